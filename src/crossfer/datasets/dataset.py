@@ -1,0 +1,149 @@
+"""A prepared dataset: a folder that opens in milliseconds.
+
+``images.npy`` (uint8, N×48×48, memory-mapped), ``samples.parquet`` (a row per image) and ``dataset.json``
+(the card).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from crossfer.datasets.record import SPLITS, Split
+from crossfer.emotions import EMOTIONS
+from crossfer.errors import CrossferError
+
+CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Prepared faces with a sample table.
+
+    Parameters
+    ----------
+    folder
+        Where it lies.
+    card
+        What ``dataset.json`` says.
+    images
+        uint8 (N, 48, 48), memory-mapped read-only.
+    samples
+        A row per image: label, subject, split, origin, sha256, left, top, width, height.
+    """
+
+    folder: Path
+    card: dict[str, Any]
+    images: NDArray[np.uint8]
+    samples: pa.Table
+
+    @property
+    def name(self) -> str:
+        """The name it goes by in tables."""
+        return str(self.card["name"])
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether its faces are drawn: a stand-in for the real dataset."""
+        return bool(self.card.get("stand_in"))
+
+    @property
+    def title(self) -> str:
+        """Its name, for people; a stand-in says so."""
+        return f"{self.name} (stand-in)" if self.stand_in else self.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies its images and sample table."""
+        return str(self.card["fingerprint"])
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 (N,), 0–6."""
+        return self.samples.column("label").to_numpy().astype(np.int64)
+
+    @cached_property
+    def subjects(self) -> list[str | None]:
+        """N subjects, ``None`` where not known."""
+        return self.samples.column("subject").to_pylist()
+
+    @property
+    def classes(self) -> list[int]:
+        """The labels that occur, in ascending order."""
+        return [int(label) for label in np.unique(self.labels)]
+
+    def rows(self, split: Split) -> NDArray[np.int64]:
+        """Return the rows of a split, ascending."""
+        return np.flatnonzero(self.samples.column("split").to_numpy(zero_copy_only=False) == split)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of images per split and class."""
+        return {split: class_counts(self.labels[self.rows(split)]) for split in SPLITS}
+
+
+def class_counts(labels: NDArray[np.integer]) -> dict[str, int]:
+    """Count labels by class name, every class of the seven."""
+    counts = np.bincount(labels, minlength=len(EMOTIONS))
+    return {emotion: int(count) for emotion, count in zip(EMOTIONS, counts, strict=True)}
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """Open a prepared dataset.
+
+    Parameters
+    ----------
+    folder
+        What ``crossfer prepare`` wrote.
+
+    Raises
+    ------
+    CrossferError
+        If it is no prepared dataset, or its files do not fit together.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise CrossferError(
+            f"{folder}: not a prepared dataset (no {CARD}); make one with "
+            "`crossfer prepare RAW --out FOLDER`"
+        )
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+        samples = pa.parquet.read_table(folder / SAMPLES, memory_map=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise CrossferError(f"{folder}: damaged ({error}); prepare it again") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise CrossferError(f"{folder / CARD}: written by another version; prepare it again")
+    if images.dtype != np.uint8 or images.ndim != 3 or len(images) != len(samples):
+        raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")
+    return Dataset(folder, card, images, samples)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Tell whether a folder holds a prepared dataset."""
+    return (folder / CARD).is_file()
+
+
+def sample_table(columns: dict[str, Sequence[Any]]) -> pa.Table:
+    """Build a sample table with the column types of the format."""
+    number = pa.float32()
+    return pa.table(
+        {
+            "label": pa.array(columns["label"], pa.int8()),
+            "subject": pa.array(columns["subject"], pa.string()),
+            "split": pa.array(columns["split"], pa.string()),
+            "origin": pa.array(columns["origin"], pa.string()),
+            "sha256": pa.array(columns["sha256"], pa.string()),
+            **{key: pa.array(columns[key], number) for key in ("left", "top", "width", "height")},
+        }
+    )

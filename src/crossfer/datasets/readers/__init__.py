@@ -1,0 +1,41 @@
+"""One small file per dataset: raw files in, records out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossfer.datasets.readers import ck48, fer2013, folder, jaffe, manifest, mug, tfeid
+from crossfer.datasets.record import Reader
+from crossfer.errors import CrossferError
+
+READERS: dict[str, Reader] = {
+    module.READER.name: module.READER
+    for module in (fer2013, ck48, jaffe, mug, tfeid, manifest, folder)
+}
+"""Every dataset that can be read, in the order in which layouts are tried."""
+
+
+def recognise(path: Path) -> tuple[Reader, str]:
+    """Find the reader for a raw dataset by its layout.
+
+    Returns
+    -------
+    reader : Reader
+    why : str
+        What gave it away, for the user.
+
+    Raises
+    ------
+    CrossferError
+        If the path does not exist or looks like nothing that is known.
+    """
+    if not path.exists():
+        raise CrossferError(f"{path}: no such file or folder")
+    for reader in READERS.values():
+        if why := reader.recognise(path):
+            return reader, why
+    if path.is_dir():
+        raise CrossferError(f"{path}: no images and no known table in this folder")
+    raise CrossferError(
+        f"{path}: not a dataset that is known; `crossfer datasets` lists the layouts"
+    )

@@ -1,0 +1,108 @@
+"""The contract between readers and everything after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from re import Pattern
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["training", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("training", "validation", "test")
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One labelled picture of a raw dataset.
+
+    Parameters
+    ----------
+    picture
+        Where the picture is: an image file, or the pixels themselves as uint8 (H, W).
+    label
+        0–6 in the order of `crossfer.emotions.EMOTIONS`.
+    origin
+        Where it came from, for people: a path relative to the dataset, or ``"file.csv row 17"``.
+    subject
+        Who is in the picture, where the dataset says so.
+    split
+        The official part, where the dataset has one.
+    box
+        The face in the picture: left, top, width, height, in pixels.
+    """
+
+    picture: Path | NDArray[np.uint8]
+    label: int
+    origin: str
+    subject: str | None = None
+    split: Split | None = None
+    box: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something in a raw dataset that is not used, and why."""
+
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a user may say about how to read.
+
+    Parameters
+    ----------
+    labels
+        From the dataset's class names to ours, or to ``None`` for a class to leave out.
+    subject
+        Finds the subject in an image's relative path: its first group, or the whole match.
+    """
+
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    subject: Pattern[str] | None = None
+
+    def subject_of(self, origin: str) -> str | None:
+        """Return what the `subject` expression finds in a relative path."""
+        found = self.subject.search(origin) if self.subject else None
+        return found.group(1 if found.re.groups else 0) if found else None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one dataset lies on disk, and what people need to know of it.
+
+    Parameters
+    ----------
+    name, title
+        For the command line and for people.
+    size, licence, access, layout, citation
+        One line each, as ``crossfer datasets`` shows them.
+    recognise
+        Says why a path looks like this dataset, or ``None``.
+    read
+        Yields a `Record` for each picture, and a `Skipped` for what is left out.
+    crop
+        Side of the centred square that holds the face, as a share of a picture's shorter side; 1.0 for
+        pictures that are faces already.
+    sizes
+        Images in training, validation and test as the paper has them (Table I), or shares: what a
+        subject-disjoint split aims at where there is no official one.
+    """
+
+    name: str
+    title: str
+    size: str
+    licence: str
+    access: str
+    layout: str
+    recognise: Callable[[Path], str | None]
+    read: Callable[[Path, ReadOptions], Iterator[Record | Skipped]]
+    citation: str = ""
+    crop: float = 1.0
+    sizes: tuple[float, float, float] = (0.7, 0.1, 0.2)

@@ -1,0 +1,138 @@
+"""Dividing images so that a subject is never on two sides, and the classes stay balanced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.emotions import EMOTIONS
+
+Labels = NDArray[np.integer]
+
+
+def divide(
+    labels: Labels, subjects: Sequence[str | None], shares: Sequence[float], seed: int
+) -> NDArray[np.int64]:
+    """Assign every image to one part.
+
+    Subjects are kept whole: they are dealt out, the largest first, to the part that lacks their images
+    most, and then moved and swapped while that brings the parts' class counts closer to their shares.
+    An image without a subject counts as a subject of its own.
+
+    Parameters
+    ----------
+    labels
+        Integer (N,), 0–6.
+    subjects
+        N names; ``None`` where it is not known.
+    shares
+        The size that each part should have, relative to the others.
+    seed
+        Breaks ties, and shuffles.
+
+    Returns
+    -------
+    int64 (N,)
+        The part of each image, 0 to ``len(shares) - 1``.
+    """
+    shares_array = np.asarray(shares, float) / np.sum(shares)
+    generator = np.random.default_rng([seed, 0x5B117])
+    parts = np.zeros(len(labels), np.int64)
+    named = np.array([subject is not None for subject in subjects], bool)
+    if named.any():
+        names, group = np.unique(
+            [subject for subject in subjects if subject is not None], return_inverse=True
+        )
+        counts = np.zeros((len(names), len(EMOTIONS)))
+        np.add.at(counts, (group, labels[named]), 1)
+        parts[named] = _deal(counts, shares_array, generator)[group]
+    for label in np.unique(labels[~named]):
+        rows = generator.permutation(np.flatnonzero(~named & (labels == label)))
+        bounds = np.round(np.cumsum(shares_array)[:-1] * len(rows)).astype(int)
+        for part, chosen in enumerate(np.split(rows, bounds)):
+            parts[chosen] = part
+    return parts
+
+
+def take_fraction(
+    labels: Labels, subjects: Sequence[str | None], fraction: float, seed: int
+) -> NDArray[np.int64]:
+    """Choose a share of a training set: stratified, and with whole subjects where there are subjects.
+
+    Parameters
+    ----------
+    labels, subjects
+        As for `divide`.
+    fraction
+        0–1; 1 keeps everything.
+    seed
+        Another seed chooses another share.
+
+    Returns
+    -------
+    int64
+        The chosen rows, in ascending order.
+    """
+    if fraction >= 1:
+        return np.arange(len(labels))
+    parts = divide(labels, subjects, (fraction, 1 - fraction), seed)
+    return np.flatnonzero(parts == 0)
+
+
+def shared_subjects(
+    subjects: Sequence[str | None], splits: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the subjects that stand in more than one split, with those splits."""
+    seen: dict[str, set[str]] = {}
+    for subject, split in zip(subjects, splits, strict=True):
+        if subject is not None:
+            seen.setdefault(subject, set()).add(split)
+    return {subject: tuple(sorted(found)) for subject, found in seen.items() if len(found) > 1}
+
+
+def _deal(
+    counts: NDArray[np.float64], shares: NDArray[np.float64], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Assign groups (rows of class counts) to parts so that every part gets its share of every class."""
+    wanted = shares[:, None] * counts.sum(0)
+    weight = 1 / np.maximum(wanted, 1)  # a missing image weighs more in a small part
+    have = np.zeros_like(wanted)
+    parts = np.full(len(counts), -1)
+
+    def misfit(part: int, held: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((weight[part] * (held - wanted[part]) ** 2).sum(-1))
+
+    shuffled = generator.permutation(len(counts))
+    order = shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]
+    for group in order:
+        added = [
+            misfit(part, have[part] + counts[group]) - misfit(part, have[part])
+            for part in range(len(shares))
+        ]
+        parts[group] = int(np.argmin(added))
+        have[parts[group]] += counts[group]
+
+    improved = True
+    while improved:
+        improved = False
+        for group in order:
+            for part in range(len(shares)):
+                own = parts[group]
+                if part == own:
+                    continue
+                # Either move the group there, or swap it with one that is there.
+                others = np.flatnonzero(parts == part)
+                change = counts[group] - np.vstack([np.zeros_like(counts[:1]), counts[others]])
+                before = misfit(own, have[own]) + misfit(part, have[part])
+                after = misfit(own, have[own] - change) + misfit(part, have[part] + change)
+                choice = int(np.argmin(after))
+                if after[choice] < before - 1e-9:
+                    have[own] -= change[choice]
+                    have[part] += change[choice]
+                    parts[group] = part
+                    if choice:
+                        parts[others[choice - 1]] = own
+                    improved = True
+    return parts

@@ -1,0 +1,122 @@
+"""Whole batches where the data lives: indexing, augmentation and normalisation, all at once.
+
+Images stay uint8 on the training device; nothing here touches one image at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from crossfer.training.recipe import Augmentation
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Labelled faces in memory.
+
+    Parameters
+    ----------
+    images
+        uint8 (N, H, W).
+    labels
+        int64 (N,), 0–6 in the order of `crossfer.emotions.EMOTIONS`.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    @classmethod
+    def from_numpy(cls, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Faces:
+        """Take uint8 (N, H, W) images and integer (N,) labels."""
+        return cls(torch.tensor(images), torch.tensor(labels, dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __add__(self, other: Faces) -> Faces:
+        """Return the union of two sets: first these, then the others."""
+        images = torch.cat([self.images, other.images])
+        return Faces(images, torch.cat([self.labels, other.labels]))
+
+    def to(self, device: torch.device) -> Faces:
+        """Return the same faces on a device."""
+        return Faces(self.images.to(device), self.labels.to(device))
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Standardise every image by its own mean and deviation: no dataset's statistics are involved.
+
+    Parameters
+    ----------
+    images
+        uint8 or float (N, H, W).
+
+    Returns
+    -------
+    Tensor
+        float32 (N, 1, H, W), of mean 0 and deviation 1 per image (0 everywhere where it is flat).
+    """
+    values = images.float()
+    mean = values.mean((1, 2), keepdim=True)
+    deviation = values.std((1, 2), keepdim=True, correction=0).clamp_min(1.0)
+    return ((values - mean) / deviation).unsqueeze(1)
+
+
+def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+    """Flip, turn, scale, shift and erase at random, each image by its own draw.
+
+    Parameters
+    ----------
+    images
+        float (N, C, H, W), normalised.
+    how
+        The ranges to draw from.
+    generator
+        The source of randomness; on the device of the images.
+
+    Returns
+    -------
+    Tensor
+        Like `images`. What comes in from outside an image repeats its border.
+    """
+    count, _, height, width = images.shape
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=images.device)
+
+    angle = torch.deg2rad((2 * draw(count) - 1) * how.rotate)
+    factor = 1 + (2 * draw(count) - 1) * how.scale
+    mirror = torch.where(draw(count) < 0.5 * how.flip, -1.0, 1.0)
+    shift = (2 * draw(count, 2) - 1) * 2 * how.shift
+    erased = draw(count, 3)
+    if how.rotate or how.scale or how.shift or how.flip:
+        cosine, sine = factor * angle.cos(), factor * angle.sin()
+        rows = [
+            torch.stack([cosine * mirror, -sine * mirror, shift[:, 0]], 1),
+            torch.stack([sine, cosine, shift[:, 1]], 1),
+        ]
+        grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+        images = F.grid_sample(
+            images, grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+    if how.erase:
+        images = images * _outside_square(erased, how.erase, height, width)
+    return images
+
+
+def _outside_square(draws: Tensor, largest: float, height: int, width: int) -> Tensor:
+    """Mark what a random square leaves: bool (N, 1, H, W); `draws` is uniform (N, 3): x, y, side."""
+    half = draws[:, 2] * largest / 2
+
+    def near(centre: Tensor, size: int) -> Tensor:
+        middle = (torch.arange(size, device=draws.device) + 0.5) / size
+        return (middle - centre[:, None]).abs() <= half[:, None]
+
+    inside = near(draws[:, 1], height)[:, :, None] & near(draws[:, 0], width)[:, None, :]
+    return ~inside[:, None]

@@ -1,0 +1,241 @@
+"""The one training loop, and prediction: pure functions of model, data, recipe and seed.
+
+Nothing is kept between calls and no global generator is disturbed, so the same call gives the same bits
+here, in a test, or on another worker with the same hardware and number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crossfer.models import training_mode
+from crossfer.training.batches import Faces, augment, normalise
+from crossfer.training.recipe import Recipe
+
+Weights = dict[str, Tensor]
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the rest of a training depends on, between two epochs.
+
+    Every epoch draws from generators seeded by (seed, epoch), so there is no random state to keep.
+    `weights` and `momenta` are the live tensors: copy or save them before the training goes on.
+    """
+
+    weights: Weights
+    momenta: Weights
+    best: Weights
+    best_epoch: int = 0
+    history: list[Row] = field(default_factory=list)
+    images_seen: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives: the network with the weights kept, how it went, and what it cost."""
+
+    model: nn.Module
+    kept_epoch: int
+    history: list[Row]
+    images_seen: int
+    seconds: float
+
+
+def train(
+    model: nn.Module,
+    training: Faces,
+    validation: Mapping[str, Faces],
+    recipe: Recipe,
+    seed: int,
+    fabric: Fabric,
+    *,
+    keep: Literal["best", "last"] = "best",
+    resume: State | None = None,
+    on_step: Callable[[int], None] = lambda images: None,
+    on_epoch: Callable[[State], None] = lambda state: None,
+) -> Trained:
+    """Train those parameters of a network that require gradients.
+
+    Parameters
+    ----------
+    model
+        Where training starts; it is left as it was.
+    training
+        The faces to learn from.
+    validation
+        Named sets to measure after every epoch.
+    recipe
+        The hyper-parameters.
+    seed
+        Determines the order, the augmentation and the dropout of every epoch.
+    fabric
+        Where to run, from `crossfer.training.machine`.
+    keep
+        ``"best"``: the weights of the epoch with the highest mean validation accuracy (the lower mean
+        loss where they tie); ``"last"``: of the last epoch.
+    resume
+        A state that an earlier, interrupted call gave to `on_epoch`.
+    on_step, on_epoch
+        Told about progress: the images of each step; the state after each epoch.
+
+    Returns
+    -------
+    Trained
+        The network with the weights kept, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If there is no image to train on, nothing to train, or nothing to choose the best epoch by.
+    """
+    if not len(training):
+        raise ValueError("there is no image to train on")
+    if keep == "best" and not any(len(faces) for faces in validation.values()):
+        raise ValueError('there is no validation image to choose the best epoch by: keep the "last"')
+    network = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise ValueError("no parameter of the network requires a gradient: nothing would train")
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(
+        parameters.values(),
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+        fused=fabric.device.type in ("cpu", "cuda"),
+    )
+    forward, optimizer = fabric.setup(network, optimizer)
+    state = resume or State(weights={}, momenta={}, best={})
+    if resume:
+        network.load_state_dict(resume.weights)
+        for name, momentum in resume.momenta.items():
+            optimizer.state[parameters[name]]["momentum_buffer"] = momentum.to(fabric.device)
+    training = training.to(fabric.device)
+    validation = {name: faces.to(fabric.device) for name, faces in validation.items() if len(faces)}
+    batch = min(recipe.batch_size, len(training))
+    steps = len(training) // batch
+
+    def one_epoch(epoch: int) -> float:
+        """Show every image once (but for an incomplete last batch); return the mean loss."""
+        training_mode(network)
+        total = torch.zeros((), device=fabric.device)
+        generator = torch.Generator(fabric.device)
+        generator.manual_seed(_seed(seed, epoch, 0))
+        order = torch.randperm(len(training), generator=generator, device=fabric.device)
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, (epoch + step / steps) / recipe.epochs)
+            chosen = order[step * batch : (step + 1) * batch]
+            images = normalise(training.images[chosen])
+            logits = forward(augment(images, recipe.augmentation, generator))
+            loss = F.cross_entropy(
+                logits, training.labels[chosen], label_smoothing=recipe.label_smoothing
+            )
+            fabric.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            total += loss.detach()
+            on_step(batch)
+        return total.item() / steps
+
+    for epoch in range(len(state.history), recipe.epochs):
+        began = time.perf_counter()
+        with torch.random.fork_rng():  # dropout draws from the global generator
+            torch.manual_seed(_seed(seed, epoch, 1))
+            row: Row = {"epoch": epoch + 1, "training_loss": one_epoch(epoch)}
+        for name, faces in validation.items():
+            row |= {f"{name}_{key}": v for key, v in _measure(network, faces, fabric).items()}
+        history = [*state.history, row]
+        better = not state.best or _score(row) > _score(history[state.best_epoch - 1])
+        improved = keep == "last" or better
+        weights = network.state_dict()
+        row["seconds"] = time.perf_counter() - began
+        state = State(
+            weights=weights,
+            momenta={n: optimizer.state[p]["momentum_buffer"] for n, p in parameters.items()}
+            if recipe.momentum
+            else {},
+            best={n: w.detach().cpu().clone() for n, w in weights.items()}
+            if improved
+            else state.best,
+            best_epoch=epoch + 1 if improved else state.best_epoch,
+            history=history,
+            images_seen=state.images_seen + steps * batch,
+            seconds=state.seconds + row["seconds"],
+        )
+        on_epoch(state)
+
+    result = copy.deepcopy(model).cpu().eval()
+    result.load_state_dict(state.best)
+    return Trained(result, state.best_epoch, state.history, state.images_seen, state.seconds)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 512) -> Tensor:
+    """Return the probability of every class for every image.
+
+    Parameters
+    ----------
+    model
+        Any classifier of normalised images; put into evaluation mode.
+    images
+        uint8 (N, H, W).
+    fabric
+        Where to run.
+    batch_size
+        Images at a time; does not change the result beyond rounding.
+
+    Returns
+    -------
+    Tensor
+        float32 (N, classes) on the CPU, rows summing to 1.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    rows = []
+    for part in images.split(batch_size):
+        with fabric.autocast():
+            logits = model(normalise(part.to(device)))
+        rows.append(logits.float().softmax(1))
+    return torch.cat(rows).cpu()
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """Return the learning rate at a share (0–1) of all steps: a linear rise, then half a cosine."""
+    if progress < recipe.warmup:
+        return recipe.learning_rate * progress / recipe.warmup
+    fall = (progress - recipe.warmup) / (1 - recipe.warmup) if recipe.warmup < 1 else 1.0
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def _measure(model: nn.Module, faces: Faces, fabric: Fabric) -> Row:
+    """Return accuracy (0–1) and mean cross-entropy (nats) on labelled faces."""
+    labels = faces.labels.cpu()
+    probabilities = predict(model, faces.images, fabric)
+    likelihood = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
+    accuracy = (probabilities.argmax(1) == labels).float().mean().item()
+    return {"accuracy": accuracy, "loss": -likelihood.log().mean().item()}
+
+
+def _score(row: Row) -> tuple[float, float]:
+    """Rank an epoch: its mean validation accuracy, and where that ties minus its mean loss."""
+    accuracies = [value for key, value in row.items() if key.endswith("_accuracy")]
+    losses = [value for key, value in row.items() if key.endswith("_loss") and key != "training_loss"]
+    return (sum(accuracies), -sum(losses))
+
+
+def _seed(*entropy: int) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,116 @@
+"""Where a training runs and how precisely it calculates, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import platform
+import sys
+import warnings
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+
+def machine(device: str = "auto", precision: Precision = "auto") -> Fabric:
+    """Choose the device and the arithmetic.
+
+    Parameters
+    ----------
+    device
+        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    precision
+        ``"bf16-mixed"``, ``"32-true"``, or ``"auto"``: bfloat16 where the hardware multiplies it.
+
+    Returns
+    -------
+    Fabric
+        What `crossfer.training.train` and `crossfer.training.predict` run on.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fabric = Fabric(accelerator=device, devices=1, precision="32-true")
+        if precision == "auto":
+            precision = "bf16-mixed" if _multiplies_bfloat16(fabric.device) else "32-true"
+        if precision != "32-true":
+            fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    if fabric.device.type == "cpu":
+        _keep_freed_memory()
+    return fabric
+
+
+def describe(fabric: Fabric) -> dict[str, str | int]:
+    """Say what a result was measured on: processor, device, threads, precision and versions."""
+    device = fabric.device
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "precision": str(fabric._precision.precision),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement of the highest memory use."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the highest memory use, in bytes, since `reset_peak_memory`.
+
+    On a GPU the memory of PyTorch's tensors there; elsewhere the resident memory of the process (since
+    its start where the system cannot reset the mark).
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+        marks = [line.split()[1] for line in file if line.startswith("VmHWM")]
+        if marks:
+            return int(marks[0]) * 1024
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        with open("/proc/cpuinfo") if sys.platform == "linux" else contextlib.nullcontext([]) as lines:
+            flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo") as lines:
+            names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return f"{names[0]} ({len(names)} cores)"
+    return platform.processor() or platform.machine()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep large blocks for the next step instead of handing them back.
+
+    A step allocates hundreds of megabytes of activations; mapping and clearing them anew every time
+    took 40 % of a step (``docs/benchmarks.md``).
+    """
+    mmap_max, trim_threshold, top_pad = -4, -1, -2
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 64 * 2**20)

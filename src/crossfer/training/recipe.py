@@ -1,0 +1,99 @@
+"""A recipe: the training hyper-parameters, where the paper is silent.
+
+The defaults were chosen on FER2013's validation set; ``docs/results.md`` holds the measurements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of each training image, drawn anew every time it is shown.
+
+    Parameters
+    ----------
+    flip
+        Mirror left and right with probability one half.
+    shift
+        Largest shift along each axis, as a share of the image side, 0–0.5.
+    rotate
+        Largest rotation either way, in degrees, 0–180.
+    scale
+        Largest relative enlargement or reduction, 0–0.5.
+    erase
+        Largest side of a square painted over with the image's mean, as a share of the image side, 0–1.
+    """
+
+    flip: bool = True
+    shift: float = 0.08
+    rotate: float = 10.0
+    scale: float = 0.1
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within("shift", self.shift, 0, 0.5)
+        _within("rotate", self.rotate, 0, 180)
+        _within("scale", self.scale, 0, 0.5)
+        _within("erase", self.erase, 0, 1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The hyper-parameters of one training.
+
+    Stochastic gradient descent with Nesterov momentum; the learning rate rises linearly over the
+    `warmup` share of all steps and then falls along a cosine to zero.
+
+    Parameters
+    ----------
+    epochs
+        Passes over the training set.
+    batch_size
+        Images a step; a smaller training set is one batch.
+    learning_rate
+        The highest learning rate of the schedule.
+    momentum
+        Of Nesterov's gradient descent, 0–1.
+    weight_decay
+        Of every parameter that trains.
+    warmup
+        Share of all steps over which the learning rate rises, 0–1.
+    label_smoothing
+        0–1.
+    augmentation
+        Random changes of the training images.
+    """
+
+    epochs: int = 18
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.2
+    label_smoothing: float = 0.1
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        _within("epochs", self.epochs, 1, 100_000)
+        _within("batch_size", self.batch_size, 2, 1_000_000)
+        _within("learning_rate", self.learning_rate, 0, 100)
+        _within("momentum", self.momentum, 0, 1)
+        _within("weight_decay", self.weight_decay, 0, 1)
+        _within("warmup", self.warmup, 0, 1)
+        _within("label_smoothing", self.label_smoothing, 0, 1)
+
+
+Selection = Literal["validation", "last"]
+"""Which epoch's weights a training keeps.
+
+``"validation"``: the one with the highest mean accuracy over the validation sets of the data that the
+strategy trains on (source, target, or both), the lower loss where accuracies tie; ``"last"``: the last.
+"""
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}: it must lie between {low} and {high}")

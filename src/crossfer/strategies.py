@@ -33,6 +33,8 @@ class Strategy:
         One sentence for people.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     name: str
     start: Literal["baseline", "random"]
     layers: Literal["FC", "FC+CL", "all"]

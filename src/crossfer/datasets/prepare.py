@@ -125,6 +125,7 @@ def prepare(
         "licence": chosen.licence,
         "citation": chosen.citation,
         "raw": str(path.resolve()),
+        "request": request(reader, labels, subject, crop, sizes, seed),
         "crop": _share(crop, chosen.crop),
         "side": SIDE,
         "images": len(faces.records),
@@ -135,6 +136,25 @@ def prepare(
     }
     _write(out, card, faces, assigned)
     return open_dataset(out)
+
+
+def request(
+    reader: str | None = None,
+    labels: Mapping[str, str | None] | None = None,
+    subject: str | None = None,
+    crop: float | None = None,
+    sizes: Sequence[float] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return what a user asked of `prepare`, as its card records it."""
+    return {
+        "reader": reader,
+        "labels": dict(labels or {}),
+        "subject": subject,
+        "crop": crop,
+        "sizes": list(sizes) if sizes else None,
+        "seed": seed,
+    }
 
 
 def _check_free(out: Path, replace: bool) -> None:

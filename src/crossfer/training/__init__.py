@@ -1,0 +1,19 @@
+"""The one training loop, what it eats, and what it leaves on disk."""
+
+from crossfer.training.batches import Faces
+from crossfer.training.loop import State, Trained, predict, train
+from crossfer.training.machine import machine
+from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Augmentation, Recipe
+
+__all__ = [
+    "FINE_TUNING",
+    "FROM_SCRATCH",
+    "Augmentation",
+    "Faces",
+    "Recipe",
+    "State",
+    "Trained",
+    "machine",
+    "predict",
+    "train",
+]

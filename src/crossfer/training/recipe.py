@@ -6,7 +6,6 @@ The defaults were chosen on FER2013's validation set; ``docs/results.md`` holds 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class Augmentation:
     erase
         Largest side of a square painted over with the image's mean, as a share of the image side, 0–1.
     """
+
+    __pydantic_config__ = {"extra": "forbid"}
 
     flip: bool = True
     shift: float = 0.08
@@ -67,6 +68,8 @@ class Recipe:
         Random changes of the training images.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     epochs: int = 18
     batch_size: int = 128
     learning_rate: float = 0.05
@@ -86,14 +89,13 @@ class Recipe:
         _within("label_smoothing", self.label_smoothing, 0, 1)
 
 
-Selection = Literal["validation", "last"]
-"""Which epoch's weights a training keeps.
-
-``"validation"``: the one with the highest mean accuracy over the validation sets of the data that the
-strategy trains on (source, target, or both), the lower loss where accuracies tie; ``"last"``: the last.
-"""
-
-
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}: it must lie between {low} and {high}")
+
+
+FROM_SCRATCH = Recipe()
+"""For strategies that start from random weights."""
+
+FINE_TUNING = Recipe(epochs=30, batch_size=32, learning_rate=0.005)
+"""For strategies that start from the baseline."""

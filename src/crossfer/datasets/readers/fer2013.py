@@ -135,9 +135,9 @@ def _parse_pixels(column: pa.Array) -> tuple[NDArray[np.uint8], dict[int, str]]:
         From the index of a row that could not be read to the reason.
     """
     images = np.zeros((len(column), PIXELS), np.uint8)
-    ended = pc.binary_join_element_wise(column.cast(pa.large_string()), "", " ")
+    ended = pc.binary_join_element_wise(column, "", " ")
     _, offset_buffer, data = ended.buffers()
-    bounds = np.frombuffer(offset_buffer, np.int64)[ended.offset : ended.offset + len(ended) + 1]
+    bounds = np.frombuffer(offset_buffer, np.int32)[ended.offset : ended.offset + len(ended) + 1]
     text = np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
     ends = np.flatnonzero(text == ord(" "))
     lengths = np.diff(ends, prepend=-1) - 1

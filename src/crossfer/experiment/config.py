@@ -1,0 +1,227 @@
+"""The configuration of an experiment: a YAML file, validated before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from crossfer.errors import CrossferError
+from crossfer.strategies import BASELINE, STRATEGIES, Strategy
+from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Recipe
+
+Selection = Literal["trained-on", "source", "target", "both", "last"]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class DatasetConfig(_Checked):
+    """A dataset: a prepared one, or a raw one with how to prepare it.
+
+    Paths are relative to the data root (``data`` or ``--data``).
+    """
+
+    path: Path
+    name: str | None = None
+    reader: str | None = Field(None, alias="as")
+    labels: dict[str, str | None] = {}
+    subject: str | None = None
+    crop: float | None = Field(None, gt=0, le=1)
+    sizes: tuple[float, float, float] | None = None
+    seed: int = 0
+
+
+class ModelConfig(_Checked):
+    """The study's network; `width` multiplies its filters and units (1.0 is the study)."""
+
+    width: float = Field(1.0, gt=0, le=4)
+
+
+def _as_dataset(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
+def _as_strategy(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in STRATEGIES:
+            raise ValueError(f"unknown strategy {value!r}: choose among {', '.join(STRATEGIES)}")
+        return STRATEGIES[value]
+    return value
+
+
+DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
+StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Experiment(_Checked):
+    """One source, one or more targets, and the strategies to compare.
+
+    Parameters
+    ----------
+    name
+        For titles.
+    data
+        The folder that dataset paths are relative to.
+    source, targets
+        Datasets; a string is a path.
+    strategies
+        Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
+        The baseline BL always runs.
+    fractions
+        Shares of the target training set, each above 0 and at most 1.
+    seeds
+        Every run is repeated for each.
+    model
+        The network.
+    recipes
+        Changes to the default recipes: by strategy name, and ``default`` for all of them.
+    selection
+        Which epoch's weights are kept.  ``trained-on``: the highest mean accuracy over the validation
+        sets of the data that the strategy trains on; ``source``, ``target``, ``both``: over these
+        validation sets; ``last``: the last epoch, without looking.  A test set is never looked at.  What trains
+        on the source alone (the baseline) is always selected on the source.
+    device, precision
+        Where to run and how precisely.
+    """
+
+    name: str
+    data: Path | None = None
+    source: DatasetField
+    targets: list[DatasetField] = Field(min_length=1)
+    strategies: list[StrategyField] = Field(default=list(STRATEGIES.values()), min_length=1)
+    fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
+    model: ModelConfig = ModelConfig()
+    recipes: dict[str, dict[str, Any]] = {}
+    selection: Selection = "trained-on"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+
+    @field_validator("strategies")
+    @classmethod
+    def _with_baseline(cls, strategies: list[Strategy]) -> list[Strategy]:
+        names = [strategy.name for strategy in strategies]
+        if len(set(names)) < len(names):
+            raise ValueError("two strategies have the same name")
+        if any(s.name == BASELINE.name and s != BASELINE for s in strategies):
+            raise ValueError(f"{BASELINE.name} is the baseline: give your strategy another name")
+        return [BASELINE, *(s for s in strategies if s.name != BASELINE.name)]
+
+    @field_validator("fractions", "seeds")
+    @classmethod
+    def _no_repetition(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value stands here twice")
+        return sorted(values)
+
+    @model_validator(mode="after")
+    def _recipes_are_valid(self) -> Experiment:
+        names = {strategy.name for strategy in self.strategies}
+        for name in self.recipes:
+            if name != "default" and name not in names:
+                raise CrossferError(
+                    f"recipes.{name}: no such strategy here; use default, {', '.join(sorted(names))}"
+                )
+        for strategy in self.strategies:
+            self.recipe(strategy)
+        return self
+
+    def recipe(self, strategy: Strategy) -> Recipe:
+        """Return the recipe of a strategy: the default for its start, with the user's changes."""
+        default = FROM_SCRATCH if strategy.start == "random" else FINE_TUNING
+        merged = asdict(default)
+        for part in ("default", strategy.name):
+            changes = self.recipes.get(part, {})
+            augmentation = changes.get("augmentation", {})
+            if not isinstance(augmentation, Mapping):
+                raise CrossferError(f"recipes.{part}.augmentation: must be a mapping")
+            merged = merged | changes | {"augmentation": merged["augmentation"] | augmentation}
+        try:
+            return TypeAdapter(Recipe).validate_python(merged)
+        except ValidationError as error:
+            raise CrossferError(_first_error(error, f"recipes.{strategy.name}.")) from None
+
+
+def load_experiment(file: str | Path, data: str | Path | None = None) -> Experiment:
+    """Read an experiment from a YAML file.
+
+    Parameters
+    ----------
+    file
+        The configuration.
+    data
+        The data root, instead of the file's own ``data``; a relative ``data`` in the file starts at the
+        file's folder.
+
+    Raises
+    ------
+    CrossferError
+        If the file is missing, no YAML, or a key is unknown, missing or has a bad value: the key is named.
+    """
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_UniqueKeys)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CrossferError(f"{file}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise CrossferError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise CrossferError(f"{file}: must be a mapping with source, targets, …")
+    content.setdefault("name", file.stem)
+    if data is not None:
+        content["data"] = Path(data)
+    elif isinstance(content.get("data"), str):
+        content["data"] = file.parent / content["data"]
+    return check_experiment(content, str(file))
+
+
+def check_experiment(content: Mapping[str, Any], where: str = "experiment") -> Experiment:
+    """Validate a mapping as an experiment; errors name the key."""
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise CrossferError(f"{where}: {_first_error(error)}") from None
+    except CrossferError as error:
+        raise CrossferError(f"{where}: {error}") from None
+
+
+def _first_error(error: ValidationError, prefix: str = "") -> str:
+    first, *others = error.errors()
+    parts = [str(p) for p in first["loc"] if p not in ("function-after", "function-before")]
+    key = prefix + ".".join(parts)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        message = "unknown key"
+    elif first["type"].startswith("missing"):
+        message = "is missing"
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{key.rstrip('.')}: {message}{more}"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, which YAML itself would let pass."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,230 @@
+"""A run → a run folder: train (or go on), predict, write.
+
+``run.json`` is written last: a folder that has it is finished and is never trained again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from lightning_fabric import Fabric
+from torch import nn
+
+from crossfer.adapt import adapt, untrained
+from crossfer.datasets.dataset import Dataset
+from crossfer.emotions import EMOTIONS
+from crossfer.errors import CrossferError
+from crossfer.experiment.plan import Run, fraction_rows
+from crossfer.models import study_cnn
+from crossfer.training import Faces, predict
+from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
+from crossfer.training.machine import describe, peak_memory, reset_peak_memory
+
+RUN, HISTORY, WEIGHTS, PREDICTIONS = (
+    "run.json",
+    "history.csv",
+    "model.safetensors",
+    "predictions.parquet",
+)
+MEASURED_SPLITS = ("validation", "test")
+
+
+def execute(
+    run: Run,
+    runs_folder: Path,
+    measured_on: list[Dataset],
+    fabric: Fabric,
+    on_step: Callable[[int], None] = lambda images: None,
+) -> Path:
+    """Make sure that a run is finished and measured; return its folder.
+
+    Parameters
+    ----------
+    run
+        What to train; its parent must be finished.
+    runs_folder
+        Where run folders lie.
+    measured_on
+        The datasets whose validation and test sets it has to be measured on.
+    fabric
+        Where to run.
+    on_step
+        Told the images of every training step.
+    """
+    folder = runs_folder / run.folder
+    if not is_finished(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _train(run, folder, runs_folder, measured_on, fabric, on_step)
+    elif missing := _unmeasured(folder, measured_on):
+        model = load_network(run, folder)
+        fabric.to_device(model)
+        _predict(model, missing, folder, fabric)
+    return folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a run folder is complete."""
+    return (folder / RUN).is_file()
+
+
+def load_network(run: Run, folder: Path) -> nn.Module:
+    """Return a finished run's network, in evaluation mode."""
+    model = study_cnn(run.width)
+    load_weights(model, folder / WEIGHTS)
+    return model.eval()
+
+
+def load_run(folder: Path) -> dict[str, Any]:
+    """Return what a finished run says of itself."""
+    try:
+        content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return dict(content)
+    except (OSError, ValueError) as error:
+        raise CrossferError(f"{folder / RUN}: cannot be read ({error}); delete the folder") from None
+
+
+def load_predictions(folder: Path, dataset: Dataset, split: str) -> tuple[Any, Any]:
+    """Return the labels, int (N,), and probabilities, float32 (N, 7), of a measured set."""
+    try:
+        table = pa.parquet.read_table(
+            folder / PREDICTIONS,
+            filters=[("fingerprint", "=", dataset.fingerprint), ("split", "=", split)],
+        )
+    except (OSError, pa.ArrowException) as error:
+        raise CrossferError(f"{folder / PREDICTIONS}: cannot be read ({error})") from None
+    probabilities = np.column_stack([table.column(emotion).to_numpy() for emotion in EMOTIONS])
+    return table.column("label").to_numpy().astype(np.int64), probabilities
+
+
+def faces(dataset: Dataset, rows: Any) -> Faces:
+    """Take rows of a prepared dataset into memory."""
+    return Faces.from_numpy(dataset.images[rows], dataset.labels[rows])
+
+
+def _train(
+    run: Run,
+    folder: Path,
+    runs_folder: Path,
+    measured_on: list[Dataset],
+    fabric: Fabric,
+    on_step: Callable[[int], None],
+) -> None:
+    sides = {"source": run.source, "target": run.target}
+    training = {}
+    for side in run.strategy.data.split("+"):
+        dataset = sides[side]
+        assert dataset is not None
+        if side == "target":
+            training[side] = faces(dataset, fraction_rows(dataset, run.fraction or 1.0, run.seed))
+        else:
+            training[side] = faces(dataset, dataset.rows("training"))
+    validation = {}
+    for side in run.validate_on:
+        if dataset := sides[side]:
+            validation[side] = faces(dataset, dataset.rows("validation"))
+    checkpoints = Checkpoints(folder / "checkpoint")
+    resume = checkpoints.load()
+    if resume:
+        on_step(resume.images_seen)
+    reset_peak_memory(fabric.device)
+    trained = adapt(
+        run.strategy,
+        untrained(lambda: study_cnn(run.width), run.seed),
+        load_network(run.parent, runs_folder / run.parent.folder) if run.parent else None,
+        training,
+        validation,
+        run.recipe,
+        run.seed,
+        fabric,
+        keep=run.keep,
+        resume=resume,
+        on_step=on_step,
+        on_epoch=checkpoints.save_if_due,
+    )
+    memory = peak_memory(fabric.device)
+    began = time.perf_counter()
+    fabric.to_device(trained.model)
+    _predict(trained.model, measured_on, folder, fabric)
+    save_weights(trained.model, folder / WEIGHTS)
+    with (folder / HISTORY).open("w", newline="") as file:
+        rows = csv.DictWriter(file, trained.history[0])
+        rows.writeheader()
+        rows.writerows(trained.history)
+    parameters = list(trained.model.parameters())
+    content = {
+        "key": run.key,
+        "label": run.label,
+        "strategy": run.strategy.name,
+        "about": run.strategy.about,
+        "target": run.target.name if run.target else None,
+        "fraction": run.fraction,
+        "seed": run.seed,
+        "identity": run.identity,
+        "kept_epoch": trained.kept_epoch,
+        "training_images": run.training_images,
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "cost": {
+            "images_seen": trained.images_seen,
+            "seconds": trained.seconds,
+            "evaluation_seconds": time.perf_counter() - began,
+            "peak_memory_bytes": memory,
+        },
+        "machine": describe(fabric),
+        "versions": {name: version(name) for name in ("crossfer", "torch", "numpy")},
+    }
+    write_json(folder / RUN, content)
+    checkpoints.remove()
+
+
+def _unmeasured(folder: Path, datasets: list[Dataset]) -> list[Dataset]:
+    """Return the datasets again if predictions for any of them are missing."""
+    try:
+        column = pa.parquet.read_table(folder / PREDICTIONS, columns=["fingerprint"])
+        known = set(column.column("fingerprint").unique().to_pylist())
+    except (OSError, pa.ArrowException):
+        known = set()
+    return [] if {dataset.fingerprint for dataset in datasets} <= known else datasets
+
+
+def _predict(model: nn.Module, datasets: list[Dataset], folder: Path, fabric: Fabric) -> None:
+    """Write the probabilities of every validation and test image, from which any metric follows."""
+    tables = []
+    for dataset in datasets:
+        for split in MEASURED_SPLITS:
+            rows = dataset.rows(split)  # type: ignore[arg-type]
+            chosen = faces(dataset, rows)
+            probabilities = predict(model, chosen.images, fabric).numpy()
+            tables.append(
+                pa.table(
+                    {
+                        "dataset": pa.array([dataset.name] * len(rows)),
+                        "fingerprint": pa.array([dataset.fingerprint] * len(rows)),
+                        "split": pa.array([split] * len(rows)),
+                        "row": pa.array(rows, pa.int64()),
+                        "label": pa.array(chosen.labels.numpy(), pa.int8()),
+                        **{e: pa.array(probabilities[:, i]) for i, e in enumerate(EMOTIONS)},
+                    }
+                )
+            )
+    partial = folder / f"{PREDICTIONS}.partial"
+    pa.parquet.write_table(pa.concat_tables(tables), partial)
+    os.replace(partial, folder / PREDICTIONS)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write JSON beside, then rename."""
+    partial = file.with_name(file.name + ".partial")
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)

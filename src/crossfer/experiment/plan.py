@@ -1,0 +1,184 @@
+"""Configuration → the list of runs, each identified by the hash of what determines it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.splits import take_fraction
+from crossfer.errors import CrossferError
+from crossfer.experiment.config import Experiment
+from crossfer.strategies import BASELINE, Strategy
+from crossfer.training.recipe import Recipe
+
+WORK = {"FC": 0.35, "FC+CL": 0.4, "all": 1.0}
+"""Rough time of a training step by what trains, for the remaining time shown; decides nothing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one strategy for one (source, target, fraction, seed).
+
+    Parameters
+    ----------
+    target
+        ``None`` where only the source is involved.
+    fraction
+        Share of the target training set; ``None`` where it is not used.
+    parent
+        The run whose weights this one starts from.
+    validate_on
+        The sides whose validation sets are measured after every epoch.
+    """
+
+    strategy: Strategy
+    recipe: Recipe
+    source: Dataset
+    target: Dataset | None
+    fraction: float | None
+    seed: int
+    parent: Run | None
+    width: float
+    validate_on: tuple[str, ...]
+    keep: str
+    precision: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the weights."""
+        strategy = self.strategy
+        return {
+            "start": strategy.start,
+            "layers": strategy.layers,
+            "data": strategy.data,
+            "recipe": asdict(self.recipe),
+            "source": self.source.fingerprint,
+            "target": self.target.fingerprint if self.target else None,
+            "fraction": self.fraction,
+            "seed": self.seed,
+            "parent": self.parent.key if self.parent else None,
+            "model": {"name": "study_cnn", "width": self.width},
+            "validate_on": list(self.validate_on),
+            "keep": self.keep,
+            "precision": self.precision,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that identify the run."""
+        text = json.dumps(self.identity, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        parts = [self.strategy.name]
+        if self.target:
+            parts.append(self.target.name)
+        if self.fraction is not None:
+            parts.append(f"{self.fraction:.0%}")
+        return " · ".join([*parts, f"seed {self.seed}"])
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: readable first, unique at the end."""
+        readable = self.label.replace(" · ", "-").replace(" ", "").replace("%", "")
+        safe = "".join(c if c.isalnum() or c in "+-" else "_" for c in readable)
+        return f"{safe}-{self.key}"
+
+    @property
+    def training_images(self) -> int:
+        """How many images it trains on."""
+        count = len(self.source.rows("training")) if "source" in self.strategy.data else 0
+        if self.target is not None and "target" in self.strategy.data:
+            count += len(fraction_rows(self.target, self.fraction or 1.0, self.seed))
+        return count
+
+    @property
+    def work(self) -> float:
+        """How long it will take, in full training steps of one image, roughly."""
+        return self.training_images * self.recipe.epochs * WORK[self.strategy.layers]
+
+
+def fraction_rows(target: Dataset, fraction: float, seed: int) -> Any:
+    """Return the rows of a share of a target's training set."""
+    rows = target.rows("training")
+    subjects = [target.subjects[row] for row in rows]
+    return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
+
+
+def plan(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> list[Run]:
+    """List the runs of an experiment, each after the one it starts from.
+
+    The baseline is trained once per seed and shared.
+
+    Raises
+    ------
+    CrossferError
+        If a data set has no test image, or a fraction leaves no image to train on.
+    """
+    _check(experiment, source, targets)
+
+    def run(
+        strategy: Strategy,
+        seed: int,
+        parent: Run | None = None,
+        target: Dataset | None = None,
+        fraction: float | None = None,
+    ) -> Run:
+        sides = _sides(strategy, experiment.selection)
+        return Run(
+            strategy=strategy,
+            recipe=experiment.recipe(strategy),
+            source=source,
+            target=target,
+            fraction=fraction,
+            seed=seed,
+            parent=parent if strategy.start == "baseline" else None,
+            width=experiment.model.width,
+            validate_on=sides,
+            keep="last" if experiment.selection == "last" else "best",
+            precision=experiment.precision,
+        )
+
+    runs: list[Run] = []
+    for seed in experiment.seeds:
+        baseline = run(BASELINE, seed)
+        runs.append(baseline)
+        for strategy in experiment.strategies[1:]:
+            if strategy.data == "source":
+                runs.append(run(strategy, seed, baseline))
+                continue
+            for target in targets:
+                for fraction in experiment.fractions:
+                    runs.append(run(strategy, seed, baseline, target, fraction))
+    return runs
+
+
+def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
+    trained = tuple(side for side in ("source", "target") if side in strategy.data)
+    if strategy.data == "source" or selection in ("trained-on", "last"):
+        return trained
+    return ("source", "target") if selection == "both" else (selection,)
+
+
+def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
+    for dataset in (source, *targets):
+        for split in ("training", "validation", "test"):
+            if not len(dataset.rows(split)):  # type: ignore[arg-type]
+                raise CrossferError(
+                    f"{dataset.folder}: its {split} set is empty; prepare it with other --sizes"
+                )
+    for target in targets:
+        for fraction in experiment.fractions:
+            for seed in experiment.seeds:
+                if len(fraction_rows(target, fraction, seed)) < 2:
+                    raise CrossferError(
+                        f"fractions: {fraction:g} leaves too few images of {target.name}'s "
+                        f"{len(target.rows('training'))} to train on (at least 2)"
+                    )

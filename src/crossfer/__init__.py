@@ -1,0 +1,91 @@
+"""Update a facial-expression model on new faces without making it forget, with honest numbers.
+
+Examples
+--------
+The study on your own faces, in a dozen lines:
+
+>>> import crossfer
+>>> crossfer.prepare("raw/fer2013.csv", "data/fer2013")  # doctest: +SKIP
+>>> crossfer.prepare("raw/jaffe", "data/jaffe")  # doctest: +SKIP
+>>> experiment = crossfer.Experiment(  # doctest: +SKIP
+...     name="my faces",
+...     source="data/fer2013",
+...     targets=["data/jaffe"],
+...     strategies=["FC", "FC+CL", "RE", "FU"],
+...     recipes={"default": {"epochs": 10}},
+... )
+>>> results = crossfer.run_experiment(experiment, "runs/my-faces")  # doctest: +SKIP
+>>> crossfer.write_report(results, "runs/my-faces")  # doctest: +SKIP
+>>> results["recommendations"]  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossfer.adapt import adapt
+    from crossfer.datasets import READERS, Dataset, Preparation, open_dataset, prepare
+    from crossfer.emotions import EMOTIONS
+    from crossfer.errors import CrossferError
+    from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
+    from crossfer.models import study_cnn
+    from crossfer.report import write_report
+    from crossfer.strategies import STRATEGIES, Strategy
+    from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
+
+_HOMES = {
+    "adapt": "crossfer.adapt",
+    "READERS": "crossfer.datasets",
+    "Dataset": "crossfer.datasets",
+    "open_dataset": "crossfer.datasets",
+    "Preparation": "crossfer.datasets",
+    "prepare": "crossfer.datasets",
+    "EMOTIONS": "crossfer.emotions",
+    "CrossferError": "crossfer.errors",
+    "Experiment": "crossfer.experiment",
+    "load_experiment": "crossfer.experiment",
+    "load_results": "crossfer.experiment",
+    "run_experiment": "crossfer.experiment",
+    "study_cnn": "crossfer.models",
+    "write_report": "crossfer.report",
+    "STRATEGIES": "crossfer.strategies",
+    "Strategy": "crossfer.strategies",
+    "Augmentation": "crossfer.training",
+    "Faces": "crossfer.training",
+    "Recipe": "crossfer.training",
+    "machine": "crossfer.training",
+    "predict": "crossfer.training",
+    "train": "crossfer.training",
+}
+
+__all__ = [
+    "EMOTIONS",
+    "READERS",
+    "STRATEGIES",
+    "Augmentation",
+    "CrossferError",
+    "Dataset",
+    "Experiment",
+    "Faces",
+    "Preparation",
+    "Recipe",
+    "Strategy",
+    "adapt",
+    "load_experiment",
+    "load_results",
+    "machine",
+    "open_dataset",
+    "predict",
+    "prepare",
+    "run_experiment",
+    "study_cnn",
+    "train",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import crossfer`` is quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'crossfer' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

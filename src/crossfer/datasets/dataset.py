@@ -70,12 +70,12 @@ class Dataset:
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """int64 (N,), 0–6."""
-        return self.samples.column("label").to_numpy().astype(np.int64)
+        return np.asarray(self.samples.column("label").to_numpy(), np.int64)
 
     @cached_property
     def subjects(self) -> list[str | None]:
         """N subjects, ``None`` where not known."""
-        return self.samples.column("subject").to_pylist()
+        return list(self.samples.column("subject").to_pylist())
 
     @property
     def classes(self) -> list[int]:

@@ -10,9 +10,9 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,60 @@ class _Faces:
     skipped: list[Skipped]
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What a user may say about how to prepare a dataset; the defaults suit the dataset.
+
+    Parameters
+    ----------
+    reader
+        One of `crossfer.datasets.READERS`, instead of recognising the layout.
+    labels
+        From the dataset's class names to ours, or to ``None`` for a class to leave out.
+    subject
+        Regular expression that finds the subject in an image's relative path (folders and manifests).
+    crop
+        Side of the centred square that holds the face, as a share (0–1] of the picture's shorter side.
+    sizes
+        Training, validation and test, as counts or shares, where there is no official split.
+    seed
+        Of the split.
+    """
+
+    reader: str | None = None
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    subject: str | None = None
+    crop: float | None = None
+    sizes: tuple[float, float, float] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.reader is not None and self.reader not in READERS:
+            raise CrossferError(
+                f"unknown dataset {self.reader!r}: choose one of {', '.join(READERS)}"
+            )
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise CrossferError(f"crop is {self.crop}: it must lie above 0 and at most at 1")
+        if self.sizes is not None and (min(self.sizes) < 0 or not sum(self.sizes)):
+            raise CrossferError("sizes must be three numbers, none negative and not all 0")
+        try:
+            re.compile(self.subject or "")
+        except re.error as error:
+            raise CrossferError(
+                f"subject {self.subject!r} is no regular expression: {error}"
+            ) from None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a card records of it."""
+        return asdict(self) | {"sizes": list(self.sizes) if self.sizes else None}
+
+
 def prepare(
     path: str | Path,
     out: str | Path,
+    how: Preparation | None = None,
     *,
     name: str | None = None,
-    reader: str | None = None,
-    labels: Mapping[str, str | None] | None = None,
-    subject: str | None = None,
-    crop: float | None = None,
-    sizes: Sequence[float] | None = None,
-    seed: int = 0,
     replace: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Dataset:
@@ -78,21 +121,10 @@ def prepare(
         The files as the dataset's authors ship them, or a folder of images per class, or a manifest.
     out
         The folder to make.
+    how
+        Whatever shall differ from what suits the dataset.
     name
-        What to call it; by default what `reader` is called, or the raw folder's own name.
-    reader
-        One of `crossfer.datasets.READERS`, instead of recognising the layout.
-    labels
-        From the dataset's class names to ours, or to ``None`` for a class to leave out.
-    subject
-        Regular expression that finds the subject in an image's relative path (folders and manifests).
-    crop
-        Side of the centred square that holds the face, as a share (0–1] of the picture's shorter side;
-        by default what suits the dataset.
-    sizes
-        Training, validation and test, as counts or shares, where there is no official split.
-    seed
-        Of the split.
+        What to call it; by default what its reader is called, or a folder's or manifest's own name.
     replace
         Replace an older prepared dataset at `out`.
     progress
@@ -108,29 +140,32 @@ def prepare(
         If the layout is not recognised, a class is unknown, there is no image, more than half of the
         pictures cannot be used, or `out` is in use.
     """
-    path, out = Path(path), Path(out)
+    path, out, how = Path(path), Path(out), how or Preparation()
     _check_free(out, replace)
-    chosen, why = _reader(path, reader)
-    options = ReadOptions(labels or {}, _compile(subject))
-    faces = _decode(path, chosen, options, _share(crop, chosen.crop), progress)
-    assigned, how = _assign(faces.records, tuple(sizes or chosen.sizes), seed)
-    own = path.stem if chosen.name in ("folder", "manifest") else chosen.name
+    if not path.exists():
+        raise CrossferError(f"{path}: no such file or folder")
+    reader, why = (READERS[how.reader], "as the user says") if how.reader else recognise(path)
+    crop = how.crop or reader.crop
+    options = ReadOptions(how.labels, re.compile(how.subject) if how.subject else None)
+    faces = _decode(path, reader, options, crop, progress)
+    assigned, split = _assign(faces.records, how.sizes or reader.sizes, how.seed)
+    own = path.stem if reader.name in ("folder", "manifest") else reader.name
     card = {
         "format": FORMAT,
         "name": name or own,
-        "title": chosen.title,
+        "title": reader.title,
         "stand_in": any((folder / STAND_IN_NOTE).is_file() for folder in (path, path.parent)),
-        "reader": chosen.name,
+        "reader": reader.name,
         "recognised": why,
-        "licence": chosen.licence,
-        "citation": chosen.citation,
+        "licence": reader.licence,
+        "citation": reader.citation,
         "raw": str(path.resolve()),
-        "request": request(reader, labels, subject, crop, sizes, seed),
-        "crop": _share(crop, chosen.crop),
+        "preparation": how.as_json(),
+        "crop": crop,
         "side": SIDE,
         "images": len(faces.records),
         "subjects": len({r.subject for r in faces.records if r.subject is not None}),
-        "split": how,
+        "split": split,
         "skipped": dict(Counter(item.reason for item in faces.skipped).most_common()),
         "versions": {package: version(package) for package in ("crossfer", "numpy", "pillow")},
     }
@@ -138,57 +173,18 @@ def prepare(
     return open_dataset(out)
 
 
-def request(
-    reader: str | None = None,
-    labels: Mapping[str, str | None] | None = None,
-    subject: str | None = None,
-    crop: float | None = None,
-    sizes: Sequence[float] | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Return what a user asked of `prepare`, as its card records it."""
-    return {
-        "reader": reader,
-        "labels": dict(labels or {}),
-        "subject": subject,
-        "crop": crop,
-        "sizes": list(sizes) if sizes else None,
-        "seed": seed,
-    }
-
-
 def _check_free(out: Path, replace: bool) -> None:
     if out.is_file():
         raise CrossferError(f"{out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()):
         if not is_prepared(out):
-            raise CrossferError(f"{out}: is in use and holds no prepared dataset; name another folder")
+            raise CrossferError(
+                f"{out}: is in use and holds no prepared dataset; name another folder"
+            )
         if not replace:
-            raise CrossferError(f"{out}: holds a prepared dataset already; add --replace to replace it")
-
-
-def _reader(path: Path, name: str | None) -> tuple[Reader, str]:
-    if name is None:
-        return recognise(path)
-    if name not in READERS:
-        raise CrossferError(f"unknown dataset {name!r}: choose one of {', '.join(READERS)}")
-    if not path.exists():
-        raise CrossferError(f"{path}: no such file or folder")
-    return READERS[name], "named by the user"
-
-
-def _compile(expression: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(expression) if expression else None
-    except re.error as error:
-        raise CrossferError(f"subject {expression!r} is no regular expression: {error}") from None
-
-
-def _share(crop: float | None, default: float) -> float:
-    share = default if crop is None else crop
-    if not 0 < share <= 1:
-        raise CrossferError(f"crop is {share}: it must lie above 0 and at most at 1")
-    return share
+            raise CrossferError(
+                f"{out}: holds a prepared dataset already; add --replace to replace it"
+            )
 
 
 def _decode(
@@ -235,8 +231,6 @@ def _assign(
     records: list[Record], sizes: tuple[float, ...], seed: int
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the split of every record, and how it came about (for the card)."""
-    if len(sizes) != 3 or min(sizes) < 0 or not sum(sizes):
-        raise CrossferError("sizes must be three numbers: training, validation and test")
     labels = np.array([record.label for record in records])
     subjects = [record.subject for record in records]
     given = [record.split for record in records]
@@ -270,9 +264,7 @@ def _assign(
         "seed": seed,
         "asked": asked,
         "reached": {split: assigned.count(split) for split in SPLITS},
-        "classes": {
-            split: class_counts(labels[np.array(assigned) == split]) for split in SPLITS
-        },
+        "classes": {split: class_counts(labels[np.array(assigned) == split]) for split in SPLITS},
         "subjects_in_several_splits": len(splits.shared_subjects(subjects, assigned)),
     }
 
@@ -312,7 +304,9 @@ def _write(out: Path, card: dict[str, Any], faces: _Faces, assigned: list[str]) 
             "sha256": digests,
             "fingerprint": hashlib.sha256((digests[IMAGES] + rows_digest).encode()).hexdigest(),
         }
-        (partial / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
+        (partial / CARD).write_text(
+            json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
         os.chmod(partial, 0o755)
         if out.exists():
             shutil.rmtree(out)

@@ -1,0 +1,1 @@
+"""From predictions to metrics, integrity and recommendations: pure functions."""

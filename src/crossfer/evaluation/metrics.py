@@ -27,9 +27,9 @@ def decide(probabilities: Probabilities, classes: Sequence[int] | None = None) -
     int64 (N,)
     """
     if classes is None:
-        return probabilities.argmax(1)
+        return np.asarray(np.argmax(probabilities, 1), np.int64)
     allowed = np.asarray(sorted(classes))
-    return allowed[probabilities[:, allowed].argmax(1)]
+    return np.asarray(allowed[np.argmax(probabilities[:, allowed], 1)], np.int64)
 
 
 def confusion(labels: Labels, decisions: Labels, classes: int = 7) -> NDArray[np.int64]:

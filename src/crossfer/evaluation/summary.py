@@ -51,7 +51,9 @@ def by_strategy(results: Iterable[Result]) -> list[Result]:
                 side: {
                     "accuracy": _mean(row[side]["accuracy"] for row in rows),
                     "deviation": _deviation([row[side]["accuracy"] for row in rows]),
-                    "interval": [_mean(row[side]["interval"][end] for row in rows) for end in (0, 1)],
+                    "interval": [
+                        _mean(row[side]["interval"][end] for row in rows) for end in (0, 1)
+                    ],
                 }
                 for side in ("source_test", "target_test", "source_validation", "target_validation")
             },

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from crossfer.datasets.prepare import Preparation
 from crossfer.errors import CrossferError
 from crossfer.strategies import BASELINE, STRATEGIES, Strategy
 from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Recipe
@@ -45,11 +46,20 @@ class DatasetConfig(_Checked):
     sizes: tuple[float, float, float] | None = None
     seed: int = 0
 
+    def preparation(self) -> Preparation:
+        """Return how to prepare it, should it be a raw one."""
+        return Preparation(self.reader, self.labels, self.subject, self.crop, self.sizes, self.seed)
+
+    @model_validator(mode="after")
+    def _preparation_is_valid(self) -> DatasetConfig:
+        self.preparation()
+        return self
+
 
 class ModelConfig(_Checked):
     """The study's network; `width` multiplies its filters and units (1.0 is the study)."""
 
-    width: float = Field(1.0, gt=0, le=4)
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
 
 
 def _as_dataset(value: Any) -> Any:
@@ -95,8 +105,8 @@ class Experiment(_Checked):
     selection
         Which epoch's weights are kept.  ``trained-on``: the highest mean accuracy over the validation
         sets of the data that the strategy trains on; ``source``, ``target``, ``both``: over these
-        validation sets; ``last``: the last epoch, without looking.  A test set is never looked at.  What trains
-        on the source alone (the baseline) is always selected on the source.
+        validation sets; ``last``: the last epoch, without looking.  A test set is never looked at.
+        What trains on the source alone (the baseline) is always selected on the source.
     device, precision
         Where to run and how precisely.
     """
@@ -108,7 +118,7 @@ class Experiment(_Checked):
     strategies: list[StrategyField] = Field(default=list(STRATEGIES.values()), min_length=1)
     fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = Field(default_factory=ModelConfig)
     recipes: dict[str, dict[str, Any]] = {}
     selection: Selection = "trained-on"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -223,5 +233,7 @@ class _UniqueKeys(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands twice, line {node.start_mark.line + 1}")
+                raise yaml.YAMLError(
+                    f"the key {key!r} stands twice, line {node.start_mark.line + 1}"
+                )
         return super().construct_mapping(node, deep)

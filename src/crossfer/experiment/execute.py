@@ -90,7 +90,9 @@ def load_run(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / RUN).read_text(encoding="utf-8"))
         return dict(content)
     except (OSError, ValueError) as error:
-        raise CrossferError(f"{folder / RUN}: cannot be read ({error}); delete the folder") from None
+        raise CrossferError(
+            f"{folder / RUN}: cannot be read ({error}); delete the folder"
+        ) from None
 
 
 def load_predictions(folder: Path, dataset: Dataset, split: str) -> tuple[Any, Any]:

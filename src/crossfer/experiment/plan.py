@@ -170,7 +170,7 @@ def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
 def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
     for dataset in (source, *targets):
         for split in ("training", "validation", "test"):
-            if not len(dataset.rows(split)):  # type: ignore[arg-type]
+            if not len(dataset.rows(split)):
                 raise CrossferError(
                     f"{dataset.folder}: its {split} set is empty; prepare it with other --sizes"
                 )

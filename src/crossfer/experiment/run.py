@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.datasets.prepare import prepare, request
+from crossfer.datasets.prepare import prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute, is_finished, write_json
@@ -126,28 +126,21 @@ def _dataset(config: DatasetConfig, root: Path | None, out: Path, progress: Prog
         return open_dataset(path)
     if not path.exists():
         raise CrossferError(f"{path}: no such dataset; name the data root with --data")
-    asked = {
-        "reader": config.reader,
-        "labels": config.labels,
-        "subject": config.subject,
-        "crop": config.crop,
-        "sizes": config.sizes,
-        "seed": config.seed,
-    }
+    how = config.preparation()
     name = config.name or path.stem
     folder = out / "datasets" / name
     if is_prepared(folder):
         dataset = open_dataset(folder)
-        same = dataset.card["request"] == json.loads(json.dumps(request(**asked)))
-        if same and dataset.card["raw"] == str(path.resolve()):
+        card = dataset.card
+        if card["raw"] == str(path.resolve()) and card["preparation"] == how.as_json():
             return dataset
     return prepare(
         path,
         folder,
+        how,
         name=config.name,
         replace=True,
         progress=lambda done, total: progress.preparing(name, done, total),
-        **asked,
     )
 
 

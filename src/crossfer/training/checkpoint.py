@@ -95,7 +95,7 @@ class Checkpoints:
         for key, tensor in tensors.items():
             part, name = key.split("/", 1)
             parts[part][name] = tensor
-        return State(**parts, **progress)
+        return State(parts["weights"], parts["momenta"], parts["best"], **progress)
 
     def remove(self) -> None:
         """Forget the checkpoint."""

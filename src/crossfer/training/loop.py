@@ -105,8 +105,10 @@ def train(
     if not len(training):
         raise ValueError("there is no image to train on")
     if keep == "best" and not any(len(faces) for faces in validation.values()):
-        raise ValueError('there is no validation image to choose the best epoch by: keep the "last"')
-    network = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        raise ValueError(
+            'there is no validation image to choose the best epoch by: keep the "last"'
+        )
+    network = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError("no parameter of the network requires a gradient: nothing would train")
@@ -122,7 +124,9 @@ def train(
     if resume:
         network.load_state_dict(resume.weights)
         for name, momentum in resume.momenta.items():
-            optimizer.state[parameters[name]]["momentum_buffer"] = momentum.to(fabric.device)
+            # In the layout of its parameter: the fused step walks both in memory order.
+            buffer = torch.empty_like(parameters[name]).copy_(momentum)
+            optimizer.state[parameters[name]]["momentum_buffer"] = buffer
     training = training.to(fabric.device)
     validation = {name: faces.to(fabric.device) for name, faces in validation.items() if len(faces)}
     batch = min(recipe.batch_size, len(training))
@@ -206,7 +210,7 @@ def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 
     model.eval()
     device = next(model.parameters()).device
     rows = []
-    for part in images.split(batch_size):
+    for part in torch.split(images, batch_size):
         with fabric.autocast():
             logits = model(normalise(part.to(device)))
         rows.append(logits.float().softmax(1))
@@ -233,7 +237,9 @@ def _measure(model: nn.Module, faces: Faces, fabric: Fabric) -> Row:
 def _score(row: Row) -> tuple[float, float]:
     """Rank an epoch: its mean validation accuracy, and where that ties minus its mean loss."""
     accuracies = [value for key, value in row.items() if key.endswith("_accuracy")]
-    losses = [value for key, value in row.items() if key.endswith("_loss") and key != "training_loss"]
+    losses = [
+        value for key, value in row.items() if key.endswith("_loss") and key != "training_loss"
+    ]
     return (sum(accuracies), -sum(losses))
 
 

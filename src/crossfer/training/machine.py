@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import platform
 import sys
 import warnings
@@ -30,6 +31,7 @@ def machine(device: str = "auto", precision: Precision = "auto") -> Fabric:
     Fabric
         What `crossfer.training.train` and `crossfer.training.predict` run on.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fabric = Fabric(accelerator=device, devices=1, precision="32-true")
@@ -85,21 +87,23 @@ def peak_memory(device: torch.device) -> int:
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type == "cpu":
-        with open("/proc/cpuinfo") if sys.platform == "linux" else contextlib.nullcontext([]) as lines:
-            flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        flags = " ".join(_cpuinfo("flags")[:1]).split()
         return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
 
 
 def _processor() -> str:
-    if sys.platform == "linux":
-        with open("/proc/cpuinfo") as lines:
-            names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-        if names:
-            return f"{names[0]} ({len(names)} cores)"
-    return platform.processor() or platform.machine()
+    names = _cpuinfo("model name")
+    return f"{names[0]} ({len(names)} cores)" if names else platform.processor()
+
+
+def _cpuinfo(key: str) -> list[str]:
+    """Return what Linux says of every core; nothing elsewhere."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        return [line.split(":")[1].strip() for line in file if line.startswith(key)]
+    return []
 
 
 def _keep_freed_memory() -> None:

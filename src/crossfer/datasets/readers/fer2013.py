@@ -55,7 +55,7 @@ def _table(path: Path) -> Path | None:
         candidates = [path]
     else:
         candidates = sorted([*path.glob("*.csv"), *path.glob("*/*.csv")])
-    return next((file for file in candidates if COLUMNS <= set(_header(file))), None)
+    return next((file for file in candidates if set(_header(file)) >= COLUMNS), None)
 
 
 def _header(file: Path) -> list[str]:
@@ -89,7 +89,7 @@ def _read_table(file: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     except pa.ArrowInvalid as error:
         raise CrossferError(f"{file}: not a readable CSV table ({error})") from None
     yield from broken
-    labels: dict[str, int | None | CrossferError] = {}
+    labels: dict[str, int | CrossferError | None] = {}
     row = 1
     for batch in table.select(["emotion", "usage", "pixels"]).to_batches(ROWS_AT_ONCE):
         pictures, problems = _parse_pixels(batch.column("pixels"))
@@ -113,7 +113,7 @@ def _read_table(file: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
                 yield Record(pictures[index], label, origin, split=split)
 
 
-def _label_or_error(name: str, options: ReadOptions) -> int | None | CrossferError:
+def _label_or_error(name: str, options: ReadOptions) -> int | CrossferError | None:
     try:
         return label_of(name, options.labels)
     except CrossferError as error:

@@ -42,7 +42,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
         if label is None:
             yield Skipped(relative.as_posix(), f"class {relative.parts[-2]} is left out")
             continue
-        splits = [SPLIT_NAMES[part.lower()] for part in relative.parts if part.lower() in SPLIT_NAMES]
+        splits = [
+            SPLIT_NAMES[part.lower()] for part in relative.parts if part.lower() in SPLIT_NAMES
+        ]
         yield Record(
             file,
             label,

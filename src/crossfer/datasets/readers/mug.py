@@ -47,10 +47,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
         if label is None:
             yield Skipped(origin, f"class {expression} is left out")
             continue
+        neutral, middle = frames_of_the_study(len(frames))
         if label == NEUTRAL:
-            neutral, middle = range(len(frames)), []
-        else:
-            neutral, middle = frames_of_the_study(len(frames))
+            neutral, middle = range(len(frames)), ()
         for index in sorted([*neutral, *middle]):
             file = frames[index]
             yield Record(

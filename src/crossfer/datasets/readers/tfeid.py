@@ -37,7 +37,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
         origin = file.relative_to(path).as_posix()
         code = _code(file)
         if code not in CODES:
-            yield Skipped(origin, "the last part of its name starts with no code of TFEID's classes")
+            yield Skipped(
+                origin, "the last part of its name starts with no code of TFEID's classes"
+            )
             continue
         label = label_of(options.labels.get(code) or CODES[code])
         if label is not None:

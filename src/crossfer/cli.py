@@ -1,0 +1,247 @@
+"""The command line: a thin face over the public API."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from crossfer.errors import CrossferError
+
+app = typer.Typer(
+    name="crossfer",
+    help="Update a facial-expression model on new faces without making it forget, "
+    "with honest numbers.\n\nStart with:  [bold]crossfer demo[/]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out_console, error_console = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn Ctrl-C into a word on how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        error_console.print("stopped; the same command goes on where it stopped")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+) -> None:
+    """Run the whole study on drawn stand-in faces: no download, a few minutes, a report at the end.
+
+    Example:  crossfer demo --out demo
+    """
+    from crossfer.demo import run_demo
+    from crossfer.progress import Shown
+
+    out_console.print("Faces drawn by code stand in for FER2013, JAFFE, TFEID and MUG.")
+    with _stoppable(), Shown(out_console) as shown:
+        report_file = run_demo(out, shown, shown.drawing)
+    _say_answer(report_file.parent)
+    out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
+
+
+@app.command()
+def prepare(
+    path: Annotated[Path, typer.Argument(help="The files as the dataset's authors ship them.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: the prepared dataset.")],
+    reader: Annotated[
+        str | None, typer.Option("--as", help="Which dataset it is, instead of finding out.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it in tables.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="THEIRS=OURS maps a class; THEIRS= leaves it out. Repeat at will."),
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Regular expression that finds the subject in a path.")
+    ] = None,
+    crop: Annotated[
+        float | None,
+        typer.Option(help="Side of the centred square with the face, as a share of the picture's."),
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Training, validation and test, e.g. 70,10,20.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an older prepared dataset.")
+    ] = False,
+) -> None:
+    r"""Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
+
+    \b
+    crossfer prepare raw/fer2013.csv --out data/fer2013
+    crossfer prepare raw/my-photos --out data/mine --label joyful=happy --subject '^[^/]+/([^_]+)_'
+    crossfer prepare raw/faces.csv --out data/faces --sizes 80,10,10
+    """
+    from crossfer.datasets import Preparation
+    from crossfer.datasets import prepare as prepare_dataset
+    from crossfer.progress import Shown
+
+    with Shown(out_console) as shown:
+        dataset = prepare_dataset(
+            path,
+            out,
+            Preparation(reader, _label_map(label or []), subject, crop, _sizes(sizes), seed),
+            name=name,
+            replace=replace,
+            progress=lambda done, total: shown.preparing(path.name, done, total),
+        )
+    card = dataset.card
+    out_console.print(f"{card['title']}: {card['recognised']}")
+    table = Table("split", *dataset.counts()["training"], "all", box=box.SIMPLE_HEAD)
+    for split, counts in dataset.counts().items():
+        numbers = [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
+        table.add_row(split, *numbers)
+    out_console.print(table)
+    asked = card["split"]["asked"]
+    wished = ", asked for " + "/".join(f"{n:,}" for n in asked.values()) if asked else ""
+    out_console.print(f"split: {card['split']['how']}{wished}")
+    if card["split"]["subjects_in_several_splits"]:
+        out_console.print(
+            f"[yellow]warning:[/] {card['split']['subjects_in_several_splits']} subjects stand in "
+            "more than one split: test accuracy will be too good"
+        )
+    for reason, count in card["skipped"].items():
+        out_console.print(f"skipped {count:,}: {reason}", markup=False)
+    if card["skipped"]:
+        out_console.print(f"every skipped file: {out / 'skipped.csv'}")
+    out_console.print(f"prepared {card['images']:,} faces in {out}")
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets that can be read: size, licence, how to get them, the layout expected.
+
+    Example:  crossfer datasets
+    """
+    from crossfer.datasets import READERS
+
+    for reader in READERS.values():
+        out_console.print(f"[bold]{reader.name}[/]  {reader.title}", soft_wrap=True)
+        for key in ("size", "licence", "access", "layout", "citation"):
+            if value := getattr(reader, key):
+                out_console.print(f"    {key + ':':<10}{value}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    experiment: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Data root: what dataset paths are relative to.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The experiment's folder; by default runs/NAME-OF-THE-FILE.")
+    ] = None,
+) -> None:
+    """Run an experiment, or what is left of it, and write its report.
+
+    Stop it with Ctrl-C at any time: the same command goes on where it stopped.
+
+    Example:  crossfer run configs/fer2013-ck48.yaml --data ~/faces --out runs/fer2013-ck48
+    """
+    from crossfer.experiment import load_experiment, run_experiment
+    from crossfer.progress import Shown
+    from crossfer.report import write_report
+
+    configuration = load_experiment(experiment, data)
+    folder = out or Path("runs") / experiment.stem
+    with _stoppable(), Shown(out_console) as shown:
+        results = run_experiment(configuration, folder, shown)
+    report_file = write_report(results, folder)
+    _say_answer(folder)
+    out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a finished experiment.")],
+) -> None:
+    """Write the report of a finished experiment again, from its results alone.
+
+    Example:  crossfer report runs/fer2013-ck48
+    """
+    from crossfer.experiment import load_results
+    from crossfer.report import write_report
+
+    report_file = write_report(load_results(folder), folder)
+    _say_answer(folder)
+    out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
+
+
+def _say_answer(folder: Path) -> None:
+    """Print the table of means and the answer."""
+    from crossfer.experiment import load_results
+    from crossfer.report import answers
+
+    results = load_results(folder)
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("target", "of training", "strategy"):
+        table.add_column(column)
+    for column in ("source test %", "target test %", "memory integrity", "gain", "seconds"):
+        table.add_column(column, justify="right")
+    before = None
+    for row in results["summary"]:
+        if before is not None and (row["target"], row["fraction"]) != before:
+            table.add_section()
+        before = (row["target"], row["fraction"])
+        table.add_row(
+            row["target"],
+            "" if row["fraction"] is None else f"{row['fraction']:.0%}",
+            row["strategy"],
+            f"{row['source_test']['accuracy']:.1f}",
+            f"{row['target_test']['accuracy']:.1f}",
+            f"{row['memory_integrity']:+.1f}",
+            f"{row['gain']:+.1f}",
+            f"{row['seconds']:.0f}",
+        )
+    out_console.print(table)
+    for sentence in answers(results):
+        out_console.print(sentence, markup=False)
+
+
+def _label_map(pairs: list[str]) -> dict[str, str | None]:
+    labels: dict[str, str | None] = {}
+    for pair in pairs:
+        theirs, equals, ours = pair.partition("=")
+        if not equals or not theirs.strip():
+            raise CrossferError(
+                f"--label {pair}: write THEIRS=OURS, or THEIRS= to leave a class out"
+            )
+        labels[theirs] = ours or None
+    return labels
+
+
+def _sizes(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        training, validation, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise CrossferError(f"--sizes {text}: write three numbers, e.g. 70,10,20") from None
+    return training, validation, test
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line and exit status 2."""
+    try:
+        app()
+    except CrossferError as error:
+        error_console.print("[red]error:[/] ", end="")
+        error_console.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,115 @@
+"""What a person sees of long work: one bar with the time that remains, or lines in a log."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from crossfer.experiment import Progress as ExperimentProgress
+from crossfer.experiment.plan import WORK, Run
+
+LOG_SECONDS = 20.0
+
+
+class Shown(ExperimentProgress):
+    """Shows bars on a terminal; elsewhere prints a line now and then.  A context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            speed_estimate_period=120,
+            disable=not console.is_terminal,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.training: TaskID | None = None
+        self.run: Run | None = None
+        self.known = 0.0
+        self.began = self.spoke = time.monotonic()
+
+    def __enter__(self) -> Shown:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def drawing(self, name: str, done: int, total: int) -> None:
+        """Pictures of a stand-in were drawn."""
+        self._count(f"draw {name} stand-in", done, total)
+
+    def preparing(self, name: str, done: int, total: int) -> None:
+        """Pictures of a dataset were decoded."""
+        self._count(f"prepare {name}", done, total)
+
+    def planned(self, runs: list[Run], finished: list[Run]) -> None:
+        """Show one bar for all the runs."""
+        self.left = len(runs) - len(finished)
+        done = f", {len(finished)} of them finished before" if finished else ""
+        self.console.print(f"{len(runs)} runs{done}", highlight=False)
+        work = sum(run.work for run in runs) - sum(run.work for run in finished)
+        self.skip = {run.key for run in finished}
+        self.began = time.monotonic()
+        if work:
+            self.training = self.bars.add_task("train", total=work)
+
+    def started(self, run: Run) -> None:
+        """Name the run on the bar."""
+        self.run = run
+        if self.training is not None and run.key not in self.skip:
+            self.bars.update(self.training, description=f"train {run.label}")
+
+    def step(self, images: int) -> None:
+        """Move the bar on."""
+        if self.training is not None and self.run is not None:
+            self.bars.advance(self.training, images * WORK[self.run.strategy.layers])
+            self._say_remaining()
+
+    def ended(self, run: Run, folder: Path) -> None:
+        """Close the run's share of the bar, whatever of it was not counted step by step."""
+        if self.training is not None and run.key not in self.skip:
+            self.known += run.work
+            self.bars.update(self.training, completed=self.known)
+            self._say_remaining()
+
+    def _count(self, what: str, done: int, total: int) -> None:
+        if what not in self.tasks:
+            self.tasks[what] = self.bars.add_task(what, total=total)
+        self.bars.update(self.tasks[what], completed=done)
+        if not self.console.is_terminal and done == total:
+            self.console.print(f"{what}: {total:,} done", highlight=False)
+
+    def _say_remaining(self) -> None:
+        now = time.monotonic()
+        if self.console.is_terminal or self.training is None or now - self.spoke < LOG_SECONDS:
+            return
+        self.spoke = now
+        task = next(task for task in self.bars.tasks if task.id == self.training)
+        share = max(task.completed / (task.total or 1), 1e-6)
+        left = (now - self.began) * (1 - share) / share
+        label = self.run.label if self.run else ""
+        minutes, seconds = divmod(round(left), 60)
+        self.console.print(f"{share:4.0%}, {minutes}:{seconds:02d} left: {label}", highlight=False)

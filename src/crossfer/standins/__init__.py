@@ -1,0 +1,139 @@
+"""Stand-in datasets: faces drawn by code, so that everything can be tried with no download.
+
+Four stand-ins are written in the official raw layouts of FER2013 (the source, in the wild), JAFFE,
+TFEID and MUG (the targets, three laboratories). They show no real person and nothing of the real
+datasets; numbers measured on them say nothing about those.
+
+Examples
+--------
+>>> write("jaffe", Path("raw/jaffe-standin"))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from crossfer.emotions import EMOTIONS
+from crossfer.errors import CrossferError
+
+from .layouts import (
+    NOTICE,
+    Progress,
+    portrait,
+    silent,
+    write_fer2013,
+    write_jaffe,
+    write_mug,
+    write_tfeid,
+)
+from .worlds import WORLDS
+
+__all__ = ["STANDINS", "contact_sheet", "write"]
+
+STANDINS: dict[str, Callable[..., None]] = {
+    "fer2013": write_fer2013,
+    "jaffe": write_jaffe,
+    "tfeid": write_tfeid,
+    "mug": write_mug,
+}
+"""What writes each stand-in: ``writer(folder, seed, images, progress)``."""
+
+
+def write(
+    name: str,
+    folder: Path,
+    seed: int = 0,
+    images: int | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Write a stand-in dataset, or nothing at all if that fails.
+
+    Parameters
+    ----------
+    name
+        A key of `STANDINS`.
+    folder
+        Where to; must not exist yet, or be empty.
+    seed
+        Same seed, same bytes, on however many processors.
+    images
+        How many images (sequences for ``"mug"``); the stand-in's own size when left out.
+    progress
+        Told how many of how many are drawn.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    CrossferError
+        If there is no such stand-in, or the folder already holds something.
+
+    Notes
+    -----
+    Many images are drawn by several processes, so a script that calls this does so from under
+    ``if __name__ == "__main__":``.
+    """
+    if name not in STANDINS:
+        raise CrossferError(f"no stand-in is called {name!r}: choose from {', '.join(STANDINS)}")
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CrossferError(f"{folder} is there already: name another folder, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        size = {} if images is None else {"images": images}
+        STANDINS[name](beside, seed, progress=progress, **size)
+        (beside / "STAND-IN.txt").write_text(NOTICE.format(name=name.upper()))
+        beside.chmod(0o755)  # mkdtemp lets only its owner in
+        os.replace(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return folder
+
+
+def contact_sheet(seed: int = 0) -> np.ndarray:
+    """Show every world and every emotion in one picture.
+
+    Parameters
+    ----------
+    seed
+        Whom to show.
+
+    Returns
+    -------
+    numpy.ndarray
+        (height, width, 3) uint8 RGB: four rows of worlds, seven columns of emotions, titled.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 7.4), dpi=110, layout="constrained", facecolor="white")
+    figure.suptitle("Drawn stand-ins: no real person, no real dataset", fontsize=15)
+    cells = figure.subplots(len(WORLDS), len(EMOTIONS))
+    for row, world in zip(cells, WORLDS, strict=True):
+        for label, (cell, emotion) in enumerate(zip(row, EMOTIONS, strict=True)):
+            number = 7 * seed + label
+            picture = portrait(world, seed, number, label)
+            side = min(picture.shape[:2])
+            top, left = ((length - side) // 2 for length in picture.shape[:2])
+            square = picture[top : top + side, left : left + side]
+            cell.imshow(square, cmap="gray", vmin=0, vmax=255)
+            cell.set(xticks=[], yticks=[])
+            cell.spines[:].set_visible(False)
+            if world is WORLDS[0]:
+                cell.set_title(emotion, fontsize=13)
+        title, _, where = world.title.partition(" (")
+        row[0].set_ylabel(f"{title}\n({where}", fontsize=11)
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(drawn.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

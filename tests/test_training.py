@@ -1,0 +1,158 @@
+"""The training loop: pure, repeatable, resumable."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossfer.adapt import untrained
+from crossfer.errors import CrossferError
+from crossfer.models import study_cnn
+from crossfer.training import Augmentation, Faces, Recipe, State, machine, predict, train
+from crossfer.training.batches import augment, normalise
+from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
+from crossfer.training.loop import learning_rate
+
+RECIPE = Recipe(epochs=4, batch_size=16)
+
+
+def squares(count: int = 56, seed: int = 0) -> Faces:
+    """Return pictures whose class is where a bright square stands: easily learnt."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 60, (count, 48, 48), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % 7
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[6 * label + 2 : 6 * label + 8, 12:36] = 255
+    return Faces(images, labels)
+
+
+def small() -> torch.nn.Module:
+    return untrained(lambda: study_cnn(0.1), 0)
+
+
+def weights_equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_it_learns_what_can_be_learnt() -> None:
+    recipe = Recipe(
+        epochs=25, batch_size=14, learning_rate=0.03, augmentation=Augmentation(flip=True, shift=0.0)
+    )
+    fabric = machine("cpu")
+    trained = train(small(), squares(140), {"source": squares(56, 1)}, recipe, 0, fabric)
+    test = squares(70, 2)
+    decided = predict(trained.model, test.images, fabric).argmax(1)
+    assert (decided == test.labels).float().mean() > 0.9
+    assert len(trained.history) == 25
+    assert trained.images_seen == 25 * 140
+
+
+def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
+    model, faces, fabric = small(), squares(), machine("cpu")
+    untouched, state = copy.deepcopy(model), torch.random.get_rng_state()
+    first = train(model, faces, {"source": faces}, RECIPE, 3, fabric)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert weights_equal(model, untouched)
+    torch.manual_seed(99)
+    second = train(model, faces, {"source": faces}, RECIPE, 3, fabric)
+    other = train(model, faces, {"source": faces}, RECIPE, 4, fabric)
+    assert weights_equal(first.model, second.model)
+    assert not weights_equal(first.model, other.model)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_interrupted_training_goes_on_to_the_same_bits(epoch: int, tmp_path: Path) -> None:
+    faces, fabric = squares(), machine("cpu")
+    checkpoints = Checkpoints(tmp_path / "checkpoint")
+
+    def interrupt(state: State) -> None:
+        checkpoints.save(state)
+        if len(state.history) == epoch:
+            raise KeyboardInterrupt
+
+    whole = train(small(), faces, {"source": faces}, RECIPE, 0, fabric)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), faces, {"source": faces}, RECIPE, 0, fabric, on_epoch=interrupt)
+    seen: list[int] = []
+    resumed = train(
+        small(), faces, {"source": faces}, RECIPE, 0, fabric,
+        resume=checkpoints.load(), on_step=seen.append,
+    )  # fmt: skip
+    assert sum(seen) == (RECIPE.epochs - epoch) * 48
+    assert weights_equal(resumed.model, whole.model)
+    assert resumed.kept_epoch == whole.kept_epoch
+    assert resumed.images_seen == whole.images_seen
+
+
+def test_a_damaged_checkpoint_is_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoint")
+    assert checkpoints.load() is None
+    checkpoints.save(State({"a": torch.ones(2)}, {}, {}))
+    (tmp_path / "checkpoint" / "tensors.safetensors").write_bytes(b"half")
+    assert checkpoints.load() is None
+
+
+def test_selection_keeps_the_best_epoch_or_the_last() -> None:
+    faces, fabric = squares(), machine("cpu")
+    best = train(small(), faces, {"source": faces}, RECIPE, 0, fabric)
+    scores = [(row["source_accuracy"], -row["source_loss"]) for row in best.history]
+    assert best.kept_epoch == scores.index(max(scores)) + 1
+    last = train(small(), faces, {"source": faces}, RECIPE, 0, fabric, keep="last")
+    assert last.kept_epoch == RECIPE.epochs
+    with pytest.raises(ValueError, match="no validation image"):
+        train(small(), faces, {}, RECIPE, 0, fabric)
+    with pytest.raises(ValueError, match="no image to train on"):
+        train(small(), squares(0), {"source": faces}, RECIPE, 0, fabric)
+
+
+def test_weights_survive_the_disk_and_refuse_another_network(tmp_path: Path) -> None:
+    model, other = small(), untrained(lambda: study_cnn(0.1), 1)
+    save_weights(model, tmp_path / "model.safetensors")
+    load_weights(other, tmp_path / "model.safetensors")
+    assert weights_equal(model, other)
+    with pytest.raises(CrossferError, match="another network"):
+        load_weights(study_cnn(0.2), tmp_path / "model.safetensors")
+
+
+def test_normalise_is_blind_to_light_and_contrast() -> None:
+    images = squares(3).images.float()
+    changed = 0.5 * images + 20
+    assert torch.allclose(normalise(images), normalise(changed), atol=1e-4)
+    assert torch.equal(normalise(torch.full((1, 48, 48), 7, dtype=torch.uint8)).sum(), torch.tensor(0.0))
+
+
+def test_augment_changes_every_image_its_own_way_and_can_be_off() -> None:
+    images = normalise(squares(16).images)
+    off = Augmentation(flip=False, shift=0, rotate=0, scale=0, erase=0)
+    assert torch.equal(augment(images, off, torch.Generator()), images)
+    flips = Augmentation(flip=True, shift=0, rotate=0, scale=0)
+    flipped = augment(images, flips, torch.Generator().manual_seed(0))
+    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-4) for a, b in zip(flipped, images, strict=True)]
+    same = [torch.allclose(a, b, atol=1e-4) for a, b in zip(flipped, images, strict=True)]
+    assert all(m or s for m, s in zip(mirrored, same, strict=True))
+    assert 0 < sum(mirrored) < 16
+    erased = augment(
+        images, Augmentation(False, 0, 0, 0, erase=0.5), torch.Generator().manual_seed(0)
+    )
+    assert 0 < (erased != images).float().mean() < 0.3
+
+
+def test_learning_rate_rises_and_falls_to_zero() -> None:
+    recipe = Recipe(learning_rate=0.1, warmup=0.25)
+    rates = [learning_rate(recipe, step / 100) for step in range(101)]
+    assert rates[0] == 0
+    assert max(rates) == rates[25] == pytest.approx(0.1)
+    assert rates[100] == pytest.approx(0)
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+
+
+def test_a_recipe_refuses_nonsense_by_name() -> None:
+    with pytest.raises(ValueError, match="epochs is 0"):
+        Recipe(epochs=0)
+    with pytest.raises(ValueError, match="shift is 0.9"):
+        Augmentation(shift=0.9)

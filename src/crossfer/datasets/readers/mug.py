@@ -64,8 +64,8 @@ def frames_of_the_study(length: int) -> tuple[Sequence[int], Sequence[int]]:
     """Choose the frames that the study takes of a sequence.
 
     The first and the last frame are neutral; six from the middle are the expression.  Which six the paper
-    does not say: they are spread evenly over the middle third.  A sequence too short for six different
-    ones gives what it has.
+    does not say: they are spread evenly over the middle third, or stand side by side in the middle where
+    the third is shorter than six.  A sequence of fewer than eight frames gives what it has.
 
     Parameters
     ----------
@@ -77,9 +77,10 @@ def frames_of_the_study(length: int) -> tuple[Sequence[int], Sequence[int]]:
     neutral, middle
         Indices of the neutral frames and of those that show the expression.
     """
-    spread = np.linspace((length - 1) / 3, 2 * (length - 1) / 3, MIDDLE_FRAMES)
-    middle = sorted(set(np.round(spread).astype(int).tolist()) - {0, length - 1})
-    return sorted({0, length - 1}), middle
+    half = max((length - 1) / 6, (MIDDLE_FRAMES - 1) / 2)
+    spread = (length - 1) / 2 + np.linspace(-half, half, MIDDLE_FRAMES)
+    inner = np.floor(spread + 0.5).astype(int).clip(0, length - 1)
+    return sorted({0, length - 1}), sorted(set(inner.tolist()) - {0, length - 1})
 
 
 def _parts(file: Path) -> tuple[str, str, str] | None:

@@ -1,0 +1,323 @@
+"""Raw files as people really have them → prepared datasets."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
+from crossfer.datasets.readers.mug import frames_of_the_study
+from crossfer.emotions import EMOTIONS
+from crossfer.errors import CrossferError
+
+
+def picture(seed: int = 0, side: int = 48) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
+
+
+def save(file: Path, seed: int = 0, side: int = 48) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(seed, side)).save(file)
+    return file
+
+
+def fer_rows(usages: tuple[str, ...] = ("Training", "PublicTest", "PrivateTest")) -> list[list[str]]:
+    return [
+        [str(label), " ".join(map(str, picture(10 * n + label).ravel())), usage]
+        for n, usage in enumerate(usages)
+        for label in range(7)
+    ]
+
+
+def write_csv(file: Path, header: list[str], rows: list[list[str]]) -> Path:
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([header, *rows])
+    return file
+
+
+def origins(dataset: Dataset) -> list[str]:
+    return dataset.samples.column("origin").to_pylist()
+
+
+def splits(dataset: Dataset) -> list[str]:
+    return dataset.samples.column("split").to_pylist()
+
+
+def test_fer2013_csv_keeps_pixels_labels_and_the_official_parts(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "fer2013.csv", ["emotion", "pixels", "Usage"], fer_rows())
+    dataset = prepare(file, tmp_path / "out")
+    assert np.array_equal(dataset.images[8], picture(11))
+    assert dataset.labels.tolist() == list(range(7)) * 3
+    assert splits(dataset) == ["training"] * 7 + ["validation"] * 7 + ["test"] * 7
+    assert origins(dataset)[0] == "fer2013.csv row 2"
+    assert dataset.name == "fer2013"
+
+
+def test_icml_face_data_has_spaces_in_its_header_and_another_order(tmp_path: Path) -> None:
+    rows = [[emotion, usage, pixels] for emotion, pixels, usage in fer_rows()]
+    write_csv(tmp_path / "icml_face_data.csv", ["emotion", " Usage", " pixels"], rows)
+    dataset = prepare(tmp_path, tmp_path / "out")
+    assert np.array_equal(dataset.images[0], picture(0))
+    assert Counter(splits(dataset)) == {"training": 7, "validation": 7, "test": 7}
+
+
+def test_bad_fer2013_rows_are_counted_with_their_reason_and_the_rest_is_kept(tmp_path: Path) -> None:
+    rows = fer_rows(("Training", "PublicTest", "PrivateTest", "Training"))
+    good = rows[0][1]
+    bad = [
+        ["0", good.rsplit(" ", 1)[0], "Training"],
+        ["0", "256 " + good.split(" ", 1)[1], "Training"],
+        ["0", "x " + good.split(" ", 1)[1], "Training"],
+        ["0", "-1 " + good.split(" ", 1)[1], "Training"],
+        ["7", good, "Training"],
+        ["0", good, "Tuesday"],
+        ["0", good],
+        ["0", "", "Training"],
+    ]
+    doubtful = ["3", "  " + good.replace(" ", "  ", 3) + " ", "Training"]
+    file = write_csv(tmp_path / "f.csv", ["emotion", "pixels", "Usage"], [*bad, doubtful, *rows])
+    dataset = prepare(file, tmp_path / "out")
+    assert len(dataset.images) == len(rows) + 1
+    assert np.array_equal(dataset.images[0], picture(0))  # odd spacing is no fault
+    reasons = dataset.card["skipped"]
+    assert sum(reasons.values()) == len(bad)
+    assert reasons["2,303 pixels instead of 2,304"] == 1
+    assert reasons["pixel value '256' is not a whole number from 0 to 255"] == 1
+    assert reasons["unknown class '7'"] == 1
+    assert reasons["unknown Usage 'Tuesday'"] == 1
+    assert reasons["2 columns instead of 3"] == 1
+    listed = list(csv.DictReader((tmp_path / "out" / "skipped.csv").open()))
+    assert len(listed) == len(bad)
+    assert {"origin": "f.csv row 3", "reason": listed[2]["reason"]} in listed
+
+
+def test_fer2013_folders_of_the_popular_copy(tmp_path: Path) -> None:
+    for emotion in EMOTIONS:
+        save(tmp_path / "fer" / "train" / emotion / "Training_1.jpg")
+        save(tmp_path / "fer" / "test" / emotion / "PublicTest_2.jpg")
+        save(tmp_path / "fer" / "test" / emotion / "PrivateTest_3.JPG")
+    (tmp_path / "fer" / "Thumbs.db").write_bytes(b"x")
+    dataset = prepare(tmp_path / "fer", tmp_path / "out")
+    assert dataset.card["reader"] == "fer2013"
+    assert Counter(splits(dataset)) == {"training": 7, "validation": 7, "test": 7}
+
+
+def test_ck48_leaves_contempt_out_and_keeps_subjects_apart(tmp_path: Path) -> None:
+    for subject in range(20):
+        for name in ("anger", "happy", "contempt"):
+            for frame in range(3):
+                save(tmp_path / "CK+48" / name / f"S{subject:03d}_001_{frame:08d}.png", subject)
+    dataset = prepare(tmp_path / "CK+48", tmp_path / "out")
+    assert dataset.card["reader"] == "ck48"
+    assert dataset.card["skipped"] == {"class contempt is left out": 60}
+    assert [EMOTIONS[label] for label in dataset.classes] == ["angry", "happy"]
+    sides: dict[str, set[str]] = {}
+    for subject, split in zip(dataset.subjects, splits(dataset), strict=True):
+        sides.setdefault(str(subject), set()).add(split)
+    assert all(len(found) == 1 for found in sides.values())
+    assert Counter(splits(dataset)) == {"training": 84, "validation": 12, "test": 24}
+
+
+def test_jaffe_stand_in_is_recognised_and_called_a_stand_in(prepared: dict[str, Dataset]) -> None:
+    dataset = prepared["jaffe"]
+    assert dataset.card["reader"] == "jaffe"
+    assert dataset.title == "jaffe (stand-in)"
+    assert len(dataset.images) == 84
+    assert set(filter(None, dataset.subjects)) <= set("KA KL KM KR MK NA NM TM UY YM".split())
+    reached, asked = dataset.card["split"]["reached"], dataset.card["split"]["asked"]
+    assert sum(reached.values()) == 84
+    assert abs(reached["training"] - asked["training"]) <= 12
+
+
+def test_mug_takes_give_the_papers_eight_frames(
+    prepared: dict[str, Dataset], raw: Path, tmp_path: Path
+) -> None:
+    dataset = prepared["mug"]
+    neutral = EMOTIONS.index("neutral")
+    assert len(dataset.images) == 12 * 8
+    assert (dataset.labels == neutral).sum() == 12 * 2
+    copy = tmp_path / "mug"
+    shutil.copytree(raw / "mug", copy)
+    take = next(copy.rglob("take000"))
+    take.rename(take.with_name("take000nsg"))
+    again = prepare(copy, tmp_path / "out")
+    assert len(again.images) == 11 * 8
+    assert again.card["skipped"] == {"takes named …end or …nsg… are left out": 1}
+
+
+@given(st.integers(1, 200))
+def test_frames_of_the_study(length: int) -> None:
+    neutral, middle = frames_of_the_study(length)
+    assert set(neutral) == {0, length - 1}
+    assert not set(neutral) & set(middle)
+    assert len(middle) == min(6, max(0, length - 2))
+    if length >= 18:
+        assert min(middle) >= (length - 1) // 3
+        assert max(middle) <= -(-2 * (length - 1) // 3)
+
+
+def test_a_folder_per_class_with_synonyms_a_label_map_and_subjects(tmp_path: Path) -> None:
+    for subject in range(10):
+        for name in ("Happiness", "anger", "böse"):
+            save(tmp_path / "raw" / name / f"p{subject}_ß 1.PNG", subject)
+    with pytest.raises(CrossferError, match="unknown class 'böse'.*--label"):
+        prepare(tmp_path / "raw", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    how = Preparation(labels={"BÖSE": "angry"}, subject=r"/(p\d+)_", sizes=(6, 2, 2))
+    dataset = prepare(tmp_path / "raw", tmp_path / "out", how)
+    assert dataset.card["split"]["how"] == "subject-disjoint"
+    assert Counter(dataset.labels.tolist()) == {EMOTIONS.index("angry"): 20, EMOTIONS.index("happy"): 10}
+    assert set(dataset.subjects) == {f"p{n}" for n in range(10)}
+    assert Counter(splits(dataset)) == {"training": 18, "validation": 6, "test": 6}
+
+
+def test_a_folder_with_splits_gets_its_missing_validation_set_from_training(tmp_path: Path) -> None:
+    for n in range(40):
+        save(tmp_path / "raw" / "train" / "sad" / f"{n}.png", n)
+        save(tmp_path / "raw" / "test" / "sad" / f"{n}.png", 100 + n)
+    dataset = prepare(tmp_path / "raw", tmp_path / "out")
+    assert Counter(splits(dataset)) == {"training": 36, "validation": 4, "test": 40}
+    assert "10% of training" in dataset.card["split"]["how"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_manifest_with_subjects_splits_and_boxes(suffix: str, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 1, side=96)
+    columns = {
+        "path": ["a.png"] * 4 + ["missing.png"],
+        "label": ["joy", "neutral", "contempt", "sad", "sad"],
+        "subject": ["1", "2", "3", "3", "4"],
+        "split": ["train", "val", "test", "test", "train"],
+        "left": [0.0, 48.0, 0.0, 60.0, 0.0],
+        "top": [0.0, 48.0, 0.0, 60.0, 0.0],
+        "width": [48.0] * 5,
+        "height": [48.0] * 5,
+    }
+    file = tmp_path / f"faces{suffix}"
+    if suffix == ".csv":
+        write_csv(file, list(columns), [[str(v) for v in row] for row in zip(*columns.values(), strict=True)])
+    else:
+        pa.parquet.write_table(pa.table(columns), file)
+    dataset = prepare(file, tmp_path / "out")
+    assert np.array_equal(dataset.images[1], picture(1, 96)[48:, 48:])
+    assert dataset.subjects == ["1", "2"]
+    assert splits(dataset) == ["training", "validation"]
+    assert dataset.card["skipped"] == {
+        "class contempt is left out": 1,
+        "the face box lies outside the 96×96 picture": 1,
+        "no such file": 1,
+    }
+
+
+def test_broken_images_are_reported_and_not_fatal(tmp_path: Path) -> None:
+    for n in range(10):
+        save(tmp_path / "raw" / "fear" / f"{n}.png", n)
+    whole = (tmp_path / "raw" / "fear" / "1.png").read_bytes()
+    (tmp_path / "raw" / "fear" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "raw" / "fear" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "raw" / "fear" / "text.jpg").write_text("no picture")
+    dataset = prepare(tmp_path / "raw", tmp_path / "out")
+    assert len(dataset.images) == 10
+    assert dataset.card["skipped"] == {
+        "truncated": 1,
+        "the file is empty": 1,
+        "not an image that can be read": 1,
+    }
+
+
+def test_unusual_images_are_read(tmp_path: Path) -> None:
+    gray = picture(5)
+    folder = tmp_path / "raw" / "neutral"
+    folder.mkdir(parents=True)
+    Image.fromarray(gray.astype(np.uint16) * 257).save(folder / "a-deep.png")
+    Image.fromarray(np.stack([gray] * 3, -1)).save(folder / "b-colour.png")
+    Image.fromarray(np.stack([gray] * 3 + [np.full_like(gray, 255)], -1)).save(folder / "c-alpha.png")
+    Image.fromarray(gray).convert("P").save(folder / "d-palette.png")
+    upright = Image.fromarray(gray).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90° clockwise
+    upright.save(folder / "e-turned.png", exif=exif)
+    dataset = prepare(tmp_path / "raw", tmp_path / "out")
+    for row, origin in enumerate(origins(dataset)):
+        assert np.abs(dataset.images[row].astype(int) - gray).max() <= 1, origin
+
+
+def test_nothing_usable_is_an_error_that_says_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CrossferError, match="no images"):
+        prepare(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(CrossferError, match="no such file"):
+        prepare(tmp_path / "nowhere", tmp_path / "out")
+    for n in range(3):
+        save(tmp_path / "raw" / "fear" / f"{n}.png")
+        (tmp_path / "raw" / "fear" / f"bad{n}.png").write_bytes(b"")
+    (tmp_path / "raw" / "fear" / "bad.png").write_bytes(b"")
+    with pytest.raises(CrossferError, match=r"4 of 7 pictures cannot be used.*CLASS/IMAGE"):
+        prepare(tmp_path / "raw", tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "raw"]
+
+
+def test_an_output_in_use_is_left_alone(tmp_path: Path) -> None:
+    raw = save(tmp_path / "raw" / "fear" / "1.png").parent.parent
+    save(tmp_path / "raw" / "sad" / "1.png")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    with pytest.raises(CrossferError, match="in use"):
+        prepare(raw, mine, replace=True)
+    first = prepare(raw, tmp_path / "out")
+    with pytest.raises(CrossferError, match="--replace"):
+        prepare(raw, tmp_path / "out")
+    again = prepare(raw, tmp_path / "out", replace=True)
+    assert again.fingerprint == first.fingerprint
+    assert (mine / "thesis.txt").read_text() == "precious"
+
+
+def test_a_failure_while_writing_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "raw" / "fear" / "1.png")
+
+    def full(*args: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pyarrow.parquet, "write_table", full)
+    with pytest.raises(OSError, match="no space"):
+        prepare(tmp_path / "raw", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["raw"]
+
+
+def test_a_damaged_dataset_says_so(tmp_path: Path) -> None:
+    save(tmp_path / "raw" / "fear" / "1.png")
+    prepare(tmp_path / "raw", tmp_path / "out")
+    (tmp_path / "out" / "images.npy").write_bytes(b"half")
+    with pytest.raises(CrossferError, match="damaged"):
+        open_dataset(tmp_path / "out")
+    with pytest.raises(CrossferError, match="not a prepared dataset"):
+        open_dataset(tmp_path / "raw")
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.sampled_from(range(7)), min_size=1, max_size=30))
+def test_every_row_of_fer2013_keeps_its_label_and_pixels(labels: list[int]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        rows = [
+            [str(label), " ".join(map(str, picture(n).ravel())), "Training"]
+            for n, label in enumerate(labels)
+        ]
+        file = write_csv(Path(name) / "x.csv", ["emotion", "pixels", "Usage"], rows)
+        dataset = prepare(file, Path(name) / "out")
+        assert dataset.labels.tolist() == labels
+        assert all(np.array_equal(dataset.images[n], picture(n)) for n in range(len(labels)))

@@ -1,0 +1,66 @@
+"""Splits never share a subject, and come as close to what was asked as subjects permit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossfer.datasets.splits import divide, shared_subjects, take_fraction
+
+people = st.lists(
+    st.tuples(st.integers(0, 6), st.one_of(st.none(), st.sampled_from("ABCDEFGHIJ"))), max_size=120
+)
+
+
+@settings(deadline=None)
+@given(people, st.integers(0, 5))
+def test_no_subject_is_on_two_sides_and_the_same_seed_gives_the_same_split(
+    rows: list[tuple[int, str | None]], seed: int
+) -> None:
+    labels = np.array([label for label, _ in rows], int)
+    subjects = [subject for _, subject in rows]
+    parts = divide(labels, subjects, (7, 1, 2), seed)
+    assert not shared_subjects(subjects, [str(part) for part in parts])
+    assert set(parts.tolist()) <= {0, 1, 2}
+    assert np.array_equal(parts, divide(labels, subjects, (7, 1, 2), seed))
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=200), st.integers(0, 3))
+def test_without_subjects_every_class_is_divided_exactly(labels: list[int], seed: int) -> None:
+    array = np.array(labels)
+    parts = divide(array, [None] * len(labels), (0.5, 0.5), seed)
+    for label in set(labels):
+        first = ((array == label) & (parts == 0)).sum()
+        assert abs(first - (array == label).sum() / 2) <= 0.5
+
+
+def test_forty_subjects_reach_the_papers_counts_of_tfeid_closely() -> None:
+    labels = np.tile(np.arange(7), 40)
+    subjects = [f"s{n}" for n in range(40) for _ in range(7)]
+    parts = divide(labels, subjects, (405, 47, 58), 0)
+    counts = np.bincount(parts, minlength=3)
+    assert counts.tolist() == pytest.approx([280 * n / 510 for n in (405, 47, 58)], abs=7)  # one subject
+
+
+@settings(deadline=None)
+@given(people, st.sampled_from([0.25, 0.5, 0.75]), st.integers(0, 3))
+def test_a_fraction_keeps_subjects_whole(
+    rows: list[tuple[int, str | None]], fraction: float, seed: int
+) -> None:
+    labels = np.array([label for label, _ in rows], int)
+    subjects = [subject for _, subject in rows]
+    chosen = take_fraction(labels, subjects, fraction, seed)
+    inside = {subjects[row] for row in chosen} - {None}
+    outside = {subjects[row] for row in set(range(len(rows))) - set(chosen.tolist())} - {None}
+    assert not inside & outside
+    assert np.array_equal(take_fraction(labels, subjects, 1.0, seed), np.arange(len(rows)))
+
+
+def test_half_of_a_balanced_training_set_is_a_balanced_half() -> None:
+    labels = np.tile(np.arange(7), 12)
+    subjects = [f"s{n}" for n in range(12) for _ in range(7)]
+    chosen = take_fraction(labels, subjects, 0.5, 1)
+    assert np.bincount(labels[chosen]).tolist() == [6] * 7
+    assert not np.array_equal(chosen, take_fraction(labels, subjects, 0.5, 2))

@@ -21,6 +21,9 @@ from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 
 
+JAFFE_SUBJECTS = {"KA", "KL", "KM", "KR", "MK", "NA", "NM", "TM", "UY", "YM"}
+
+
 def picture(seed: int = 0, side: int = 48) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
 
@@ -31,7 +34,9 @@ def save(file: Path, seed: int = 0, side: int = 48) -> Path:
     return file
 
 
-def fer_rows(usages: tuple[str, ...] = ("Training", "PublicTest", "PrivateTest")) -> list[list[str]]:
+def fer_rows(
+    usages: tuple[str, ...] = ("Training", "PublicTest", "PrivateTest"),
+) -> list[list[str]]:
     return [
         [str(label), " ".join(map(str, picture(10 * n + label).ravel())), usage]
         for n, usage in enumerate(usages)
@@ -71,7 +76,9 @@ def test_icml_face_data_has_spaces_in_its_header_and_another_order(tmp_path: Pat
     assert Counter(splits(dataset)) == {"training": 7, "validation": 7, "test": 7}
 
 
-def test_bad_fer2013_rows_are_counted_with_their_reason_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_bad_fer2013_rows_are_counted_with_their_reason_and_the_rest_is_kept(
+    tmp_path: Path,
+) -> None:
     rows = fer_rows(("Training", "PublicTest", "PrivateTest", "Training"))
     good = rows[0][1]
     bad = [
@@ -133,7 +140,9 @@ def test_jaffe_stand_in_is_recognised_and_called_a_stand_in(prepared: dict[str, 
     assert dataset.card["reader"] == "jaffe"
     assert dataset.title == "jaffe (stand-in)"
     assert len(dataset.images) == 84
-    assert set(filter(None, dataset.subjects)) <= set("KA KL KM KR MK NA NM TM UY YM".split())
+    assert set(filter(None, dataset.subjects)) <= set(
+        ["KA", "KL", "KM", "KR", "MK", "NA", "NM", "TM", "UY", "YM"]
+    )
     reached, asked = dataset.card["split"]["reached"], dataset.card["split"]["asked"]
     assert sum(reached.values()) == 84
     assert abs(reached["training"] - asked["training"]) <= 12
@@ -176,7 +185,10 @@ def test_a_folder_per_class_with_synonyms_a_label_map_and_subjects(tmp_path: Pat
     how = Preparation(labels={"BÖSE": "angry"}, subject=r"/(p\d+)_", sizes=(6, 2, 2))
     dataset = prepare(tmp_path / "raw", tmp_path / "out", how)
     assert dataset.card["split"]["how"] == "subject-disjoint"
-    assert Counter(dataset.labels.tolist()) == {EMOTIONS.index("angry"): 20, EMOTIONS.index("happy"): 10}
+    assert Counter(dataset.labels.tolist()) == {
+        EMOTIONS.index("angry"): 20,
+        EMOTIONS.index("happy"): 10,
+    }
     assert set(dataset.subjects) == {f"p{n}" for n in range(10)}
     assert Counter(splits(dataset)) == {"training": 18, "validation": 6, "test": 6}
 
@@ -205,7 +217,11 @@ def test_a_manifest_with_subjects_splits_and_boxes(suffix: str, tmp_path: Path) 
     }
     file = tmp_path / f"faces{suffix}"
     if suffix == ".csv":
-        write_csv(file, list(columns), [[str(v) for v in row] for row in zip(*columns.values(), strict=True)])
+        write_csv(
+            file,
+            list(columns),
+            [[str(v) for v in row] for row in zip(*columns.values(), strict=True)],
+        )
     else:
         pa.parquet.write_table(pa.table(columns), file)
     dataset = prepare(file, tmp_path / "out")
@@ -241,7 +257,9 @@ def test_unusual_images_are_read(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     Image.fromarray(gray.astype(np.uint16) * 257).save(folder / "a-deep.png")
     Image.fromarray(np.stack([gray] * 3, -1)).save(folder / "b-colour.png")
-    Image.fromarray(np.stack([gray] * 3 + [np.full_like(gray, 255)], -1)).save(folder / "c-alpha.png")
+    Image.fromarray(np.stack([gray] * 3 + [np.full_like(gray, 255)], -1)).save(
+        folder / "c-alpha.png"
+    )
     Image.fromarray(gray).convert("P").save(folder / "d-palette.png")
     upright = Image.fromarray(gray).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()

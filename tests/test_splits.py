@@ -41,7 +41,9 @@ def test_forty_subjects_reach_the_papers_counts_of_tfeid_closely() -> None:
     subjects = [f"s{n}" for n in range(40) for _ in range(7)]
     parts = divide(labels, subjects, (405, 47, 58), 0)
     counts = np.bincount(parts, minlength=3)
-    assert counts.tolist() == pytest.approx([280 * n / 510 for n in (405, 47, 58)], abs=7)  # one subject
+    assert counts.tolist() == pytest.approx(
+        [280 * n / 510 for n in (405, 47, 58)], abs=7
+    )  # one subject
 
 
 @settings(deadline=None)

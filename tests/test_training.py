@@ -40,7 +40,10 @@ def weights_equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 def test_it_learns_what_can_be_learnt() -> None:
     recipe = Recipe(
-        epochs=25, batch_size=14, learning_rate=0.03, augmentation=Augmentation(flip=True, shift=0.0)
+        epochs=25,
+        batch_size=14,
+        learning_rate=0.03,
+        augmentation=Augmentation(flip=True, shift=0.0),
     )
     fabric = machine("cpu")
     trained = train(small(), squares(140), {"source": squares(56, 1)}, recipe, 0, fabric)
@@ -122,7 +125,9 @@ def test_normalise_is_blind_to_light_and_contrast() -> None:
     images = squares(3).images.float()
     changed = 0.5 * images + 20
     assert torch.allclose(normalise(images), normalise(changed), atol=1e-4)
-    assert torch.equal(normalise(torch.full((1, 48, 48), 7, dtype=torch.uint8)).sum(), torch.tensor(0.0))
+    assert torch.equal(
+        normalise(torch.full((1, 48, 48), 7, dtype=torch.uint8)).sum(), torch.tensor(0.0)
+    )
 
 
 def test_augment_changes_every_image_its_own_way_and_can_be_off() -> None:
@@ -131,7 +136,9 @@ def test_augment_changes_every_image_its_own_way_and_can_be_off() -> None:
     assert torch.equal(augment(images, off, torch.Generator()), images)
     flips = Augmentation(flip=True, shift=0, rotate=0, scale=0)
     flipped = augment(images, flips, torch.Generator().manual_seed(0))
-    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-4) for a, b in zip(flipped, images, strict=True)]
+    mirrored = [
+        torch.allclose(a, b.flip(-1), atol=1e-4) for a, b in zip(flipped, images, strict=True)
+    ]
     same = [torch.allclose(a, b, atol=1e-4) for a, b in zip(flipped, images, strict=True)]
     assert all(m or s for m, s in zip(mirrored, same, strict=True))
     assert 0 < sum(mirrored) < 16

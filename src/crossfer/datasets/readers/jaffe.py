@@ -39,8 +39,10 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             yield Skipped(origin, "not named like KA.AN1.39.tiff")
             continue
         subject, code = named.group(1).upper(), named.group(2).upper()
-        label = label_of(options.labels.get(code) or CODES[code])
-        if label is not None:
+        label = label_of(code, {**CODES, **options.labels})
+        if label is None:
+            yield Skipped(origin, f"class {code} is left out")
+        else:
             yield Record(file, label, origin, subject=subject)
 
 

@@ -41,8 +41,10 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
                 origin, "the last part of its name starts with no code of TFEID's classes"
             )
             continue
-        label = label_of(options.labels.get(code) or CODES[code])
-        if label is not None:
+        label = label_of(code, {**CODES, **options.labels})
+        if label is None:
+            yield Skipped(origin, f"class {code} is left out")
+        else:
             yield Record(file, label, origin, subject=file.stem.split("_")[0])
 
 

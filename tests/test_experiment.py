@@ -1,0 +1,294 @@
+"""From a YAML file to results: validated, shared, resumable, honest."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import yaml
+
+from crossfer.datasets import Dataset, Preparation, prepare
+from crossfer.errors import CrossferError
+from crossfer.evaluation.metrics import accuracy, decide
+from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
+from crossfer.experiment.plan import Run, fraction_rows, plan
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "source": "fer2013",
+    "targets": ["jaffe"],
+    "model": {"width": 0.05},
+    "recipes": {"default": {"epochs": 2, "batch_size": 32}},
+}
+
+
+class Heard(Progress):
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+        self.images = 0
+
+    def step(self, images: int) -> None:
+        self.images += images
+
+    def ended(self, run: Run, folder: Path) -> None:
+        self.trained.append(run.label)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    raw: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any], int]:
+    """Run the small experiment once, from raw files."""
+    out = tmp_path_factory.mktemp("experiments") / "small"
+    heard = Heard()
+    results = run_experiment(check_experiment(SMALL | {"data": raw}), out, heard)
+    return out, results, heard.images
+
+
+def yaml_error(tmp_path: Path, **changes: Any) -> str:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(yaml.safe_dump(SMALL | changes))
+    with pytest.raises(CrossferError) as error:
+        load_experiment(file)
+    assert str(error.value).startswith(str(file))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
+    assert "fraction: unknown key" in yaml_error(tmp_path, fraction=[1])
+    assert "fractions.0: " in yaml_error(tmp_path, fractions=[0])
+    assert "fractions: " in yaml_error(tmp_path, fractions=[0.5, 0.5])
+    assert "targets" in yaml_error(tmp_path, targets=[])
+    assert "unknown strategy 'XX'" in yaml_error(tmp_path, strategies=["XX"])
+    assert "recipes.FC.epochs" in yaml_error(tmp_path, recipes={"FC": {"epochs": "many"}})
+    assert "epochs is 0" in yaml_error(tmp_path, recipes={"FC": {"epochs": 0}})
+    assert "recipes.FC.lr: unknown key" in yaml_error(tmp_path, recipes={"FC": {"lr": 1}})
+    nested = {"default": {"augmentation": {"tilt": 3}}}
+    assert "augmentation.tilt: unknown key" in yaml_error(tmp_path, recipes=nested)
+    assert "recipes.XX: no such strategy" in yaml_error(tmp_path, recipes={"XX": {}})
+    assert "selection" in yaml_error(tmp_path, selection="test")
+    assert "source.crop" in yaml_error(tmp_path, source={"path": "x", "crop": 2})
+    odd = [{"name": "odd", "start": "middle", "layers": "FC", "data": "target"}]
+    assert "start" in yaml_error(tmp_path, strategies=odd)
+
+
+def test_yaml_that_is_none_or_repeats_a_key_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    for text, words in [
+        ("a: [", "no valid YAML"),
+        ("source: a\nsource: b\n", "'source' stands twice"),
+        ("- a\n", "must be a mapping"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(CrossferError, match=words):
+            load_experiment(file)
+    with pytest.raises(CrossferError, match="cannot be read"):
+        load_experiment(tmp_path / "none.yaml")
+
+
+def test_the_baseline_is_trained_once_per_seed_and_shared(prepared: dict[str, Dataset]) -> None:
+    experiment = check_experiment(SMALL | {"targets": ["jaffe", "other"], "seeds": [0, 1]})
+    source, jaffe = prepared["fer2013"], prepared["jaffe"]
+    other = replace(jaffe, card=jaffe.card | {"name": "other", "fingerprint": "another"})
+    runs = plan(experiment, source, [jaffe, other])
+    assert len(runs) == 2 * (1 + 4 * 2 * 2)
+    assert len({run.key for run in runs}) == len(runs)
+    baselines = [run for run in runs if run.strategy.name == "BL"]
+    assert len(baselines) == 2
+    for run in runs:
+        if run.strategy.start == "baseline":
+            assert run.parent is not None
+            assert run.parent.seed == run.seed
+            assert runs.index(run.parent) < runs.index(run)
+        else:
+            assert run.parent is None
+
+
+def test_a_run_is_identified_by_what_determines_it_and_nothing_else(
+    prepared: dict[str, Dataset],
+) -> None:
+    def keys(**changes: Any) -> list[str]:
+        experiment = check_experiment(SMALL | {"seeds": [0]} | changes)
+        return [run.key for run in plan(experiment, prepared["fer2013"], [prepared["jaffe"]])]
+
+    base = keys()
+    assert keys(name="another name") == base
+    changed = keys(recipes={"default": SMALL["recipes"]["default"], "FU": {"epochs": 3}})
+    assert [a == b for a, b in zip(changed, base, strict=True)] == [True] * 7 + [False] * 2
+    assert not set(keys(seeds=[1])) & set(base)
+
+
+def test_selection_never_involves_a_test_set_and_follows_the_option(
+    prepared: dict[str, Dataset],
+) -> None:
+    def sides(selection: str) -> dict[str, tuple[str, ...]]:
+        experiment = check_experiment(SMALL | {"selection": selection, "fractions": [1.0]})
+        runs = plan(experiment, prepared["fer2013"], [prepared["jaffe"]])
+        return {run.strategy.name: run.validate_on for run in runs}
+
+    assert sides("trained-on") == {
+        "BL": ("source",),
+        "FC": ("target",),
+        "FC+CL": ("target",),
+        "RE": ("target",),
+        "FU": ("source", "target"),
+    }
+    assert sides("both")["FC"] == ("source", "target")
+    assert sides("both")["BL"] == ("source",)
+    assert sides("source")["RE"] == ("source",)
+
+
+def test_a_fraction_that_leaves_nothing_is_an_error(prepared: dict[str, Dataset]) -> None:
+    experiment = check_experiment(SMALL | {"fractions": [0.001]})
+    with pytest.raises(CrossferError, match=r"fractions: 0.001 leaves too few images of jaffe"):
+        plan(experiment, prepared["fer2013"], [prepared["jaffe"]])
+
+
+def test_every_network_is_measured_on_both_test_sets(
+    finished: tuple[Path, dict[str, Any], int],
+) -> None:
+    out, results, images = finished
+    assert [r["strategy"] for r in results["results"]] == ["BL"] + ["FC"] * 2 + ["FC+CL"] * 2 + [
+        "RE",
+        "RE",
+        "FU",
+        "FU",
+    ]
+    assert results == json.loads((out / "results.json").read_text())
+    assert results["stand_in"] is True
+    assert images == sum(run["cost"]["images_seen"] for run in results["runs"])
+    for run in results["runs"]:
+        assert run["cost"]["seconds"] > 0
+        assert run["cost"]["peak_memory_bytes"] > 1e6
+    table = list(csv.DictReader((out / "results.csv").open()))
+    assert len(table) == 9
+    assert float(table[3]["gain"]) == pytest.approx(results["results"][3]["gain"])
+
+
+def test_every_number_can_be_recomputed_from_the_stored_predictions(
+    finished: tuple[Path, dict[str, Any], int],
+) -> None:
+    out, results, _ = finished
+    for run, result in zip(results["runs"], results["results"], strict=True):
+        table = pyarrow.parquet.read_table(out / run["folder"] / "predictions.parquet").to_pylist()
+        for side, name in (("source", "fer2013"), ("target", "jaffe")):
+            for split in ("validation", "test"):
+                rows = [r for r in table if r["dataset"] == name and r["split"] == split]
+                probabilities = np.array([[r[e] for e in results["emotions"]] for r in rows])
+                labels = np.array([r["label"] for r in rows])
+                assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
+                expected = accuracy(labels, decide(probabilities))
+                assert result[f"{side}_{split}"]["accuracy"] == pytest.approx(expected)
+
+
+def test_started_again_nothing_is_trained_again(
+    finished: tuple[Path, dict[str, Any], int], raw: Path
+) -> None:
+    out, results, _ = finished
+    heard = Heard()
+    again = run_experiment(check_experiment(SMALL | {"data": raw}), out, heard)
+    assert heard.images == 0
+    assert again == results
+
+
+def test_interrupted_in_the_middle_it_goes_on(
+    finished: tuple[Path, dict[str, Any], int], raw: Path, tmp_path: Path
+) -> None:
+    _, results, images = finished
+
+    class Stop(Heard):
+        def ended(self, run: Run, folder: Path) -> None:
+            super().ended(run, folder)
+            if len(self.trained) == 3:
+                raise KeyboardInterrupt
+
+    experiment, first, second = check_experiment(SMALL | {"data": raw}), Stop(), Heard()
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(experiment, tmp_path / "out", first)
+    again = run_experiment(experiment, tmp_path / "out", second)
+    assert first.images + second.images == images
+    assert again["summary"] == [
+        row | {"seconds": other["seconds"]}
+        for row, other in zip(results["summary"], again["summary"], strict=True)
+    ]
+
+
+def test_another_target_later_does_not_retrain_the_baseline(
+    finished: tuple[Path, dict[str, Any], int], raw: Path
+) -> None:
+    out, results, _ = finished
+    other = {"path": "jaffe", "name": "other", "seed": 1}
+    experiment = check_experiment(SMALL | {"data": raw, "targets": [other], "strategies": ["BL"]})
+    heard = Heard()
+    again = run_experiment(experiment, out, heard)
+    assert heard.images == 0
+    assert [r["target"] for r in again["results"]] == ["other"]
+    run_experiment(check_experiment(SMALL | {"data": raw}), out, heard)  # as it was, for the others
+    assert heard.images == 0
+
+
+def test_a_target_without_some_classes_is_measured_on_those_it_has(
+    raw: Path, tmp_path: Path
+) -> None:
+    how = Preparation(labels={"NE": None})
+    prepare(raw / "jaffe", tmp_path / "no-neutral", how, name="no neutral")
+    experiment = check_experiment(
+        SMALL
+        | {
+            "data": raw,
+            "targets": [tmp_path / "no-neutral"],
+            "strategies": ["RE"],
+            "fractions": [1.0],
+        }
+    )
+    results = run_experiment(experiment, tmp_path / "out")
+    target = results["datasets"][1]
+    assert "neutral" not in target["classes"]
+    assert target["skipped"] == {"class NE is left out": 12}
+    for result in results["results"]:
+        assert np.array(result["target_test"]["confusion"])[:, 6].sum() == 0
+        assert result["target_test"]["per_class"][6] is None
+
+
+def test_a_folder_in_use_or_of_somebody_else_is_refused(raw: Path, tmp_path: Path) -> None:
+    experiment = check_experiment(SMALL | {"data": raw})
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    with pytest.raises(CrossferError, match="holds no experiment"):
+        run_experiment(experiment, mine)
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from crossfer.experiment.run import _alone_in\n"
+        "with _alone_in(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(60)\n"
+    )
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        (out / "experiment.json").write_text("{}")
+        with pytest.raises(CrossferError, match=f"process {other.pid} on {os.uname().nodename}"):
+            run_experiment(experiment, out)
+        other.kill()
+    assert len(fraction_rows(prepare(raw / "jaffe", tmp_path / "j"), 0.5, 0)) > 2
+
+
+def test_two_datasets_of_one_name_are_refused(raw: Path, tmp_path: Path) -> None:
+    experiment = check_experiment(SMALL | {"data": raw, "targets": ["fer2013"]})
+    with pytest.raises(CrossferError, match="two datasets are called fer2013"):
+        run_experiment(experiment, tmp_path / "out")
+    missing = check_experiment(SMALL | {"data": raw, "targets": ["nowhere"]})
+    with pytest.raises(CrossferError, match="nowhere: no such dataset"):
+        run_experiment(missing, tmp_path / "other")

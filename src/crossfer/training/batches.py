@@ -93,7 +93,9 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
     angle = torch.deg2rad((2 * draw(count) - 1) * how.rotate)
     factor = 1 + (2 * draw(count) - 1) * how.scale
     mirror = torch.where(draw(count) < 0.5 * how.flip, -1.0, 1.0)
-    shift = (2 * draw(count, 2) - 1) * 2 * how.shift
+    # Whole pixels: a shift alone then blurs nothing.
+    size = torch.tensor([width, height], device=images.device)
+    shift = ((2 * draw(count, 2) - 1) * how.shift * size).round() * 2 / size
     erased = draw(count, 3)
     if how.rotate or how.scale or how.shift or how.flip:
         cosine, sine = factor * angle.cos(), factor * angle.sin()

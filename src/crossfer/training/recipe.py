@@ -18,7 +18,7 @@ class Augmentation:
     flip
         Mirror left and right with probability one half.
     shift
-        Largest shift along each axis, as a share of the image side, 0–0.5.
+        Largest shift along each axis, as a share of the image side, 0–0.5; in whole pixels.
     rotate
         Largest rotation either way, in degrees, 0–180.
     scale
@@ -30,9 +30,9 @@ class Augmentation:
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
 
     flip: bool = True
-    shift: float = 0.06
-    rotate: float = 8.0
-    scale: float = 0.08
+    shift: float = 0.08
+    rotate: float = 0.0
+    scale: float = 0.0
     erase: float = 0.0
 
     def __post_init__(self) -> None:
@@ -71,9 +71,9 @@ class Recipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
 
-    epochs: int = 18
+    epochs: int = 22
     batch_size: int = 128
-    learning_rate: float = 0.015
+    learning_rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup: float = 0.2

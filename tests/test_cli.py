@@ -1,0 +1,95 @@
+"""The command line: one clear line for bad input, and help that teaches."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from crossfer import __all__ as public_names
+from crossfer.cli import app
+from crossfer.datasets import READERS
+
+
+def crossfer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "crossfer", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["demo", "prepare", "datasets", "run", "report"])
+def test_every_help_shows_an_example(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0
+    assert f"crossfer {command}" in shown.output
+
+
+def test_datasets_lists_every_reader_with_its_licence_and_layout() -> None:
+    shown = CliRunner().invoke(app, ["datasets"]).output
+    for reader in READERS.values():
+        assert reader.title in shown
+        assert reader.layout in shown
+        assert reader.licence in shown
+
+
+def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data" / "jaffe"
+    done = crossfer("prepare", raw / "jaffe", "--out", out, "--sizes", "6,2,2", "--name", "women")
+    assert done.returncode == 0, done.stderr
+    assert "prepared 84 faces" in done.stdout
+    assert "asked for 50/17/17" in done.stdout
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        f"source: {raw / 'fer2013'}\ntargets: [{out}]\nstrategies: [FC]\nfractions: [1.0]\n"
+        "model: {width: 0.05}\nrecipes: {default: {epochs: 1}}\n"
+    )
+    done = crossfer("run", file, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "figures" / "fig6.png").is_file()
+    report = (tmp_path / "run" / "report.html").read_bytes()
+    (tmp_path / "run" / "report.html").unlink()
+    assert crossfer("report", tmp_path / "run").returncode == 0
+    assert (tmp_path / "run" / "report.html").read_bytes() == report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prepare", "nowhere", "--out", "x"], "nowhere: no such file or folder"),
+        (["prepare", ".", "--out", "x", "--as", "fer1066"], "unknown dataset 'fer1066'"),
+        (["prepare", ".", "--out", "x", "--label", "oops"], "--label oops: write THEIRS=OURS"),
+        (["prepare", ".", "--out", "x", "--sizes", "1,2"], "--sizes 1,2: write three numbers"),
+        (["prepare", ".", "--out", "x", "--subject", "("], "no regular expression"),
+        (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["report", "nowhere"], "no results"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(arguments: list[str], words: str) -> None:
+    done = crossfer(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_import_is_quick_and_offers_the_public_names() -> None:
+    code = (
+        "import sys, crossfer\nassert 'torch' not in sys.modules\n"
+        f"for name in {public_names!r}: getattr(crossfer, name)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_the_heart_needs_no_more_than_torch_numpy_and_fabric() -> None:
+    code = (
+        "import sys, crossfer.adapt, crossfer.training, crossfer.strategies, crossfer.models\n"
+        "import crossfer.evaluation.metrics, crossfer.evaluation.summary\n"
+        "heavy = {'pydantic', 'typer', 'rich', 'matplotlib', 'cv2', 'jinja2', 'PIL', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

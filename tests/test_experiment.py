@@ -201,6 +201,20 @@ def test_started_again_nothing_is_trained_again(
     assert again == results
 
 
+def test_the_same_point_under_another_name_is_not_trained_again(
+    finished: tuple[Path, dict[str, Any], int], raw: Path
+) -> None:
+    out, results, _ = finished
+    mine = {"name": "mine", "start": "baseline", "layers": "FC", "data": "target"}
+    mine_only = SMALL | {"data": raw, "strategies": [mine]}
+    heard = Heard()
+    again = run_experiment(check_experiment(mine_only), out, heard)
+    assert heard.images == 0
+    assert [row["strategy"] for row in again["summary"]] == ["BL", "mine", "mine"]
+    assert again["summary"][1]["gain"] == results["summary"][1]["gain"]
+    run_experiment(check_experiment(SMALL | {"data": raw}), out)  # as it was, for the others
+
+
 def test_interrupted_in_the_middle_it_goes_on(
     finished: tuple[Path, dict[str, Any], int], raw: Path, tmp_path: Path
 ) -> None:

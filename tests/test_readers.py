@@ -20,7 +20,6 @@ from crossfer.datasets.readers.mug import frames_of_the_study
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 
-
 JAFFE_SUBJECTS = {"KA", "KL", "KM", "KR", "MK", "NA", "NM", "TM", "UY", "YM"}
 
 
@@ -51,11 +50,11 @@ def write_csv(file: Path, header: list[str], rows: list[list[str]]) -> Path:
 
 
 def origins(dataset: Dataset) -> list[str]:
-    return dataset.samples.column("origin").to_pylist()
+    return list(dataset.samples.column("origin").to_pylist())
 
 
 def splits(dataset: Dataset) -> list[str]:
-    return dataset.samples.column("split").to_pylist()
+    return list(dataset.samples.column("split").to_pylist())
 
 
 def test_fer2013_csv_keeps_pixels_labels_and_the_official_parts(tmp_path: Path) -> None:
@@ -129,8 +128,8 @@ def test_ck48_leaves_contempt_out_and_keeps_subjects_apart(tmp_path: Path) -> No
     assert dataset.card["skipped"] == {"class contempt is left out": 60}
     assert [EMOTIONS[label] for label in dataset.classes] == ["angry", "happy"]
     sides: dict[str, set[str]] = {}
-    for subject, split in zip(dataset.subjects, splits(dataset), strict=True):
-        sides.setdefault(str(subject), set()).add(split)
+    for who, split in zip(dataset.subjects, splits(dataset), strict=True):
+        sides.setdefault(str(who), set()).add(split)
     assert all(len(found) == 1 for found in sides.values())
     assert Counter(splits(dataset)) == {"training": 84, "validation": 12, "test": 24}
 

@@ -42,7 +42,8 @@ class Shown(ExperimentProgress):
         self.tasks: dict[str, TaskID] = {}
         self.training: TaskID | None = None
         self.run: Run | None = None
-        self.known = 0.0
+        self.finished_before: set[str] = set()
+        self.work_done = 0.0
         self.began = self.spoke = time.monotonic()
 
     def __enter__(self) -> Shown:
@@ -67,11 +68,10 @@ class Shown(ExperimentProgress):
 
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
-        self.left = len(runs) - len(finished)
         done = f", {len(finished)} of them finished before" if finished else ""
         self.console.print(f"{len(runs)} runs{done}", highlight=False)
         work = sum(run.work for run in runs) - sum(run.work for run in finished)
-        self.skip = {run.key for run in finished}
+        self.finished_before = {run.key for run in finished}
         self.began = time.monotonic()
         if work:
             self.training = self.bars.add_task("train", total=work)
@@ -79,7 +79,7 @@ class Shown(ExperimentProgress):
     def started(self, run: Run) -> None:
         """Name the run on the bar."""
         self.run = run
-        if self.training is not None and run.key not in self.skip:
+        if self.training is not None and run.key not in self.finished_before:
             self.bars.update(self.training, description=f"train {run.label}")
 
     def step(self, images: int) -> None:
@@ -90,9 +90,9 @@ class Shown(ExperimentProgress):
 
     def ended(self, run: Run, folder: Path) -> None:
         """Close the run's share of the bar, whatever of it was not counted step by step."""
-        if self.training is not None and run.key not in self.skip:
-            self.known += run.work
-            self.bars.update(self.training, completed=self.known)
+        if self.training is not None and run.key not in self.finished_before:
+            self.work_done += run.work
+            self.bars.update(self.training, completed=self.work_done)
             self._say_remaining()
 
     def _count(self, what: str, done: int, total: int) -> None:

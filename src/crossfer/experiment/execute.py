@@ -61,7 +61,7 @@ def execute(
     on_step
         Told the images of every training step.
     """
-    folder = runs_folder / run.folder
+    folder = folder_of(run, runs_folder)
     if not is_finished(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _train(run, folder, runs_folder, measured_on, fabric, on_step)
@@ -70,6 +70,11 @@ def execute(
         fabric.to_device(model)
         _predict(model, missing, folder, fabric)
     return folder
+
+
+def folder_of(run: Run, runs_folder: Path) -> Path:
+    """Return where a run lies, under whatever name it was trained: its key identifies it."""
+    return next(runs_folder.glob(f"*-{run.key}"), runs_folder / run.folder)
 
 
 def is_finished(folder: Path) -> bool:
@@ -142,7 +147,7 @@ def _train(
     trained = adapt(
         run.strategy,
         untrained(lambda: study_cnn(run.width), run.seed),
-        load_network(run.parent, runs_folder / run.parent.folder) if run.parent else None,
+        load_network(run.parent, folder_of(run.parent, runs_folder)) if run.parent else None,
         training,
         validation,
         run.recipe,

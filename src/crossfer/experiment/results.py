@@ -14,7 +14,7 @@ from crossfer.emotions import EMOTIONS
 from crossfer.evaluation import summary
 from crossfer.evaluation.metrics import measure
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.execute import load_predictions, load_run, write_json
+from crossfer.experiment.execute import folder_of, load_predictions, load_run, write_json
 from crossfer.experiment.plan import Run
 
 FORMAT = 1
@@ -35,8 +35,12 @@ def collect(
     """
     records, rows = [], []
     for run in runs:
-        folder = runs_folder / run.folder
-        record = load_run(folder) | {"folder": f"{runs_folder.name}/{folder.name}"}
+        folder = folder_of(run, runs_folder)
+        record = load_run(folder) | {
+            "folder": f"{runs_folder.name}/{folder.name}",
+            "strategy": run.strategy.name,
+            "about": run.strategy.about,
+        }
         records.append(record)
         of_source = _measured(folder, source, "source")
         for target in [run.target] if run.target else targets:

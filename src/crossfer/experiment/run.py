@@ -16,7 +16,7 @@ from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.prepare import prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
-from crossfer.experiment.execute import execute, is_finished, write_json
+from crossfer.experiment.execute import execute, folder_of, is_finished, write_json
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.results import collect, write_results
 from crossfer.training.machine import machine
@@ -78,7 +78,7 @@ def run_experiment(
         source, *targets = _datasets(experiment, out, progress)
         runs = plan(experiment, source, targets)
         runs_folder = out / "runs"
-        progress.planned(runs, [run for run in runs if is_finished(runs_folder / run.folder)])
+        progress.planned(runs, [run for run in runs if is_finished(folder_of(run, runs_folder))])
         fabric = machine(experiment.device, experiment.precision)
         for run in runs:
             progress.started(run)

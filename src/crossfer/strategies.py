@@ -56,7 +56,13 @@ BASELINE = Strategy(
 STUDY = (
     BASELINE,
     Strategy("FC", "baseline", "FC", "target", "fine-tune the fully connected layers"),
-    Strategy("FC+CL", "baseline", "FC+CL", "target", "fine-tune them and the last convolution"),
+    Strategy(
+        "FC+CL",
+        "baseline",
+        "FC+CL",
+        "target",
+        "fine-tune the fully connected layers and the last convolution",
+    ),
     Strategy("RE", "baseline", "all", "target", "fine-tune every layer"),
     Strategy("FU", "random", "all", "source+target", "train anew on source and target together"),
 )

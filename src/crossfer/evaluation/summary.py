@@ -23,17 +23,14 @@ def with_changes(results: Iterable[Result]) -> list[Result]:
     """
     rows = list(results)
     before = {(r["target"], r["seed"]): r for r in rows if r["strategy"] == "BL"}
-    changed = []
-    for row in rows:
-        base = before.get((row["target"], row["seed"]))
-        changed.append(
-            row
-            | {
-                "memory_integrity": _difference(row, base, "source_test"),
-                "gain": _difference(row, base, "target_test"),
-            }
-        )
-    return changed
+    return [
+        row
+        | {
+            change: row[side]["accuracy"] - before[row["target"], row["seed"]][side]["accuracy"]
+            for change, side in (("memory_integrity", "source_test"), ("gain", "target_test"))
+        }
+        for row in rows
+    ]
 
 
 def by_strategy(results: Iterable[Result]) -> list[Result]:
@@ -120,13 +117,8 @@ def _balance(row: Result) -> float:
     return _mean(row[side]["accuracy"] for side in ("source_validation", "target_validation"))
 
 
-def _difference(row: Result, base: Result | None, side: str) -> float | None:
-    return None if base is None else row[side]["accuracy"] - base[side]["accuracy"]
-
-
-def _mean(values: Iterable[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else float("nan")
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def _deviation(values: Sequence[float]) -> float | None:

@@ -1,0 +1,56 @@
+"""Results → Fig. 6 and a report for people: from results only, never from a live run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from crossfer.report import words
+from crossfer.report.figures import fig6
+from crossfer.report.page import render
+from crossfer.report.view import View
+
+REPORT, FIGURES = "report.html", "figures"
+
+
+def write_report(
+    results: dict[str, Any], folder: str | Path, contact_sheet: bytes | None = None
+) -> Path:
+    """Write ``report.html``, ``figures/fig6.png`` and ``figures/fig6.svg``.
+
+    Parameters
+    ----------
+    results
+        The content of ``results.json``.
+    folder
+        The experiment's folder; training curves are drawn where its runs' histories lie there.
+    contact_sheet
+        PNG of the pictures of drawn stand-ins, for a demonstration.
+
+    Returns
+    -------
+    Path
+        The report.
+    """
+    view, folder = View(results), Path(folder)
+    png, svg = fig6(view)
+    page = render(view, folder, svg, contact_sheet)
+    _write(folder / FIGURES / "fig6.png", png)
+    _write(folder / FIGURES / "fig6.svg", svg)
+    return _write(folder / REPORT, page.encode("utf-8"))
+
+
+def answers(results: dict[str, Any]) -> list[str]:
+    """Return the answer for each target as a sentence; for drawn stand-ins, say what it is worth."""
+    sentences = [answer.sentence for answer in words.answers(View(results))]
+    return [*sentences, *([words.STAND_IN] if results["stand_in"] else [])]
+
+
+def _write(file: Path, content: bytes) -> Path:
+    """Write beside, then rename."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, file)
+    return file

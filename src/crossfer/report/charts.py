@@ -1,0 +1,178 @@
+"""Geometry of the report's own small pictures; the template writes them as inline SVG."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossfer.report.view import Row, View, known, number, percent, shown, signed
+
+WIDTH, HEIGHT, EDGE = 340.0, 290.0, 34.0
+LINE = 14.0
+"""Height of a line of text, in the picture's units."""
+
+
+@dataclass
+class Mark:
+    """One network in the trade-off picture; `label` stands at (`lx`, `ly`)."""
+
+    x: float
+    y: float
+    strategy: str
+    colour: str
+    tip: str
+    label: str = ""
+    lx: float = 0.0
+    ly: float = 0.0
+    anchor: str = "start"
+
+
+@dataclass
+class Tradeoff:
+    """Source against target for one target: marks, a path a strategy, and the axes' ticks."""
+
+    target: str
+    origin: tuple[float, float]
+    marks: list[Mark]
+    paths: list[tuple[str, str]]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+
+
+@dataclass
+class Curve:
+    """The validation accuracy of one training, epoch by epoch; a line a validated side."""
+
+    strategy: str
+    epochs: int
+    kept: tuple[float, float] | None
+    lines: dict[str, str]
+
+
+def tradeoffs(view: View) -> list[Tradeoff]:
+    """Return the trade-off picture of every target, all on the same axes."""
+    rows = [row for row in view.results["summary"] if _placed(row)]
+    x_axis = _axis([row["memory_integrity"] for row in rows])
+    y_axis = _axis([row["gain"] for row in rows])
+    return [_tradeoff(view, target, rows, x_axis, y_axis) for target in view.targets]
+
+
+def curves(view: View, folder: Path) -> list[tuple[str, list[Curve]]]:
+    """Return the training curves of every target at the largest fraction, first seed.
+
+    Runs whose ``history.csv`` does not lie beside the report are left out.
+    """
+    found = []
+    for target in view.targets:
+        runs = [
+            run
+            for run in view.results["runs"]
+            if run["seed"] == view.seeds[0]
+            and run["target"] in (None, target["name"])
+            and run["fraction"] in (None, view.largest)
+        ]
+        drawn = [curve for run in runs if (curve := _curve(run, folder))]
+        if drawn:
+            found.append((shown(target), drawn))
+    return found
+
+
+def _placed(row: Row) -> bool:
+    return known(row["memory_integrity"]) and known(row["gain"])
+
+
+def _axis(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return lowest value, highest value and step of an axis that shows zero and all values."""
+    low, high = min([-4.0, *values]), max([4.0, *values])
+    step = next(s for s in (2, 5, 10, 20, 50) if (high - low) / s <= 7)
+    pad = 0.07 * (high - low)
+    return low - pad, high + pad, step
+
+
+def _tradeoff(
+    view: View,
+    target: Row,
+    rows: Sequence[Row],
+    x_axis: tuple[float, float, float],
+    y_axis: tuple[float, float, float],
+) -> Tradeoff:
+    def x(value: float) -> float:
+        return round(EDGE + (value - x_axis[0]) / (x_axis[1] - x_axis[0]) * (WIDTH - EDGE), 1)
+
+    def y(value: float) -> float:
+        return round((HEIGHT - EDGE) * (1 - (value - y_axis[0]) / (y_axis[1] - y_axis[0])), 1)
+
+    marks, paths = [], []
+    for name in view.names:
+        own = [r for r in rows if r["target"] == target["name"] and r["strategy"] == name]
+        own.sort(key=lambda row: row["fraction"] or 0)
+        points = [(x(row["memory_integrity"]), y(row["gain"])) for row in own]
+        for row, point in zip(own, points, strict=True):
+            mark = Mark(*point, name, view.colours[name], _tip(view, target, row))
+            mark.label = name if row is own[-1] else ""
+            marks.append(mark)
+        if name != "BL" and points:
+            path = [(x(0), y(0)), *points]
+            paths.append((view.colours[name], " ".join(f"{a},{b}" for a, b in path)))
+    _place_labels([mark for mark in marks if mark.label])
+    ticks = [
+        [(scale(value), signed(value, 0)) for value in _ticks(axis)]
+        for scale, axis in ((x, x_axis), (y, y_axis))
+    ]
+    return Tradeoff(shown(target), (x(0), y(0)), marks, paths, *ticks)
+
+
+def _ticks(axis: tuple[float, float, float]) -> list[float]:
+    low, high, step = axis
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _place_labels(marks: list[Mark]) -> None:
+    """Put labels beside their marks, and apart from one another."""
+    placed: list[Mark] = []
+    for mark in sorted(marks, key=lambda m: m.y):
+        room = 8.0 * len(mark.label) + 12
+        right = mark.x + room < WIDTH
+        mark.lx, mark.anchor = (mark.x + 9, "start") if right else (mark.x - 9, "end")
+        mark.ly = mark.y + 4
+        for other in placed:
+            if abs(other.lx - mark.lx) < room and mark.ly - other.ly < LINE:
+                mark.ly = other.ly + LINE
+        placed.append(mark)
+
+
+def _tip(view: View, target: Row, row: Row) -> str:
+    share = "" if row["fraction"] is None else f", {percent(row['fraction'])} of the training set"
+    sides = (
+        f"{shown(dataset)}: {number(row[side]['accuracy'])} % ({signed(row[change])} points)"
+        for side, dataset, change in (
+            ("source_test", view.source, "memory_integrity"),
+            ("target_test", target, "gain"),
+        )
+    )
+    return f"{row['strategy']}{share}. {'; '.join(sides)}"
+
+
+def _curve(run: Row, folder: Path) -> Curve | None:
+    file = folder / str(run.get("folder", "")) / "history.csv"
+    if not file.is_file():
+        return None
+    with file.open(newline="", encoding="utf-8") as text:
+        history = list(csv.DictReader(text))
+    if len(history) < 2:
+        return None
+
+    def point(epoch: int, accuracy: str) -> tuple[float, float]:
+        return round(100 * epoch / (len(history) - 1), 1), round(60 * (1 - float(accuracy)), 1)
+
+    lines, kept = {}, None
+    for side in ("source", "target"):
+        values = [row.get(f"{side}_accuracy") or "" for row in history]
+        if all(values):
+            points = [point(epoch, value) for epoch, value in enumerate(values)]
+            lines[side] = " ".join(f"{a},{b}" for a, b in points)
+            kept = points[min(run["kept_epoch"], len(points)) - 1]
+    return Curve(run["strategy"], len(history), kept, lines) if lines else None

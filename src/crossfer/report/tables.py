@@ -1,0 +1,179 @@
+"""From results to the rows of the report's tables; the template only lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from crossfer.evaluation import paper
+from crossfer.report.view import Row, View, known, shown, signed
+
+SIDES = ("source", "target")
+SPLITS = ("training", "validation", "test")
+
+
+def strategies(view: View) -> list[Row]:
+    """Return every averaged row, with the peak memory of its runs and the target's shown name."""
+    rows = []
+    for target in view.targets:
+        for row in view.results["summary"]:
+            if row["target"] == target["name"]:
+                runs = view.measured(row["target"], row["strategy"], row["fraction"])
+                peaks = [r["cost"].get("peak_memory_bytes") for r in runs]
+                peak = max((p for p in peaks if p is not None), default=None)
+                rows.append(row | {"shown": shown(target), "peak": peak})
+    return rows
+
+
+def averages(view: View) -> list[Row]:
+    """Return one row a strategy: its mean changes at each fraction, beside the paper's."""
+    rows = view.results["averages"]
+    return [
+        {
+            "strategy": name,
+            "about": view.about(name),
+            "changes": {
+                key: [_find(rows, name, fraction, key) for fraction in view.fractions]
+                for key in ("memory_integrity", "gain")
+            },
+            "paper": _paper(name),
+        }
+        for name in dict.fromkeys(row["strategy"] for row in rows)
+    ]
+
+
+def fine_tunings(view: View) -> list[str]:
+    """Return which of the strategies that the paper averages together were measured."""
+    return [name for name in paper.FINE_TUNINGS if name in view.names]
+
+
+def datasets(view: View) -> list[Row]:
+    """Return Table I: the sizes reached, asked for and printed in the paper, of each dataset."""
+    rows = []
+    for dataset in view.results["datasets"]:
+        counts = {split: sum(dataset["counts"].get(split, {}).values()) for split in SPLITS}
+        split = dataset["split"]
+        rows.append(
+            dataset
+            | {
+                "shown": shown(dataset),
+                "sizes": counts,
+                "total": sum(counts.values()),
+                "asked": split.get("asked"),
+                "paper": paper.TABLE_I.get(dataset["name"]),
+                "how": split["how"],
+                "missing": view.missing(dataset),
+            }
+        )
+    return rows
+
+
+def per_class(view: View, target: str, side: str) -> Row:
+    """Return each strategy's accuracy and change against BL on the classes of one test set.
+
+    Means over seeds, at the largest fraction.
+    """
+    means = {name: _mean_per_class(view, target, name, side) for name in view.names}
+    before = means.get("BL")
+    rows: list[Row] = []
+    for name, values in means.items():
+        if values is not None:
+            base = before if before is not None else np.full_like(values, np.nan)
+            cells = [
+                {"accuracy": float(value), "change": float(value - old)}
+                for value, old in zip(values, base, strict=True)
+            ]
+            rows.append({"strategy": name, "cells": cells})
+    has = [
+        any(known(row["cells"][i]["accuracy"]) for row in rows) for i in range(len(view.emotions))
+    ]
+    for row in rows:
+        row["cells"] = [cell for cell, wanted in zip(row["cells"], has, strict=True) if wanted]
+    classes = [emotion for emotion, wanted in zip(view.emotions, has, strict=True) if wanted]
+    return {"classes": classes, "rows": rows}
+
+
+def confusions(view: View, target: str, side: str) -> list[Row]:
+    """Return the confusion matrices of one test set, summed over seeds, at the largest fraction."""
+    found = []
+    for name in view.names:
+        runs = view.measured(target, name, view.largest)
+        if runs:
+            counts = np.sum([run[f"{side}_test"]["confusion"] for run in runs], axis=0)
+            keep = np.flatnonzero(counts.sum(1) + counts.sum(0))
+            shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+            found.append(
+                {
+                    "strategy": name,
+                    "classes": [view.emotions[i] for i in keep],
+                    "rows": [
+                        {
+                            "emotion": view.emotions[i],
+                            "cells": [(int(counts[i, j]), float(shares[i, j])) for j in keep],
+                        }
+                        for i in keep
+                    ],
+                }
+            )
+    return found
+
+
+def recipes(view: View) -> tuple[list[str], list[Row]]:
+    """Return the hyper-parameters' names, and each strategy's values."""
+    used: dict[str, Row] = {}
+    for run in view.results["runs"]:
+        used.setdefault(run["strategy"], _flat(run["identity"]["recipe"]))
+    keys = list(dict.fromkeys(key for recipe in used.values() for key in recipe))
+    ordered = [name for name in view.names if name in used]
+    return keys, [{"strategy": n, "values": [used[n].get(key) for key in keys]} for n in ordered]
+
+
+def distinct(view: View, key: str) -> list[Row]:
+    """Return the different machines or versions that the runs name."""
+    found: list[Row] = []
+    for run in view.results["runs"]:
+        if run.get(key) and run[key] not in found:
+            found.append(run[key])
+    return found
+
+
+def _find(rows: Sequence[Row], strategy: str, fraction: float, key: str) -> float | None:
+    for row in rows:
+        if row["strategy"] == strategy and row["fraction"] == fraction:
+            return float(row[key]) if row[key] is not None else None
+    return None
+
+
+def _paper(strategy: str) -> dict[str, str] | None:
+    source: Sequence[float]
+    gain: Sequence[float]
+    if strategy == "fine-tunings":
+        source, gain = paper.FINE_TUNING_SOURCE_CHANGE, paper.FINE_TUNING_GAIN
+    elif strategy == "FU":
+        source, gain = (paper.FUSION_SOURCE_CHANGE,), (paper.FUSION_GAIN,)
+    else:
+        return None
+    return {"memory_integrity": _range(source), "gain": _range(gain)}
+
+
+def _range(values: Sequence[float]) -> str:
+    return " to ".join(signed(value, 2) for value in sorted(values, key=abs))
+
+
+def _mean_per_class(view: View, target: str, strategy: str, side: str) -> Any:
+    runs = view.measured(target, strategy, view.largest)
+    if not runs:
+        return None
+    return np.mean([np.array(run[f"{side}_test"]["per_class"], float) for run in runs], axis=0)
+
+
+def _flat(recipe: Row, prefix: str = "") -> Row:
+    flat: Row = {}
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{key}: ")
+        else:
+            flat[prefix + key.replace("_", " ")] = value
+    return flat

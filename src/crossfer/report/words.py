@@ -1,0 +1,273 @@
+"""From results to sentences: the answer, what it costs, and how far it can be trusted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from crossfer.report.view import Row, View, duration, known, listed, number, shown, signed
+
+NOTHING, MUCH = 1.0, 5.0
+"""Changes, in points: below the first nothing happened, from the second on it is forgetting."""
+
+NEAR = 2.0
+"""A strategy whose balance on validation data is within these points comes close."""
+
+FEW_IMAGES = 100
+"""With fewer test images than this, an accuracy is only roughly known."""
+
+STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
+
+Verdict = Literal["use", "care", "keep"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to do about one target.
+
+    Parameters
+    ----------
+    target
+        The target's name, for people.
+    strategy
+        The recommended strategy.
+    about
+        What it does.
+    verdict
+        ``"use"`` it, take ``"care"``, or ``"keep"`` the old model.
+    sentence
+        The answer.
+    notes
+        What it costs, what else there is, and how far to trust it.
+    before, after
+        Rows of the summary: the baseline and the recommended strategy.
+    """
+
+    target: str
+    strategy: str
+    about: str
+    verdict: Verdict
+    sentence: str
+    notes: list[str]
+    before: Row | None
+    after: Row
+
+
+def answers(view: View) -> list[Answer]:
+    """Return the answer for each target, in the order of the targets."""
+    return [_answer(view, choice) for choice in view.results["recommendations"]]
+
+
+def headline(found: list[Answer]) -> str:
+    """Return the whole answer in one line."""
+    alone = {"use": "Use {}: {}.", "care": "{}, with care: {}.", "keep": "Keep the old model."}
+    within = {"use": "{}", "care": "{} with care", "keep": "the old model"}
+    groups: dict[tuple[str, str], list[str]] = {}
+    for answer in found:
+        groups.setdefault((answer.verdict, answer.strategy), []).append(answer.target)
+    if len(groups) == 1:
+        about = found[0].about or "see below"
+        return alone[found[0].verdict].format(found[0].strategy, about)
+    parts = [
+        f"{within[verdict].format(strategy)} for {listed(targets)}"
+        for (verdict, strategy), targets in groups.items()
+    ]
+    return f"It depends on the target: {'; '.join(parts)}."
+
+
+def missing_classes(view: View, dataset: Row) -> str | None:
+    """Say which classes a dataset lacks, and what that means; None if it has all."""
+    missing = view.missing(dataset)
+    if not missing:
+        return None
+    classes = f"the {len(dataset['classes'])} classes that it has"
+    return f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}."
+
+
+def comparability(view: View) -> str:
+    """Say whether the averages may be held against the paper's."""
+    if view.stand_in:
+        return (
+            "These are drawn stand-ins: the two columns cannot be compared. The paper's stand "
+            "here to show where its figures will go."
+        )
+    same = {d["name"] for d in view.targets} == {"jaffe", "tfeid", "mug"}
+    if same and view.source["name"] == "fer2013":
+        return (
+            "Same four datasets as the paper; its split, recipe and face crops are not "
+            "published, so small differences are expected."
+        )
+    return (
+        "The paper's figures are means over JAFFE, TFEID and MUG with FER2013 as the source. "
+        "These are other datasets: read its figures as a landmark, not as a yardstick."
+    )
+
+
+def selection_rule(selection: str) -> str:
+    """Say in words which epoch's weights were kept."""
+    best = "the epoch with the highest mean accuracy on the validation "
+    rules = {
+        "trained-on": best + "sets of the data that the strategy trains on",
+        "source": best + "set of the source",
+        "target": best + "set of the target",
+        "both": best + "sets of source and target",
+        "last": "the last epoch, without looking",
+    }
+    return f"Kept: {rules.get(selection, selection)}. No choice ever looks at a test set."
+
+
+def certainty(view: View) -> str:
+    """Say how often everything was measured."""
+    if len(view.seeds) == 1:
+        return "Measured with one seed: differences of a point or two may be chance."
+    return f"Means over {len(view.seeds)} seeds."
+
+
+def _answer(view: View, choice: Row) -> Answer:
+    target = next(d for d in view.targets if d["name"] == choice["target"])
+    after = view.averaged(choice["target"], choice["strategy"], choice["fraction"])
+    assert after is not None
+    before = view.averaged(choice["target"], "BL", None)
+    sentence, verdict = _sentence(view, target, before, after)
+    notes = (
+        _unconfirmed(after),
+        _cost(view, after),
+        _close(view, after),
+        _forgotten(view, target),
+        _uncertain(view, target, after),
+        missing_classes(view, view.source),
+        missing_classes(view, target),
+    )
+    return Answer(
+        target=shown(target),
+        strategy=after["strategy"],
+        about=view.about(after["strategy"]),
+        verdict=verdict,
+        sentence=sentence,
+        notes=[note for note in notes if note],
+        before=before,
+        after=after,
+    )
+
+
+def _sentence(view: View, target: Row, before: Row | None, row: Row) -> tuple[str, Verdict]:
+    name, old, new = row["strategy"], shown(view.source), shown(target)
+    if name == "BL":
+        text = f"Keep the old model: nothing tried beats it on {old} and {new} together."
+        return text, "keep"
+    change, gain = row["memory_integrity"], row["gain"]
+    if not (known(change) and known(gain)):
+        return f"{name} is best on {old} and {new} together; its changes are not known.", "care"
+    kept, gained = change > -NOTHING, gain >= NOTHING
+    joined = "and" if kept == gained else "but"
+    facts = f"{name} {_on_source(change, old)} {joined} {_on_target(gain, new)}"
+    if not gained:
+        return f"{facts}: no good reason to change.", "care"
+    if change <= -MUCH:
+        return f"{facts}: use it only if the new faces matter more than the old.", "care"
+    if before and gain < _chance(before["target_test"], row["target_test"]):
+        return f"{facts}: use it, though the gain may be chance.", "care"
+    return f"{facts}: use it.", "use"
+
+
+def _on_source(change: float, name: str) -> str:
+    if change >= NOTHING:
+        return f"raised {name} by {change:.1f} points"
+    if change > -NOTHING:
+        within = f"{abs(change):.1f}"
+        return (
+            f"kept {name} as it was" if within == "0.0" else f"kept {name} within {within} points"
+        )
+    return f"{'gave up' if change > -MUCH else 'forgot'} {-change:.1f} points on {name}"
+
+
+def _on_target(gain: float, name: str) -> str:
+    if gain >= NOTHING:
+        return f"gained {gain:.1f} on {name}"
+    return f"gained nothing on {name}" if gain > -NOTHING else f"lost {-gain:.1f} on {name}"
+
+
+def _unconfirmed(after: Row) -> str | None:
+    if after["strategy"] == "BL" or not known(after["gain"]) or after["gain"] >= NOTHING:
+        return None
+    return "The validation data chose it; the test data do not confirm the choice."
+
+
+def _cost(view: View, after: Row) -> str | None:
+    others = _others(view, after)
+    if not others:
+        return None
+    quickest = min(others, key=lambda row: float(row["seconds"]))
+    said = f"{quickest['strategy']}, took {duration(quickest['seconds'])}"
+    if after["strategy"] == "BL":
+        return f"It costs nothing more; the quickest of the others, {said}."
+    cost = f"{duration(after['seconds'])} of training, {after['images_seen']:,.0f} images seen"
+    if quickest["seconds"] >= after["seconds"]:
+        return f"It cost {cost}, the least of all."
+    times = after["seconds"] / max(quickest["seconds"], 1e-9)
+    ratio = f"{times:.0f} times less" if times >= 1.95 else f"{100 * (1 - 1 / times):.0f} % less"
+    return f"It cost {cost}; the quickest, {said} ({ratio})."
+
+
+def _close(view: View, after: Row) -> str | None:
+    """Name the cheapest strategy that comes close on the validation data."""
+    cheaper = [row for row in _others(view, after) if row["seconds"] < after["seconds"]]
+    if not cheaper or after["strategy"] == "BL":
+        return None
+    near = [row for row in cheaper if _balance(after) - _balance(row) <= NEAR]
+    if not near:
+        return f"Nothing cheaper comes within {NEAR:.0f} points of it on the validation data."
+    best = min(near, key=lambda row: float(row["seconds"]))
+    changes = (
+        f"{signed(best['memory_integrity'])} on the source, {signed(best['gain'])} on the target"
+    )
+    cheapest = f"{best['strategy']}, {duration(best['seconds'])}"
+    return f"The cheapest that comes close: {cheapest} ({changes})."
+
+
+def _forgotten(view: View, target: Row) -> str | None:
+    """Say what fine-tuning on the target alone did to the source."""
+    tuned = [
+        s["name"] for s in view.strategies if s["start"] == "baseline" and s["data"] == "target"
+    ]
+    rows = [view.averaged(target["name"], name, view.largest) for name in tuned]
+    changes = {row["strategy"]: row["memory_integrity"] for row in rows if row}
+    losses = [change for change in changes.values() if known(change)]
+    if not losses:
+        return None
+    if min(losses) > -NOTHING:
+        verdict = "forgot nothing"
+    else:
+        verdict = "forgot much" if min(losses) <= -MUCH else "forgot a little"
+    each = ", ".join(f"{name} {signed(change)}" for name, change in changes.items())
+    old, new = shown(view.source), shown(target)
+    return f"Fine-tuning on {new} alone {verdict}: {each} points on {old}."
+
+
+def _uncertain(view: View, target: Row, after: Row) -> str | None:
+    images = view.test_images(target["name"], "target")
+    if images >= FEW_IMAGES:
+        return None
+    low, high = after["target_test"]["interval"]
+    between = f"{number(low, 0)} and {number(high, 0)}\N{NO-BREAK SPACE}%"
+    network = f"{after['strategy']} on {shown(target)}"
+    return f"Only {images} test images: {network} lies somewhere between {between}."
+
+
+def _chance(before: Row, after: Row) -> float:
+    """Return how far two accuracies may differ by chance, from their 95 % intervals."""
+    widths = [side["interval"][1] - side["interval"][0] for side in (before, after)]
+    return math.hypot(*widths) / 2
+
+
+def _others(view: View, after: Row) -> list[Row]:
+    """Return the other adapted strategies for the same target, at the largest fraction."""
+    names = [name for name in view.adapted if name != after["strategy"]]
+    rows = [view.averaged(after["target"], name, view.largest) for name in names]
+    return [row for row in rows if row]
+
+
+def _balance(row: Row) -> float:
+    sides = ("source_validation", "target_validation")
+    return float(sum(row[side]["accuracy"] for side in sides) / len(sides))

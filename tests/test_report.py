@@ -218,7 +218,7 @@ def test_a_page_that_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     page = report.read_text(encoding="utf-8")
     assert report == tmp_path / "report.html"
     assert "Drawn stand-ins: these numbers say nothing about real faces" in page
-    assert "ck48 has no neutral: accuracy there is measured on the 6 classes" in page
+    assert "ck48 stand-in has no neutral: accuracy there is measured on the 6 classes" in page
     assert "validation accuracy over 2 epochs" in page
     assert "data:image/png;base64,iVBORw==" in page
     assert "nan" not in re.sub(r"<[^>]*>", " ", page).lower().split()

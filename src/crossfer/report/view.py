@@ -88,9 +88,10 @@ class View:
 
 
 def shown(dataset: Row) -> str:
-    """Return a dataset's name as its title writes it: ``JAFFE`` for ``jaffe``."""
+    """Return a dataset's name as its title writes it: ``JAFFE`` for ``jaffe``; a stand-in says so."""
     name, title = str(dataset["name"]), str(dataset["title"]).split(",")[0]
-    return title if title.casefold().replace("+", "") == name.casefold().replace("+", "") else name
+    same = title.casefold().replace("+", "") == name.casefold().replace("+", "")
+    return (title if same else name) + (" stand-in" if dataset["stand_in"] else "")
 
 
 def known(value: float | None) -> bool:

@@ -82,12 +82,13 @@ def prepare(
         bool, typer.Option("--replace", help="Replace an older prepared dataset.")
     ] = False,
 ) -> None:
-    r"""Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
+    """Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
 
-    \b
-    crossfer prepare raw/fer2013.csv --out data/fer2013
-    crossfer prepare raw/my-photos --out data/mine --label joyful=happy --subject '^[^/]+/([^_]+)_'
-    crossfer prepare raw/faces.csv --out data/faces --sizes 80,10,10
+    Example:  crossfer prepare raw/fer2013.csv --out data/fer2013
+
+    A folder per class, with class names of its own and the subject in front of every file's name:
+
+    crossfer prepare raw/mine --out data/mine --label joyful=happy --subject '/([^_]+)_'
     """
     from crossfer.datasets import Preparation
     from crossfer.datasets import prepare as prepare_dataset
@@ -185,15 +186,15 @@ def report(
 
 
 def _say_answer(folder: Path) -> None:
-    """Print the table of means and the answer."""
+    """Print the table of test accuracies and changes, and the answer."""
     from crossfer.experiment import load_results
     from crossfer.report import answers
 
     results = load_results(folder)
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("target", "of training", "strategy"):
+    for column in ("target", "share", "strategy"):
         table.add_column(column)
-    for column in ("source test %", "target test %", "memory integrity", "gain", "seconds"):
+    for column in ("source %", "target %", "integrity", "gain", "seconds"):
         table.add_column(column, justify="right")
     before = None
     for row in results["summary"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -100,7 +101,7 @@ def test_the_baseline_is_trained_once_per_seed_and_shared(prepared: dict[str, Da
     experiment = check_experiment(SMALL | {"targets": ["jaffe", "other"], "seeds": [0, 1]})
     source, jaffe = prepared["fer2013"], prepared["jaffe"]
     other = replace(jaffe, card=jaffe.card | {"name": "other", "fingerprint": "another"})
-    runs = plan(experiment, source, [jaffe, other])
+    runs = plan(experiment, source, [jaffe, other], "32-true")
     assert len(runs) == 2 * (1 + 4 * 2 * 2)
     assert len({run.key for run in runs}) == len(runs)
     baselines = [run for run in runs if run.strategy.name == "BL"]
@@ -119,7 +120,9 @@ def test_a_run_is_identified_by_what_determines_it_and_nothing_else(
 ) -> None:
     def keys(**changes: Any) -> list[str]:
         experiment = check_experiment(SMALL | {"seeds": [0]} | changes)
-        return [run.key for run in plan(experiment, prepared["fer2013"], [prepared["jaffe"]])]
+        return [
+            run.key for run in plan(experiment, prepared["fer2013"], [prepared["jaffe"]], "32-true")
+        ]
 
     base = keys()
     assert keys(name="another name") == base
@@ -133,7 +136,7 @@ def test_selection_never_involves_a_test_set_and_follows_the_option(
 ) -> None:
     def sides(selection: str) -> dict[str, tuple[str, ...]]:
         experiment = check_experiment(SMALL | {"selection": selection, "fractions": [1.0]})
-        runs = plan(experiment, prepared["fer2013"], [prepared["jaffe"]])
+        runs = plan(experiment, prepared["fer2013"], [prepared["jaffe"]], "32-true")
         return {run.strategy.name: run.validate_on for run in runs}
 
     assert sides("trained-on") == {
@@ -151,7 +154,7 @@ def test_selection_never_involves_a_test_set_and_follows_the_option(
 def test_a_fraction_that_leaves_nothing_is_an_error(prepared: dict[str, Dataset]) -> None:
     experiment = check_experiment(SMALL | {"fractions": [0.001]})
     with pytest.raises(CrossferError, match=r"fractions: 0.001 leaves too few images of jaffe"):
-        plan(experiment, prepared["fer2013"], [prepared["jaffe"]])
+        plan(experiment, prepared["fer2013"], [prepared["jaffe"]], "32-true")
 
 
 def test_every_network_is_measured_on_both_test_sets(
@@ -297,6 +300,29 @@ def test_a_folder_in_use_or_of_somebody_else_is_refused(raw: Path, tmp_path: Pat
             run_experiment(experiment, out)
         other.kill()
     assert len(fraction_rows(prepare(raw / "jaffe", tmp_path / "j"), 0.5, 0)) > 2
+
+
+def test_new_photographs_in_a_raw_folder_are_noticed(raw: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "jaffe"
+    shutil.copytree(raw / "jaffe", photos)
+    changes = {"source": raw / "fer2013", "targets": [photos], "strategies": ["BL"]}
+    experiment = check_experiment(SMALL | changes)
+    first = run_experiment(experiment, tmp_path / "out")
+    shutil.copy(next(photos.glob("KA.HA1.*")), photos / "KA.HA4.999.tiff")
+    second = run_experiment(experiment, tmp_path / "out")
+    assert [r["datasets"][1]["images"] for r in (first, second)] == [84, 85]
+
+
+def test_options_for_a_prepared_dataset_are_not_ignored(
+    prepared: dict[str, Dataset], raw: Path, tmp_path: Path
+) -> None:
+    folder = prepared["jaffe"].folder
+    changes = {"data": raw, "strategies": ["BL"], "targets": [{"path": folder, "name": "women"}]}
+    results = run_experiment(check_experiment(SMALL | changes), tmp_path / "out")
+    assert results["datasets"][1]["name"] == "women"
+    cropped = check_experiment(SMALL | {"data": raw, "targets": [{"path": folder, "crop": 0.5}]})
+    with pytest.raises(CrossferError, match="is prepared already"):
+        run_experiment(cropped, tmp_path / "other")
 
 
 def test_two_datasets_of_one_name_are_refused(raw: Path, tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ def test_bad_fer2013_rows_are_counted_with_their_reason_and_the_rest_is_kept(
     assert reasons["2 columns instead of 3"] == 1
     listed = list(csv.DictReader((tmp_path / "out" / "skipped.csv").open()))
     assert len(listed) == len(bad)
-    assert {"origin": "f.csv row 3", "reason": listed[2]["reason"]} in listed
+    rows_of = {row["reason"]: row["origin"] for row in listed}
+    assert rows_of["2 columns instead of 3"] == "f.csv row 8"
+    assert rows_of["0 pixels instead of 2,304"] == "f.csv row 9"
 
 
 def test_fer2013_folders_of_the_popular_copy(tmp_path: Path) -> None:
@@ -298,6 +300,30 @@ def test_an_output_in_use_is_left_alone(tmp_path: Path) -> None:
     again = prepare(raw, tmp_path / "out", replace=True)
     assert again.fingerprint == first.fingerprint
     assert (mine / "thesis.txt").read_text() == "precious"
+
+
+def test_replacing_never_touches_raw_files(tmp_path: Path) -> None:
+    raw = save(tmp_path / "raw" / "fear" / "1.png").parent.parent
+    prepare(raw, tmp_path / "out")
+    inside = tmp_path / "out" / "raw"
+    shutil.copytree(raw, inside)
+    with pytest.raises(CrossferError, match="holds the raw files"):
+        prepare(inside, tmp_path / "out", replace=True)
+    with pytest.raises(CrossferError, match="also holds raw"):
+        prepare(raw, tmp_path / "out", replace=True)
+    assert (inside / "fear" / "1.png").is_file()
+
+
+def test_a_label_map_names_our_classes_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "fer2013.csv", ["emotion", "pixels", "Usage"], fer_rows())
+    dataset = prepare(
+        file, tmp_path / "out", Preparation(labels={"contempt": None, "happy": "sad"})
+    )
+    assert len(dataset.images) == 21
+    with pytest.raises(CrossferError, match="labels: joyful=hapy: 'hapy' is none of angry"):
+        Preparation(labels={"joyful": "hapy"})
+    with pytest.raises(CrossferError, match="sizes"):
+        Preparation(sizes=(float("nan"), 1, 1))
 
 
 def test_a_failure_while_writing_leaves_nothing_behind(

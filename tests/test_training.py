@@ -85,7 +85,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(epoch: int, tmp_path: 
         small(), faces, {"source": faces}, RECIPE, 0, fabric,
         resume=checkpoints.load(), on_step=seen.append,
     )  # fmt: skip
-    assert sum(seen) == (RECIPE.epochs - epoch) * 48
+    assert sum(seen) == (RECIPE.epochs - epoch) * 56
     assert weights_equal(resumed.model, whole.model)
     assert resumed.kept_epoch == whole.kept_epoch
     assert resumed.images_seen == whole.images_seen
@@ -110,6 +110,34 @@ def test_selection_keeps_the_best_epoch_or_the_last() -> None:
         train(small(), faces, {}, RECIPE, 0, fabric)
     with pytest.raises(ValueError, match="no image to train on"):
         train(small(), squares(0), {"source": faces}, RECIPE, 0, fabric)
+
+
+def test_epochs_are_chosen_among_the_classes_that_a_dataset_has() -> None:
+    """What is reported and what an epoch is chosen by are the same measure."""
+    model, fabric, faces = small(), machine("cpu"), squares()
+    with torch.no_grad():
+        model.get_parameter("fc3.bias")[6] = 8.0  # always neutral
+    kept = faces.labels < 6
+    some = Faces(faces.images[kept], faces.labels[kept], tuple(range(6)))
+    every = Faces(some.images, some.labels)
+    recipe = Recipe(epochs=1, learning_rate=0)
+    (row,) = train(model, faces, {"some": some, "every": every}, recipe, 0, fabric).history
+    assert row["every_accuracy"] == 0
+    assert row["some_accuracy"] > 0
+    assert row["some_loss"] < row["every_loss"]
+
+
+def test_a_diverged_training_says_so() -> None:
+    with pytest.raises(CrossferError, match="diverged in epoch"):
+        train(
+            small(),
+            squares(),
+            {},
+            Recipe(learning_rate=100, epochs=9, warmup=0),
+            0,
+            machine("cpu"),
+            keep="last",
+        )
 
 
 def test_weights_survive_the_disk_and_refuse_another_network(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out_console, error_console = Console(highlight=False), Console(stderr=True, highlight=False)
+out_console = Console(highlight=False, markup=False)
+error_console = Console(stderr=True, highlight=False)
 
 
 @contextmanager
@@ -92,7 +93,7 @@ def prepare(
     """
     from crossfer.datasets import Preparation
     from crossfer.datasets import prepare as prepare_dataset
-    from crossfer.progress import Shown
+    from crossfer.progress import Shown, oddities
 
     with Shown(out_console) as shown:
         dataset = prepare_dataset(
@@ -113,15 +114,8 @@ def prepare(
     asked = card["split"]["asked"]
     wished = ", asked for " + "/".join(f"{n:,}" for n in asked.values()) if asked else ""
     out_console.print(f"split: {card['split']['how']}{wished}")
-    if card["split"]["subjects_in_several_splits"]:
-        out_console.print(
-            f"[yellow]warning:[/] {card['split']['subjects_in_several_splits']} subjects stand in "
-            "more than one split: test accuracy will be too good"
-        )
-    for reason, count in card["skipped"].items():
-        out_console.print(f"skipped {count:,}: {reason}", markup=False)
-    if card["skipped"]:
-        out_console.print(f"every skipped file: {out / 'skipped.csv'}")
+    for line in oddities(dataset):
+        out_console.print(line)
     out_console.print(f"prepared {card['images']:,} faces in {out}")
 
 
@@ -134,10 +128,10 @@ def datasets() -> None:
     from crossfer.datasets import READERS
 
     for reader in READERS.values():
-        out_console.print(f"[bold]{reader.name}[/]  {reader.title}", soft_wrap=True)
+        out_console.print(f"{reader.name}  {reader.title}", style="bold", soft_wrap=True)
         for key in ("size", "licence", "access", "layout", "citation"):
             if value := getattr(reader, key):
-                out_console.print(f"    {key + ':':<10}{value}", markup=False, soft_wrap=True)
+                out_console.print(f"    {key + ':':<10}{value}", soft_wrap=True)
 
 
 @app.command()
@@ -213,7 +207,7 @@ def _say_answer(folder: Path) -> None:
         )
     out_console.print(table)
     for sentence in answers(results):
-        out_console.print(sentence, markup=False)
+        out_console.print(sentence)
 
 
 def _label_map(pairs: list[str]) -> dict[str, str | None]:
@@ -242,7 +236,7 @@ def main() -> None:
     """Run the command line; what the user can mend is one line and exit status 2."""
     try:
         app()
-    except CrossferError as error:
+    except (CrossferError, OSError) as error:
         error_console.print("[red]error:[/] ", end="")
-        error_console.print(str(error), markup=False, soft_wrap=True)
+        error_console.print(" ".join(str(error).split()), markup=False, soft_wrap=True)
         sys.exit(2)

@@ -26,6 +26,25 @@ NOT_OURS = frozenset({"contempt", "contemptuous", "none", "uncertain", "unknown"
 """Class names that are known and are none of the seven: left out, and counted."""
 
 
+FER2013_CODES = frozenset("0123456")
+"""Digits mean FER2013's order, unless the user maps a digit: then every digit is the user's to map."""
+
+
+def check_label_map(label_map: Mapping[str, str | None]) -> None:
+    """Refuse a translation into something that is none of our classes.
+
+    Raises
+    ------
+    CrossferError
+        If a class to translate into is unknown.
+    """
+    for theirs, ours in label_map.items():
+        if ours is not None and ours.strip().lower() not in SYNONYMS.keys() | NOT_OURS:
+            raise CrossferError(
+                f"labels: {theirs}={ours}: {ours!r} is none of {', '.join(EMOTIONS)}"
+            )
+
+
 def label_of(name: str, label_map: Mapping[str, str | None] | None = None) -> int | None:
     """Translate a dataset's own class name into a label.
 
@@ -58,8 +77,9 @@ def label_of(name: str, label_map: Mapping[str, str | None] | None = None) -> in
         return None
     if key in SYNONYMS:
         return EMOTIONS.index(SYNONYMS[key])
-    if not own and key.isdigit() and int(key) < len(EMOTIONS):
-        return int(key)
+    code = key.removesuffix(".0")
+    if code in FER2013_CODES and not FER2013_CODES & own.keys():
+        return int(code)
     raise CrossferError(
         f"unknown class {str(name)!r}: the classes are {', '.join(EMOTIONS)}; "
         "map others with --label THEIRS=OURS (or THEIRS= to leave a class out)"

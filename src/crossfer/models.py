@@ -139,5 +139,6 @@ def training_mode(model: nn.Module) -> None:
     started = False
     for module in model.modules():
         own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+        inside = [parameter.requires_grad for parameter in module.parameters()]
         started = started or any(own)
-        module.training = any(own) if own else started
+        module.training = any(inside) if inside else started

@@ -17,10 +17,29 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from crossfer.datasets import SPLITS, Dataset
 from crossfer.experiment import Progress as ExperimentProgress
 from crossfer.experiment.plan import WORK, Run
 
 LOG_SECONDS = 20.0
+
+
+def oddities(dataset: Dataset) -> list[str]:
+    """Return what a person should know of a dataset's preparation, a line each."""
+    card = dataset.card
+    lines = [f"skipped {count:,}: {reason}" for reason, count in card["skipped"].items()]
+    if lines:
+        lines.append(f"every skipped file is listed in {dataset.folder / 'skipped.csv'}")
+    if shared := card["split"]["subjects_in_several_splits"]:
+        lines.append(
+            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good"
+        )
+    for split in SPLITS:
+        if not len(dataset.rows(split)):
+            lines.append(
+                f"warning: its {split} set is empty: there are too few images or subjects to divide"
+            )
+    return lines
 
 
 class Shown(ExperimentProgress):
@@ -29,7 +48,7 @@ class Shown(ExperimentProgress):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -65,6 +84,11 @@ class Shown(ExperimentProgress):
     def preparing(self, name: str, done: int, total: int) -> None:
         """Pictures of a dataset were decoded."""
         self._count(f"prepare {name}", done, total)
+
+    def prepared(self, dataset: Dataset) -> None:
+        """Say what is odd about a dataset that was prepared on the way."""
+        for line in oddities(dataset):
+            self.console.print(f"{dataset.name}: {line}")
 
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""

@@ -23,7 +23,10 @@ from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 
 CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
-FORMAT = 1
+FORMAT = 2
+NEEDED = frozenset(
+    {"name", "title", "fingerprint", "raw", "raw_state", "preparation", "split", "skipped"}
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         samples = pa.parquet.read_table(folder / SAMPLES, memory_map=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise CrossferError(f"{folder}: damaged ({error}); prepare it again") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+    if not isinstance(card, dict) or card.get("format") != FORMAT or not card.keys() >= NEEDED:
         raise CrossferError(f"{folder / CARD}: written by another version; prepare it again")
     if images.dtype != np.uint8 or images.ndim != 3 or len(images) != len(samples):
         raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")

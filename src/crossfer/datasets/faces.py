@@ -71,10 +71,17 @@ def _open(file: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise UnreadableImage("too many pixels to be a photograph") from None
     except (OSError, SyntaxError, ValueError) as error:
-        if file.stat().st_size == 0:
-            raise UnreadableImage("the file is empty") from None
-        reason = "truncated" if "truncated" in str(error) else "not an image that can be read"
-        raise UnreadableImage(reason) from None
+        raise UnreadableImage(_why(file, error)) from None
+
+
+def _why(file: Path, error: Exception) -> str:
+    if "truncated" in str(error).lower():
+        return "truncated"
+    try:
+        empty = file.stat().st_size == 0
+    except (OSError, ValueError):
+        empty = False
+    return "the file is empty" if empty else "not an image that can be read"
 
 
 def _centred_square(width: int, height: int, share: float) -> Box:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -36,6 +37,7 @@ from crossfer.datasets.dataset import (
 from crossfer.datasets.faces import SIDE, UnreadableImage, face_of
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.record import SPLITS, Box, Reader, ReadOptions, Record, Skipped
+from crossfer.emotions import check_label_map
 from crossfer.errors import CrossferError
 
 STAND_IN_NOTE = "STAND-IN.txt"
@@ -88,8 +90,13 @@ class Preparation:
             )
         if self.crop is not None and not 0 < self.crop <= 1:
             raise CrossferError(f"crop is {self.crop}: it must lie above 0 and at most at 1")
-        if self.sizes is not None and (min(self.sizes) < 0 or not sum(self.sizes)):
+        if self.sizes is not None and not (
+            all(math.isfinite(size) and size >= 0 for size in self.sizes) and sum(self.sizes) > 0
+        ):
             raise CrossferError("sizes must be three numbers, none negative and not all 0")
+        if self.seed < 0:
+            raise CrossferError(f"seed is {self.seed}: it must not be negative")
+        check_label_map(self.labels)
         try:
             re.compile(self.subject or "")
         except re.error as error:
@@ -141,9 +148,13 @@ def prepare(
         pictures cannot be used, or `out` is in use.
     """
     path, out, how = Path(path), Path(out), how or Preparation()
+    if path.resolve().is_relative_to(out.resolve()):
+        raise CrossferError(f"{out}: holds the raw files {path}; name another folder")
     _check_free(out, replace)
     if not path.exists():
         raise CrossferError(f"{path}: no such file or folder")
+    if is_prepared(path):
+        raise CrossferError(f"{path}: is a prepared dataset already; name the raw files")
     reader, why = (READERS[how.reader], "as the user says") if how.reader else recognise(path)
     crop = how.crop or reader.crop
     options = ReadOptions(how.labels, re.compile(how.subject) if how.subject else None)
@@ -160,6 +171,7 @@ def prepare(
         "licence": reader.licence,
         "citation": reader.citation,
         "raw": str(path.resolve()),
+        "raw_state": raw_state(path),
         "preparation": how.as_json(),
         "crop": crop,
         "side": SIDE,
@@ -173,6 +185,14 @@ def prepare(
     return open_dataset(out)
 
 
+def raw_state(path: Path) -> str:
+    """Return a digest of the names, sizes and times of raw files: it tells whether any changed."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    stats = [(str(file.relative_to(path)), file.stat()) for file in files]
+    state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(repr(state).encode()).hexdigest()
+
+
 def _check_free(out: Path, replace: bool) -> None:
     if out.is_file():
         raise CrossferError(f"{out}: is a file; name a folder")
@@ -181,6 +201,9 @@ def _check_free(out: Path, replace: bool) -> None:
             raise CrossferError(
                 f"{out}: is in use and holds no prepared dataset; name another folder"
             )
+        strangers = {file.name for file in out.iterdir()} - {CARD, IMAGES, SAMPLES, SKIPPED}
+        if strangers:
+            raise CrossferError(f"{out}: also holds {min(strangers)}; name another folder")
         if not replace:
             raise CrossferError(
                 f"{out}: holds a prepared dataset already; add --replace to replace it"
@@ -190,7 +213,10 @@ def _check_free(out: Path, replace: bool) -> None:
 def _decode(
     path: Path, reader: Reader, options: ReadOptions, crop: float, progress: Progress
 ) -> _Faces:
-    items = list(reader.read(path, options))
+    try:
+        items = list(reader.read(path, options))
+    except CrossferError as error:
+        raise CrossferError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     records = [item for item in items if isinstance(item, Record)]
     left_out = [item for item in items if isinstance(item, Skipped)]
     if not records:
@@ -298,8 +324,9 @@ def _write(out: Path, card: dict[str, Any], faces: _Faces, assigned: list[str]) 
             file: hashlib.sha256((partial / file).read_bytes()).hexdigest()
             for file in (IMAGES, SAMPLES)
         }
-        # Not of the Parquet file: its bytes depend on the library's version, its rows do not.
-        rows_digest = hashlib.sha256(repr(table.to_pydict()).encode()).hexdigest()
+        # Of what training and measuring use, wherever it came from and however Parquet stores it.
+        known = table.select(["label", "subject", "split"]).to_pydict()
+        rows_digest = hashlib.sha256(repr(known).encode()).hexdigest()
         card |= {
             "sha256": digests,
             "fingerprint": hashlib.sha256((digests[IMAGES] + rows_digest).encode()).hexdigest(),
@@ -308,9 +335,11 @@ def _write(out: Path, card: dict[str, Any], faces: _Faces, assigned: list[str]) 
             json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8"
         )
         os.chmod(partial, 0o755)
+        replaced = partial.with_name(partial.name + ".replaced")
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(replaced)
         partial.rename(out)
+        shutil.rmtree(replaced, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

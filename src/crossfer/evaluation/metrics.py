@@ -1,4 +1,4 @@
-"""From labels and probabilities to numbers: pure functions, nothing but NumPy and SciPy's binomial."""
+"""From labels and probabilities to numbers: pure functions of NumPy arrays."""
 
 from __future__ import annotations
 

@@ -34,7 +34,11 @@ def with_changes(results: Iterable[Result]) -> list[Result]:
 
 
 def by_strategy(results: Iterable[Result]) -> list[Result]:
-    """Average over seeds: one row for each (target, fraction, strategy), in the order they come."""
+    """Average over seeds: one row for each (target, fraction, strategy), in the order they come.
+
+    The interval is the mean of the seeds' own: how far the number of test images lets an accuracy be
+    known.  The deviation is between seeds.
+    """
     groups: dict[tuple[str, float | None, str], list[Result]] = {}
     for row in results:
         groups.setdefault((row["target"], row["fraction"], row["strategy"]), []).append(row)

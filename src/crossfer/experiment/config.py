@@ -24,6 +24,7 @@ from crossfer.errors import CrossferError
 from crossfer.strategies import BASELINE, STRATEGIES, Strategy
 from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Recipe
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Selection = Literal["trained-on", "source", "target", "both", "last"]
 
 
@@ -44,7 +45,7 @@ class DatasetConfig(_Checked):
     subject: str | None = None
     crop: float | None = Field(None, gt=0, le=1)
     sizes: tuple[float, float, float] | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def preparation(self) -> Preparation:
         """Return how to prepare it, should it be a raw one."""
@@ -77,7 +78,6 @@ def _as_strategy(value: Any) -> Any:
 DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Experiment(_Checked):
@@ -130,8 +130,9 @@ class Experiment(_Checked):
         names = [strategy.name for strategy in strategies]
         if len(set(names)) < len(names):
             raise ValueError("two strategies have the same name")
-        if any(s.name == BASELINE.name and s != BASELINE for s in strategies):
-            raise ValueError(f"{BASELINE.name} is the baseline: give your strategy another name")
+        for strategy in strategies:
+            if strategy != STRATEGIES.get(strategy.name, strategy):
+                raise ValueError(f"{strategy.name} is the study's: give yours another name")
         return [BASELINE, *(s for s in strategies if s.name != BASELINE.name)]
 
     @field_validator("fractions", "seeds")
@@ -155,18 +156,18 @@ class Experiment(_Checked):
 
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""
-        default = FROM_SCRATCH if strategy.start == "random" else FINE_TUNING
-        merged = asdict(default)
+        merged = asdict(FROM_SCRATCH if strategy.start == "random" else FINE_TUNING)
         for part in ("default", strategy.name):
             changes = self.recipes.get(part, {})
             augmentation = changes.get("augmentation", {})
             if not isinstance(augmentation, Mapping):
                 raise CrossferError(f"recipes.{part}.augmentation: must be a mapping")
             merged = merged | changes | {"augmentation": merged["augmentation"] | augmentation}
-        try:
-            return TypeAdapter(Recipe).validate_python(merged)
-        except ValidationError as error:
-            raise CrossferError(_first_error(error, f"recipes.{strategy.name}.")) from None
+            try:
+                recipe = TypeAdapter(Recipe).validate_python(merged)
+            except ValidationError as error:
+                raise CrossferError(_first_error(error, f"recipes.{part}.")) from None
+        return recipe
 
 
 def load_experiment(file: str | Path, data: str | Path | None = None) -> Experiment:
@@ -191,7 +192,7 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
         content = yaml.load(text, Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise CrossferError(f"{file}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CrossferError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise CrossferError(f"{file}: must be a mapping with source, targets, …")
@@ -209,21 +210,19 @@ def check_experiment(content: Mapping[str, Any], where: str = "experiment") -> E
         return Experiment.model_validate(content)
     except ValidationError as error:
         raise CrossferError(f"{where}: {_first_error(error)}") from None
-    except CrossferError as error:
-        raise CrossferError(f"{where}: {error}") from None
 
 
 def _first_error(error: ValidationError, prefix: str = "") -> str:
     first, *others = error.errors()
-    parts = [str(p) for p in first["loc"] if p not in ("function-after", "function-before")]
-    key = prefix + ".".join(parts)
+    key = prefix + ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         message = "unknown key"
     elif first["type"].startswith("missing"):
         message = "is missing"
     more = f" (and {len(others)} more)" if others else ""
-    return f"{key.rstrip('.')}: {message}{more}"
+    key = key.rstrip(".")
+    return f"{key}: {message}{more}" if key else f"{message}{more}"
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -36,6 +36,23 @@ RUN, HISTORY, WEIGHTS, PREDICTIONS = (
     "model.safetensors",
     "predictions.parquet",
 )
+RUN_KEYS = (
+    "key",
+    "label",
+    "strategy",
+    "about",
+    "target",
+    "fraction",
+    "seed",
+    "identity",
+    "kept_epoch",
+    "training_images",
+    "parameters",
+    "trained_parameters",
+    "cost",
+    "machine",
+    "versions",
+)
 MEASURED_SPLITS = ("validation", "test")
 
 
@@ -93,11 +110,9 @@ def load_run(folder: Path) -> dict[str, Any]:
     """Return what a finished run says of itself."""
     try:
         content = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        return dict(content)
-    except (OSError, ValueError) as error:
-        raise CrossferError(
-            f"{folder / RUN}: cannot be read ({error}); delete the folder"
-        ) from None
+        return {key: content[key] for key in RUN_KEYS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CrossferError(f"{folder / RUN}: damaged ({error!r}); delete the folder") from None
 
 
 def load_predictions(folder: Path, dataset: Dataset, split: str) -> tuple[Any, Any]:
@@ -115,7 +130,7 @@ def load_predictions(folder: Path, dataset: Dataset, split: str) -> tuple[Any, A
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset into memory."""
-    return Faces.from_numpy(dataset.images[rows], dataset.labels[rows])
+    return Faces.from_numpy(dataset.images[rows], dataset.labels[rows], dataset.classes)
 
 
 def _train(

@@ -16,6 +16,9 @@ from crossfer.experiment.config import Experiment
 from crossfer.strategies import BASELINE, Strategy
 from crossfer.training.recipe import Recipe
 
+RULES = 1
+"""Raised whenever the same configuration would give other weights: it enters every run's identity."""
+
 WORK = {"FC": 0.35, "FC+CL": 0.4, "all": 1.0}
 """Rough time of a training step by what trains, for the remaining time shown; decides nothing."""
 
@@ -53,6 +56,7 @@ class Run:
         """Everything that determines the weights."""
         strategy = self.strategy
         return {
+            "rules": RULES,
             "start": strategy.start,
             "layers": strategy.layers,
             "data": strategy.data,
@@ -81,7 +85,7 @@ class Run:
         if self.target:
             parts.append(self.target.name)
         if self.fraction is not None:
-            parts.append(f"{self.fraction:.0%}")
+            parts.append(f"{100 * self.fraction:g}%")
         return " · ".join([*parts, f"seed {self.seed}"])
 
     @property
@@ -112,10 +116,21 @@ def fraction_rows(target: Dataset, fraction: float, seed: int) -> Any:
     return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
 
 
-def plan(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> list[Run]:
+def plan(
+    experiment: Experiment, source: Dataset, targets: Sequence[Dataset], precision: str
+) -> list[Run]:
     """List the runs of an experiment, each after the one it starts from.
 
     The baseline is trained once per seed and shared.
+
+    Parameters
+    ----------
+    experiment
+        The configuration.
+    source, targets
+        Its datasets, open.
+    precision
+        The arithmetic of the machine, which changes the bits.
 
     Raises
     ------
@@ -143,7 +158,7 @@ def plan(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) ->
             width=experiment.model.width,
             validate_on=sides,
             keep="last" if experiment.selection == "last" else "best",
-            precision=experiment.precision,
+            precision=precision,
         )
 
     runs: list[Run] = []

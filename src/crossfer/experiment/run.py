@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.datasets.prepare import prepare
+from crossfer.datasets.prepare import Preparation, prepare, raw_state
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute, folder_of, is_finished, write_json
 from crossfer.experiment.plan import Run, plan
-from crossfer.experiment.results import collect, write_results
-from crossfer.training.machine import machine
+from crossfer.experiment.results import FORMAT, collect, write_results
+from crossfer.training.machine import machine, precision_of
 
 EXPERIMENT = "experiment.json"
 
@@ -29,6 +31,9 @@ class Progress:
 
     def preparing(self, name: str, done: int, total: int) -> None:
         """Pictures of a dataset were decoded."""
+
+    def prepared(self, dataset: Dataset) -> None:
+        """A raw dataset was prepared on the way."""
 
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """All runs are known, and those that were finished before."""
@@ -73,13 +78,14 @@ def run_experiment(
         raise CrossferError(f"{out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / EXPERIMENT).is_file():
         raise CrossferError(f"{out}: is in use and holds no experiment; name another folder")
+    _check_paths(experiment)
+    fabric = machine(experiment.device, experiment.precision)
     with _alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         source, *targets = _datasets(experiment, out, progress)
-        runs = plan(experiment, source, targets)
+        runs = plan(experiment, source, targets, precision_of(fabric))
         runs_folder = out / "runs"
         progress.planned(runs, [run for run in runs if is_finished(folder_of(run, runs_folder))])
-        fabric = machine(experiment.device, experiment.precision)
         for run in runs:
             progress.started(run)
             measured_on = [source, *([run.target] if run.target else targets)]
@@ -100,41 +106,48 @@ def load_results(folder: str | Path) -> dict[str, Any]:
     """
     file = Path(folder) / "results.json"
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise CrossferError(
             f"{file}: no results; finish the experiment with `crossfer run` first"
         ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CrossferError(f"{file}: written by another version; run the experiment again")
+    return content
 
 
 def _datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
         dataset = _dataset(config, experiment.data, out, progress)
-        if any(dataset.name == other.name for other in datasets):
-            raise CrossferError(
-                f"two datasets are called {dataset.name}: give one another `name` in the configuration"
-            )
+        for other in datasets:
+            if dataset.name == other.name:
+                raise CrossferError(
+                    f"two datasets are called {dataset.name}: give one another `name`"
+                )
+            if dataset.fingerprint == other.fingerprint:
+                raise CrossferError(f"{dataset.name} and {other.name} are the same data")
         datasets.append(dataset)
     return datasets
 
 
 def _dataset(config: DatasetConfig, root: Path | None, out: Path, progress: Progress) -> Dataset:
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
-    path = (root or Path()) / config.path
+    path, how = _path(config, root), config.preparation()
     if is_prepared(path):
-        return open_dataset(path)
-    if not path.exists():
-        raise CrossferError(f"{path}: no such dataset; name the data root with --data")
-    how = config.preparation()
+        if how != Preparation():
+            raise CrossferError(f"{path}: is prepared already; only raw files take labels, crop, …")
+        dataset = open_dataset(path)
+        return replace(dataset, card=dataset.card | {"name": config.name or dataset.name})
     name = config.name or path.stem
-    folder = out / "datasets" / name
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    folder = out / "datasets" / f"{path.stem}-{place}"
     if is_prepared(folder):
         dataset = open_dataset(folder)
         card = dataset.card
-        if card["raw"] == str(path.resolve()) and card["preparation"] == how.as_json():
-            return dataset
-    return prepare(
+        if card["preparation"] == how.as_json() and card["raw_state"] == raw_state(path):
+            return replace(dataset, card=card | {"name": config.name or card["name"]})
+    dataset = prepare(
         path,
         folder,
         how,
@@ -142,6 +155,19 @@ def _dataset(config: DatasetConfig, root: Path | None, out: Path, progress: Prog
         replace=True,
         progress=lambda done, total: progress.preparing(name, done, total),
     )
+    progress.prepared(dataset)
+    return dataset
+
+
+def _check_paths(experiment: Experiment) -> None:
+    for config in (experiment.source, *experiment.targets):
+        path = _path(config, experiment.data)
+        if not path.exists():
+            raise CrossferError(f"{path}: no such dataset; name the data root with --data")
+
+
+def _path(config: DatasetConfig, root: Path | None) -> Path:
+    return (root or Path()).expanduser() / config.path.expanduser()
 
 
 @contextmanager

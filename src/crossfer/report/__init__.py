@@ -26,7 +26,7 @@ def write_report(
     folder
         The experiment's folder; training curves are drawn where its runs' histories lie there.
     contact_sheet
-        PNG of the pictures of drawn stand-ins, for a demonstration.
+        PNG of the drawn stand-ins, for a demonstration; one that was given before is shown again.
 
     Returns
     -------
@@ -35,6 +35,11 @@ def write_report(
     """
     view, folder = View(results), Path(folder)
     png, svg = fig6(view)
+    sheet = folder / FIGURES / "stand-ins.png"
+    if contact_sheet is not None:
+        _write(sheet, contact_sheet)
+    elif sheet.is_file():
+        contact_sheet = sheet.read_bytes()
     page = render(view, folder, svg, contact_sheet)
     _write(folder / FIGURES / "fig6.png", png)
     _write(folder / FIGURES / "fig6.svg", svg)

@@ -132,4 +132,6 @@ def duration(seconds: float | None) -> str:
 
 def listed(words: Sequence[str]) -> str:
     """Join words as people do: ``a, b and c``."""
+    if not words:
+        return "none"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -238,8 +238,10 @@ def _forgotten(view: View, target: Row) -> str | None:
         return None
     if min(losses) > -NOTHING:
         verdict = "forgot nothing"
+    elif min(losses) > -MUCH:
+        verdict = "forgot a little"
     else:
-        verdict = "forgot much" if min(losses) <= -MUCH else "forgot a little"
+        verdict = "forgot much" if max(losses) <= -MUCH else "can forget much"
     each = ", ".join(f"{name} {signed(change)}" for name, change in changes.items())
     old, new = shown(view.source), shown(target)
     return f"Fine-tuning on {new} alone {verdict}: {each} points on {old}."

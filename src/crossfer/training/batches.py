@@ -5,6 +5,7 @@ Images stay uint8 on the training device; nothing here touches one image at a ti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +27,24 @@ class Faces:
         uint8 (N, H, W).
     labels
         int64 (N,), 0–6 in the order of `crossfer.emotions.EMOTIONS`.
+    classes
+        The labels that their dataset has, where it lacks some: decisions are made among them.
     """
 
     images: Tensor
     labels: Tensor
+    classes: tuple[int, ...] | None = None
 
     @classmethod
-    def from_numpy(cls, images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Faces:
+    def from_numpy(
+        cls,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.integer],
+        classes: Sequence[int] | None = None,
+    ) -> Faces:
         """Take uint8 (N, H, W) images and integer (N,) labels."""
-        return cls(torch.tensor(images), torch.tensor(labels, dtype=torch.int64))
+        known = tuple(classes) if classes is not None else None
+        return cls(torch.tensor(images), torch.tensor(labels, dtype=torch.int64), known)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +56,7 @@ class Faces:
 
     def to(self, device: torch.device) -> Faces:
         """Return the same faces on a device."""
-        return Faces(self.images.to(device), self.labels.to(device))
+        return Faces(self.images.to(device), self.labels.to(device), self.classes)
 
 
 def normalise(images: Tensor) -> Tensor:

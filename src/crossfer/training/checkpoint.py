@@ -89,13 +89,13 @@ class Checkpoints:
         try:
             progress = json.loads((self.folder / PROGRESS).read_text())
             tensors = load_file(self.folder / TENSORS)
-        except (OSError, ValueError, SafetensorError):
+            parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+            for key, tensor in tensors.items():
+                part, name = key.split("/", 1)
+                parts[part][name] = tensor
+            return State(parts["weights"], parts["momenta"], parts["best"], **progress)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
-        parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-        for key, tensor in tensors.items():
-            part, name = key.split("/", 1)
-            parts[part][name] = tensor
-        return State(parts["weights"], parts["momenta"], parts["best"], **progress)
 
     def remove(self) -> None:
         """Forget the checkpoint."""

@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crossfer.errors import CrossferError
 from crossfer.models import training_mode
 from crossfer.training.batches import Faces, augment, normalise
 from crossfer.training.recipe import Recipe
@@ -101,6 +102,8 @@ def train(
     ------
     ValueError
         If there is no image to train on, nothing to train, or nothing to choose the best epoch by.
+    CrossferError
+        If the training diverges.
     """
     if not len(training):
         raise ValueError("there is no image to train on")
@@ -129,8 +132,8 @@ def train(
             optimizer.state[parameters[name]]["momentum_buffer"] = buffer
     training = training.to(fabric.device)
     validation = {name: faces.to(fabric.device) for name, faces in validation.items() if len(faces)}
-    batch = min(recipe.batch_size, len(training))
-    steps = len(training) // batch
+    steps = max(1, round(len(training) / recipe.batch_size))
+    batch = len(training) // steps  # all alike, and hardly an image is left over
 
     def one_epoch(epoch: int) -> float:
         """Show every image once (but for an incomplete last batch); return the mean loss."""
@@ -162,6 +165,10 @@ def train(
             row: Row = {"epoch": epoch + 1, "training_loss": one_epoch(epoch)}
         for name, faces in validation.items():
             row |= {f"{name}_{key}": v for key, v in _measure(network, faces, fabric).items()}
+        if not math.isfinite(row["training_loss"]):
+            raise CrossferError(
+                f"the training diverged in epoch {epoch + 1}: choose a lower learning_rate"
+            )
         history = [*state.history, row]
         better = not state.best or _score(row) > _score(history[state.best_epoch - 1])
         improved = keep == "last" or better
@@ -169,12 +176,12 @@ def train(
         row["seconds"] = time.perf_counter() - began
         state = State(
             weights=weights,
-            momenta={n: optimizer.state[p]["momentum_buffer"] for n, p in parameters.items()}
-            if recipe.momentum
-            else {},
-            best={n: w.detach().cpu().clone() for n, w in weights.items()}
-            if improved
-            else state.best,
+            momenta={
+                name: optimizer.state[parameter]["momentum_buffer"]
+                for name, parameter in parameters.items()
+                if "momentum_buffer" in optimizer.state[parameter]
+            },
+            best=_copy(weights) if improved else state.best,
             best_epoch=epoch + 1 if improved else state.best_epoch,
             history=history,
             images_seen=state.images_seen + steps * batch,
@@ -187,7 +194,7 @@ def train(
     return Trained(result, state.best_epoch, state.history, state.images_seen, state.seconds)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 512) -> Tensor:
     """Return the probability of every class for every image.
 
@@ -226,12 +233,21 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def _measure(model: nn.Module, faces: Faces, fabric: Fabric) -> Row:
-    """Return accuracy (0–1) and mean cross-entropy (nats) on labelled faces."""
+    """Return accuracy (0–1) and mean cross-entropy (nats) among the classes that the faces have."""
     labels = faces.labels.cpu()
     probabilities = predict(model, faces.images, fabric)
+    if faces.classes is not None:
+        absent = torch.ones(probabilities.shape[1], dtype=torch.bool)
+        absent[list(faces.classes)] = False
+        probabilities[:, absent] = 0
+        probabilities /= probabilities.sum(1, keepdim=True).clamp_min(1e-12)
     likelihood = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
     accuracy = (probabilities.argmax(1) == labels).float().mean().item()
     return {"accuracy": accuracy, "loss": -likelihood.log().mean().item()}
+
+
+def _copy(weights: Weights) -> Weights:
+    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
 def _score(row: Row) -> tuple[float, float]:

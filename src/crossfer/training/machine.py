@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 
+from crossfer.errors import CrossferError
+
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
@@ -34,7 +36,10 @@ def machine(device: str = "auto", precision: Precision = "auto") -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fabric = Fabric(accelerator=device, devices=1, precision="32-true")
+        try:
+            fabric = Fabric(accelerator=device, devices=1, precision="32-true")
+        except (RuntimeError, ValueError) as error:
+            raise CrossferError(f"device {device}: not on this machine ({error})") from None
         if precision == "auto":
             precision = "bf16-mixed" if _multiplies_bfloat16(fabric.device) else "32-true"
         if precision != "32-true":
@@ -52,10 +57,15 @@ def describe(fabric: Fabric) -> dict[str, str | int]:
         "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "precision": str(fabric._precision.precision),
+        "precision": precision_of(fabric),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def precision_of(fabric: Fabric) -> str:
+    """Return the arithmetic that was chosen: ``"bf16-mixed"`` or ``"32-true"``."""
+    return str(fabric._precision.precision)
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -63,6 +73,8 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed is none of this one's memory
         with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
             file.write("5")
 

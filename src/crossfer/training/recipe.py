@@ -54,7 +54,7 @@ class Recipe:
     epochs
         Passes over the training set.
     batch_size
-        Images a step; a smaller training set is one batch.
+        Images a step, about: a training set is cut into equal batches nearest to this size.
     learning_rate
         The highest learning rate of the schedule.
     momentum

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def _table(path: Path) -> Path | None:
         candidates = [path]
     else:
         candidates = sorted([*path.glob("*.csv"), *path.glob("*/*.csv")])
-    return next((file for file in candidates if set(_header(file)) >= COLUMNS), None)
+    return next((f for f in candidates if f.is_file() and set(_header(f)) >= COLUMNS), None)
 
 
 def _header(file: Path) -> list[str]:
@@ -67,14 +68,15 @@ def _header(file: Path) -> list[str]:
 
 
 def _read_table(file: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
-    broken: list[Skipped] = []
+    broken: dict[int, str] = {}
 
     def leave_out(row: pyarrow.csv.InvalidRow) -> str:
-        reason = f"{row.actual_columns} columns instead of {row.expected_columns}"
-        broken.append(Skipped(f"{file.name} row {row.number}", reason))
+        broken[row.number] = f"{row.actual_columns} columns instead of {row.expected_columns}"
         return "skip"
 
     names = _header(file)
+    if len(set(names)) < len(names):
+        raise CrossferError(f"{file}: a column stands twice in its header")
     try:
         table = pyarrow.csv.read_csv(
             file,
@@ -88,15 +90,14 @@ def _read_table(file: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
         )
     except pa.ArrowInvalid as error:
         raise CrossferError(f"{file}: not a readable CSV table ({error})") from None
-    yield from broken
+    yield from (Skipped(f"{file.name} row {row}", reason) for row, reason in broken.items())
+    numbers = (number for number in count(2) if number not in broken)
     labels: dict[str, int | CrossferError | None] = {}
-    row = 1
     for batch in table.select(["emotion", "usage", "pixels"]).to_batches(ROWS_AT_ONCE):
         pictures, problems = _parse_pixels(batch.column("pixels"))
         emotions, usages = batch.column("emotion").to_pylist(), batch.column("usage").to_pylist()
         for index, (emotion, usage) in enumerate(zip(emotions, usages, strict=True)):
-            row += 1
-            origin = f"{file.name} row {row}"
+            origin = f"{file.name} row {next(numbers)}"
             split = USAGES.get(usage.strip().lower())
             if emotion not in labels:
                 labels[emotion] = _label_or_error(emotion, options)

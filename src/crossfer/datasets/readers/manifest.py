@@ -62,13 +62,13 @@ def _table(path: Path) -> pa.Table:
             table = pa.parquet.read_table(path)
         else:
             table = pa.csv.read_csv(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CrossferError(f"{path}: not a readable table ({error})") from None
     return table.rename_columns([name.strip().lower() for name in table.column_names])
 
 
 def _text(value: Any) -> str | None:
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None or value != value else str(value).strip()  # NaN is not itself
     return text or None
 
 

@@ -23,7 +23,7 @@ def recognise(path: Path) -> str | None:
     """Say why a path looks like MUG."""
     if not path.is_dir():
         return None
-    file = next((f for f in image_files(path) if FRAME.match(f.stem) and _parts(f)), None)
+    file = next((f for f in image_files(path) if FRAME.match(f.stem) and _parts(f.resolve())), None)
     return f"frames lie like {file.relative_to(path).as_posix()}" if file else None
 
 
@@ -35,7 +35,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             (file for file in group if FRAME.match(file.stem)),
             key=lambda file: int(FRAME.match(file.stem).group(1)),  # type: ignore[union-attr]
         )
-        parts = _parts(folder / "img_0000")
+        parts = _parts(folder.resolve() / "img_0000")
         if not parts or not frames:
             yield Skipped(origin, "not a take: SUBJECT/[SESSION/]EXPRESSION/TAKE/img_0000.jpg")
             continue
@@ -89,7 +89,8 @@ def _parts(file: Path) -> tuple[str, str, str] | None:
     if len(folders) < 3:
         return None
     take, expression = folders[-1].lower(), folders[-2]
-    above = folders[-3] if not folders[-3].lower().startswith("session") else folders[-4]
+    in_session = folders[-3].lower().startswith("session") and len(folders) > 3
+    above = folders[-4 if in_session else -3]
     try:
         label_of(expression)
     except CrossferError:

@@ -11,6 +11,8 @@ from crossfer.report import write_report
 from crossfer.standins import STANDINS, contact_sheet, write
 
 TARGETS = ("jaffe", "tfeid", "mug")
+FROM_SCRATCH = {"batch_size": 32, "learning_rate": 0.03, "label_smoothing": 0.0}
+"""Two thousand faces are few: smaller and bolder steps than the default's."""
 
 
 def demo_experiment(raw: Path) -> Experiment:
@@ -22,11 +24,7 @@ def demo_experiment(raw: Path) -> Experiment:
             "source": "fer2013",
             "targets": list(TARGETS),
             "model": {"width": 0.25},
-            "recipes": {
-                "default": {"epochs": 12},
-                "BL": {"batch_size": 64},
-                "FU": {"batch_size": 64},
-            },
+            "recipes": {"default": {"epochs": 16}, "BL": FROM_SCRATCH, "FU": FROM_SCRATCH},
         }
     )
 

@@ -75,7 +75,7 @@ def test_jaffe_is_one_flat_folder_of_gray_tiff(raw: Path) -> None:
 def test_jaffe_has_the_official_counts() -> None:
     paths: list[Path] = []
 
-    def note(work: object, jobs: list[tuple[Path, int]]) -> list[None]:
+    def note(work: object, jobs: list[tuple[Path, int]], progress: object) -> list[None]:
         paths.extend(job[0] for job in jobs)
         return []
 
@@ -157,7 +157,7 @@ def test_an_expression_changes_the_face_only(emotion: str) -> None:
 
 
 def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(folder: Path, seed: int) -> None:
+    def broken(folder: Path, seed: int, progress: object) -> None:
         (folder / "half").touch()
         raise OSError("disk full")
 

@@ -122,7 +122,7 @@ def _keep_freed_memory() -> None:
     """Let glibc keep large blocks for the next step instead of handing them back.
 
     A step allocates hundreds of megabytes of activations; mapping and clearing them anew every time
-    took 40 % of a step (``docs/benchmarks.md``).
+    takes over a third of a step (``docs/benchmarks.md``).
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2
     with contextlib.suppress(OSError, AttributeError):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -47,12 +47,13 @@ def demo(
     Example:  crossfer demo --out demo
     """
     from crossfer.demo import run_demo
+    from crossfer.experiment import load_results
     from crossfer.progress import Shown
 
     out_console.print("Faces drawn by code stand in for FER2013, JAFFE, TFEID and MUG.")
     with _stoppable(), Shown(out_console) as shown:
         report_file = run_demo(out, shown, shown.drawing)
-    _say_answer(report_file.parent)
+    _say_answer(load_results(report_file.parent))
     out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
 
 
@@ -159,7 +160,7 @@ def run(
     with _stoppable(), Shown(out_console) as shown:
         results = run_experiment(configuration, folder, shown)
     report_file = write_report(results, folder)
-    _say_answer(folder)
+    _say_answer(results)
     out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
 
 
@@ -174,17 +175,16 @@ def report(
     from crossfer.experiment import load_results
     from crossfer.report import write_report
 
-    report_file = write_report(load_results(folder), folder)
-    _say_answer(folder)
+    results = load_results(folder)
+    report_file = write_report(results, folder)
+    _say_answer(results)
     out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
 
 
-def _say_answer(folder: Path) -> None:
+def _say_answer(results: dict[str, Any]) -> None:
     """Print the table of test accuracies and changes, and the answer."""
-    from crossfer.experiment import load_results
     from crossfer.report import answers
 
-    results = load_results(folder)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("target", "share", "strategy"):
         table.add_column(column)

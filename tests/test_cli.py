@@ -61,7 +61,7 @@ def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
         (["prepare", "nowhere", "--out", "x"], "nowhere: no such file or folder"),
         (["prepare", ".", "--out", "x", "--as", "fer1066"], "unknown dataset 'fer1066'"),
         (["prepare", ".", "--out", "x", "--label", "oops"], "--label oops: write THEIRS=OURS"),
-        (["prepare", ".", "--out", "x", "--sizes", "1,2"], "--sizes 1,2: write three numbers"),
+        (["prepare", ".", "--out", "x", "--sizes", "1,2"], "--sizes 1,2: write 3 numbers"),
         (["prepare", ".", "--out", "x", "--subject", "("], "no regular expression"),
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["report", "nowhere"], "no results"),

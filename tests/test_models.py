@@ -110,5 +110,5 @@ def test_a_new_strategy_is_one_declaration() -> None:
         warm, baseline, baseline, sides, sides, Recipe(epochs=1, batch_size=16), 0, machine("cpu")
     )
     assert trained.images_seen == 32
-    with pytest.raises(ValueError, match="starts from the baseline"):
-        adapt(warm, baseline, None, sides, sides, Recipe(epochs=1), 0, machine("cpu"))
+    with pytest.raises(ValueError, match="needs the training set of the source"):
+        adapt(warm, baseline, None, {"target": faces(8)}, sides, Recipe(), 0, machine("cpu"))

@@ -326,20 +326,6 @@ def test_a_label_map_names_our_classes_and_leaves_the_others_alone(tmp_path: Pat
         Preparation(sizes=(float("nan"), 1, 1))
 
 
-def test_a_failure_while_writing_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(tmp_path / "raw" / "fear" / "1.png")
-
-    def full(*args: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(pyarrow.parquet, "write_table", full)
-    with pytest.raises(OSError, match="no space"):
-        prepare(tmp_path / "raw", tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["raw"]
-
-
 def test_a_damaged_dataset_says_so(tmp_path: Path) -> None:
     save(tmp_path / "raw" / "fear" / "1.png")
     prepare(tmp_path / "raw", tmp_path / "out")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfer.datasets.splits import divide, shared_subjects, take_fraction
+from crossfer.datasets.splits import counts_of, divide, reach, shared_subjects, take_fraction
 
 people = st.lists(
     st.tuples(st.integers(0, 6), st.one_of(st.none(), st.sampled_from("ABCDEFGHIJ"))), max_size=120
@@ -66,3 +66,41 @@ def test_half_of_a_balanced_training_set_is_a_balanced_half() -> None:
     chosen = take_fraction(labels, subjects, 0.5, 1)
     assert np.bincount(labels[chosen]).tolist() == [6] * 7
     assert not np.array_equal(chosen, take_fraction(labels, subjects, 0.5, 2))
+
+
+@given(st.integers(0, 10_000), st.lists(st.floats(0.01, 100), min_size=1, max_size=4))
+def test_counts_add_up_to_all_images(total: int, shares: list[float]) -> None:
+    counts = counts_of(total, shares)
+    assert sum(counts) == total
+    exact = total * np.array(shares) / sum(shares)
+    assert np.abs(np.array(counts) - exact).max() < 1
+
+
+@settings(deadline=None)
+@given(people, st.integers(0, 3))
+def test_asked_counts_are_reached_to_the_image(
+    rows: list[tuple[int, str | None]], seed: int
+) -> None:
+    labels = np.array([label for label, _ in rows], int)
+    subjects = [subject for _, subject in rows]
+    parts = divide(labels, subjects, (7, 1, 2), seed)
+    counts = counts_of(len(rows), (7, 1, 2))
+    exact = reach(labels, subjects, parts, counts)
+    assert np.bincount(exact, minlength=3).tolist() == counts
+
+
+@pytest.mark.parametrize(
+    ("subjects", "counts"), [(10, (131, 15, 67)), (40, (405, 47, 58)), (86, (5877, 741, 734))]
+)
+def test_the_counts_of_table_1_cost_few_subjects(
+    subjects: int, counts: tuple[int, int, int]
+) -> None:
+    """As many images as JAFFE, TFEID and MUG have, dealt to as many people."""
+    people = [f"s{n % subjects}" for n in range(sum(counts))]
+    labels = np.arange(sum(counts)) // subjects % 7
+    parts = divide(labels, people, counts, 0)
+    largest = -(-sum(counts) // subjects)
+    assert np.abs(np.bincount(parts) - counts).max() <= largest  # whole subjects: at most one off
+    exact = reach(labels, people, parts, counts)
+    assert np.bincount(exact).tolist() == list(counts)
+    assert 0 < len(shared_subjects(people, [str(part) for part in exact])) <= 3

@@ -24,7 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossfer.adapt import adapt
-    from crossfer.datasets import READERS, Dataset, Preparation, open_dataset, prepare
+    from crossfer.datasets import (
+        READERS,
+        Dataset,
+        Preparation,
+        in_memory,
+        open_dataset,
+        prepare,
+        write_look,
+    )
     from crossfer.emotions import EMOTIONS
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
@@ -39,7 +47,9 @@ _HOMES = {
     "Dataset": "crossfer.datasets",
     "open_dataset": "crossfer.datasets",
     "Preparation": "crossfer.datasets",
+    "in_memory": "crossfer.datasets",
     "prepare": "crossfer.datasets",
+    "write_look": "crossfer.datasets",
     "EMOTIONS": "crossfer.emotions",
     "CrossferError": "crossfer.errors",
     "Experiment": "crossfer.experiment",
@@ -71,6 +81,7 @@ __all__ = [
     "Recipe",
     "Strategy",
     "adapt",
+    "in_memory",
     "load_experiment",
     "load_results",
     "machine",
@@ -80,6 +91,7 @@ __all__ = [
     "run_experiment",
     "study_cnn",
     "train",
+    "write_look",
     "write_report",
 ]
 

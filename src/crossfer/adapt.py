@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
+from crossfer.memory.exemplars import choose_exemplars
+from crossfer.memory.merging import best_mixture
 from crossfer.models import train_only
 from crossfer.strategies import LAYERS, Strategy
-from crossfer.training import Faces, Recipe, Trained, train
+from crossfer.training import Faces, Mixture, Recipe, Trained, train
 
 
 def adapt(
     strategy: Strategy,
-    untrained: nn.Module,
+    start: nn.Module,
     baseline: nn.Module | None,
     training: Mapping[str, Faces],
     validation: Mapping[str, Faces],
@@ -32,10 +36,11 @@ def adapt(
     ----------
     strategy
         The point in the space.
-    untrained
-        The network with random weights, for strategies that start there.
+    start
+        The network that training starts from: untrained, the baseline, or another strategy's; it is left
+        as it was.
     baseline
-        The network trained on the source, for strategies that start there; it is left as it was.
+        The network before any adaptation, for strategies that merge with it or choose exemplars by it.
     training
         The training sets by side: ``"source"``, ``"target"``, as far as the strategy needs them.
     validation
@@ -46,21 +51,75 @@ def adapt(
     Raises
     ------
     ValueError
-        If the strategy starts from the baseline and none is given.
+        If the strategy needs the baseline or a training set that is not given.
     """
-    start = untrained if strategy.start == "random" else baseline
-    if start is None:
-        raise ValueError(f"{strategy.name} starts from the baseline: give one")
+    began = time.perf_counter()
+    if missing := strategy.needs - training.keys():
+        raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
+    if (strategy.merge or strategy.exemplars) and baseline is None:
+        raise ValueError(f"{strategy.name} needs the baseline")
+    if strategy.exemplars:
+        assert baseline is not None
+        kept = choose_exemplars(
+            training["source"], strategy.exemplars, strategy.choice, baseline, seed, fabric
+        )
+        training = {**training, "source": kept}
     model = copy.deepcopy(start)
     train_only(model, LAYERS[strategy.layers](model))
-    first, *others = [training[side] for side in strategy.data.split("+")]
-    shown = sum(others, start=first)
-    return train(model, shown, validation, recipe, seed, fabric, **options)
+    if strategy.layers == "none":
+        trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
+    else:
+        penalty = None
+        if strategy.penalty:
+            penalty = strategy.penalty.term(start, training.get("source"), seed, fabric)
+        prepared = time.perf_counter() - began  # exemplars and statistics are part of the cost
+        trained = train(
+            model,
+            _shown(strategy, training),
+            validation,
+            recipe,
+            seed,
+            fabric,
+            penalty=penalty,
+            **options,
+        )
+        trained = replace(trained, seconds=trained.seconds + prepared)
+    if strategy.merge:
+        assert baseline is not None
+        both = strategy.data == "source+target"
+        images = [training[side].images for side in ("source", "target")] if both else []
+        trained = _merged(trained, baseline, images, validation, fabric)
+    return trained
 
 
-def untrained(build: Any, seed: int) -> nn.Module:
+def _shown(strategy: Strategy, training: Mapping[str, Faces]) -> Faces:
+    """Return the faces that a strategy shows: of one side, of both, or mixed in every batch."""
+    if strategy.data != "source+target":
+        return training[strategy.data]
+    source, target = training["source"], training["target"]
+    return Mixture.of(target, source, strategy.share) if strategy.share else source + target
+
+
+def _merged(
+    trained: Trained,
+    baseline: nn.Module,
+    images: Sequence[Tensor],
+    validation: Mapping[str, Faces],
+    fabric: Fabric,
+) -> Trained:
+    """Mix a trained network with the baseline, as much as suits the validation sets.
+
+    Batch statistics are estimated anew where images of both sides are at hand; those of the target
+    alone would suit the target alone, so otherwise they are mixed like the weights.
+    """
+    began = time.perf_counter()
+    model, alpha, tried = best_mixture(baseline, trained.model, validation, images, fabric)
+    seconds = trained.seconds + time.perf_counter() - began
+    return replace(trained, model=model.cpu(), alpha=alpha, tried=tried, seconds=seconds)
+
+
+def untrained(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Build a network with the random weights of a seed; the global generator is left alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: nn.Module = build()
-    return model
+        return build()

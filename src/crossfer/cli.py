@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from rich import box
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from crossfer.errors import CrossferError
+
+Numbers = TypeVar("Numbers", bound=tuple[float, ...])
 
 app = typer.Typer(
     name="crossfer",
@@ -72,19 +74,46 @@ def prepare(
     subject: Annotated[
         str | None, typer.Option(help="Regular expression that finds the subject in a path.")
     ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--everything", help="Also what is left out by default, as turned heads."),
+    ] = False,
+    faces: Annotated[
+        Literal["auto", "find", "cropped"],
+        typer.Option(
+            help="find aligns each face on its eyes; cropped takes pictures as the faces they are."
+        ),
+    ] = "auto",
+    no_face: Annotated[
+        Literal["keep", "drop", "refuse"],
+        typer.Option(help="Where no face is found: keep the centre, drop it, or refuse them all."),
+    ] = "keep",
+    side: Annotated[int, typer.Option(help="Side of the prepared faces in pixels.")] = 48,
+    colour: Annotated[bool, typer.Option("--colour", help="Keep colours.")] = False,
+    eyes: Annotated[
+        str | None,
+        typer.Option(help="Distance and height of the eyes, as shares of the side."),
+    ] = None,
     crop: Annotated[
         float | None,
-        typer.Option(help="Side of the centred square with the face, as a share of the picture's."),
+        typer.Option(help="Where no face is found: the centred square, as a share of the picture."),
     ] = None,
     sizes: Annotated[
         str | None, typer.Option(help="Training, validation and test, e.g. 70,10,20.")
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Reach these sizes to the image, at the price of subjects."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an older prepared dataset.")
     ] = False,
 ) -> None:
     """Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
+
+    The layout is recognised; faces in photographs are found and aligned on the eyes.  Archives (.zip,
+    .tar.gz, …) are read as they are.  Interrupted, the same command goes on where it stopped.
 
     Example:  crossfer prepare raw/fer2013.csv --out data/fer2013
 
@@ -96,28 +125,71 @@ def prepare(
     from crossfer.datasets import prepare as prepare_dataset
     from crossfer.progress import Shown, oddities
 
-    with Shown(out_console) as shown:
+    how = Preparation(
+        reader=reader,
+        labels=_label_map(label or []),
+        subject=subject,
+        everything=everything,
+        faces=faces,
+        no_face=no_face,
+        side=side,
+        channels=3 if colour else 1,
+        eyes=_numbers("--eyes", eyes, (0.4, 0.4)) or Preparation.eyes,
+        crop=crop,
+        sizes=_numbers("--sizes", sizes, (70, 10, 20)),
+        exact=exact,
+        seed=seed,
+    )
+    with _stoppable(), Shown(out_console) as shown:
         dataset = prepare_dataset(
             path,
             out,
-            Preparation(reader, _label_map(label or []), subject, crop, _sizes(sizes), seed),
+            how,
             name=name,
             replace=replace,
             progress=lambda done, total: shown.preparing(path.name, done, total),
         )
     card = dataset.card
-    out_console.print(f"{card['title']}: {card['recognised']}")
+    out_console.print(f"{card['title']}: {card['recognised']}", soft_wrap=True)
     table = Table("split", *dataset.counts()["training"], "all", box=box.SIMPLE_HEAD)
     for split, counts in dataset.counts().items():
         numbers = [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
         table.add_row(split, *numbers)
     out_console.print(table)
-    asked = card["split"]["asked"]
-    wished = ", asked for " + "/".join(f"{n:,}" for n in asked.values()) if asked else ""
-    out_console.print(f"split: {card['split']['how']}{wished}")
     for line in oddities(dataset):
-        out_console.print(line)
-    out_console.print(f"prepared {card['images']:,} faces in {out}")
+        out_console.print(line, soft_wrap=True)
+    out_console.print(f"prepared {card['images']:,} faces in {out}", soft_wrap=True)
+    out_console.print(f"see them:  crossfer look {out}", soft_wrap=True)
+
+
+@app.command()
+def look(
+    dataset: Annotated[Path, typer.Argument(help="A prepared dataset.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; by default look.html in the dataset.")
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Faces of each class.")] = 40,
+    split: Annotated[
+        Literal["training", "validation", "test"] | None, typer.Option(help="Only this split.")
+    ] = None,
+    doubtful: Annotated[bool, typer.Option("--doubtful", help="Only the doubtful ones.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed shows others.")] = 0,
+) -> None:
+    """Show prepared faces, class by class, the doubtful ones marked: a local page for your eyes only.
+
+    Example:  crossfer look data/jaffe
+    """
+    from crossfer.datasets import open_dataset, write_look
+
+    page = write_look(
+        open_dataset(dataset),
+        out,
+        per_class=per_class,
+        split=split,
+        only_doubtful=doubtful,
+        seed=seed,
+    )
+    out_console.print(str(page.resolve()), soft_wrap=True)
 
 
 @app.command()
@@ -133,6 +205,38 @@ def datasets() -> None:
         for key in ("size", "licence", "access", "layout", "citation"):
             if value := getattr(reader, key):
                 out_console.print(f"    {key + ':':<10}{value}", soft_wrap=True)
+
+
+@app.command()
+def strategies() -> None:
+    """List the strategies: where each starts, what trains, what data it needs, the paper.
+
+    Example:  crossfer strategies
+    """
+    from crossfer.strategies import STRATEGIES, STUDY
+
+    for strategy in STRATEGIES.values():
+        recipe = strategy.default_recipe()
+        own = " (the study's)" if strategy in STUDY else ""
+        out_console.print(f"{strategy.name}  {strategy.about}{own}", style="bold", soft_wrap=True)
+        facts = {
+            "starts": {"random": "at random", "baseline": "from BL, or any network you have"}.get(
+                strategy.start, f"from where {strategy.start} arrived"
+            ),
+            "trains": {"all": "every layer", "none": "nothing"}.get(
+                strategy.layers, strategy.layers
+            ),
+            "sees": strategy.data.replace("+", " and ")
+            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
+            "past data": strategy.past_data.replace("some", str(strategy.exemplars)),
+            "passes": "none"
+            if strategy.layers == "none"
+            else f"{recipe.epochs} over the {'target' if strategy.share else 'images it sees'}",
+            "paper": strategy.paper,
+        }
+        for key, value in facts.items():
+            if value:
+                out_console.print(f"    {key + ':':<11}{value}", soft_wrap=True)
 
 
 @app.command()
@@ -222,14 +326,18 @@ def _label_map(pairs: list[str]) -> dict[str, str | None]:
     return labels
 
 
-def _sizes(text: str | None) -> tuple[float, float, float] | None:
+def _numbers(option: str, text: str | None, example: Numbers) -> Numbers | None:
+    """Read as many numbers as the example has."""
     if text is None:
         return None
     try:
-        training, validation, test = (float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise CrossferError(f"--sizes {text}: write three numbers, e.g. 70,10,20") from None
-    return training, validation, test
+        numbers = ()
+    if len(numbers) != len(example):
+        shown = ",".join(f"{number:g}" for number in example)
+        raise CrossferError(f"{option} {text}: write {len(example)} numbers, e.g. {shown}")
+    return cast(Numbers, numbers)
 
 
 def main() -> None:

@@ -5,12 +5,18 @@ A model is any `torch.nn.Module` that maps normalised images, float (N, C, H, W)
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from crossfer.emotions import EMOTIONS
+
+INPUT = (48, 48)
+"""The faces that the study's network reads: gray, height and width in pixels."""
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -42,7 +48,7 @@ def study_cnn(width: float = 1.0, classes: int = len(EMOTIONS)) -> nn.Sequential
         return max(1, round(units * width))
 
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels, side = 1, 48
+    channels, side = 1, INPUT[0]
     for index, (filters, kernel) in enumerate([(64, 2), (64, 2), (128, 3), (128, 3), (128, 3)], 1):
         layers[f"conv{index}"] = nn.Conv2d(channels, scaled(filters), kernel)
         layers[f"norm{index}"] = nn.BatchNorm2d(scaled(filters))
@@ -105,6 +111,32 @@ def last_convolution(model: nn.Module) -> list[str]:
     last = convolutions[-1]
     follower = names[last + 1 : last + 2]
     return [names[last], *(name for name in follower if isinstance(modules[name], NORMALISATIONS))]
+
+
+def last_layer(model: nn.Module) -> list[str]:
+    """Name the head of a network: the last of its fully connected layers."""
+    return fully_connected(model)[-1:]
+
+
+def training_flop(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Count the floating-point operations of one image's training step, as much as trains.
+
+    Forward through every layer, backward from the loss to the first layer that trains: matrix products and
+    convolutions, as `torch.utils.flop_counter` counts them (a multiply-add is two).  Nothing is calculated.
+
+    Parameters
+    ----------
+    model
+        With the parameters that train requiring gradients; if none does, one pass forward is counted.
+    shape
+        Of an image: channels, height, width.
+    """
+    ghost = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter:
+        logits = ghost(torch.empty(1, *shape, device="meta"))
+        if logits.requires_grad:
+            logits.sum().backward()
+    return int(counter.get_total_flops())
 
 
 def train_only(model: nn.Module, layers: Iterable[str]) -> None:

@@ -1,7 +1,8 @@
 """The strategies, as points in a small space.
 
-"Where training starts, which layers train, on which data": a strategy is a choice on each of these axes,
-and nothing else.  The five of the study (section II.B, Fig. 2) are five points; a new strategy is another.
+"Where training starts, which layers train, on which data", what holds the network back, and whether it is
+merged with what it was: a strategy is a choice on each of these axes, and nothing else.  The five of the
+study (section II.B, Fig. 2) are five points; a new strategy is another.
 """
 
 from __future__ import annotations
@@ -12,7 +13,19 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from crossfer.models import fully_connected, last_convolution, layers_with_parameters
+from crossfer.memory.exemplars import Choice
+from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty
+from crossfer.models import (
+    fully_connected,
+    last_convolution,
+    last_layer,
+    layers_with_parameters,
+)
+from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Recipe
+
+PastData = Literal["none", "statistics", "some per class", "all source"]
+PAST_DATA: tuple[PastData, ...] = ("none", "statistics", "some per class", "all source")
+"""What a strategy needs of the source's images, from the least to the most."""
 
 
 @dataclass(frozen=True)
@@ -24,49 +37,259 @@ class Strategy:
     name
         Short name, as it stands in tables and configurations.
     start
-        ``"baseline"``: from the weights of BL; ``"random"``: from scratch.
+        ``"random"``: from scratch; ``"baseline"``: from the weights of BL, or of any network that is
+        deployed; or the name of another strategy: from where that one arrived.
     layers
         Which layers train: a key of `LAYERS`.
     data
         Which training sets are shown: the source's, the target's, or both.
     about
         One sentence for people.
+    exemplars
+        Of the source only so many images a class are at hand; all of them where it is ``None``.
+    choice
+        How the exemplars were chosen.
+    share
+        Of target images in every batch, the rest being the source's; ``None`` shows the union of both, as
+        it comes.
+    penalty
+        What holds the network back.
+    merge
+        Whether the network is mixed with the baseline at the end, as much as suits the validation sets of
+        both sides.
+    paper
+        Where it comes from.
+    recipe
+        The hyper-parameters, if no configuration says otherwise.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
 
     name: str
-    start: Literal["baseline", "random"]
-    layers: Literal["FC", "FC+CL", "all"]
+    start: str
+    layers: Literal["none", "head", "FC", "FC+CL", "all"]
     data: Literal["source", "target", "source+target"]
     about: str = ""
+    exemplars: int | None = None
+    choice: Choice = "random"
+    share: float | None = None
+    penalty: Penalty | None = None
+    merge: bool = False
+    paper: str = ""
+    recipe: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        both = self.data == "source+target"
+        if self.exemplars is not None and (self.exemplars < 1 or not both):
+            raise ValueError(f"{self.name}: exemplars: at least 1, and data: source+target")
+        if self.share is not None and not (0 < self.share < 1 and both):
+            raise ValueError(f"{self.name}: share: between 0 and 1, and data: source+target")
+        if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
+            raise ValueError(f"{self.name}: what starts at random trains all layers, unhindered")
+        if self.start == self.name:
+            raise ValueError(f"{self.name}: starts from itself")
+
+    @property
+    def past_data(self) -> PastData:
+        """What it needs of the source's training images (its validation images aside)."""
+        if "source" in self.data:
+            return "some per class" if self.exemplars else "all source"
+        return self.penalty.past_data if self.penalty else "none"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The sides whose training images it needs: for its batches, or for its penalty."""
+        statistics = self.penalty is not None and self.penalty.past_data != "none"
+        return frozenset(self.data.split("+")) | ({"source"} if statistics else frozenset())
+
+    def default_recipe(self) -> Recipe:
+        """Return its own recipe, or the one that suits where it starts."""
+        return self.recipe or (FROM_SCRATCH if self.start == "random" else FINE_TUNING)
 
 
 LAYERS: Mapping[str, Callable[[nn.Module], list[str]]] = {
+    "none": lambda model: [],
+    "head": last_layer,
     "FC": fully_connected,
     "FC+CL": lambda model: last_convolution(model) + fully_connected(model),
     "all": layers_with_parameters,
 }
 """The layers that a strategy may train, found in any network by module order."""
 
+PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
+
 BASELINE = Strategy(
-    "BL", "random", "all", "source", "the network trained on the source, not adapted"
+    "BL",
+    "random",
+    "all",
+    "source",
+    "the network trained on the source, not adapted",
+    paper=PAPER,
 )
 
 STUDY = (
     BASELINE,
-    Strategy("FC", "baseline", "FC", "target", "fine-tune the fully connected layers"),
+    Strategy("FC", "baseline", "FC", "target", "fine-tune the fully connected layers", paper=PAPER),
     Strategy(
         "FC+CL",
         "baseline",
         "FC+CL",
         "target",
         "fine-tune the fully connected layers and the last convolution",
+        paper=PAPER,
     ),
-    Strategy("RE", "baseline", "all", "target", "fine-tune every layer"),
-    Strategy("FU", "random", "all", "source+target", "train anew on source and target together"),
+    Strategy("RE", "baseline", "all", "target", "fine-tune every layer", paper=PAPER),
+    Strategy(
+        "FU",
+        "random",
+        "all",
+        "source+target",
+        "train anew on source and target together",
+        paper=PAPER,
+    ),
 )
 """The five strategies of the study, in the order of its Fig. 6."""
 
-STRATEGIES: Mapping[str, Strategy] = {strategy.name: strategy for strategy in STUDY}
+GENTLE = Recipe(epochs=6, batch_size=64, learning_rate=0.01, warmup=0.1)
+"""A few passes over the target, each with several source images beside it."""
+
+BEYOND = (
+    Strategy(
+        "HEAD",
+        "baseline",
+        "head",
+        "target",
+        "fine-tune the last layer alone",
+        paper="linear probing, e.g. Kumar et al., ICLR 2022",
+        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.02),
+    ),
+    Strategy(
+        "LP-FT",
+        "HEAD",
+        "all",
+        "target",
+        "fine-tune the last layer first, then every layer",
+        paper="Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022",
+        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.005),
+    ),
+    Strategy(
+        "L2-SP",
+        "baseline",
+        "all",
+        "target",
+        "fine-tune every layer, held near the old weights",
+        penalty=L2SP(),
+        paper="Li, Grandvalet, Davoine, ICML 2018",
+        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.005),
+    ),
+    Strategy(
+        "LwF",
+        "baseline",
+        "all",
+        "target",
+        "fine-tune every layer, held to the old network's answers on the new images",
+        penalty=Distillation(),
+        paper="Li and Hoiem, Learning without Forgetting, TPAMI 2018",
+        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.005),
+    ),
+    Strategy(
+        "EWC",
+        "baseline",
+        "all",
+        "target",
+        "fine-tune every layer, each weight held as much as the source needs it",
+        penalty=EWC(),
+        paper="Kirkpatrick et al., PNAS 2017",
+        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.005),
+    ),
+    Strategy(
+        "WiSE-FT",
+        "RE",
+        "none",
+        "target",
+        "mix the weights before and after fine-tuning every layer",
+        merge=True,
+        paper="Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022",
+    ),
+    Strategy(
+        "ER-50",
+        "baseline",
+        "all",
+        "source+target",
+        "fine-tune every layer with 50 old images of each class beside the new ones",
+        exemplars=50,
+        share=0.5,
+        paper="Chaudhry et al., On Tiny Episodic Memories in Continual Learning, 2019",
+        recipe=GENTLE,
+    ),
+    Strategy(
+        "iCaRL-50",
+        "baseline",
+        "all",
+        "source+target",
+        "the same, with the 50 old images of each class that represent it best",
+        exemplars=50,
+        choice="herding",
+        share=0.5,
+        paper="exemplars as in Rebuffi et al., iCaRL, CVPR 2017",
+        recipe=GENTLE,
+    ),
+    Strategy(
+        "ER-50+WiSE",
+        "ER-50",
+        "none",
+        "source+target",
+        "mix the weights before and after fine-tuning with 50 old images of each class",
+        exemplars=50,
+        merge=True,
+    ),
+    Strategy(
+        "WF",
+        "baseline",
+        "all",
+        "source+target",
+        "go on from the old weights, on source and target together, for a tenth of the time",
+        paper="warm start; Ash and Adams, On Warm-Starting Neural Network Training, NeurIPS 2020",
+        recipe=Recipe(epochs=3, learning_rate=0.01, warmup=0.1),
+    ),
+    Strategy(
+        "MIX",
+        "baseline",
+        "all",
+        "source+target",
+        "go on from the old weights, with three source images beside each target image",
+        share=0.25,
+        recipe=GENTLE,
+    ),
+    Strategy(
+        "MIX+WiSE",
+        "MIX",
+        "none",
+        "source+target",
+        "the same, and the weights before and after mixed",
+        merge=True,
+    ),
+)
+"""More points of the same space."""
+
+STRATEGIES: Mapping[str, Strategy] = {strategy.name: strategy for strategy in (*STUDY, *BEYOND)}
 """Every strategy that is known by name."""
+
+
+def starts(strategy: Strategy, known: Mapping[str, Strategy] = STRATEGIES) -> list[str]:
+    """Name the strategies that one starts from, the nearest first: those whose runs it needs.
+
+    Raises
+    ------
+    ValueError
+        If one of them is unknown, or they go round in a circle.
+    """
+    names: list[str] = []
+    while strategy.start not in ("random", "baseline"):
+        if strategy.start not in known:
+            raise ValueError(f"{strategy.name}: starts from {strategy.start!r}, which is unknown")
+        if strategy.start in names:
+            raise ValueError(f"{strategy.name}: where it starts goes round in a circle")
+        strategy = known[strategy.start]
+        names.append(strategy.name)
+    return names

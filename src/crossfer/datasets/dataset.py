@@ -1,13 +1,13 @@
 """A prepared dataset: a folder that opens in milliseconds.
 
-``images.npy`` (uint8, N×48×48, memory-mapped), ``samples.parquet`` (a row per image) and ``dataset.json``
-(the card).
+``images.npy`` (uint8, N×side×side, or ×3; memory-mapped), ``samples.parquet`` (a row per image) and
+``dataset.json`` (the card).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,10 @@ from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 
 CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
-FORMAT = 2
+FORMAT = 3
+BOX = ("left", "top", "width", "height", "roll")
 NEEDED = frozenset(
-    {"name", "title", "fingerprint", "raw", "raw_state", "preparation", "split", "skipped"}
+    {"name", "title", "fingerprint", "raw", "raw_state", "preparation", "faces", "split", "skipped"}
 )
 
 
@@ -40,9 +41,12 @@ class Dataset:
     card
         What ``dataset.json`` says.
     images
-        uint8 (N, 48, 48), memory-mapped read-only.
+        uint8 (N, side, side) gray or (N, side, side, 3) RGB, memory-mapped read-only; side is 48 unless
+        the user wants another.
     samples
-        A row per image: label, subject, split, origin, sha256, left, top, width, height.
+        A row per image: label, subject, split, origin, sha256; the face in the picture it came from:
+        left, top, width, height in pixels of the square turned by roll degrees about its centre; how it
+        was found and the detector's score (see `crossfer.datasets.faces.Face`).
     """
 
     folder: Path
@@ -127,7 +131,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         raise CrossferError(f"{folder}: damaged ({error}); prepare it again") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT or not card.keys() >= NEEDED:
         raise CrossferError(f"{folder / CARD}: written by another version; prepare it again")
-    if images.dtype != np.uint8 or images.ndim != 3 or len(images) != len(samples):
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(samples):
         raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")
     return Dataset(folder, card, images, samples)
 
@@ -137,7 +141,7 @@ def is_prepared(folder: Path) -> bool:
     return (folder / CARD).is_file()
 
 
-def sample_table(columns: dict[str, Sequence[Any]]) -> pa.Table:
+def sample_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     """Build a sample table with the column types of the format."""
     number = pa.float32()
     return pa.table(
@@ -147,6 +151,8 @@ def sample_table(columns: dict[str, Sequence[Any]]) -> pa.Table:
             "split": pa.array(columns["split"], pa.string()),
             "origin": pa.array(columns["origin"], pa.string()),
             "sha256": pa.array(columns["sha256"], pa.string()),
-            **{key: pa.array(columns[key], number) for key in ("left", "top", "width", "height")},
+            **{key: pa.array(columns[key], number) for key in BOX},
+            "found": pa.array(columns["found"], pa.string()),
+            "score": pa.array(columns["score"], number),
         }
     )

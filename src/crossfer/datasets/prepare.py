@@ -1,4 +1,4 @@
-"""Raw files → a prepared dataset on disk: read, decode, divide, write beside, rename."""
+"""Raw files → a prepared dataset on disk: read, find faces, divide, write beside, rename."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import math
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import filelock
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
-from numpy.typing import NDArray
 
-from crossfer.datasets import splits
+from crossfer.datasets import archives, splits
 from crossfer.datasets.dataset import (
+    BOX,
     CARD,
     FORMAT,
     IMAGES,
@@ -34,9 +35,12 @@ from crossfer.datasets.dataset import (
     open_dataset,
     sample_table,
 )
-from crossfer.datasets.faces import SIDE, UnreadableImage, face_of
+from crossfer.datasets.extract import Block, Extraction, are_cropped, blocks
+from crossfer.datasets.faces import Framing
+from crossfer.datasets.look import LOOK
 from crossfer.datasets.readers import READERS, recognise
-from crossfer.datasets.record import SPLITS, Box, Reader, ReadOptions, Record, Skipped
+from crossfer.datasets.readers.memory import Memory
+from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skipped, Split
 from crossfer.emotions import check_label_map
 from crossfer.errors import CrossferError
 
@@ -44,16 +48,6 @@ STAND_IN_NOTE = "STAND-IN.txt"
 SKIPPED = "skipped.csv"
 VALIDATION_SHARE = 0.1
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Faces:
-    """What could be decoded, row by row."""
-
-    records: list[Record]
-    images: NDArray[np.uint8]
-    boxes: list[Box]
-    skipped: list[Skipped]
 
 
 @dataclass(frozen=True)
@@ -68,10 +62,24 @@ class Preparation:
         From the dataset's class names to ours, or to ``None`` for a class to leave out.
     subject
         Regular expression that finds the subject in an image's relative path (folders and manifests).
+    everything
+        Also read what the reader leaves out by default, as turned heads.
+    faces
+        ``find`` looks for the face and aligns it on the eyes; ``cropped`` takes pictures as the faces that
+        they are; ``auto`` asks the reader, or else the size of the pictures.
+    no_face
+        What becomes of a picture without a face: ``keep`` its centre, ``drop`` it, or ``refuse`` the lot.
+    side, channels
+        Of the prepared faces: side in pixels; 1 for gray, 3 for colour.
+    eyes
+        Distance of the eyes as a share of the width, and their height as a share from the top.
     crop
-        Side of the centred square that holds the face, as a share (0–1] of the picture's shorter side.
+        Where no face is looked for or found: side of the centred square, as a share (0–1] of the picture's
+        shorter side.
     sizes
         Training, validation and test, as counts or shares, where there is no official split.
+    exact
+        Reach these sizes to the image, though subjects then stand on two sides.
     seed
         Of the split.
     """
@@ -79,8 +87,15 @@ class Preparation:
     reader: str | None = None
     labels: Mapping[str, str | None] = field(default_factory=dict)
     subject: str | None = None
+    everything: bool = False
+    faces: Literal["auto", "find", "cropped"] = "auto"
+    no_face: Literal["keep", "drop", "refuse"] = "keep"
+    side: int = Framing.side
+    channels: Literal[1, 3] = Framing.channels
+    eyes: tuple[float, float] = (Framing.eye_distance, Framing.eye_height)
     crop: float | None = None
     sizes: tuple[float, float, float] | None = None
+    exact: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,6 +103,14 @@ class Preparation:
             raise CrossferError(
                 f"unknown dataset {self.reader!r}: choose one of {', '.join(READERS)}"
             )
+        for key, choices in (
+            ("faces", ("auto", "find", "cropped")),
+            ("no_face", ("keep", "drop", "refuse")),
+        ):
+            if getattr(self, key) not in choices:
+                raise CrossferError(
+                    f"{key} is {getattr(self, key)!r}: choose one of {', '.join(choices)}"
+                )
         if self.crop is not None and not 0 < self.crop <= 1:
             raise CrossferError(f"crop is {self.crop}: it must lie above 0 and at most at 1")
         if self.sizes is not None and not (
@@ -103,14 +126,45 @@ class Preparation:
             raise CrossferError(
                 f"subject {self.subject!r} is no regular expression: {error}"
             ) from None
+        _ = self.framing
+
+    @property
+    def framing(self) -> Framing:
+        """What a face looks like."""
+        return Framing(self.side, self.channels, *self.eyes)
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """What readers are told."""
+        subject = re.compile(self.subject) if self.subject else None
+        return ReadOptions(self.labels, subject, self.everything)
 
     def as_json(self) -> dict[str, Any]:
         """Return what a card records of it."""
-        return asdict(self) | {"sizes": list(self.sizes) if self.sizes else None}
+        lists = {"eyes": list(self.eyes), "sizes": list(self.sizes) if self.sizes else None}
+        return asdict(self) | lists
+
+
+class NoFace(CrossferError):
+    """A picture without a face, where the user wants none."""
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What was read of a raw dataset."""
+
+    name: str
+    reader: Reader
+    why: str
+    place: str
+    state: str
+    stand_in: bool
+    records: list[Record]
+    left_out: list[Skipped]
 
 
 def prepare(
-    path: str | Path,
+    source: str | Path | Memory,
     out: str | Path,
     how: Preparation | None = None,
     *,
@@ -120,12 +174,14 @@ def prepare(
 ) -> Dataset:
     """Turn a raw dataset into a prepared one.
 
-    Nothing is left at `out` unless everything succeeded.
+    Nothing is at `out` before everything succeeded.  What is decoded is kept beside it, in a hidden
+    folder, until then: the same call goes on where an interrupted one stopped.
 
     Parameters
     ----------
-    path
-        The files as the dataset's authors ship them, or a folder of images per class, or a manifest.
+    source
+        The files as the dataset's authors ship them (a folder, a table or an archive), or a folder of
+        images per class, or a manifest, or what `crossfer.in_memory` returns.
     out
         The folder to make.
     how
@@ -147,41 +203,64 @@ def prepare(
         If the layout is not recognised, a class is unknown, there is no image, more than half of the
         pictures cannot be used, or `out` is in use.
     """
-    path, out, how = Path(path), Path(out), how or Preparation()
-    if path.resolve().is_relative_to(out.resolve()):
-        raise CrossferError(f"{out}: holds the raw files {path}; name another folder")
+    out, how = Path(out), how or Preparation()
+    if not isinstance(source, Memory):
+        source = Path(source)
+        if source.resolve().is_relative_to(out.resolve()):
+            raise CrossferError(f"{out}: holds the raw files {source}; name another folder")
+        if not source.exists():
+            raise CrossferError(f"{source}: no such file or folder")
+        if is_prepared(source):
+            raise CrossferError(f"{source}: is a prepared dataset already; name the raw files")
     _check_free(out, replace)
-    if not path.exists():
-        raise CrossferError(f"{path}: no such file or folder")
-    if is_prepared(path):
-        raise CrossferError(f"{path}: is a prepared dataset already; name the raw files")
-    reader, why = (READERS[how.reader], "as the user says") if how.reader else recognise(path)
-    crop = how.crop or reader.crop
-    options = ReadOptions(how.labels, re.compile(how.subject) if how.subject else None)
-    faces = _decode(path, reader, options, crop, progress)
-    assigned, split = _assign(faces.records, how.sizes or reader.sizes, how.seed)
-    own = path.stem if reader.name in ("folder", "manifest") else reader.name
-    card = {
-        "format": FORMAT,
-        "name": name or own,
-        "title": reader.title,
-        "stand_in": any((folder / STAND_IN_NOTE).is_file() for folder in (path, path.parent)),
-        "reader": reader.name,
-        "recognised": why,
-        "licence": reader.licence,
-        "citation": reader.citation,
-        "raw": str(path.resolve()),
-        "raw_state": raw_state(path),
-        "preparation": how.as_json(),
-        "crop": crop,
-        "side": SIDE,
-        "images": len(faces.records),
-        "subjects": len({r.subject for r in faces.records if r.subject is not None}),
-        "split": split,
-        "skipped": dict(Counter(item.reason for item in faces.skipped).most_common()),
-        "versions": {package: version(package) for package in ("crossfer", "numpy", "pillow")},
-    }
-    _write(out, card, faces, assigned)
+    with _workshop(out) as workshop:
+        raw = _read(source, how, workshop)
+        extraction = _extraction(raw, how)
+        done = _resumable(workshop, raw, extraction)
+        partial = workshop / "dataset"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        images, skipped, table = _faces(
+            raw, how, blocks(raw.records, extraction, done, progress), partial
+        )
+        kept = [raw.records[row] for row in table.pop("record")]
+        assigned, split = _assign(kept, how.sizes or raw.reader.sizes, how.exact, how.seed)
+        card = {
+            "format": FORMAT,
+            "name": name or raw.name,
+            "title": raw.reader.title,
+            "stand_in": raw.stand_in,
+            "reader": raw.reader.name,
+            "recognised": raw.why,
+            "licence": raw.reader.licence,
+            "citation": raw.reader.citation,
+            "raw": raw.place,
+            "raw_state": raw.state,
+            "preparation": how.as_json(),
+            "faces": {
+                "mode": "find" if extraction.find else "cropped",
+                "framing": asdict(extraction.framing),
+                "crop": extraction.crop,
+                "found": dict(Counter(table["found"]).most_common()),
+            },
+            "images": images,
+            "subjects": len({r.subject for r in kept if r.subject is not None}),
+            "split": split,
+            "skipped": dict(Counter(item.reason for item in skipped).most_common()),
+            "versions": {
+                package: version(package)
+                for package in ("crossfer", "numpy", "pillow", "opencv-python-headless")
+            },
+        }
+        columns = {
+            "label": [record.label for record in kept],
+            "subject": [record.subject for record in kept],
+            "split": assigned,
+            "origin": [record.origin for record in kept],
+            **table,
+        }
+        _write(partial, card, sample_table(columns), skipped)
+        _put_in_place(partial, out)
     return open_dataset(out)
 
 
@@ -201,7 +280,7 @@ def _check_free(out: Path, replace: bool) -> None:
             raise CrossferError(
                 f"{out}: is in use and holds no prepared dataset; name another folder"
             )
-        strangers = {file.name for file in out.iterdir()} - {CARD, IMAGES, SAMPLES, SKIPPED}
+        strangers = {file.name for file in out.iterdir()} - {CARD, IMAGES, SAMPLES, SKIPPED, LOOK}
         if strangers:
             raise CrossferError(f"{out}: also holds {min(strangers)}; name another folder")
         if not replace:
@@ -210,58 +289,183 @@ def _check_free(out: Path, replace: bool) -> None:
             )
 
 
-def _decode(
-    path: Path, reader: Reader, options: ReadOptions, crop: float, progress: Progress
-) -> _Faces:
+@contextmanager
+def _workshop(out: Path) -> Iterator[Path]:
+    """Hold the hidden folder beside `out`, alone; an interruption leaves in it what is finished."""
+    workshop = out.parent / f".{out.name}.partial"
+    workshop.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(workshop / "lock")
     try:
-        items = list(reader.read(path, options))
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise CrossferError(
+            f"{out}: another process prepares it; wait for it, or stop it"
+        ) from None
+    try:
+        yield workshop
+    except BaseException as error:
+        hopeless = isinstance(error, CrossferError) and not isinstance(error, NoFace)
+        worthless = not any(workshop.glob("blocks/*.npz"))
+        lock.release()
+        if hopeless or worthless:
+            shutil.rmtree(workshop, ignore_errors=True)
+        raise
+    lock.release()
+    shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _read(source: Path | Memory, how: Preparation, workshop: Path) -> _Raw:
+    """Read all records; an archive is unpacked first."""
+    if isinstance(source, Memory):
+        items = list(source.read(how.read_options))
+        return _raw(source.name, source.reader, "as the user says", source.name, "", False, items)
+    place, left_out = source, list[Skipped]()
+    if archives.is_archive(source):
+        place = workshop / "raw"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        left_out = archives.unpack(source, place)
+    try:
+        reader, why = (READERS[how.reader], "as the user says") if how.reader else recognise(place)
+        items = [*reader.read(place, how.read_options), *left_out]
     except CrossferError as error:
-        raise CrossferError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        text = str(error).replace(str(place), str(source))
+        raise CrossferError(text if str(source) in text else f"{source}: {text}") from None
+    named = reader.name in ("folder", "manifest")
+    return _raw(
+        archives.stem(source) if named else reader.name,
+        reader,
+        why,
+        str(source.resolve()),
+        raw_state(source),
+        any((folder / STAND_IN_NOTE).is_file() for folder in (place, source.parent)),
+        items,
+    )
+
+
+def _raw(
+    name: str,
+    reader: Reader,
+    why: str,
+    place: str,
+    state: str,
+    stand_in: bool,
+    items: Sequence[Record | Skipped],
+) -> _Raw:
     records = [item for item in items if isinstance(item, Record)]
     left_out = [item for item in items if isinstance(item, Skipped)]
     if not records:
         detail = f" ({left_out[0].origin}: {left_out[0].reason})" if left_out else ""
-        raise CrossferError(f"{path}: no usable image{detail}; expected {reader.layout}")
+        raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
+    return _Raw(name, reader, why, place, state, stand_in, records, left_out)
 
-    def cut(record: Record) -> tuple[NDArray[np.uint8], Box] | Skipped:
-        try:
-            return face_of(record, crop)
-        except UnreadableImage as error:
-            return Skipped(record.origin, str(error))
 
-    images = np.empty((len(records), SIDE, SIDE), np.uint8)
-    kept: list[Record] = []
-    boxes: list[Box] = []
-    unreadable: list[Skipped] = []
-    with ThreadPoolExecutor() as pool:
-        for done, (record, face) in enumerate(zip(records, pool.map(cut, records), strict=True), 1):
-            if isinstance(face, Skipped):
-                unreadable.append(face)
+def _extraction(raw: _Raw, how: Preparation) -> Extraction:
+    """Decide whether faces are looked for."""
+    cropped = raw.reader.cropped if how.faces == "auto" else how.faces == "cropped"
+    if cropped is None:
+        cropped = are_cropped(raw.records)
+    return Extraction(how.framing, not cropped, how.crop or (1.0 if cropped else raw.reader.crop))
+
+
+def _resumable(workshop: Path, raw: _Raw, extraction: Extraction) -> Path:
+    """Return the folder for blocks of faces: emptied, unless its blocks are of the same faces."""
+    folder, note = workshop / "blocks", workshop / "blocks" / "key"
+    origins = [(record.origin, record.frame, record.box) for record in raw.records]
+    key = hashlib.sha256(
+        repr((raw.state, extraction, version("crossfer"), origins)).encode()
+    ).hexdigest()
+    known = raw.state and note.is_file() and note.read_text() == key
+    if not known:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        note.write_text(key)
+    return folder
+
+
+def _faces(
+    raw: _Raw, how: Preparation, faces: Iterator[Block], folder: Path
+) -> tuple[int, list[Skipped], dict[str, list[Any]]]:
+    """Write the usable faces to ``images.npy``.
+
+    Returns
+    -------
+    images : int
+        How many there are.
+    skipped : list of Skipped
+    columns : dict
+        Per image: the record's index, sha256, the face's box, roll, how it was found, and the score.
+    """
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("record", "sha256", "found", "score", *BOX)
+    }
+    unusable: list[Skipped] = []
+    dropped: list[Skipped] = []
+    size = len(raw.records)
+    images = np.lib.format.open_memmap(
+        folder / IMAGES, mode="w+", dtype=np.uint8, shape=(size, *how.framing.shape)
+    )
+    count = row = 0
+    for block in faces:
+        for index, problem in enumerate(block.problems):
+            record = raw.records[row]
+            if problem:
+                unusable.append(Skipped(record.origin, str(problem)))
+            elif block.found[index] == "centre" and how.no_face != "keep":
+                dropped.append(Skipped(record.origin, "no face found"))
             else:
-                images[len(kept)] = face[0]
-                kept.append(record)
-                boxes.append(face[1])
-            if done % 64 == 0 or done == len(records):
-                progress(done, len(records))
-    # Classes that are not among the seven are left out on purpose: they are no sign of a wrong layout.
-    odd = unreadable + [item for item in left_out if not item.reason.endswith("left out")]
-    if len(odd) > len(kept):
-        raise CrossferError(
-            f"{path}: {len(odd):,} of {len(odd) + len(kept):,} pictures cannot be used "
-            f"(first: {odd[0].origin}: {odd[0].reason}); expected {reader.layout}"
+                images[count] = block.images[index]
+                columns["record"].append(row)
+                columns["sha256"].append(hashlib.sha256(images[count]).hexdigest())
+                columns["found"].append(str(block.found[index]))
+                columns["score"].append(float(block.scores[index]))
+                for name, value in zip(BOX, block.boxes[index], strict=True):
+                    columns[name].append(float(value))
+                count += 1
+            row += 1
+    _check_usable(raw, unusable, dropped, count, how.no_face)
+    if count < size:
+        _shorten(folder / IMAGES, images, count)
+    return count, raw.left_out + unusable + dropped, columns
+
+
+def _check_usable(
+    raw: _Raw, unusable: list[Skipped], dropped: list[Skipped], count: int, no_face: str
+) -> None:
+    if dropped and no_face == "refuse":
+        raise NoFace(
+            f"{raw.place}: no face found in {len(dropped):,} pictures (first: {dropped[0].origin}); "
+            "--no-face keep takes their centre, --no-face drop leaves them out"
         )
-    return _Faces(kept, images[: len(kept)], boxes, left_out + unreadable)
+    # Classes that are not among the seven are left out on purpose: they are no sign of a wrong layout.
+    odd = unusable + dropped
+    odd += [item for item in raw.left_out if not item.reason.endswith("left out")]
+    if len(odd) > count:
+        raise CrossferError(
+            f"{raw.place}: {len(odd):,} of {len(odd) + count:,} pictures cannot be used "
+            f"(first: {odd[0].origin}: {odd[0].reason}); expected {raw.reader.layout}"
+        )
+
+
+def _shorten(file: Path, images: np.memmap[Any, Any], count: int) -> None:
+    """Rewrite an array file without its unused end."""
+    beside = file.with_suffix(".short")
+    with beside.open("wb") as out:
+        np.save(out, images[:count])
+    beside.replace(file)
 
 
 def _assign(
-    records: list[Record], sizes: tuple[float, ...], seed: int
-) -> tuple[list[str], dict[str, Any]]:
+    records: list[Record], sizes: tuple[float, ...], exact: bool, seed: int
+) -> tuple[list[Split], dict[str, Any]]:
     """Return the split of every record, and how it came about (for the card)."""
     labels = np.array([record.label for record in records])
     subjects = [record.subject for record in records]
     given = [record.split for record in records]
-    if None not in given:
-        assigned, how = [str(split) for split in given], "official"
+    assigned = [split for split in given if split is not None]
+    asked = None
+    if len(assigned) == len(given):
+        how = "official"
         if "validation" not in assigned:
             rows = np.flatnonzero(np.array(assigned) == "training")
             parts = splits.divide(
@@ -273,73 +477,59 @@ def _assign(
             for row in rows[parts == 1]:
                 assigned[row] = "validation"
             how = f"official, with {VALIDATION_SHARE:.0%} of training set aside as validation"
-        asked = None
-    elif any(split is not None for split in given):
+    elif assigned:
         missing = given.count(None)
         raise CrossferError(
             f"{missing:,} of {len(records):,} images have no split: give every image one, or none"
         )
     else:
         parts = splits.divide(labels, subjects, sizes, seed)
-        assigned = [SPLITS[part] for part in parts]
+        counts = splits.counts_of(len(records), sizes)
+        asked = dict(zip(SPLITS, counts, strict=True))
         how = "subject-disjoint" if any(s is not None for s in subjects) else "stratified"
-        scale = len(records) / sum(sizes)
-        asked = {split: round(size * scale) for split, size in zip(SPLITS, sizes, strict=True)}
+        if exact:
+            parts = splits.reach(labels, subjects, parts, counts)
+            how = "the counts asked for, to the image"
+        assigned = [SPLITS[part] for part in parts]
     return assigned, {
         "how": how,
         "seed": seed,
         "asked": asked,
         "reached": {split: assigned.count(split) for split in SPLITS},
-        "classes": {split: class_counts(labels[np.array(assigned) == split]) for split in SPLITS},
+        "classes": {
+            split: class_counts(labels[[part == split for part in assigned]]) for split in SPLITS
+        },
         "subjects_in_several_splits": len(splits.shared_subjects(subjects, assigned)),
     }
 
 
-def _write(out: Path, card: dict[str, Any], faces: _Faces, assigned: list[str]) -> None:
-    """Write everything into a folder beside `out`, then rename it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        np.save(partial / IMAGES, faces.images)
-        left, top, width, height = zip(*faces.boxes, strict=True)
-        table = sample_table(
-            {
-                "label": [record.label for record in faces.records],
-                "subject": [record.subject for record in faces.records],
-                "split": assigned,
-                "origin": [record.origin for record in faces.records],
-                "sha256": [hashlib.sha256(image.tobytes()).hexdigest() for image in faces.images],
-                "left": left,
-                "top": top,
-                "width": width,
-                "height": height,
-            }
-        )
-        pyarrow.parquet.write_table(table, partial / SAMPLES)
-        with (partial / SKIPPED).open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(["origin", "reason"])
-            rows.writerows((item.origin, item.reason) for item in faces.skipped)
-        digests = {
-            file: hashlib.sha256((partial / file).read_bytes()).hexdigest()
-            for file in (IMAGES, SAMPLES)
-        }
-        # Of what training and measuring use, wherever it came from and however Parquet stores it.
-        known = table.select(["label", "subject", "split"]).to_pydict()
-        rows_digest = hashlib.sha256(repr(known).encode()).hexdigest()
-        card |= {
-            "sha256": digests,
-            "fingerprint": hashlib.sha256((digests[IMAGES] + rows_digest).encode()).hexdigest(),
-        }
-        (partial / CARD).write_text(
-            json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8"
-        )
-        os.chmod(partial, 0o755)
-        replaced = partial.with_name(partial.name + ".replaced")
-        if out.exists():
-            out.rename(replaced)
-        partial.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+def _write(folder: Path, card: dict[str, Any], table: pa.Table, skipped: list[Skipped]) -> None:
+    """Write everything but the images, which are there; the card last, with the digests of the rest."""
+    pyarrow.parquet.write_table(table, folder / SAMPLES)
+    with (folder / SKIPPED).open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["origin", "reason"])
+        rows.writerows((item.origin, item.reason) for item in skipped)
+    digests = {file: _digest(folder / file) for file in (IMAGES, SAMPLES)}
+    # Of what training and measuring use, wherever it came from and however Parquet stores it.
+    known = table.select(["label", "subject", "split"]).to_pydict()
+    rows_digest = hashlib.sha256(repr(known).encode()).hexdigest()
+    card |= {
+        "sha256": digests,
+        "fingerprint": hashlib.sha256((digests[IMAGES] + rows_digest).encode()).hexdigest(),
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    os.chmod(partial, 0o755)
+    replaced = partial.with_name("replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if out.exists():
+        out.rename(replaced)
+    partial.rename(out)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from re import Pattern
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 Box = tuple[float, float, float, float]
+Picture = Path | NDArray[np.uint8] | Callable[[], Any]
+"""A file, pixels, or a function that returns pixels or a Pillow image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Record:
     Parameters
     ----------
     picture
-        Where the picture is: an image file, or the pixels themselves as uint8 (H, W).
+        Where the picture is: an image or video file, the pixels themselves as uint8 (H, W) or
+        (H, W, 3) in RGB, or a function that returns them (or a Pillow image) when they are needed.
     label
         0–6 in the order of `crossfer.emotions.EMOTIONS`.
     origin
@@ -32,15 +35,18 @@ class Record:
         Who is in the picture, where the dataset says so.
     split
         The official part, where the dataset has one.
+    frame
+        Which frame, from 0, where the picture is a video.
     box
         The face in the picture: left, top, width, height, in pixels.
     """
 
-    picture: Path | NDArray[np.uint8]
+    picture: Picture
     label: int
     origin: str
     subject: str | None = None
     split: Split | None = None
+    frame: int | None = None
     box: Box | None = None
 
 
@@ -62,10 +68,13 @@ class ReadOptions:
         From the dataset's class names to ours, or to ``None`` for a class to leave out.
     subject
         Finds the subject in an image's relative path: its first group, or the whole match.
+    everything
+        Also read what a reader leaves out unless asked: turned heads, takes that others set aside.
     """
 
     labels: Mapping[str, str | None] = field(default_factory=dict)
     subject: Pattern[str] | None = None
+    everything: bool = False
 
     def subject_of(self, origin: str) -> str | None:
         """Return what the `subject` expression finds in a relative path."""
@@ -87,9 +96,11 @@ class Reader:
         Says why a path looks like this dataset, or ``None``.
     read
         Yields a `Record` for each picture, and a `Skipped` for what is left out.
+    cropped
+        Whether its pictures are faces already; ``None`` where only the pictures can tell.
     crop
-        Side of the centred square that holds the face, as a share of a picture's shorter side; 1.0 for
-        pictures that are faces already.
+        Where no face is found: side of the centred square that holds it, as a share of a picture's
+        shorter side.
     sizes
         Images in training, validation and test as the paper has them (Table I), or shares: what a
         subject-disjoint split aims at where there is no official one.
@@ -104,5 +115,6 @@ class Reader:
     recognise: Callable[[Path], str | None]
     read: Callable[[Path, ReadOptions], Iterator[Record | Skipped]]
     citation: str = ""
+    cropped: bool | None = False
     crop: float = 1.0
     sizes: tuple[float, float, float] = (0.7, 0.1, 0.2)

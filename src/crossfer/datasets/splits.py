@@ -56,6 +56,71 @@ def divide(
     return parts
 
 
+def counts_of(total: int, shares: Sequence[float]) -> list[int]:
+    """Divide a number of images by shares; the largest remainders get what rounding leaves over.
+
+    Returns
+    -------
+    list of int
+        Their sum is `total`.
+    """
+    exact = total * np.asarray(shares, float) / np.sum(shares)
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return [int(count) for count in counts]
+
+
+def reach(
+    labels: Labels, subjects: Sequence[str | None], parts: NDArray[np.int64], counts: Sequence[int]
+) -> NDArray[np.int64]:
+    """Move images between parts until every part has exactly the count asked for.
+
+    The price is subjects on two sides: as few as can be, for all images that one part gives to another come
+    from as few subjects as possible; within a subject, from the class that the giving part has too
+    many of compared with the receiving one.
+
+    Parameters
+    ----------
+    labels, subjects
+        As for `divide`.
+    parts
+        What `divide` returned.
+    counts
+        Images that every part shall have; their sum is the number of images.
+
+    Returns
+    -------
+    int64 (N,)
+        The part of each image.
+    """
+    parts = parts.copy()
+    shares = np.asarray(counts, float) / max(1, np.sum(counts))
+    wanted = shares[:, None] * np.bincount(labels, minlength=len(EMOTIONS))
+    names = np.array([f"s{subject}" if subject is not None else "" for subject in subjects])
+    giver: str | None = None
+    while True:
+        surplus = np.bincount(parts, minlength=len(counts)) - np.asarray(counts)
+        if not surplus.any():
+            return parts
+        source, target = int(np.argmax(surplus)), int(np.argmin(surplus))
+        rows = np.flatnonzero(parts == source)
+        if giver is None or not (names[rows] == giver).any():
+            found, sizes = np.unique(names[rows], return_counts=True)
+            enough = sizes >= min(surplus[source], -surplus[target])
+            # An image without a subject costs nothing; else the smallest subject that suffices.
+            giver = str(
+                found[np.lexsort((np.where(enough, sizes, -sizes), ~enough, found != ""))[0]]
+            )
+        rows = rows[names[rows] == giver]
+        have = np.stack(
+            [np.bincount(labels[parts == p], minlength=len(EMOTIONS)) for p in (source, target)]
+        )
+        excess = (have[0] - wanted[source]) / np.maximum(wanted[source], 1) - (
+            have[1] - wanted[target]
+        ) / np.maximum(wanted[target], 1)
+        parts[rows[np.argmax(excess[labels[rows]])]] = target
+
+
 def take_fraction(
     labels: Labels, subjects: Sequence[str | None], fraction: float, seed: int
 ) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,8 +21,8 @@ from pydantic import (
 
 from crossfer.datasets.prepare import Preparation
 from crossfer.errors import CrossferError
-from crossfer.strategies import BASELINE, STRATEGIES, Strategy
-from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Recipe
+from crossfer.strategies import BASELINE, STRATEGIES, STUDY, Strategy, starts
+from crossfer.training.recipe import Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Selection = Literal["trained-on", "source", "target", "both", "last"]
@@ -43,13 +43,22 @@ class DatasetConfig(_Checked):
     reader: str | None = Field(None, alias="as")
     labels: dict[str, str | None] = {}
     subject: str | None = None
+    everything: bool = False
+    faces: Literal["auto", "find", "cropped"] = "auto"
+    no_face: Literal["keep", "drop", "refuse"] = "keep"
+    side: int = Preparation.side
+    channels: Literal[1, 3] = Preparation.channels
+    eyes: tuple[float, float] = Preparation.eyes
     crop: float | None = Field(None, gt=0, le=1)
     sizes: tuple[float, float, float] | None = None
+    exact: bool = False
     seed: Seed = 0
 
     def preparation(self) -> Preparation:
         """Return how to prepare it, should it be a raw one."""
-        return Preparation(self.reader, self.labels, self.subject, self.crop, self.sizes, self.seed)
+        return Preparation(
+            **{field.name: getattr(self, field.name) for field in fields(Preparation)}
+        )
 
     @model_validator(mode="after")
     def _preparation_is_valid(self) -> DatasetConfig:
@@ -115,7 +124,7 @@ class Experiment(_Checked):
     data: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
-    strategies: list[StrategyField] = Field(default=list(STRATEGIES.values()), min_length=1)
+    strategies: list[StrategyField] = Field(default=list(STUDY), min_length=1)
     fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
     model: ModelConfig = Field(default_factory=ModelConfig)
@@ -132,8 +141,14 @@ class Experiment(_Checked):
             raise ValueError("two strategies have the same name")
         for strategy in strategies:
             if strategy != STRATEGIES.get(strategy.name, strategy):
-                raise ValueError(f"{strategy.name} is the study's: give yours another name")
-        return [BASELINE, *(s for s in strategies if s.name != BASELINE.name)]
+                raise ValueError(f"{strategy.name} is known as another: give yours a new name")
+        known = {**STRATEGIES, **{strategy.name: strategy for strategy in strategies}}
+        ordered: dict[str, Strategy] = {BASELINE.name: BASELINE}
+        for strategy in strategies:
+            for name in reversed(starts(strategy, known)):
+                ordered.setdefault(name, known[name])
+            ordered[strategy.name] = strategy
+        return list(ordered.values())
 
     @field_validator("fractions", "seeds")
     @classmethod
@@ -156,7 +171,7 @@ class Experiment(_Checked):
 
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""
-        merged = asdict(FROM_SCRATCH if strategy.start == "random" else FINE_TUNING)
+        merged = asdict(strategy.default_recipe())
         for part in ("default", strategy.name):
             changes = self.recipes.get(part, {})
             augmentation = changes.get("augmentation", {})

@@ -25,7 +25,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run, fraction_rows
-from crossfer.models import study_cnn
+from crossfer.models import INPUT, study_cnn, training_flop
 from crossfer.training import Faces, predict
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
@@ -46,6 +46,7 @@ RUN_KEYS = (
     "seed",
     "identity",
     "kept_epoch",
+    "merged",
     "training_images",
     "parameters",
     "trained_parameters",
@@ -143,9 +144,9 @@ def _train(
 ) -> None:
     sides = {"source": run.source, "target": run.target}
     training = {}
-    for side in run.strategy.data.split("+"):
-        dataset = sides[side]
-        assert dataset is not None
+    for side, dataset in sides.items():
+        if dataset is None or side not in run.strategy.needs:
+            continue
         if side == "target":
             training[side] = faces(dataset, fraction_rows(dataset, run.fraction or 1.0, run.seed))
         else:
@@ -159,10 +160,14 @@ def _train(
     if resume:
         on_step(resume.images_seen)
     reset_peak_memory(fabric.device)
+
+    def network_of(other: Run) -> nn.Module:
+        return load_network(other, folder_of(other, runs_folder))
+
     trained = adapt(
         run.strategy,
-        untrained(lambda: study_cnn(run.width), run.seed),
-        load_network(run.parent, folder_of(run.parent, runs_folder)) if run.parent else None,
+        network_of(run.parent) if run.parent else untrained(lambda: study_cnn(run.width), run.seed),
+        network_of(run.baseline) if run.baseline else None,
         training,
         validation,
         run.recipe,
@@ -179,10 +184,16 @@ def _train(
     _predict(trained.model, measured_on, folder, fabric)
     save_weights(trained.model, folder / WEIGHTS)
     with (folder / HISTORY).open("w", newline="") as file:
-        rows = csv.DictWriter(file, trained.history[0])
+        history = trained.history or trained.tried
+        rows = csv.DictWriter(file, history[0])
         rows.writeheader()
-        rows.writerows(trained.history)
+        rows.writerows(history)
     parameters = list(trained.model.parameters())
+    flop = training_flop(trained.model, (1, *INPUT))
+    # From the baseline on: with what the run it starts from cost, unless that is the baseline.
+    before = {"images_seen": 0, "flop": 0, "seconds": 0.0}
+    if run.parent and run.parent is not run.baseline:
+        before = load_run(folder_of(run.parent, runs_folder))["cost"]
     content = {
         "key": run.key,
         "label": run.label,
@@ -193,12 +204,14 @@ def _train(
         "seed": run.seed,
         "identity": run.identity,
         "kept_epoch": trained.kept_epoch,
+        "merged": {"alpha": trained.alpha, "tried": trained.tried},
         "training_images": run.training_images,
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "cost": {
-            "images_seen": trained.images_seen,
-            "seconds": trained.seconds,
+            "images_seen": trained.images_seen + before["images_seen"],
+            "flop": trained.images_seen * flop + before["flop"],
+            "seconds": trained.seconds + before["seconds"],
             "evaluation_seconds": time.perf_counter() - began,
             "peak_memory_bytes": memory,
         },

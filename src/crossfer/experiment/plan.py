@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from crossfer.training.recipe import Recipe
 RULES = 1
 """Raised whenever the same configuration would give other weights: it enters every run's identity."""
 
-WORK = {"FC": 0.35, "FC+CL": 0.4, "all": 1.0}
+WORK = {"none": 0.0, "head": 0.35, "FC": 0.35, "FC+CL": 0.4, "all": 1.0}
 """Rough time of a training step by what trains, for the remaining time shown; decides nothing."""
 
 
@@ -57,10 +57,15 @@ class Run:
         strategy = self.strategy
         return {
             "rules": RULES,
-            "start": strategy.start,
+            "start": "random" if strategy.start == "random" else "baseline",
             "layers": strategy.layers,
             "data": strategy.data,
-            "recipe": asdict(self.recipe),
+            **_set(strategy, "exemplars", "choice", "share", "penalty", "merge"),
+            "recipe": {
+                key: value
+                for key, value in asdict(self.recipe).items()
+                if value or key not in ("averaging", "views")
+            },
             "source": self.source.fingerprint,
             "target": self.target.fingerprint if self.target else None,
             "fraction": self.fraction,
@@ -77,6 +82,11 @@ class Run:
         """Sixteen hexadecimal digits that identify the run."""
         text = json.dumps(self.identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def baseline(self) -> Run | None:
+        """The network before any adaptation: where the run, or what it starts from, started."""
+        return self.parent.baseline or self.parent if self.parent else None
 
     @property
     def label(self) -> str:
@@ -98,7 +108,11 @@ class Run:
     @property
     def training_images(self) -> int:
         """How many images it trains on."""
-        count = len(self.source.rows("training")) if "source" in self.strategy.data else 0
+        count = 0
+        if "source" in self.strategy.data:
+            count = len(self.source.rows("training"))
+            if self.strategy.exemplars:
+                count = min(count, self.strategy.exemplars * len(self.source.classes))
         if self.target is not None and "target" in self.strategy.data:
             count += len(fraction_rows(self.target, self.fraction or 1.0, self.seed))
         return count
@@ -106,7 +120,24 @@ class Run:
     @property
     def work(self) -> float:
         """How long it will take, in full training steps of one image, roughly."""
-        return self.training_images * self.recipe.epochs * WORK[self.strategy.layers]
+        images = self.training_images
+        if self.strategy.share and self.target is not None:  # an epoch passes over the target
+            images = round(
+                len(fraction_rows(self.target, self.fraction or 1.0, self.seed))
+                / self.strategy.share
+            )
+        return images * self.recipe.epochs * WORK[self.strategy.layers]
+
+
+def _set(strategy: Strategy, *names: str) -> dict[str, Any]:
+    """Return the choices that differ from the default: later additions leave older identities alone."""
+    defaults = {field.name: field.default for field in fields(strategy)}
+    chosen = {name: getattr(strategy, name) for name in names}
+    return {
+        name: asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
+        for name, value in chosen.items()
+        if value != defaults[name]
+    }
 
 
 def fraction_rows(target: Dataset, fraction: float, seed: int) -> Any:
@@ -154,7 +185,7 @@ def plan(
             target=target,
             fraction=fraction,
             seed=seed,
-            parent=parent if strategy.start == "baseline" else None,
+            parent=None if strategy.start == "random" else parent,
             width=experiment.model.width,
             validate_on=sides,
             keep="last" if experiment.selection == "last" else "best",
@@ -171,11 +202,23 @@ def plan(
                 continue
             for target in targets:
                 for fraction in experiment.fractions:
-                    runs.append(run(strategy, seed, baseline, target, fraction))
+                    parent = next(
+                        (
+                            other
+                            for other in runs
+                            if other.strategy.name == strategy.start
+                            and (other.target, other.fraction, other.seed)
+                            == (target, fraction, seed)
+                        ),
+                        baseline,
+                    )
+                    runs.append(run(strategy, seed, parent, target, fraction))
     return runs
 
 
 def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
+    if strategy.merge:
+        return ("source", "target")
     trained = tuple(side for side in ("source", "target") if side in strategy.data)
     if strategy.data == "source" or selection in ("trained-on", "last"):
         return trained

@@ -114,7 +114,7 @@ def _measured(folder: Path, dataset: Dataset, side: str) -> dict[str, Any]:
 
 def _describe(dataset: Dataset, role: str) -> dict[str, Any]:
     card = dataset.card
-    kept = ("title", "licence", "citation", "images", "subjects", "split", "skipped", "crop")
+    kept = ("title", "licence", "citation", "images", "subjects", "split", "skipped", "faces")
     return {
         "role": role,
         "name": dataset.name,

@@ -21,6 +21,7 @@ from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute, folder_of, is_finished, write_json
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.results import FORMAT, collect, write_results
+from crossfer.models import INPUT
 from crossfer.training.machine import machine, precision_of
 
 EXPERIMENT = "experiment.json"
@@ -120,6 +121,11 @@ def _datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dat
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
         dataset = _dataset(config, experiment.data, out, progress)
+        if dataset.images.shape[1:] != INPUT:
+            raise CrossferError(
+                f"{dataset.name}: its faces are {'×'.join(map(str, dataset.images.shape[1:]))}; the "
+                f"study's network reads {'×'.join(map(str, INPUT))} gray: prepare it again"
+            )
         for other in datasets:
             if dataset.name == other.name:
                 raise CrossferError(

@@ -1,7 +1,7 @@
 """The one training loop, what it eats, and what it leaves on disk."""
 
-from crossfer.training.batches import Faces
-from crossfer.training.loop import State, Trained, predict, train
+from crossfer.training.batches import Faces, Mixture, normalise
+from crossfer.training.loop import State, Trained, accuracy, features, predict, train
 from crossfer.training.machine import machine
 from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Augmentation, Recipe
 
@@ -10,10 +10,14 @@ __all__ = [
     "FROM_SCRATCH",
     "Augmentation",
     "Faces",
+    "Mixture",
     "Recipe",
     "State",
     "Trained",
+    "accuracy",
+    "features",
     "machine",
+    "normalise",
     "predict",
     "train",
 ]

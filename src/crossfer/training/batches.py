@@ -6,7 +6,7 @@ Images stay uint8 on the training device; nothing here touches one image at a ti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -54,9 +54,69 @@ class Faces:
         images = torch.cat([self.images, other.images])
         return Faces(images, torch.cat([self.labels, other.labels]))
 
+    def __getitem__(self, rows: Tensor) -> Faces:
+        """Return some of the faces."""
+        return Faces(self.images[rows], self.labels[rows], self.classes)
+
     def to(self, device: torch.device) -> Faces:
         """Return the same faces on a device."""
         return Faces(self.images.to(device), self.labels.to(device), self.classes)
+
+    def batches(self, size: int, generator: torch.Generator) -> Tensor:
+        """Deal every image once into equal batches, nearest to a size; hardly one is left over.
+
+        Returns
+        -------
+        Tensor
+            int64 (steps, images a step): rows, on the device of the generator.
+        """
+        steps = max(1, round(len(self) / size))
+        return _shuffled(len(self), generator)[: len(self) // steps * steps].view(steps, -1)
+
+
+@dataclass(frozen=True)
+class Mixture(Faces):
+    """New faces among old ones: every batch holds the same share of each.
+
+    The first `new` faces are the new ones.  An epoch shows each of them once, and as many of the others
+    as the share leaves room for, drawn without repetition until all were shown.
+
+    Parameters
+    ----------
+    new
+        How many of the faces are new.
+    share
+        Of the new ones in every batch, above 0 and below 1.
+    """
+
+    new: int = 0
+    share: float = 0.5
+
+    @classmethod
+    def of(cls, new: Faces, old: Faces, share: float) -> Mixture:
+        """Mix two sets."""
+        both = new + old
+        return cls(both.images, both.labels, None, len(new), share)
+
+    def to(self, device: torch.device) -> Mixture:
+        """Return the same faces on a device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def batches(self, size: int, generator: torch.Generator) -> Tensor:
+        """Deal one epoch into equal batches; int64 (steps, images a step)."""
+        fresh = max(1, round(size * self.share))
+        steps = max(1, round(self.new / fresh))
+        fresh = self.new // steps
+        kept = max(1, round(fresh * (1 - self.share) / self.share))
+        past = len(self) - self.new
+        rounds = [_shuffled(past, generator) for _ in range(-(-kept * steps // past))]
+        old = self.new + torch.cat(rounds)[: kept * steps].view(steps, -1)
+        new = _shuffled(self.new, generator)[: fresh * steps].view(steps, -1)
+        return torch.cat([new, old], 1)
+
+
+def _shuffled(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(count, generator=generator, device=generator.device)
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from crossfer.training.loop import State
 
 SHARE_OF_TIME = 0.02
 TENSORS, PROGRESS = "tensors.safetensors", "progress.json"
-PARTS = ("weights", "momenta", "best")
+PARTS = ("weights", "momenta", "averaged", "best")
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
@@ -93,7 +93,7 @@ class Checkpoints:
             for key, tensor in tensors.items():
                 part, name = key.split("/", 1)
                 parts[part][name] = tensor
-            return State(parts["weights"], parts["momenta"], parts["best"], **progress)
+            return State(**(parts | progress))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 

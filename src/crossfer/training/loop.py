@@ -23,9 +23,11 @@ from crossfer.errors import CrossferError
 from crossfer.models import training_mode
 from crossfer.training.batches import Faces, augment, normalise
 from crossfer.training.recipe import Recipe
+from crossfer.training.views import Views, split_frozen
 
 Weights = dict[str, Tensor]
 Row = dict[str, float]
+Penalty = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,13 @@ class State:
     """Everything that the rest of a training depends on, between two epochs.
 
     Every epoch draws from generators seeded by (seed, epoch), so there is no random state to keep.
-    `weights` and `momenta` are the live tensors: copy or save them before the training goes on.
+    `weights`, `momenta` and `averaged` are the live tensors: copy or save them before the training goes on.
     """
 
     weights: Weights
     momenta: Weights
     best: Weights
+    averaged: Weights = field(default_factory=dict)
     best_epoch: int = 0
     history: list[Row] = field(default_factory=list)
     images_seen: int = 0
@@ -47,13 +50,19 @@ class State:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives: the network with the weights kept, how it went, and what it cost."""
+    """What a training gives: the network with the weights kept, how it went, and what it cost.
+
+    Where it was merged with the network from before, `alpha` is the share (0–1) of the trained one, and
+    `tried` what each share achieved.
+    """
 
     model: nn.Module
     kept_epoch: int
     history: list[Row]
     images_seen: int
     seconds: float
+    alpha: float | None = None
+    tried: list[Row] = field(default_factory=list)
 
 
 def train(
@@ -64,6 +73,8 @@ def train(
     seed: int,
     fabric: Fabric,
     *,
+    penalty: Penalty | None = None,
+    reuse: bool = True,
     keep: Literal["best", "last"] = "best",
     resume: State | None = None,
     on_step: Callable[[int], None] = lambda images: None,
@@ -85,6 +96,12 @@ def train(
         Determines the order, the augmentation and the dropout of every epoch.
     fabric
         Where to run, from `crossfer.training.machine`.
+    penalty
+        Added to the loss: a function of the network, the images of a step as the network sees them, and
+        its logits.
+    reuse
+        Calculate what frozen layers make of `Recipe.views` once, not every time; changes the result by no
+        more than rounding.
     keep
         ``"best"``: the weights of the epoch with the highest mean validation accuracy (the lower mean
         loss where they tie); ``"last"``: of the last epoch.
@@ -122,7 +139,7 @@ def train(
         nesterov=recipe.momentum > 0,
         fused=fabric.device.type in ("cpu", "cuda"),
     )
-    forward, optimizer = fabric.setup(network, optimizer)
+    _, optimizer = fabric.setup(network, optimizer)
     state = resume or State(weights={}, momenta={}, best={})
     if resume:
         network.load_state_dict(resume.weights)
@@ -132,39 +149,58 @@ def train(
             optimizer.state[parameters[name]]["momentum_buffer"] = buffer
     training = training.to(fabric.device)
     validation = {name: faces.to(fabric.device) for name, faces in validation.items() if len(faces)}
-    steps = max(1, round(len(training) / recipe.batch_size))
-    batch = len(training) // steps  # all alike, and hardly an image is left over
+    averaged = copy.deepcopy(network) if recipe.averaging else None
+    if averaged is not None and resume:
+        averaged.load_state_dict(resume.averaged)
+    frozen, tail = split_frozen(network)
+    if penalty or not reuse:  # a penalty looks at the images themselves
+        frozen, tail = nn.Sequential(), network
+    views = None
+    if recipe.views:
+        views = Views(training.images, recipe.views, recipe.augmentation, seed, frozen, fabric)
+    else:
+        tail = network
 
-    def one_epoch(epoch: int) -> float:
-        """Show every image once (but for an incomplete last batch); return the mean loss."""
+    def one_epoch(epoch: int) -> tuple[float, int]:
+        """Show an epoch's batches; return the mean loss and the number of images shown."""
         training_mode(network)
         total = torch.zeros((), device=fabric.device)
         generator = torch.Generator(fabric.device)
         generator.manual_seed(_seed(seed, epoch, 0))
-        order = torch.randperm(len(training), generator=generator, device=fabric.device)
-        for step in range(steps):
+        batches = training.batches(recipe.batch_size, generator)
+        shown = views.show(epoch) if views else training.images
+        for step, chosen in enumerate(batches):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, (epoch + step / steps) / recipe.epochs)
-            chosen = order[step * batch : (step + 1) * batch]
-            images = normalise(training.images[chosen])
-            logits = forward(augment(images, recipe.augmentation, generator))
+                group["lr"] = learning_rate(recipe, (epoch + step / len(batches)) / recipe.epochs)
+            if views:
+                images = views.take(shown, chosen)
+            else:
+                images = augment(normalise(shown[chosen]), recipe.augmentation, generator)
+            with fabric.autocast():
+                logits = tail(images).float()
             loss = F.cross_entropy(
                 logits, training.labels[chosen], label_smoothing=recipe.label_smoothing
             )
+            if penalty:
+                loss = loss + penalty(network, images, logits)
             fabric.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
+            if averaged is not None:
+                _average(averaged, network, recipe.averaging)
             total += loss.detach()
-            on_step(batch)
-        return total.item() / steps
+            on_step(len(chosen))
+        return total.item() / len(batches), batches.numel()
 
     for epoch in range(len(state.history), recipe.epochs):
         began = time.perf_counter()
         with torch.random.fork_rng():  # dropout draws from the global generator
             torch.manual_seed(_seed(seed, epoch, 1))
-            row: Row = {"epoch": epoch + 1, "training_loss": one_epoch(epoch)}
+            loss, shown = one_epoch(epoch)
+        row: Row = {"epoch": epoch + 1, "training_loss": loss}
+        measured = averaged if averaged is not None else network
         for name, faces in validation.items():
-            row |= {f"{name}_{key}": v for key, v in _measure(network, faces, fabric).items()}
+            row |= {f"{name}_{key}": v for key, v in _measure(measured, faces, fabric).items()}
         if not math.isfinite(row["training_loss"]):
             raise CrossferError(
                 f"the training diverged in epoch {epoch + 1}: choose a lower learning_rate"
@@ -181,10 +217,11 @@ def train(
                 for name, parameter in parameters.items()
                 if "momentum_buffer" in optimizer.state[parameter]
             },
-            best=_copy(weights) if improved else state.best,
+            averaged=averaged.state_dict() if averaged is not None else {},
+            best=_copy(measured.state_dict()) if improved else state.best,
             best_epoch=epoch + 1 if improved else state.best_epoch,
             history=history,
-            images_seen=state.images_seen + steps * batch,
+            images_seen=state.images_seen + shown,
             seconds=state.seconds + row["seconds"],
         )
         on_epoch(state)
@@ -224,6 +261,40 @@ def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 
     return torch.cat(rows).cpu()
 
 
+@torch.no_grad()
+def features(
+    model: nn.Module, layer: str, images: Tensor, fabric: Fabric, batch_size: int = 512
+) -> Tensor:
+    """Return what a layer is given, for every image.
+
+    Parameters
+    ----------
+    layer
+        A module's name, as `torch.nn.Module.named_modules` gives it.
+    model, images, fabric, batch_size
+        As for `predict`.
+
+    Returns
+    -------
+    Tensor
+        float32 (N, inputs of the layer) on the CPU.
+    """
+    found: list[Tensor] = []
+    hook = model.get_submodule(layer).register_forward_pre_hook(
+        lambda module, inputs: found.append(inputs[0].float().cpu())
+    )
+    try:
+        predict(model, images, fabric, batch_size)
+    finally:
+        hook.remove()
+    return torch.cat(found)
+
+
+def accuracy(model: nn.Module, faces: Faces, fabric: Fabric) -> float:
+    """Return the share (0–1) of faces recognised, among the classes that they have."""
+    return _measure(model, faces, fabric)["accuracy"]
+
+
 def learning_rate(recipe: Recipe, progress: float) -> float:
     """Return the learning rate at a share (0–1) of all steps: a linear rise, then half a cosine."""
     if progress < recipe.warmup:
@@ -244,6 +315,19 @@ def _measure(model: nn.Module, faces: Faces, fabric: Fabric) -> Row:
     likelihood = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
     accuracy = (probabilities.argmax(1) == labels).float().mean().item()
     return {"accuracy": accuracy, "loss": -likelihood.log().mean().item()}
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the running mean of the weights on: ``mean = decay * mean + (1 - decay) * weights``."""
+    pairs = [
+        (mean, now)
+        for mean, now in zip(averaged.parameters(), network.parameters(), strict=True)
+        if now.requires_grad
+    ]
+    torch._foreach_lerp_([mean for mean, _ in pairs], [now for _, now in pairs], 1 - decay)
+    for mean, now in zip(averaged.buffers(), network.buffers(), strict=True):
+        mean.copy_(now)  # batch statistics are running means already
 
 
 def _copy(weights: Weights) -> Weights:

@@ -65,6 +65,11 @@ class Recipe:
         Share of all steps over which the learning rate rises, 0–1.
     label_smoothing
         0–1.
+    averaging
+        Decay of a running mean of the weights, 0 (none) to below 1; the mean is what is measured and kept.
+    views
+        How many augmented versions of each image are drawn and shown in turn, so that frozen layers need
+        calculate each only once; 0 draws a new one every time.
     augmentation
         Random changes of the training images.
     """
@@ -78,6 +83,8 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup: float = 0.2
     label_smoothing: float = 0.05
+    averaging: float = 0.0
+    views: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -88,6 +95,8 @@ class Recipe:
         _within("weight_decay", self.weight_decay, 0, 1)
         _within("warmup", self.warmup, 0, 1)
         _within("label_smoothing", self.label_smoothing, 0, 1)
+        _within("views", self.views, 0, 1000)
+        _within("averaging", self.averaging, 0, 0.9999)
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

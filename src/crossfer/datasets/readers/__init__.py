@@ -4,13 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossfer.datasets.readers import ck48, fer2013, folder, jaffe, manifest, mug, tfeid
+from crossfer.datasets.readers import (
+    affectnet,
+    ck48,
+    ckplus,
+    expw,
+    fer2013,
+    ferplus,
+    folder,
+    jaffe,
+    kdef,
+    manifest,
+    mug,
+    rafd,
+    rafdb,
+    tfeid,
+)
 from crossfer.datasets.record import Reader
 from crossfer.errors import CrossferError
 
 READERS: dict[str, Reader] = {
     module.READER.name: module.READER
-    for module in (fer2013, ck48, jaffe, mug, tfeid, manifest, folder)
+    for module in (
+        ferplus,
+        fer2013,
+        ckplus,
+        ck48,
+        jaffe,
+        kdef,
+        rafd,
+        mug,
+        tfeid,
+        rafdb,
+        affectnet,
+        expw,
+        manifest,
+        folder,
+    )
 }
 """Every dataset that can be read, in the order in which layouts are tried."""
 

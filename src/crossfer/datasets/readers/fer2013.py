@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
-from itertools import count
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from crossfer.datasets.readers.files import image_files
+from crossfer.datasets.readers.files import Named, NamedFiles, labelled_or_unknown, plain_name
+from crossfer.datasets.readers.tables import find_with_columns, header
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
-from crossfer.emotions import label_of
 from crossfer.errors import CrossferError
 
 SIDE = 48
@@ -27,54 +27,77 @@ USAGES: dict[str, Split] = {
     "publictest": "validation",
     "privatetest": "test",
 }
-FILE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+\.", re.IGNORECASE)
+FILE_NAME = re.compile(r"(training|publictest|privatetest)_(\d+)(?!\d)")
 ROWS_AT_ONCE = 1024
+NO_PIXELS = f"0 pixels instead of {PIXELS:,}"
 
 
 def recognise(path: Path) -> str | None:
     """Say why a path looks like FER2013."""
-    if table := _table(path):
+    if table := find_table(path):
         return f"{table.name} has the columns emotion, pixels and Usage"
-    if path.is_dir() and (file := next(filter(_official_name, image_files(path)), None)):
-        return f"image files are named like {file.name}"
-    return None
+    return FOLDERS.recognise(path)
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     """Read the CSV where there is one, else the folders."""
-    table = _table(path)
-    return _read_table(table, options) if table else _read_folders(path, options)
+    table = find_table(path)
+    return _read_table(table, options) if table else FOLDERS.read(path, options)
 
 
-def _official_name(file: Path) -> bool:
-    return FILE_NAME.match(file.name) is not None
-
-
-def _table(path: Path) -> Path | None:
+def find_table(path: Path) -> Path | None:
     """Find the CSV with FER2013's columns: the path itself, or a file in the folder or just below."""
-    if path.is_file():
-        candidates = [path]
-    else:
-        candidates = sorted([*path.glob("*.csv"), *path.glob("*/*.csv")])
-    return next((f for f in candidates if f.is_file() and set(_header(f)) >= COLUMNS), None)
+    return find_with_columns(path, COLUMNS)
 
 
-def _header(file: Path) -> list[str]:
-    if file.suffix.lower() != ".csv":
-        return []
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        first = lines.readline(4096)
-    return [name.strip().lower() for name in next(csv.reader([first]), [])]
+def parse(file: Path) -> Named | None:
+    """Read ``angry/Training_3908.jpg``: its folder is the class, its name begins with the part."""
+    named = FILE_NAME.match(plain_name(file).lower())
+    if not named:
+        return None
+    usage, _ = named.groups()
+    return Named(file.parent.name, (*named.groups(), file.parent.name), split=USAGES[usage])
 
 
-def _read_table(file: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
-    broken: dict[int, str] = {}
+FOLDERS = NamedFiles(parse, like="Training_*, PublicTest_* or PrivateTest_*")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the CSV.
+
+    Parameters
+    ----------
+    number
+        As a spreadsheet counts it.
+    emotion, usage
+        As the file has them, without the spaces around them.
+    pixels
+        uint8 (48, 48), or what is wrong with the row.
+    """
+
+    number: int
+    emotion: str
+    usage: str
+    pixels: NDArray[np.uint8] | str
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """Yield the rows of a CSV with FER2013's columns, in the file's order; blank ones are left out.
+
+    Raises
+    ------
+    CrossferError
+        If it is no readable table.
+    """
+    broken: list[Row] = []
 
     def leave_out(row: pyarrow.csv.InvalidRow) -> str:
-        broken[row.number] = f"{row.actual_columns} columns instead of {row.expected_columns}"
+        reason = f"{row.actual_columns} columns instead of {row.expected_columns}"
+        broken.append(Row(row.number, "", "", reason))
         return "skip"
 
-    names = _header(file)
+    names = header(file)
     if len(set(names)) < len(names):
         raise CrossferError(f"{file}: a column stands twice in its header")
     try:
@@ -83,42 +106,45 @@ def _read_table(file: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             read_options=pyarrow.csv.ReadOptions(
                 column_names=names, skip_rows=1, use_threads=False, block_size=16 * 2**20
             ),
-            parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=leave_out),
+            parse_options=pyarrow.csv.ParseOptions(
+                invalid_row_handler=leave_out, ignore_empty_lines=False
+            ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=False
             ),
         )
     except pa.ArrowInvalid as error:
         raise CrossferError(f"{file}: not a readable CSV table ({error})") from None
-    yield from (Skipped(f"{file.name} row {row}", reason) for row, reason in broken.items())
-    numbers = (number for number in count(2) if number not in broken)
-    labels: dict[str, int | CrossferError | None] = {}
+    number = 1
     for batch in table.select(["emotion", "usage", "pixels"]).to_batches(ROWS_AT_ONCE):
         pictures, problems = _parse_pixels(batch.column("pixels"))
         emotions, usages = batch.column("emotion").to_pylist(), batch.column("usage").to_pylist()
         for index, (emotion, usage) in enumerate(zip(emotions, usages, strict=True)):
-            origin = f"{file.name} row {next(numbers)}"
-            split = USAGES.get(usage.strip().lower())
-            if emotion not in labels:
-                labels[emotion] = _label_or_error(emotion, options)
-            label = labels[emotion]
-            if index in problems:
-                yield Skipped(origin, problems[index])
-            elif split is None:
-                yield Skipped(origin, f"unknown Usage {usage.strip()!r}")
-            elif isinstance(label, CrossferError):
-                yield Skipped(origin, f"unknown class {emotion.strip()!r}")
-            elif label is None:
-                yield Skipped(origin, f"class {emotion.strip()} is left out")
+            number += 1
+            while broken and broken[0].number == number:
+                yield broken.pop(0)
+                number += 1
+            if emotion or usage or problems.get(index) != NO_PIXELS:
+                pixels = problems.get(index, pictures[index])
+                yield Row(number, emotion.strip(), usage.strip(), pixels)
+    yield from broken
+
+
+def _read_table(file: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+    label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options))
+    for row in read_rows(file):
+        origin = f"{file.name} row {row.number}"
+        split = USAGES.get(row.usage.lower())
+        if isinstance(row.pixels, str):
+            yield Skipped(origin, row.pixels)
+        elif split is None:
+            yield Skipped(origin, f"unknown Usage {row.usage!r}")
+        else:
+            label, reason = label_of_row(row.emotion)
+            if label is None:
+                yield Skipped(origin, reason)
             else:
-                yield Record(pictures[index], label, origin, split=split)
-
-
-def _label_or_error(name: str, options: ReadOptions) -> int | CrossferError | None:
-    try:
-        return label_of(name, options.labels)
-    except CrossferError as error:
-        return error
+                yield Record(row.pixels, label, origin, split=split)
 
 
 def _parse_pixels(column: pa.Array) -> tuple[NDArray[np.uint8], dict[int, str]]:
@@ -177,20 +203,6 @@ def _parse_row(text: str) -> NDArray[np.uint8] | str:
     return np.array(numbers, dtype=np.uint8)
 
 
-def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
-    for file in image_files(path):
-        origin = file.relative_to(path).as_posix()
-        named = FILE_NAME.match(file.name)
-        if not named:
-            yield Skipped(origin, "not named like Training_*, PublicTest_* or PrivateTest_*")
-            continue
-        label = label_of(file.parent.name, options.labels)
-        if label is None:
-            yield Skipped(origin, f"class {file.parent.name} is left out")
-        else:
-            yield Record(file, label, origin, split=USAGES[named.group(1).lower()])
-
-
 READER = Reader(
     name="fer2013",
     title="FER2013, Facial Expression Recognition 2013",
@@ -200,6 +212,7 @@ READER = Reader(
     layout="fer2013.csv or icml_face_data.csv (emotion, pixels, Usage), or folders "
     "train/CLASS/Training_*.jpg, test/CLASS/{PublicTest,PrivateTest}_*.jpg",
     citation="Goodfellow et al., Challenges in Representation Learning, ICONIP 2013",
+    cropped=True,
     recognise=recognise,
     read=read,
 )

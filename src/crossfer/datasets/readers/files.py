@@ -1,23 +1,224 @@
-"""Image files in folders, as people really keep them."""
+"""Files in folders, as people really keep them, and what their names say."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePath
+
+from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
+from crossfer.emotions import label_of
+from crossfer.errors import CrossferError
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-STRAY_FOLDERS = frozenset({"__MACOSX"})
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".wmv"})
+STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "training",
+    "training": "training",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""What people call the three splits, in lower case."""
+
+LOOK = 50
+"""How many files a recogniser looks at: it must not read a million names to say no."""
+
+COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)?)?)+$", re.I)
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Yield the image files under a folder, at any depth, sorted; hidden and stray ones left out."""
+def image_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
+    """Yield the image files under a folder, at any depth, sorted; hidden and stray ones left out.
+
+    Parameters
+    ----------
+    folder
+        Where to look; links to folders are followed, but never back to a folder they are in.
+    suffixes
+        Of the files to yield, in lower case.
+    """
+    trails: dict[str, frozenset[tuple[int, int]]] = {os.fspath(folder): frozenset()}
     for root, folders, names in os.walk(folder, followlinks=True):
+        trail, here = trails.pop(root), os.stat(root)
+        identity = (here.st_dev, here.st_ino)
+        if identity in trail:  # a link that leads back up
+            folders.clear()
+            continue
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and name not in STRAY_FOLDERS
         )
+        trails.update((os.path.join(root, name), trail | {identity}) for name in folders)
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in suffixes and not name.startswith("."):
                 yield Path(root, name)
+
+
+def find(folder: Path, pattern: str, depth: int = 2) -> Path | None:
+    """Return the first file or folder of a name, in a folder or few folders below; the highest first."""
+    return next(near(folder, pattern, depth), None)
+
+
+def near(folder: Path, pattern: str, depth: int) -> Iterator[Path]:
+    """Yield the files of a name in a folder or few folders below, the highest first, no stray ones."""
+    for level in range(depth + 1 if folder.is_dir() else 0):
+        for file in sorted(folder.glob("*/" * level + pattern)):
+            below = file.relative_to(folder).parts
+            if not any(name.startswith(".") or name in STRAY_FOLDERS for name in below):
+                yield file
+
+
+def most_look_like(
+    folder: Path,
+    matches: Callable[[Path], object],
+    suffixes: frozenset[str] = IMAGE_SUFFIXES,
+) -> Path | None:
+    """Return the first file that matches, if at least half of those in a bounded look do.
+
+    One odd name must not make a folder look like a dataset.
+    """
+    if not folder.is_dir():
+        return None
+    seen = list(islice(image_files(folder, suffixes), LOOK))
+    found = [file for file in seen if matches(file)]
+    return found[0] if found and 2 * len(found) >= len(seen) else None
+
+
+def plain_name(file: PurePath) -> str:
+    """Return a file's name without suffixes and copy marks: ``KA.AN1.39.tiff (1).png`` → KA.AN1.39."""
+    name = COPY_MARK.sub("", file.stem)
+    while PurePath(name).suffix.lower() in IMAGE_SUFFIXES:
+        name = COPY_MARK.sub("", PurePath(name).stem)
+    return name
+
+
+def labelled(
+    name: str, options: ReadOptions, codes: Mapping[str, str] | None = None
+) -> tuple[int | None, str]:
+    """Translate a dataset's own class.
+
+    Parameters
+    ----------
+    name
+        The class or code as the dataset writes it.
+    options
+        Holds the user's own translation, of codes or of class names.
+    codes
+        From the dataset's codes to class names.
+
+    Returns
+    -------
+    label : int or None
+    reason : str
+        Why there is no label, else empty.
+
+    Raises
+    ------
+    CrossferError
+        If the name is unknown.
+    """
+    codes = codes or {}
+    mapped = any(str(own).strip().lower() == name.strip().lower() for own in options.labels)
+    known = None if mapped else codes.get(name)  # a class to ask the user's translation for, too
+    if known:
+        label = label_of(known, options.labels)
+    else:
+        label = label_of(name, {**codes, **options.labels})
+    return label, "" if label is not None else f"class {known or name} is left out"
+
+
+def labelled_or_unknown(
+    name: str, options: ReadOptions, codes: Mapping[str, str] | None = None
+) -> tuple[int | None, str]:
+    """Translate a class as `labelled` does; a class that is unknown is a reason, not an error."""
+    try:
+        return labelled(name, options, codes)
+    except CrossferError:
+        return None, f"unknown class {name.strip()!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the name of an image file says.
+
+    Parameters
+    ----------
+    code
+        The class, as the dataset writes it.
+    identity
+        The same for all copies of an image.
+    subject, split
+        As in `Record`.
+    aside
+        Why the image is read only with `ReadOptions.everything`.
+    """
+
+    code: str
+    identity: Hashable
+    subject: str | None = None
+    split: Split | None = None
+    aside: str | None = None
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """A dataset whose file names say everything.
+
+    Parameters
+    ----------
+    parse
+        Reads a file's name (and its folder's), or returns ``None`` if it is named otherwise.
+    like
+        An example of a name.
+    codes
+        From the dataset's codes to class names.
+    """
+
+    parse: Callable[[Path], Named | None]
+    like: str
+    codes: Mapping[str, str] = field(default_factory=dict)
+
+    def recognise(self, path: Path) -> str | None:
+        """Say why a path looks like this dataset."""
+        file = most_look_like(path, self.parse)
+        return f"image files are named like {file.name}" if file else None
+
+    def read(self, path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+        """Yield one record an image; of several copies of an image the one with the plainest name."""
+        files = {file: self.parse(file) for file in image_files(path)}
+        plainest: dict[Hashable, Path] = {}
+        for file, named in files.items():
+            if named:
+                rival = plainest.setdefault(named.identity, file)
+                plainest[named.identity] = min(rival, file, key=_plainness)
+        for file, named in files.items():
+            origin = file.relative_to(path).as_posix()
+            if named is None:
+                yield Skipped(origin, f"not named like {self.like}")
+            elif named.aside and not options.everything:
+                yield Skipped(origin, named.aside)
+            elif plainest[named.identity] != file:
+                yield Skipped(origin, "a copy of another image is left out")
+            else:
+                try:
+                    label, reason = labelled(named.code, options, self.codes)
+                except CrossferError as error:
+                    raise CrossferError(f"{file.parent}: {error}") from None
+                if label is None:
+                    yield Skipped(origin, reason)
+                else:
+                    yield Record(file, label, origin, subject=named.subject, split=named.split)
+
+
+def _plainness(file: Path) -> tuple[int, int, Path]:
+    return len(file.name), len(file.parts), file

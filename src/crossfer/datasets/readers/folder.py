@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from crossfer.datasets.readers.files import image_files
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
-from crossfer.emotions import label_of
+from crossfer.datasets.readers.files import SPLIT_NAMES, image_files, labelled
+from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
 from crossfer.errors import CrossferError
-
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "training",
-    "training": "training",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def recognise(path: Path) -> str | None:
@@ -29,29 +19,43 @@ def recognise(path: Path) -> str | None:
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
-    """Yield one record an image: its folder is the class, the folder above may be the split."""
+    """Yield one record an image.
+
+    Its class is the nearest folder above it that has the name of a class (a number is one only where no
+    name is: people number subjects too); any folder above it may be the split.
+    """
+    class_of = cache(lambda folders: _class(path, folders, options))
     for file in image_files(path):
         relative = file.relative_to(path)
-        if len(relative.parts) < 2:
-            yield Skipped(relative.as_posix(), "not in the folder of a class")
+        origin, folders = relative.as_posix(), relative.parts[:-1]
+        if not folders:
+            yield Skipped(origin, "not in the folder of a class")
             continue
-        try:
-            label = label_of(relative.parts[-2], options.labels)
-        except CrossferError as error:
-            raise CrossferError(f"{file.parent}: {error}") from None
+        label, reason = class_of(folders)
         if label is None:
-            yield Skipped(relative.as_posix(), f"class {relative.parts[-2]} is left out")
+            yield Skipped(origin, reason)
             continue
-        splits = [
-            SPLIT_NAMES[part.lower()] for part in relative.parts if part.lower() in SPLIT_NAMES
-        ]
+        splits = [SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES]
         yield Record(
             file,
             label,
-            relative.as_posix(),
-            subject=options.subject_of(relative.as_posix()),
+            origin,
+            subject=options.subject_of(origin),
             split=splits[0] if splits else None,
         )
+
+
+def _class(path: Path, folders: tuple[str, ...], options: ReadOptions) -> tuple[int | None, str]:
+    """Return the label of a folder, or the reason why its images are left out."""
+    for name in sorted(reversed(folders), key=str.isdigit):
+        try:
+            return labelled(name, options)
+        except CrossferError:
+            continue
+    try:
+        return labelled(folders[-1], options)
+    except CrossferError as error:
+        raise CrossferError(f"{path.joinpath(*folders)}: {error}") from None
 
 
 READER = Reader(
@@ -61,6 +65,7 @@ READER = Reader(
     licence="yours",
     access="yours",
     layout="CLASS/IMAGE or SPLIT/CLASS/IMAGE; class names by synonym or --label; subjects by --subject",
+    cropped=None,
     recognise=recognise,
     read=read,
 )

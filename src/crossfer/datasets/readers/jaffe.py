@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from crossfer.datasets.readers.files import image_files
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
-from crossfer.emotions import label_of
+from crossfer.datasets.readers.files import Named, NamedFiles
+from crossfer.datasets.record import Reader
 
 FILE_NAME = re.compile(r"([A-Z]{2})[.-](AN|DI|FE|HA|NE|SA|SU)(\d)[.-](\d+)", re.IGNORECASE)
 CODES = {
@@ -22,30 +20,17 @@ CODES = {
 }
 
 
-def recognise(path: Path) -> str | None:
-    """Say why a path looks like JAFFE."""
-    if not path.is_dir():
+def parse(file: Path) -> Named | None:
+    """Read ``KA.AN1.39.tiff``: subject KA, angry, first repetition, serial number 39."""
+    named = FILE_NAME.match(file.name)
+    if not named:
         return None
-    file = next((file for file in image_files(path) if FILE_NAME.match(file.name)), None)
-    return f"image files are named like {file.name}" if file else None
+    subject, code, repetition, serial = named.group(1, 2, 3, 4)
+    who, what = subject.upper(), code.upper()
+    return Named(what, (who, what, repetition, int(serial)), who)
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
-    """Yield one record an image: ``KA.AN1.39.tiff`` is subject KA, angry, first repetition."""
-    for file in image_files(path):
-        origin = file.relative_to(path).as_posix()
-        named = FILE_NAME.match(file.name)
-        if not named:
-            yield Skipped(origin, "not named like KA.AN1.39.tiff")
-            continue
-        subject, code = named.group(1).upper(), named.group(2).upper()
-        label = label_of(code, {**CODES, **options.labels})
-        if label is None:
-            yield Skipped(origin, f"class {code} is left out")
-        else:
-            yield Record(file, label, origin, subject=subject)
-
-
+FILES = NamedFiles(parse, like="KA.AN1.39.tiff", codes=CODES)
 READER = Reader(
     name="jaffe",
     title="JAFFE, the Japanese Female Facial Expression database",
@@ -54,8 +39,8 @@ READER = Reader(
     access="on request: zenodo.org/records/3451524",
     layout="KA.AN1.39.tiff in one folder (subject KA, expression AN, first repetition)",
     citation="Lyons, Kamachi, Gyoba, The Japanese Female Facial Expression Database, 1998",
-    recognise=recognise,
-    read=read,
+    recognise=FILES.recognise,
+    read=FILES.read,
     crop=0.72,
     sizes=(131, 15, 67),
 )

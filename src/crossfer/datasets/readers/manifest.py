@@ -2,93 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
-from crossfer.datasets.readers.folder import SPLIT_NAMES
+from crossfer.datasets.readers.files import SPLIT_NAMES, labelled
+from crossfer.datasets.readers.tables import box_of, header, table_rows
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
-from crossfer.emotions import label_of
 from crossfer.errors import CrossferError
 
+NEEDED = {"path", "label"}
 BOX = ("left", "top", "width", "height")
 
 
 def recognise(path: Path) -> str | None:
     """Say why a path looks like a manifest."""
-    if not path.is_file() or path.suffix.lower() not in (".csv", ".parquet"):
-        return None
-    missing = {"path", "label"} - set(_table(path).column_names)
-    return None if missing else "it is a table with the columns path and label"
+    return (
+        "it is a table with the columns path and label" if set(_columns(path)) >= NEEDED else None
+    )
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     """Yield one record a row; paths are relative to the manifest's folder."""
-    table = _table(path)
-    missing = {"path", "label"} - set(table.column_names)
+    missing = NEEDED - set(_columns(path))
     if missing:
         raise CrossferError(f"{path}: no column {' and '.join(sorted(missing))}")
-    for number, row in enumerate(table.to_pylist(), 2 if path.suffix.lower() == ".csv" else 1):
+    for number, row in _rows(path):
         origin = f"{path.name} row {number}"
-        problem = _problem(row)
-        if problem:
-            yield Skipped(origin, problem)
+        problem = row if isinstance(row, str) else _problem(row)
+        if problem or isinstance(row, str):
+            yield Skipped(origin, str(problem))
             continue
         try:
-            label = label_of(row["label"], options.labels)
+            label, reason = labelled(row["label"], options)
         except CrossferError as error:
             raise CrossferError(f"{path} row {number}: {error}") from None
         if label is None:
-            yield Skipped(origin, f"class {row['label']} is left out")
+            yield Skipped(origin, reason)
             continue
-        split = _text(row.get("split"))
+        name = row["path"].replace("\\", "/")
         yield Record(
-            path.parent / str(row["path"]),
+            path.parent / name,
             label,
-            str(row["path"]),
-            subject=_text(row.get("subject")) or options.subject_of(str(row["path"])),
-            split=SPLIT_NAMES[split.lower()] if split else None,
-            box=_box(row),
+            name,
+            subject=row.get("subject") or options.subject_of(name),
+            split=SPLIT_NAMES.get(row.get("split", "").lower()),
+            box=box_of([row.get(side, "") for side in BOX]),
         )
 
 
-def _table(path: Path) -> pa.Table:
+def _is_parquet(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".parquet"
+
+
+def _columns(path: Path) -> list[str]:
+    if not _is_parquet(path):
+        return header(path)
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pa.parquet.read_table(path)
-        else:
-            table = pa.csv.read_csv(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        return [name.strip().lower() for name in pa.parquet.read_schema(path).names]
+    except (pa.ArrowException, OSError) as error:
         raise CrossferError(f"{path}: not a readable table ({error})") from None
-    return table.rename_columns([name.strip().lower() for name in table.column_names])
 
 
-def _text(value: Any) -> str | None:
-    text = "" if value is None or value != value else str(value).strip()  # NaN is not itself
-    return text or None
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Yield a table's rows as texts, with the number that people see."""
+    if not _is_parquet(path):
+        for number, row in table_rows(path):
+            yield number, row if isinstance(row, str) else _texts(row)
+        return
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            names, number = _columns(path), 0
+            for batch in file.iter_batches():
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    number += 1
+                    yield number, _texts(dict(zip(names, values, strict=True)))
+    except (pa.ArrowException, OSError) as error:
+        raise CrossferError(f"{path}: not a readable table ({error})") from None
 
 
-def _problem(row: dict[str, Any]) -> str | None:
-    if not _text(row["path"]) or not _text(row["label"]):
+def _texts(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in row.items()}
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # NaN is not itself
+        return ""
+    # A column of whole numbers becomes one of fractions where a value is missing.
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+
+def _problem(row: Mapping[str, str]) -> str | None:
+    if not row["path"] or not row["label"]:
         return "path or label is empty"
-    split = _text(row.get("split"))
+    split = row.get("split", "")
     if split and split.lower() not in SPLIT_NAMES:
         return f"unknown split {split!r}: training, validation or test"
-    given = [row.get(name) for name in BOX if row.get(name) is not None]
-    if given and (len(given) < 4 or not all(isinstance(v, int | float) for v in given)):
+    sides = [row.get(side, "") for side in BOX]
+    if any(sides) and box_of(sides) is None:
         return "the face box needs four numbers: left, top, width, height"
     return None
-
-
-def _box(row: dict[str, Any]) -> tuple[float, float, float, float] | None:
-    if row.get("left") is None:
-        return None
-    left, top, width, height = (float(row[name]) for name in BOX)
-    return left, top, width, height
 
 
 READER = Reader(
@@ -98,6 +114,7 @@ READER = Reader(
     licence="yours",
     access="yours",
     layout="columns path, label; optional subject, split, left, top, width, height",
+    cropped=None,
     recognise=recognise,
     read=read,
 )

@@ -4,60 +4,75 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from crossfer.datasets.readers.files import image_files
+from crossfer.datasets.readers.files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    image_files,
+    labelled,
+    most_look_like,
+)
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
 from crossfer.emotions import EMOTIONS, label_of
 from crossfer.errors import CrossferError
 
-FRAME = re.compile(r"img_(\d+)$", re.IGNORECASE)
+FRAME = re.compile(r"img_?(\d+)$", re.IGNORECASE)
 NEUTRAL = EMOTIONS.index("neutral")
 MIDDLE_FRAMES = 6
+SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    """Where a sequence stands in the dataset."""
+
+    subject: str
+    expression: str
+    name: str
 
 
 def recognise(path: Path) -> str | None:
     """Say why a path looks like MUG."""
-    if not path.is_dir():
-        return None
-    file = next((f for f in image_files(path) if FRAME.match(f.stem) and _parts(f.resolve())), None)
-    return f"frames lie like {file.relative_to(path).as_posix()}" if file else None
+    file = most_look_like(path, lambda file: _take(file, path.resolve(), path), SUFFIXES)
+    return f"takes lie like {file.relative_to(path).as_posix()}" if file else None
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     """Yield the study's eight frames of every take (section III): see `frames_of_the_study`."""
-    for folder, group in groupby(image_files(path), key=lambda file: file.parent):
-        origin = folder.relative_to(path).as_posix()
-        frames = sorted(
-            (file for file in group if FRAME.match(file.stem)),
-            key=lambda file: int(FRAME.match(file.stem).group(1)),  # type: ignore[union-attr]
-        )
-        parts = _parts(folder.resolve() / "img_0000")
-        if not parts or not frames:
+    above = path.resolve()
+    for place, group in groupby(image_files(path, SUFFIXES), key=_place):
+        origin = place.relative_to(path).as_posix()
+        takes = {file: take for file in group if (take := _take(file, above, path))}
+        files, take = list(takes), next(iter(takes.values()), None)
+        if take is None:
             yield Skipped(origin, "not a take: SUBJECT/[SESSION/]EXPRESSION/TAKE/img_0000.jpg")
             continue
-        subject, expression, take = parts
-        if take.endswith("end") or "nsg" in take:
+        if (take.name.endswith("end") or "nsg" in take.name) and not options.everything:
             yield Skipped(origin, "takes named …end or …nsg… are left out")
             continue
-        label = label_of(expression, options.labels)
+        label, reason = labelled(take.expression, options)
         if label is None:
-            yield Skipped(origin, f"class {expression} is left out")
+            yield Skipped(origin, reason)
+            continue
+        frames = _frames(files, path)
+        if isinstance(frames, str):
+            yield Skipped(origin, frames)
             continue
         neutral, middle = frames_of_the_study(len(frames))
         if label == NEUTRAL:
             neutral, middle = range(len(frames)), ()
+        elif not middle:
+            yield Skipped(origin, "a take of fewer than three frames")
+            continue
         for index in sorted([*neutral, *middle]):
-            file = frames[index]
-            yield Record(
-                file,
-                label if index in middle else NEUTRAL,
-                file.relative_to(path).as_posix(),
-                subject=subject,
-            )
+            file, number, name = frames[index]
+            shown = label if index in middle else NEUTRAL
+            yield Record(file, shown, name, subject=take.subject, frame=number)
 
 
 def frames_of_the_study(length: int) -> tuple[Sequence[int], Sequence[int]]:
@@ -83,19 +98,51 @@ def frames_of_the_study(length: int) -> tuple[Sequence[int], Sequence[int]]:
     return sorted({0, length - 1}), sorted(set(inner.tolist()) - {0, length - 1})
 
 
-def _parts(file: Path) -> tuple[str, str, str] | None:
-    """Return subject, expression and take of a frame, or None where the folders are not MUG's."""
-    folders = file.parts[:-1]
-    if len(folders) < 3:
+def _place(file: Path) -> Path:
+    """Return what makes a take: a video is one, frames are one with their folder."""
+    return file if file.suffix.lower() in VIDEO_SUFFIXES else file.parent
+
+
+def _take(file: Path, above: Path, path: Path) -> _Take | None:
+    """Return the take that a frame or video belongs to, or None where the folders are not MUG's.
+
+    The dataset may begin below the subjects: `above` is `path` with all the folders over it.
+    """
+    video = file.suffix.lower() in VIDEO_SUFFIXES
+    if not video and not FRAME.match(file.stem):
         return None
-    take, expression = folders[-1].lower(), folders[-2]
+    folders = [*(above / file.relative_to(path)).parts[:-1]]
+    if video:
+        folders.append(file.stem)
+    elif len(folders) > 2 and folders[-3] == folders[-2] and folders[-2].isdigit():
+        folders.append("take")  # NNN/NNN/EXPRESSION/img_0000.jpg
+    if len(folders) < 3 or not folders[-1].lower().startswith("take"):
+        return None
+    name, expression = folders[-1].lower(), folders[-2]
     in_session = folders[-3].lower().startswith("session") and len(folders) > 3
-    above = folders[-4 if in_session else -3]
     try:
         label_of(expression)
     except CrossferError:
         return None
-    return (above, expression, take) if take.startswith("take") else None
+    return _Take(folders[-4 if in_session else -3], expression, name)
+
+
+def _frames(files: list[Path], path: Path) -> list[tuple[Path, int | None, str]] | str:
+    """Return a take's frames in order, each with its index in a video and its origin, or a problem."""
+    video = files[0]
+    if video.suffix.lower() not in VIDEO_SUFFIXES:
+        numbered = [(int(named.group(1)), f) for f in files if (named := FRAME.match(f.stem))]
+        return [(file, None, file.relative_to(path).as_posix()) for _, file in sorted(numbered)]
+    if video.with_suffix("").is_dir():
+        return "videos beside their frames are left out"
+    from crossfer.datasets.pictures import UnreadableImage, frame_count
+
+    try:
+        count = frame_count(video)
+    except UnreadableImage as error:
+        return str(error)
+    origin = video.relative_to(path).as_posix()
+    return [(video, i, f"{origin} frame {i}") for i in range(count)] or "a video without frames"
 
 
 READER = Reader(
@@ -104,7 +151,7 @@ READER = Reader(
     size="86 subjects (52 in the public part), 896×896 colour sequences; the study takes 7,352 frames",
     licence="non-commercial research; may not be passed on",
     access="on request: mug.ee.auth.gr/fed",
-    layout="subjects3/NNN/[sessionK/]EXPRESSION/takeNNN/img_0000.jpg",
+    layout="subjects3/NNN/[sessionK/]EXPRESSION/takeNNN/img_0000.jpg, or takeNNN.avi",
     citation="Aifanti, Papachristou, Delopoulos, The MUG facial expression database, WIAMIS 2010",
     recognise=recognise,
     read=read,

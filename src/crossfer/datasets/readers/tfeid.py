@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from crossfer.datasets.readers.files import image_files
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
-from crossfer.emotions import label_of
+from crossfer.datasets.readers.files import Named, NamedFiles, plain_name
+from crossfer.datasets.record import Reader
 
+FILE_NAME = re.compile(r"([^_]+)_(?:.*_)?([nadfhsp]g)[^a-z_]*", re.IGNORECASE)
 CODES = {
     "ng": "neutral",
     "ag": "angry",
@@ -20,39 +19,19 @@ CODES = {
     "pg": "surprise",
 }
 
-FILE_NAME = re.compile(r".+_([nadfhsp]g)[^a-z_]*")
+
+def parse(file: Path) -> Named | None:
+    """Read ``f01_ag_…_ag1.jpg``: subject f01, angry.
+
+    What stands between is not documented: two files are copies of one image only if their whole names
+    are the same but for suffixes and copy marks.
+    """
+    name = plain_name(file).lower()
+    named = FILE_NAME.fullmatch(name)
+    return Named(named.group(2), name, named.group(1)) if named else None
 
 
-def recognise(path: Path) -> str | None:
-    """Say why a path looks like TFEID."""
-    if not path.is_dir():
-        return None
-    file = next((file for file in image_files(path) if _code(file) in CODES), None)
-    return f"image files are named like {file.name}" if file else None
-
-
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
-    """Yield one record an image: ``f01_ag_…_ag1.jpg`` is subject f01, angry."""
-    for file in image_files(path):
-        origin = file.relative_to(path).as_posix()
-        code = _code(file)
-        if code not in CODES:
-            yield Skipped(
-                origin, "the last part of its name starts with no code of TFEID's classes"
-            )
-            continue
-        label = label_of(code, {**CODES, **options.labels})
-        if label is None:
-            yield Skipped(origin, f"class {code} is left out")
-        else:
-            yield Record(file, label, origin, subject=file.stem.split("_")[0])
-
-
-def _code(file: Path) -> str:
-    named = FILE_NAME.fullmatch(file.stem.lower())
-    return named.group(1) if named else ""
-
-
+FILES = NamedFiles(parse, like="f01_…_ag1.jpg: its last part starts with a class", codes=CODES)
 READER = Reader(
     name="tfeid",
     title="TFEID, the Taiwanese Facial Expression Image Database",
@@ -62,8 +41,8 @@ READER = Reader(
     layout="CLASS/f01_…_ag1.jpg: subject before the first _, the last part starts with "
     "ng ag dg fg hg sg or pg",
     citation="Chen and Yen, Taiwanese Facial Expression Image Database, 2007",
-    recognise=recognise,
-    read=read,
+    recognise=FILES.recognise,
+    read=FILES.read,
     crop=0.8,
     sizes=(405, 47, 58),
 )

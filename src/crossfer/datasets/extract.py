@@ -1,0 +1,209 @@
+"""The faces of many records: on all cores, in blocks on disk that survive an interruption."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.datasets.detector import Detector
+from crossfer.datasets.faces import Face, Framing, face_of
+from crossfer.datasets.pictures import UnreadableImage, open_picture, video_frames
+from crossfer.datasets.record import Record
+
+BLOCK = 512
+LARGEST_CROPPED = 64
+"""Nobody crops photographs that small: a set whose pictures all fit in is one of faces already."""
+LOOKED_AT = 48
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The faces of consecutive records.
+
+    Parameters
+    ----------
+    images
+        uint8 (B, side, side) or (B, side, side, 3).
+    boxes
+        float32 (B, 5): left, top, width, height in pixels of the picture, and roll in degrees.
+    found
+        B texts: how each crop came about, see `crossfer.datasets.faces.Face`.
+    scores
+        float32 (B,): the detector's, 0–1; not a number where it did not decide.
+    problems
+        B texts: why a record's picture cannot be used; empty for those that can.
+    """
+
+    images: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    found: NDArray[np.str_]
+    scores: NDArray[np.float32]
+    problems: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How a face is taken from a picture.
+
+    Parameters
+    ----------
+    framing
+        What the face looks like.
+    find
+        Whether a face is looked for; otherwise every picture is one.
+    crop
+        Side of the centred square that is taken where none was found (or looked for), as a share (0–1]
+        of the picture's shorter side.
+    """
+
+    framing: Framing
+    find: bool
+    crop: float
+
+    def faces(self, records: Sequence[Record], detector: Detector | None) -> list[Face | str]:
+        """Return each record's face, or why there is none; a video is decoded once."""
+        if records[0].frame is None:
+            return [self._face(r, partial(open_picture, r.picture), detector) for r in records]
+        assert isinstance(records[0].picture, Path)
+        wanted = sorted({record.frame for record in records if record.frame is not None})
+        try:
+            frames = dict(video_frames(records[0].picture, wanted))
+        except UnreadableImage as error:
+            return [str(error)] * len(records)
+        return [self._face(r, partial(_frame, frames, r.frame), detector) for r in records]
+
+    def _face(
+        self, record: Record, picture: Callable[[], NDArray[np.uint8]], detector: Detector | None
+    ) -> Face | str:
+        try:
+            return face_of(picture(), record.box, self.framing, detector, self.crop)
+        except UnreadableImage as error:
+            return str(error)
+
+
+def are_cropped(records: Sequence[Record]) -> bool:
+    """Tell whether pictures are faces already: all that are looked at are at most 64×64."""
+    for record in records[:: max(1, len(records) // LOOKED_AT)]:
+        if record.frame is not None or record.box is not None:
+            return False
+        try:
+            if max(open_picture(record.picture).shape[:2]) > LARGEST_CROPPED:
+                return False
+        except UnreadableImage:
+            continue
+    return True
+
+
+def blocks(
+    records: Sequence[Record], how: Extraction, folder: Path, progress: Progress
+) -> Iterator[Block]:
+    """Yield the faces of all records, block after block; what lies in the folder is not made again.
+
+    Parameters
+    ----------
+    records
+        In the order in which they will stand in the dataset.
+    how
+        Must be the same for everything in the folder; so must the records.
+    folder
+        Holds the finished blocks.
+    progress
+        Told how many records of how many are done.
+    """
+    own = threading.local()  # a detector for each thread
+
+    def work(some: list[Record]) -> list[Face | str]:
+        if how.find and not hasattr(own, "detector"):
+            own.detector = Detector()
+        return how.faces(some, getattr(own, "detector", None))
+
+    with _one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for start in range(0, len(records), BLOCK):
+                some = records[start : start + BLOCK]
+                file = folder / f"faces-{start:09d}.npz"
+                block = _load(file, len(some))
+                if block is None:
+                    faces: list[Face | str] = []
+                    for found in pool.map(work, [list(g) for _, g in groupby(some, key=_source)]):
+                        faces += found
+                        progress(start + len(faces), len(records))
+                    block = _block(faces, how)
+                    _save(file, block)
+                else:
+                    progress(start + len(some), len(records))
+                yield block
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let OpenCV work in the calling thread: there is a thread a core already."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _source(record: Record) -> object:
+    """Return what frames of one video share, and nothing else does."""
+    return record.picture if record.frame is not None else id(record)
+
+
+def _frame(frames: dict[int, NDArray[np.uint8]], index: int | None) -> NDArray[np.uint8]:
+    if index not in frames:
+        raise UnreadableImage("the video ends before this frame")
+    return frames[index]
+
+
+def _block(faces: list[Face | str], how: Extraction) -> Block:
+    good = [face for face in faces if isinstance(face, Face)]
+    shape = (len(faces), *how.framing.shape)
+    images = np.zeros(shape, np.uint8)
+    boxes = np.zeros((len(faces), 5), np.float32)
+    scores = np.full(len(faces), np.nan, np.float32)
+    usable = np.array([isinstance(face, Face) for face in faces])
+    if good:
+        images[usable] = [face.image for face in good]
+        boxes[usable] = [(*face.box, face.roll) for face in good]
+        scores[usable] = [face.score for face in good]
+    return Block(
+        images,
+        boxes,
+        np.array([face.found if isinstance(face, Face) else "" for face in faces]),
+        scores,
+        np.array(["" if isinstance(face, Face) else face for face in faces]),
+    )
+
+
+def _save(file: Path, block: Block) -> None:
+    beside = file.with_suffix(".part")
+    with beside.open("wb") as out:
+        np.savez(out, **vars(block))
+    beside.replace(file)
+
+
+def _load(file: Path, count: int) -> Block | None:
+    """Read a finished block; one that is damaged is made again."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            block = Block(**{name: arrays[name] for name in arrays.files})
+    except (OSError, ValueError, TypeError, EOFError):
+        return None
+    return block if all(len(array) == count for array in vars(block).values()) else None

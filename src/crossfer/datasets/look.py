@@ -1,0 +1,126 @@
+"""A contact sheet of a prepared dataset, for its owner's eyes: do its faces sit right."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.record import Split
+from crossfer.emotions import EMOTIONS
+
+LOOK = "look.html"
+DOUBTFUL = {
+    "several": "several faces: the largest central one",
+    "box": "no face found in the dataset's own box",
+    "centre": "no face found: the centre",
+}
+"""Ways a face came about that somebody should look at."""
+UNSURE = 0.9
+"""Below this score of the detector's a face is doubtful too."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A face on the sheet: a PNG as text, where it came from, and what is doubtful about it."""
+
+    png: str
+    origin: str
+    doubt: str
+
+
+def doubts(dataset: Dataset) -> list[str]:
+    """Say for every face of a dataset what is doubtful about it; nothing for most."""
+    found = dataset.samples.column("found").to_pylist()
+    scores = dataset.samples.column("score").to_pylist()
+    return [
+        DOUBTFUL.get(how) or (f"the detector is unsure ({score:.2f})" if score < UNSURE else "")
+        for how, score in zip(found, scores, strict=True)
+    ]
+
+
+def write_look(
+    dataset: Dataset,
+    file: str | Path | None = None,
+    *,
+    per_class: int = 40,
+    split: Split | None = None,
+    only_doubtful: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write a grid of prepared faces per class as one local HTML file, doubtful ones marked and first.
+
+    Parameters
+    ----------
+    dataset
+        Prepared.
+    file
+        By default ``look.html`` in the dataset's folder.  It shows faces: keep it to yourself.
+    per_class
+        Faces of each class; doubtful ones go first, the others are drawn at random.
+    split
+        Only of this split.
+    only_doubtful
+        Leave out the others.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    file = Path(file) if file else dataset.folder / LOOK
+    doubt = np.array(doubts(dataset), dtype=object)
+    doubtful = doubt != ""
+    rows = dataset.rows(split) if split else np.arange(len(dataset.images))
+    generator = np.random.default_rng(seed)
+    classes = []
+    for label, emotion in enumerate(EMOTIONS):
+        of_class = generator.permutation(rows[dataset.labels[rows] == label])
+        if only_doubtful:
+            of_class = of_class[doubtful[of_class]]
+        first = of_class[np.argsort(~doubtful[of_class], kind="stable")][:per_class]
+        faces = [_shown(dataset, int(row), str(doubt[row])) for row in np.sort(first)]
+        if faces:
+            classes.append((emotion, len(of_class), int(doubtful[of_class].sum()), faces))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("crossfer.datasets", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("look.html.j2").render(
+        dataset=dataset,
+        split=split,
+        classes=classes,
+        faces=dataset.card["faces"],
+        images=len(rows),
+        doubtful=int(doubtful[rows].sum()),
+        sheet=_average(dataset.images, rows),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    return file
+
+
+def _shown(dataset: Dataset, row: int, doubt: str) -> _Shown:
+    return _Shown(_png(dataset.images[row]), str(dataset.samples.column("origin")[row]), doubt)
+
+
+def _average(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> str:
+    """Return the mean of at most 2,000 faces: well-framed faces average to a face."""
+    some = rows[:: max(1, len(rows) // 2000)]
+    return _png(images[some].mean(0).round().astype(np.uint8)) if len(some) else ""
+
+
+def _png(image: NDArray[np.uint8]) -> str:
+    """Encode a gray or RGB image as the text of a data URI."""
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".png", pixels)
+    return "data:image/png;base64," + base64.b64encode(encoded.tobytes()).decode()

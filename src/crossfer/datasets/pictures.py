@@ -1,0 +1,265 @@
+"""Pictures and videos, decoded: upright, 8 bits a channel, gray or RGB.
+
+A damaged file may make a decoder raise anything; here it all becomes an `UnreadableImage`, and nothing
+is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from crossfer.datasets.record import Picture
+
+MOST_PIXELS = 100_000_000
+"""No face needs more, and a small file can claim any number."""
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "PCX",
+    "PNG",
+    "PPM",
+    "SGI",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)
+"""What pictures come in.  Pillow would open more, and starts another programme for some (EPS)."""
+GRAY_MODES = ("1", "L", "LA", "La")
+
+# Tags that make no sense or a palette's odd transparency do not matter to us, and whoever prepares a
+# million faces wants to read none of it.  (Setting this around each call would not be safe in threads.)
+warnings.filterwarnings("ignore", module=r"PIL\b")
+
+Pixels = NDArray[np.uint8]
+
+
+class UnreadableImage(Exception):
+    """A picture that cannot be used; the message says why in a few words."""
+
+
+def open_picture(picture: Picture, frame: int | None = None) -> Pixels:
+    """Decode a picture.
+
+    What is transparent shows white, as on paper.  Of an animated file the first picture is taken.
+    Values of more than 8 bits are brought to 8 by the smallest of these ranges that holds them: 0–255
+    (8 bits in a larger container) as they are, 0–65535 divided by 257, anything else by the picture's
+    own maximum.  Fractions within 0–1 are multiplied by 255.
+
+    Parameters
+    ----------
+    picture
+        A file; or pixels, (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of any kind of number; or
+        a function that returns such pixels or a Pillow image.
+    frame
+        Which frame, from 0, of a video file.  `video_frames` is faster for several.
+
+    Returns
+    -------
+    uint8 (H, W) where the picture is gray, otherwise (H, W, 3) RGB
+
+    Raises
+    ------
+    UnreadableImage
+        If it is missing, empty, truncated, too large, or no picture.
+    """
+    made: Any = _made(picture) if callable(picture) else picture
+    if isinstance(made, np.ndarray):
+        return _from_array(made)
+    if isinstance(made, Image.Image):
+        with _explained(None):
+            return _from_pillow(made)
+    if not isinstance(made, Path):
+        raise UnreadableImage(f"not a picture but {type(made).__name__}")
+    if frame is not None:
+        for _, image in video_frames(made, [frame]):
+            return image
+        raise UnreadableImage("the video ends before this frame")
+    with _explained(made), Image.open(made, formats=_formats()) as opened:
+        return _from_pillow(opened)
+
+
+def video_frames(file: Path, indices: Iterable[int]) -> Iterator[tuple[int, Pixels]]:
+    """Decode some frames of a video, in one go from its start to the last of them.
+
+    Parameters
+    ----------
+    file
+        What OpenCV can decode: .avi, .mp4 and many more.
+    indices
+        Which frames, from 0.
+
+    Yields
+    ------
+    index : int
+        In ascending order; those beyond the video's end are left out.
+    image : uint8 (H, W, 3)
+        RGB.
+
+    Raises
+    ------
+    UnreadableImage
+        If the file is missing, empty, or no video.
+    """
+    wanted = set(indices)
+    with _video(file) as video:
+        for index in range(max(wanted, default=-1) + 1):
+            if not video.grab():
+                return
+            if index in wanted:
+                decoded, image = video.retrieve()
+                if decoded:
+                    yield index, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def frame_count(file: Path) -> int:
+    """Count the frames of a video by decoding it: what its header says is often wrong.
+
+    Parameters
+    ----------
+    file
+        As in `video_frames`, with the same errors.
+
+    Returns
+    -------
+    int
+    """
+    count = 0
+    with _video(file) as video:
+        while video.grab():
+            count += 1
+    return count
+
+
+def _made(make: Any) -> Any:
+    try:
+        return make()
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".removesuffix(": ").splitlines()[0]
+        raise UnreadableImage(f"its function failed ({what[:80]})") from None
+
+
+@contextmanager
+def _explained(file: Path | None) -> Iterator[None]:
+    """Turn whatever Pillow raises into a reason."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableImage("too many pixels to be a photograph") from None
+    except Exception as error:
+        raise UnreadableImage(_why(file, error, "an image")) from None
+
+
+def _why(file: Path | None, error: Exception | None, kind: str) -> str:
+    reasons: dict[type[Any], str] = {
+        FileNotFoundError: "no such file",
+        IsADirectoryError: "a folder",
+        PermissionError: "no permission to read it",
+        MemoryError: "does not fit in memory",
+    }
+    if type(error) in reasons:
+        return reasons[type(error)]
+    try:
+        if file is not None and file.stat().st_size == 0:
+            return "the file is empty"
+    except (OSError, ValueError):
+        return "no such file"
+    truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
+    return "truncated" if truncated else f"not {kind} that can be read"
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _from_pillow(image: Image.Image) -> Pixels:
+    if image.width * image.height > MOST_PIXELS:
+        raise UnreadableImage("too many pixels to be a photograph")
+    image = _upright(image)
+    if image.has_transparency_data:
+        gray = image.mode in GRAY_MODES
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image.convert("RGBA")).convert("L" if gray else "RGB")
+    if image.mode[0] in "IF":  # more than 8 bits: I, I;16, I;16B, F
+        return _from_array(np.asarray(image))
+    return np.array(image.convert("L" if image.mode in GRAY_MODES else "RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as the camera noted that it was held."""
+    image.load()  # so that what is raised below is about the note alone
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # an unreadable note
+        return image
+
+
+def _from_array(values: NDArray[Any]) -> Pixels:
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] in (3, 4)):
+        raise UnreadableImage(f"not a picture: pixels of shape {values.shape}")
+    if values.size == 0:
+        raise UnreadableImage("has no pixels")
+    if values.shape[0] * values.shape[1] > MOST_PIXELS:
+        raise UnreadableImage("too many pixels to be a photograph")
+    pixels = values if values.dtype == np.uint8 else _to_8_bits(values)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return _from_pillow(Image.fromarray(np.ascontiguousarray(pixels)))
+    return np.ascontiguousarray(pixels)
+
+
+def _to_8_bits(values: NDArray[Any]) -> Pixels:
+    if values.dtype.kind not in "buif":
+        raise UnreadableImage(f"not a picture: pixels of type {values.dtype}")
+    if not np.isfinite(values).all():
+        raise UnreadableImage("some pixels are no numbers")
+    most = float(values.max())
+    if values.dtype.kind == "b" or (values.dtype.kind == "f" and most <= 1):
+        factor = 255.0
+    elif most <= 255:
+        factor = 1.0
+    else:
+        factor = 1 / 257 if most <= 65535 else 255 / most
+    scaled = np.rint(values * np.float64(factor))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+@contextmanager
+def _video(file: Path) -> Iterator[cv2.VideoCapture]:
+    _silence_videos()
+    video = cv2.VideoCapture(str(file)) if file.is_file() else None
+    try:
+        if video is None or not video.isOpened():
+            raise UnreadableImage(_why(file, None, "a video") if file.exists() else "no such file")
+        yield video
+    finally:
+        if video is not None:
+            video.release()
+
+
+@cache
+def _silence_videos() -> None:
+    """Keep FFmpeg and OpenCV from writing about damaged videos to the terminal; a user may undo it."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    four = getattr(cv2, "setLogLevel", None)  # OpenCV 5 has it elsewhere
+    (four or cv2.utils.logging.setLogLevel)(0)

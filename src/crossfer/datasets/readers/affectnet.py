@@ -1,0 +1,151 @@
+"""AffectNet: faces from the web, eleven classes of which seven are ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from glob import escape
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
+from crossfer.datasets.readers.tables import box_of, header, table_rows
+from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
+
+CODES = {
+    "0": "neutral",
+    "1": "happy",
+    "2": "sad",
+    "3": "surprise",
+    "4": "fear",
+    "5": "disgust",
+    "6": "angry",
+    "7": "contempt",
+    "8": "none",
+    "9": "uncertain",
+    "10": "no-face",
+}
+COLUMNS = [
+    "subdirectory_filepath",
+    "face_x",
+    "face_y",
+    "face_width",
+    "face_height",
+    "facial_landmarks",
+    "expression",
+    "valence",
+    "arousal",
+]
+FILE, BOX, CLASS = COLUMNS[0], COLUMNS[1:5], "expression"
+TABLES: dict[str, Split] = {"training": "training", "validation": "test"}
+FOLDERS: dict[str, Split] = {"train_set": "training", "val_set": "test"}
+LOOK = 20
+
+
+def recognise(path: Path) -> str | None:
+    """Say why a path looks like AffectNet."""
+    if tables := _tables(path):
+        return f"{tables[0][0].name} has AffectNet's columns"
+    if folders := _folders(path):
+        return f"{folders[0][0].name} has the folders images and annotations"
+    return None
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+    """Read the authors' tables where there are any, else the folders of the smaller release.
+
+    The authors never gave out a test set.  Everybody measures on their validation set: it is our test
+    set, and a validation set has to come from training.
+    """
+    tables = _tables(path)
+    return _read_tables(tables, path, options) if tables else _read_folders(path, options)
+
+
+def _tables(path: Path) -> list[tuple[Path, Split]]:
+    """Find the tables of manual labels."""
+    found = ((find(path, f"*{name}.csv"), split) for name, split in TABLES.items())
+    return [(file, split) for file, split in found if file and _is_ours(file)]
+
+
+def _is_ours(file: Path) -> bool:
+    first = header(file)
+    return set(first) >= {FILE, CLASS} or _is_bare(first)
+
+
+def _is_bare(first: list[str]) -> bool:
+    """Tell whether a table begins with a row of values: some copies have no header."""
+    return len(first) == len(COLUMNS) and "/" in first[0]
+
+
+def _read_tables(
+    tables: list[tuple[Path, Split]], path: Path, options: ReadOptions
+) -> Iterator[Record | Skipped]:
+    label_of_code = cache(lambda code: labelled_or_unknown(code, options, CODES))
+    for table, split in tables:
+        columns = COLUMNS if _is_bare(header(table)) else None
+        top = _images(table, columns, path)
+        for number, row in table_rows(table, columns):
+            origin = f"{table.name} row {number}"
+            if isinstance(row, str):
+                yield Skipped(origin, row)
+                continue
+            label, reason = label_of_code(row[CLASS].strip())
+            if label is None:
+                yield Skipped(origin, reason)
+            else:
+                name = row[FILE].strip()
+                origin = (top.relative_to(path) / name).as_posix()
+                box = box_of([row.get(side, "") for side in BOX])
+                yield Record(top / name, label, origin, split=split, box=box)
+
+
+def _images(table: Path, columns: list[str] | None, path: Path) -> Path:
+    """Find the folder that the paths in a table start from, by the first of them."""
+    for _, row in islice(table_rows(table, columns), LOOK):
+        if isinstance(row, dict) and (name := row[FILE].strip()):
+            file = find(path, escape(name))
+            if file:
+                return file.parents[len(Path(name).parts) - 1]
+    return table.parent
+
+
+def _folders(path: Path) -> list[tuple[Path, Split]]:
+    """Find the parts of the release with one small file per label."""
+    found = ((find(path, f"{name}/annotations"), split) for name, split in FOLDERS.items())
+    return [(folder.parent, split) for folder, split in found if folder]
+
+
+def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+    for folder, split in _folders(path):
+        for file in image_files(folder / "images"):
+            origin = file.relative_to(path).as_posix()
+            try:
+                code = np.load(folder / "annotations" / f"{file.stem}_exp.npy", allow_pickle=False)
+            except FileNotFoundError:
+                yield Skipped(origin, "no annotation")
+                continue
+            except (OSError, ValueError, EOFError):
+                yield Skipped(origin, "its annotation cannot be read")
+                continue
+            label, reason = labelled_or_unknown(str(code), options, CODES)
+            if label is None:
+                yield Skipped(origin, reason)
+            else:
+                yield Record(file, label, origin, split=split)
+
+
+READER = Reader(
+    name="affectnet",
+    title="AffectNet",
+    size="about 290,000 labelled faces of eight classes; its validation set is the test set here",
+    licence="non-commercial research; may not be passed on",
+    access="on request: mohammadmahoor.com/pages/databases/affectnet",
+    layout="training.csv, validation.csv and Manually_Annotated_Images/, or "
+    "train_set/images/0.jpg, train_set/annotations/0_exp.npy and val_set/",
+    citation="Mollahosseini, Hasani, Mahoor, AffectNet, IEEE Transactions on Affective Computing 2019",
+    cropped=None,
+    recognise=recognise,
+    read=read,
+)

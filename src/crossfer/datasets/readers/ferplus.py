@@ -1,0 +1,156 @@
+"""FER+: the pictures of FER2013, each labelled by ten people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from crossfer.datasets.readers.fer2013 import USAGES, find_table, read_rows
+from crossfer.datasets.readers.files import find, image_files, labelled
+from crossfer.datasets.readers.tables import find_with_columns, table_rows
+from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
+from crossfer.errors import CrossferError
+
+CLASSES = (
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+    "unknown",
+    "nf",
+)
+"""The columns of votes in their order; NF is “no face”."""
+
+PARTS: dict[str, Split] = {
+    "FER2013Train": "training",
+    "FER2013Valid": "validation",
+    "FER2013Test": "test",
+}
+
+
+def recognise(path: Path) -> str | None:
+    """Say why a path looks like FER+."""
+    if tables := _tables(path):
+        pixels, votes = tables
+        return f"{votes.name} has votes for the pictures of {pixels.name}"
+    if folders := _folders(path):
+        return f"{folders[0].name} has images and a label.csv of votes"
+    return None
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+    """Yield one record a picture on which most of the people agree, see `majority`."""
+    tables = _tables(path)
+    return _read_tables(*tables, options) if tables else _read_folders(path, options)
+
+
+def majority(votes: Sequence[float]) -> str | None:
+    """Return the class that has most of the votes, as FER+'s own code decides in its mode “majority”.
+
+    Single votes are taken for mistakes and dropped; the winner needs more than half of the others, so
+    that a tie has no winner.
+
+    Parameters
+    ----------
+    votes
+        How many for each of `CLASSES`.
+
+    Returns
+    -------
+    str or None
+        One of `CLASSES`; ``None`` where nobody wins.
+    """
+    counted = [vote if vote > 1 else 0.0 for vote in votes]
+    most = max(counted)
+    return CLASSES[counted.index(most)] if most > sum(counted) / 2 else None
+
+
+def _label(votes: Sequence[str], options: ReadOptions) -> tuple[int | None, str]:
+    """Return the label that a row's votes decide, or the reason why there is none."""
+    try:
+        winner = majority([float(vote) for vote in votes])
+    except ValueError:
+        return None, "its votes are not ten numbers"
+    if winner is None:
+        return None, "pictures without a majority are left out"
+    return labelled(winner, options)
+
+
+def _tables(path: Path) -> tuple[Path, Path] | None:
+    """Find FER2013's pixels and the votes, in a folder or just below, or beside the file of votes."""
+    votes = find_with_columns(path, set(CLASSES))
+    pixels = votes and find_table(path if path.is_dir() else path.parent)
+    return (pixels, votes) if pixels and votes else None
+
+
+def _read_tables(
+    pixel_file: Path, vote_file: Path, options: ReadOptions
+) -> Iterator[Record | Skipped]:
+    pixel_rows, vote_rows = list(read_rows(pixel_file)), list(table_rows(vote_file))
+    if len(pixel_rows) != len(vote_rows):
+        raise CrossferError(
+            f"{vote_file}: {len(vote_rows):,} rows, but {pixel_file.name} has {len(pixel_rows):,}: "
+            "they must be of the same pictures in the same order"
+        )
+    for row, (number, votes) in zip(pixel_rows, vote_rows, strict=True):
+        origin = f"{pixel_file.name} row {row.number}"
+        if isinstance(row.pixels, str) or isinstance(votes, str):
+            yield Skipped(origin, row.pixels if isinstance(row.pixels, str) else str(votes))
+            continue
+        usage = votes.get("usage", row.usage).strip()
+        if usage.lower() != row.usage.lower():
+            raise CrossferError(
+                f"{vote_file} row {number}: Usage is {usage}, but {row.usage} in {origin}: "
+                "they must be of the same pictures in the same order"
+            )
+        label, reason = _label([votes[name] for name in CLASSES], options)
+        if usage.lower() not in USAGES:
+            yield Skipped(origin, f"unknown Usage {usage!r}")
+        elif label is None:
+            yield Skipped(origin, reason)
+        else:
+            yield Record(row.pixels, label, origin, split=USAGES[usage.lower()])
+
+
+def _folders(path: Path) -> list[Path]:
+    """Find the folders that FER+'s own code writes."""
+    found = [find(path, f"{name}/label.csv", depth=1) for name in PARTS]
+    folders = [file.parent for file in found if file]
+    return [folder for folder in folders if next(image_files(folder), None)]
+
+
+def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+    for folder in _folders(path):
+        with (folder / "label.csv").open(encoding="utf-8-sig", newline="") as text:
+            # The name, in some versions a box, and the votes; there is no header.
+            for name, *rest in filter(None, csv.reader(text)):
+                file = folder / name.strip()
+                origin = file.relative_to(path).as_posix()
+                label, reason = _label(rest[-len(CLASSES) :], options)
+                if not file.is_file():
+                    yield Skipped(origin, "no such file")
+                elif label is None:
+                    yield Skipped(origin, reason)
+                else:
+                    yield Record(file, label, origin, split=PARTS[folder.name])
+
+
+READER = Reader(
+    name="ferplus",
+    title="FER+, FER2013 labelled anew by ten people",
+    size="the 35,887 faces of FER2013; those without a majority for one of the seven are left out",
+    licence="labels: MIT; images as FER2013",
+    access="labels: github.com/microsoft/FERPlus; images: FER2013",
+    layout="fer2013new.csv beside fer2013.csv, or FER2013Train, FER2013Valid and FER2013Test, each with "
+    "label.csv and fer0000000.png",
+    citation="Barsoum et al., Training Deep Networks for Facial Expression Recognition with "
+    "Crowd-Sourced Label Distribution, ICMI 2016",
+    cropped=True,
+    recognise=recognise,
+    read=read,
+)

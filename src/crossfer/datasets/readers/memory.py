@@ -1,0 +1,325 @@
+"""Datasets that are in memory already: Hugging Face `datasets`, torchvision, arrays, lists of pairs.
+
+None of those libraries is imported here: what counts is how their objects behave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.datasets.readers.files import SPLIT_NAMES, labelled
+from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped, Split
+from crossfer.errors import CrossferError
+
+CHANNELS = (1, 3, 4)
+EXPECTED = (
+    "a Hugging Face dataset, a torchvision dataset, (images, labels), or a list of (image, label)"
+)
+Read = Callable[[ReadOptions], Iterator[Record | Skipped]]
+
+READER = Reader(
+    name="memory",
+    title="a dataset in memory",
+    size="any",
+    licence="yours",
+    access="yours",
+    layout=EXPECTED,
+    cropped=None,
+    recognise=lambda path: None,
+    read=lambda path, options: iter(()),
+)
+"""What `prepare` needs to know of a dataset in memory; no path is one, so `READERS` has it not."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A dataset in memory, to prepare in place of a path.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    length
+        How many pictures it has.
+    read
+        Yields their records; pictures are decoded when they are needed.
+    reader
+        What is known of it.
+    """
+
+    name: str
+    length: int
+    read: Read
+    reader: Reader = READER
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One split of a dataset: everything but the pictures is known beforehand."""
+
+    labels: Sequence[Any]
+    picture: Callable[[int], Any]
+    names: Sequence[str] | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def in_memory(
+    data: Any,
+    *,
+    name: str,
+    image: str = "image",
+    label: str = "label",
+    subject: str | Sequence[Any] | None = None,
+    split: str | Sequence[Any] | None = None,
+    classes: Sequence[str] | None = None,
+    box: str | Sequence[Any] | None = None,
+) -> Memory:
+    """Take a dataset that another library has loaded.
+
+    Parameters
+    ----------
+    data
+        A Hugging Face ``Dataset``, a dataset as torchvision has them, a pair (images, labels) of arrays
+        or lists, a list of pairs (image, label), or a mapping from the name of a split to one of these.
+        A picture may be an array (H, W) or (H, W, C), a tensor (C, H, W), whole numbers 0–255 or
+        fractions 0–1, a Pillow image, or a path.
+    name
+        What to call it.
+    image, label
+        The columns, where there are any.
+    subject, split, box
+        A column, or a sequence with a value a row: who it is, the official part, and the face as left,
+        top, width and height.
+    classes
+        The names of the classes in the order of their numbers; by default the dataset's own.  Where
+        nothing names them, numbers are taken in FER2013's order.
+
+    Returns
+    -------
+    Memory
+
+    Raises
+    ------
+    CrossferError
+        If the data are none of these, or a column is missing.
+    """
+    if isinstance(data, Mapping) and image not in data:
+        parts = {str(part): rows for part, rows in data.items()}
+        unknown = [part for part in parts if part.strip().lower() not in SPLIT_NAMES]
+        if unknown:
+            raise CrossferError(
+                f"{name}: unknown split {unknown[0]!r}: training, validation or test"
+            )
+        if not isinstance(subject, str | None) or not isinstance(box, str | None):
+            raise CrossferError(f"{name}: of several splits, subject and box must name columns")
+        if split is not None:
+            raise CrossferError(f"{name}: holds splits already; leave out split={split!r}")
+    else:
+        parts = {"": data}
+    columns = {"subject": subject, "split": split, "box": box}
+    reads, length = [], 0
+    for part, rows_data in parts.items():
+        where = f"{name} {part}".strip()
+        rows = _rows(rows_data, where, image, label)
+        extra = {
+            key: _values(rows, column, where, key)
+            for key, column in columns.items()
+            if column is not None
+        }
+        reads.append(partial(_read, rows, extra, part, classes or rows.names, name))
+        length += len(rows.labels)
+    return Memory(name, length, lambda options: (item for read in reads for item in read(options)))
+
+
+def _rows(data: Any, where: str, image: str, label: str) -> _Rows:
+    """Tell what kind of dataset it is."""
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        raise CrossferError(
+            f"{where}: {type(data).__name__} has no length or no rows (a stream must be loaded "
+            f"first); expected {EXPECTED}"
+        )
+    columns = list(data) if isinstance(data, Mapping) else getattr(data, "column_names", None)
+    if columns is not None:
+        return _columns(data, columns, where, image, label)
+    if isinstance(data, tuple) and len(data) == 2 and not any(isinstance(p, tuple) for p in data):
+        images, labels = data
+        if len(images) != len(labels):
+            raise CrossferError(f"{where}: {len(images):,} images, but {len(labels):,} labels")
+        return _Rows(_list(labels), images.__getitem__)
+    labels, names = _targets(data)
+    if len(labels) != len(data):  # its labels come with its pictures only
+        labels = [_pair(data, row, where)[1] for row in range(len(data))]
+    return _Rows(labels, lambda row: data[row][0], names)
+
+
+def _columns(data: Any, columns: list[str], where: str, image: str, label: str) -> _Rows:
+    """Take a dataset by its columns; labels are read without decoding a picture."""
+    missing = {image, label} - set(columns)
+    if missing:
+        raise CrossferError(
+            f"{where}: no column {min(missing)!r} among {', '.join(columns)}; "
+            "name yours with image= and label="
+        )
+    by_column = isinstance(data, Mapping)
+    names = None if by_column else getattr(data.features[label], "names", None)
+    return _Rows(
+        _list(data[label]),
+        lambda row: data[image][row] if by_column else data[row][image],
+        names,
+        {name: data for name in columns},
+    )
+
+
+def _targets(data: Any) -> tuple[list[Any], Sequence[str] | None]:
+    """Return the labels (none where only the pictures' rows have them) and the names of the classes."""
+    if hasattr(data, "indices") and hasattr(data, "dataset"):  # torch.utils.data.Subset
+        labels, names = _targets(data.dataset)
+        return [labels[row] for row in data.indices] if labels else [], names
+    translated = getattr(data, "target_transform", None) is not None
+    return _list(() if translated else getattr(data, "targets", ())), getattr(data, "classes", None)
+
+
+def _pair(data: Any, row: int, where: str) -> Any:
+    item = data[row]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise CrossferError(f"{where} row {row}: is no (image, label); expected {EXPECTED}")
+    return item
+
+
+def _list(values: Any) -> list[Any]:
+    """Return plain Python values of a column, an array or a tensor."""
+    return list(values.tolist() if hasattr(values, "tolist") else values)
+
+
+def _values(rows: _Rows, column: str | Sequence[Any], where: str, key: str) -> list[Any]:
+    """Return a value a row."""
+    if isinstance(column, str):
+        if column not in rows.columns:
+            raise CrossferError(
+                f"{where}: no column {column!r} for {key}=; give a value a row instead"
+            )
+        column = rows.columns[column][column]
+    values = _list(column)
+    if len(values) != len(rows.labels):
+        raise CrossferError(f"{where}: {len(rows.labels):,} rows, but {len(values):,} for {key}=")
+    return values
+
+
+def _read(
+    rows: _Rows,
+    extra: Mapping[str, list[Any]],
+    part: str,
+    classes: Sequence[str] | None,
+    name: str,
+    options: ReadOptions,
+) -> Iterator[Record | Skipped]:
+    """Yield the records of one split."""
+    for row, raw in enumerate(rows.labels):
+        origin = f"{part} row {row}".strip()
+        given = {key: values[row] for key, values in extra.items()}
+        theirs = _class(raw, classes, f"{name} {origin}")
+        if theirs is None:
+            yield Skipped(origin, "no label")
+            continue
+        try:
+            label, reason = labelled(theirs, options)
+        except CrossferError as error:
+            raise CrossferError(f"{name} {origin}: {error}") from None
+        if label is None:
+            yield Skipped(origin, reason)
+            continue
+        who = given.get("subject")
+        yield Record(
+            partial(_picture, rows.picture, row, f"{name} {origin}"),
+            label,
+            origin,
+            subject=None if who is None else str(who),
+            split=_split(given.get("split", part), f"{name} {origin}"),
+            box=_box(given.get("box"), f"{name} {origin}"),
+        )
+
+
+def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:
+    """Return a class's name; numbers below 0 stand for “no label”, as Hugging Face has it."""
+    raw = raw.item() if hasattr(raw, "item") else raw
+    if raw is None or raw != raw or (isinstance(raw, int | float) and raw < 0):
+        return None
+    if not isinstance(raw, str | int | float):
+        raise CrossferError(
+            f"{where}: a label must be a number or a name, not {type(raw).__name__}"
+        )
+    if isinstance(raw, str) or classes is None:
+        return str(raw)
+    if raw != int(raw) or raw >= len(classes):
+        raise CrossferError(f"{where}: class {raw}, but there are names for 0–{len(classes) - 1}")
+    return str(classes[int(raw)])
+
+
+def _split(raw: Any, where: str) -> Split | None:
+    part = "" if raw is None else str(raw).strip()
+    if part and part.lower() not in SPLIT_NAMES:
+        raise CrossferError(f"{where}: unknown split {part!r}: training, validation or test")
+    return SPLIT_NAMES[part.lower()] if part else None
+
+
+def _box(raw: Any, where: str) -> Box | None:
+    if raw is None:
+        return None
+    try:
+        left, top, width, height = map(float, raw)
+    except (TypeError, ValueError):
+        raise CrossferError(
+            f"{where}: the face box needs four numbers: left, top, width, height"
+        ) from None
+    return left, top, width, height
+
+
+def _picture(picture: Callable[[int], Any], row: int, where: str) -> Any:
+    """Return a picture as pixels or as a Pillow image."""
+    value = picture(row)
+    if isinstance(value, Mapping):  # a Hugging Face image that is not decoded
+        value = BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
+    if isinstance(value, str | Path | BytesIO):
+        from PIL import Image
+
+        return Image.open(value)
+    if hasattr(value, "convert"):  # a Pillow image
+        return value
+    return _pixels(value, where)
+
+
+def _pixels(value: Any, where: str) -> NDArray[np.uint8]:
+    """Turn an array or tensor into uint8 (H, W) or (H, W, C)."""
+    tensor = hasattr(value, "detach")
+    pixels = np.asarray(value.detach().cpu().numpy() if tensor else value)
+    if tensor and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if (
+        not pixels.size
+        or pixels.ndim != 2
+        and (pixels.ndim != 3 or pixels.shape[-1] not in CHANNELS)
+    ):
+        raise CrossferError(
+            f"{where}: an array of shape {pixels.shape} is no picture; expected (H, W) or (H, W, 3), "
+            "or a tensor (C, H, W)"
+        )
+    if pixels.shape[2:] == (4,):  # the fourth channel says how opaque it is
+        pixels = pixels[..., :3]
+    fractions = pixels.dtype.kind == "f"
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= (1 if fractions else 255)):
+        raise CrossferError(
+            f"{where}: values from {low:g} to {high:g}; expected whole numbers 0–255 or fractions 0–1 "
+            "(leave out what normalises the pictures)"
+        )
+    return np.asarray(np.rint(pixels * 255) if fractions else pixels).astype(np.uint8)

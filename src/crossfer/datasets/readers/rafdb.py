@@ -1,0 +1,96 @@
+"""RAF-DB: faces from the web, the basic emotions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from crossfer.datasets.readers.files import (
+    Named,
+    NamedFiles,
+    find,
+    image_files,
+    labelled_or_unknown,
+    plain_name,
+)
+from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
+
+LIST = "list_patition_label.txt"
+LIST_PLACES = (f"EmoLabel/{LIST}", LIST)
+FILE_NAME = re.compile(r"((train|test)_\d+)(?!\d)", re.IGNORECASE)
+SPLITS: dict[str, Split] = {"train": "training", "test": "test"}
+CODES = {
+    "1": "surprise",
+    "2": "fear",
+    "3": "disgust",
+    "4": "happy",
+    "5": "sad",
+    "6": "angry",
+    "7": "neutral",
+}
+
+
+def recognise(path: Path) -> str | None:
+    """Say why a path looks like RAF-DB."""
+    file = _list(path)
+    return f"it holds {file.name}" if file else FOLDERS.recognise(path)
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+    """Read the authors' list of labels where there is one, else the folders of the popular copy."""
+    file = _list(path)
+    return _read_list(file, path, options) if file else FOLDERS.read(path, options)
+
+
+def parse(file: Path) -> Named | None:
+    """Read ``train/5/train_00001_aligned.jpg``: its folder is the class."""
+    named, folder = FILE_NAME.match(plain_name(file).lower()), file.parent.name
+    if not named or folder not in CODES:
+        return None
+    return Named(folder, (named.group(1), folder), split=SPLITS[named.group(2)])
+
+
+FOLDERS = NamedFiles(parse, like="train/5/train_00001_aligned.jpg", codes=CODES)
+
+
+def _list(path: Path) -> Path | None:
+    return next(filter(None, (find(path, place) for place in LIST_PLACES)), None)
+
+
+def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+    top = file.parent.parent if file.parent.name == "EmoLabel" else file.parent
+    images = {image.stem.lower(): image for image in image_files(top)}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+        origin = f"{file.name} row {number}"
+        name, _, code = line.strip().rpartition(" ")
+        named = FILE_NAME.match(name)
+        if not named:
+            if line.strip():
+                yield Skipped(origin, "not a row like: train_00001.jpg 5")
+            continue
+        stem = Path(name.strip()).stem.lower()
+        image = images.get(f"{stem}_aligned") or images.get(stem)
+        label, reason = labelled_or_unknown(code, options, CODES)
+        if label is None:
+            yield Skipped(origin, reason)
+        elif image is None:
+            yield Skipped(origin, "no such file")
+        else:
+            split = SPLITS[named.group(2).lower()]
+            yield Record(image, label, image.relative_to(path).as_posix(), split=split)
+
+
+READER = Reader(
+    name="rafdb",
+    title="RAF-DB, the Real-world Affective Faces Database",
+    size="15,339 faces of basic emotions (12,271 training / 3,068 test); aligned ones are 100×100",
+    licence="non-commercial research; may not be passed on",
+    access="on request: whdeng.cn/RAF/model1.html",
+    layout="EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg (or "
+    "Image/original), or folders train/1 … train/7 and test/1 … test/7",
+    citation="Li, Deng, Du, Reliable Crowdsourcing and Deep Locality-Preserving Learning, CVPR 2017",
+    cropped=None,
+    recognise=recognise,
+    read=read,
+)

@@ -1,0 +1,108 @@
+"""Tables in text files, as people really write them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterator, Set
+from pathlib import Path
+
+from crossfer.datasets.readers.files import near
+from crossfer.datasets.record import Box
+from crossfer.errors import CrossferError
+
+TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
+DELIMITERS = ",;\t"
+
+
+def encoding_of(file: Path) -> str:
+    """Return how a text is encoded: UTF-16 where it begins so, UTF-8 where it can be, else Latin-1."""
+    with file.open("rb") as data:
+        if data.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+    try:
+        with file.open(encoding="utf-8") as text:
+            while text.read(2**20):
+                pass
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8-sig"
+
+
+def header(file: Path) -> list[str]:
+    """Return a table's column names in lower case; none where the file is no table."""
+    if file.suffix.lower() not in TABLE_SUFFIXES or not file.is_file():
+        return []
+    with file.open("rb") as data:
+        start = data.read(4096)
+    wide = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    first = start.decode("utf-16" if wide else "utf-8-sig", errors="replace").partition("\n")[0]
+    return _names(next(csv.reader([first.strip("\r")], delimiter=_delimiter(first)), []))
+
+
+def find_with_columns(path: Path, columns: Set[str], depth: int = 1) -> Path | None:
+    """Find a table that has columns: the path itself, or a file in the folder or just below."""
+    files = [path] if path.is_file() else near(path, "*.[ct]sv", depth)
+    return next((file for file in files if columns <= set(header(file))), None)
+
+
+def table_rows(
+    file: Path, columns: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Yield the rows of a table, one after another.
+
+    Parameters
+    ----------
+    file
+        A text with commas, semicolons or tabs between the values.
+    columns
+        Its columns' names, where it has no header.
+
+    Yields
+    ------
+    number : int
+        The row as a spreadsheet counts it: the first is 1; blank rows are counted and left out.
+    row : dict or str
+        From a column's name in lower case to the row's text, or what is wrong with the row.
+
+    Raises
+    ------
+    CrossferError
+        If it is no text, or a column stands twice in its header.
+    """
+    with file.open(encoding=encoding_of(file), newline="") as text:
+        delimiter = _delimiter(text.readline())
+        text.seek(0)
+        rows = enumerate(csv.reader(text, delimiter=delimiter), 1)
+        try:
+            names = columns or _names(next((row for _, row in rows if row), []))
+            if len(set(names)) < len(names):
+                raise CrossferError(f"{file}: a column stands twice in its header")
+            for number, row in rows:
+                if not any(row):
+                    continue
+                if not any(row[len(names) :]):  # spreadsheets like to add empty columns
+                    row = row[: len(names)]
+                if len(row) == len(names):
+                    yield number, dict(zip(names, row, strict=True))
+                else:
+                    yield number, f"{len(row)} columns instead of {len(names)}"
+        except (csv.Error, UnicodeError) as error:
+            raise CrossferError(f"{file}: not a readable table ({error})") from None
+
+
+def box_of(values: list[str]) -> Box | None:
+    """Return left, top, width and height of a face, or ``None`` where they are no such numbers."""
+    try:
+        left, top, width, height = map(float, values)
+    except ValueError:
+        return None
+    return (left, top, width, height) if width > 0 and height > 0 else None
+
+
+def _delimiter(line: str) -> str:
+    return max(DELIMITERS, key=line.count)
+
+
+def _names(row: list[str]) -> list[str]:
+    return [name.strip().lower() for name in row]

@@ -1,0 +1,177 @@
+"""What holds a network back while it learns the new: terms added to the loss.
+
+Each is a small frozen description; `term` makes of it a function ``(network, images, logits) → loss``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from crossfer.training import Faces, normalise
+
+Term = Callable[[nn.Module, Tensor, Tensor], Tensor]
+PastData = Literal["none", "statistics", "all source"]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Keep the answers: the old network's softened probabilities on the new images.
+
+    ``weight · T² · KL(softmax(old / T) ‖ softmax(new / T))``.  Li and Hoiem, Learning without Forgetting,
+    TPAMI 2018, equation 3; with T² so that the weight does not depend on T (Hinton et al., 2015).
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["distillation"] = "distillation"
+    temperature: float = 2.0
+    weight: float = 1.0
+    past_data: ClassVar[PastData] = "none"
+
+    def term(self, start: nn.Module, past: Faces | None, seed: int, fabric: Fabric) -> Term:
+        """Return the loss term; `past` is not needed."""
+        teacher = copy.deepcopy(start).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher = teacher.to(fabric.device).eval().requires_grad_(False)
+
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
+            with torch.no_grad(), fabric.autocast():
+                old = teacher(images)
+            soft = F.log_softmax(logits.float() / self.temperature, 1)
+            target = F.log_softmax(old.float() / self.temperature, 1)
+            divergence = F.kl_div(soft, target, reduction="batchmean", log_target=True)
+            return self.weight * self.temperature**2 * divergence
+
+        return penalty
+
+
+@dataclass(frozen=True)
+class L2SP:
+    """Keep the weights near where they started: ``weight / 2 · ‖w − w₀‖²``.
+
+    Li, Grandvalet, Davoine, Explicit inductive bias for transfer learning, ICML 2018, equation 2; the same
+    classes stay, so the last layer has a start too and is treated like the others.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["l2-sp"] = "l2-sp"
+    weight: float = 0.1
+    past_data: ClassVar[PastData] = "none"
+
+    def term(self, start: nn.Module, past: Faces | None, seed: int, fabric: Fabric) -> Term:
+        """Return the loss term; `past` is not needed."""
+        anchor = _parameters(start, fabric)
+
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
+            return (self.weight / 2) * sum(
+                (
+                    (parameter - anchor[name]).square().sum()
+                    for name, parameter in _training(network)
+                ),
+                start=torch.zeros((), device=images.device),
+            )
+
+        return penalty
+
+
+@dataclass(frozen=True)
+class EWC:
+    """Keep what mattered: ``weight / 2 · Σ F · (w − w₀)²``, F the diagonal of the Fisher information.
+
+    Kirkpatrick et al., Overcoming catastrophic forgetting, PNAS 2017, equation 3.  F is the mean over
+    source images of the squared gradient of the log-likelihood of a label drawn from the network's own
+    answer: per image, many at a time.  Once it is stored, no source image is needed.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["ewc"] = "ewc"
+    weight: float = 100.0
+    samples: int = 1024
+    past_data: ClassVar[PastData] = "statistics"
+
+    def term(self, start: nn.Module, past: Faces | None, seed: int, fabric: Fabric) -> Term:
+        """Return the loss term; `past` is the source's training set."""
+        if past is None:
+            raise ValueError("EWC needs source images to calculate its statistics from")
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(past), generator=generator)[: self.samples]
+        importance = fisher(start, past.images[rows], seed, fabric)
+        anchor = _parameters(start, fabric)
+
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
+            return (self.weight / 2) * sum(
+                (
+                    (importance[name] * (parameter - anchor[name]).square()).sum()
+                    for name, parameter in _training(network)
+                ),
+                start=torch.zeros((), device=images.device),
+            )
+
+        return penalty
+
+
+Penalty = Distillation | L2SP | EWC
+
+
+def fisher(
+    model: nn.Module, images: Tensor, seed: int, fabric: Fabric, at_once: int = 8
+) -> dict[str, Tensor]:
+    """Estimate the diagonal of the Fisher information.
+
+    ``F_j = mean over x of E over y ~ p(y|x) of (∂ log p(y|x) / ∂ w_j)²``, with one y an image.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode: dropout off, batch statistics fixed.
+    images
+        uint8 (N, H, W).
+    seed
+        Of the labels drawn.
+    fabric
+        Where to run.
+    at_once
+        Images whose gradients are held at the same time; each is as large as the network.
+
+    Returns
+    -------
+    dict
+        For every parameter a tensor like it, none negative.
+    """
+    network = copy.deepcopy(model).to(fabric.device).eval()
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    buffers = dict(network.named_buffers())
+    generator = torch.Generator().manual_seed(seed)
+
+    def negative_log_likelihood(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(network, (weights, buffers), (image[None],))
+        return F.cross_entropy(logits, label[None])
+
+    per_image = vmap(grad(negative_log_likelihood), in_dims=(None, 0, 0))
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for part in torch.split(images, at_once):
+        shown = normalise(part.to(fabric.device))
+        with torch.no_grad():
+            probabilities = network(shown).float().softmax(1).cpu()
+        drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        for name, gradient in per_image(parameters, shown, drawn.to(fabric.device)).items():
+            total[name] += gradient.square().sum(0)
+    return {name: value / len(images) for name, value in total.items()}
+
+
+def _parameters(model: nn.Module, fabric: Fabric) -> dict[str, Tensor]:
+    return {name: p.detach().to(fabric.device).clone() for name, p in model.named_parameters()}
+
+
+def _training(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in network.named_parameters() if p.requires_grad]

@@ -1,0 +1,120 @@
+"""Frozen layers calculate once: what they make of a few augmented versions of every image is kept.
+
+Augmentation and reuse are at odds: a picture that is changed anew every time has to pass through the frozen
+layers every time.  `Recipe.views` settles it: so many versions of each image are drawn once and shown in
+turn, epoch after epoch, and what the frozen layers make of each version is calculated when it is first
+shown.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from crossfer.training.batches import augment, normalise
+from crossfer.training.recipe import Augmentation
+
+AT_ONCE = 512
+LARGEST_IN_MEMORY = 2 * 2**30
+"""Bytes; beyond it the outputs lie in a file, which the system keeps in memory as far as there is room."""
+
+
+def split_frozen(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
+    """Cut a network before its first layer that trains.
+
+    Returns
+    -------
+    frozen : torch.nn.Sequential
+        Empty where the first layer trains, and for networks that are no `torch.nn.Sequential`.
+    rest : torch.nn.Module
+        ``rest(frozen(x))`` is ``network(x)``; both share the network's layers.
+    """
+    if isinstance(network, nn.Sequential):
+        for index, child in enumerate(network):
+            if any(parameter.requires_grad for parameter in child.parameters()):
+                parts = list(network.named_children())
+                first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
+                return nn.Sequential(first), nn.Sequential(rest)
+    return nn.Sequential(), network
+
+
+class Views:
+    """A few versions of all training images, as the layers that train are given them.
+
+    Parameters
+    ----------
+    images
+        uint8 (N, H, W), on the device.
+    count
+        How many versions.
+    augmentation
+        What makes one version differ from another.
+    seed
+        Determines them all.
+    frozen
+        The layers that they pass through; may be empty.
+    fabric
+        Where to calculate.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        count: int,
+        augmentation: Augmentation,
+        seed: int,
+        frozen: nn.Sequential,
+        fabric: Fabric,
+    ) -> None:
+        self.images, self.count, self.augmentation = images, count, augmentation
+        self.seed, self.frozen, self.fabric = seed, frozen, fabric
+        self.kept: dict[int, Tensor] = {}
+        self.bytes_in_memory = 0
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def show(self, epoch: int) -> Tensor:
+        """Return the version of all images that an epoch shows: (N, …), channels last."""
+        number = epoch % self.count
+        if number not in self.kept:
+            if not len(self.frozen):
+                self.kept.clear()  # nothing was calculated that would be worth keeping
+            self.kept[number] = self._made(number)
+        return self.kept[number]
+
+    @staticmethod
+    def take(shown: Tensor, rows: Tensor) -> Tensor:
+        """Return a batch of a version, with the channels where a layer expects them."""
+        batch = shown[rows.to(shown.device)].to(rows.device)
+        return batch.movedim(-1, 1) if batch.ndim == 4 else batch
+
+    @torch.no_grad()
+    def _made(self, number: int) -> Tensor:
+        generator = torch.Generator(self.images.device)
+        generator.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
+        kept = torch.empty(0)
+        for start in range(0, len(self.images), AT_ONCE):
+            part = normalise(self.images[start : start + AT_ONCE])
+            with self.fabric.autocast():
+                made = self.frozen(augment(part, self.augmentation, generator))
+            made = made.movedim(1, -1) if made.ndim == 4 else made
+            if not start:
+                kept = self._room((len(self.images), *made.shape[1:]), made.dtype, number)
+            kept[start : start + AT_ONCE] = made
+        return kept
+
+    def _room(self, shape: tuple[int, ...], dtype: torch.dtype, number: int) -> Tensor:
+        """Return an empty tensor, in memory while there is room, then in a file."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        if self.bytes_in_memory + size <= LARGEST_IN_MEMORY or not len(self.frozen):
+            self.bytes_in_memory += size
+            return torch.empty(shape, dtype=dtype, device=self.images.device)
+        self.folder = self.folder or tempfile.TemporaryDirectory(prefix="crossfer-")
+        file = Path(self.folder.name) / str(number)
+        count = int(np.prod(shape))
+        return torch.from_file(str(file), shared=True, size=count, dtype=dtype).view(shape)

@@ -1,0 +1,269 @@
+"""What keeps the old in mind: exemplars, penalties, merging, mixed batches."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crossfer.adapt import adapt, untrained
+from crossfer.memory.exemplars import Choice, choose_exemplars, herd
+from crossfer.memory.merging import best_mixture, interpolate, renew_statistics
+from crossfer.memory.penalties import EWC, L2SP, Distillation, fisher
+from crossfer.models import study_cnn, training_flop
+from crossfer.strategies import BEYOND, PAST_DATA, STRATEGIES, Strategy, starts
+from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
+from crossfer.training.loop import features
+
+RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.01)
+
+
+def faces(count: int = 42, seed: int = 0) -> Faces:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 48, 48), generator=generator, dtype=torch.uint8)
+    return Faces(images, torch.arange(count) % 7)
+
+
+def small(seed: int = 0) -> nn.Module:
+    return untrained(lambda: study_cnn(0.05), seed).eval()
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    new=st.integers(1, 60),
+    old=st.integers(1, 90),
+    share=st.floats(0.1, 0.9),
+    size=st.integers(2, 32),
+)
+def test_a_mixture_shows_every_new_face_once_and_keeps_its_share(
+    new: int, old: int, share: float, size: int
+) -> None:
+    mixture = Mixture.of(faces(new), faces(old), share)
+    batches = mixture.batches(size, torch.Generator().manual_seed(0))
+    fresh = batches[batches < new]
+    assert len(torch.unique(fresh)) == len(fresh) > new - len(batches)
+    per_batch = (batches < new).sum(1).tolist()
+    assert len(set(per_batch)) == 1
+    wanted = per_batch[0] * (1 - share) / share
+    assert abs(batches.shape[1] - per_batch[0] - max(1, wanted)) <= 0.5 + 1e-6
+    shown = Counter(batches[batches >= new].tolist())
+    assert max(shown.values()) - min(shown[row] for row in range(new, new + old)) <= 1
+
+
+def test_exemplars_are_so_many_of_each_class() -> None:
+    source = faces(70)
+    fabric = machine("cpu")
+    choices: tuple[Choice, ...] = ("random", "herding")
+    for how in choices:
+        kept = choose_exemplars(source, 3, how, small(), 0, fabric)
+        assert torch.bincount(kept.labels).tolist() == [3] * 7
+        known = {image.numpy().tobytes() for image in source.images}
+        assert {image.numpy().tobytes() for image in kept.images} <= known
+    assert len(choose_exemplars(source, 99, "random", small(), 0, fabric)) == 70
+
+
+def test_herding_follows_the_mean_better_than_chance() -> None:
+    points = F.normalize(torch.randn(200, 16, generator=torch.Generator().manual_seed(0)) + 0.3)
+    mean = points.mean(0)
+    chosen = (points[herd(points, 10)].mean(0) - mean).norm()
+    by_chance = [
+        (
+            points[torch.randperm(200, generator=torch.Generator().manual_seed(n))[:10]].mean(0)
+            - mean
+        )
+        .norm()
+        .item()
+        for n in range(50)
+    ]
+    assert chosen < min(by_chance)
+    assert len(set(herd(points, 200).tolist())) == 200
+
+
+def test_features_are_what_the_layer_is_given() -> None:
+    model, shown, fabric = small(), faces(10), machine("cpu", "32-true")
+    found = features(model, "fc3", shown.images, fabric, batch_size=4)
+    with torch.no_grad():
+        again = model.get_submodule("fc3")(found)
+        assert torch.allclose(again, model(normalise(shown.images)), atol=1e-5)
+
+
+def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_change() -> None:
+    fabric, start, images = machine("cpu", "32-true"), small(), normalise(faces(8).images)
+    term = Distillation(temperature=2.0, weight=0.5).term(start, None, 0, fabric)
+    with torch.no_grad():
+        old, new = start(images), small(1)(images)
+    assert term(start, images, old) == pytest.approx(0, abs=1e-6)
+    soft_old, soft_new = (old / 2).softmax(1), (new / 2).softmax(1)
+    by_hand = 0.5 * 4 * (soft_old * (soft_old / soft_new).log()).sum(1).mean()
+    assert term(start, images, new) == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
+    fabric, start = machine("cpu", "32-true"), small()
+    moved = copy.deepcopy(start)
+    with torch.no_grad():
+        moved.get_parameter("fc3.bias").add_(2.0)
+        moved.get_parameter("fc1.bias").add_(1.0)
+    moved.get_parameter("fc1.bias").requires_grad_(False)
+    term = L2SP(weight=0.1).term(start, None, 0, fabric)
+    none = torch.empty(0)
+    assert term(start, none, none) == 0
+    assert term(moved, none, none).item() == pytest.approx(0.05 * 7 * 4)
+
+
+def test_the_fisher_information_is_the_mean_of_squared_gradients_image_by_image() -> None:
+    fabric, model, shown = machine("cpu", "32-true"), small(), faces(5)
+    found = fisher(model, shown.images, 3, fabric, at_once=2)
+    generator = torch.Generator().manual_seed(3)
+    expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for part in torch.split(normalise(shown.images), 2):
+        drawn = torch.multinomial(model(part).softmax(1), 1, generator=generator)[:, 0]
+        for image, label in zip(part, drawn, strict=True):
+            model.zero_grad()
+            F.cross_entropy(model(image[None]), label[None]).backward()  # type: ignore[no-untyped-call]
+            for name, parameter in model.named_parameters():
+                assert parameter.grad is not None
+                expected[name] += parameter.grad.square() / 5
+    for name, value in found.items():
+        assert torch.allclose(value, expected[name], rtol=1e-3, atol=1e-8), name
+
+
+def test_ewc_charges_by_importance() -> None:
+    fabric, start, past = machine("cpu", "32-true"), small(), faces(14)
+    moved = copy.deepcopy(start)
+    with torch.no_grad():
+        moved.get_parameter("fc3.bias")[2] += 3
+    term = EWC(weight=10.0, samples=99).term(start, past, 5, fabric)
+    order = torch.randperm(14, generator=torch.Generator().manual_seed(5))
+    importance = fisher(start, past.images[order], 5, fabric)["fc3.bias"][2]
+    none = torch.empty(0)
+    assert term(moved, none, none).item() == pytest.approx(float(5 * importance * 9), rel=1e-4)
+    with pytest.raises(ValueError, match="needs source images"):
+        EWC().term(start, None, 0, fabric)
+
+
+def test_interpolation_has_both_networks_at_its_ends_bit_for_bit() -> None:
+    before, after = weights(small(0)), weights(small(1))
+    for alpha, end in ((0.0, before), (1.0, after)):
+        mixed = interpolate(before, after, alpha)
+        assert all(torch.equal(mixed[name], end[name]) for name in end)
+    middle = interpolate(before, after, 0.5)
+    assert torch.allclose(middle["fc1.weight"], (before["fc1.weight"] + after["fc1.weight"]) / 2)
+    with pytest.raises(ValueError, match="different networks"):
+        interpolate(before, {"other": torch.zeros(1)}, 0.5)
+
+
+def test_renewed_statistics_are_those_of_the_images() -> None:
+    model, fabric, shown = small(), machine("cpu", "32-true"), faces(64)
+    kept = {name: p.clone() for name, p in model.named_parameters()}
+    renew_statistics(model, [shown.images[:32], shown.images[32:]], fabric, batch_size=64)
+    first = model.get_submodule("conv1")(normalise(shown.images))
+    norm = model.get_submodule("norm1")
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+    assert torch.allclose(norm.running_mean, first.mean((0, 2, 3)), atol=1e-4)
+    assert norm.momentum == 0.1
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(p, kept[name]) for name, p in model.named_parameters())
+
+
+def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
+    fabric, before, after = machine("cpu"), small(0), small(1)
+    images = faces().images
+    shown = Faces(images, predict(after, images, fabric).argmax(1))  # what `after` alone knows
+    model, alpha, tried = best_mixture(before, after, {"target": shown}, [], fabric, (0, 0.5, 1))
+    best = max(tried, key=lambda row: row["target"])
+    assert [row["alpha"] for row in tried] == [0, 0.5, 1]
+    assert dict((row["alpha"], row["target"]) for row in tried)[alpha] == best["target"]
+    assert best["target"] > tried[0]["target"]
+    expected = interpolate(weights(before), weights(after), alpha)
+    assert all(torch.equal(v, expected[k]) for k, v in model.state_dict().items())
+
+
+def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
+    fabric, shown, start = machine("cpu", "32-true"), faces(), small()
+    plain = train(start, shown, {}, RECIPE, 0, fabric, keep="last").model
+    recipe = Recipe(epochs=2, batch_size=8, learning_rate=0.01, averaging=0.9)
+    lagging = train(start, shown, {}, recipe, 0, fabric, keep="last").model
+
+    def moved(model: nn.Module) -> float:
+        change = model.get_parameter("fc1.weight") - start.get_parameter("fc1.weight")
+        return float(change.detach().norm())
+
+    assert 0 < moved(lagging) < moved(plain)
+
+
+@pytest.mark.parametrize("strategy", BEYOND, ids=lambda strategy: strategy.name)
+def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
+    strategy: Strategy,
+) -> None:
+    """A network from elsewhere, the images that the strategy says it needs, and no others."""
+    fabric, deployed = machine("cpu"), small()
+    untouched = weights(deployed)
+    sides = {"source": faces(70, 1), "target": faces(21, 2)}
+    trained = adapt(
+        strategy,
+        deployed,
+        deployed,
+        {side: sides[side] for side in strategy.needs},
+        sides,
+        RECIPE,
+        0,
+        fabric,
+    )
+    assert all(torch.equal(v, untouched[k]) for k, v in deployed.state_dict().items())
+    changed = [
+        name
+        for name, parameter in trained.model.named_parameters()
+        if not torch.equal(parameter, untouched[name])
+    ]
+    if strategy.layers == "head":
+        assert changed == ["fc3.weight", "fc3.bias"]
+    elif strategy.layers == "all":
+        assert len(changed) == len(list(deployed.parameters()))
+    assert (trained.alpha is not None) == strategy.merge
+    assert strategy.past_data in PAST_DATA
+    assert strategy.past_data == "none" or "source" in strategy.needs
+    if strategy.past_data == "none":
+        assert strategy.needs == {"target"}
+
+
+def test_a_strategy_that_makes_no_sense_says_so() -> None:
+    for wrong, why in (
+        ({"data": "target", "share": 0.5}, "share"),
+        ({"data": "target", "exemplars": 5}, "exemplars"),
+        ({"start": "random", "merge": True}, "starts at random"),
+        ({"start": "X"}, "starts from itself"),
+    ):
+        point = {"name": "X", "start": "baseline", "layers": "all", "data": "source+target"} | wrong
+        with pytest.raises(ValueError, match=why):
+            Strategy(**point)
+    assert starts(STRATEGIES["LP-FT"]) == ["HEAD"]
+    a = Strategy("A", "B", "all", "target")
+    b = Strategy("B", "A", "all", "target")
+    with pytest.raises(ValueError, match="circle"):
+        starts(a, {"A": a, "B": b})
+    with pytest.raises(ValueError, match="unknown"):
+        starts(a, {"A": a})
+
+
+def test_flop_are_counted_for_what_trains() -> None:
+    model = study_cnn()
+    forward = 2 * (
+        163_586_816 + 18_880_512
+    )  # multiply-adds of the convolutions and the linear layers
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    counted = training_flop(model, (1, 48, 48))
+    assert counted == pytest.approx(forward, rel=0.01)
+    model.get_parameter("fc3.weight").requires_grad_(True)
+    assert training_flop(model, (1, 48, 48)) - counted == 2 * 1024 * 7

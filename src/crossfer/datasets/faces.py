@@ -62,7 +62,7 @@ class Framing:
     side: int = SIDE
     channels: Literal[1, 3] = 1
     eye_distance: float = 0.42
-    eye_height: float = 0.38
+    eye_height: float = 0.42
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):

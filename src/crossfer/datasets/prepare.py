@@ -39,7 +39,7 @@ from crossfer.datasets.extract import Block, Extraction, are_cropped, blocks
 from crossfer.datasets.faces import Framing
 from crossfer.datasets.look import LOOK
 from crossfer.datasets.readers import READERS, recognise
-from crossfer.datasets.readers.memory import Memory
+from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skipped, Split
 from crossfer.emotions import check_label_map
 from crossfer.errors import CrossferError

@@ -105,7 +105,7 @@ def _images(table: Path, columns: list[str] | None, path: Path) -> Path:
     """Find the folder that the paths in a table start from, by the first of them."""
     for _, row in islice(table_rows(table, columns), LOOK):
         if isinstance(row, dict) and (name := row[FILE].strip()):
-            file = find(path, escape(name))
+            file = find(table.parent, escape(name)) or find(path, escape(name))
             if file:
                 return file.parents[len(Path(name).parts) - 1]
     return table.parent

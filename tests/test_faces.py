@@ -115,7 +115,7 @@ def test_colour_and_size_are_as_asked_and_nonsense_is_refused() -> None:
         ({"eye_distance": 0.9}, "eye_distance is 0.9"),
     ):
         with pytest.raises(CrossferError, match=words):
-            Framing(**wrong)  # type: ignore[arg-type]
+            Framing(**wrong)
 
 
 def test_pictures_are_read_as_people_have_them(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_pictures_are_read_as_people_have_them(tmp_path: Path) -> None:
     Image.fromarray(hidden).save(tmp_path / "transparent.png")
     assert (open_picture(tmp_path / "transparent.png") == 255).all()
     assert np.array_equal(open_picture(lambda: image), GRAY)
-    assert np.array_equal(open_picture(GRAY / 255), GRAY)
+    assert np.array_equal(open_picture(lambda: GRAY / 255), GRAY)
 
 
 def test_what_is_no_picture_says_why_in_a_few_words(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_what_is_no_picture_says_why_in_a_few_words(tmp_path: Path) -> None:
 
 def test_frames_of_a_video_come_in_order_and_decoded_once(tmp_path: Path) -> None:
     file = tmp_path / "film.avi"
-    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 25, (32, 24))
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 25, (32, 24))
     for shade in range(12):
         video.write(np.full((24, 32, 3), 20 * shade, np.uint8))
     video.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -175,7 +175,7 @@ def folder(top: Path) -> None:
     text(top / "README.txt", "x")
 
 
-Expected = tuple[str, Callable[[Path], None], list[str], list[str | None], dict[str, int]]
+Expected = tuple[str, Callable[[Path], None], list[str], Sequence[str | None], dict[str, int]]
 LAYOUTS: list[Expected] = [
     ("fer2013", fer2013, [*EMOTIONS, "angry"], [None] * 8, {}),
     (
@@ -297,7 +297,7 @@ def test_votes_decide_as_in_fer_plus_s_own_code() -> None:
 def test_a_video_is_read_like_a_folder_of_frames(tmp_path: Path) -> None:
     file = tmp_path / "raw" / "017" / "session1" / "surprise" / "take003.avi"
     file.parent.mkdir(parents=True)
-    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
     for n in range(24):
         video.write(np.full((64, 64, 3), 10 * n, np.uint8))
     video.release()
@@ -354,7 +354,7 @@ CODED: dict[str, Callable[[int, int, int], tuple[str, str]]] = {
 @given(people, st.sampled_from(sorted(CODED)))
 def test_label_subject_and_count_are_kept(rows: list[tuple[int, int, int]], name: str) -> None:
     with tempfile.TemporaryDirectory() as top:
-        expected = Counter()
+        expected: Counter[tuple[str, str | None]] = Counter()
         for row in rows:
             subject, file = CODED[name](*row)
             text(Path(top, file), "")

@@ -38,6 +38,8 @@ def split_frozen(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
     if isinstance(network, nn.Sequential):
         for index, child in enumerate(network):
             if any(parameter.requires_grad for parameter in child.parameters()):
+                if not index:
+                    break
                 parts = list(network.named_children())
                 first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
                 return nn.Sequential(first), nn.Sequential(rest)

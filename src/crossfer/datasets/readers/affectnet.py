@@ -104,7 +104,8 @@ def _read_tables(
 def _images(table: Path, columns: list[str] | None, path: Path) -> Path:
     """Find the folder that the paths in a table start from, by the first of them."""
     for _, row in islice(table_rows(table, columns), LOOK):
-        if isinstance(row, dict) and (name := row[FILE].strip()):
+        name = row[FILE].strip() if isinstance(row, dict) else ""
+        if name and not Path(name).is_absolute():
             file = find(table.parent, escape(name)) or find(path, escape(name))
             if file:
                 return file.parents[len(Path(name).parts) - 1]

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from crossfer.datasets.pictures import UnreadableImage
 from crossfer.datasets.readers.files import SPLIT_NAMES, labelled
 from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped, Split
 from crossfer.errors import CrossferError
 
-CHANNELS = (1, 3, 4)
 EXPECTED = (
     "a Hugging Face dataset, a torchvision dataset, (images, labels), or a list of (image, label)"
 )
@@ -89,8 +90,8 @@ def in_memory(
     data
         A Hugging Face ``Dataset``, a dataset as torchvision has them, a pair (images, labels) of arrays
         or lists, a list of pairs (image, label), or a mapping from the name of a split to one of these.
-        A picture may be an array (H, W) or (H, W, C), a tensor (C, H, W), whole numbers 0–255 or
-        fractions 0–1, a Pillow image, or a path.
+        A picture may be an array (H, W) or (H, W, C), a tensor (C, H, W), a Pillow image, or a path;
+        whole numbers or fractions 0–1, but not normalised otherwise.
     name
         What to call it.
     image, label
@@ -238,7 +239,7 @@ def _read(
             continue
         who = given.get("subject")
         yield Record(
-            partial(_picture, rows.picture, row, f"{name} {origin}"),
+            partial(_picture, rows.picture, row),
             label,
             origin,
             subject=None if who is None else str(who),
@@ -282,44 +283,27 @@ def _box(raw: Any, where: str) -> Box | None:
     return left, top, width, height
 
 
-def _picture(picture: Callable[[int], Any], row: int, where: str) -> Any:
-    """Return a picture as pixels or as a Pillow image."""
+def _picture(picture: Callable[[int], Any], row: int) -> Any:
+    """Return a picture as `crossfer.datasets.pictures.open_picture` takes it."""
     value = picture(row)
     if isinstance(value, Mapping):  # a Hugging Face image that is not decoded
         value = BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
-    if isinstance(value, str | Path | BytesIO):
-        from PIL import Image
+    if isinstance(value, BytesIO):
+        try:
+            return Image.open(value)
+        except OSError:
+            raise UnreadableImage("not an image that can be read") from None
+    if isinstance(value, str | Path):
+        return Path(value)
+    return value if isinstance(value, Image.Image) else _pixels(value)
 
-        return Image.open(value)
-    if hasattr(value, "convert"):  # a Pillow image
-        return value
-    return _pixels(value, where)
 
-
-def _pixels(value: Any, where: str) -> NDArray[np.uint8]:
-    """Turn an array or tensor into uint8 (H, W) or (H, W, C)."""
+def _pixels(value: Any) -> NDArray[Any]:
+    """Turn what behaves like an array or a tensor into an array (H, W) or (H, W, C)."""
     tensor = hasattr(value, "detach")
     pixels = np.asarray(value.detach().cpu().numpy() if tensor else value)
     if tensor and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if (
-        not pixels.size
-        or pixels.ndim != 2
-        and (pixels.ndim != 3 or pixels.shape[-1] not in CHANNELS)
-    ):
-        raise CrossferError(
-            f"{where}: an array of shape {pixels.shape} is no picture; expected (H, W) or (H, W, 3), "
-            "or a tensor (C, H, W)"
-        )
-    if pixels.shape[2:] == (4,):  # the fourth channel says how opaque it is
-        pixels = pixels[..., :3]
-    fractions = pixels.dtype.kind == "f"
-    low, high = pixels.min(), pixels.max()
-    if not (low >= 0 and high <= (1 if fractions else 255)):
-        raise CrossferError(
-            f"{where}: values from {low:g} to {high:g}; expected whole numbers 0–255 or fractions 0–1 "
-            "(leave out what normalises the pictures)"
-        )
-    return np.asarray(np.rint(pixels * 255) if fractions else pixels).astype(np.uint8)
+    if pixels.dtype.kind in "if" and pixels.size and pixels.min() < 0:
+        raise UnreadableImage("values below 0: leave out what normalises the pictures")
+    return pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from crossfer.datasets.readers.files import near
@@ -36,8 +36,9 @@ def header(file: Path) -> list[str]:
     with file.open("rb") as data:
         start = data.read(4096)
     wide = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    first = start.decode("utf-16" if wide else "utf-8-sig", errors="replace").partition("\n")[0]
-    return _names(next(csv.reader([first.strip("\r")], delimiter=_delimiter(first)), []))
+    lines = start.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
+    first = _first(lines)
+    return _names(next(csv.reader([first], delimiter=_delimiter(first)), []))
 
 
 def find_with_columns(path: Path, columns: Set[str], depth: int = 1) -> Path | None:
@@ -71,17 +72,19 @@ def table_rows(
         If it is no text, or a column stands twice in its header.
     """
     with file.open(encoding=encoding_of(file), newline="") as text:
-        delimiter = _delimiter(text.readline())
+        delimiter = _delimiter(_first(text))
         text.seek(0)
         rows = enumerate(csv.reader(text, delimiter=delimiter), 1)
         try:
-            names = columns or _names(next((row for _, row in rows if row), []))
+            names = columns or _names(next((row for _, row in rows if any(row)), []))
+            while names and not names[-1]:  # spreadsheets like to add empty columns
+                names.pop()
             if len(set(names)) < len(names):
                 raise CrossferError(f"{file}: a column stands twice in its header")
             for number, row in rows:
                 if not any(row):
                     continue
-                if not any(row[len(names) :]):  # spreadsheets like to add empty columns
+                if not any(row[len(names) :]):
                     row = row[: len(names)]
                 if len(row) == len(names):
                     yield number, dict(zip(names, row, strict=True))
@@ -98,6 +101,11 @@ def box_of(values: list[str]) -> Box | None:
     except ValueError:
         return None
     return (left, top, width, height) if width > 0 and height > 0 else None
+
+
+def _first(lines: Iterable[str]) -> str:
+    """Return the first line that is not blank."""
+    return next((line for line in lines if line.strip()), "")
 
 
 def _delimiter(line: str) -> str:

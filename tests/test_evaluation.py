@@ -6,16 +6,27 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from crossfer.evaluation import paper, summary
 from crossfer.evaluation.metrics import (
     accuracy,
+    balanced_accuracy,
+    calibration_error,
     confusion,
     decide,
+    macro_f1,
     measure,
     per_class_accuracy,
-    wilson_interval,
 )
+
+PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)
+
+
+def as_arrays(pairs: list[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    labels, decisions = np.array(pairs, np.int64).T
+    return labels, decisions
 
 
 def one_hot(decisions: list[int]) -> np.ndarray:
@@ -38,9 +49,9 @@ def test_a_dataset_without_neutral_is_decided_among_its_own_classes() -> None:
     assert decide(probabilities, [0, 1, 2, 3, 4, 5]).tolist() == [3]
 
 
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60))
+@given(PAIRS)
 def test_accuracy_confusion_and_recall_agree(pairs: list[tuple[int, int]]) -> None:
-    labels, decisions = (np.array(side) for side in zip(*pairs, strict=True))
+    labels, decisions = as_arrays(pairs)
     matrix = confusion(labels, decisions)
     assert matrix.sum() == len(pairs)
     assert accuracy(labels, decisions) == pytest.approx(100 * np.trace(matrix) / len(pairs))
@@ -49,18 +60,59 @@ def test_accuracy_confusion_and_recall_agree(pairs: list[tuple[int, int]]) -> No
     assert accuracy(labels, decisions) == pytest.approx(float(np.dot(weights, recalls)))
 
 
-def test_wilson_interval_against_published_values() -> None:
-    """Newcombe (1998), Statistics in Medicine 17, Table I: 81/263 and 15/148 and 0/20."""
-    assert wilson_interval(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
-    assert wilson_interval(15, 148) == pytest.approx((6.24, 16.05), abs=0.01)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
+@given(PAIRS)
+def test_balanced_accuracy_and_macro_f1_against_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    labels, decisions = as_arrays(pairs)
+    matrix, present = confusion(labels, decisions), np.unique(labels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sklearn.metrics._classification.warnings.warn", lambda *_, **__: None)
+        recall = balanced_accuracy_score(labels, decisions)
+    f1 = f1_score(labels, decisions, labels=present, average="macro", zero_division=0)
+    assert balanced_accuracy(matrix) == pytest.approx(100 * recall)
+    assert macro_f1(matrix) == pytest.approx(100 * f1)
+
+
+def slow_calibration_error(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], classes: list[int]
+) -> float:
+    """Guo and others (2017), equations 1 to 3, word for word."""
+    error = 0.0
+    for b in range(15):
+        members = []
+        for label, row in zip(labels, probabilities, strict=True):
+            confidence = max(row[classes]) / sum(row[classes])
+            if b / 15 < confidence <= (b + 1) / 15:
+                said = max(classes, key=lambda c: row[c])
+                members.append((said == label, confidence))
+        if members:
+            right, confidence = np.mean(members, 0)
+            error += len(members) / len(labels) * abs(right - confidence)
+    return 100 * error
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 80), st.sampled_from([6, 7]))
+def test_calibration_error_against_a_slow_loop(seed: int, images: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.full(7, 0.5), images)
+    labels = rng.integers(0, classes, images)
+    expected = slow_calibration_error(labels, probabilities, list(range(classes)))
+    assert calibration_error(labels, probabilities, range(classes)) == pytest.approx(expected)
+
+
+def test_calibration_error_of_extremes() -> None:
+    labels = np.array([0, 1, 2, 3])
+    sure = np.eye(7)[[0, 1, 2, 3]]
+    assert calibration_error(labels, sure) == 0
+    assert calibration_error(labels, sure[::-1]) == 100
+    assert np.isnan(calibration_error(labels[:0], sure[:0]))
 
 
 def result(
     strategy: str, source: float, target: float, fraction: float | None, seed: int = 0
 ) -> summary.Result:
     def side(value: float) -> dict[str, object]:
-        return {"accuracy": value, "interval": [value - 5, value + 5], "images": 100}
+        recalls = [value, None, *[value] * 5]
+        return dict.fromkeys(summary.METRICS, value) | {"per_class": recalls, "images": 100}
 
     return {
         "strategy": strategy,
@@ -89,6 +141,7 @@ def test_memory_integrity_and_gain_are_differences_to_the_baseline() -> None:
     assert rows["FU"]["memory_integrity"] == pytest.approx(0.27)
     assert rows["FU"]["gain"] == pytest.approx(28.36)
     assert rows["BL"]["memory_integrity"] == 0
+    assert rows["FU"]["gain_per_class"] == pytest.approx([28.36, None, *[28.36] * 5])
 
 
 def test_averages_over_the_three_fine_tunings() -> None:
@@ -108,7 +161,7 @@ def test_seeds_are_averaged_with_their_deviation() -> None:
 
 def test_the_recommendation_looks_at_validation_only() -> None:
     rows = [dict(row) for row in ROWS]
-    rows[4]["target_validation"] = {"accuracy": 1.0, "interval": [0, 2], "images": 10}
+    rows[4]["target_validation"] = dict.fromkeys(summary.METRICS, 1.0)
     chosen = summary.recommend(summary.by_strategy(summary.with_changes(ROWS)))
     other = summary.recommend(summary.by_strategy(summary.with_changes(rows)))
     assert [c["strategy"] for c in chosen] == ["FU"]

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from crossfer.datasets import Dataset, Preparation, prepare
+from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
@@ -192,6 +193,51 @@ def test_every_number_can_be_recomputed_from_the_stored_predictions(
                 assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
                 expected = accuracy(labels, decide(probabilities))
                 assert result[f"{side}_{split}"]["accuracy"] == pytest.approx(expected)
+
+
+def test_every_test_number_has_its_interval_and_every_flip_its_line(
+    finished: tuple[Path, dict[str, Any], int], raw: Path, tmp_path: Path
+) -> None:
+    """With predictions made up, since networks trained so briefly hardly differ."""
+    out, rng = tmp_path / "out", np.random.default_rng(0)
+    shutil.copytree(finished[0], out)
+    for file in out.glob("runs/*/predictions.parquet"):
+        table = pyarrow.parquet.read_table(file)
+        made_up = rng.dirichlet(np.ones(7), len(table)).astype(np.float32)
+        for emotion, column in zip(EMOTIONS, made_up.T, strict=True):
+            table = table.set_column(table.column_names.index(emotion), emotion, [column])
+        pyarrow.parquet.write_table(table, file)
+    heard = Heard()
+    results = run_experiment(check_experiment(SMALL | {"data": raw}), out, heard)
+    assert heard.images == 0
+    changes = (("memory_integrity", "source"), ("gain", "target"))
+    for row in (*results["results"], *results["summary"]):
+        for name, side in changes:
+            low, high = row[f"{side}_test"]["interval"]
+            assert low <= row[f"{side}_test"]["accuracy"] <= high
+            low, high = row[f"{name}_interval"]
+            assert low <= row[name] <= high
+    assert len(results["comparisons"]) == 2 * 2 * 10  # sides, fractions, pairs of five strategies
+    assert {(c["side"], c["test"]) for c in results["comparisons"]} == {
+        ("source", "McNemar"),
+        ("target", "bootstrap"),
+    }
+    lines = list(csv.DictReader((out / "flips.csv").open()))
+    for row in results["results"]:
+        for name, side in changes:
+            own = [x for x in lines if (x["run"], x["side"]) == (row["run"], side)]
+            won = [x for x in own if x["flip"] == "positive"]
+            assert all(x["before"] != x["label"] == x["after"] for x in won)
+            assert all(x["before"] == x["label"] != x["after"] for x in own if x not in won)
+            change = 100 * (2 * len(won) - len(own)) / row[f"{side}_test"]["images"]
+            assert row[name] == pytest.approx(change)
+            flips = row["flips"][side]
+            assert sum(flips["positive"]) == len(won)
+            assert sum(flips["negative"]) == len(own) - len(won)
+            assert len(flips["positive_examples"]) == min(5, len(won))
+    of_jaffe = [x for x in lines if x["dataset"] == "jaffe"]
+    assert len(of_jaffe) > 10
+    assert all((raw / "jaffe" / x["origin"]).is_file() for x in of_jaffe)
 
 
 def test_started_again_nothing_is_trained_again(

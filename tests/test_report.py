@@ -12,8 +12,15 @@ import pytest
 
 from crossfer.emotions import EMOTIONS
 from crossfer.evaluation import summary
-from crossfer.evaluation.metrics import per_class_accuracy, wilson_interval
-from crossfer.report import answers, words, write_report
+from crossfer.evaluation.evidence import (
+    SIDES,
+    Evidence,
+    comparisons,
+    with_intervals,
+    with_mean_intervals,
+)
+from crossfer.evaluation.metrics import balanced_accuracy, macro_f1, per_class_accuracy
+from crossfer.report import answers, tables, words, write_report
 from crossfer.report.view import View
 
 ABOUT = {
@@ -66,10 +73,11 @@ def made_results(
                         | {"seed": seed, "run": key, **sides, "cost": cost}
                     )
                     runs[key] = _run(key, strategy, target, fraction, seed, cost)
+    evidence = _evidence(rows)
     results = summary.with_changes(rows)
     averaged = summary.by_strategy(results)
     return {
-        "format": 1,
+        "format": 2,
         "crossfer": "0",
         "name": name,
         "stand_in": stand_in,
@@ -85,9 +93,10 @@ def made_results(
             for n in names
         ],
         "runs": list(runs.values()),
-        "results": results,
-        "summary": averaged,
-        "averages": summary.over_targets(averaged),
+        "results": [row | {"flips": _flips()} for row in with_intervals(results, evidence)],
+        "summary": with_intervals(averaged, evidence),
+        "averages": with_mean_intervals(summary.over_targets(averaged), averaged, evidence),
+        "comparisons": comparisons(averaged, evidence),
         "recommendations": summary.recommend(averaged),
     }
 
@@ -104,13 +113,38 @@ def _measured(accuracy: float, images: int, missing: tuple[str, ...]) -> dict[st
     ):
         matrix[i, i] = round(accuracy / 100 * total)
         matrix[i, has[has.index(i) - 1]] += total - matrix[i, i]
-    right = round(accuracy / 100 * images)
     return {
         "images": images,
         "accuracy": accuracy,
-        "interval": list(wilson_interval(right, images)),
+        "balanced_accuracy": balanced_accuracy(matrix),
+        "macro_f1": macro_f1(matrix),
+        "calibration_error": 12.5,
         "per_class": per_class_accuracy(matrix),
         "confusion": matrix.tolist(),
+    }
+
+
+def _evidence(rows: list[dict[str, Any]]) -> Evidence:
+    """Make up who was right about which image, as often as the rows say."""
+    rng, answers = np.random.default_rng(0), {}
+    for row in rows:
+        for side in SIDES:
+            key = (row["target"], row["fraction"], row["strategy"], row["seed"])
+            images, share = row[f"{side}_test"]["images"], row[f"{side}_test"]["accuracy"] / 100
+            answers[key, side] = rng.permutation(images) < round(share * images)
+    return Evidence(answers, {(row["target"], side): None for row in rows for side in SIDES})
+
+
+def _flips() -> dict[str, Any]:
+    image = {"row": 1, "origin": "faces/KA.HA1.tiff", "label": "happy"}
+    return {
+        side: {
+            "positive": [3, 0, 1, 0, 0, 2, 0],
+            "negative": [0, 1, 0, 0, 0, 0, 0],
+            "positive_examples": [image | {"before": "sad", "after": "happy"}],
+            "negative_examples": [image | {"before": "happy", "after": "sad"}],
+        }
+        for side in SIDES
     }
 
 
@@ -203,6 +237,43 @@ def test_the_answer_says_what_it_costs_and_how_sure_it_is() -> None:
     assert "Only 67 test images: FU on JAFFE lies somewhere between" in notes
 
 
+def test_the_page_tells_what_is_real_and_what_flipped(tmp_path: Path) -> None:
+    strategies = {"BL": (64.0, 40.0), "FC": (63.9, 44.0), "FU": (64.3, 80.3)}
+    results = made_results({"jaffe": strategies}, images={"jaffe": 67})
+    sure = {
+        (c["strategy"], c["side"]): words.sureness(c)
+        for c in results["comparisons"]
+        if c["against"] == "BL"
+    }
+    assert sure["FU", "target"] == "real"
+    assert sure["FC", "target"] == sure["FC", "source"] == "may be chance"
+    assert words.sureness({"p": 0.03, "p_holm": 0.3}) == "likely"
+    (row,) = tables.against_others(View(results), "jaffe")
+    assert row["strategy"] == "FC"
+    assert row["target"]["difference"] > 0
+    page = write_report(results, tmp_path).read_text(encoding="utf-8")
+    assert "Is the difference real?" in page
+    assert "All 6 comparisons, with p-values" in page
+    assert "<code>faces/KA.HA1.tiff</code> (happy): happy → sad" in page
+    assert '<span class="up">+6</span> <span class="down">−1</span>' in page
+
+
+def test_a_comparison_looks_the_same_from_the_other_side() -> None:
+    view = View(made_results({"jaffe": STUDY}, images={"jaffe": 67}))
+    here = {row["strategy"]: row["target"] for row in tables.against_others(view, "jaffe")}
+    (stored,) = (
+        c
+        for c in tables.all_comparisons(view, "jaffe")
+        if (c["strategy"], c["against"], c["side"]) == ("FU", "FC", "target")
+    )
+    assert here["FC"] == stored
+    view.results["recommendations"][0]["strategy"] = "FC"
+    there = {row["strategy"]: row["target"] for row in tables.against_others(view, "jaffe")}
+    assert there["FU"]["difference"] == -stored["difference"]
+    assert there["FU"]["interval"] == [-end for end in reversed(stored["interval"])]
+    assert (there["FU"]["gained"], there["FU"]["lost"]) == (stored["lost"], stored["gained"])
+
+
 def test_a_page_that_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     results = made_results(
         {"jaffe": STUDY, "ck48": STUDY},
@@ -248,6 +319,8 @@ def test_names_from_outside_are_text(tmp_path: Path) -> None:
     results = made_results({evil: strategies}, name=evil, titles={"fer2013": evil})
     results["emotions"][0] = evil
     results["datasets"][0]["skipped"][evil] = 1
+    for row in results["results"]:
+        row["flips"]["source"]["negative_examples"][0]["origin"] = evil
     page = write_report(results, tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

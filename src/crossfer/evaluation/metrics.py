@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
 
+BINS = 15
+"""Of the calibration error, as Guo and others (2017) have it."""
+
 
 def decide(probabilities: Probabilities, classes: Sequence[int] | None = None) -> NDArray[np.int64]:
     """Choose the most probable class.
@@ -51,18 +54,56 @@ def per_class_accuracy(matrix: NDArray[np.integer]) -> list[float | None]:
     ]
 
 
-def wilson_interval(right: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share, in per cent (Wilson 1927; Brown, Cai, DasGupta 2001).
+def balanced_accuracy(matrix: NDArray[np.integer]) -> float:
+    """Return the mean recall over the classes that have images, in per cent; NaN where there is none.
 
-    With p = right / total: (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n).
+    With n_ij the images of class i taken for class j: (100 / K) Σ_i n_ii / Σ_j n_ij over the K classes
+    with images (Brodersen and others 2010).  A network that always says the commonest class scores 100 / K.
     """
-    if not total:
-        return 0.0, 100.0
-    share = right / total
-    centre = share + z * z / (2 * total)
-    half = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 100 / (1 + z * z / total)
-    return float((centre - half) * scale), float((centre + half) * scale)
+    recalls = [recall for recall in per_class_accuracy(matrix) if recall is not None]
+    return float(np.mean(recalls)) if recalls else float("nan")
+
+
+def macro_f1(matrix: NDArray[np.integer]) -> float:
+    """Return the mean F1 over the classes that have images, in per cent; NaN where there is none.
+
+    F1 of class i is the harmonic mean of its precision and recall: 2 n_ii / (Σ_j n_ij + Σ_j n_ji).
+    """
+    totals = matrix.sum(1)
+    scores = 2 * np.diag(matrix) / np.maximum(totals + matrix.sum(0), 1)
+    return float(100 * np.mean(scores[totals > 0])) if totals.any() else float("nan")
+
+
+def calibration_error(
+    labels: Labels,
+    probabilities: Probabilities,
+    classes: Sequence[int] | None = None,
+    bins: int = BINS,
+) -> float:
+    """Return the expected calibration error, in points; NaN where there is no image.
+
+    How far a network's confidence is from its accuracy: Σ_b (n_b / N) |accuracy_b − confidence_b|, where
+    bin b holds the n_b images whose confidence lies in ((b − 1)/15, b/15] (Naeini and others 2015; Guo and
+    others 2017).  Confidence is the largest probability among `classes`, which are made to sum to one.
+    It is never negative, so with few images it is too large by chance.
+
+    Parameters
+    ----------
+    labels, probabilities, classes
+        As in `measure`.
+    bins
+        How many bins of equal width.
+    """
+    if not len(labels):
+        return float("nan")
+    allowed = sorted(classes) if classes is not None else list(range(probabilities.shape[1]))
+    chosen = probabilities[:, allowed].astype(np.float64)
+    confidence = chosen.max(1) / np.maximum(chosen.sum(1), np.finfo(np.float64).tiny)
+    right = decide(probabilities, classes) == labels
+    edges = np.linspace(0, 1, bins + 1)
+    bin_of = np.minimum(np.searchsorted(edges[1:], confidence), bins - 1)
+    gaps = np.bincount(bin_of, right - confidence)  # n_b (accuracy_b − confidence_b)
+    return float(100 * np.abs(gaps).sum() / len(labels))
 
 
 def measure(
@@ -82,15 +123,18 @@ def measure(
     Returns
     -------
     dict
-        ``images``; ``accuracy`` in per cent; ``interval``, Wilson's of 95 %; ``per_class``, in per cent,
-        None for a class without images; ``confusion``, 7 lists of 7 counts.
+        ``images``; ``accuracy``, ``balanced_accuracy`` and ``macro_f1`` in per cent; ``calibration_error``
+        in points; ``per_class``, in per cent, None for a class without images; ``confusion``, 7 lists
+        of 7 counts.
     """
     decisions = decide(probabilities, classes)
     matrix = confusion(labels, decisions)
     return {
         "images": len(labels),
         "accuracy": accuracy(labels, decisions),
-        "interval": list(wilson_interval(int(np.trace(matrix)), len(labels))),
+        "balanced_accuracy": balanced_accuracy(matrix),
+        "macro_f1": macro_f1(matrix),
+        "calibration_error": calibration_error(labels, probabilities, classes),
         "per_class": per_class_accuracy(matrix),
         "confusion": matrix.tolist(),
     }

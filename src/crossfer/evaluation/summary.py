@@ -14,30 +14,40 @@ from crossfer.evaluation.paper import FINE_TUNINGS
 
 Result = dict[str, Any]
 
+CHANGES = {"memory_integrity": "source", "gain": "target"}
+"""What a change of test accuracy is called on each side."""
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
+
 
 def with_changes(results: Iterable[Result]) -> list[Result]:
     """Add memory integrity and gain to every result, against the baseline of its target and seed.
 
     Memory integrity is the source test accuracy after adaptation minus before; gain is the same on the
-    target.  Both in points; 0 for the baseline itself.
+    target.  Both in points; 0 for the baseline itself.  The same within each class, 7 numbers, None for
+    a class without images.
     """
     rows = list(results)
     before = {(r["target"], r["seed"]): r for r in rows if r["strategy"] == "BL"}
-    return [
-        row
-        | {
-            change: row[side]["accuracy"] - before[row["target"], row["seed"]][side]["accuracy"]
-            for change, side in (("memory_integrity", "source_test"), ("gain", "target_test"))
-        }
-        for row in rows
-    ]
+    changed = []
+    for row in rows:
+        base, changes = before[row["target"], row["seed"]], {}
+        for name, side in CHANGES.items():
+            new, old = row[f"{side}_test"], base[f"{side}_test"]
+            changes[name] = new["accuracy"] - old["accuracy"]
+            changes[f"{name}_per_class"] = [
+                None if a is None or b is None else a - b
+                for a, b in zip(new["per_class"], old["per_class"], strict=True)
+            ]
+        changed.append(row | changes)
+    return changed
 
 
 def by_strategy(results: Iterable[Result]) -> list[Result]:
     """Average over seeds: one row for each (target, fraction, strategy), in the order they come.
 
-    The interval is the mean of the seeds' own: how far the number of test images lets an accuracy be
-    known.  The deviation is between seeds.
+    The deviation is between seeds; what it and the number of test images mean for the averages is in
+    `crossfer.evaluation.evidence`.
     """
     groups: dict[tuple[str, float | None, str], list[Result]] = {}
     for row in results:
@@ -50,16 +60,12 @@ def by_strategy(results: Iterable[Result]) -> list[Result]:
             "seeds": [row["seed"] for row in rows],
             **{
                 side: {
-                    "accuracy": _mean(row[side]["accuracy"] for row in rows),
                     "deviation": _deviation([row[side]["accuracy"] for row in rows]),
-                    "interval": [
-                        _mean(row[side]["interval"][end] for row in rows) for end in (0, 1)
-                    ],
+                    **{metric: _mean(row[side][metric] for row in rows) for metric in METRICS},
                 }
                 for side in ("source_test", "target_test", "source_validation", "target_validation")
             },
-            "memory_integrity": _mean(row["memory_integrity"] for row in rows),
-            "gain": _mean(row["gain"] for row in rows),
+            **{change: _mean(row[change] for row in rows) for change in CHANGES},
             "seconds": _mean(row["cost"]["seconds"] for row in rows),
             "images_seen": _mean(row["cost"]["images_seen"] for row in rows),
         }
@@ -74,21 +80,19 @@ def over_targets(summary: Sequence[Result]) -> list[Result]:
     """
     rows = []
     for fraction in sorted({r["fraction"] for r in summary if r["fraction"] is not None}):
-        here = [r for r in summary if r["fraction"] == fraction]
-        names = list(dict.fromkeys(r["strategy"] for r in here))
-        groups = [(name, [r for r in here if r["strategy"] == name]) for name in names]
-        tuned = [r for r in here if r["strategy"] in FINE_TUNINGS]
-        for name, members in [*groups, *([("fine-tunings", tuned)] if tuned else [])]:
-            rows.append(
-                {
-                    "fraction": fraction,
-                    "strategy": name,
-                    "targets": sorted({r["target"] for r in members}),
-                    "memory_integrity": _mean(r["memory_integrity"] for r in members),
-                    "gain": _mean(r["gain"] for r in members),
-                }
-            )
+        names = dict.fromkeys(r["strategy"] for r in summary if r["fraction"] == fraction)
+        for name in [*names, "fine-tunings"]:
+            row = {"fraction": fraction, "strategy": name}
+            if members := behind_average(row, summary):
+                row["targets"] = sorted({r["target"] for r in members})
+                rows.append(row | {c: _mean(r[c] for r in members) for c in CHANGES})
     return rows
+
+
+def behind_average(row: Result, summary: Iterable[Result]) -> list[Result]:
+    """Return the rows that a row of `over_targets` is the mean of."""
+    names = FINE_TUNINGS if row["strategy"] == "fine-tunings" else (row["strategy"],)
+    return [r for r in summary if r["fraction"] == row["fraction"] and r["strategy"] in names]
 
 
 def recommend(summary: Sequence[Result]) -> list[Result]:
@@ -103,13 +107,13 @@ def recommend(summary: Sequence[Result]) -> list[Result]:
         rows = [row for row in summary if row["target"] == target]
         largest = max((r["fraction"] for r in rows if r["fraction"] is not None), default=None)
         candidates = [r for r in rows if r["fraction"] in (None, largest)]
-        best = max(candidates, key=_balance)
+        best = max(candidates, key=balance)
         choices.append(
             {
                 "target": target,
                 "strategy": best["strategy"],
                 "fraction": best["fraction"],
-                "validation_balance": _balance(best),
+                "validation_balance": balance(best),
                 "memory_integrity": best["memory_integrity"],
                 "gain": best["gain"],
             }
@@ -117,7 +121,8 @@ def recommend(summary: Sequence[Result]) -> list[Result]:
     return choices
 
 
-def _balance(row: Result) -> float:
+def balance(row: Result) -> float:
+    """Return what strategies are chosen by: the mean of both validation accuracies, in per cent."""
     return _mean(row[side]["accuracy"] for side in ("source_validation", "target_validation"))
 
 

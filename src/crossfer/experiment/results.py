@@ -1,24 +1,84 @@
-"""Finished runs → ``results.json`` and ``results.csv``, from their stored predictions alone."""
+"""Finished runs → ``results.json``, ``results.csv``, ``flips.csv``: from their stored predictions alone."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crossfer.datasets.dataset import Dataset
 from crossfer.emotions import EMOTIONS
 from crossfer.evaluation import summary
-from crossfer.evaluation.metrics import measure
+from crossfer.evaluation.evidence import (
+    SIDES,
+    Evidence,
+    Key,
+    comparisons,
+    with_intervals,
+    with_mean_intervals,
+)
+from crossfer.evaluation.flips import Flips, find_flips, per_class
+from crossfer.evaluation.intervals import subject_codes
+from crossfer.evaluation.metrics import decide, measure
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import folder_of, load_predictions, load_run, write_json
 from crossfer.experiment.plan import Run
 
-FORMAT = 1
-RESULTS, TABLE = "results.json", "results.csv"
+FORMAT = 2
+RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
+NETWORK = ("target", "fraction", "strategy", "seed", "run")
+IMAGE = ("side", "dataset", "flip", "row", "origin", "label", "before", "after")
+"""The columns of ``flips.csv``: which network, and which image flipped how."""
+
+EXAMPLES = 5
+"""Of the images that flipped each way, so many stand in ``results.json``; ``flips.csv`` has all."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What one network said about a dataset's test set.
+
+    Parameters
+    ----------
+    dataset
+        Whose test set.
+    labels
+        The truth: int64 (N,).
+    probabilities
+        float32 (N, 7).
+    """
+
+    dataset: Dataset
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @cached_property
+    def decisions(self) -> NDArray[np.int64]:
+        """int64 (N,), among the classes that the dataset has."""
+        return decide(self.probabilities, self.dataset.classes)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each decision is right: bool (N,)."""
+        return np.asarray(self.decisions == self.labels)
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Where the images stand in the dataset: int64 (N,)."""
+        return self.dataset.rows("test")
+
+    @cached_property
+    def origins(self) -> list[str]:
+        """N names of where the images came from."""
+        return list(self.dataset.samples.column("origin").take(self.rows).to_pylist())
 
 
 def collect(
@@ -31,9 +91,11 @@ def collect(
     """Measure every finished run and average: the content of ``results.json``.
 
     Every network is measured on the source test set and on its target's test set, each on the classes
-    that the dataset has; what only knows the source (the baseline) is measured on every target.
+    that the dataset has; what only knows the source (the baseline) is measured on every target.  All
+    images that flipped are written to ``flips.csv`` beside the runs' folder.
     """
     records, rows = [], []
+    tested: dict[tuple[Key, str], Tested] = {}
     for run in runs:
         folder = folder_of(run, runs_folder)
         record = load_run(folder) | {
@@ -42,8 +104,11 @@ def collect(
             "about": run.strategy.about,
         }
         records.append(record)
-        of_source = _measured(folder, source, "source")
+        on_source, of_source = _measured(folder, source, "source")
         for target in [run.target] if run.target else targets:
+            on_target, of_target = _measured(folder, target, "target")
+            key = (target.name, run.fraction, run.strategy.name, run.seed)
+            tested |= {(key, "source"): on_source, (key, "target"): on_target}
             rows.append(
                 {
                     "strategy": run.strategy.name,
@@ -52,12 +117,22 @@ def collect(
                     "seed": run.seed,
                     "run": run.key,
                     **of_source,
-                    **_measured(folder, target, "target"),
+                    **of_target,
                     "cost": record["cost"],
                 }
             )
+    evidence = Evidence(
+        {network: one.right for network, one in tested.items()},
+        {
+            (target.name, side): subject_codes([d.subjects[row] for row in d.rows("test")])
+            for target in targets
+            for side, d in zip(SIDES, (source, target), strict=True)
+        },
+    )
     results = summary.with_changes(rows)
     averages = summary.by_strategy(results)
+    over_targets = summary.over_targets(averages)
+    _write_csv(runs_folder.parent / FLIPS, (*NETWORK, *IMAGE), _flipped_images(results, tested))
     return {
         "format": FORMAT,
         "crossfer": version("crossfer"),
@@ -75,9 +150,13 @@ def collect(
             for s in experiment.strategies
         ],
         "runs": records,
-        "results": results,
-        "summary": averages,
-        "averages": summary.over_targets(averages),
+        "results": [
+            row | {"flips": {side: _flips(row, side, tested) for side in SIDES}}
+            for row in with_intervals(results, evidence)
+        ],
+        "summary": with_intervals(averages, evidence),
+        "averages": with_mean_intervals(over_targets, averages, evidence),
+        "comparisons": comparisons(averages, evidence),
         "recommendations": summary.recommend(averages),
     }
 
@@ -85,30 +164,85 @@ def collect(
 def write_results(results: dict[str, Any], folder: Path) -> None:
     """Write ``results.json`` and ``results.csv`` (one row a network and target)."""
     write_json(folder / RESULTS, results)
-    partial = folder / f"{TABLE}.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        sides = ("source_test", "target_test", "source_validation", "target_validation")
-        keys = ("target", "fraction", "strategy", "seed")
-        changes, costs = ("memory_integrity", "gain"), tuple(results["results"][0]["cost"])
-        rows.writerow([*keys, *(f"{side}_accuracy" for side in sides), *changes, *costs, "run"])
-        for result in results["results"]:
-            rows.writerow(
-                [
-                    *(result[key] for key in keys),
-                    *(result[side]["accuracy"] for side in sides),
-                    *(result[key] for key in changes),
-                    *(result["cost"][key] for key in costs),
-                    result["run"],
-                ]
-            )
-    os.replace(partial, folder / TABLE)
+    rows = [_table_row(result) for result in results["results"]]
+    _write_csv(folder / TABLE, rows[0], rows)
 
 
-def _measured(folder: Path, dataset: Dataset, side: str) -> dict[str, Any]:
+def _table_row(result: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {key: result[key] for key in NETWORK[:-1]}
+    for side in SIDES:
+        row |= {f"{side}_test_{name}": result[f"{side}_test"][name] for name in summary.METRICS}
+        row[f"{side}_test_low"], row[f"{side}_test_high"] = result[f"{side}_test"]["interval"]
+        row[f"{side}_validation_accuracy"] = result[f"{side}_validation"]["accuracy"]
+    for name in summary.CHANGES:
+        row[name] = result[name]
+        row[f"{name}_low"], row[f"{name}_high"] = result[f"{name}_interval"]
+    return {**row, **result["cost"], "run": result["run"]}
+
+
+def _write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write beside, then rename."""
+    partial = file.with_name(f"{file.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as text:
+        table = csv.DictWriter(text, list(columns))
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(partial, file)
+
+
+def _measured(folder: Path, dataset: Dataset, side: str) -> tuple[Tested, dict[str, Any]]:
+    test = Tested(dataset, *load_predictions(folder, dataset, "test"))
+    validation = load_predictions(folder, dataset, "validation")
+    return test, {
+        f"{side}_test": measure(test.labels, test.probabilities, dataset.classes),
+        f"{side}_validation": measure(*validation, dataset.classes),
+    }
+
+
+def _before_and_after(
+    row: Mapping[str, Any], side: str, tested: Mapping[tuple[Key, str], Tested]
+) -> tuple[Tested, Tested, Flips]:
+    key: Key = (row["target"], row["fraction"], row["strategy"], row["seed"])
+    before, after = tested[(key[0], None, "BL", key[3]), side], tested[key, side]
+    return before, after, find_flips(after.labels, before.decisions, after.decisions)
+
+
+def _flips(
+    row: Mapping[str, Any], side: str, tested: Mapping[tuple[Key, str], Tested]
+) -> dict[str, Any]:
+    """Count a network's flips by class, and name those where it changed its mind most."""
+    before, after, flips = _before_and_after(row, side, tested)
+    moved = np.abs(after.probabilities - before.probabilities)
+    moved = moved[np.arange(len(after.labels)), after.labels]
+    found: dict[str, Any] = {}
+    for way, positions in flips._asdict().items():
+        first = positions[np.argsort(-moved[positions], kind="stable")][:EXAMPLES]
+        found[way] = per_class(after.labels, positions)
+        found[f"{way}_examples"] = [_image(before, after, int(i)) for i in first]
+    return found
+
+
+def _flipped_images(
+    rows: Iterable[Mapping[str, Any]], tested: Mapping[tuple[Key, str], Tested]
+) -> Iterator[dict[str, Any]]:
+    """Yield every flipped image of every network."""
+    for row in rows:
+        network = {key: row[key] for key in NETWORK}
+        for side in SIDES:
+            before, after, flips = _before_and_after(row, side, tested)
+            for way, positions in flips._asdict().items():
+                for i in positions:
+                    where = {"side": side, "dataset": after.dataset.name, "flip": way}
+                    yield {**network, **where, **_image(before, after, int(i))}
+
+
+def _image(before: Tested, after: Tested, position: int) -> dict[str, Any]:
+    """Describe one test image: its row in the sample table, its origin, its class, both decisions."""
+    said = {"label": after.labels, "before": before.decisions, "after": after.decisions}
     return {
-        f"{side}_{split}": measure(*load_predictions(folder, dataset, split), dataset.classes)
-        for split in ("test", "validation")
+        "row": int(after.rows[position]),
+        "origin": after.origins[position],
+        **{name: EMOTIONS[decisions[position]] for name, decisions in said.items()},
     }
 
 

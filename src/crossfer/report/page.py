@@ -40,7 +40,17 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for name in ("signed", "number", "percent", "duration", "listed", "shown", "known"):
+    for name in (
+        "signed",
+        "number",
+        "percent",
+        "duration",
+        "listed",
+        "shown",
+        "known",
+        "span",
+        "surprise",
+    ):
         environment.filters[name] = getattr(view, name)
     found = words.answers(asked)
     config = {key: value for key, value in asked.results["config"].items() if key != "data"}

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from crossfer.datasets.record import SPLITS
 from crossfer.evaluation import paper
+from crossfer.evaluation.summary import CHANGES
 from crossfer.report.view import Row, View, known, shown, signed
 
 SIDES = ("source", "target")
-SPLITS = ("training", "validation", "test")
 
 
 def strategies(view: View) -> list[Row]:
@@ -36,7 +37,7 @@ def averages(view: View) -> list[Row]:
             "about": view.about(name),
             "changes": {
                 key: [_find(rows, name, fraction, key) for fraction in view.fractions]
-                for key in ("memory_integrity", "gain")
+                for key in CHANGES
             },
             "paper": _paper(name),
         }
@@ -95,6 +96,52 @@ def per_class(view: View, target: str, side: str) -> Row:
     return {"classes": classes, "rows": rows}
 
 
+def against_before(view: View, target: str) -> list[Row]:
+    """Compare every strategy with BL on both test sets, at the largest fraction."""
+    return [{"strategy": name} | _compared(view, target, name, "BL") for name in view.adapted]
+
+
+def against_others(view: View, target: str) -> list[Row]:
+    """Compare the recommended strategy with every other adapted one; none where that is BL."""
+    chosen = view.recommended(target)["strategy"]
+    others = [name for name in view.adapted if name != chosen] if chosen != "BL" else []
+    return [{"strategy": name} | _compared(view, target, chosen, name) for name in others]
+
+
+def all_comparisons(view: View, target: str) -> list[Row]:
+    """Return every comparison at the largest fraction."""
+    return [row for row in view.results["comparisons"] if _here(view, row, target)]
+
+
+def flips(view: View, target: str, side: str) -> Row:
+    """Count the images of one test set that flipped, by class, at the largest fraction: means over seeds."""
+    rows = []
+    for name in view.adapted:
+        if runs := view.measured(target, name, view.largest):
+            ways = [
+                np.mean([run["flips"][side][way] for run in runs], axis=0)
+                for way in ("positive", "negative")
+            ]
+            cells = [(float(won), float(lost)) for won, lost in zip(*ways, strict=True)]
+            rows.append(
+                {"strategy": name, "cells": cells, "all": tuple(map(float, map(sum, ways)))}
+            )
+    dataset = view.source if side == "source" else view.target(target)
+    has = [i for i, emotion in enumerate(view.emotions) if emotion in dataset["classes"]]
+    for row in rows:
+        row["cells"] = [row["cells"][i] for i in has]
+    return {"classes": [view.emotions[i] for i in has], "rows": rows}
+
+
+def flip_examples(view: View, target: str, side: str) -> Row | None:
+    """Name some images that the recommended strategy flipped, first seed; None where that is BL."""
+    choice = view.recommended(target)
+    if choice["strategy"] == "BL":
+        return None
+    first = view.measured(target, choice["strategy"], choice["fraction"])[0]
+    return dict(first["flips"][side])
+
+
 def confusions(view: View, target: str, side: str) -> list[Row]:
     """Return the confusion matrices of one test set, summed over seeds, at the largest fraction."""
     found = []
@@ -139,11 +186,32 @@ def distinct(view: View, key: str) -> list[Row]:
     return found
 
 
-def _find(rows: Sequence[Row], strategy: str, fraction: float, key: str) -> float | None:
+def _find(
+    rows: Sequence[Row], strategy: str, fraction: float, key: str
+) -> tuple[float | None, list[float] | None]:
+    """Return a mean change and its interval."""
     for row in rows:
         if row["strategy"] == strategy and row["fraction"] == fraction:
-            return float(row[key]) if row[key] is not None else None
-    return None
+            return row[key], row[f"{key}_interval"]
+    return None, None
+
+
+def _here(view: View, comparison: Row, target: str) -> bool:
+    return comparison["target"] == target and comparison["fraction"] in (None, view.largest)
+
+
+def _compared(view: View, target: str, strategy: str, against: str) -> Row:
+    """Return the comparison of two strategies on each side, seen from the first; None where missing."""
+    found: Row = {"source": None, "target": None}
+    for row in all_comparisons(view, target):
+        if (row["strategy"], row["against"]) == (strategy, against):
+            found[row["side"]] = row
+        elif (row["strategy"], row["against"]) == (against, strategy):
+            low, high = row["interval"]
+            mirrored = {"difference": -row["difference"], "interval": [-high, -low]}
+            swapped = {"gained": row["lost"], "lost": row["gained"]}
+            found[row["side"]] = row | mirrored | swapped
+    return found
 
 
 def _paper(strategy: str) -> dict[str, str] | None:

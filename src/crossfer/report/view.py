@@ -69,6 +69,14 @@ class View:
         """Return the single results behind `averaged`, one a seed."""
         return self._chosen("results", target, strategy, fraction)
 
+    def recommended(self, target: str) -> Row:
+        """Return the recommendation for a target."""
+        return next(r for r in self.results["recommendations"] if r["target"] == target)
+
+    def target(self, name: str) -> Row:
+        """Return a target by its name."""
+        return next(target for target in self.targets if target["name"] == name)
+
     def test_images(self, target: str, side: str) -> int:
         """Return how many test images there are on a side (``"source"`` or ``"target"``)."""
         rows = [row for row in self.results["results"] if row["target"] == target]
@@ -111,6 +119,18 @@ def signed(value: float | None, digits: int = 1) -> str:
 def number(value: float | None, digits: int = 1) -> str:
     """Write a number; a dash where there is none."""
     return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """Write an interval of a change: ``−0.5 to +1.3``; a dash where there is none."""
+    return "–" if interval is None else " to ".join(signed(end) for end in interval)
+
+
+def surprise(p: float) -> str:
+    """Write a p-value: ``0.03``, ``0.004``, ``< 0.001``."""
+    if p < 0.001:
+        return "<\N{NO-BREAK SPACE}0.001"
+    return f"{p:.3f}" if p < 0.01 else f"{p:.2f}"
 
 
 def percent(fraction: float | None) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from crossfer.evaluation.summary import balance
 from crossfer.report.view import Row, View, duration, known, listed, number, shown, signed
 
 NOTHING, MUCH = 1.0, 5.0
@@ -16,6 +16,9 @@ NEAR = 2.0
 
 FEW_IMAGES = 100
 """With fewer test images than this, an accuracy is only roughly known."""
+
+LEVEL = 0.05
+"""A difference that chance alone brings about more often than this may be chance."""
 
 STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
 
@@ -120,8 +123,23 @@ def selection_rule(selection: str) -> str:
 def certainty(view: View) -> str:
     """Say how often everything was measured."""
     if len(view.seeds) == 1:
-        return "Measured with one seed: differences of a point or two may be chance."
-    return f"Means over {len(view.seeds)} seeds."
+        return "Measured with one seed: how far another training would land is in no interval."
+    return f"Means over {len(view.seeds)} seeds; the intervals count other trainings too."
+
+
+SURENESS = {
+    "real": f"chance alone would do this in fewer than 1 of {1 / LEVEL:.0f} experiments, although so many "
+    "differences are tested here",
+    "likely": "the same would hold if this were the only difference tested, but not for so many",
+    "may be chance": "the images are too few, or the difference too small, to tell",
+}
+
+
+def sureness(comparison: Row) -> str:
+    """Say how sure a difference is: a key of `SURENESS`."""
+    if comparison["p_holm"] < LEVEL:
+        return "real"
+    return "likely" if comparison["p"] < LEVEL else "may be chance"
 
 
 def _answer(view: View, choice: Row) -> Answer:
@@ -129,7 +147,7 @@ def _answer(view: View, choice: Row) -> Answer:
     after = view.averaged(choice["target"], choice["strategy"], choice["fraction"])
     assert after is not None
     before = view.averaged(choice["target"], "BL", None)
-    sentence, verdict = _sentence(view, target, before, after)
+    sentence, verdict = _sentence(view, target, after)
     notes = (
         _unconfirmed(after),
         _cost(view, after),
@@ -151,7 +169,7 @@ def _answer(view: View, choice: Row) -> Answer:
     )
 
 
-def _sentence(view: View, target: Row, before: Row | None, row: Row) -> tuple[str, Verdict]:
+def _sentence(view: View, target: Row, row: Row) -> tuple[str, Verdict]:
     name, old, new = row["strategy"], shown(view.source), shown(target)
     if name == "BL":
         text = f"Keep the old model: nothing tried beats it on {old} and {new} together."
@@ -166,7 +184,7 @@ def _sentence(view: View, target: Row, before: Row | None, row: Row) -> tuple[st
         return f"{facts}: no good reason to change.", "care"
     if change <= -MUCH:
         return f"{facts}: use it only if the new faces matter more than the old.", "care"
-    if before and gain < _chance(before["target_test"], row["target_test"]):
+    if row["gain_interval"][0] <= 0:
         return f"{facts}: use it, though the gain may be chance.", "care"
     return f"{facts}: use it.", "use"
 
@@ -215,7 +233,7 @@ def _close(view: View, after: Row) -> str | None:
     cheaper = [row for row in _others(view, after) if row["seconds"] < after["seconds"]]
     if not cheaper or after["strategy"] == "BL":
         return None
-    near = [row for row in cheaper if _balance(after) - _balance(row) <= NEAR]
+    near = [row for row in cheaper if balance(after) - balance(row) <= NEAR]
     if not near:
         return f"Nothing cheaper comes within {NEAR:.0f} points of it on the validation data."
     best = min(near, key=lambda row: float(row["seconds"]))
@@ -257,19 +275,8 @@ def _uncertain(view: View, target: Row, after: Row) -> str | None:
     return f"Only {images} test images: {network} lies somewhere between {between}."
 
 
-def _chance(before: Row, after: Row) -> float:
-    """Return how far two accuracies may differ by chance, from their 95 % intervals."""
-    widths = [side["interval"][1] - side["interval"][0] for side in (before, after)]
-    return math.hypot(*widths) / 2
-
-
 def _others(view: View, after: Row) -> list[Row]:
     """Return the other adapted strategies for the same target, at the largest fraction."""
     names = [name for name in view.adapted if name != after["strategy"]]
     rows = [view.averaged(after["target"], name, view.largest) for name in names]
     return [row for row in rows if row]
-
-
-def _balance(row: Row) -> float:
-    sides = ("source_validation", "target_validation")
-    return float(sum(row[side]["accuracy"] for side in sides) / len(sides))

@@ -1,0 +1,226 @@
+"""Intervals, paired tests and flips, against references and against what must hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import ks_2samp, t
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from crossfer.evaluation.evidence import (
+    Evidence,
+    comparisons,
+    with_intervals,
+    with_mean_intervals,
+)
+from crossfer.evaluation.flips import find_flips, per_class
+from crossfer.evaluation.intervals import (
+    accuracy_interval,
+    change,
+    change_interval,
+    interval,
+    p_value,
+    resample,
+    subject_codes,
+    wilson_interval,
+)
+from crossfer.evaluation.paired import compare, holm, mcnemar
+
+Right = NDArray[np.bool_]
+SIDES = ("source", "target")
+
+
+def drawn(
+    seed: int, seeds: int, images: int, subjects: int
+) -> tuple[Right, Right, NDArray[Any] | None]:
+    """Draw two networks' answers, and who is in the images (0: not known)."""
+    rng = np.random.default_rng(seed)
+    after, before = rng.random((2, seeds, images)) < rng.random((2, 1, 1))
+    return after, before, rng.integers(0, subjects, images) if subjects else None
+
+
+SEED = st.integers(0, 2**32 - 1)
+CASES = st.builds(drawn, SEED, st.integers(1, 4), st.integers(1, 70), st.integers(0, 8))
+Case = tuple[Right, Right, NDArray[Any] | None]
+
+
+@given(CASES)
+@settings(max_examples=40)
+def test_an_interval_holds_its_estimate_and_stays_in_range(case: Case) -> None:
+    after, before, subjects = case
+    low, high = accuracy_interval(after, subjects)
+    assert 0 <= low <= 100 * after.mean() + 1e-9
+    assert 100 * after.mean() - 1e-9 <= high <= 100
+    low, high = change_interval(after, before, subjects)
+    assert -100 <= low <= change(after, before) <= high <= 100
+
+
+@given(CASES)
+@settings(max_examples=40)
+def test_swapping_two_strategies_mirrors_everything(case: Case) -> None:
+    after, before, subjects = case
+    assume(np.any(after != before))
+    one, other = compare(after, before, subjects), compare(before, after, subjects)
+    assert one["difference"] == -other["difference"]
+    assert one["interval"] == pytest.approx([-end for end in reversed(other["interval"])])
+    assert (one["gained"], one["lost"], one["p"]) == (other["lost"], other["gained"], other["p"])
+
+
+@given(SEED, st.integers(1, 70))
+def test_flips_add_up_to_the_change(seed: int, images: int) -> None:
+    labels, before, after = np.random.default_rng(seed).integers(0, 7, (3, images))
+    flips = find_flips(labels, before, after)
+    difference = change((after == labels)[None], (before == labels)[None])
+    positive, negative = len(flips.positive), len(flips.negative)
+    assert difference == 100 * (positive - negative) / len(labels)
+    assert sum(per_class(labels, flips.positive)) == positive
+    assert all(before[i] == labels[i] != after[i] for i in flips.negative)
+
+
+def test_subjects_of_one_image_each_are_images() -> None:
+    after, before, _ = drawn(3, 2, 200, 0)
+    alone = np.random.default_rng(0).permutation(200)
+    assert np.array_equal(resample(after, before), resample(after, before, alone))
+    other = resample(after, before, alone, seed=1)
+    assert ks_2samp(resample(after, before), other).pvalue > 0.01
+
+
+def test_subjects_are_drawn_whole() -> None:
+    """Ten subjects of which each is all right or all wrong: as if there were ten images."""
+    subjects = np.repeat(np.arange(10), 50)
+    right = (subjects < 6)[None]
+    low, high = accuracy_interval(right, subjects)
+    by_images = accuracy_interval(right)
+    assert high - low > 5 * (by_images[1] - by_images[0])
+    half = 100 * t.ppf(0.975, 9) * np.sqrt(0.6 * 0.4 / 9)
+    assert high - low == pytest.approx(2 * half, rel=0.1)
+
+
+def test_many_images_of_one_seed_give_the_normal_interval() -> None:
+    after, before, _ = drawn(5, 1, 3000, 0)
+    scores = after.astype(float) - before
+    half = 1.96 * 100 * scores.std() / np.sqrt(scores.size)
+    centre = change(after, before)
+    expected = (centre - half, centre + half)
+    assert change_interval(after, before) == pytest.approx(expected, abs=0.15)
+    wilson = wilson_interval(int(after.sum()), after.size)
+    drawn_interval = interval(100 * float(after.mean()), resample(after), 0)
+    assert drawn_interval == pytest.approx(wilson, abs=0.15)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_few_seeds_give_students_interval(seeds: int) -> None:
+    """Where trainings differ and images hardly do: mean ± t s / √S."""
+    shares = np.linspace(0.3, 0.7, seeds)
+    right = np.arange(100_000) < (100_000 * shares)[:, None]
+    low, high = interval(50.0, resample(right, resamples=100_000), -1e9)
+    half = 100 * t.ppf(0.975, seeds - 1) * np.std(shares, ddof=1) / np.sqrt(seeds)
+    assert min(high, 50 + half) - 50 == pytest.approx(min(half, 50), rel=0.2)
+    assert low < 50 - 0.8 * half
+
+
+def test_none_wrong_is_not_certainty() -> None:
+    right = np.ones((1, 67), bool)
+    assert accuracy_interval(right) == pytest.approx([94.6, 100], abs=0.1)
+    subjects = np.repeat(np.arange(4), 17)[:67]
+    low, high = accuracy_interval(right, subjects)
+    assert low < 97
+    assert high == 100
+    low, high = change_interval(right, right)
+    assert -8 < low < 0 < high < 8
+    assert p_value(resample(right, right)) > 0.5
+
+
+def test_wilson_interval_against_published_values_and_statsmodels() -> None:
+    """Newcombe (1998), Statistics in Medicine 17, Table I: 81/263 and 15/148 and 0/20."""
+    assert wilson_interval(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert wilson_interval(15, 148) == pytest.approx((6.24, 16.05), abs=0.01)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
+    for right, total in [(1, 7), (67, 67), (2000, 3589)]:
+        low, high = proportion_confint(right, total, method="wilson")
+        assert wilson_interval(right, total) == pytest.approx((100 * low, 100 * high))
+
+
+def test_unknown_subjects_stand_for_themselves() -> None:
+    assert subject_codes([None, None]) is None
+    codes = subject_codes(["KA", None, "KA", None, "image"])
+    assert codes is not None
+    assert codes.tolist() == [0, 1, 0, 2, 3]
+
+
+@given(st.integers(0, 600), st.integers(0, 600))
+def test_mcnemar_against_statsmodels(gained: int, lost: int) -> None:
+    expected = reference_mcnemar([[5, gained], [lost, 5]], exact=True).pvalue
+    assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_of_many_images() -> None:
+    assert mcnemar(0, 20_000) == 0
+    assert 0 < mcnemar(49_000, 51_000) < 1e-9
+
+
+@given(st.lists(st.floats(0, 1), max_size=30))
+def test_holm_against_statsmodels(p_values: list[float]) -> None:
+    expected = multipletests(p_values, method="holm")[1] if p_values else []
+    assert holm(p_values) == pytest.approx(list(expected))
+
+
+def test_which_test_is_used() -> None:
+    after, before, subjects = drawn(1, 1, 60, 6)
+    assert compare(after, before)["test"] == "McNemar"
+    assert compare(after, before, np.arange(60))["test"] == "McNemar"
+    assert compare(after, before, subjects)["test"] == "bootstrap"
+    assert compare(np.repeat(after, 2, 0), np.repeat(before, 2, 0))["test"] == "bootstrap"
+
+
+def test_every_pair_is_compared_once_and_every_number_has_an_interval() -> None:
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = [
+        {"target": target, "fraction": fraction, "strategy": strategy, "seeds": [0, 1]}
+        | {"source_test": {}, "target_test": {}, "memory_integrity": 0.0, "gain": 0.0}
+        for target in ("jaffe", "mug")
+        for strategy, fraction in (
+            ("BL", None),
+            *((s, f) for f in (0.5, 1.0) for s in ("FC", "RE")),
+        )
+    ]
+    answers = {
+        ((row["target"], row["fraction"], row["strategy"], seed), side): rng.random(n) < 0.5
+        for row in rows
+        for seed in (0, 1)
+        for side, n in (("source", 300), ("target", 80))
+    }
+    people = np.arange(80) // 20
+    subjects = {(t, s): people if s == "target" else None for t in ("jaffe", "mug") for s in SIDES}
+    evidence = Evidence(answers, subjects)
+    found = comparisons(rows, evidence)
+    who = [(r["target"], r["fraction"], r["side"], r["strategy"], r["against"]) for r in found]
+    assert len(who) == len(set(who)) == 2 * 2 * 2 * 3
+    assert all(row["p_holm"] >= row["p"] for row in found)
+    certain = with_intervals(rows, evidence)
+    assert certain[0]["gain_interval"] == [0, 0]
+    for row in (row for row in certain if row["strategy"] != "BL"):
+        low, high = row["gain_interval"]
+        assert low < high
+        assert row["target_test"]["interval"][0] < row["target_test"]["interval"][1]
+    value = float(
+        np.mean([100 * _integrity(evidence, row) for row in rows if row["fraction"] == 1])
+    )
+    averages = [
+        {"fraction": 1.0, "strategy": "fine-tunings", "memory_integrity": value, "gain": 0.0}
+    ]
+    (mean,) = with_mean_intervals(averages, rows, evidence)
+    low, high = mean["memory_integrity_interval"]
+    assert low < value < high
+    assert (low + high) / 2 == pytest.approx(value, abs=(high - low) / 8)
+
+
+def _integrity(evidence: Evidence, row: dict[str, Any]) -> float:
+    return float(evidence.right(row, "source").mean() - evidence.before(row, "source").mean())

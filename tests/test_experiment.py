@@ -321,6 +321,21 @@ def test_a_target_without_some_classes_is_measured_on_those_it_has(
     for result in results["results"]:
         assert np.array(result["target_test"]["confusion"])[:, 6].sum() == 0
         assert result["target_test"]["per_class"][6] is None
+    baseline, adapted = (run["identity"] for run in results["runs"])
+    assert "classes" not in baseline, "a source with all classes is learnt from as ever"
+    assert adapted["classes"] == {"target": [0, 1, 2, 3, 4, 5]}
+
+
+def test_a_class_that_is_missing_by_chance_can_be_named(raw: Path, tmp_path: Path) -> None:
+    labels = {"NE": None}
+    how = Preparation(labels=labels, classes=EMOTIONS)
+    named = prepare(raw / "jaffe", tmp_path / "named", how)
+    assert named.classes == list(range(7)) and named.card["classes"] == list(EMOTIONS)
+    with pytest.raises(CrossferError, match="'disgust' occurs too"):
+        prepare(raw / "jaffe", tmp_path / "few", Preparation(labels=labels, classes=["angry"]))
+    with pytest.raises(CrossferError, match="classes: 'joy' is none"):
+        Preparation(classes=["joy"])
+    assert not (tmp_path / "few").exists()
 
 
 def test_a_folder_in_use_or_of_somebody_else_is_refused(raw: Path, tmp_path: Path) -> None:

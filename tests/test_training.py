@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from crossfer.adapt import untrained
 from crossfer.errors import CrossferError
 from crossfer.models import study_cnn
-from crossfer.training import Augmentation, Faces, Recipe, State, machine, predict, train
+from crossfer.training import Augmentation, Faces, Mixture, Recipe, State, machine, predict, train
 from crossfer.training.batches import augment, normalise
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.loop import learning_rate
+from crossfer.training.loss import cross_entropy
 
 RECIPE = Recipe(epochs=4, batch_size=16)
 
@@ -118,13 +120,44 @@ def test_epochs_are_chosen_among_the_classes_that_a_dataset_has() -> None:
     with torch.no_grad():
         model.get_parameter("fc3.bias")[6] = 8.0  # always neutral
     kept = faces.labels < 6
-    some = Faces(faces.images[kept], faces.labels[kept], tuple(range(6)))
-    every = Faces(some.images, some.labels)
+    every = Faces(faces.images[kept], faces.labels[kept])
+    some = Faces.from_numpy(every.images.numpy(), every.labels.numpy(), range(6))
     recipe = Recipe(epochs=1, learning_rate=0)
     (row,) = train(model, faces, {"some": some, "every": every}, recipe, 0, fabric).history
     assert row["every_accuracy"] == 0
     assert row["some_accuracy"] > 0
     assert row["some_loss"] < row["every_loss"]
+
+
+def test_a_dataset_teaches_nothing_about_a_class_that_it_lacks() -> None:
+    """No gradient reaches that class from it, and the others are learnt as if it did not exist."""
+    logits = torch.randn(6, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    labels = torch.arange(6)
+    known = torch.ones(6, 7, dtype=torch.bool)
+    known[:3, 6] = False
+    loss = cross_entropy(logits, labels, known, 0.1)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient[:3, 6].eq(0).all() and gradient[3:, 6].ne(0).all()
+    among_six = F.cross_entropy(logits[:3, :6], labels[:3], label_smoothing=0.1, reduction="sum")
+    among_all = F.cross_entropy(logits[3:], labels[3:], label_smoothing=0.1, reduction="sum")
+    assert loss.item() == pytest.approx(((among_six + among_all) / 6).item(), rel=1e-6)
+
+
+def test_what_images_know_follows_them_into_unions_and_choices() -> None:
+    """The old and the new are told apart image by image, in whatever way they are mixed."""
+    old = squares(12)
+    new = Faces.from_numpy(old.images[:4].numpy(), old.labels[:4].numpy() % 6, range(6))
+    expected = torch.ones(16, 7, dtype=torch.bool)
+    expected[12:, 6] = False
+    for both in (old + new, (old + new).to(torch.device("cpu"))):
+        assert both.known is not None and both.known.equal(expected)
+    mixed = Mixture.of(new, old, 0.5)
+    assert mixed.known is not None
+    assert mixed.known[:4, 6].logical_not().all() and mixed.known[4:].all()
+    rows = torch.tensor([0, 13])
+    chosen = (old + new)[rows].known
+    assert chosen is not None and chosen.equal(expected[rows])
+    assert (old + old).known is None
 
 
 def test_a_diverged_training_says_so() -> None:

@@ -71,6 +71,12 @@ def prepare(
         list[str] | None,
         typer.Option(help="THEIRS=OURS maps a class; THEIRS= leaves it out. Repeat at will."),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="The classes it tells apart, e.g. angry,happy,neutral; by default those that occur."
+        ),
+    ] = None,
     subject: Annotated[
         str | None, typer.Option(help="Regular expression that finds the subject in a path.")
     ] = None,
@@ -128,6 +134,7 @@ def prepare(
     how = Preparation(
         reader=reader,
         labels=_label_map(label or []),
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
         subject=subject,
         everything=everything,
         faces=faces,

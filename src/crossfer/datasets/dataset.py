@@ -84,9 +84,11 @@ class Dataset:
         """N subjects, ``None`` where not known."""
         return list(self.samples.column("subject").to_pylist())
 
-    @property
+    @cached_property
     def classes(self) -> list[int]:
-        """The labels that occur, in ascending order."""
+        """The labels that it tells apart, ascending: what its card says, else those that occur."""
+        if names := self.card.get("classes"):
+            return [EMOTIONS.index(name) for name in names]
         return [int(label) for label in np.unique(self.labels)]
 
     def rows(self, split: Split) -> NDArray[np.int64]:

@@ -41,7 +41,7 @@ from crossfer.datasets.look import LOOK
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skipped, Split
-from crossfer.emotions import check_label_map
+from crossfer.emotions import EMOTIONS, check_label_map
 from crossfer.errors import CrossferError
 
 STAND_IN_NOTE = "STAND-IN.txt"
@@ -60,6 +60,9 @@ class Preparation:
         One of `crossfer.datasets.READERS`, instead of recognising the layout.
     labels
         From the dataset's class names to ours, or to ``None`` for a class to leave out.
+    classes
+        The classes of ours that its labels tell apart: among them it is learnt from and measured.  By
+        default those that occur; name them all if one is missing only by chance.
     subject
         Regular expression that finds the subject in an image's relative path (folders and manifests).
     everything
@@ -86,6 +89,7 @@ class Preparation:
 
     reader: str | None = None
     labels: Mapping[str, str | None] = field(default_factory=dict)
+    classes: Sequence[str] | None = None
     subject: str | None = None
     everything: bool = False
     faces: Literal["auto", "find", "cropped"] = "auto"
@@ -120,6 +124,10 @@ class Preparation:
         if self.seed < 0:
             raise CrossferError(f"seed is {self.seed}: it must not be negative")
         check_label_map(self.labels)
+        if unknown := set(self.classes or ()) - set(EMOTIONS):
+            raise CrossferError(
+                f"classes: {min(unknown)!r} is none; choose among {', '.join(EMOTIONS)}"
+            )
         try:
             re.compile(self.subject or "")
         except re.error as error:
@@ -142,7 +150,7 @@ class Preparation:
     def as_json(self) -> dict[str, Any]:
         """Return what a card records of it."""
         lists = {"eyes": list(self.eyes), "sizes": list(self.sizes) if self.sizes else None}
-        return asdict(self) | lists
+        return asdict(self) | lists | {"classes": list(self.classes) if self.classes else None}
 
 
 class NoFace(CrossferError):
@@ -243,6 +251,7 @@ def prepare(
                 "crop": extraction.crop,
                 "found": dict(Counter(table["found"]).most_common()),
             },
+            "classes": _classes(kept, how.classes),
             "images": images,
             "subjects": len({r.subject for r in kept if r.subject is not None}),
             "split": split,
@@ -501,6 +510,16 @@ def _assign(
         },
         "subjects_in_several_splits": len(splits.shared_subjects(subjects, assigned)),
     }
+
+
+def _classes(records: Sequence[Record], named: Sequence[str] | None) -> list[str]:
+    """Return the classes that a dataset has: those that occur, or those named, in the order of ours."""
+    occurring = {EMOTIONS[record.label] for record in records}
+    if named and (others := occurring - set(named)):
+        raise CrossferError(
+            f"classes: {min(others)!r} occurs too; name it, or leave it out by a label"
+        )
+    return [emotion for emotion in EMOTIONS if emotion in (named or occurring)]
 
 
 def _write(folder: Path, card: dict[str, Any], table: pa.Table, skipped: list[Skipped]) -> None:

@@ -42,6 +42,7 @@ class DatasetConfig(_Checked):
     name: str | None = None
     reader: str | None = Field(None, alias="as")
     labels: dict[str, str | None] = {}
+    classes: tuple[str, ...] | None = None
     subject: str | None = None
     everything: bool = False
     faces: Literal["auto", "find", "cropped"] = "auto"

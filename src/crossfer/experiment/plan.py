@@ -11,6 +11,7 @@ from typing import Any
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.splits import take_fraction
+from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
 from crossfer.strategies import BASELINE, Strategy
@@ -61,6 +62,7 @@ class Run:
             "layers": strategy.layers,
             "data": strategy.data,
             **_set(strategy, "exemplars", "choice", "share", "penalty", "merge"),
+            **self._classes,
             "recipe": {
                 key: value
                 for key, value in asdict(self.recipe).items()
@@ -76,6 +78,18 @@ class Run:
             "keep": self.keep,
             "precision": self.precision,
         }
+
+    @property
+    def _classes(self) -> dict[str, Any]:
+        """The classes of the datasets it learns from, where one lacks some: the loss is masked to them."""
+        sides = {"source": self.source, "target": self.target}
+        known = {
+            side: dataset.classes
+            for side, dataset in sides.items()
+            if dataset is not None and side in self.strategy.data
+        }
+        partial = any(len(classes) < len(EMOTIONS) for classes in known.values())
+        return {"classes": known} if partial else {}
 
     @cached_property
     def key(self) -> str:

@@ -85,7 +85,10 @@ def missing_classes(view: View, dataset: Row) -> str | None:
     if not missing:
         return None
     classes = f"the {len(dataset['classes'])} classes that it has"
-    return f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}."
+    return (
+        f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}, and what is "
+        f"learnt from it says nothing about {listed(missing)}."
+    )
 
 
 def comparability(view: View) -> str:

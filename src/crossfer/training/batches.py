@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from crossfer.emotions import EMOTIONS
 from crossfer.training.recipe import Augmentation
 
 
@@ -27,13 +29,14 @@ class Faces:
         uint8 (N, H, W).
     labels
         int64 (N,), 0–6 in the order of `crossfer.emotions.EMOTIONS`.
-    classes
-        The labels that their dataset has, where it lacks some: decisions are made among them.
+    known
+        bool (N, classes): the classes that the dataset of each image has; among them it is judged, in
+        training and in measuring.  ``None`` where all have all.
     """
 
     images: Tensor
     labels: Tensor
-    classes: tuple[int, ...] | None = None
+    known: Tensor | None = None
 
     @classmethod
     def from_numpy(
@@ -42,8 +45,11 @@ class Faces:
         labels: NDArray[np.integer],
         classes: Sequence[int] | None = None,
     ) -> Faces:
-        """Take uint8 (N, H, W) images and integer (N,) labels."""
-        known = tuple(classes) if classes is not None else None
+        """Take uint8 (N, H, W) images and integer (N,) labels, of a dataset that has these classes."""
+        known = None
+        if classes is not None and len(classes) < len(EMOTIONS):
+            known = torch.zeros(len(labels), len(EMOTIONS), dtype=torch.bool)
+            known[:, list(classes)] = True
         return cls(torch.tensor(images), torch.tensor(labels, dtype=torch.int64), known)
 
     def __len__(self) -> int:
@@ -52,15 +58,19 @@ class Faces:
     def __add__(self, other: Faces) -> Faces:
         """Return the union of two sets: first these, then the others."""
         images = torch.cat([self.images, other.images])
-        return Faces(images, torch.cat([self.labels, other.labels]))
+        return Faces(images, torch.cat([self.labels, other.labels]), _joined(self, other))
 
     def __getitem__(self, rows: Tensor) -> Faces:
         """Return some of the faces."""
-        return Faces(self.images[rows], self.labels[rows], self.classes)
+        known = self.known[rows] if self.known is not None else None
+        return Faces(self.images[rows], self.labels[rows], known)
 
-    def to(self, device: torch.device) -> Faces:
+    def to(self, device: torch.device) -> Self:
         """Return the same faces on a device."""
-        return Faces(self.images.to(device), self.labels.to(device), self.classes)
+        known = self.known.to(device) if self.known is not None else None
+        return replace(
+            self, images=self.images.to(device), labels=self.labels.to(device), known=known
+        )
 
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
         """Deal every image once into equal batches, nearest to a size; hardly one is left over.
@@ -96,11 +106,7 @@ class Mixture(Faces):
     def of(cls, new: Faces, old: Faces, share: float) -> Mixture:
         """Mix two sets."""
         both = new + old
-        return cls(both.images, both.labels, None, len(new), share)
-
-    def to(self, device: torch.device) -> Mixture:
-        """Return the same faces on a device."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        return cls(both.images, both.labels, both.known, len(new), share)
 
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
         """Deal one epoch into equal batches; int64 (steps, images a step)."""
@@ -113,6 +119,20 @@ class Mixture(Faces):
         old = self.new + torch.cat(rounds)[: kept * steps].view(steps, -1)
         new = _shuffled(self.new, generator)[: fresh * steps].view(steps, -1)
         return torch.cat([new, old], 1)
+
+
+def _joined(first: Faces, second: Faces) -> Tensor | None:
+    """Return which classes the images of two sets know, or ``None`` where all know all."""
+    known = [faces.known for faces in (first, second)]
+    width = next((part.shape[1] for part in known if part is not None), None)
+    if width is None:
+        return None
+    return torch.cat(
+        [
+            faces.labels.new_ones(len(faces), width, dtype=torch.bool) if part is None else part
+            for faces, part in zip((first, second), known, strict=True)
+        ]
+    )
 
 
 def _shuffled(count: int, generator: torch.Generator) -> Tensor:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from crossfer.errors import CrossferError
 from crossfer.models import training_mode
 from crossfer.training.batches import Faces, augment, normalise
+from crossfer.training.loss import cross_entropy
 from crossfer.training.recipe import Recipe
 from crossfer.training.views import Views, split_frozen
 
@@ -178,8 +178,11 @@ def train(
                 images = augment(normalise(shown[chosen]), recipe.augmentation, generator)
             with fabric.autocast():
                 logits = tail(images).float()
-            loss = F.cross_entropy(
-                logits, training.labels[chosen], label_smoothing=recipe.label_smoothing
+            loss = cross_entropy(
+                logits,
+                training.labels[chosen],
+                training.known[chosen] if training.known is not None else None,
+                recipe.label_smoothing,
             )
             if penalty:
                 loss = loss + penalty(network, images, logits)
@@ -304,13 +307,11 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def _measure(model: nn.Module, faces: Faces, fabric: Fabric) -> Row:
-    """Return accuracy (0–1) and mean cross-entropy (nats) among the classes that the faces have."""
+    """Return accuracy (0–1) and mean cross-entropy (nats) among the classes that each face knows."""
     labels = faces.labels.cpu()
     probabilities = predict(model, faces.images, fabric)
-    if faces.classes is not None:
-        absent = torch.ones(probabilities.shape[1], dtype=torch.bool)
-        absent[list(faces.classes)] = False
-        probabilities[:, absent] = 0
+    if faces.known is not None:
+        probabilities = probabilities.masked_fill(~faces.known.cpu(), 0)
         probabilities /= probabilities.sum(1, keepdim=True).clamp_min(1e-12)
     likelihood = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
     accuracy = (probabilities.argmax(1) == labels).float().mean().item()

@@ -1,0 +1,41 @@
+"""The loss: cross-entropy among the answers that an image can have."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+IMPOSSIBLE = -1e4
+"""The logit of an answer that is not at choice: its probability is 0, and no infinity can become a NaN."""
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, known: Tensor | None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return the mean cross-entropy, each image judged among the classes of its own dataset.
+
+    A dataset without a class says nothing about it.  With ``known`` that class takes no part in the
+    image's softmax, so nothing teaches the network never to say it: its logit gets no gradient.
+
+    Parameters
+    ----------
+    logits
+        float (N, classes).
+    labels
+        int64 (N,).
+    known
+        bool (N, classes): the classes that each image's dataset has; ``None`` where all have all.
+    label_smoothing
+        Share (0–1) of the truth that is spread evenly over an image's classes.
+
+    Returns
+    -------
+    Tensor
+        A scalar, in nats.
+    """
+    if known is None:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    truth = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    spread = known / known.sum(1, keepdim=True)
+    truth = (1 - label_smoothing) * truth + label_smoothing * spread
+    return F.cross_entropy(logits.masked_fill(~known, IMPOSSIBLE), truth)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,35 +72,65 @@ def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
     assert not weights_equal(first.model, other.model)
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_an_interrupted_training_goes_on_to_the_same_bits(epoch: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [{}, {"averaging": 0.9}, {"views": 2}])
+@pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, 0), (2, 3), (4, 0)])
+def test_an_interrupted_training_goes_on_to_the_same_bits(
+    epoch: int, step: int, change: dict[str, Any], tmp_path: Path
+) -> None:
+    """Wherever it stopped: between epochs, or after any step of one."""
     faces, fabric = squares(), machine("cpu")
-    checkpoints = Checkpoints(tmp_path / "checkpoint")
+    recipe = replace(RECIPE, **change)
+    checkpoints = Checkpoints(tmp_path / "checkpoint.safetensors")
 
-    def interrupt(state: State) -> None:
-        checkpoints.save(state)
-        if len(state.history) == epoch:
+    def interrupt(standing: Callable[[], State]) -> None:
+        if (len(standing().history), standing().step) == (epoch, step):
+            checkpoints.save(standing())
             raise KeyboardInterrupt
 
-    whole = train(small(), faces, {"source": faces}, RECIPE, 0, fabric)
+    whole = train(small(), faces, {"source": faces}, recipe, 0, fabric)
     with pytest.raises(KeyboardInterrupt):
-        train(small(), faces, {"source": faces}, RECIPE, 0, fabric, on_epoch=interrupt)
+        train(small(), faces, {"source": faces}, recipe, 0, fabric, on_state=interrupt)
     seen: list[int] = []
     resumed = train(
-        small(), faces, {"source": faces}, RECIPE, 0, fabric,
+        small(), faces, {"source": faces}, recipe, 0, fabric,
         resume=checkpoints.load(), on_step=seen.append,
     )  # fmt: skip
-    assert sum(seen) == (RECIPE.epochs - epoch) * 56
+    assert sum(seen) == (recipe.epochs - epoch) * 56 - step * 14
     assert weights_equal(resumed.model, whole.model)
     assert resumed.kept_epoch == whole.kept_epoch
     assert resumed.images_seen == whole.images_seen
+    for ours, theirs in zip(resumed.history, whole.history, strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_checkpoints_take_less_than_a_fiftieth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a save takes, and however that changes."""
+    clock, took = 0.0, [0.1, 3.0, 0.5, 8.0, 0.2]
+    saves: list[float] = []
+
+    def save(self: Checkpoints, state: State) -> None:
+        nonlocal clock
+        saves.append(took[len(saves) % len(took)])
+        clock += saves[-1]
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    monkeypatch.setattr("crossfer.training.checkpoint.time.monotonic", lambda: clock)
+    checkpoints = Checkpoints(tmp_path / "checkpoint.safetensors", 0.0)
+    for _ in range(10_000):
+        clock += 1.0
+        checkpoints.save_if_due(State)
+    assert len(saves) > 20
+    assert sum(saves) < 0.021 * clock
 
 
 def test_a_damaged_checkpoint_is_none(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path / "checkpoint")
+    checkpoints = Checkpoints(tmp_path / "checkpoint.safetensors")
     assert checkpoints.load() is None
-    checkpoints.save(State({"a": torch.ones(2)}, {}, {}))
-    (tmp_path / "checkpoint" / "tensors.safetensors").write_bytes(b"half")
+    checkpoints.save(State({"a": torch.ones(2)}))
+    assert checkpoints.load() is not None
+    checkpoints.file.write_bytes(checkpoints.file.read_bytes()[:-3])
     assert checkpoints.load() is None
 
 

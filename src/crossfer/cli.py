@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -12,13 +12,31 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from crossfer.errors import CrossferError
 
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])
 
+out_console = Console(highlight=False, markup=False)
+error_console = Console(stderr=True, highlight=False)
+
+
+class _Stoppable(TyperGroup):
+    """All commands; stopped by Ctrl-C, each says how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            error_console.print("stopped; the same command goes on where it stopped")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="crossfer",
+    cls=_Stoppable,
     help="Update a facial-expression model on new faces without making it forget, "
     "with honest numbers.\n\nStart with:  [bold]crossfer demo[/]",
     no_args_is_help=True,
@@ -26,18 +44,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out_console = Console(highlight=False, markup=False)
-error_console = Console(stderr=True, highlight=False)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn Ctrl-C into a word on how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        error_console.print("stopped; the same command goes on where it stopped")
-        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -53,10 +59,12 @@ def demo(
     from crossfer.progress import Shown
 
     out_console.print("Faces drawn by code stand in for FER2013, JAFFE, TFEID and MUG.")
-    with _stoppable(), Shown(out_console) as shown:
+    with Shown(out_console) as shown:
         report_file = run_demo(out, shown, shown.drawing)
-    _say_answer(load_results(report_file.parent))
+    results = load_results(report_file.parent)
+    _say_answer(results)
     out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
+    _say_failures(results)
 
 
 @app.command()
@@ -147,7 +155,7 @@ def prepare(
         exact=exact,
         seed=seed,
     )
-    with _stoppable(), Shown(out_console) as shown:
+    with Shown(out_console) as shown:
         dataset = prepare_dataset(
             path,
             out,
@@ -268,11 +276,12 @@ def run(
 
     configuration = load_experiment(experiment, data)
     folder = out or Path("runs") / experiment.stem
-    with _stoppable(), Shown(out_console) as shown:
+    with Shown(out_console) as shown:
         results = run_experiment(configuration, folder, shown)
     report_file = write_report(results, folder)
     _say_answer(results)
     out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
+    _say_failures(results)
 
 
 @app.command()
@@ -321,6 +330,15 @@ def _say_answer(results: dict[str, Any]) -> None:
         out_console.print(sentence)
 
 
+def _say_failures(results: dict[str, Any]) -> None:
+    """Name the runs that failed; then the command has failed too."""
+    for run in results["failed"]:
+        error_console.print(f"failed: {run['label']}: {run['why']}", markup=False, soft_wrap=True)
+    if results["failed"]:
+        error_console.print("the same command tries the failed ones again")
+        raise typer.Exit(1)
+
+
 def _label_map(pairs: list[str]) -> dict[str, str | None]:
     labels: dict[str, str | None] = {}
     for pair in pairs:
@@ -347,11 +365,37 @@ def _numbers(option: str, text: str | None, example: Numbers) -> Numbers | None:
     return cast(Numbers, numbers)
 
 
+def _stop(number: int, frame: Any) -> None:
+    """Stop cleanly, and the next time at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+ON_DISK = {
+    errno.ENOSPC: "the disk is full; make room, and the same command goes on",
+    errno.EDQUOT: "your share of the disk is full; make room, and the same command goes on",
+    errno.EROFS: "the disk is read-only; name another folder",
+    errno.EACCES: "permission denied; name another folder, or change its permissions",
+    errno.EPERM: "permission denied; name another folder, or change its permissions",
+    errno.ENOENT: "no such file or folder; if it was there before, bring it back, and the same command goes on",
+}
+
+
+def _in_words(error: CrossferError | OSError) -> str:
+    """Return one line: what the system refused, and what to do."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in ON_DISK:
+        named = f"{error.filename}: " if error.filename else ""
+        text = f"{named}{ON_DISK[error.errno]} ({error.strerror})"
+    return " ".join(text.split())
+
+
 def main() -> None:
     """Run the command line; what the user can mend is one line and exit status 2."""
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except (CrossferError, OSError) as error:
         error_console.print("[red]error:[/] ", end="")
-        error_console.print(" ".join(str(error).split()), markup=False, soft_wrap=True)
+        error_console.print(_in_words(error), markup=False, soft_wrap=True)
         sys.exit(2)

@@ -148,6 +148,15 @@ class Shown(ExperimentProgress):
             self.bars.update(self.training, completed=self.work_done)
             self._say_remaining()
 
+    def waiting(self, run: Run, owner: str) -> None:
+        """Say who trains the run."""
+        self.console.print(f"{run.label}: {owner} trains it just now; waiting", highlight=False)
+
+    def failed(self, run: Run, why: str) -> None:
+        """Say why at once; the others go on."""
+        self.console.print(f"{run.label} failed: {why}", highlight=False)
+        self.ended(run, Path())
+
     def _count(self, what: str, done: int, total: int) -> None:
         if what not in self.tasks:
             self.tasks[what] = self.bars.add_task(what, total=total)

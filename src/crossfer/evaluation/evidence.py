@@ -94,6 +94,7 @@ def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[Result]:
         ``target``, ``fraction``, ``side``, ``strategy`` and ``against``; what
         `crossfer.evaluation.paired.compare` says; ``p_holm``, corrected for all comparisons that ask the
         same: has an update changed anything (against the baseline), or, which of two is better?
+        Only the seeds that both have count.
     """
     found: list[Result] = []
     for first, second in combinations(summary, 2):
@@ -102,6 +103,9 @@ def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[Result]:
             continue
         where = {"target": second["target"], "fraction": next(iter(shares), None)}
         who = {"strategy": second["strategy"], "against": first["strategy"]}
+        first, second = _same_seeds(first, second)
+        if not first["seeds"]:
+            continue
         for side in SIDES:
             after, before = evidence.right(second, side), evidence.right(first, side)
             result = compare(after, before, evidence.subjects[second["target"], side])
@@ -128,9 +132,18 @@ def _intervals(row: Result, evidence: Evidence) -> dict[str, Any]:
     return added
 
 
+def _same_seeds(*rows: Result) -> list[Result]:
+    """Restrict averages to the seeds that all of them have: a run may have failed."""
+    shared = [seed for seed in rows[0]["seeds"] if all(seed in row["seeds"] for row in rows)]
+    return [row | {"seeds": shared} for row in rows]
+
+
 def _mean_interval(
     value: float, members: Sequence[Result], side: str, evidence: Evidence
-) -> list[float]:
+) -> list[float] | None:
+    members = _same_seeds(*members)
+    if not members[0]["seeds"]:
+        return None
     test_sets: dict[str, list[Result]] = {}
     for row in members:
         test_sets.setdefault(row["target"] if side == "target" else "", []).append(row)

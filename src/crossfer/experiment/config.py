@@ -99,6 +99,9 @@ class Experiment(_Checked):
         For titles.
     data
         The folder that dataset paths are relative to.
+    cache
+        A folder for runs that several experiments share, at the same time if need be; by default each has
+        its own.
     source, targets
         Datasets; a string is a path.
     strategies
@@ -123,6 +126,7 @@ class Experiment(_Checked):
 
     name: str
     data: Path | None = None
+    cache: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
     strategies: list[StrategyField] = Field(default=list(STUDY), min_length=1)
@@ -194,8 +198,8 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
     file
         The configuration.
     data
-        The data root, instead of the file's own ``data``; a relative ``data`` in the file starts at the
-        file's folder.
+        The data root, instead of the file's own ``data``; a relative ``data`` or ``cache`` in the file
+        starts at the file's folder.
 
     Raises
     ------
@@ -213,10 +217,11 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
     if not isinstance(content, dict):
         raise CrossferError(f"{file}: must be a mapping with source, targets, …")
     content.setdefault("name", file.stem)
+    for key in ("data", "cache"):
+        if isinstance(content.get(key), str):
+            content[key] = file.parent / Path(content[key]).expanduser()
     if data is not None:
         content["data"] = Path(data)
-    elif isinstance(content.get("data"), str):
-        content["data"] = file.parent / content["data"]
     return check_experiment(content, str(file))
 
 

@@ -1,14 +1,16 @@
 """A run → a run folder: train (or go on), predict, write.
 
-``run.json`` is written last: a folder that has it is finished and is never trained again.
+``run.json`` is written last: a folder that has it is finished and is never trained again.  Several
+experiments may share the folder that runs lie in: each run is trained by one process at a time.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import time
+import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +27,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run, fraction_rows
+from crossfer.files import alone, write_bytes, write_json, written
 from crossfer.models import INPUT, study_cnn, training_flop
 from crossfer.training import Faces, predict
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
@@ -36,6 +39,9 @@ RUN, HISTORY, WEIGHTS, PREDICTIONS = (
     "model.safetensors",
     "predictions.parquet",
 )
+CHECKPOINT, ERROR = "checkpoint.safetensors", "error.txt"
+"""What lies there only while a run is unfinished, or after it failed."""
+
 RUN_KEYS = (
     "key",
     "label",
@@ -63,8 +69,11 @@ def execute(
     measured_on: list[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None] = lambda images: None,
+    on_wait: Callable[[str], None] = lambda owner: None,
 ) -> Path:
     """Make sure that a run is finished and measured; return its folder.
+
+    If it fails, why stands in its folder.
 
     Parameters
     ----------
@@ -78,15 +87,26 @@ def execute(
         Where to run.
     on_step
         Told the images of every training step.
+    on_wait
+        Told which process, of another experiment, trains this run just now: it is waited for.
     """
-    folder = folder_of(run, runs_folder)
-    if not is_finished(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _train(run, folder, runs_folder, measured_on, fabric, on_step)
-    elif missing := _unmeasured(folder, measured_on):
-        model = load_network(run, folder)
-        fabric.to_device(model)
-        _predict(model, missing, folder, fabric)
+    locks = runs_folder / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with alone(locks / run.key, on_wait):
+        folder = folder_of(run, runs_folder)
+        try:
+            if not is_finished(folder):
+                folder.mkdir(exist_ok=True)
+                _train(run, folder, runs_folder, measured_on, fabric, on_step)
+            else:
+                _measure(run, folder, measured_on, fabric)
+        except OSError:
+            raise  # a full disk, say: no fault of the run
+        except Exception:
+            write_bytes(folder / ERROR, traceback.format_exc().encode("utf-8"))
+            raise
+        for leftover in (CHECKPOINT, ERROR):
+            (folder / leftover).unlink(missing_ok=True)
     return folder
 
 
@@ -155,7 +175,7 @@ def _train(
     for side in run.validate_on:
         if dataset := sides[side]:
             validation[side] = faces(dataset, dataset.rows("validation"))
-    checkpoints = Checkpoints(folder / "checkpoint")
+    checkpoints = Checkpoints(folder / CHECKPOINT)
     resume = checkpoints.load()
     if resume:
         on_step(resume.images_seen)
@@ -176,18 +196,14 @@ def _train(
         keep=run.keep,
         resume=resume,
         on_step=on_step,
-        on_epoch=checkpoints.save_if_due,
+        on_state=checkpoints.save_if_due,
     )
     memory = peak_memory(fabric.device)
     began = time.perf_counter()
     fabric.to_device(trained.model)
-    _predict(trained.model, measured_on, folder, fabric)
+    _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
     save_weights(trained.model, folder / WEIGHTS)
-    with (folder / HISTORY).open("w", newline="") as file:
-        history = trained.history or trained.tried
-        rows = csv.DictWriter(file, history[0])
-        rows.writeheader()
-        rows.writerows(history)
+    write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
     flop = training_flop(trained.model, (1, *INPUT))
     # From the baseline on: with what the run it starts from cost, unless that is the baseline.
@@ -219,21 +235,32 @@ def _train(
         "versions": {name: version(name) for name in ("crossfer", "torch", "numpy")},
     }
     write_json(folder / RUN, content)
-    checkpoints.remove()
 
 
-def _unmeasured(folder: Path, datasets: list[Dataset]) -> list[Dataset]:
-    """Return the datasets again if predictions for any of them are missing."""
+def _table(rows: list[dict[str, float]]) -> bytes:
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, rows[0])
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode("utf-8")
+
+
+def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:
+    """Add the predictions that a finished run has not made yet; damaged ones are made again."""
     try:
-        column = pa.parquet.read_table(folder / PREDICTIONS, columns=["fingerprint"])
-        known = set(column.column("fingerprint").unique().to_pylist())
-    except (OSError, pa.ArrowException):
-        known = set()
-    return [] if {dataset.fingerprint for dataset in datasets} <= known else datasets
+        tables = [pa.parquet.read_table(folder / PREDICTIONS)]
+        known = set(tables[0].column("fingerprint").unique().to_pylist())
+    except (OSError, KeyError, pa.ArrowException):
+        tables, known = [], set()
+    if missing := [dataset for dataset in measured_on if dataset.fingerprint not in known]:
+        model = load_network(run, folder)
+        fabric.to_device(model)
+        tables.append(_predictions(model, missing, fabric))
+        _write_table(folder / PREDICTIONS, pa.concat_tables(tables))
 
 
-def _predict(model: nn.Module, datasets: list[Dataset], folder: Path, fabric: Fabric) -> None:
-    """Write the probabilities of every validation and test image, from which any metric follows."""
+def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> pa.Table:
+    """Return the probabilities of every validation and test image, from which any metric follows."""
     tables = []
     for dataset in datasets:
         for split in MEASURED_SPLITS:
@@ -252,14 +279,9 @@ def _predict(model: nn.Module, datasets: list[Dataset], folder: Path, fabric: Fa
                     }
                 )
             )
-    partial = folder / f"{PREDICTIONS}.partial"
-    pa.parquet.write_table(pa.concat_tables(tables), partial)
-    os.replace(partial, folder / PREDICTIONS)
+    return pa.concat_tables(tables)
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write JSON beside, then rename."""
-    partial = file.with_name(file.name + ".partial")
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+def _write_table(file: Path, table: pa.Table) -> None:
+    with written(file) as beside:
+        pa.parquet.write_table(table, beside)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.emotions import EMOTIONS
+from crossfer.errors import CrossferError
 from crossfer.evaluation import summary
 from crossfer.evaluation.evidence import (
     SIDES,
@@ -29,8 +30,10 @@ from crossfer.evaluation.flips import Flips, find_flips, per_class
 from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.metrics import decide, measure
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.execute import folder_of, load_predictions, load_run, write_json
+from crossfer.experiment.execute import folder_of, load_predictions, load_run
 from crossfer.experiment.plan import Run
+from crossfer.files import write_json, written
+from crossfer.strategies import BASELINE
 
 FORMAT = 2
 RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
@@ -87,23 +90,40 @@ def collect(
     targets: Sequence[Dataset],
     runs: Sequence[Run],
     runs_folder: Path,
+    out: Path,
+    failed: Mapping[str, str],
 ) -> dict[str, Any]:
     """Measure every finished run and average: the content of ``results.json``.
 
     Every network is measured on the source test set and on its target's test set, each on the classes
     that the dataset has; what only knows the source (the baseline) is measured on every target.  All
-    images that flipped are written to ``flips.csv`` beside the runs' folder.
+    images that flipped are written to ``flips.csv`` in the experiment's folder, `out`.
+
+    Runs that failed, by key, are named with the reason and left out; so is a seed without its baseline,
+    which has nothing to be compared with.
+
+    Raises
+    ------
+    CrossferError
+        If every baseline failed.
     """
+    finished = [run for run in runs if run.key not in failed]
+    baselines = [run for run in runs if run.strategy == BASELINE]
+    comparable = {run.seed for run in baselines if run.key not in failed}
+    if not comparable:
+        raise CrossferError(f"{baselines[0].label} failed: {failed[baselines[0].key]}")
     records, rows = [], []
     tested: dict[tuple[Key, str], Tested] = {}
-    for run in runs:
+    for run in finished:
         folder = folder_of(run, runs_folder)
         record = load_run(folder) | {
-            "folder": f"{runs_folder.name}/{folder.name}",
+            "folder": Path(os.path.relpath(folder, out)).as_posix(),
             "strategy": run.strategy.name,
             "about": run.strategy.about,
         }
         records.append(record)
+        if run.seed not in comparable:
+            continue
         on_source, of_source = _measured(folder, source, "source")
         for target in [run.target] if run.target else targets:
             on_target, of_target = _measured(folder, target, "target")
@@ -132,7 +152,7 @@ def collect(
     results = summary.with_changes(rows)
     averages = summary.by_strategy(results)
     over_targets = summary.over_targets(averages)
-    _write_csv(runs_folder.parent / FLIPS, (*NETWORK, *IMAGE), _flipped_images(results, tested))
+    _write_csv(out / FLIPS, (*NETWORK, *IMAGE), _flipped_images(results, tested))
     return {
         "format": FORMAT,
         "crossfer": version("crossfer"),
@@ -150,6 +170,7 @@ def collect(
             for s in experiment.strategies
         ],
         "runs": records,
+        "failed": [_failure(run, failed[run.key]) for run in runs if run.key in failed],
         "results": [
             row | {"flips": {side: _flips(row, side, tested) for side in SIDES}}
             for row in with_intervals(results, evidence)
@@ -158,6 +179,18 @@ def collect(
         "averages": with_mean_intervals(over_targets, averages, evidence),
         "comparisons": comparisons(averages, evidence),
         "recommendations": summary.recommend(averages),
+    }
+
+
+def _failure(run: Run, why: str) -> dict[str, Any]:
+    return {
+        "key": run.key,
+        "label": run.label,
+        "strategy": run.strategy.name,
+        "target": run.target.name if run.target else None,
+        "fraction": run.fraction,
+        "seed": run.seed,
+        "why": why,
     }
 
 
@@ -181,13 +214,10 @@ def _table_row(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write beside, then rename."""
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as text:
+    with written(file) as beside, beside.open("w", newline="", encoding="utf-8") as text:
         table = csv.DictWriter(text, list(columns))
         table.writeheader()
         table.writerows(rows)
-    os.replace(partial, file)
 
 
 def _measured(folder: Path, dataset: Dataset, side: str) -> tuple[Tested, dict[str, Any]]:

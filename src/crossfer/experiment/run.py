@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.prepare import Preparation, prepare, raw_state
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
-from crossfer.experiment.execute import execute, folder_of, is_finished, write_json
+from crossfer.experiment.execute import execute, folder_of, is_finished
 from crossfer.experiment.plan import Run, plan
-from crossfer.experiment.results import FORMAT, collect, write_results
+from crossfer.experiment.results import FORMAT, RESULTS, collect, write_results
+from crossfer.files import alone, write_json
 from crossfer.models import INPUT
 from crossfer.training.machine import machine, precision_of
 
-EXPERIMENT = "experiment.json"
+EXPERIMENT, LOCK, DATASETS, RUNS = "experiment.json", ".lock", "datasets", "runs"
+BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
+"""What the folder of an experiment that has only just begun may hold."""
 
 
 class Progress:
@@ -42,11 +42,17 @@ class Progress:
     def started(self, run: Run) -> None:
         """A run begins, or goes on."""
 
+    def waiting(self, run: Run, owner: str) -> None:
+        """Another experiment, in another process, trains the same run just now."""
+
     def step(self, images: int) -> None:
         """The running training has seen that many more images."""
 
     def ended(self, run: Run, folder: Path) -> None:
         """A run is finished and measured."""
+
+    def failed(self, run: Run, why: str) -> None:
+        """A run failed, or cannot begin."""
 
 
 def run_experiment(
@@ -60,24 +66,28 @@ def run_experiment(
         From `load_experiment`, or built in Python.
     out
         The experiment's folder: prepared datasets, runs and results.  Started again with the same
-        folder, finished runs are not repeated and an interrupted one goes on.
+        folder, finished runs are not repeated, and interrupted or failed ones go on.
     progress
         Told how it goes on.
 
     Returns
     -------
     dict
-        The content of ``results.json``.
+        The content of ``results.json``; ``failed`` names the runs that failed, and why.
 
     Raises
     ------
     CrossferError
-        If a dataset cannot be used, or another process works in the folder.
+        If a dataset cannot be used, another process works in the folder, or every baseline failed, so that
+        there is nothing to compare with.
+    OSError
+        If there is no room or no permission to write: make some, and the same call goes on.
     """
     out, progress = Path(out), progress or Progress()
     if out.is_file():
         raise CrossferError(f"{out}: is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / EXPERIMENT).is_file():
+    strangers = {file.name for file in out.iterdir()} - set(BEGUN) if out.is_dir() else set()
+    if strangers and not (out / EXPERIMENT).is_file():
         raise CrossferError(f"{out}: is in use and holds no experiment; name another folder")
     _check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision)
@@ -85,16 +95,46 @@ def run_experiment(
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         source, *targets = _datasets(experiment, out, progress)
         runs = plan(experiment, source, targets, precision_of(fabric))
-        runs_folder = out / "runs"
+        runs_folder = experiment.cache.expanduser() if experiment.cache else out / RUNS
         progress.planned(runs, [run for run in runs if is_finished(folder_of(run, runs_folder))])
+        failed: dict[str, str] = {}
         for run in runs:
             progress.started(run)
             measured_on = [source, *([run.target] if run.target else targets)]
-            folder = execute(run, runs_folder, measured_on, fabric, progress.step)
-            progress.ended(run, folder)
-        results = collect(experiment, source, targets, runs, runs_folder)
+            try:
+                _check_possible(run, failed)
+                folder = execute(
+                    run,
+                    runs_folder,
+                    measured_on,
+                    fabric,
+                    progress.step,
+                    partial(progress.waiting, run),
+                )
+            except OSError:
+                raise  # no fault of this run: none would fare better
+            except Exception as error:
+                failed[run.key] = _why(error)
+                progress.failed(run, failed[run.key])
+            else:
+                progress.ended(run, folder)
+        results = collect(experiment, source, targets, runs, runs_folder, out, failed)
         write_results(results, out)
     return results
+
+
+def _check_possible(run: Run, failed: dict[str, str]) -> None:
+    """Refuse a run that failed a moment ago under another name, or starts where one failed."""
+    if run.key in failed:
+        raise CrossferError(failed[run.key])
+    if run.parent and run.parent.key in failed:
+        raise CrossferError(f"it starts from {run.parent.label}, which failed")
+
+
+def _why(error: Exception) -> str:
+    """Return one line on what went wrong; ``error.txt`` in the run's folder says where."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, CrossferError) else f"{type(error).__name__}: {text}"
 
 
 def load_results(folder: str | Path) -> dict[str, Any]:
@@ -105,7 +145,7 @@ def load_results(folder: str | Path) -> dict[str, Any]:
     CrossferError
         If there are none.
     """
-    file = Path(folder) / "results.json"
+    file = Path(folder) / RESULTS
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -147,7 +187,7 @@ def _dataset(config: DatasetConfig, root: Path | None, out: Path, progress: Prog
         return replace(dataset, card=dataset.card | {"name": config.name or dataset.name})
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    folder = out / "datasets" / f"{path.stem}-{place}"
+    folder = out / DATASETS / f"{path.stem}-{place}"
     if is_prepared(folder):
         dataset = open_dataset(folder)
         card = dataset.card
@@ -178,18 +218,26 @@ def _path(config: DatasetConfig, root: Path | None) -> Path:
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system releases it when the process ends, however it ends."""
+    """Hold the folder's lock; if nothing comes of it all, leave nothing behind."""
+
+    def taken(owner: str) -> None:
+        raise CrossferError(f"{out}: {owner} works in this folder; wait for it, or stop it")
+
     out.mkdir(parents=True, exist_ok=True)
-    owner = out / ".owner"
-    lock = filelock.FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        who = owner.read_text() if owner.is_file() else "another process"
-        raise CrossferError(f"{out}: {who} works in this folder; wait for it, or stop it") from None
-    try:
-        owner.write_text(f"process {os.getpid()} on {platform.node()}")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
+    with alone(out / LOCK, taken):
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                (out / DATASETS).rmdir()  # if it is empty
+            if not {file.name for file in out.iterdir()} - set(BEGUN):
+                _remove(out)
+            raise
+
+
+def _remove(out: Path) -> None:
+    """Remove the folder of an experiment that has only just begun."""
+    with suppress(OSError):
+        for name in BEGUN:
+            (out / name).unlink(missing_ok=True)
+        out.rmdir()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from crossfer.files import write_bytes
 from crossfer.report import words
 from crossfer.report.figures import fig6
 from crossfer.report.page import render
@@ -53,9 +53,6 @@ def answers(results: dict[str, Any]) -> list[str]:
 
 
 def _write(file: Path, content: bytes) -> Path:
-    """Write beside, then rename."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, file)
+    write_bytes(file, content)
     return file

@@ -53,7 +53,8 @@ def render(
     ):
         environment.filters[name] = getattr(view, name)
     found = words.answers(asked)
-    config = {key: value for key, value in asked.results["config"].items() if key != "data"}
+    places = ("data", "cache")
+    config = {key: value for key, value in asked.results["config"].items() if key not in places}
     return environment.get_template("page.html.j2").render(
         v=asked,
         results=asked.results,

@@ -33,6 +33,7 @@ class View:
         self.names: list[str] = [strategy["name"] for strategy in self.strategies]
         self.adapted: list[str] = [name for name in self.names if name != "BL"]
         self.stand_in: bool = bool(results["stand_in"])
+        self.failed: list[Row] = list(results.get("failed", []))
 
     @cached_property
     def fractions(self) -> list[float]:

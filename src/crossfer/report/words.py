@@ -79,6 +79,17 @@ def headline(found: list[Answer]) -> str:
     return f"It depends on the target: {'; '.join(parts)}."
 
 
+def failures(view: View) -> str | None:
+    """Say how many runs failed, and what that means for the rest; None if none did."""
+    if not view.failed:
+        return None
+    runs = len(view.failed) + len(view.results["runs"])
+    return (
+        f"{len(view.failed)} of {runs} runs failed. What they would have shown is left out, and averages go "
+        "over what there is. The same command tries them again."
+    )
+
+
 def missing_classes(view: View, dataset: Row) -> str | None:
     """Say which classes a dataset lacks, and what that means; None if it has all."""
     missing = view.missing(dataset)

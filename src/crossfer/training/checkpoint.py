@@ -1,26 +1,32 @@
-"""Weights and half-finished trainings on disk: safetensors and JSON, written beside and renamed."""
+"""Weights and half-finished trainings on disk: safetensors and JSON, whole or not there."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import shutil
+import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
+from crossfer.files import written
 from crossfer.training.loop import State
 
 SHARE_OF_TIME = 0.02
-TENSORS, PROGRESS = "tensors.safetensors", "progress.json"
-PARTS = ("weights", "momenta", "averaged", "best")
+FIRST_TAKES = 1.0
+"""Seconds; what the first checkpoint of a training is expected to take."""
+
+TENSORS = ("weights", "momenta", "averaged", "best", "inside")
+PROGRESS = ("best_epoch", "history", "images_seen", "seconds", "step")
+"""The two parts of a state: tensors, and the rest."""
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
@@ -46,67 +52,60 @@ def load_weights(model: nn.Module, file: Path) -> None:
 
 @dataclass
 class Checkpoints:
-    """The folder of one training's last checkpoint.
+    """The file of one training's last checkpoint.
 
-    Saving is skipped while it would take more than 2 % of the time.
+    They take less than 2 % of the time: the next is due when there is room for as much as the last took.
     """
 
-    folder: Path
-    _last: float = 0.0
-    _took: float = 0.2
+    file: Path
+    _began: float = field(default_factory=time.monotonic)
+    _spent: float = 0.0
+    _next: float = FIRST_TAKES
 
-    def __post_init__(self) -> None:
-        self._last = time.monotonic()
-
-    def save_if_due(self, state: State) -> None:
-        """Write a state, unless the last one is too recent."""
-        began = time.monotonic()
-        if (began - self._last) * SHARE_OF_TIME < self._took:
+    def save_if_due(self, standing: Callable[[], State]) -> None:
+        """Write the state as it stands, if there is time for it."""
+        now = time.monotonic()
+        if (now - self._began) * SHARE_OF_TIME < self._spent + self._next:
             return
-        self.save(state)
-        self._last = time.monotonic()
-        self._took = self._last - began
+        self.save(standing())
+        self._next = time.monotonic() - now
+        self._spent += self._next
 
     def save(self, state: State) -> None:
-        """Write a state: a folder beside, then renamed over the old one."""
-        partial = self.folder.with_name(self.folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        tensors = {f"{part}/{n}": t for part in PARTS for n, t in getattr(state, part).items()}
-        _save(tensors, partial / TENSORS)
-        progress = {
-            "best_epoch": state.best_epoch,
-            "history": state.history,
-            "images_seen": state.images_seen,
-            "seconds": state.seconds,
-        }
-        (partial / PROGRESS).write_text(json.dumps(progress))
-        self.remove()
-        partial.rename(self.folder)
+        """Write a state in the place of the last."""
+        tensors = {f"{part}/{n}": t for part in TENSORS for n, t in getattr(state, part).items()}
+        progress = json.dumps({key: getattr(state, key) for key in PROGRESS})
+        _save(tensors, self.file, {"progress": progress})
 
     def load(self) -> State | None:
         """Return the last state, or None where there is none that can be read."""
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in TENSORS}
         try:
-            progress = json.loads((self.folder / PROGRESS).read_text())
-            tensors = load_file(self.folder / TENSORS)
-            parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-            for key, tensor in tensors.items():
-                part, name = key.split("/", 1)
-                parts[part][name] = tensor
+            with safe_open(self.file, "pt") as content:
+                progress = json.loads(content.metadata()["progress"])
+                for key in content.keys():  # noqa: SIM118  (no mapping)
+                    part, name = key.split("/", 1)
+                    parts[part][name] = content.get_tensor(key)
             return State(**(parts | progress))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 
     def remove(self) -> None:
         """Forget the checkpoint."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.file.unlink(missing_ok=True)
 
 
-def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
-    partial = file.with_name(file.name + ".partial")
+def _save(
+    tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None
+) -> None:
     contiguous = {
         name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    save_file(contiguous, partial)
-    os.replace(partial, file)
+    with written(file) as beside:
+        try:
+            save_file(contiguous, beside, metadata)
+        except SafetensorError as error:  # its text alone says what the system said
+            told = re.search(r"os error (\d+)", str(error))
+            code = int(told[1]) if told else errno.EIO
+            raise OSError(code, os.strerror(code) if told else str(error)) from None

@@ -10,8 +10,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,20 +33,23 @@ Penalty = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class State:
-    """Everything that the rest of a training depends on, between two epochs.
+    """Everything that the rest of a training depends on, after any step.
 
-    Every epoch draws from generators seeded by (seed, epoch), so there is no random state to keep.
-    `weights`, `momenta` and `averaged` are the live tensors: copy or save them before the training goes on.
+    Every epoch draws from generators seeded by (seed, epoch): only in the middle of one, after `step` of its
+    steps, their states belong to it.  They are in `inside`, with the sum of the losses so far.
+    `weights`, `momenta`, `averaged` and `inside` are live tensors: save them before the training goes on.
     """
 
-    weights: Weights
-    momenta: Weights
-    best: Weights
+    weights: Weights = field(default_factory=dict)
+    momenta: Weights = field(default_factory=dict)
     averaged: Weights = field(default_factory=dict)
+    best: Weights = field(default_factory=dict)
     best_epoch: int = 0
     history: list[Row] = field(default_factory=list)
     images_seen: int = 0
     seconds: float = 0.0
+    step: int = 0
+    inside: Weights = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def train(
     keep: Literal["best", "last"] = "best",
     resume: State | None = None,
     on_step: Callable[[int], None] = lambda images: None,
-    on_epoch: Callable[[State], None] = lambda state: None,
+    on_state: Callable[[Callable[[], State]], None] = lambda standing: None,
 ) -> Trained:
     """Train those parameters of a network that require gradients.
 
@@ -106,9 +110,11 @@ def train(
         ``"best"``: the weights of the epoch with the highest mean validation accuracy (the lower mean
         loss where they tie); ``"last"``: of the last epoch.
     resume
-        A state that an earlier, interrupted call gave to `on_epoch`.
-    on_step, on_epoch
-        Told about progress: the images of each step; the state after each epoch.
+        A state that an earlier, interrupted call gave to `on_state`.
+    on_step
+        Told about progress: the images of each step.
+    on_state
+        Given, after each step and each epoch, a function that returns the state.
 
     Returns
     -------
@@ -140,7 +146,7 @@ def train(
         fused=fabric.device.type in ("cpu", "cuda"),
     )
     _, optimizer = fabric.setup(network, optimizer)
-    state = resume or State(weights={}, momenta={}, best={})
+    state = resume or State()
     if resume:
         network.load_state_dict(resume.weights)
         for name, momentum in resume.momenta.items():
@@ -161,15 +167,49 @@ def train(
     else:
         tail = network
 
+    began = time.perf_counter() - state.seconds
+    dropout = _generator_of_dropout(fabric.device)
+
+    def standing(**inside: Any) -> State:
+        """Return the state now; in the middle of an epoch, `inside` says where."""
+        momenta = {
+            name: optimizer.state[p].get("momentum_buffer") for name, p in parameters.items()
+        }
+        return replace(
+            state,
+            weights=network.state_dict(),
+            momenta={name: momentum for name, momentum in momenta.items() if momentum is not None},
+            averaged=averaged.state_dict() if averaged is not None else {},
+            seconds=time.perf_counter() - began,
+            **inside,
+        )
+
     def one_epoch(epoch: int) -> tuple[float, int]:
-        """Show an epoch's batches; return the mean loss and the number of images shown."""
+        """Show the batches of an epoch that are left; return its mean loss and the images shown."""
         training_mode(network)
         total = torch.zeros((), device=fabric.device)
         generator = torch.Generator(fabric.device)
         generator.manual_seed(_seed(seed, epoch, 0))
+        torch.manual_seed(_seed(seed, epoch, 1))  # dropout draws from the global generator
         batches = training.batches(recipe.batch_size, generator)
         shown = views.show(epoch) if views else training.images
-        for step, chosen in enumerate(batches):
+        if state.step:
+            total += state.inside["loss"].to(fabric.device)
+            generator.set_state(state.inside["generator"])
+            dropout.set_rng_state(state.inside["dropout"])
+
+        def here(step: int) -> State:
+            return standing(
+                step=step,
+                images_seen=state.images_seen + batches[state.step : step].numel(),
+                inside={
+                    "loss": total,
+                    "generator": generator.get_state(),
+                    "dropout": dropout.get_rng_state(),
+                },
+            )
+
+        for step, chosen in enumerate(batches[state.step :], state.step):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, (epoch + step / len(batches)) / recipe.epochs)
             if views:
@@ -193,12 +233,12 @@ def train(
                 _average(averaged, network, recipe.averaging)
             total += loss.detach()
             on_step(len(chosen))
-        return total.item() / len(batches), batches.numel()
+            if step + 1 < len(batches):
+                on_state(partial(here, step + 1))
+        return total.item() / len(batches), batches[state.step :].numel()
 
     for epoch in range(len(state.history), recipe.epochs):
-        began = time.perf_counter()
-        with torch.random.fork_rng():  # dropout draws from the global generator
-            torch.manual_seed(_seed(seed, epoch, 1))
+        with torch.random.fork_rng():
             loss, shown = one_epoch(epoch)
         row: Row = {"epoch": epoch + 1, "training_loss": loss}
         measured = averaged if averaged is not None else network
@@ -208,26 +248,20 @@ def train(
             raise CrossferError(
                 f"the training diverged in epoch {epoch + 1}: choose a lower learning_rate"
             )
-        history = [*state.history, row]
-        better = not state.best or _score(row) > _score(history[state.best_epoch - 1])
+        better = not state.best or _score(row) > _score(state.history[state.best_epoch - 1])
         improved = keep == "last" or better
-        weights = network.state_dict()
-        row["seconds"] = time.perf_counter() - began
-        state = State(
-            weights=weights,
-            momenta={
-                name: optimizer.state[parameter]["momentum_buffer"]
-                for name, parameter in parameters.items()
-                if "momentum_buffer" in optimizer.state[parameter]
-            },
-            averaged=averaged.state_dict() if averaged is not None else {},
+        row["seconds"] = time.perf_counter() - began - sum(r["seconds"] for r in state.history)
+        state = replace(
+            state,
             best=_copy(measured.state_dict()) if improved else state.best,
             best_epoch=epoch + 1 if improved else state.best_epoch,
-            history=history,
+            history=[*state.history, row],
             images_seen=state.images_seen + shown,
-            seconds=state.seconds + row["seconds"],
+            seconds=time.perf_counter() - began,
+            step=0,
+            inside={},
         )
-        on_epoch(state)
+        on_state(standing)
 
     result = copy.deepcopy(model).cpu().eval()
     result.load_state_dict(state.best)
@@ -333,6 +367,11 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
 
 def _copy(weights: Weights) -> Weights:
     return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+
+def _generator_of_dropout(device: torch.device) -> Any:
+    """Return the module whose ``get_rng_state`` and ``set_rng_state`` are the device's."""
+    return torch.random if device.type == "cpu" else torch.get_device_module(device)
 
 
 def _score(row: Row) -> tuple[float, float]:

@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from crossfer.files import reserve
 from crossfer.training.batches import augment, normalise
 from crossfer.training.recipe import Augmentation
 
@@ -78,7 +79,6 @@ class Views:
         self.seed, self.frozen, self.fabric = seed, frozen, fabric
         self.kept: dict[int, Tensor] = {}
         self.bytes_in_memory = 0
-        self.folder: tempfile.TemporaryDirectory[str] | None = None
 
     def show(self, epoch: int) -> Tensor:
         """Return the version of all images that an epoch shows: (N, …), channels last."""
@@ -106,17 +106,18 @@ class Views:
                 made = self.frozen(augment(part, self.augmentation, generator))
             made = made.movedim(1, -1) if made.ndim == 4 else made
             if not start:
-                kept = self._room((len(self.images), *made.shape[1:]), made.dtype, number)
+                kept = self._room((len(self.images), *made.shape[1:]), made.dtype)
             kept[start : start + AT_ONCE] = made
         return kept
 
-    def _room(self, shape: tuple[int, ...], dtype: torch.dtype, number: int) -> Tensor:
+    def _room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return an empty tensor, in memory while there is room, then in a file."""
         size = int(np.prod(shape)) * dtype.itemsize
         if self.bytes_in_memory + size <= LARGEST_IN_MEMORY or not len(self.frozen):
             self.bytes_in_memory += size
             return torch.empty(shape, dtype=dtype, device=self.images.device)
-        self.folder = self.folder or tempfile.TemporaryDirectory(prefix="crossfer-")
-        file = Path(self.folder.name) / str(number)
-        count = int(np.prod(shape))
-        return torch.from_file(str(file), shared=True, size=count, dtype=dtype).view(shape)
+        with tempfile.NamedTemporaryFile(prefix="crossfer-") as file:
+            reserve(Path(file.name), size)
+            count = int(np.prod(shape))
+            # It loses its name here and lives on until nobody uses it: killed, a process leaves nothing.
+            return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)

@@ -377,7 +377,7 @@ ON_DISK = {
     errno.EROFS: "the disk is read-only; name another folder",
     errno.EACCES: "permission denied; name another folder, or change its permissions",
     errno.EPERM: "permission denied; name another folder, or change its permissions",
-    errno.ENOENT: "no such file or folder; if it was there before, bring it back, and the same command goes on",
+    errno.ENOENT: "no such file or folder; if it has vanished, bring it back, and the same command goes on",
 }
 
 

@@ -141,6 +141,7 @@ def blocks(
                     for found in pool.map(work, [list(g) for _, g in groupby(some, key=_source)]):
                         faces += found
                         progress(start + len(faces), len(records))
+                    _check_there(some, faces)
                     block = _block(faces, how)
                     _save(file, block)
                 else:
@@ -148,6 +149,13 @@ def blocks(
                 yield block
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _check_there(records: Sequence[Record], faces: Sequence[Face | str]) -> None:
+    """Make sure that no picture is left out because its file has vanished: a disk may be unplugged."""
+    for record, face in zip(records, faces, strict=True):
+        if isinstance(face, str) and isinstance(record.picture, Path):
+            record.picture.stat()
 
 
 @contextmanager

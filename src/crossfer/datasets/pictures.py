@@ -6,6 +6,7 @@ is printed.
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,8 @@ FORMATS = (
     "WEBP",
 )
 """What pictures come in.  Pillow would open more, and starts another programme for some (EPS)."""
+MACHINE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+"""Errors that say nothing about a picture: its disk is gone, or too many files are open."""
 GRAY_MODES = ("1", "L", "LA", "La")
 
 # Tags that make no sense or a palette's odd transparency do not matter to us, and whoever prepares a
@@ -164,6 +167,8 @@ def _explained(file: Path | None) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise UnreadableImage("too many pixels to be a photograph") from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            raise
         raise UnreadableImage(_why(file, error, "an image")) from None
 
 

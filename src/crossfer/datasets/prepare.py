@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
-import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -43,9 +43,13 @@ from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skipped, Split
 from crossfer.emotions import EMOTIONS, check_label_map
 from crossfer.errors import CrossferError
+from crossfer.files import alone, sync
 
 STAND_IN_NOTE = "STAND-IN.txt"
 SKIPPED = "skipped.csv"
+REPLACED = "replaced"
+"""Where an older dataset waits, in the workshop, until the new one is in its place."""
+
 VALIDATION_SHARE = 0.1
 Progress = Callable[[int, int], None]
 
@@ -273,6 +277,13 @@ def prepare(
     return open_dataset(out)
 
 
+def sweep(out: Path) -> None:
+    """Remove what a process that was killed at the very end left beside a prepared dataset."""
+    if _workshop_of(out).exists():
+        with _workshop(out):
+            pass
+
+
 def raw_state(path: Path) -> str:
     """Return a digest of the names, sizes and times of raw files: it tells whether any changed."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
@@ -298,29 +309,32 @@ def _check_free(out: Path, replace: bool) -> None:
             )
 
 
+def _workshop_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.partial"
+
+
 @contextmanager
 def _workshop(out: Path) -> Iterator[Path]:
     """Hold the hidden folder beside `out`, alone; an interruption leaves in it what is finished."""
-    workshop = out.parent / f".{out.name}.partial"
+
+    def taken(owner: str) -> None:
+        raise CrossferError(f"{out}: {owner} prepares it; wait for it, or stop it")
+
+    workshop = _workshop_of(out)
     workshop.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(workshop / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise CrossferError(
-            f"{out}: another process prepares it; wait for it, or stop it"
-        ) from None
-    try:
-        yield workshop
-    except BaseException as error:
-        hopeless = isinstance(error, CrossferError) and not isinstance(error, NoFace)
-        worthless = not any(workshop.glob("blocks/*.npz"))
-        lock.release()
-        if hopeless or worthless:
-            shutil.rmtree(workshop, ignore_errors=True)
-        raise
-    lock.release()
-    shutil.rmtree(workshop, ignore_errors=True)
+    with alone(workshop / "lock", taken):
+        if (workshop / REPLACED).exists() and not out.exists():
+            (workshop / REPLACED).rename(out)  # killed between two renames
+        worth = False
+        try:
+            yield workshop
+        except BaseException as error:
+            hopeless = isinstance(error, CrossferError) and not isinstance(error, NoFace)
+            worth = not hopeless and any(workshop.glob("blocks/*.npz"))
+            raise
+        finally:
+            if not worth:
+                shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _read(source: Path | Memory, how: Preparation, workshop: Path) -> _Raw:
@@ -361,8 +375,15 @@ def _raw(
     stand_in: bool,
     items: Sequence[Record | Skipped],
 ) -> _Raw:
-    records = [item for item in items if isinstance(item, Record)]
-    left_out = [item for item in items if isinstance(item, Skipped)]
+    there = cache(os.path.exists)
+    records, left_out = list[Record](), list[Skipped]()
+    for item in items:
+        if isinstance(item, Skipped):
+            left_out.append(item)
+        elif isinstance(item.picture, Path) and not there(item.picture):
+            left_out.append(Skipped(item.origin, "no such file"))
+        else:
+            records.append(item)
     if not records:
         detail = f" ({left_out[0].origin}: {left_out[0].reason})" if left_out else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
@@ -411,30 +432,30 @@ def _faces(
     unusable: list[Skipped] = []
     dropped: list[Skipped] = []
     size = len(raw.records)
-    images = np.lib.format.open_memmap(
-        folder / IMAGES, mode="w+", dtype=np.uint8, shape=(size, *how.framing.shape)
-    )
     count = row = 0
-    for block in faces:
-        for index, problem in enumerate(block.problems):
-            record = raw.records[row]
-            if problem:
-                unusable.append(Skipped(record.origin, str(problem)))
-            elif block.found[index] == "centre" and how.no_face != "keep":
-                dropped.append(Skipped(record.origin, "no face found"))
-            else:
-                images[count] = block.images[index]
-                columns["record"].append(row)
-                columns["sha256"].append(hashlib.sha256(images[count]).hexdigest())
-                columns["found"].append(str(block.found[index]))
-                columns["score"].append(float(block.scores[index]))
-                for name, value in zip(BOX, block.boxes[index], strict=True):
-                    columns[name].append(float(value))
-                count += 1
-            row += 1
+    with (folder / IMAGES).open("wb") as images:
+        _write_header(images, size, how.framing.shape)
+        for block in faces:
+            for index, problem in enumerate(block.problems):
+                record = raw.records[row]
+                if problem:
+                    unusable.append(Skipped(record.origin, str(problem)))
+                elif block.found[index] == "centre" and how.no_face != "keep":
+                    dropped.append(Skipped(record.origin, "no face found"))
+                else:
+                    pixels = block.images[index].tobytes()
+                    images.write(pixels)
+                    columns["record"].append(row)
+                    columns["sha256"].append(hashlib.sha256(pixels).hexdigest())
+                    columns["found"].append(str(block.found[index]))
+                    columns["score"].append(float(block.scores[index]))
+                    for name, value in zip(BOX, block.boxes[index], strict=True):
+                        columns[name].append(float(value))
+                    count += 1
+                row += 1
+        images.seek(0)
+        _write_header(images, count, how.framing.shape)
     _check_usable(raw, unusable, dropped, count, how.no_face)
-    if count < size:
-        _shorten(folder / IMAGES, images, count)
     return count, raw.left_out + unusable + dropped, columns
 
 
@@ -456,12 +477,10 @@ def _check_usable(
         )
 
 
-def _shorten(file: Path, images: np.memmap[Any, Any], count: int) -> None:
-    """Rewrite an array file without its unused end."""
-    beside = file.with_suffix(".short")
-    with beside.open("wb") as out:
-        np.save(out, images[:count])
-    beside.replace(file)
+def _write_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
+    """Write what stands before the pixels of an array file; as long for every count up to 10²⁰."""
+    about = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(file, about)
 
 
 def _assign(
@@ -547,8 +566,11 @@ def _digest(file: Path) -> str:
 
 def _put_in_place(partial: Path, out: Path) -> None:
     os.chmod(partial, 0o755)
-    replaced = partial.with_name("replaced")
+    for file in (*partial.iterdir(), partial):
+        sync(file)
+    replaced = partial.with_name(REPLACED)
     shutil.rmtree(replaced, ignore_errors=True)
     if out.exists():
         out.rename(replaced)
     partial.rename(out)
+    sync(out.parent)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.datasets.prepare import Preparation, prepare, raw_state
+from crossfer.datasets.prepare import Preparation, prepare, raw_state, sweep
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute, folder_of, is_finished
@@ -192,6 +192,7 @@ def _dataset(config: DatasetConfig, root: Path | None, out: Path, progress: Prog
         dataset = open_dataset(folder)
         card = dataset.card
         if card["preparation"] == how.as_json() and card["raw_state"] == raw_state(path):
+            sweep(folder)
             return replace(dataset, card=card | {"name": config.name or card["name"]})
     dataset = prepare(
         path,

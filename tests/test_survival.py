@@ -1,0 +1,317 @@
+"""Nothing is lost: killed, stopped, out of room, started twice, or failed in one of its runs."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from crossfer.adapt import adapt
+from crossfer.cli import app
+from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
+from crossfer.errors import CrossferError
+from crossfer.experiment import Progress, check_experiment, load_results, run_experiment
+from crossfer.files import alone
+from crossfer.report import write_report
+from crossfer.training.checkpoint import save_weights
+from tests.stress import kill
+from tests.test_training import small
+
+EXECUTE = "crossfer.experiment.execute"
+
+
+def configuration(prepared: dict[str, Dataset], **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "source": str(prepared["fer2013"].folder),
+        "targets": [str(prepared["jaffe"].folder)],
+        "strategies": ["FC", "RE", "FU"],
+        "fractions": [1.0],
+        "model": {"width": 0.03},
+        "device": "cpu",
+        "recipes": {"default": {"epochs": 1, "batch_size": 32}},
+    } | changes
+
+
+class Heard(Progress):
+    def __init__(self) -> None:
+        self.images = 0
+
+    def step(self, images: int) -> None:
+        self.images += images
+
+
+def broken(*names: str) -> Callable[..., Any]:
+    """Return an `adapt` that fails for some strategies and seeds: ``"FC 1"``."""
+
+    def failing(strategy: Any, *arguments: Any, **options: Any) -> Any:
+        if f"{strategy.name} {arguments[5]}" in names:
+            raise RuntimeError("out of\nmemory")
+        return adapt(strategy, *arguments, **options)
+
+    return failing
+
+
+def test_killed_at_random_moments_an_experiment_ends_in_the_same_bits(
+    raw: Path, tmp_path: Path
+) -> None:
+    """One round of ``python -m tests.stress.kill``."""
+    (tmp_path / "raw").symlink_to(raw)
+    (outcome,) = kill.rounds(tmp_path, 1, seed=0)
+    assert outcome.differing == []
+    assert outcome.kills > 0
+
+
+def test_a_failed_run_does_not_fail_the_others(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, mine = tmp_path / "out", {"name": "after", "start": "RE", "layers": "FC", "data": "target"}
+    content = configuration(prepared, strategies=["FC", "RE", mine, "FU"], seeds=[0, 1])
+    whole = run_experiment(check_experiment(content), tmp_path / "whole")
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(f"{EXECUTE}.adapt", broken("RE 0", "BL 1"))
+    done = CliRunner().invoke(app, ["run", str(file), "--out", str(out)], env={"COLUMNS": "200"})
+    assert done.exit_code == 1
+    assert "failed: RE · fer2013" not in done.output
+    assert "failed: RE · jaffe · 100% · seed 0: RuntimeError: out of memory" in done.output
+    results = load_results(out)
+    why = {run["label"]: run["why"] for run in results["failed"]}
+    assert why == {
+        "RE · jaffe · 100% · seed 0": "RuntimeError: out of memory",
+        "after · jaffe · 100% · seed 0": "it starts from RE · jaffe · 100% · seed 0, which failed",
+        "BL · seed 1": "RuntimeError: out of memory",
+        "FC · jaffe · 100% · seed 1": "it starts from BL · seed 1, which failed",
+        "RE · jaffe · 100% · seed 1": "it starts from BL · seed 1, which failed",
+        "after · jaffe · 100% · seed 1": "it starts from RE · jaffe · 100% · seed 1, which failed",
+    }
+    assert {row["strategy"] for row in results["summary"]} == {"BL", "FC", "FU"}
+    assert {row["seed"] for row in results["results"]} == {0}, "seed 1 has nothing to compare with"
+    assert "6 of 10 runs failed" in (out / "report.html").read_text()
+    (error,) = out.glob("runs/RE-*/error.txt")
+    assert "Traceback" in error.read_text()
+    monkeypatch.undo()
+    finished = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/run.json")}
+    assert len(finished) == 4
+    again = run_experiment(check_experiment(content), out)
+    assert again["failed"] == []
+    assert all(file.stat().st_mtime_ns == time for file, time in finished.items())
+    assert [row["gain"] for row in again["summary"]] == [row["gain"] for row in whole["summary"]]
+    assert not list(out.glob("runs/*/error.txt"))
+
+
+def test_whatever_fails_the_report_copes(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every adapted run; runs of different seeds; at last the baseline, without which nothing is left."""
+    monkeypatch.setattr(f"{EXECUTE}.adapt", broken("FC 0", "RE 0", "FU 0"))
+    nothing = run_experiment(check_experiment(configuration(prepared)), tmp_path / "nothing")
+    assert "3 of 4 runs failed" in write_report(nothing, tmp_path / "nothing").read_text()
+    seeds = configuration(prepared, seeds=[0, 1], strategies=["FC", "RE"])
+    monkeypatch.setattr(f"{EXECUTE}.adapt", broken("FC 0", "RE 1"))
+    mixed = run_experiment(check_experiment(seeds), tmp_path / "mixed")
+    assert {row["strategy"]: row["seeds"] for row in mixed["summary"]} == {
+        "BL": [0, 1],
+        "FC": [1],
+        "RE": [0],
+    }
+    write_report(mixed, tmp_path / "mixed")
+    monkeypatch.setattr(f"{EXECUTE}.adapt", broken("BL 0"))
+    with pytest.raises(CrossferError, match="BL · seed 0 failed: RuntimeError: out of memory"):
+        run_experiment(check_experiment(configuration(prepared)), tmp_path / "none")
+
+
+def test_two_experiments_share_a_cache(
+    prepared: dict[str, Dataset], raw: Path, tmp_path: Path
+) -> None:
+    other = prepare(raw / "jaffe", tmp_path / "other", Preparation(seed=1), name="other")
+    first = configuration(prepared, strategies=["FC"], cache=str(tmp_path / "cache"))
+    second = first | {"targets": [str(other.folder)]}
+    heard = [Heard(), Heard(), Heard()]
+    jaffe = run_experiment(check_experiment(first), tmp_path / "a" / "jaffe", heard[0])
+    elsewhere = run_experiment(check_experiment(second), tmp_path / "b" / "other", heard[1])
+    again = run_experiment(check_experiment(first), tmp_path / "a" / "jaffe", heard[2])
+    trained = {
+        run["label"]: run["cost"]["images_seen"] for r in (jaffe, elsewhere) for run in r["runs"]
+    }
+    assert heard[0].images + heard[1].images == sum(trained.values()), "the baseline once"
+    assert heard[2].images == 0
+    assert again == jaffe
+    for results, out in ((jaffe, tmp_path / "a" / "jaffe"), (elsewhere, tmp_path / "b" / "other")):
+        assert all((out / run["folder"] / "run.json").is_file() for run in results["runs"])
+        assert "polyline" in write_report(results, out).read_text()
+
+
+def hold(lock: Path, ready: Any, go: Any) -> None:
+    def refuse(owner: str) -> None:
+        raise AssertionError(owner)
+
+    with alone(lock, refuse):
+        ready.set()
+        go.wait()
+
+
+@pytest.mark.parametrize("end", ["finished", "killed"])
+def test_a_lock_names_its_owner_and_dies_with_it(end: str, tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    ready, go = processes.Event(), processes.Event()
+    other = processes.Process(target=hold, args=(tmp_path / "lock", ready, go))
+    other.start()
+    assert ready.wait(60)
+    heard: list[str] = []
+
+    def taken(owner: str) -> None:
+        heard.append(owner)
+        go.set() if end == "finished" else other.kill()
+
+    with alone(tmp_path / "lock", taken):
+        assert heard == [f"process {other.pid} on {os.uname().nodename}"]
+        assert str(os.getpid()) in (tmp_path / "lock.owner").read_text()
+    other.join()
+
+
+def test_an_experiment_that_cannot_begin_leaves_nothing_behind(
+    prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    content = configuration(prepared, targets=[str(tmp_path / "empty")])
+    with pytest.raises(CrossferError, match="empty"):
+        run_experiment(check_experiment(content), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").touch()
+    (tmp_path / "out" / "experiment.json.partial").touch()  # killed in its first moment
+    content = configuration(prepared, strategies=["BL"])
+    assert run_experiment(check_experiment(content), tmp_path / "out")["failed"] == []
+
+
+@pytest.mark.parametrize("files", [0, 4, 8])
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    files: int, prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever file there is no room for."""
+    content = configuration(prepared, strategies=["FC"])
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(content))
+    left = files
+
+    def full(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        stopped = CliRunner().invoke(app, ["run", str(file), "--out", str(out)])
+    assert isinstance(stopped.exception, OSError)
+    assert str(out) in stopped.exception.filename
+    assert not list(out.rglob("*.partial"))
+    assert run_experiment(check_experiment(content), out)["failed"] == []
+
+
+def test_no_room_for_weights_is_an_error_of_the_system_that_names_the_file(tmp_path: Path) -> None:
+    """Really no room: the system lets no file grow beyond a limit."""
+    file = tmp_path / "model.safetensors"
+    save_weights(small(), file)
+    before = file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            save_weights(small(), file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(file))
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def crossfer(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "crossfer", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_control_c_stops_cleanly_and_says_how_to_go_on(
+    times: int, prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    content = configuration(prepared, recipes={"default": {"epochs": 100_000}})
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(content))
+    with crossfer("run", file, "--out", out) as process:
+        assert process.stdout and process.stderr
+        assert "4 runs" in process.stdout.readline()
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        status = process.wait(60)
+    if times == 1:
+        assert (status, said) == (130, "stopped; the same command goes on where it stopped\n")
+    else:
+        assert status in (130, -signal.SIGINT)
+    assert "Traceback" not in said
+    assert not list(out.rglob("*.partial"))
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    """A read-only place: here one where nobody, not even the administrator, can make a folder."""
+    (tmp_path / "a.yaml").write_text("source: .\ntargets: [.]\n")
+    with crossfer("run", tmp_path / "a.yaml", "--out", "/proc/out", "--data", tmp_path) as process:
+        assert process.stderr
+        said = process.stderr.read()
+    assert process.returncode == 2
+    assert said.startswith("error: /proc/out: ")
+    assert said.count("\n") == 1
+
+
+def test_a_picture_that_vanishes_is_not_left_out_in_silence(raw: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "jaffe"
+    shutil.copytree(raw / "jaffe", photos)
+    victim = sorted(photos.glob("*.tiff"))[-1]
+    content = victim.read_bytes()
+
+    def unplug(done: int, total: int) -> None:
+        victim.unlink(missing_ok=True)
+
+    whole = prepare(photos, tmp_path / "whole")
+    with pytest.raises(FileNotFoundError, match=victim.name):
+        prepare(photos, tmp_path / "out", progress=unplug)
+    assert not (tmp_path / "out").exists()
+    victim.write_bytes(content)
+    assert prepare(photos, tmp_path / "out").fingerprint == whole.fingerprint
+
+
+def test_killed_between_two_renames_the_older_dataset_comes_back(raw: Path, tmp_path: Path) -> None:
+    out, workshop = tmp_path / "out", tmp_path / ".out.partial"
+    before = prepare(raw / "jaffe", out).fingerprint
+    workshop.mkdir()
+    out.rename(workshop / "replaced")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CrossferError):
+        prepare(tmp_path / "empty", out, replace=True)
+    assert open_dataset(out).fingerprint == before
+
+
+def test_an_array_file_is_what_numpy_would_write(raw: Path, tmp_path: Path) -> None:
+    """Also where pictures were left out, so that its beginning was written twice."""
+    photos = tmp_path / "jaffe"
+    shutil.copytree(raw / "jaffe", photos)
+    min(photos.glob("*.tiff")).write_bytes(b"none")
+    images = prepare(photos, tmp_path / "out").images
+    np.save(tmp_path / "again.npy", images)
+    assert len(images) == 83
+    assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "out" / "images.npy").read_bytes()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from crossfer.adapt import adapt, untrained
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, interpolate, renew_statistics
-from crossfer.memory.penalties import EWC, L2SP, Distillation, fisher
+from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, fisher
 from crossfer.models import study_cnn, training_flop
 from crossfer.strategies import BEYOND, PAST_DATA, STRATEGIES, Strategy, starts
 from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
@@ -99,13 +99,27 @@ def test_features_are_what_the_layer_is_given() -> None:
 
 def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_change() -> None:
     fabric, start, images = machine("cpu", "32-true"), small(), normalise(faces(8).images)
-    term = Distillation(temperature=2.0, weight=0.5).term(start, None, 0, fabric)
+    term = Distillation(temperature=2.0, weight=0.5).term(start, None, 0, 0, fabric)
     with torch.no_grad():
         old, new = start(images), small(1)(images)
-    assert term(start, images, old) == pytest.approx(0, abs=1e-6)
+    assert term(start, images, old, torch.arange(8)) == pytest.approx(0, abs=1e-6)
     soft_old, soft_new = (old / 2).softmax(1), (new / 2).softmax(1)
     by_hand = 0.5 * 4 * (soft_old * (soft_old / soft_new).log()).sum(1).mean()
-    assert term(start, images, new) == pytest.approx(float(by_hand), rel=1e-4)
+    assert term(start, images, new, torch.arange(8)) == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_dark_experience_is_distillation_on_the_old_images_of_a_mixture_alone() -> None:
+    fabric, start, images = machine("cpu", "32-true"), small(), normalise(faces(8).images)
+    rows = torch.tensor([0, 7, 3, 2, 9, 4, 8, 1])  # of 4 new ones, and old ones from row 4 on
+    old = rows >= 4
+    with torch.no_grad():
+        answers = small(1)(images)
+    term = DarkExperience(temperature=3.0, weight=0.5).term(start, None, 4, 0, fabric)
+    alone = Distillation(temperature=3.0, weight=0.5).term(start, None, 0, 0, fabric)
+    found = term(start, images, answers, rows)
+    assert found == pytest.approx(float(alone(start, images[old], answers[old], rows[old])))
+    assert found > 0
+    assert term(start, images, torch.where(old[:, None], answers, 0 * answers), rows) == found
 
 
 def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
@@ -115,10 +129,10 @@ def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
         moved.get_parameter("fc3.bias").add_(2.0)
         moved.get_parameter("fc1.bias").add_(1.0)
     moved.get_parameter("fc1.bias").requires_grad_(False)
-    term = L2SP(weight=0.1).term(start, None, 0, fabric)
+    term = L2SP(weight=0.1).term(start, None, 0, 0, fabric)
     none = torch.empty(0)
-    assert term(start, none, none) == 0
-    assert term(moved, none, none).item() == pytest.approx(0.05 * 7 * 4)
+    assert term(start, none, none, none) == 0
+    assert term(moved, none, none, none).item() == pytest.approx(0.05 * 7 * 4)
 
 
 def test_the_fisher_information_is_the_mean_of_squared_gradients_image_by_image() -> None:
@@ -143,13 +157,15 @@ def test_ewc_charges_by_importance() -> None:
     moved = copy.deepcopy(start)
     with torch.no_grad():
         moved.get_parameter("fc3.bias")[2] += 3
-    term = EWC(weight=10.0, samples=99).term(start, past, 5, fabric)
+    term = EWC(weight=10.0, samples=99).term(start, past, 0, 5, fabric)
     order = torch.randperm(14, generator=torch.Generator().manual_seed(5))
     importance = fisher(start, past.images[order], 5, fabric)["fc3.bias"][2]
     none = torch.empty(0)
-    assert term(moved, none, none).item() == pytest.approx(float(5 * importance * 9), rel=1e-4)
+    assert term(moved, none, none, none).item() == pytest.approx(
+        float(5 * importance * 9), rel=1e-4
+    )
     with pytest.raises(ValueError, match="needs source images"):
-        EWC().term(start, None, 0, fabric)
+        EWC().term(start, None, 0, 0, fabric)
 
 
 def test_interpolation_has_both_networks_at_its_ends_bit_for_bit() -> None:
@@ -243,6 +259,7 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
         ({"data": "target", "exemplars": 5}, "exemplars"),
         ({"start": "random", "merge": True}, "starts at random"),
         ({"start": "X"}, "starts from itself"),
+        ({"penalty": DarkExperience()}, "needs a share"),
     ):
         point = {"name": "X", "start": "baseline", "layers": "all", "data": "source+target"} | wrong
         with pytest.raises(ValueError, match=why):

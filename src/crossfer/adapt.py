@@ -71,7 +71,8 @@ def adapt(
     else:
         penalty = None
         if strategy.penalty:
-            penalty = strategy.penalty.term(start, training.get("source"), seed, fabric)
+            new = len(training["target"])
+            penalty = strategy.penalty.term(start, training.get("source"), new, seed, fabric)
         prepared = time.perf_counter() - began  # exemplars and statistics are part of the cost
         trained = train(
             model,

@@ -8,13 +8,13 @@ study (section II.B, Fig. 2) are five points; a new strategy is another.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from torch import nn
 
 from crossfer.memory.exemplars import Choice
-from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty
+from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty
 from crossfer.models import (
     fully_connected,
     last_convolution,
@@ -84,6 +84,10 @@ class Strategy:
             raise ValueError(f"{self.name}: exemplars: at least 1, and data: source+target")
         if self.share is not None and not (0 < self.share < 1 and both):
             raise ValueError(f"{self.name}: share: between 0 and 1, and data: source+target")
+        if isinstance(self.penalty, DarkExperience) and self.share is None:
+            raise ValueError(
+                f"{self.name}: dark-experience: it needs a share, to tell old from new"
+            )
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
             raise ValueError(f"{self.name}: what starts at random trains all layers, unhindered")
         if self.start == self.name:
@@ -262,11 +266,22 @@ BEYOND = (
         recipe=GENTLE,
     ),
     Strategy(
+        "DER++",
+        "baseline",
+        "all",
+        "source+target",
+        "the same, held to the old network's answers on the source images, and the weights averaged",
+        share=0.25,
+        penalty=DarkExperience(),
+        paper="Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020",
+        recipe=replace(GENTLE, epochs=9, learning_rate=0.005, averaging=0.98),
+    ),
+    Strategy(
         "MIX+WiSE",
         "MIX",
         "none",
         "source+target",
-        "the same, and the weights before and after mixed",
+        "mix the weights before and after going on with three source images beside each target image",
         merge=True,
     ),
 )

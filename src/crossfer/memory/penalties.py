@@ -1,6 +1,7 @@
 """What holds a network back while it learns the new: terms added to the loss.
 
-Each is a small frozen description; `term` makes of it a function ``(network, images, logits) → loss``.
+Each is a small frozen description; `term` makes of it a function ``(network, images, logits, rows) → loss``
+of the images of a step.  Where old images are mixed in, the rows from `new` on are theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from crossfer.training import Faces, normalise
 
-Term = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Term = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 PastData = Literal["none", "statistics", "all source"]
 
 
@@ -37,18 +38,43 @@ class Distillation:
     weight: float = 1.0
     past_data: ClassVar[PastData] = "none"
 
-    def term(self, start: nn.Module, past: Faces | None, seed: int, fabric: Fabric) -> Term:
+    def term(
+        self, start: nn.Module, past: Faces | None, new: int, seed: int, fabric: Fabric
+    ) -> Term:
         """Return the loss term; `past` is not needed."""
-        teacher = copy.deepcopy(start).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        teacher = teacher.to(fabric.device).eval().requires_grad_(False)
+        answers = _answers(start, fabric)
 
-        def penalty(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
-            with torch.no_grad(), fabric.autocast():
-                old = teacher(images)
-            soft = F.log_softmax(logits.float() / self.temperature, 1)
-            target = F.log_softmax(old.float() / self.temperature, 1)
-            divergence = F.kl_div(soft, target, reduction="batchmean", log_target=True)
-            return self.weight * self.temperature**2 * divergence
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+            return self.weight * _divergence(answers(images), logits, self.temperature)
+
+        return penalty
+
+
+@dataclass(frozen=True)
+class DarkExperience:
+    """Keep the answers on the old images: like `Distillation`, on those of a mixture that are old.
+
+    Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020, equation 4, as its
+    Kullback-Leibler divergence; the old network answers anew for every augmented image.  The new images
+    are free to be seen otherwise.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["dark-experience"] = "dark-experience"
+    temperature: float = 2.0
+    weight: float = 1.0
+    past_data: ClassVar[PastData] = "none"
+
+    def term(
+        self, start: nn.Module, past: Faces | None, new: int, seed: int, fabric: Fabric
+    ) -> Term:
+        """Return the loss term; the old images come with the batches."""
+        answers = _answers(start, fabric)
+
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+            old = rows >= new
+            return self.weight * _divergence(answers(images[old]), logits[old], self.temperature)
 
         return penalty
 
@@ -67,11 +93,13 @@ class L2SP:
     weight: float = 0.1
     past_data: ClassVar[PastData] = "none"
 
-    def term(self, start: nn.Module, past: Faces | None, seed: int, fabric: Fabric) -> Term:
+    def term(
+        self, start: nn.Module, past: Faces | None, new: int, seed: int, fabric: Fabric
+    ) -> Term:
         """Return the loss term; `past` is not needed."""
         anchor = _parameters(start, fabric)
 
-        def penalty(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             return (self.weight / 2) * sum(
                 (
                     (parameter - anchor[name]).square().sum()
@@ -99,7 +127,9 @@ class EWC:
     samples: int = 1024
     past_data: ClassVar[PastData] = "statistics"
 
-    def term(self, start: nn.Module, past: Faces | None, seed: int, fabric: Fabric) -> Term:
+    def term(
+        self, start: nn.Module, past: Faces | None, new: int, seed: int, fabric: Fabric
+    ) -> Term:
         """Return the loss term; `past` is the source's training set."""
         if past is None:
             raise ValueError("EWC needs source images to calculate its statistics from")
@@ -108,7 +138,7 @@ class EWC:
         importance = fisher(start, past.images[rows], seed, fabric)
         anchor = _parameters(start, fabric)
 
-        def penalty(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             return (self.weight / 2) * sum(
                 (
                     (importance[name] * (parameter - anchor[name]).square()).sum()
@@ -120,7 +150,7 @@ class EWC:
         return penalty
 
 
-Penalty = Distillation | L2SP | EWC
+Penalty = Distillation | DarkExperience | L2SP | EWC
 
 
 def fisher(
@@ -167,6 +197,25 @@ def fisher(
         for name, gradient in per_image(parameters, shown, drawn.to(fabric.device)).items():
             total[name] += gradient.square().sum(0)
     return {name: value / len(images) for name, value in total.items()}
+
+
+def _answers(model: nn.Module, fabric: Fabric) -> Callable[[Tensor], Tensor]:
+    """Return the function that gives a network's logits as they are now, whatever becomes of it."""
+    teacher = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = teacher.to(fabric.device).eval().requires_grad_(False)
+
+    def answers(images: Tensor) -> Tensor:
+        with torch.no_grad(), fabric.autocast():
+            return teacher(images).float()  # type: ignore[no-any-return]
+
+    return answers
+
+
+def _divergence(old: Tensor, new: Tensor, temperature: float) -> Tensor:
+    """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a mean."""
+    soft = F.log_softmax(new.float() / temperature, 1)
+    target = F.log_softmax(old / temperature, 1)
+    return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
 
 
 def _parameters(model: nn.Module, fabric: Fabric) -> dict[str, Tensor]:

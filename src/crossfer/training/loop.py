@@ -28,7 +28,7 @@ from crossfer.training.views import Views, split_frozen
 
 Weights = dict[str, Tensor]
 Row = dict[str, float]
-Penalty = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Penalty = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def train(
     fabric
         Where to run, from `crossfer.training.machine`.
     penalty
-        Added to the loss: a function of the network, the images of a step as the network sees them, and
-        its logits.
+        Added to the loss: a function of the network, the images of a step as the network sees them, its
+        logits, and which rows of `training` they are.
     reuse
         Calculate what frozen layers make of `Recipe.views` once, not every time; changes the result by no
         more than rounding.
@@ -225,7 +225,7 @@ def train(
                 recipe.label_smoothing,
             )
             if penalty:
-                loss = loss + penalty(network, images, logits)
+                loss = loss + penalty(network, images, logits, chosen)
             fabric.backward(loss)
             optimizer.step()
             optimizer.zero_grad()

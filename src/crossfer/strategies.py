@@ -37,8 +37,8 @@ class Strategy:
     name
         Short name, as it stands in tables and configurations.
     start
-        ``"random"``: from scratch; ``"baseline"``: from the weights of BL, or of any network that is
-        deployed; or the name of another strategy: from where that one arrived.
+        ``"random"``: from scratch; ``"baseline"``: from the weights of BL; or the name of another strategy:
+        from where that one arrived.  BL itself is ``"deployed"`` where the weights are given.
     layers
         Which layers train: a key of `LAYERS`.
     data
@@ -102,7 +102,9 @@ class Strategy:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The sides whose training images it needs: for its batches, or for its penalty."""
+        """The sides whose training images it needs: for its batches, its penalty or its merging."""
+        if self.layers == "none" and not self.merge:
+            return frozenset()
         statistics = self.penalty is not None and self.penalty.past_data != "none"
         return frozenset(self.data.split("+")) | ({"source"} if statistics else frozenset())
 
@@ -130,6 +132,15 @@ BASELINE = Strategy(
     "the network trained on the source, not adapted",
     paper=PAPER,
 )
+
+DEPLOYED = Strategy(
+    BASELINE.name,
+    "deployed",
+    "none",
+    "source",
+    "the network as it is deployed, not adapted",
+)
+"""The baseline where the experiment is given a network's weights."""
 
 STUDY = (
     BASELINE,

@@ -15,13 +15,15 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from crossfer.datasets.prepare import Preparation
 from crossfer.errors import CrossferError
-from crossfer.strategies import BASELINE, STRATEGIES, STUDY, Strategy, starts
+from crossfer.networks import Network
+from crossfer.strategies import BASELINE, DEPLOYED, STRATEGIES, STUDY, Strategy, starts
 from crossfer.training.recipe import Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -55,11 +57,14 @@ class DatasetConfig(_Checked):
     exact: bool = False
     seed: Seed = 0
 
-    def preparation(self) -> Preparation:
-        """Return how to prepare it, should it be a raw one."""
-        return Preparation(
-            **{field.name: getattr(self, field.name) for field in fields(Preparation)}
-        )
+    def preparation(
+        self, channels: int = Preparation.channels, side: int = Preparation.side
+    ) -> Preparation:
+        """Return how to prepare it, should it be a raw one: for a network that reads such faces."""
+        own = {field.name: getattr(self, field.name) for field in fields(Preparation)}
+        read = {"channels": channels, "side": side}
+        left = {key: value for key, value in read.items() if key not in self.model_fields_set}
+        return Preparation(**own | left)
 
     @model_validator(mode="after")
     def _preparation_is_valid(self) -> DatasetConfig:
@@ -67,14 +72,12 @@ class DatasetConfig(_Checked):
         return self
 
 
-class ModelConfig(_Checked):
-    """The study's network; `width` multiplies its filters and units (1.0 is the study)."""
-
-    width: Annotated[float, Field(gt=0, le=4)] = 1.0
-
-
 def _as_dataset(value: Any) -> Any:
     return {"path": value} if isinstance(value, str | Path) else value
+
+
+def _as_network(value: Any) -> Any:
+    return {"factory": value} if isinstance(value, str) else value
 
 
 def _as_strategy(value: Any) -> Any:
@@ -86,6 +89,7 @@ def _as_strategy(value: Any) -> Any:
 
 
 DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
+NetworkField = Annotated[Network, BeforeValidator(_as_network)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -104,15 +108,15 @@ class Experiment(_Checked):
         its own.
     source, targets
         Datasets; a string is a path.
+    model
+        The network: see `crossfer.networks.Network`; a string is a factory.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
-        The baseline BL always runs.
+        The baseline BL always runs; given a network's weights, it is that network.
     fractions
         Shares of the target training set, each above 0 and at most 1.
     seeds
         Every run is repeated for each.
-    model
-        The network.
     recipes
         Changes to the default recipes: by strategy name, and ``default`` for all of them.
     selection
@@ -129,10 +133,10 @@ class Experiment(_Checked):
     cache: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
-    strategies: list[StrategyField] = Field(default=list(STUDY), min_length=1)
+    model: NetworkField = Network()
+    strategies: list[StrategyField] = Field(list(STUDY), min_length=1, validate_default=True)
     fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
-    model: ModelConfig = Field(default_factory=ModelConfig)
     recipes: dict[str, dict[str, Any]] = {}
     selection: Selection = "trained-on"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -140,15 +144,18 @@ class Experiment(_Checked):
 
     @field_validator("strategies")
     @classmethod
-    def _with_baseline(cls, strategies: list[Strategy]) -> list[Strategy]:
+    def _with_baseline(cls, strategies: list[Strategy], info: ValidationInfo) -> list[Strategy]:
         names = [strategy.name for strategy in strategies]
         if len(set(names)) < len(names):
             raise ValueError("two strategies have the same name")
+        strategies = [strategy for strategy in strategies if strategy not in (BASELINE, DEPLOYED)]
         for strategy in strategies:
             if strategy != STRATEGIES.get(strategy.name, strategy):
                 raise ValueError(f"{strategy.name} is known as another: give yours a new name")
         known = {**STRATEGIES, **{strategy.name: strategy for strategy in strategies}}
-        ordered: dict[str, Strategy] = {BASELINE.name: BASELINE}
+        network = info.data.get("model", Network())
+        baseline = DEPLOYED if network.is_deployed else BASELINE
+        ordered: dict[str, Strategy] = {baseline.name: baseline}
         for strategy in strategies:
             for name in reversed(starts(strategy, known)):
                 ordered.setdefault(name, known[name])
@@ -199,7 +206,7 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
         The configuration.
     data
         The data root, instead of the file's own ``data``; a relative ``data`` or ``cache`` in the file
-        starts at the file's folder.
+        starts at the file's folder, where a factory and its weights are looked for too.
 
     Raises
     ------
@@ -222,6 +229,9 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
             content[key] = file.parent / Path(content[key]).expanduser()
     if data is not None:
         content["data"] = Path(data)
+    model = _as_network(content.get("model"))
+    if isinstance(model, dict):
+        content["model"] = model | {"folder": file.parent / str(model.get("folder", ""))}
     return check_experiment(content, str(file))
 
 

@@ -28,7 +28,7 @@ from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run, fraction_rows
 from crossfer.files import alone, write_bytes, write_json, written
-from crossfer.models import INPUT, study_cnn, training_flop
+from crossfer.models import training_flop
 from crossfer.training import Faces, predict
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
@@ -122,7 +122,7 @@ def is_finished(folder: Path) -> bool:
 
 def load_network(run: Run, folder: Path) -> nn.Module:
     """Return a finished run's network, in evaluation mode."""
-    model = study_cnn(run.width)
+    model = untrained(run.network.build, run.seed)
     load_weights(model, folder / WEIGHTS)
     return model.eval()
 
@@ -181,13 +181,10 @@ def _train(
         on_step(resume.images_seen)
     reset_peak_memory(fabric.device)
 
-    def network_of(other: Run) -> nn.Module:
-        return load_network(other, folder_of(other, runs_folder))
-
     trained = adapt(
         run.strategy,
-        network_of(run.parent) if run.parent else untrained(lambda: study_cnn(run.width), run.seed),
-        network_of(run.baseline) if run.baseline else None,
+        _start(run, runs_folder),
+        load_network(run.baseline, folder_of(run.baseline, runs_folder)) if run.baseline else None,
         training,
         validation,
         run.recipe,
@@ -205,7 +202,7 @@ def _train(
     save_weights(trained.model, folder / WEIGHTS)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
-    flop = training_flop(trained.model, (1, *INPUT))
+    flop = training_flop(trained.model, run.network.input)
     # From the baseline on: with what the run it starts from cost, unless that is the baseline.
     before = {"images_seen": 0, "flop": 0, "seconds": 0.0}
     if run.parent and run.parent is not run.baseline:
@@ -239,10 +236,18 @@ def _train(
 
 def _table(rows: list[dict[str, float]]) -> bytes:
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, rows[0])
+    table = csv.DictWriter(text, rows[0] if rows else ())
     table.writeheader()
     table.writerows(rows)
     return text.getvalue().encode("utf-8")
+
+
+def _start(run: Run, runs_folder: Path) -> nn.Module:
+    """Return the network that a run starts from."""
+    if run.parent:
+        return load_network(run.parent, folder_of(run.parent, runs_folder))
+    deployed = run.strategy.start == "deployed"
+    return untrained(run.network.deployed if deployed else run.network.build, run.seed)
 
 
 def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:

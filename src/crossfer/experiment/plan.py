@@ -14,7 +14,8 @@ from crossfer.datasets.splits import take_fraction
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
-from crossfer.strategies import BASELINE, Strategy
+from crossfer.networks import Network
+from crossfer.strategies import Strategy
 from crossfer.training.recipe import Recipe
 
 RULES = 1
@@ -47,7 +48,7 @@ class Run:
     fraction: float | None
     seed: int
     parent: Run | None
-    width: float
+    network: Network
     validate_on: tuple[str, ...]
     keep: str
     precision: str
@@ -56,6 +57,15 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """Everything that determines the weights."""
         strategy = self.strategy
+        if strategy.start == "deployed":
+            # Nothing is trained; the seed is there so that every seed has a baseline of its own.
+            return {
+                "rules": RULES,
+                "start": "deployed",
+                "model": self.network.identity | {"weights": self.network.weights_digest},
+                "seed": self.seed,
+                "precision": self.precision,
+            }
         return {
             "rules": RULES,
             "start": "random" if strategy.start == "random" else "baseline",
@@ -73,7 +83,7 @@ class Run:
             "fraction": self.fraction,
             "seed": self.seed,
             "parent": self.parent.key if self.parent else None,
-            "model": {"name": "study_cnn", "width": self.width},
+            "model": self.network.identity,
             "validate_on": list(self.validate_on),
             "keep": self.keep,
             "precision": self.precision,
@@ -123,6 +133,8 @@ class Run:
     def training_images(self) -> int:
         """How many images it trains on."""
         count = 0
+        if self.strategy.start == "deployed":
+            return count
         if "source" in self.strategy.data:
             count = len(self.source.rows("training"))
             if self.strategy.exemplars:
@@ -199,8 +211,8 @@ def plan(
             target=target,
             fraction=fraction,
             seed=seed,
-            parent=None if strategy.start == "random" else parent,
-            width=experiment.model.width,
+            parent=None if strategy.start in ("random", "deployed") else parent,
+            network=experiment.model,
             validate_on=sides,
             keep="last" if experiment.selection == "last" else "best",
             precision=precision,
@@ -208,7 +220,7 @@ def plan(
 
     runs: list[Run] = []
     for seed in experiment.seeds:
-        baseline = run(BASELINE, seed)
+        baseline = run(experiment.strategies[0], seed)
         runs.append(baseline)
         for strategy in experiment.strategies[1:]:
             if strategy.data == "source":
@@ -240,8 +252,11 @@ def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
 
 
 def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
+    learnt_from = any("source" in strategy.needs for strategy in experiment.strategies)
     for dataset in (source, *targets):
         for split in ("training", "validation", "test"):
+            if split == "training" and dataset is source and not learnt_from:
+                continue
             if not len(dataset.rows(split)):
                 raise CrossferError(
                     f"{dataset.folder}: its {split} set is empty; prepare it with other --sizes"

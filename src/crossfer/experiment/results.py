@@ -108,7 +108,7 @@ def collect(
         If every baseline failed.
     """
     finished = [run for run in runs if run.key not in failed]
-    baselines = [run for run in runs if run.strategy == BASELINE]
+    baselines = [run for run in runs if run.strategy.name == BASELINE.name]
     comparable = {run.seed for run in baselines if run.key not in failed}
     if not comparable:
         raise CrossferError(f"{baselines[0].label} failed: {failed[baselines[0].key]}")

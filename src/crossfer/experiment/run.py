@@ -19,7 +19,7 @@ from crossfer.experiment.execute import execute, folder_of, is_finished
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.results import FORMAT, RESULTS, collect, write_results
 from crossfer.files import alone, write_json
-from crossfer.models import INPUT
+from crossfer.networks import Network
 from crossfer.training.machine import machine, precision_of
 
 EXPERIMENT, LOCK, DATASETS, RUNS = "experiment.json", ".lock", "datasets", "runs"
@@ -93,6 +93,7 @@ def run_experiment(
     fabric = machine(experiment.device, experiment.precision)
     with _alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
+        experiment.model.check(experiment.strategies, fabric)
         source, *targets = _datasets(experiment, out, progress)
         runs = plan(experiment, source, targets, precision_of(fabric))
         runs_folder = experiment.cache.expanduser() if experiment.cache else out / RUNS
@@ -160,12 +161,8 @@ def load_results(folder: str | Path) -> dict[str, Any]:
 def _datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
-        dataset = _dataset(config, experiment.data, out, progress)
-        if dataset.images.shape[1:] != INPUT:
-            raise CrossferError(
-                f"{dataset.name}: its faces are {'×'.join(map(str, dataset.images.shape[1:]))}; the "
-                f"study's network reads {'×'.join(map(str, INPUT))} gray: prepare it again"
-            )
+        dataset = _dataset(config, experiment, out, progress)
+        _check_shape(dataset, experiment.model)
         for other in datasets:
             if dataset.name == other.name:
                 raise CrossferError(
@@ -177,14 +174,28 @@ def _datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dat
     return datasets
 
 
-def _dataset(config: DatasetConfig, root: Path | None, out: Path, progress: Progress) -> Dataset:
+def _check_shape(dataset: Dataset, network: Network) -> None:
+    if dataset.images.shape[1:] != network.image_shape:
+        faces = "×".join(map(str, dataset.images.shape[1:]))
+        channels, _, side = network.input
+        raise CrossferError(
+            f"{dataset.name}: its faces are {faces}; the network reads "
+            f"{'×'.join(map(str, network.image_shape))} (model.input): prepare it again with "
+            f"--side {side}{' --colour' if channels == 3 else ''}"
+        )
+
+
+def _dataset(
+    config: DatasetConfig, experiment: Experiment, out: Path, progress: Progress
+) -> Dataset:
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
-    path, how = _path(config, root), config.preparation()
+    path = _path(config, experiment.data)
     if is_prepared(path):
-        if how != Preparation():
+        if config.preparation() != Preparation():
             raise CrossferError(f"{path}: is prepared already; only raw files take labels, crop, …")
         dataset = open_dataset(path)
         return replace(dataset, card=dataset.card | {"name": config.name or dataset.name})
+    how = config.preparation(*experiment.model.input[::2])
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"

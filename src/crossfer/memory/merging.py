@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from crossfer.models import conventions_of
 from crossfer.training import Faces, accuracy, normalise
 
 ALPHAS = tuple(n / 10 for n in range(11))
@@ -66,7 +67,8 @@ def renew_statistics(
     model
         Changed in place; its weights stay.
     images
-        One or more sets, uint8 (N, H, W).  Of each at most 2,048 are looked at, evenly spread.
+        One or more sets, uint8 (N, H, W) or (N, H, W, 3).  Of each at most 2,048 are looked at,
+        evenly spread.
     fabric
         Where to run.
     batch_size
@@ -93,7 +95,7 @@ def renew_statistics(
             [part[pick.long()[step::steps]] for part, pick in zip(images, picks, strict=True)]
         )
         with fabric.autocast():
-            model(normalise(batch.to(fabric.device)))
+            model(normalise(batch.to(fabric.device), conventions_of(model)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

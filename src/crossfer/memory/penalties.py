@@ -16,7 +16,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from crossfer.models import channels_last, conventions_of
 from crossfer.training import Faces, normalise
 
 Term = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -165,7 +167,7 @@ def fisher(
     model
         In evaluation mode: dropout off, batch statistics fixed.
     images
-        uint8 (N, H, W).
+        uint8 (N, H, W) or (N, H, W, 3).
     seed
         Of the labels drawn.
     fabric
@@ -190,21 +192,25 @@ def fisher(
     per_image = vmap(grad(negative_log_likelihood), in_dims=(None, 0, 0))
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     for part in torch.split(images, at_once):
-        shown = normalise(part.to(fabric.device))
+        shown = normalise(part.to(fabric.device), conventions_of(model))
         with torch.no_grad():
             probabilities = network(shown).float().softmax(1).cpu()
         drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-        for name, gradient in per_image(parameters, shown, drawn.to(fabric.device)).items():
+        with sdpa_kernel(SDPBackend.MATH):  # the one that vmap knows
+            gradients = per_image(parameters, shown, drawn.to(fabric.device))
+        for name, gradient in gradients.items():
             total[name] += gradient.square().sum(0)
     return {name: value / len(images) for name, value in total.items()}
 
 
 def _answers(model: nn.Module, fabric: Fabric) -> Callable[[Tensor], Tensor]:
     """Return the function that gives a network's logits as they are now, whatever becomes of it."""
-    teacher = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teacher = teacher.to(fabric.device).eval().requires_grad_(False)
+    kept, teacher = copy.deepcopy(model).requires_grad_(False), None
 
     def answers(images: Tensor) -> Tensor:
+        nonlocal teacher
+        if teacher is None:
+            teacher = channels_last(kept, images[:1]).to(fabric.device).eval()
         with torch.no_grad(), fabric.autocast():
             return teacher(images).float()  # type: ignore[no-any-return]
 

@@ -168,10 +168,11 @@ def confusions(view: View, target: str, side: str) -> list[Row]:
 
 
 def recipes(view: View) -> tuple[list[str], list[Row]]:
-    """Return the hyper-parameters' names, and each strategy's values."""
+    """Return the hyper-parameters' names, and each strategy's values; a deployed network has none."""
     used: dict[str, Row] = {}
     for run in view.results["runs"]:
-        used.setdefault(run["strategy"], _flat(run["identity"]["recipe"]))
+        if "recipe" in run["identity"]:
+            used.setdefault(run["strategy"], _flat(run["identity"]["recipe"]))
     keys = list(dict.fromkeys(key for recipe in used.values() for key in recipe))
     ordered = [name for name in view.names if name in used]
     return keys, [{"strategy": n, "values": [used[n].get(key) for key in keys]} for n in ordered]

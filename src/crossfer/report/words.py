@@ -134,6 +134,19 @@ def selection_rule(selection: str) -> str:
     return f"Kept: {rules.get(selection, selection)}. No choice ever looks at a test set."
 
 
+def network(model: Row) -> str:
+    """Say which network it was, from the configuration."""
+    if factory := model.get("factory"):
+        given = ", ".join(f"{key}={value}" for key, value in model["arguments"].items())
+        built = f"{factory}({given})"
+    else:
+        width = "" if model["width"] == 1 else f", its width times {model['width']:g}"
+        built = f"the study's, five convolutions and three fully connected layers{width}"
+    if weights := model.get("weights"):
+        return f"Network: {built}; the old model is deployed, its weights {weights}."
+    return f"Network: {built}."
+
+
 def certainty(view: View) -> str:
     """Say how often everything was measured."""
     if len(view.seeds) == 1:

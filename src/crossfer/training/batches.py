@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crossfer.emotions import EMOTIONS
+from crossfer.models import Conventions
 from crossfer.training.recipe import Augmentation
 
 
@@ -26,7 +27,7 @@ class Faces:
     Parameters
     ----------
     images
-        uint8 (N, H, W).
+        uint8 (N, H, W) gray or (N, H, W, 3) RGB.
     labels
         int64 (N,), 0–6 in the order of `crossfer.emotions.EMOTIONS`.
     known
@@ -45,7 +46,7 @@ class Faces:
         labels: NDArray[np.integer],
         classes: Sequence[int] | None = None,
     ) -> Faces:
-        """Take uint8 (N, H, W) images and integer (N,) labels, of a dataset that has these classes."""
+        """Take images and their labels, integer (N,), of a dataset that has these classes."""
         known = None
         if classes is not None and len(classes) < len(EMOTIONS):
             known = torch.zeros(len(labels), len(EMOTIONS), dtype=torch.bool)
@@ -139,23 +140,33 @@ def _shuffled(count: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator, device=generator.device)
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalise(images: Tensor, conventions: Conventions | None = None) -> Tensor:
     """Standardise every image by its own mean and deviation: no dataset's statistics are involved.
 
     Parameters
     ----------
     images
-        uint8 or float (N, H, W).
+        uint8 or float (N, H, W) gray, or (N, H, W, 3) RGB.
+    conventions
+        Of the network that will see them: where it has a mean and deviation of its own, these are taken.
 
     Returns
     -------
     Tensor
-        float32 (N, 1, H, W), of mean 0 and deviation 1 per image (0 everywhere where it is flat).
+        float32 (N, C, H, W), of mean 0 and deviation 1 per image (0 everywhere where it is flat).
     """
     values = images.float()
-    mean = values.mean((1, 2), keepdim=True)
-    deviation = values.std((1, 2), keepdim=True, correction=0).clamp_min(1.0)
-    return ((values - mean) / deviation).unsqueeze(1)
+    if conventions and conventions.mean:
+        mean = 255 * values.new_tensor(conventions.mean)
+        deviation = 255 * values.new_tensor(conventions.deviation)
+        if images.ndim == 3:
+            values = values[..., None]
+        return ((values - mean) / deviation).movedim(-1, 1).contiguous()
+    of_image = tuple(range(1, images.ndim))
+    mean = values.mean(of_image, keepdim=True)
+    deviation = values.std(of_image, keepdim=True, correction=0).clamp_min(1.0)
+    normal = (values - mean) / deviation
+    return normal.unsqueeze(1) if images.ndim == 3 else normal.movedim(-1, 1).contiguous()
 
 
 def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:

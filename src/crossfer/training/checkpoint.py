@@ -99,7 +99,8 @@ def _save(
     tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None
 ) -> None:
     contiguous = {
-        name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+        # A copy each: safetensors refuses layers that share their weights.
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
     with written(file) as beside:

@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
-from crossfer.models import training_mode
+from crossfer.models import channels_last, conventions_of, training_mode
 from crossfer.training.batches import Faces, augment, normalise
 from crossfer.training.loss import cross_entropy
 from crossfer.training.recipe import Recipe
@@ -134,7 +134,8 @@ def train(
         raise ValueError(
             'there is no validation image to choose the best epoch by: keep the "last"'
         )
-    network = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    conventions = conventions_of(model)
+    network = channels_last(model, normalise(training.images[:1], conventions))
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError("no parameter of the network requires a gradient: nothing would train")
@@ -163,7 +164,9 @@ def train(
         frozen, tail = nn.Sequential(), network
     views = None
     if recipe.views:
-        views = Views(training.images, recipe.views, recipe.augmentation, seed, frozen, fabric)
+        views = Views(
+            training.images, recipe.views, recipe.augmentation, seed, frozen, fabric, conventions
+        )
     else:
         tail = network
 
@@ -215,7 +218,8 @@ def train(
             if views:
                 images = views.take(shown, chosen)
             else:
-                images = augment(normalise(shown[chosen]), recipe.augmentation, generator)
+                images = normalise(shown[chosen], conventions)
+                images = augment(images, recipe.augmentation, generator)
             with fabric.autocast():
                 logits = tail(images).float()
             loss = cross_entropy(
@@ -277,7 +281,7 @@ def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 
     model
         Any classifier of normalised images; put into evaluation mode.
     images
-        uint8 (N, H, W).
+        uint8 (N, H, W) or (N, H, W, 3).
     fabric
         Where to run.
     batch_size
@@ -293,7 +297,7 @@ def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 
     rows = []
     for part in torch.split(images, batch_size):
         with fabric.autocast():
-            logits = model(normalise(part.to(device)))
+            logits = model(normalise(part.to(device), conventions_of(model)))
         rows.append(logits.float().softmax(1))
     return torch.cat(rows).cpu()
 
@@ -314,11 +318,11 @@ def features(
     Returns
     -------
     Tensor
-        float32 (N, inputs of the layer) on the CPU.
+        float32 (N, D) on the CPU: the layer's inputs, flattened.
     """
     found: list[Tensor] = []
     hook = model.get_submodule(layer).register_forward_pre_hook(
-        lambda module, inputs: found.append(inputs[0].float().cpu())
+        lambda module, inputs: found.append(inputs[0].float().flatten(1).cpu())
     )
     try:
         predict(model, images, fabric, batch_size)

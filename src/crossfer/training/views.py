@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.files import reserve
+from crossfer.models import Conventions, conventions_of, follow
 from crossfer.training.batches import augment, normalise
 from crossfer.training.recipe import Augmentation
 
@@ -32,18 +33,18 @@ def split_frozen(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
     Returns
     -------
     frozen : torch.nn.Sequential
-        Empty where the first layer trains, and for networks that are no `torch.nn.Sequential`.
+        Empty where the first layer trains, and for networks that are more than a sequence of layers.
     rest : torch.nn.Module
         ``rest(frozen(x))`` is ``network(x)``; both share the network's layers.
     """
-    if isinstance(network, nn.Sequential):
+    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
         for index, child in enumerate(network):
             if any(parameter.requires_grad for parameter in child.parameters()):
                 if not index:
                     break
                 parts = list(network.named_children())
                 first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
-                return nn.Sequential(first), nn.Sequential(rest)
+                return nn.Sequential(first), follow(nn.Sequential(rest), conventions_of(network))
     return nn.Sequential(), network
 
 
@@ -53,7 +54,7 @@ class Views:
     Parameters
     ----------
     images
-        uint8 (N, H, W), on the device.
+        uint8 (N, H, W) or (N, H, W, 3), on the device.
     count
         How many versions.
     augmentation
@@ -64,6 +65,8 @@ class Views:
         The layers that they pass through; may be empty.
     fabric
         Where to calculate.
+    conventions
+        How the network reads pixels.
     """
 
     def __init__(
@@ -74,9 +77,11 @@ class Views:
         seed: int,
         frozen: nn.Sequential,
         fabric: Fabric,
+        conventions: Conventions | None = None,
     ) -> None:
         self.images, self.count, self.augmentation = images, count, augmentation
         self.seed, self.frozen, self.fabric = seed, frozen, fabric
+        self.conventions, self.channels_last = conventions, False
         self.kept: dict[int, Tensor] = {}
         self.bytes_in_memory = 0
 
@@ -89,11 +94,12 @@ class Views:
             self.kept[number] = self._made(number)
         return self.kept[number]
 
-    @staticmethod
-    def take(shown: Tensor, rows: Tensor) -> Tensor:
-        """Return a batch of a version, with the channels where a layer expects them."""
+    def take(self, shown: Tensor, rows: Tensor) -> Tensor:
+        """Return a batch of a version, laid out as the frozen layers gave it."""
         batch = shown[rows.to(shown.device)].to(rows.device)
-        return batch.movedim(-1, 1) if batch.ndim == 4 else batch
+        if batch.ndim == 4:
+            batch = batch.movedim(-1, 1)
+        return batch if self.channels_last else batch.contiguous()
 
     @torch.no_grad()
     def _made(self, number: int) -> Tensor:
@@ -101,10 +107,12 @@ class Views:
         generator.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
         kept = torch.empty(0)
         for start in range(0, len(self.images), AT_ONCE):
-            part = normalise(self.images[start : start + AT_ONCE])
+            part = normalise(self.images[start : start + AT_ONCE], self.conventions)
             with self.fabric.autocast():
                 made = self.frozen(augment(part, self.augmentation, generator))
-            made = made.movedim(1, -1) if made.ndim == 4 else made
+            if made.ndim == 4:
+                self.channels_last = made.is_contiguous(memory_format=torch.channels_last)
+                made = made.movedim(1, -1)
             if not start:
                 kept = self._room((len(self.images), *made.shape[1:]), made.dtype)
             kept[start : start + AT_ONCE] = made

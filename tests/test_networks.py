@@ -1,0 +1,430 @@
+"""Any network: its layers are found, every strategy works on it, what is adapted goes back to its owner."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from crossfer import standins
+from crossfer.adapt import adapt, untrained
+from crossfer.datasets import Preparation, prepare
+from crossfer.emotions import EMOTIONS
+from crossfer.errors import CrossferError
+from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
+from crossfer.experiment.plan import plan
+from crossfer.models import (
+    channels_last,
+    conventions_of,
+    fully_connected,
+    last_convolution,
+    last_layer,
+    study_cnn,
+    train_only,
+    training_flop,
+    training_mode,
+)
+from crossfer.networks import Network, Normalisation
+from crossfer.report import write_report
+from crossfer.strategies import LAYERS, STRATEGIES, STUDY
+from crossfer.training import Faces, Recipe, machine, normalise, predict, train
+from crossfer.training.views import split_frozen
+from tests import tiny_networks
+from tests.tiny_networks import Next, Residual, Vision
+
+COLOUR, GRAY = (3, 64, 64), (1, 32, 32)
+ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
+    "residual": (Residual, COLOUR),
+    "transformer": (Vision, GRAY),
+    "next": (Next, GRAY),
+}
+RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.01)
+
+
+def faces(shape: tuple[int, int, int], count: int = 28, seed: int = 0) -> Faces:
+    channels, *size = shape
+    generator = torch.Generator().manual_seed(seed)
+    dimensions = (count, *size) if channels == 1 else (count, *size, channels)
+    images = torch.randint(0, 256, dimensions, generator=generator, dtype=torch.uint8)
+    return Faces(images, torch.arange(count) % 7)
+
+
+def tiny(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    build, shape = ZOO[name]
+    return untrained(build, 0).eval(), shape
+
+
+def network(factory: str = "Residual", **changes: Any) -> Network:
+    return Network(factory=f"tests.tiny_networks:{factory}", **{"input": COLOUR} | changes)
+
+
+def test_the_fully_connected_layers_and_the_last_convolution_are_found() -> None:
+    residual, vision, convnext = Residual(), Vision(), Next()
+    assert fully_connected(residual) == last_layer(residual) == ["head"]
+    assert last_convolution(residual) == ["stages.2.conv2", "stages.2.bn2"]
+    assert fully_connected(vision) == ["head"]
+    block = last_convolution(vision)
+    assert block[-1] == "norm" and "blocks.2.self_attn" in block and "blocks.2.linear2" in block
+    assert all(name == "norm" or name.startswith("blocks.2.") for name in block)
+    assert fully_connected(convnext) == ["fc.0", "fc.2"]
+    assert last_convolution(convnext) == ["blocks.1.0", "blocks.1.1"]
+    assert fully_connected(Vision(depth=1)) == ["head"]
+
+
+def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
+    named = network("Vision", input=GRAY, FC=["blocks.2.linear2", "head"], CL=["blocks.1"])
+    model = named.build()
+    assert fully_connected(model) == ["blocks.2.linear2", "head"]
+    assert last_convolution(model) == [n for n in LAYERS["all"](model) if n.startswith("blocks.1.")]
+    assert fully_connected(copy.deepcopy(model)) == fully_connected(model)
+    wrong = network("Vision", input=GRAY, CL=("blocks.9",))
+    with pytest.raises(CrossferError, match=r"FC\+CL trains no layer: .* no layer blocks.9"):
+        wrong.check(STUDY, machine("cpu"))
+    convolutional = network("fully_convolutional", input=GRAY)
+    with pytest.raises(CrossferError, match="FC trains no layer: .* name its FC layers"):
+        convolutional.check(STUDY, machine("cpu"))
+    network("fully_convolutional", input=GRAY, FC=("5",), CL=("3",)).check(STUDY, machine("cpu"))
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("strategy", ["FC", "FC+CL", "RE"])
+def test_what_is_frozen_stays_bit_for_bit_in_any_network(name: str, strategy: str) -> None:
+    deployed, shape = tiny(name)
+    before = {key: value.clone() for key, value in deployed.state_dict().items()}
+    sides = {"target": faces(shape)}
+    recipe = Recipe(epochs=1, batch_size=8, views=1)
+    trained = adapt(
+        STRATEGIES[strategy],
+        deployed,
+        deployed,
+        sides,
+        sides,
+        recipe,
+        0,
+        machine("cpu"),
+        keep="last",
+    )
+    layers = set(LAYERS[STRATEGIES[strategy].layers](deployed))
+    learns = {
+        f"{layer}.{name}"
+        for layer in layers
+        for name, _ in deployed.get_submodule(layer).named_parameters(recurse=False)
+    }
+    for key, value in trained.model.state_dict().items():
+        layer = key.rpartition(".")[0]
+        if key in {n.lstrip(".") for n in learns}:
+            assert not torch.equal(value, before[key]), key
+        elif layer not in layers:
+            assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("strategy", ["LwF", "L2-SP", "EWC", "WiSE-FT", "iCaRL-50", "MIX+WiSE"])
+def test_every_kind_of_memory_works_on_any_network(name: str, strategy: str) -> None:
+    deployed, shape = tiny(name)
+    sides = {"source": faces(shape, 21, 1), "target": faces(shape, 14, 2)}
+    recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.01)
+    trained = adapt(
+        STRATEGIES[strategy], deployed, deployed, sides, sides, recipe, 0, machine("cpu")
+    )
+    answers = predict(trained.model, sides["target"].images, machine("cpu"))
+    assert answers.shape == (14, 7) and bool(answers.isfinite().all())
+
+
+def test_dropout_and_statistics_of_frozen_parts_rest_inside_other_modules_too() -> None:
+    model = Vision()
+    train_only(model, ["head"])
+    training_mode(model)
+    assert not any(m.training for block in model.blocks for m in block.modules())
+    train_only(model, last_convolution(model) + fully_connected(model))
+    training_mode(model)
+    last, *_, first = reversed(model.blocks)
+    assert all(m.training for m in last.modules()) and not any(m.training for m in first.modules())
+
+
+def test_a_network_that_flattens_with_view_is_trained_in_the_layout_it_knows() -> None:
+    images = normalise(faces(COLOUR, 2).images)
+    assert channels_last(Residual(), images).stem[0].weight.is_contiguous()  # type: ignore[index, union-attr]
+    study = channels_last(study_cnn(0.1), torch.zeros(2, 1, 48, 48))
+    assert not study.get_parameter("conv5.weight").is_contiguous()
+
+
+def test_only_a_plain_sequence_is_cut_and_keeps_its_conventions() -> None:
+    class Skipping(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            return self[2](self[1](images) + 1)  # type: ignore[no-any-return]
+
+    skipping = Skipping(nn.Linear(3, 3), nn.Flatten(), nn.Linear(3, 7))
+    train_only(skipping, ["2"])
+    frozen, rest = split_frozen(skipping)
+    assert len(frozen) == 0 and rest is skipping
+    model = Network(width=0.1, classes=tuple(reversed(EMOTIONS))).build().eval()
+    train_only(model, fully_connected(model))
+    frozen, rest = split_frozen(model)
+    images = torch.randn(2, 1, 48, 48)
+    assert len(frozen) and torch.equal(rest(frozen(images)), model(images))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_work_of_any_network_is_counted(name: str) -> None:
+    model, shape = tiny(name)
+    whole = training_flop(model, shape)
+    train_only(model, last_layer(model))
+    assert 0 < training_flop(model, shape) < whole
+
+
+def test_work_is_counted_where_the_network_makes_tensors_of_its_own() -> None:
+    class Sinus(nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            scale = (
+                torch.arange(4, dtype=torch.float32).max().item()
+            )  # no number on the meta device
+            return super().forward(images.flatten(1) * scale)
+
+    assert training_flop(Sinus(16, 7), (1, 4, 4)) == 2 * 2 * 16 * 7
+
+
+def test_its_own_order_of_classes_and_its_own_normalisation_are_respected() -> None:
+    """Contempt, which is none of the seven, is never the answer."""
+    theirs = ("neutral", "Happiness", "sad", "surprise", "fear", "disgust", "anger", "contempt")
+    how = Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+    told = network(arguments={"outputs": 8}, classes=theirs, normalisation=how)
+    model, shown, fabric = (
+        untrained(told.build, 0).eval(),
+        faces(COLOUR, 5),
+        machine("cpu", "32-true"),
+    )
+    alone = Residual(outputs=8).eval()
+    alone.load_state_dict(model.state_dict())
+    pixels = shown.images.permute(0, 3, 1, 2) / 255
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in (how.mean, how.deviation))
+    with torch.no_grad():
+        logits = alone(((pixels - mean) / deviation).contiguous())
+    expected = logits[:, [6, 5, 4, 1, 2, 3, 0]].softmax(1)
+    assert torch.allclose(predict(model, shown.images, fabric), expected, atol=1e-5)
+    trained = train(model, shown, {}, RECIPE, 0, fabric, keep="last").model
+    assert conventions_of(trained) == conventions_of(model)
+    alone.load_state_dict(trained.state_dict())
+
+
+def test_colours_are_standardised_together() -> None:
+    shown = normalise(faces(COLOUR, 3).images)
+    assert shown.shape == (3, 3, 64, 64)
+    assert torch.allclose(shown.mean((1, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(shown.std((1, 2, 3), correction=0), torch.ones(3), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"factory": "nets.tiny"}, "write package.module:function"),
+        ({"width": 0.5}, "width: of the study's network only"),
+        (
+            {"factory": None, "arguments": {"a": 1}, "input": (1, 48, 48)},
+            "arguments: .*name a factory",
+        ),
+        ({"input": (2, 48, 48)}, "input: channels"),
+        ({"input": (3, 48, 64)}, "input: channels"),
+        ({"classes": EMOTIONS[:6]}, "classes: neutral is missing"),
+        ({"classes": (*EMOTIONS, "bored")}, "classes: 'bored' is none"),
+        ({"classes": (*EMOTIONS, "joy")}, "classes: happy stands there twice"),
+        ({"normalisation": Normalisation((0.5,), (0.5,))}, "each of 3 channels"),
+        ({"arguments": {"a": object()}}, "arguments: only texts"),
+    ],
+)
+def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: str) -> None:
+    content = {"factory": "nets:tiny", "input": COLOUR} | changes
+    with pytest.raises(ValueError, match=words):
+        Network(**content)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (network("missing"), "model.factory: tests.tiny_networks:missing failed: AttributeError"),
+        (Network(factory="no_such:module"), "model.factory: .*No module named 'no_such'"),
+        (network("no_network"), "returns str, not a torch.nn.Module"),
+        (network(arguments={"depth": 3}), "failed: TypeError.*depth"),
+        (network(arguments={"outputs": 8}), r"gives \(2, 8\) for two faces, not \(2, 7\)"),
+        (network(input=GRAY), "model.input: .* fails on faces of 1×32×32: RuntimeError"),
+        (network("softmaxed", input=GRAY), "gives probabilities"),
+    ],
+)
+def test_what_does_not_work_is_found_before_anything_runs(wrong: Network, words: str) -> None:
+    state = torch.get_rng_state()
+    with pytest.raises(CrossferError, match=words) as error:
+        wrong.check([STRATEGIES["RE"]], machine("cpu"))
+    assert "\n" not in str(error.value)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_are_read_from_whatever_a_training_script_left(tmp_path: Path) -> None:
+    trained = untrained(Residual, 3)
+    state = trained.state_dict()
+    parallel = {f"module.{name}": tensor for name, tensor in state.items()}
+    lightning = {f"model._orig_mod.{name}": tensor for name, tensor in state.items()}
+    save_file(state, tmp_path / "plain.safetensors")
+    torch.save(state, tmp_path / "plain.pt")
+    torch.save({"epoch": 3, "model": parallel, "optimizer": {}}, tmp_path / "parallel.pth")
+    torch.save({"state_dict": lightning, "epoch": 3}, tmp_path / "lightning.ckpt")
+    for file in tmp_path.iterdir():
+        model = network(weights=file).deployed()
+        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()), file
+
+
+def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -> None:
+    def said(weights: Path, **changes: Any) -> str:
+        with pytest.raises(CrossferError) as error:
+            network(weights=weights, **changes).check([], machine("cpu"))
+        assert str(error.value).startswith(f"model.weights: {weights}: ")
+        return str(error.value)
+
+    save_file(Residual().state_dict(), tmp_path / "w.safetensors")
+    assert "size mismatch for stem.0.weight" in said(
+        tmp_path / "w.safetensors", arguments={"width": 4}
+    )
+    assert "no such file" in said(tmp_path / "none.safetensors")
+    assert "no such file" in said(tmp_path / "none.pt")
+    torch.save(Residual(), tmp_path / "whole.pt")
+    assert "not a file of tensors alone" in said(tmp_path / "whole.pt")
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    assert "cannot be read" in said(tmp_path / "torn.safetensors")
+    (tmp_path / "torn.pt").write_bytes(b"torn")
+    assert "not a file of tensors alone" in said(tmp_path / "torn.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    assert "no state dictionary" in said(tmp_path / "list.pt")
+
+
+class Heard(Progress):
+    images = 0
+
+    def step(self, images: int) -> None:
+        self.images += images
+
+
+@pytest.fixture(scope="module")
+def owner(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of somebody with a deployed network: its code, its weights, a configuration."""
+    folder = tmp_path_factory.mktemp("owner")
+    code = Path(tiny_networks.__file__).read_text(encoding="utf-8")
+    (folder / "their_networks.py").write_text(code, encoding="utf-8")
+    torch.save({"state_dict": untrained(Residual, 5).state_dict()}, folder / "deployed.pth")
+    (folder / "experiment.yaml").write_text(
+        f"""
+data: {raw}
+source: fer2013
+targets: [{{path: jaffe, faces: cropped}}]
+strategies: [FC, FC+CL, LwF, WiSE-FT]
+fractions: [1.0]
+seeds: [0, 1]
+model:
+  factory: their_networks:Residual
+  arguments: {{width: 8}}
+  weights: deployed.pth
+  input: [3, 32, 32]
+  normalisation: {{mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225]}}
+  classes: [neutral, happy, sad, surprise, fear, disgust, anger]
+recipes:
+  default: {{epochs: 1, batch_size: 16}}
+precision: 32-true
+""",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
+    owner: Path, tmp_path: Path
+) -> None:
+    """From code and weights beside a configuration to a report, and weights that its factory loads."""
+    experiment, heard = load_experiment(owner / "experiment.yaml"), Heard()
+    results = run_experiment(experiment, tmp_path / "out", heard)
+    report = write_report(results, tmp_path / "out").read_text(encoding="utf-8")
+    assert "their_networks:Residual(width=8); the old model is deployed" in report
+    runs = {(run["strategy"], run["seed"]): run for run in results["runs"]}
+    assert len(runs) == 2 * 6  # RE too, which WiSE-FT starts from
+    deployed = untrained(Residual, 5).state_dict()
+    for (name, _), run in runs.items():
+        weights = load_file(tmp_path / "out" / run["folder"] / "model.safetensors")
+        mine = Residual(width=8)
+        mine.load_state_dict(weights)
+        if name == "BL":
+            assert all(torch.equal(weights[key], deployed[key]) for key in deployed)
+            assert run["cost"]["images_seen"] == run["cost"]["flop"] == run["training_images"] == 0
+            assert "recipe" not in run["identity"] and "source" not in run["identity"]
+            arguments = run["identity"]["model"]
+            assert arguments["factory"] == "their_networks:Residual"
+            assert arguments["arguments"] == {"width": 8} and len(arguments["weights"]) == 64
+        elif name == "FC":
+            changed = [key for key in deployed if not torch.equal(weights[key], deployed[key])]
+            assert changed == ["head.weight", "head.bias"]
+    shown = {row["strategy"] for row in results["summary"]}
+    assert shown == {"BL", "FC", "FC+CL", "LwF", "RE", "WiSE-FT"}
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+    heard.images = 0
+    assert run_experiment(experiment, tmp_path / "out", heard)["summary"] == results["summary"]
+    assert heard.images == 0
+
+
+def test_other_weights_are_another_baseline_and_a_new_network_is_another_run(
+    owner: Path, raw: Path, tmp_path: Path
+) -> None:
+    def keys(**changes: Any) -> list[str]:
+        model = {"factory": "their_networks:Residual", "folder": owner, "input": (3, 32, 32)}
+        content = {"name": "x", "source": "a", "targets": ["b"], "fractions": [1.0]}
+        experiment = check_experiment(content | {"model": model | changes})
+        return [run.key for run in plan(experiment, source, [target], "32-true")]
+
+    how = Preparation(channels=3, side=32, faces="cropped")
+    source, target = (prepare(raw / n, tmp_path / n, how) for n in ("fer2013", "jaffe"))
+    trained, deployed = keys(), keys(weights="deployed.pth")
+    assert trained[4] == deployed[4], "FU starts at random: no weights enter it"
+    assert not set(trained[:4]) & set(deployed[:4])
+    save_file(untrained(Residual, 6).state_dict(), tmp_path / "other.safetensors")
+    others = keys(weights=tmp_path / "other.safetensors")
+    assert not set(others[:4]) & set(deployed[:4])
+    assert not set(keys(arguments={"width": 4})) & set(trained)
+
+
+def test_faces_that_the_network_does_not_read_are_refused(
+    owner: Path, raw: Path, tmp_path: Path
+) -> None:
+    prepare(raw / "jaffe", tmp_path / "gray", Preparation(faces="cropped"))
+    changes = {"data": raw, "targets": [tmp_path / "gray"]}
+    content = load_experiment(owner / "experiment.yaml").model_dump(by_alias=True)
+    with pytest.raises(
+        CrossferError, match=r"48×48; the network reads 32×32×3.*--side 32 --colour"
+    ):
+        run_experiment(check_experiment(content | changes), tmp_path / "out")
+
+
+def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_path: Path) -> None:
+    """A deployed network, new photographs, and a few old ones to see what it forgets."""
+    content = load_experiment(owner / "experiment.yaml").model_dump(by_alias=True)
+    changes = {
+        "source": {"path": raw / "jaffe", "name": "old", "faces": "cropped", "sizes": (0, 40, 60)},
+        "targets": [{"path": raw / "jaffe", "faces": "cropped", "seed": 1}],
+        "strategies": ["FC"],
+        "seeds": [0],
+    }
+    results = run_experiment(check_experiment(content | changes), tmp_path / "out")
+    assert sum(results["datasets"][0]["counts"]["training"].values()) == 0
+    assert [row["strategy"] for row in results["summary"]] == ["BL", "FC"]
+    with pytest.raises(CrossferError, match="its training set is empty"):
+        run_experiment(
+            check_experiment(content | changes | {"strategies": ["WF"]}), tmp_path / "other"
+        )
+
+
+def test_stand_ins_in_colour_reach_a_network_in_colour(tmp_path: Path) -> None:
+    standins.write("tfeid", tmp_path / "tfeid", images=20)
+    dataset = prepare(tmp_path / "tfeid", tmp_path / "out", Preparation(channels=3, side=64))
+    assert dataset.images.shape[1:] == network().image_shape
+    assert (dataset.images[..., 0] != dataset.images[..., 2]).any()

@@ -1,0 +1,111 @@
+"""Networks as other people build them, tiny: for the tests of `crossfer.networks`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """A residual block (He et al., 2016) with squeeze-and-excitation, whose layers are linear."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.squeeze = nn.Linear(width, 2)
+        self.excite = nn.Linear(2, width)
+        same = before == width and stride == 1
+        self.short = nn.Identity() if same else nn.Conv2d(before, width, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        gate = self.excite(self.squeeze(y.mean((2, 3))).relu()).sigmoid()
+        return torch.relu(self.short(x) + y * gate[:, :, None, None])
+
+
+class Residual(nn.Module):
+    """A ResNet with one linear head; it flattens with ``view``, as many do."""
+
+    def __init__(self, channels: int = 3, outputs: int = 7, width: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        self.stages = nn.Sequential(
+            Block(width, width, 2), Block(width, 2 * width, 2), Block(2 * width, 2 * width, 1)
+        )
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(8 * width, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.pool(self.stages(self.stem(images)))
+        return self.head(self.dropout(found.view(len(found), -1)))  # type: ignore[no-any-return]
+
+
+class Vision(nn.Module):
+    """A vision transformer (Dosovitskiy et al., 2021), with a class token and PyTorch's own blocks."""
+
+    def __init__(self, channels: int = 1, side: int = 32, depth: int = 3, width: int = 16) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(channels, width, 8, 8)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(torch.randn(1, (side // 8) ** 2 + 1, width) * 0.02)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 2, 2 * width, batch_first=True, norm_first=True)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x[:, 0]))  # type: ignore[no-any-return]
+
+
+class Next(nn.Module):
+    """A ConvNeXt (Liu et al., 2022): every block has linear layers behind its convolution."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 4, 4)
+        self.blocks = nn.Sequential(*(self._block(width) for _ in range(2)))
+        self.norm = nn.LayerNorm(width)
+        self.fc = nn.Sequential(nn.Linear(width, 12), nn.BatchNorm1d(12), nn.Linear(12, 7))
+
+    @staticmethod
+    def _block(width: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=width),
+            nn.GroupNorm(1, width),
+            nn.Flatten(2),
+            nn.Linear(64, 64),
+            nn.Unflatten(2, (8, 8)),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.norm(self.blocks(self.stem(images)).mean((2, 3))))  # type: ignore[no-any-return]
+
+
+def fully_convolutional() -> nn.Module:
+    """Build a network without a linear layer: its last convolution gives the logits."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(),
+        nn.Conv2d(8, 7, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+
+
+def softmaxed() -> nn.Module:
+    """Build a network that answers with probabilities."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 7), nn.Softmax(1))
+
+
+def no_network() -> str:
+    """Return something else."""
+    return "a network"

@@ -207,6 +207,9 @@ def test_every_test_number_has_its_interval_and_every_flip_its_line(
         for emotion, column in zip(EMOTIONS, made_up.T, strict=True):
             table = table.set_column(table.column_names.index(emotion), emotion, [column])
         pyarrow.parquet.write_table(table, file)
+        record = json.loads(file.with_name("run.json").read_text(encoding="utf-8"))
+        del record["files"]  # or they would be noticed, and made again
+        file.with_name("run.json").write_text(json.dumps(record), encoding="utf-8")
     heard = Heard()
     results = run_experiment(check_experiment(SMALL | {"data": raw}), out, heard)
     assert heard.images == 0

@@ -315,3 +315,46 @@ def test_an_array_file_is_what_numpy_would_write(raw: Path, tmp_path: Path) -> N
     np.save(tmp_path / "again.npy", images)
     assert len(images) == 83
     assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "out" / "images.npy").read_bytes()
+
+
+def spoil(file: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "samples.parquet"])
+def test_a_dataset_that_is_not_what_was_prepared_is_not_used(
+    name: str, raw: Path, tmp_path: Path
+) -> None:
+    photos = prepare(raw / "jaffe", tmp_path / "jaffe")
+    photos.check()
+    spoil(photos.folder / name)
+    with pytest.raises(CrossferError, match=f"{name}: changed or damaged.*prepare the dataset"):
+        photos.check()
+    content = {"name": "x", "source": photos.folder, "targets": [raw / "fer2013"]}
+    with pytest.raises(CrossferError, match=name):
+        run_experiment(check_experiment(content), tmp_path / "out")
+
+
+def test_weights_and_predictions_that_are_not_what_was_trained_are_not_used(
+    prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    experiment = check_experiment(configuration(prepared))
+    before = run_experiment(experiment, tmp_path)
+    folder = tmp_path / before["runs"][0]["folder"]
+    predictions = (folder / "predictions.parquet").read_bytes()
+    spoil(folder / "predictions.parquet")
+    assert run_experiment(experiment, tmp_path)["results"] == before["results"]
+    assert (folder / "predictions.parquet").read_bytes() == predictions
+    spoil(folder / "model.safetensors")
+    with pytest.raises(
+        CrossferError, match=r"model.safetensors: changed or damaged since .*delete"
+    ):
+        run_experiment(experiment, tmp_path)
+    shutil.rmtree(folder)
+    again = run_experiment(experiment, tmp_path)
+    assert [row["source_test"] for row in again["results"]] == [
+        row["source_test"] for row in before["results"]
+    ]

@@ -1,8 +1,19 @@
 """The one kind of error a user is meant to read."""
 
+import re
+
 
 class CrossferError(ValueError):
     """Something the user can mend: one line that names the file, row or option and says what to do.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2.  What it quotes may come from
+    anybody's files: line breaks become spaces, and what no terminal should be sent is written out.
     """
+
+    def __str__(self) -> str:
+        text = re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", super().__str__())
+        return "".join(c if c.isprintable() or c.isspace() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -8,7 +8,6 @@ runs.
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib
 import json
 import sys
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from crossfer.emotions import EMOTIONS, NOT_OURS, SYNONYMS
 from crossfer.errors import CrossferError
+from crossfer.files import digest
 from crossfer.models import INPUT, Conventions, follow, study_cnn
 from crossfer.strategies import LAYERS, Strategy
 
@@ -159,8 +159,7 @@ class Network:
     @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of the file of its deployed weights."""
-        with self._weights_file.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest(self._weights_file)
 
     def build(self) -> nn.Module:
         """Build it, with whatever weights its factory gives it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
 import tarfile
@@ -34,6 +35,11 @@ DAMAGE = (
     NotImplementedError,
     RuntimeError,
 )
+NOT_THE_DISK = (
+    *(None, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL),
+    *(errno.EILSEQ, errno.EOVERFLOW),
+)
+"""What the system says of damage and of names that it cannot write; anything else is no fault of the file."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,9 @@ def unpack(archive: Path, folder: Path) -> list[Skipped]:
                                 "than the disk holds; unpack it yourself and name the folder"
                             )
                         target.write(block)
-    except DAMAGE as error:
+    except (*DAMAGE, OSError) as error:
+        if getattr(error, "errno", None) not in NOT_THE_DISK:
+            raise
         raise CrossferError(f"{archive}: not an archive that can be read ({error})") from None
     return skipped
 

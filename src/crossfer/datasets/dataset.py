@@ -21,12 +21,24 @@ from numpy.typing import NDArray
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
+from crossfer.files import digest
 
 CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
 FORMAT = 3
 BOX = ("left", "top", "width", "height", "roll")
 NEEDED = frozenset(
-    {"name", "title", "fingerprint", "raw", "raw_state", "preparation", "faces", "split", "skipped"}
+    {
+        "name",
+        "title",
+        "fingerprint",
+        "raw",
+        "raw_state",
+        "preparation",
+        "faces",
+        "split",
+        "skipped",
+        "sha256",
+    }
 )
 
 
@@ -94,6 +106,21 @@ class Dataset:
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the rows of a split, ascending."""
         return np.flatnonzero(self.samples.column("split").to_numpy(zero_copy_only=False) == split)
+
+    def check(self) -> None:
+        """Read all of it, and compare with what was written: once before a use, not at every opening.
+
+        Raises
+        ------
+        CrossferError
+            If the images or the sample table are not those that the card was written for.
+        """
+        for name in (IMAGES, SAMPLES):
+            if digest(self.folder / name) != self.card["sha256"].get(name):
+                raise CrossferError(
+                    f"{self.folder / name}: changed or damaged since it was prepared (another SHA-256 "
+                    f"than in {CARD}); prepare the dataset again"
+                )
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images per split and class."""

@@ -297,7 +297,7 @@ def _check_inside(box: Box, width: int, height: int) -> None:
     left, top, wide, high = box
     x, y = OUTSIDE * wide, OUTSIDE * high
     inside = -x <= left and left + wide <= width + x and -y <= top and top + high <= height + y
-    if not (inside and wide > 0 and high > 0):
+    if not (inside and 0 < wide < math.inf and 0 < high < math.inf):
         raise UnreadableImage(f"the face box lies outside the {width}×{height} picture")
 
 

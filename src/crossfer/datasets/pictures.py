@@ -91,6 +91,8 @@ def open_picture(picture: Picture, frame: int | None = None) -> Pixels:
         for _, image in video_frames(made, [frame]):
             return image
         raise UnreadableImage("the video ends before this frame")
+    if not made.is_file():  # a pipe, say: reading it might take for ever
+        raise UnreadableImage(_why(made, FileNotFoundError(), "an image"))
     with _explained(made), Image.open(made, formats=_formats()) as opened:
         return _from_pillow(opened)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import math
@@ -43,7 +44,7 @@ from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skipped, Split
 from crossfer.emotions import EMOTIONS, check_label_map
 from crossfer.errors import CrossferError
-from crossfer.files import alone, sync
+from crossfer.files import alone, digest, sync
 
 STAND_IN_NOTE = "STAND-IN.txt"
 SKIPPED = "skipped.csv"
@@ -377,7 +378,7 @@ def _raw(
 ) -> _Raw:
     there = cache(os.path.exists)
     records, left_out = list[Record](), list[Skipped]()
-    for item in items:
+    for item in map(_legible, items):
         if isinstance(item, Skipped):
             left_out.append(item)
         elif isinstance(item.picture, Path) and not there(item.picture):
@@ -388,6 +389,14 @@ def _raw(
         detail = f" ({left_out[0].origin}: {left_out[0].reason})" if left_out else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
     return _Raw(name, reader, why, place, state, stand_in, records, left_out)
+
+
+def _legible(item: Record | Skipped) -> Record | Skipped:
+    """Write out what is no text in names: a file system takes any bytes, a table does not."""
+    texts = ((name, getattr(item, name, None)) for name in ("origin", "subject", "reason"))
+    legible = {n: t.encode("utf-8", "backslashreplace").decode() for n, t in texts if t}
+    odd = {n: t for n, t in legible.items() if t != getattr(item, n)}
+    return dataclasses.replace(item, **odd) if odd else item
 
 
 def _extraction(raw: _Raw, how: Preparation) -> Extraction:
@@ -548,7 +557,7 @@ def _write(folder: Path, card: dict[str, Any], table: pa.Table, skipped: list[Sk
         rows = csv.writer(file)
         rows.writerow(["origin", "reason"])
         rows.writerows((item.origin, item.reason) for item in skipped)
-    digests = {file: _digest(folder / file) for file in (IMAGES, SAMPLES)}
+    digests = {file: digest(folder / file) for file in (IMAGES, SAMPLES)}
     # Of what training and measuring use, wherever it came from and however Parquet stores it.
     known = table.select(["label", "subject", "split"]).to_pydict()
     rows_digest = hashlib.sha256(repr(known).encode()).hexdigest()
@@ -557,11 +566,6 @@ def _write(folder: Path, card: dict[str, Any], table: pa.Table, skipped: list[Sk
         "fingerprint": hashlib.sha256((digests[IMAGES] + rows_digest).encode()).hexdigest(),
     }
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _put_in_place(partial: Path, out: Path) -> None:

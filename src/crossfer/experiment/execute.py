@@ -27,7 +27,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run, fraction_rows
-from crossfer.files import alone, write_bytes, write_json, written
+from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.models import training_flop
 from crossfer.training import Faces, predict
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
@@ -122,6 +122,7 @@ def is_finished(folder: Path) -> bool:
 
 def load_network(run: Run, folder: Path) -> nn.Module:
     """Return a finished run's network, in evaluation mode."""
+    check_weights(folder)
     model = untrained(run.network.build, run.seed)
     load_weights(model, folder / WEIGHTS)
     return model.eval()
@@ -129,11 +130,40 @@ def load_network(run: Run, folder: Path) -> nn.Module:
 
 def load_run(folder: Path) -> dict[str, Any]:
     """Return what a finished run says of itself."""
+    content = _content(folder)
+    return {key: content[key] for key in RUN_KEYS}
+
+
+def _content(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        return {key: content[key] for key in RUN_KEYS}
+        content: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return content | {key: content[key] for key in RUN_KEYS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CrossferError(f"{folder / RUN}: damaged ({error!r}); delete the folder") from None
+
+
+def check_weights(folder: Path) -> None:
+    """Make sure that a finished run's weights are those that it wrote; runs from long ago do not know.
+
+    Raises
+    ------
+    CrossferError
+        If they are missing, or others.
+    """
+    file = folder / WEIGHTS
+    try:
+        if digest(file) == _files(folder).get(WEIGHTS, digest(file)):
+            return
+        why = f"changed or damaged since it was trained (another SHA-256 than in {RUN})"
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+    raise CrossferError(f"{file}: {why}; delete its folder, and it is trained again")
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files of a finished run, as far as they were recorded."""
+    files = _content(folder).get("files", {})
+    return files if isinstance(files, dict) else {}
 
 
 def load_predictions(folder: Path, dataset: Dataset, split: str) -> tuple[Any, Any]:
@@ -230,6 +260,7 @@ def _train(
         },
         "machine": describe(fabric),
         "versions": {name: version(name) for name in ("crossfer", "torch", "numpy")},
+        "files": {name: digest(folder / name) for name in (WEIGHTS, PREDICTIONS)},
     }
     write_json(folder / RUN, content)
 
@@ -252,8 +283,13 @@ def _start(run: Run, runs_folder: Path) -> nn.Module:
 
 def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:
     """Add the predictions that a finished run has not made yet; damaged ones are made again."""
+    check_weights(folder)
+    content = _content(folder)
+    file, files = folder / PREDICTIONS, _files(folder)
     try:
-        tables = [pa.parquet.read_table(folder / PREDICTIONS)]
+        if digest(file) != files.get(PREDICTIONS, digest(file)):
+            raise OSError
+        tables = [pa.parquet.read_table(file)]
         known = set(tables[0].column("fingerprint").unique().to_pylist())
     except (OSError, KeyError, pa.ArrowException):
         tables, known = [], set()
@@ -261,7 +297,9 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
         model = load_network(run, folder)
         fabric.to_device(model)
         tables.append(_predictions(model, missing, fabric))
-        _write_table(folder / PREDICTIONS, pa.concat_tables(tables))
+        _write_table(file, pa.concat_tables(tables))
+        if files:
+            write_json(folder / RUN, content | {"files": files | {PREDICTIONS: digest(file)}})
 
 
 def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> pa.Table:

@@ -194,13 +194,15 @@ def _dataset(
         if config.preparation() != Preparation():
             raise CrossferError(f"{path}: is prepared already; only raw files take labels, crop, …")
         dataset = open_dataset(path)
+        dataset.check()
         return replace(dataset, card=dataset.card | {"name": config.name or dataset.name})
     how = config.preparation(*experiment.model.input[::2])
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"
-    if is_prepared(folder):
+    with suppress(CrossferError):  # not there, damaged, or of another version: it is made anew
         dataset = open_dataset(folder)
+        dataset.check()
         card = dataset.card
         if card["preparation"] == how.as_json() and card["raw_state"] == raw_state(path):
             sweep(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from glob import escape
@@ -114,23 +115,24 @@ def _images(table: Path, columns: list[str] | None, path: Path) -> Path:
 
 def _folders(path: Path) -> list[tuple[Path, Split]]:
     """Find the parts of the release with one small file per label."""
-    found = ((find(path, f"{name}/annotations"), split) for name, split in FOLDERS.items())
-    return [(folder.parent, split) for folder, split in found if folder]
+    found = [find(path, f"{name}/annotations", kind=Path.is_dir) for name in FOLDERS]
+    return [(folder.parent, FOLDERS[folder.parent.name]) for folder in found if folder]
 
 
 def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     for folder, split in _folders(path):
         for file in image_files(folder / "images"):
             origin = file.relative_to(path).as_posix()
-            try:
-                code = np.load(folder / "annotations" / f"{file.stem}_exp.npy", allow_pickle=False)
-            except FileNotFoundError:
+            annotation = folder / "annotations" / f"{file.stem}_exp.npy"
+            if not os.path.isfile(annotation):
                 yield Skipped(origin, "no annotation")
                 continue
-            except (OSError, ValueError, EOFError):
+            try:  # mapped: what its header claims to hold must be there
+                code = np.load(annotation, mmap_mode="r", allow_pickle=False)
+                label, reason = labelled_or_unknown(str(code.item()), options, CODES)
+            except Exception:  # NumPy evaluates the header: whatever may come of that
                 yield Skipped(origin, "its annotation cannot be read")
                 continue
-            label, reason = labelled_or_unknown(str(code), options, CODES)
             if label is None:
                 yield Skipped(origin, reason)
             else:

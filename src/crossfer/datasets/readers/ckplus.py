@@ -89,8 +89,11 @@ def _key(named: re.Match[str]) -> tuple[str, str]:
 
 def _code(file: Path) -> str | None:
     """Return the class that an emotion file holds: ``3.0000000e+00`` is 3."""
+    if not file.is_file():
+        return None
     try:
-        value = float(file.read_text(encoding="utf-8-sig"))
+        with file.open(encoding="utf-8-sig") as text:
+            value = float(text.read(100))
     except ValueError:
         return None
     return str(int(value)) if value.is_integer() else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
-from crossfer.datasets.readers.tables import box_of, encoding_of
+from crossfer.datasets.readers.tables import box_of, encoding_of, lines_of
 from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped
 
 LIST = "label.lst"
@@ -32,7 +32,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     images = {image.name: image for image in image_files(path)}
     seen: set[str] = set()
     with file.open(encoding=encoding_of(file)) as text:
-        for number, line in enumerate(text, 1):
+        for number, line in enumerate(lines_of(file, text), 1):
             fields = _fields(line)
             if not fields:
                 if line.strip():

@@ -15,7 +15,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from crossfer.datasets.readers.files import Named, NamedFiles, labelled_or_unknown, plain_name
-from crossfer.datasets.readers.tables import find_with_columns, header
+from crossfer.datasets.readers.tables import LONGEST_LINE, encoding_of, find_with_columns, header
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
 from crossfer.errors import CrossferError
 
@@ -104,7 +104,11 @@ def read_rows(file: Path) -> Iterator[Row]:
         table = pyarrow.csv.read_csv(
             file,
             read_options=pyarrow.csv.ReadOptions(
-                column_names=names, skip_rows=1, use_threads=False, block_size=16 * 2**20
+                column_names=names,
+                skip_rows=1,
+                use_threads=False,
+                block_size=16 * LONGEST_LINE,  # no row may be longer
+                encoding=encoding_of(file).removesuffix("-sig"),
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 invalid_row_handler=leave_out, ignore_empty_lines=False
@@ -169,9 +173,9 @@ def _parse_pixels(column: pa.Array) -> tuple[NDArray[np.uint8], dict[int, str]]:
     ends = np.flatnonzero(text == ord(" "))
     lengths = np.diff(ends, prepend=-1) - 1
     digits = text - ord("0")
-    values = digits[ends - 1].astype(np.int32)
-    values += np.where(lengths > 1, digits[ends - 2], 0) * np.int32(10)
-    values += np.where(lengths > 2, digits[ends - 3], 0) * np.int32(100)
+    values = digits[np.maximum(ends - 1, 0)].astype(np.int32)
+    values += np.where(lengths > 1, digits[np.maximum(ends - 2, 0)], 0) * np.int32(10)
+    values += np.where(lengths > 2, digits[np.maximum(ends - 3, 0)], 0) * np.int32(100)
     good = (lengths >= 1) & (lengths <= 3) & (values <= 255)
     first = np.searchsorted(ends, bounds - bounds[0])
     stray = np.flatnonzero((digits > 9) & (text != ord(" ")))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crossfer.datasets.readers.fer2013 import USAGES, find_table, read_rows
 from crossfer.datasets.readers.files import find, image_files, labelled
-from crossfer.datasets.readers.tables import find_with_columns, table_rows
+from crossfer.datasets.readers.tables import encoding_of, find_with_columns, lines_of, table_rows
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
 from crossfer.errors import CrossferError
 
@@ -126,13 +127,14 @@ def _folders(path: Path) -> list[Path]:
 
 def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     for folder in _folders(path):
-        with (folder / "label.csv").open(encoding="utf-8-sig", newline="") as text:
+        table = folder / "label.csv"
+        with table.open(encoding=encoding_of(table), newline="") as text:
             # The name, in some versions a box, and the votes; there is no header.
-            for name, *rest in filter(None, csv.reader(text)):
+            for name, *rest in filter(None, csv.reader(lines_of(table, text))):
                 file = folder / name.strip()
                 origin = file.relative_to(path).as_posix()
                 label, reason = _label(rest[-len(CLASSES) :], options)
-                if not file.is_file():
+                if not os.path.isfile(file):  # nor a name too long for one
                     yield Skipped(origin, "no such file")
                 elif label is None:
                     yield Skipped(origin, reason)

@@ -64,17 +64,25 @@ def image_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Iter
                 yield Path(root, name)
 
 
-def find(folder: Path, pattern: str, depth: int = 2) -> Path | None:
-    """Return the first file or folder of a name, in a folder or few folders below; the highest first."""
-    return next(near(folder, pattern, depth), None)
+def find(
+    folder: Path, pattern: str, depth: int = 2, kind: Callable[[Path], bool] = Path.is_file
+) -> Path | None:
+    """Return the first file (or folder) of a name, in a folder or few below; the highest first."""
+    return next(near(folder, pattern, depth, kind), None)
 
 
-def near(folder: Path, pattern: str, depth: int) -> Iterator[Path]:
-    """Yield the files of a name in a folder or few folders below, the highest first, no stray ones."""
+def near(
+    folder: Path, pattern: str, depth: int, kind: Callable[[Path], bool] = Path.is_file
+) -> Iterator[Path]:
+    """Yield the files of a name in a folder or few below, the highest first, no stray ones.
+
+    What is no regular file is none: to read a pipe might take for ever.
+    """
     for level in range(depth + 1 if folder.is_dir() else 0):
         for file in sorted(folder.glob("*/" * level + pattern)):
             below = file.relative_to(folder).parts
-            if not any(name.startswith(".") or name in STRAY_FOLDERS for name in below):
+            stray = any(name.startswith(".") or name in STRAY_FOLDERS for name in below)
+            if not stray and kind(file):
                 yield file
 
 

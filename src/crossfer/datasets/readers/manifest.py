@@ -16,6 +16,9 @@ from crossfer.errors import CrossferError
 
 NEEDED = {"path", "label"}
 BOX = ("left", "top", "width", "height")
+ROWS_AT_ONCE = 1024
+LARGEST_GROWTH = 200
+"""Bytes of a Parquet table over those of its file."""
 
 
 def recognise(path: Path) -> str | None:
@@ -75,13 +78,22 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
         return
     try:
         with pa.parquet.ParquetFile(path) as file:
+            _check_size(path, file.metadata)
             names, number = _columns(path), 0
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(ROWS_AT_ONCE):
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
                     yield number, _texts(dict(zip(names, values, strict=True)))
     except (pa.ArrowException, OSError) as error:
         raise CrossferError(f"{path}: not a readable table ({error})") from None
+
+
+def _check_size(path: Path, about: pa.parquet.FileMetaData) -> None:
+    """Refuse a table that claims to hold more than so many bytes can say."""
+    size = path.stat().st_size
+    groups = (about.row_group(n) for n in range(about.num_row_groups))
+    if about.num_rows > size or sum(g.total_byte_size for g in groups) > LARGEST_GROWTH * size:
+        raise CrossferError(f"{path}: claims to hold more than a table of its size can")
 
 
 def _texts(row: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from crossfer.datasets.readers.files import (
     labelled_or_unknown,
     plain_name,
 )
-from crossfer.datasets.readers.tables import encoding_of
+from crossfer.datasets.readers.tables import encoding_of, lines_of
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
 
 LIST = "list_patition_label.txt"
@@ -62,7 +62,9 @@ def _list(path: Path) -> Path | None:
 def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     top = file.parent.parent if file.parent.name == "EmoLabel" else file.parent
     images = {image.stem.lower(): image for image in image_files(top)}
-    for number, line in enumerate(file.read_text(encoding_of(file)).splitlines(), 1):
+    with file.open(encoding=encoding_of(file)) as text:
+        lines = list(lines_of(file, text))
+    for number, line in enumerate(lines, 1):
         origin = f"{file.name} row {number}"
         name, _, code = line.strip().rpartition(" ")
         named = FILE_NAME.match(name)

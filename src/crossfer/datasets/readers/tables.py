@@ -6,6 +6,7 @@ import codecs
 import csv
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
+from typing import TextIO
 
 from crossfer.datasets.readers.files import near
 from crossfer.datasets.record import Box
@@ -13,6 +14,8 @@ from crossfer.errors import CrossferError
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 DELIMITERS = ",;\t"
+LONGEST_LINE = 2**20
+"""In characters.  A row of FER2013, the longest we know of, has 9,000."""
 
 
 def encoding_of(file: Path) -> str:
@@ -48,7 +51,7 @@ def find_with_columns(path: Path, columns: Set[str], depth: int = 1) -> Path | N
 
 
 def table_rows(
-    file: Path, columns: list[str] | None = None
+    file: Path, columns: list[str] | None = None, longest: int = LONGEST_LINE
 ) -> Iterator[tuple[int, dict[str, str] | str]]:
     """Yield the rows of a table, one after another.
 
@@ -58,6 +61,8 @@ def table_rows(
         A text with commas, semicolons or tabs between the values.
     columns
         Its columns' names, where it has no header.
+    longest
+        As in `lines_of`.
 
     Yields
     ------
@@ -69,12 +74,12 @@ def table_rows(
     Raises
     ------
     CrossferError
-        If it is no text, or a column stands twice in its header.
+        If it is no text, a line is too long, or a column stands twice in its header.
     """
     with file.open(encoding=encoding_of(file), newline="") as text:
-        delimiter = _delimiter(_first(text))
+        delimiter = _delimiter(_first(lines_of(file, text, longest)))
         text.seek(0)
-        rows = enumerate(csv.reader(text, delimiter=delimiter), 1)
+        rows = enumerate(csv.reader(lines_of(file, text, longest), delimiter=delimiter), 1)
         try:
             names = columns or _names(next((row for _, row in rows if any(row)), []))
             while names and not names[-1]:  # spreadsheets like to add empty columns
@@ -92,6 +97,29 @@ def table_rows(
                     yield number, f"{len(row)} columns instead of {len(names)}"
         except (csv.Error, UnicodeError) as error:
             raise CrossferError(f"{file}: not a readable table ({error})") from None
+
+
+def lines_of(file: Path, text: TextIO, longest: int = LONGEST_LINE) -> Iterator[str]:
+    """Yield the lines of a text, and keep none in memory.
+
+    Parameters
+    ----------
+    file
+        For the error.
+    text
+        It, open.
+    longest
+        How many characters a line may have.
+
+    Raises
+    ------
+    CrossferError
+        If a line has more: it is not read to its end.
+    """
+    while line := text.readline(longest + 1):
+        if len(line) > longest:
+            raise CrossferError(f"{file}: has a line of more than {longest:,} characters: no table")
+        yield line
 
 
 def box_of(values: list[str]) -> Box | None:

@@ -1,0 +1,1 @@
+"""Damaged and hostile inputs for everything that reads a file; see docs/trust.md."""

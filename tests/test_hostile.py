@@ -1,0 +1,82 @@
+"""Files made to exhaust a machine are refused in one line, at once and in little memory."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from crossfer.datasets import open_dataset, prepare
+from crossfer.datasets.pictures import UnreadableImage, open_picture
+from crossfer.errors import CrossferError
+
+LITTLE = 100 * 2**20
+
+
+@contextmanager
+def in_little_memory() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < LITTLE
+    finally:
+        tracemalloc.stop()
+
+
+def png(side: int) -> bytes:
+    """Return a PNG file that says how large it is, and holds next to nothing."""
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0),
+        b"IDAT": zlib.compress(bytes(1000)),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts.items()
+    )
+
+
+def test_a_picture_of_100_000_pixels_a_side_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(png(100_000))
+    with in_little_memory(), pytest.raises(UnreadableImage, match="too many pixels"):
+        open_picture(tmp_path / "x.png")
+
+
+def endless(folder: Path, name: str, head: bytes) -> None:
+    """Write a table whose last line has half a gigabyte, which takes no room on the disk."""
+    with (folder / name).open("wb") as file:
+        file.write(head)
+        file.truncate(2**29)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("faces.csv", b"path,label\na.png,happy\n"),
+        ("faces.csv", b""),
+        ("fer2013.csv", b"emotion,pixels,Usage\n0,1 2 3,Training\n"),
+        ("label.lst", b"a.jpg 0 2 2 40 40 52.1 3\n"),
+        ("list_patition_label.txt", b"train_00001.jpg 5\n"),
+    ],
+)
+def test_a_table_with_an_endless_line_is_refused(name: str, head: bytes, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    endless(given, name, head)
+    with in_little_memory(), pytest.raises(CrossferError) as error:
+        prepare(given, tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["given"]
+
+
+@pytest.mark.parametrize("make", [lambda p: p.write_bytes(b"{" * 2**20), lambda p: p.symlink_to(p)])
+def test_a_card_that_is_none_is_refused(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "dataset.json")
+    with pytest.raises(CrossferError) as error:
+        open_dataset(tmp_path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,290 @@
+"""Faces that stand more than once: the same pixels, or the same photograph, mirrored or not.
+
+A test image that also stands in training tells how well a model remembers, not how well it reads faces.
+*Exact* copies have the same pixels.  *Near* copies are found in two steps: a perceptual hash (the lowest
+frequencies of the cosine transform, as pHash, but kept as numbers) is compared for all pairs by matrix
+products; pairs that are similar have their fine detail correlated, over shifts of up to two pixels.  A
+mirrored face has the same even and the negative odd frequencies, so it costs no second transform.
+
+Time grows with the square of the number of images; memory with the number.  docs/trust.md says how the
+thresholds were chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.record import SPLITS
+from crossfer.datasets.splits import shared_subjects
+from crossfer.emotions import EMOTIONS
+
+Images = NDArray[np.uint8]
+Rows = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+SIDE = 48
+FREQUENCIES = 10
+"""The hash has the frequencies within this radius."""
+CANDIDATE = 0.80
+"""Faces whose hashes have a larger product are looked at closely."""
+SAME = 0.90
+"""Faces whose fine detail correlates better are copies."""
+SHIFT = 2
+"""How far two copies may be shifted against each other, in pixels of 48."""
+FLAT = 5.0
+"""A face whose gray levels deviate less has no detail to compare: exact copies only."""
+BLOCK = 2048
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which images are copies of each other; a copy of a copy is a copy.
+
+    Parameters
+    ----------
+    exact
+        int64 (N,): images with the same number have the same pixels.
+    near
+        int64 (N,): images with the same number show the same photograph, or its mirror image.
+    """
+
+    exact: Rows
+    near: Rows
+
+
+def group_copies(images: Sequence[Images], progress: Progress = lambda done, total: None) -> Groups:
+    """Find which images are copies of each other.
+
+    Parameters
+    ----------
+    images
+        Arrays of uint8 (N, height, width) gray or (N, height, width, 3) RGB; they may differ in size.
+    progress
+        Told how many of how many blocks of pairs are compared.
+
+    Returns
+    -------
+    Groups
+        Over all the images, one array after the other.
+    """
+    seen: dict[tuple[tuple[int, ...], bytes], int] = {}
+    exact = [
+        seen.setdefault((face.shape, face.tobytes()), len(seen))
+        for array in images
+        for face in array
+    ]
+    exact_rows = np.array(exact, np.int64)
+    _, first = np.unique(exact_rows, return_index=True)
+    del seen
+    faces = _gray(images, first)
+    pairs = [
+        chosen[_agreement(faces, chosen, mirrored) > SAME]
+        for chosen, mirrored in _candidates(hashes(faces), progress)
+    ]
+    joined = _joined(len(first), np.concatenate([np.empty((0, 2), np.int64), *pairs]))
+    return Groups(exact_rows, joined[exact_rows])
+
+
+def copied(groups: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
+    """Tell for the rows `second` whether each has a copy, other than itself, among the rows `first`."""
+    counts = np.bincount(groups[first], minlength=groups.max(initial=0) + 1)
+    return np.asarray(counts[groups[second]] > np.isin(second, first))
+
+
+def leakage(
+    datasets: Sequence[Dataset], progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
+    """Look for copies within and across splits and datasets, and for subjects in more than one split.
+
+    Parameters
+    ----------
+    datasets
+        Prepared datasets.
+    progress
+        As for `group_copies`.
+
+    Returns
+    -------
+    dict
+        What JSON can hold.  ``subjects``: for each dataset the subjects in more than one split.
+        ``overlaps``: for every two places (a dataset and a split; the same one twice for copies within
+        it) that share images, how many ``images`` the second has, how many of these have an ``exact`` or else a
+        ``near`` copy in the first, how many have one with another label (``relabelled``), whether it
+        ``leaks`` (training images in a test set), and ``examples`` by origin.
+    """
+    groups = group_copies([dataset.images for dataset in datasets], progress)
+    labels = np.concatenate([dataset.labels for dataset in datasets])
+    origins = [o for d in datasets for o in d.samples.column("origin").to_pylist()]
+    starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])
+    places = [
+        ((number, split), dataset.rows(split) + start)
+        for number, (dataset, start) in enumerate(zip(datasets, starts[:-1], strict=True))
+        for split in SPLITS
+    ]
+    found = []
+    both = combinations_with_replacement(places, 2)
+    crossing = [((b, rows_b), (a, rows_a)) for (a, rows_a), (b, rows_b) in combinations(places, 2)]
+    # Both ways where both can leak: one dataset's training images in the other's test set.
+    extra = [pair for pair in crossing if _leaks(pair[0][0], pair[1][0])]
+    for (one, first), (other, second) in [*both, *extra]:
+        near, exact = (copied(g, first, second) for g in (groups.near, groups.exact))
+        if not near.any():
+            continue
+        pairs = [
+            (int(first[(groups.near[first] == groups.near[row]) & (first != row)][0]), int(row))
+            for row in second[near]
+        ]
+        found.append(
+            {
+                "first": {"dataset": datasets[one[0]].name, "split": one[1]},
+                "second": {"dataset": datasets[other[0]].name, "split": other[1]},
+                "images": len(second),
+                "exact": int(exact.sum()),
+                "near": int((near & ~exact).sum()),
+                "relabelled": int(_relabelled(groups.near, labels, first, second).sum()),
+                "leaks": _leaks(one, other),
+                "examples": [
+                    {
+                        "first": origins[a],
+                        "second": origins[b],
+                        "labels": [EMOTIONS[labels[a]], EMOTIONS[labels[b]]],
+                    }
+                    for a, b in pairs[:EXAMPLES]
+                ],
+            }
+        )
+    return {
+        "method": {"candidate": CANDIDATE, "same": SAME, "shift": SHIFT},
+        "images": {dataset.name: len(dataset.images) for dataset in datasets},
+        "subjects": {
+            dataset.name: shared_subjects(
+                dataset.subjects, dataset.samples.column("split").to_pylist()
+            )
+            for dataset in datasets
+        },
+        "overlaps": found,
+    }
+
+
+def leaks(found: dict[str, Any]) -> bool:
+    """Tell whether test images, or subjects, that `leakage` found stand in training as well."""
+    return any(overlap["leaks"] for overlap in found["overlaps"]) or any(found["subjects"].values())
+
+
+def _leaks(first: tuple[int, str], second: tuple[int, str]) -> bool:
+    return (first[1], second[1]) == ("training", "test")
+
+
+def _relabelled(groups: Rows, labels: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
+    """Tell for the rows `second` whether each has a copy with another label among `first`."""
+    labelled = groups * len(EMOTIONS) + labels
+    size = (groups.max(initial=0) + 1) * len(EMOTIONS)
+    everyone = np.bincount(groups[first], minlength=size)
+    alike = np.bincount(labelled[first], minlength=size)
+    return np.asarray(everyone[groups[second]] > alike[labelled[second]])
+
+
+def hashes(faces: Images) -> NDArray[np.float32]:
+    """Return the perceptual hashes of gray faces of 48×48.
+
+    Returns
+    -------
+    float32 (2, N, 50)
+        The frequencies that are even across the face, and the odd ones.  The product of two hashes is the
+        sum of both parts' products, at most 1; that with a mirrored face is their difference.
+    """
+    frequency = np.arange(FREQUENCIES)
+    angle = np.pi / SIDE * np.outer(frequency, np.arange(SIDE) + 0.5)
+    basis = (np.cos(angle) * np.where(frequency, 1, np.sqrt(0.5))[:, None]).astype(np.float32)
+    radius = np.hypot(frequency[:, None], frequency)
+    # Low frequencies are strong in every face: weighted by frequency, all count alike.
+    weight = np.where(radius < FREQUENCIES, radius, 0).astype(np.float32)
+    waves = np.empty((len(faces), FREQUENCIES, FREQUENCIES), np.float32)
+    for start in range(0, len(faces), BLOCK):
+        block = faces[start : start + BLOCK].astype(np.float32)
+        part = basis @ block @ basis.T * weight
+        length = np.linalg.norm(part, axis=(1, 2), keepdims=True)
+        textured = block.std(axis=(1, 2), keepdims=True) >= FLAT
+        waves[start : start + BLOCK] = np.where(textured, part / np.maximum(length, 1e-6), 0)
+    return np.stack([waves[:, :, odd::2].reshape(len(faces), -1) for odd in (0, 1)])
+
+
+def _gray(images: Sequence[Images], rows: Rows) -> Images:
+    """Return chosen rows of several arrays as gray faces of 48×48."""
+    faces = np.empty((len(rows), SIDE, SIDE), np.uint8)
+    start = 0
+    for array in images:
+        for place in np.flatnonzero((rows >= start) & (rows < start + len(array))):
+            face = np.asarray(array[rows[place] - start])
+            if face.ndim == 3:
+                face = np.asarray(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), np.uint8)
+            if face.shape != (SIDE, SIDE):
+                face = np.asarray(cv2.resize(face, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+            faces[place] = face
+        start += len(array)
+    return faces
+
+
+def _candidates(hashed: NDArray[np.float32], progress: Progress) -> Iterator[tuple[Rows, bool]]:
+    """Yield pairs of rows with similar hashes, (P, 2), and whether one has to be mirrored for that."""
+    even, odd = hashed
+    blocks = list(combinations_with_replacement(range(0, len(even), BLOCK), 2))
+    for done, (a, b) in enumerate(blocks):
+        rows, columns = slice(a, a + BLOCK), slice(b, b + BLOCK)
+        evens, odds = even[rows] @ even[columns].T, odd[rows] @ odd[columns].T
+        for mirrored in (False, True):
+            product = evens - odds if mirrored else evens + odds
+            pairs = np.argwhere(product > CANDIDATE) + (a, b)
+            yield pairs[pairs[:, 0] < pairs[:, 1]], mirrored
+        progress(done + 1, len(blocks))
+
+
+def _agreement(faces: Images, pairs: Rows, mirrored: bool) -> NDArray[np.float64]:
+    """Return the best correlation of the pairs' fine detail over small shifts: (P,)."""
+    best = np.full(len(pairs), -1.0)
+    size = SIDE - 2 * SHIFT
+    for start in range(0, len(pairs), BLOCK):
+        chosen = pairs[start : start + BLOCK]
+        one, other = (np.stack([_detail(faces[row]) for row in side]) for side in chosen.T)
+        if mirrored:
+            one = one[:, :, ::-1]
+        centre = _unit(one[:, SHIFT : SHIFT + size, SHIFT : SHIFT + size])
+        for top in range(2 * SHIFT + 1):
+            for left in range(2 * SHIFT + 1):
+                window = _unit(other[:, top : top + size, left : left + size])
+                match = np.einsum("pk,pk->p", centre, window)
+                best[start : start + BLOCK] = np.maximum(best[start : start + BLOCK], match)
+    return best
+
+
+def _detail(face: Images) -> NDArray[np.float32]:
+    """Remove noise, and light and shade."""
+    values = face.astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(values, (0, 0), 0.8) - cv2.GaussianBlur(values, (0, 0), 4))
+
+
+def _unit(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    flat = windows.reshape(len(windows), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6))
+
+
+def _joined(size: int, pairs: Rows) -> Rows:
+    """Number the groups that pairs join, each by its smallest member."""
+    group = np.arange(size)
+    while True:
+        lowest = group.copy()
+        np.minimum.at(lowest, pairs[:, 0], group[pairs[:, 1]])
+        np.minimum.at(lowest, pairs[:, 1], group[pairs[:, 0]])
+        if np.array_equal(lowest, group):
+            return group
+        group = lowest

@@ -208,6 +208,62 @@ def look(
 
 
 @app.command()
+def check(
+    datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit status 1 if a split leaks into another.")
+    ] = False,
+) -> None:
+    """Look for leakage: faces that stand more than once, and subjects in more than one split.
+
+    A copy is exact (the same pixels) or near (the same photograph: other light, compression, a slight
+    shift, its mirror image).  Copies in training and test make test accuracy too good.
+
+    Example:  crossfer check data/fer2013 data/ck48
+    """
+    import json
+
+    from crossfer.datasets import open_dataset
+    from crossfer.datasets.duplicates import leakage, leaks
+    from crossfer.progress import Shown
+
+    opened = [open_dataset(folder) for folder in datasets]
+    with Shown(error_console) as shown:
+        found = leakage(opened, lambda done, total: shown.comparing(done, total))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _say_leakage(found)
+    if strict and leaks(found):
+        raise typer.Exit(1)
+
+
+def _say_leakage(found: dict[str, Any]) -> None:
+    """Print what `crossfer check` found, with an example of each."""
+    table = Table("in", "also in", box=box.SIMPLE_HEAD)
+    for column in ("of images", "exact", "near", "other label"):
+        table.add_column(column, justify="right")
+    for overlap in found["overlaps"]:
+        places = [" ".join(overlap[end].values()) for end in ("second", "first")]
+        numbers = [overlap[key] for key in ("images", "exact", "near", "relabelled")]
+        table.add_row(*places, *(f"{number:,}" for number in numbers))
+    if found["overlaps"]:
+        out_console.print(table)
+    for overlap in found["overlaps"]:
+        first, second = overlap["examples"][0]["origins"]
+        out_console.print(f"e.g. {second} = {first}", soft_wrap=True)
+    for name, subjects in found["subjects"].items():
+        if subjects:
+            some = ", ".join(list(subjects)[:5])
+            out_console.print(
+                f"{name}: {len(subjects)} subjects in more than one split: {some}", soft_wrap=True
+            )
+    if not found["overlaps"] and not any(found["subjects"].values()):
+        out_console.print("no image stands twice, and no subject in two splits")
+
+
+@app.command()
 def datasets() -> None:
     """List the datasets that can be read: size, licence, how to get them, the layout expected.
 

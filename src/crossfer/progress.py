@@ -114,6 +114,10 @@ class Shown(ExperimentProgress):
         """Pictures of a dataset were decoded."""
         self._count(f"prepare {name}", done, total)
 
+    def comparing(self, done: int, total: int) -> None:
+        """Blocks of faces were compared with each other."""
+        self._count("compare faces", done, total)
+
     def prepared(self, dataset: Dataset) -> None:
         """Say what is odd about a dataset that was prepared on the way."""
         for line in oddities(dataset):

@@ -1,0 +1,154 @@
+"""Copies of faces are found, whatever was done to them; different faces are not; counts are right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from crossfer.cli import app
+from crossfer.datasets import open_dataset, prepare
+from crossfer.datasets.dataset import Dataset, sample_table
+from crossfer.datasets.duplicates import group_copies, leakage, leaks
+
+Faces = NDArray[np.uint8]
+
+
+def drawn(number: int) -> Faces:
+    """Return smooth noise, which has as much detail as a face."""
+    noise = np.random.default_rng(number).normal(size=(48, 48))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 1.5) + 3 * cv2.GaussianBlur(noise, (0, 0), 5)
+    return np.asarray(cv2.normalize(smooth, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8))  # type: ignore[call-overload]
+
+
+FACES = np.stack([drawn(number) for number in range(24)])
+
+
+def jpeg(face: Faces) -> Faces:
+    _, code = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 50])
+    return np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), np.uint8)
+
+
+ALTERED = {
+    "jpeg": jpeg,
+    "darker": lambda face: np.round(face * 0.8).astype(np.uint8),
+    "gamma": lambda face: np.round(255 * (face / 255) ** 1.3).astype(np.uint8),
+    "shifted": lambda face: np.pad(face, ((1, 0), (1, 0)), mode="edge")[:48, :48],
+    "mirrored": lambda face: jpeg(np.ascontiguousarray(face[:, ::-1])),
+}
+
+
+def dataset(
+    name: str,
+    images: Faces,
+    splits: Sequence[str],
+    labels: Sequence[int] | None = None,
+    subjects: Sequence[str | None] | None = None,
+) -> Dataset:
+    n = len(images)
+    numbers = dict.fromkeys(("left", "top", "width", "height", "roll", "score"), [0.0] * n)
+    columns: dict[str, Sequence[Any]] = {
+        "label": labels or [0] * n,
+        "subject": subjects or [None] * n,
+        "split": splits,
+        "origin": [f"{name}/{row}.png" for row in range(n)],
+        "sha256": [""] * n,
+        "found": [""] * n,
+        **numbers,
+    }
+    return Dataset(Path(), {"name": name}, images, sample_table(columns))
+
+
+def test_different_faces_are_different() -> None:
+    groups = group_copies([FACES])
+    assert groups.exact.tolist() == groups.near.tolist() == list(range(len(FACES)))
+
+
+@pytest.mark.parametrize("how", ALTERED)
+def test_an_altered_copy_is_a_near_copy(how: str) -> None:
+    copies = np.stack([ALTERED[how](face) for face in FACES])
+    groups = group_copies([FACES, copies])
+    assert len(np.unique(groups.exact)) == 2 * len(FACES)
+    assert groups.near.tolist() == [*range(len(FACES))] * 2
+
+
+def test_size_and_colour_do_not_hide_a_copy() -> None:
+    large = np.stack([cv2.cvtColor(cv2.resize(f, (96, 96)), cv2.COLOR_GRAY2RGB) for f in FACES[:4]])
+    assert group_copies([FACES[:4], large]).near.tolist() == [0, 1, 2, 3] * 2
+
+
+def test_without_texture_only_the_same_pixels_are_copies() -> None:
+    flat = np.full((3, 48, 48), 7, np.uint8)
+    flat[2] += 1
+    assert group_copies([flat]).near.tolist() == [0, 0, 1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(12)))
+def test_the_order_of_images_changes_no_group(order: list[int]) -> None:
+    pool = np.stack([*FACES[:5], *(alter(FACES[0]) for alter in ALTERED.values()), *FACES[1:3]])
+    before, after = group_copies([pool]).near[order], group_copies([pool[order]]).near
+    assert np.array_equal(before[:, None] == before, after[:, None] == after)
+
+
+def test_counts_within_and_across_splits_and_datasets() -> None:
+    one = dataset(
+        "one",
+        np.stack([*FACES[:4], FACES[0], FACES[1], jpeg(FACES[2]), FACES[5]]),
+        ["training"] * 5 + ["test"] * 3,
+        labels=[0, 1, 2, 3, 0, 1, 6, 5],
+        subjects=["A", *"BCDEFG", "A"],
+    )
+    other = dataset("other", np.stack([jpeg(FACES[5]), FACES[6]]), ["training", "test"])
+    found = leakage([one, other])
+    counts = {
+        tuple(f"{o[end]['dataset']} {o[end]['split']}" for end in ("first", "second")): (
+            o["images"],
+            o["exact"],
+            o["near"],
+            o["relabelled"],
+            o["leaks"],
+        )
+        for o in found["overlaps"]
+    }
+    assert counts == {
+        ("one training", "one training"): (5, 2, 0, 0, False),
+        ("one training", "one test"): (3, 1, 1, 1, True),
+        ("other training", "one test"): (3, 0, 1, 1, True),
+    }
+    across = next(o for o in found["overlaps"] if o["first"]["dataset"] == "other")
+    assert across["examples"] == [
+        {"origins": ["other/0.png", "one/7.png"], "labels": ["angry", "surprise"]}
+    ]
+    assert found["subjects"] == {"one": {"A": ("test", "training")}, "other": {}}
+    assert leaks(found)
+    assert not leaks(leakage([other]))
+
+
+def test_the_command_reports_and_is_strict_when_asked(tmp_path: Path) -> None:
+    for split, faces in (("train", FACES[:8]), ("val", FACES[8:12]), ("test", FACES[7:14])):
+        for number, face in enumerate(faces):
+            folder = tmp_path / "raw" / split / ("happy" if number % 2 else "sad")
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{number}.png"), face)
+    prepare(tmp_path / "raw", tmp_path / "data")
+    assert open_dataset(tmp_path / "data").rows("test").size == 7
+
+    def run(*options: str) -> Any:
+        return CliRunner().invoke(app, ["check", str(tmp_path / "data"), *options])
+
+    assert run().exit_code == 0
+    assert "data test" in run().stdout or "raw test" in run().stdout
+    assert run("--strict").exit_code == 1
+    overlaps = json.loads(run("--json").stdout)["overlaps"]
+    into_test = {o["first"]["split"]: o["exact"] for o in overlaps if o["leaks"]}
+    assert into_test == {"training": 1, "validation": 4}

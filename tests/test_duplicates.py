@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def jpeg(face: Faces) -> Faces:
     return np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
-ALTERED = {
+ALTERED: dict[str, Callable[[Faces], Faces]] = {
     "jpeg": jpeg,
     "darker": lambda face: np.round(face * 0.8).astype(np.uint8),
     "gamma": lambda face: np.round(255 * (face / 255) ** 1.3).astype(np.uint8),

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from crossfer.cli import app
 from crossfer.datasets import open_dataset, prepare
 from crossfer.datasets.dataset import Dataset, sample_table
-from crossfer.datasets.duplicates import group_copies, leakage, leaks
+from crossfer.datasets.duplicates import group_copies, in_training, leakage, leaks
 
 Faces = NDArray[np.uint8]
 
@@ -109,7 +109,9 @@ def test_counts_within_and_across_splits_and_datasets() -> None:
         subjects=["A", *"BCDEFG", "A"],
     )
     other = dataset("other", np.stack([jpeg(FACES[5]), FACES[6]]), ["training", "test"])
-    found = leakage([one, other])
+    datasets = [one, other]
+    groups = group_copies([dataset.images for dataset in datasets])
+    found = leakage(datasets, groups)
     counts = {
         tuple(f"{o[end]['dataset']} {o[end]['split']}" for end in ("first", "second")): (
             o["images"],
@@ -131,7 +133,9 @@ def test_counts_within_and_across_splits_and_datasets() -> None:
     ]
     assert found["subjects"] == {"one": {"A": ("test", "training")}, "other": {}}
     assert leaks(found)
-    assert not leaks(leakage([other]))
+    assert not leaks(leakage([other], group_copies([other.images])))
+    rows = in_training(datasets, groups)
+    assert {name: found.tolist() for name, found in rows.items()} == {"one": [5, 6, 7], "other": []}
 
 
 def test_the_command_reports_and_is_strict_when_asked(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from crossfer.datasets import Dataset, Preparation, prepare
+from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
 from crossfer.experiment.plan import Run, fraction_rows, plan
+from crossfer.files import digest
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -396,3 +397,44 @@ def test_two_datasets_of_one_name_are_refused(raw: Path, tmp_path: Path) -> None
     missing = check_experiment(SMALL | {"data": raw, "targets": ["nowhere"]})
     with pytest.raises(CrossferError, match="nowhere: no such dataset"):
         run_experiment(missing, tmp_path / "other")
+
+
+def test_test_images_that_also_stand_in_training_are_counted_or_dropped(
+    prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    source, target = prepared["fer2013"], tmp_path / "jaffe"
+    shutil.copytree(prepared["jaffe"].folder, target)
+    jaffe = open_dataset(target)
+    images = np.random.default_rng(0).integers(0, 256, jaffe.images.shape, np.uint8)
+    test, training = jaffe.rows("test"), jaffe.rows("training")
+    images[test[0]] = images[training[0]]
+    images[test[1]] = source.images[source.rows("training")[5]][:, ::-1]
+    np.save(target / "images.npy", images)
+    card = json.loads((target / "dataset.json").read_text())
+    card["sha256"]["images.npy"] = digest(target / "images.npy")
+    card["fingerprint"] = "of the altered one"
+    (target / "dataset.json").write_text(json.dumps(card))
+    content = SMALL | {
+        "source": {"path": source.folder},
+        "targets": [{"path": target}],
+        "strategies": ["FC"],
+        "fractions": [1.0],
+        "cache": tmp_path / "cache",
+    }
+    found = run_experiment(check_experiment(content), tmp_path / "count")
+    assert found["leakage"]["in_training"] == {"fer2013": 0, "jaffe": 2}
+    assert found["results"][0]["target_test"]["images"] == len(test)
+    heard = Heard()
+    dropped = run_experiment(
+        check_experiment(content | {"copies": "drop"}), tmp_path / "drop", heard
+    )
+    assert heard.images == 0, "nothing is trained again"
+    assert [run["key"] for run in dropped["runs"]] == [run["key"] for run in found["runs"]]
+    assert dropped["results"][0]["target_test"]["images"] == len(test) - 2
+    flipped = csv.DictReader((tmp_path / "drop" / "flips.csv").open())
+    assert not {int(row["row"]) for row in flipped if row["side"] == "target"} & set(test[:2])
+    for before, after in zip(found["results"], dropped["results"], strict=True):
+        assert before["target_validation"] == after["target_validation"]
+        assert before["source_test"] == after["source_test"]
+    ignored = check_experiment(content | {"copies": "ignore"})
+    assert run_experiment(ignored, tmp_path / "ignore")["leakage"] is None

@@ -225,12 +225,13 @@ def check(
     import json
 
     from crossfer.datasets import open_dataset
-    from crossfer.datasets.duplicates import leakage, leaks
+    from crossfer.datasets.duplicates import group_copies, leakage, leaks
     from crossfer.progress import Shown
 
     opened = [open_dataset(folder) for folder in datasets]
     with Shown(error_console) as shown:
-        found = leakage(opened, lambda done, total: shown.comparing(done, total))
+        groups = group_copies([dataset.images for dataset in opened], shown.comparing)
+    found = leakage(opened, groups)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:

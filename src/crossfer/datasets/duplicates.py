@@ -41,6 +41,7 @@ SHIFT = 1
 """How far two copies may be shifted against each other, in pixels of 48."""
 FLAT = 5.0
 """A face whose gray levels deviate less has no detail to compare: exact copies only."""
+METHOD = {"candidate": CANDIDATE, "same": SAME, "shift": SHIFT}
 BLOCK = 2048
 EXAMPLES = 5
 
@@ -100,17 +101,27 @@ def copied(groups: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
     return np.asarray(counts[groups[second]] > np.isin(second, first))
 
 
-def leakage(
-    datasets: Sequence[Dataset], progress: Progress = lambda done, total: None
-) -> dict[str, Any]:
-    """Look for copies within and across splits and datasets, and for subjects in more than one split.
+def in_training(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Rows]:
+    """Return, by dataset, the test rows that have a copy in any dataset's training set."""
+    split = np.concatenate([d.samples.column("split").to_numpy() for d in datasets])
+    training = np.flatnonzero(split == "training")
+    starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])
+    found = {}
+    for dataset, start in zip(datasets, starts, strict=False):
+        test = dataset.rows("test")
+        found[dataset.name] = test[copied(groups.near, training, test + start)]
+    return found
+
+
+def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
+    """Count copies within and across splits and datasets, and subjects in more than one split.
 
     Parameters
     ----------
     datasets
         Prepared datasets.
-    progress
-        As for `group_copies`.
+    groups
+        What `group_copies` found among their images.
 
     Returns
     -------
@@ -121,7 +132,6 @@ def leakage(
         else a ``near`` copy in the first, how many have one with another label (``relabelled``), whether
         it ``leaks`` (from one split into another), and ``examples`` by origin.
     """
-    groups = group_copies([dataset.images for dataset in datasets], progress)
     labels = np.concatenate([dataset.labels for dataset in datasets])
     origins = [o for d in datasets for o in d.samples.column("origin").to_pylist()]
     starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
@@ -155,7 +165,7 @@ def leakage(
                 }
             )
     return {
-        "method": {"candidate": CANDIDATE, "same": SAME, "shift": SHIFT},
+        "method": METHOD,
         "images": {dataset.name: len(dataset.images) for dataset in datasets},
         "subjects": {
             dataset.name: shared_subjects(

@@ -124,6 +124,10 @@ class Experiment(_Checked):
         sets of the data that the strategy trains on; ``source``, ``target``, ``both``: over these
         validation sets; ``last``: the last epoch, without looking.  A test set is never looked at.
         What trains on the source alone (the baseline) is always selected on the source.
+    copies
+        Test images that also stand in a training set: ``count`` them, ``drop`` them from the measurements
+        (no training changes), or ``ignore`` them, since the search takes time that grows with the square
+        of the number of images (36,000: seconds; a million: hours).
     device, precision
         Where to run and how precisely.
     """
@@ -139,6 +143,7 @@ class Experiment(_Checked):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     recipes: dict[str, dict[str, Any]] = {}
     selection: Selection = "trained-on"
+    copies: Literal["count", "drop", "ignore"] = "count"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
 

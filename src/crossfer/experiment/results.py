@@ -31,6 +31,7 @@ from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.metrics import decide, measure
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import folder_of, load_predictions, load_run
+from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.files import write_json, written
 from crossfer.strategies import BASELINE
@@ -47,12 +48,14 @@ EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Tested:
-    """What one network said about a dataset's test set.
+    """What one network said about a dataset's test set, as far as it counts.
 
     Parameters
     ----------
     dataset
         Whose test set.
+    rows
+        Where the images stand in the dataset: int64 (N,).
     labels
         The truth: int64 (N,).
     probabilities
@@ -60,6 +63,7 @@ class Tested:
     """
 
     dataset: Dataset
+    rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
 
@@ -72,11 +76,6 @@ class Tested:
     def right(self) -> NDArray[np.bool_]:
         """Whether each decision is right: bool (N,)."""
         return np.asarray(self.decisions == self.labels)
-
-    @cached_property
-    def rows(self) -> NDArray[np.int64]:
-        """Where the images stand in the dataset: int64 (N,)."""
-        return self.dataset.rows("test")
 
     @cached_property
     def origins(self) -> list[str]:
@@ -92,12 +91,14 @@ def collect(
     runs_folder: Path,
     out: Path,
     failed: Mapping[str, str],
+    leakage: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure every finished run and average: the content of ``results.json``.
 
     Every network is measured on the source test set and on its target's test set, each on the classes
     that the dataset has; what only knows the source (the baseline) is measured on every target.  All
-    images that flipped are written to ``flips.csv`` in the experiment's folder, `out`.
+    images that flipped are written to ``flips.csv`` in the experiment's folder, `out`.  What `leakage`
+    says is dropped does not count.
 
     Runs that failed, by key, are named with the reason and left out; so is a seed without its baseline,
     which has nothing to be compared with.
@@ -112,6 +113,10 @@ def collect(
     comparable = {run.seed for run in baselines if run.key not in failed}
     if not comparable:
         raise CrossferError(f"{baselines[0].label} failed: {failed[baselines[0].key]}")
+    counted = {
+        dataset.name: test_rows(dataset, leakage["dropped"] if leakage else {})
+        for dataset in (source, *targets)
+    }
     records, rows = [], []
     tested: dict[tuple[Key, str], Tested] = {}
     for run in finished:
@@ -124,9 +129,9 @@ def collect(
         records.append(record)
         if run.seed not in comparable:
             continue
-        on_source, of_source = _measured(folder, source, "source")
+        on_source, of_source = _measured(folder, source, counted, "source")
         for target in [run.target] if run.target else targets:
-            on_target, of_target = _measured(folder, target, "target")
+            on_target, of_target = _measured(folder, target, counted, "target")
             key = (target.name, run.fraction, run.strategy.name, run.seed)
             tested |= {(key, "source"): on_source, (key, "target"): on_target}
             rows.append(
@@ -144,7 +149,7 @@ def collect(
     evidence = Evidence(
         {network: one.right for network, one in tested.items()},
         {
-            (target.name, side): subject_codes([d.subjects[row] for row in d.rows("test")])
+            (target.name, side): subject_codes([d.subjects[row] for row in counted[d.name]])
             for target in targets
             for side, d in zip(SIDES, (source, target), strict=True)
         },
@@ -165,6 +170,7 @@ def collect(
             _describe(source, "source"),
             *(_describe(target, "target") for target in targets),
         ],
+        "leakage": leakage,
         "strategies": [
             {"name": s.name, "start": s.start, "layers": s.layers, "data": s.data, "about": s.about}
             for s in experiment.strategies
@@ -220,8 +226,13 @@ def _write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, A
         table.writerows(rows)
 
 
-def _measured(folder: Path, dataset: Dataset, side: str) -> tuple[Tested, dict[str, Any]]:
-    test = Tested(dataset, *load_predictions(folder, dataset, "test"))
+def _measured(
+    folder: Path, dataset: Dataset, counted: Mapping[str, NDArray[np.int64]], side: str
+) -> tuple[Tested, dict[str, Any]]:
+    rows = counted[dataset.name]
+    labels, probabilities = load_predictions(folder, dataset, "test")
+    counts = np.isin(dataset.rows("test"), rows)
+    test = Tested(dataset, rows, labels[counts], probabilities[counts])
     validation = load_predictions(folder, dataset, "validation")
     return test, {
         f"{side}_test": measure(test.labels, test.probabilities, dataset.classes),

@@ -16,6 +16,7 @@ from crossfer.datasets.prepare import Preparation, prepare, raw_state, sweep
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute, folder_of, is_finished
+from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.results import FORMAT, RESULTS, collect, write_results
 from crossfer.files import alone, write_json
@@ -32,6 +33,9 @@ class Progress:
 
     def preparing(self, name: str, done: int, total: int) -> None:
         """Pictures of a dataset were decoded."""
+
+    def comparing(self, done: int, total: int) -> None:
+        """Blocks of faces were compared with each other, to find copies."""
 
     def prepared(self, dataset: Dataset) -> None:
         """A raw dataset was prepared on the way."""
@@ -95,6 +99,9 @@ def run_experiment(
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         experiment.model.check(experiment.strategies, fabric)
         source, *targets = _datasets(experiment, out, progress)
+        leakage = look_for_leakage(
+            experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
+        )
         runs = plan(experiment, source, targets, precision_of(fabric))
         runs_folder = experiment.cache.expanduser() if experiment.cache else out / RUNS
         progress.planned(runs, [run for run in runs if is_finished(folder_of(run, runs_folder))])
@@ -119,7 +126,7 @@ def run_experiment(
                 progress.failed(run, failed[run.key])
             else:
                 progress.ended(run, folder)
-        results = collect(experiment, source, targets, runs, runs_folder, out, failed)
+        results = collect(experiment, source, targets, runs, runs_folder, out, failed, leakage)
         write_results(results, out)
     return results
 

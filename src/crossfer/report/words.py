@@ -90,6 +90,31 @@ def failures(view: View) -> str | None:
     )
 
 
+def copies(view: View) -> list[str]:
+    """Say which test images also stand in a training set, and whether they count; a sentence a dataset."""
+    if "leakage" not in view.results:
+        return []
+    leakage = view.results["leakage"]
+    if leakage is None:
+        return ["Copies of test images in the training sets were not looked for (copies: ignore)."]
+    sentences = []
+    for dataset in (view.source, *view.targets):
+        if found := leakage["in_training"][dataset["name"]]:
+            images = sum(dataset["counts"]["test"].values())
+            counted = (
+                "they count nowhere on this page"
+                if leakage["dropped"]
+                else "networks may remember them; with “copies: drop” they do not count, and nothing is "
+                "trained again"
+            )
+            sentences.append(
+                f"{found:,} of the {images:,} test images of {shown(dataset)} "
+                f"({100 * found / images:.{0 if found >= images / 100 else 1}f}\N{NO-BREAK SPACE}%) "
+                f"also stand in a training set: {counted}."
+            )
+    return sentences or ["No test image also stands in a training set."]
+
+
 def missing_classes(view: View, dataset: Row) -> str | None:
     """Say which classes a dataset lacks, and what that means; None if it has all."""
     missing = view.missing(dataset)

@@ -1,0 +1,84 @@
+"""Which test images of an experiment also stand in a training set, and whether they count."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.duplicates import METHOD, group_copies, in_training, leakage
+from crossfer.errors import CrossferError
+from crossfer.files import write_json
+
+LEAKAGE = "leakage.json"
+
+
+def look_for_leakage(
+    copies: str,
+    datasets: Sequence[Dataset],
+    file: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any] | None:
+    """Find the copies among an experiment's datasets; what was found for the same ones is not found again.
+
+    Parameters
+    ----------
+    copies
+        ``count``, ``drop`` or ``ignore``: see `crossfer.experiment.Experiment`.
+    datasets
+        The source and the targets.
+    file
+        Where to keep what was found.
+    progress
+        Told how many of how many blocks of pairs are compared.
+
+    Returns
+    -------
+    dict or None
+        What `crossfer.datasets.duplicates.leakage` counts; ``in_training``: by dataset, how many test images
+        have a copy in any training set; ``dropped``: by dataset, the rows of those that do not count.  None
+        if copies are ignored.
+
+    Raises
+    ------
+    CrossferError
+        If nothing of a test set is left.
+    """
+    if copies == "ignore":
+        return None
+    asked = {"method": METHOD, "datasets": [[d.name, d.fingerprint] for d in datasets]}
+    content: Any = None
+    with suppress(OSError, ValueError):  # not there, or damaged: it is made anew
+        content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.get("of") != asked:
+        groups = group_copies([dataset.images for dataset in datasets], progress)
+        rows = in_training(datasets, groups)
+        content = {
+            "of": asked,
+            "in_training": {name: found.tolist() for name, found in rows.items()},
+            "found": leakage(datasets, groups),
+        }
+        write_json(file, content)
+    dropped = content["in_training"] if copies == "drop" else {}
+    for dataset in datasets:
+        if not len(test_rows(dataset, dropped)):
+            raise CrossferError(
+                f"{dataset.name}: every test image also stands in a training set; with copies: drop, "
+                "none is left to measure on"
+            )
+    return {
+        **content["found"],
+        "in_training": {name: len(rows) for name, rows in content["in_training"].items()},
+        "dropped": dropped,
+    }
+
+
+def test_rows(dataset: Dataset, dropped: dict[str, list[int]]) -> NDArray[np.int64]:
+    """Return the rows of the test images that count, ascending."""
+    return np.setdiff1d(dataset.rows("test"), dropped.get(dataset.name, []))

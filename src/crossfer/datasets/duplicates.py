@@ -86,10 +86,10 @@ def group_copies(images: Sequence[Images], progress: Progress = lambda done, tot
     exact_rows = np.array(exact, np.int64)
     _, first = np.unique(exact_rows, return_index=True)
     del seen
-    faces = _gray(images, first)
+    faces = gray(images, first)
     pairs = [
-        chosen[_agreement(faces, chosen, mirrored) > SAME]
-        for chosen, mirrored in _candidates(hashes(faces), progress)
+        chosen[agreement(faces, chosen, mirrored) > SAME]
+        for chosen, mirrored in candidates(hashes(faces), progress)
     ]
     joined = _joined(len(first), np.concatenate([np.empty((0, 2), np.int64), *pairs]))
     return Groups(exact_rows, joined[exact_rows])
@@ -221,7 +221,7 @@ def hashes(faces: Images) -> NDArray[np.float32]:
     return np.stack([waves[:, :, odd::2].reshape(len(faces), -1) for odd in (0, 1)])
 
 
-def _gray(images: Sequence[Images], rows: Rows) -> Images:
+def gray(images: Sequence[Images], rows: Rows) -> Images:
     """Return chosen rows of several arrays as gray faces of 48×48."""
     faces = np.empty((len(rows), SIDE, SIDE), np.uint8)
     start = 0
@@ -237,7 +237,7 @@ def _gray(images: Sequence[Images], rows: Rows) -> Images:
     return faces
 
 
-def _candidates(hashed: NDArray[np.float32], progress: Progress) -> Iterator[tuple[Rows, bool]]:
+def candidates(hashed: NDArray[np.float32], progress: Progress) -> Iterator[tuple[Rows, bool]]:
     """Yield pairs of rows with similar hashes, (P, 2), and whether one has to be mirrored for that."""
     even, odd = hashed
     blocks = list(combinations_with_replacement(range(0, len(even), BLOCK), 2))
@@ -251,7 +251,7 @@ def _candidates(hashed: NDArray[np.float32], progress: Progress) -> Iterator[tup
         progress(done + 1, len(blocks))
 
 
-def _agreement(faces: Images, pairs: Rows, mirrored: bool) -> NDArray[np.float64]:
+def agreement(faces: Images, pairs: Rows, mirrored: bool) -> NDArray[np.float64]:
     """Return the best correlation of the pairs' fine detail over small shifts: (P,)."""
     best = np.full(len(pairs), -1.0)
     size = SIDE - 2 * SHIFT

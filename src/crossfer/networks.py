@@ -11,6 +11,7 @@ import copy
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -291,7 +292,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd files, which are refused below
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CrossferError(f"model.weights: {file}: no such file") from None
     except (OSError, SafetensorError) as error:

@@ -358,6 +358,43 @@ def report(
     out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
 
 
+@app.command()
+def verify(
+    path: Annotated[
+        Path, typer.Argument(help="An experiment's folder, or one of its run folders.")
+    ],
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="Only the run whose hash begins so; repeat at will."),
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train the networks again too, and compare the bits.")
+    ] = False,
+) -> None:
+    """Check results: each run's hash, its files, and its metrics computed again from its predictions.
+
+    Nothing in the folder is changed.  Exit status 1 if anything does not hold.
+
+    Example:  crossfer verify runs/fer2013-ck48 --run 1f21bd2997f6e745 --retrain
+    """
+    from crossfer.experiment import Verdict
+    from crossfer.experiment import verify as verify_results
+    from crossfer.progress import Shown
+
+    def say(verdict: Verdict) -> None:
+        words = "; ".join(verdict.checked) or "does not hold"
+        out_console.print(f"{verdict.label}: {words}", soft_wrap=True)
+        for problem in verdict.problems:
+            out_console.print(f"    {problem}", soft_wrap=True)
+
+    with Shown(out_console) as shown:
+        verdicts = verify_results(path, runs or (), retrain, say, shown)
+    wrong = [verdict for verdict in verdicts if verdict.problems]
+    out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} runs hold")
+    if wrong:
+        raise typer.Exit(1)
+
+
 def _say_answer(results: dict[str, Any]) -> None:
     """Print the table of test accuracies and changes, and the answer."""
     from crossfer.report import answers

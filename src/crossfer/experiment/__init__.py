@@ -2,12 +2,15 @@
 
 from crossfer.experiment.config import Experiment, check_experiment, load_experiment
 from crossfer.experiment.run import Progress, load_results, run_experiment
+from crossfer.experiment.verify import Verdict, verify
 
 __all__ = [
     "Experiment",
     "Progress",
+    "Verdict",
     "check_experiment",
     "load_experiment",
     "load_results",
     "run_experiment",
+    "verify",
 ]

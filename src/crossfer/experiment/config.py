@@ -186,6 +186,10 @@ class Experiment(_Checked):
             self.recipe(strategy)
         return self
 
+    def path(self, dataset: DatasetConfig) -> Path:
+        """Return where a dataset lies."""
+        return (self.data or Path()).expanduser() / dataset.path.expanduser()
+
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""
         merged = asdict(strategy.default_recipe())

@@ -11,15 +11,15 @@ import io
 import json
 import time
 import traceback
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import nn
 
 from crossfer.adapt import adapt, untrained
@@ -29,6 +29,7 @@ from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run, fraction_rows
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.models import training_flop
+from crossfer.provenance import versions
 from crossfer.training import Faces, predict
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
@@ -152,7 +153,7 @@ def check_weights(folder: Path) -> None:
     """
     file = folder / WEIGHTS
     try:
-        if digest(file) == _files(folder).get(WEIGHTS, digest(file)):
+        if digest(file) == recorded_files(folder).get(WEIGHTS, digest(file)):
             return
         why = f"changed or damaged since it was trained (another SHA-256 than in {RUN})"
     except OSError as error:
@@ -160,23 +161,40 @@ def check_weights(folder: Path) -> None:
     raise CrossferError(f"{file}: {why}; delete its folder, and it is trained again")
 
 
-def _files(folder: Path) -> dict[str, str]:
+def recorded_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the files of a finished run, as far as they were recorded."""
     files = _content(folder).get("files", {})
     return files if isinstance(files, dict) else {}
 
 
-def load_predictions(folder: Path, dataset: Dataset, split: str) -> tuple[Any, Any]:
-    """Return the labels, int (N,), and probabilities, float32 (N, 7), of a measured set."""
+class Predictions(NamedTuple):
+    """What a network said about one set: rows in the dataset and labels, int64 (N,); float32 (N, 7)."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    def without(self, rows: Sequence[int]) -> Predictions:
+        """Leave some rows of the dataset out."""
+        kept = ~np.isin(self.rows, rows)
+        return Predictions(self.rows[kept], self.labels[kept], self.probabilities[kept])
+
+
+def load_predictions(folder: Path, fingerprint: str, split: str) -> Predictions:
+    """Return what a finished run's network said about a set of the dataset with this fingerprint."""
     try:
         table = pa.parquet.read_table(
             folder / PREDICTIONS,
-            filters=[("fingerprint", "=", dataset.fingerprint), ("split", "=", split)],
+            filters=[("fingerprint", "=", fingerprint), ("split", "=", split)],
         )
     except (OSError, pa.ArrowException) as error:
         raise CrossferError(f"{folder / PREDICTIONS}: cannot be read ({error})") from None
     probabilities = np.column_stack([table.column(emotion).to_numpy() for emotion in EMOTIONS])
-    return table.column("label").to_numpy().astype(np.int64), probabilities
+    return Predictions(
+        table.column("row").to_numpy(),
+        table.column("label").to_numpy().astype(np.int64),
+        probabilities,
+    )
 
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
@@ -259,7 +277,7 @@ def _train(
             "peak_memory_bytes": memory,
         },
         "machine": describe(fabric),
-        "versions": {name: version(name) for name in ("crossfer", "torch", "numpy")},
+        "versions": versions(),
         "files": {name: digest(folder / name) for name in (WEIGHTS, PREDICTIONS)},
     }
     write_json(folder / RUN, content)
@@ -285,7 +303,7 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
     """Add the predictions that a finished run has not made yet; damaged ones are made again."""
     check_weights(folder)
     content = _content(folder)
-    file, files = folder / PREDICTIONS, _files(folder)
+    file, files = folder / PREDICTIONS, recorded_files(folder)
     try:
         if digest(file) != files.get(PREDICTIONS, digest(file)):
             raise OSError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,6 @@ def look_for_leakage(
     }
 
 
-def test_rows(dataset: Dataset, dropped: dict[str, list[int]]) -> NDArray[np.int64]:
+def test_rows(dataset: Dataset, dropped: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:
     """Return the rows of the test images that count, ascending."""
     return np.setdiff1d(dataset.rows("test"), dropped.get(dataset.name, []))

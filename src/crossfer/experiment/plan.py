@@ -104,8 +104,7 @@ class Run:
     @cached_property
     def key(self) -> str:
         """Sixteen hexadecimal digits that identify the run."""
-        text = json.dumps(self.identity, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return key_of(self.identity)
 
     @property
     def baseline(self) -> Run | None:
@@ -153,6 +152,12 @@ class Run:
                 / self.strategy.share
             )
         return images * self.recipe.epochs * WORK[self.strategy.layers]
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """Return the hash that identifies a run, of what determines its weights."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _set(strategy: Strategy, *names: str) -> dict[str, Any]:

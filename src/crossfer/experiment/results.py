@@ -113,10 +113,7 @@ def collect(
     comparable = {run.seed for run in baselines if run.key not in failed}
     if not comparable:
         raise CrossferError(f"{baselines[0].label} failed: {failed[baselines[0].key]}")
-    counted = {
-        dataset.name: test_rows(dataset, leakage["dropped"] if leakage else {})
-        for dataset in (source, *targets)
-    }
+    dropped: dict[str, list[int]] = leakage["dropped"] if leakage else {}
     records, rows = [], []
     tested: dict[tuple[Key, str], Tested] = {}
     for run in finished:
@@ -129,9 +126,9 @@ def collect(
         records.append(record)
         if run.seed not in comparable:
             continue
-        on_source, of_source = _measured(folder, source, counted, "source")
+        on_source, of_source = _measured(folder, source, dropped, "source")
         for target in [run.target] if run.target else targets:
-            on_target, of_target = _measured(folder, target, counted, "target")
+            on_target, of_target = _measured(folder, target, dropped, "target")
             key = (target.name, run.fraction, run.strategy.name, run.seed)
             tested |= {(key, "source"): on_source, (key, "target"): on_target}
             rows.append(
@@ -149,7 +146,7 @@ def collect(
     evidence = Evidence(
         {network: one.right for network, one in tested.items()},
         {
-            (target.name, side): subject_codes([d.subjects[row] for row in counted[d.name]])
+            (target.name, side): subject_codes([d.subjects[row] for row in test_rows(d, dropped)])
             for target in targets
             for side, d in zip(SIDES, (source, target), strict=True)
         },
@@ -227,16 +224,14 @@ def _write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, A
 
 
 def _measured(
-    folder: Path, dataset: Dataset, counted: Mapping[str, NDArray[np.int64]], side: str
+    folder: Path, dataset: Dataset, dropped: Mapping[str, list[int]], side: str
 ) -> tuple[Tested, dict[str, Any]]:
-    rows = counted[dataset.name]
-    labels, probabilities = load_predictions(folder, dataset, "test")
-    counts = np.isin(dataset.rows("test"), rows)
-    test = Tested(dataset, rows, labels[counts], probabilities[counts])
-    validation = load_predictions(folder, dataset, "validation")
+    said = load_predictions(folder, dataset.fingerprint, "test")
+    test = Tested(dataset, *said.without(dropped.get(dataset.name, [])))
+    validation = load_predictions(folder, dataset.fingerprint, "validation")
     return test, {
         f"{side}_test": measure(test.labels, test.probabilities, dataset.classes),
-        f"{side}_validation": measure(*validation, dataset.classes),
+        f"{side}_validation": measure(validation.labels, validation.probabilities, dataset.classes),
     }
 
 

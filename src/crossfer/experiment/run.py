@@ -196,7 +196,7 @@ def _dataset(
     config: DatasetConfig, experiment: Experiment, out: Path, progress: Progress
 ) -> Dataset:
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
-    path = _path(config, experiment.data)
+    path = experiment.path(config)
     if is_prepared(path):
         if config.preparation() != Preparation():
             raise CrossferError(f"{path}: is prepared already; only raw files take labels, crop, …")
@@ -228,13 +228,9 @@ def _dataset(
 
 def _check_paths(experiment: Experiment) -> None:
     for config in (experiment.source, *experiment.targets):
-        path = _path(config, experiment.data)
+        path = experiment.path(config)
         if not path.exists():
             raise CrossferError(f"{path}: no such dataset; name the data root with --data")
-
-
-def _path(config: DatasetConfig, root: Path | None) -> Path:
-    return (root or Path()).expanduser() / config.path.expanduser()
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def out(kept: Path, tmp_path: Path) -> Path:
 
 def folder_of(out: Path, strategy: str) -> Path:
     record = next(r for r in load_results(out)["runs"] if r["strategy"] == strategy)
-    return out / record["folder"]
+    return out / str(record["folder"])
 
 
 def contents(folder: Path) -> dict[str, str]:

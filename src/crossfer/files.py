@@ -51,9 +51,9 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON, whole or not at all; a path that is no text is escaped, and read as it was."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(file, text.encode("utf-8"))
+    write_bytes(file, text.encode("utf-8", "backslashreplace"))
 
 
 def digest(file: Path) -> str:

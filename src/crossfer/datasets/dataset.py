@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.emotions import EMOTIONS
@@ -26,20 +28,45 @@ from crossfer.files import digest
 CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
 FORMAT = 3
 BOX = ("left", "top", "width", "height", "roll")
-NEEDED = frozenset(
-    {
-        "name",
-        "title",
-        "fingerprint",
-        "raw",
-        "raw_state",
-        "preparation",
-        "faces",
-        "split",
-        "skipped",
-        "sha256",
-    }
-)
+
+
+class _Framing(BaseModel):
+    eye_distance: float
+    eye_height: float
+
+
+class _Faces(BaseModel):
+    mode: Literal["find", "cropped"]
+    framing: _Framing
+    found: dict[str, int]
+
+
+class _Split(BaseModel):
+    how: str
+    asked: dict[str, int] | None
+    reached: dict[str, int]
+    subjects_in_several_splits: int
+
+
+class _Card(BaseModel):
+    """What every card says, as far as anything depends on it."""
+
+    format: Literal[3]
+    name: str
+    title: str
+    licence: str
+    citation: str
+    raw: str
+    raw_state: str
+    preparation: dict[str, Any]
+    faces: _Faces
+    classes: list[Literal[tuple(EMOTIONS)]] | None = None  # type: ignore[valid-type]
+    images: int
+    subjects: int
+    split: _Split
+    skipped: dict[str, int]
+    sha256: dict[str, str]
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -154,12 +181,18 @@ def open_dataset(folder: str | Path) -> Dataset:
         )
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="raise"):
+            images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
         samples = pa.parquet.read_table(folder / SAMPLES, memory_map=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, ArithmeticError, TokenError, pa.ArrowException) as error:
         raise CrossferError(f"{folder}: damaged ({error}); prepare it again") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT or not card.keys() >= NEEDED:
-        raise CrossferError(f"{folder / CARD}: written by another version; prepare it again")
+    try:
+        _Card.model_validate(card)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CrossferError(
+            f"{folder / CARD}: damaged, or written by another version ({where}); prepare it again"
+        ) from None
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(samples):
         raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")
     return Dataset(folder, card, images, samples)

@@ -240,7 +240,7 @@ def prepare(
         assigned, split = _assign(kept, how.sizes or raw.reader.sizes, how.exact, how.seed)
         card = {
             "format": FORMAT,
-            "name": name or raw.name,
+            "name": legible(name or raw.name),
             "title": raw.reader.title,
             "stand_in": raw.stand_in,
             "reader": raw.reader.name,
@@ -388,14 +388,22 @@ def _raw(
     if not records:
         detail = f" ({left_out[0].origin}: {left_out[0].reason})" if left_out else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
-    return _Raw(name, reader, why, place, state, stand_in, records, left_out)
+    return _Raw(
+        legible(name), reader, legible(why), legible(place), state, stand_in, records, left_out
+    )
+
+
+def legible(text: str) -> str:
+    """Write out what is no text in a name: a file system takes any bytes, a table does not."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _legible(item: Record | Skipped) -> Record | Skipped:
-    """Write out what is no text in names: a file system takes any bytes, a table does not."""
+    """Write out what is no text in what a record says."""
     texts = ((name, getattr(item, name, None)) for name in ("origin", "subject", "reason"))
-    legible = {n: t.encode("utf-8", "backslashreplace").decode() for n, t in texts if t}
-    odd = {n: t for n, t in legible.items() if t != getattr(item, n)}
+    odd: dict[str, Any] = {
+        name: legible(text) for name, text in texts if text and text != legible(text)
+    }
     return dataclasses.replace(item, **odd) if odd else item
 
 

@@ -228,7 +228,7 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
         content = yaml.load(text, Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise CrossferError(f"{file}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise CrossferError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise CrossferError(f"{file}: must be a mapping with source, targets, …")

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossfer.adapt import adapt, untrained
+from crossfer.evaluation.decision import PAST_DATA
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, interpolate, renew_statistics
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, fisher
 from crossfer.models import study_cnn, training_flop
-from crossfer.strategies import BEYOND, PAST_DATA, STRATEGIES, Strategy, starts
+from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
 from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
 from crossfer.training.loop import features
 

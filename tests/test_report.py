@@ -12,10 +12,12 @@ import pytest
 
 from crossfer.emotions import EMOTIONS
 from crossfer.evaluation import summary
+from crossfer.evaluation.decision import recommend
 from crossfer.evaluation.evidence import (
     SIDES,
     Evidence,
     comparisons,
+    with_bounds,
     with_intervals,
     with_mean_intervals,
 )
@@ -76,6 +78,11 @@ def made_results(
     evidence = _evidence(rows)
     results = summary.with_changes(rows)
     averaged = summary.by_strategy(results)
+    known: list[dict[str, Any]] = [
+        dict(zip(("name", "start", "layers", "data", "about"), (n, *_about(n)), strict=True))
+        | {"exemplars": None, "past_data": "all source" if "source" in _about(n)[2] else "none"}
+        for n in names
+    ]
     return {
         "format": 2,
         "crossfer": "0",
@@ -88,16 +95,13 @@ def made_results(
             _dataset(data, titles.get(data, data), missing.get(data, ()), stand_in)
             for data in ("fer2013", *accuracies)
         ],
-        "strategies": [
-            dict(zip(("name", "start", "layers", "data", "about"), (n, *_about(n)), strict=True))
-            for n in names
-        ],
+        "strategies": known,
         "runs": list(runs.values()),
         "results": [row | {"flips": _flips()} for row in with_intervals(results, evidence)],
-        "summary": with_intervals(averaged, evidence),
+        "summary": with_bounds(with_intervals(averaged, evidence), evidence),
         "averages": with_mean_intervals(summary.over_targets(averaged), averaged, evidence),
         "comparisons": comparisons(averaged, evidence),
-        "recommendations": summary.recommend(averaged),
+        "recommendations": recommend(averaged, known),
     }
 
 

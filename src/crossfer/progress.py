@@ -116,7 +116,7 @@ class Shown(ExperimentProgress):
 
     def comparing(self, done: int, total: int) -> None:
         """Blocks of faces were compared with each other."""
-        self._count("compare faces", done, total)
+        self._count("compare faces, block by block", done, total)
 
     def prepared(self, dataset: Dataset) -> None:
         """Say what is odd about a dataset that was prepared on the way."""

@@ -24,7 +24,6 @@ from crossfer.models import (
 from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Recipe
 
 PastData = Literal["none", "statistics", "some per class", "all source"]
-PAST_DATA: tuple[PastData, ...] = ("none", "statistics", "some per class", "all source")
 """What a strategy needs of the source's images, from the least to the most."""
 
 
@@ -242,7 +241,7 @@ BEYOND = (
         "baseline",
         "all",
         "source+target",
-        "the same, with the 50 old images of each class that represent it best",
+        "fine-tune every layer, with the 50 old images of each class that represent it best",
         exemplars=50,
         choice="herding",
         share=0.5,
@@ -281,7 +280,8 @@ BEYOND = (
         "baseline",
         "all",
         "source+target",
-        "the same, held to the old network's answers on the source images, and the weights averaged",
+        "go on from the old weights with three source images beside each target image, held to the old "
+        "network's answers on them",
         share=0.25,
         penalty=DarkExperience(),
         paper="Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020",

@@ -18,6 +18,7 @@ from crossfer.evaluation.intervals import (
     accuracy_interval,
     change_interval,
     interval,
+    lower_bounds,
     resample,
 )
 from crossfer.evaluation.paired import compare, holm
@@ -63,6 +64,25 @@ def with_intervals(rows: Sequence[Result], evidence: Evidence) -> list[Result]:
     Validation accuracies have none: strategies and epochs were chosen by them.
     """
     return [row | _intervals(row, evidence) for row in rows]
+
+
+def with_bounds(summary: Sequence[Result], evidence: Evidence) -> list[Result]:
+    """Add both changes' one-sided lower bounds: ``memory_integrity_bounds`` and ``gain_bounds``."""
+    return [
+        row
+        | {
+            f"{name}_bounds": lower_bounds(
+                row[name],
+                resample(
+                    evidence.right(row, side),
+                    evidence.before(row, side),
+                    evidence.subjects[row["target"], side],
+                ),
+            )
+            for name, side in CHANGES.items()
+        }
+        for row in summary
+    ]
 
 
 def with_mean_intervals(

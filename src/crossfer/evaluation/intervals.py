@@ -46,6 +46,8 @@ IMAGINED = 4
 """Images in every drawn test set that nobody has seen."""
 
 LEVEL = 0.95
+CONFIDENCES = (0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999)
+"""At which one-sided bounds are given."""
 
 
 def accuracy_interval(right: Right, subjects: NDArray[np.integer] | None = None) -> list[float]:
@@ -140,6 +142,18 @@ def interval(value: float, draws: Draws, lowest: float = -100.0) -> list[float]:
     """Return the range of the middle 95 % of the draws, within [lowest, 100] and around the value."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return _around(value, float(low), float(high), lowest)
+
+
+def lower_bounds(value: float, draws: Draws) -> dict[str, float]:
+    """Return what a change exceeds, one-sided, by the confidence with which it does: ``{"0.95": …}``.
+
+    The draws' quantile at 1 − confidence, at least −100 and at most the value itself.
+    """
+    quantiles = np.quantile(draws, [1 - confidence for confidence in CONFIDENCES])
+    return {
+        f"{confidence:g}": max(-100.0, min(value, float(bound)))
+        for confidence, bound in zip(CONFIDENCES, quantiles, strict=True)
+    }
 
 
 def p_value(draws: Draws) -> float:

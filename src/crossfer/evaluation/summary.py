@@ -95,32 +95,6 @@ def behind_average(row: Result, summary: Iterable[Result]) -> list[Result]:
     return [r for r in summary if r["fraction"] == row["fraction"] and r["strategy"] in names]
 
 
-def recommend(summary: Sequence[Result]) -> list[Result]:
-    """Name, for each target, the strategy to use, by validation accuracy alone.
-
-    The source and the target count the same: the strategy with the highest mean of its accuracies on
-    the two validation sets wins, at the largest fraction measured.  Its test figures stand beside, but
-    decide nothing.
-    """
-    choices = []
-    for target in dict.fromkeys(row["target"] for row in summary):
-        rows = [row for row in summary if row["target"] == target]
-        largest = max((r["fraction"] for r in rows if r["fraction"] is not None), default=None)
-        candidates = [r for r in rows if r["fraction"] in (None, largest)]
-        best = max(candidates, key=balance)
-        choices.append(
-            {
-                "target": target,
-                "strategy": best["strategy"],
-                "fraction": best["fraction"],
-                "validation_balance": balance(best),
-                "memory_integrity": best["memory_integrity"],
-                "gain": best["gain"],
-            }
-        )
-    return choices
-
-
 def balance(row: Result) -> float:
     """Return what strategies are chosen by: the mean of both validation accuracies, in per cent."""
     return _mean(row[side]["accuracy"] for side in ("source_validation", "target_validation"))

@@ -18,11 +18,13 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation import summary
+from crossfer.evaluation.decision import recommend
 from crossfer.evaluation.evidence import (
     SIDES,
     Evidence,
     Key,
     comparisons,
+    with_bounds,
     with_intervals,
     with_mean_intervals,
 )
@@ -154,6 +156,8 @@ def collect(
     results = summary.with_changes(rows)
     averages = summary.by_strategy(results)
     over_targets = summary.over_targets(averages)
+    keys = ("name", "start", "layers", "data", "about", "past_data", "exemplars")
+    known = [{key: getattr(s, key) for key in keys} for s in experiment.strategies]
     _write_csv(out / FLIPS, (*NETWORK, *IMAGE), _flipped_images(results, tested))
     return {
         "format": FORMAT,
@@ -168,20 +172,17 @@ def collect(
             *(_describe(target, "target") for target in targets),
         ],
         "leakage": leakage,
-        "strategies": [
-            {"name": s.name, "start": s.start, "layers": s.layers, "data": s.data, "about": s.about}
-            for s in experiment.strategies
-        ],
+        "strategies": known,
         "runs": records,
         "failed": [_failure(run, failed[run.key]) for run in runs if run.key in failed],
         "results": [
             row | {"flips": {side: _flips(row, side, tested) for side in SIDES}}
             for row in with_intervals(results, evidence)
         ],
-        "summary": with_intervals(averages, evidence),
+        "summary": with_bounds(with_intervals(averages, evidence), evidence),
         "averages": with_mean_intervals(over_targets, averages, evidence),
         "comparisons": comparisons(averages, evidence),
-        "recommendations": summary.recommend(averages),
+        "recommendations": recommend(averages, known),
     }
 
 

@@ -52,6 +52,11 @@ def answers(results: dict[str, Any]) -> list[str]:
     return [*sentences, *([words.STAND_IN] if results["stand_in"] else [])]
 
 
+def explain(results: dict[str, Any], choice: dict[str, Any]) -> list[str]:
+    """Return why `crossfer.evaluation.decision.recommend` chose so, and what was given up, in sentences."""
+    return words.explain(View(results), choice)
+
+
 def _write(file: Path, content: bytes) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(file, content)

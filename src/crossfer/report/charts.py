@@ -11,13 +11,16 @@ from pathlib import Path
 from crossfer.report.view import Row, View, known, number, percent, shown, signed
 
 WIDTH, HEIGHT, EDGE = 340.0, 290.0, 34.0
+FEW = 8
+"""Of so many strategies all are named, with lines and whiskers; of more, only the best are named."""
+
 LINE = 14.0
 """Height of a line of text, in the picture's units."""
 
 
 @dataclass
 class Mark:
-    """One network in the trade-off picture; `label` stands at (`lx`, `ly`)."""
+    """One network in the trade-off picture; `label` stands at (`lx`, `ly`), `whiskers` end at x or y."""
 
     x: float
     y: float
@@ -28,16 +31,18 @@ class Mark:
     lx: float = 0.0
     ly: float = 0.0
     anchor: str = "start"
+    whiskers: tuple[float, float, float, float] | None = None
 
 
 @dataclass
 class Tradeoff:
-    """Source against target for one target: marks, a path a strategy, and the axes' ticks."""
+    """Source against target for one target: marks, paths of the named ones, the front, the axes' ticks."""
 
     target: str
     origin: tuple[float, float]
     marks: list[Mark]
     paths: list[tuple[str, str]]
+    front: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
 
@@ -106,15 +111,29 @@ def _tradeoff(
         return round((HEIGHT - EDGE) * (1 - (value - y_axis[0]) / (y_axis[1] - y_axis[0])), 1)
 
     marks, paths = [], []
+    on_front: dict[str, Mark] = {}
+    choice = view.recommended(target["name"])
+    named = {"BL", choice["strategy"], *choice["front"]}
+    measured = {choice["strategy"]} - {"BL"}
+    if len(view.names) <= FEW:
+        named.update(view.names)
+        measured.update(choice["front"])
     for name in view.names:
         own = [r for r in rows if r["target"] == target["name"] and r["strategy"] == name]
         own.sort(key=lambda row: row["fraction"] or 0)
         points = [(x(row["memory_integrity"]), y(row["gain"])) for row in own]
         for row, point in zip(own, points, strict=True):
             mark = Mark(*point, name, view.colours[name], _tip(view, target, row))
-            mark.label = name if row is own[-1] else ""
+            if row is own[-1]:
+                mark.label = name if name in named else ""
+                if name in choice["front"]:
+                    on_front[name] = mark
             marks.append(mark)
-        if name != "BL" and points:
+            if row is own[-1] and name in measured:
+                (left, right), (low, high) = row["memory_integrity_interval"], row["gain_interval"]
+                ends = (max(x(left), EDGE), min(x(right), WIDTH))
+                mark.whiskers = (*ends, min(y(low), HEIGHT - EDGE), max(y(high), 0.0))
+        if name != "BL" and points and (len(points) > 1 or len(view.names) <= FEW):
             path = [(x(0), y(0)), *points]
             paths.append((view.colours[name], " ".join(f"{a},{b}" for a, b in path)))
     _place_labels([mark for mark in marks if mark.label])
@@ -122,7 +141,8 @@ def _tradeoff(
         [(scale(value), signed(value, 0)) for value in _ticks(axis)]
         for scale, axis in ((x, x_axis), (y, y_axis))
     ]
-    return Tradeoff(shown(target), (x(0), y(0)), marks, paths, *ticks)
+    front = " ".join(f"{on_front[n].x},{on_front[n].y}" for n in choice["front"] if n in on_front)
+    return Tradeoff(shown(target), (x(0), y(0)), marks, paths, front, *ticks)
 
 
 def _ticks(axis: tuple[float, float, float]) -> list[float]:

@@ -133,6 +133,25 @@ def flips(view: View, target: str, side: str) -> Row:
     return {"classes": [view.emotions[i] for i in has], "rows": rows}
 
 
+def front(view: View, target: str) -> list[Row]:
+    """Return the Pareto front and the recommended strategy, the best on the source first."""
+    needs = {
+        s["name"]: s["past_data"].replace("some", str(s["exemplars"])) for s in view.strategies
+    }
+    choice = view.recommended(target)
+    names = dict.fromkeys([*choice["front"], choice["strategy"]])
+    rows = [row for name in names if (row := view.averaged(target, name, view.largest))]
+    rows.sort(key=lambda row: -row["source_test"]["accuracy"])
+    return [
+        row
+        | {
+            "past_data": "" if row["strategy"] == "BL" else needs[row["strategy"]],
+            "on_front": row["strategy"] in choice["front"],
+        }
+        for row in rows
+    ]
+
+
 def flip_examples(view: View, target: str, side: str) -> Row | None:
     """Name some images that the recommended strategy flipped, first seed; None where that is BL."""
     choice = view.recommended(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from crossfer.evaluation.decision import KEPT
 from crossfer.evaluation.summary import balance
 from crossfer.report.view import Row, View, duration, known, listed, number, shown, signed
 
@@ -12,7 +13,7 @@ NOTHING, MUCH = 1.0, 5.0
 """Changes, in points: below the first nothing happened, from the second on it is forgetting."""
 
 NEAR = 2.0
-"""A strategy whose balance on validation data is within these points comes close."""
+"""A strategy within these points of the chosen one on validation data comes close."""
 
 FEW_IMAGES = 100
 """With fewer test images than this, an accuracy is only roughly known."""
@@ -21,6 +22,11 @@ LEVEL = 0.05
 """A difference that chance alone brings about more often than this may be chance."""
 
 STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
+
+RULE = (
+    f"the highest target accuracy of what loses at most {KEPT:g} point on the source; where nothing does and "
+    "gains, the highest mean of both."
+)
 
 Verdict = Literal["use", "care", "keep"]
 
@@ -77,6 +83,51 @@ def headline(found: list[Answer]) -> str:
         for (verdict, strategy), targets in groups.items()
     ]
     return f"It depends on the target: {'; '.join(parts)}."
+
+
+def explain(view: View, choice: Row) -> list[str]:
+    """Say why a strategy was chosen, and what was given up: for a choice of `recommend`, a line each."""
+    after = view.averaged(choice["target"], choice["strategy"], choice["fraction"])
+    assert after is not None
+    target = view.target(choice["target"])
+    sentence, _ = _sentence(view, target, after)
+    if after["strategy"] == "BL" and choice["ruled_out"]:
+        sentence = "Keep the old model: nothing that is allowed beats it."
+    return [sentence, _why(view, choice, after), *_given_up(view, choice, after)]
+
+
+def _why(view: View, choice: Row, after: Row) -> str:
+    tried, limit = len(view.adapted), choice["limit"]
+    left = tried - len(choice["ruled_out"])
+    if limit is None:
+        merit = f"the highest mean accuracy on both validation sets, {number(balance(after))}"
+        allowed = f"Of {tried} strategies, {left} are allowed" if left < tried else f"{tried} tried"
+    else:
+        merit = "the highest accuracy on the target's validation set, "
+        merit += number(after["target_validation"]["accuracy"])
+        within = f"lose at most {limit:g} {'point' if limit == 1 else 'points'} on the source's"
+        allowed = f"{left} of {tried} strategies are allowed and {within} validation set"
+    if not left:
+        return f"{allowed}."
+    return f"{allowed}; among them and the old model, {after['strategy']} has {merit}\N{NO-BREAK SPACE}%."
+
+
+def _given_up(view: View, choice: Row, after: Row) -> list[str]:
+    """Name what others have more of, on each test set: the best of the front, if it is another."""
+    front = [view.averaged(choice["target"], name, view.largest) for name in choice["front"]]
+    sentences = []
+    for side, dataset in (("source", view.source), ("target", view.target(choice["target"]))):
+        test = f"{side}_test"
+        best = max((row for row in front if row), key=lambda row: row[test]["accuracy"])
+        more = best[test]["accuracy"] - after[test]["accuracy"]
+        if more >= 0.05 and best["strategy"] != after["strategy"]:
+            ruled_out = choice["ruled_out"].get(best["strategy"])
+            why = f", but {' and '.join(ruled_out)}" if ruled_out else ""
+            sentences.append(
+                f"Given up on {shown(dataset)}: {best['strategy']} has {more:.1f} points more on the test "
+                f"set ({duration(best['seconds'])} of training){why}."
+            )
+    return sentences
 
 
 def failures(view: View) -> str | None:
@@ -203,7 +254,8 @@ def _answer(view: View, choice: Row) -> Answer:
     notes = (
         _unconfirmed(after),
         _cost(view, after),
-        _close(view, after),
+        *_given_up(view, choice, after),
+        _close(view, choice, after),
         _forgotten(view, target),
         _uncertain(view, target, after),
         missing_classes(view, view.source),
@@ -280,14 +332,23 @@ def _cost(view: View, after: Row) -> str | None:
     return f"It cost {cost}; the quickest, {said} ({ratio})."
 
 
-def _close(view: View, after: Row) -> str | None:
-    """Name the cheapest strategy that comes close on the validation data."""
+def _close(view: View, choice: Row, after: Row) -> str | None:
+    """Name the cheapest strategy that is allowed too, and comes close on the validation data."""
     cheaper = [row for row in _others(view, after) if row["seconds"] < after["seconds"]]
     if not cheaper or after["strategy"] == "BL":
         return None
-    near = [row for row in cheaper if balance(after) - balance(row) <= NEAR]
+
+    def merit(row: Row) -> float:
+        limited = choice["limit"] is not None
+        return float(row["target_validation"]["accuracy"]) if limited else balance(row)
+
+    near = [
+        row
+        for row in cheaper
+        if row["strategy"] not in choice["ruled_out"] and merit(after) - merit(row) <= NEAR
+    ]
     if not near:
-        return f"Nothing cheaper comes within {NEAR:.0f} points of it on the validation data."
+        return "Nothing cheaper comes close on the validation data without forgetting more."
     best = min(near, key=lambda row: float(row["seconds"]))
     changes = (
         f"{signed(best['memory_integrity'])} on the source, {signed(best['gain'])} on the target"

@@ -29,6 +29,7 @@ SMALL: dict[str, Any] = {
     "name": "small",
     "source": "fer2013",
     "targets": ["jaffe"],
+    "strategies": ["BL", "FC", "FC+CL", "RE", "FU"],
     "model": {"width": 0.05},
     "recipes": {"default": {"epochs": 2, "batch_size": 32}},
 }

@@ -23,7 +23,7 @@ from pydantic import (
 from crossfer.datasets.prepare import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import Network
-from crossfer.strategies import BASELINE, DEPLOYED, STRATEGIES, STUDY, Strategy, starts
+from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strategy, starts
 from crossfer.training.recipe import Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -112,7 +112,8 @@ class Experiment(_Checked):
         The network: see `crossfer.networks.Network`; a string is a factory.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
-        The baseline BL always runs; given a network's weights, it is that network.
+        The baseline BL always runs; given a network's weights, it is that network.  By default the study's
+        five and DER++.
     fractions
         Shares of the target training set, each above 0 and at most 1.
     seeds
@@ -138,7 +139,7 @@ class Experiment(_Checked):
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
     model: NetworkField = Network()
-    strategies: list[StrategyField] = Field(list(STUDY), min_length=1, validate_default=True)
+    strategies: list[StrategyField] = Field(list(DEFAULT), min_length=1, validate_default=True)
     fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
     recipes: dict[str, dict[str, Any]] = {}

@@ -84,7 +84,7 @@ def made_results(
         for n in names
     ]
     return {
-        "format": 2,
+        "format": 3,
         "crossfer": "0",
         "name": name,
         "stand_in": stand_in,
@@ -96,6 +96,9 @@ def made_results(
             for data in ("fer2013", *accuracies)
         ],
         "strategies": known,
+        "leakage": None,
+        "in_turn": [],
+        "leave_one_out": [],
         "runs": list(runs.values()),
         "results": [row | {"flips": _flips()} for row in with_intervals(results, evidence)],
         "summary": with_bounds(with_intervals(averaged, evidence), evidence),

@@ -130,6 +130,11 @@ class Dataset:
             return [EMOTIONS.index(name) for name in names]
         return [int(label) for label in np.unique(self.labels)]
 
+    @property
+    def class_sets(self) -> list[list[int]]:
+        """The labels that each of its parts tells apart: it is one part."""
+        return [self.classes]
+
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the rows of a split, ascending."""
         return np.flatnonzero(self.samples.column("split").to_numpy(zero_copy_only=False) == split)

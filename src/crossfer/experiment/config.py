@@ -125,6 +125,10 @@ class Experiment(_Checked):
         sets of the data that the strategy trains on; ``source``, ``target``, ``both``: over these
         validation sets; ``last``: the last epoch, without looking.  A test set is never looked at.
         What trains on the source alone (the baseline) is always selected on the source.
+    protocols
+        With more than one target, beside the pairs of the source and each: ``together``, all targets as one;
+        ``in-turn``, one after the other, each strategy starting where it arrived the last time, with all that
+        came before as its past; ``leave-one-out``, the baseline trained on all datasets but each.
     copies
         Test images that also stand in a training set: ``count`` them, ``drop`` them from the measurements
         (no training changes), or ``ignore`` them, since the search takes time that grows with the square
@@ -144,6 +148,7 @@ class Experiment(_Checked):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     recipes: dict[str, dict[str, Any]] = {}
     selection: Selection = "trained-on"
+    protocols: list[Literal["together", "in-turn", "leave-one-out"]] = []
     copies: Literal["count", "drop", "ignore"] = "count"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
@@ -174,6 +179,15 @@ class Experiment(_Checked):
         if len(set(values)) < len(values):
             raise ValueError("a value stands here twice")
         return sorted(values)
+
+    @field_validator("protocols")
+    @classmethod
+    def _protocols_are_possible(cls, values: list[str], info: ValidationInfo) -> list[str]:
+        if "leave-one-out" in values and info.data.get("model", Network()).is_deployed:
+            raise ValueError(
+                "leave-one-out trains from random weights; take out model.weights, or it"
+            )
+        return values
 
     @model_validator(mode="after")
     def _recipes_are_valid(self) -> Experiment:

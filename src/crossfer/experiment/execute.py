@@ -12,6 +12,8 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from torch import nn
 
 from crossfer.adapt import adapt, untrained
 from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.union import Union
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run, fraction_rows
@@ -198,7 +201,9 @@ def load_predictions(folder: Path, fingerprint: str, split: str) -> Predictions:
 
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
-    """Take rows of a prepared dataset into memory."""
+    """Take rows of a prepared dataset into memory; those of several, part after part."""
+    if isinstance(dataset, Union):
+        return reduce(add, (faces(part, own) for part, own in dataset.divided(rows) if len(own)))
     return Faces.from_numpy(dataset.images[rows], dataset.labels[rows], dataset.classes)
 
 

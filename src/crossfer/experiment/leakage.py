@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.duplicates import METHOD, group_copies, in_training, leakage
+from crossfer.datasets.union import Union
 from crossfer.errors import CrossferError
 from crossfer.files import write_json
 
@@ -67,7 +68,7 @@ def look_for_leakage(
         write_json(file, content)
     dropped = content["in_training"] if copies == "drop" else {}
     for dataset in datasets:
-        if not len(test_rows(dataset, dropped)):
+        if dropped.get(dataset.name) and not len(test_rows(dataset, dropped)):
             raise CrossferError(
                 f"{dataset.name}: every test image also stands in a training set; with copies: drop, "
                 "none is left to measure on"
@@ -81,4 +82,9 @@ def look_for_leakage(
 
 def test_rows(dataset: Dataset, dropped: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:
     """Return the rows of the test images that count, ascending."""
-    return np.setdiff1d(dataset.rows("test"), dropped.get(dataset.name, []))
+    rows = dataset.rows("test")
+    if isinstance(dataset, Union):
+        own = dataset.divided(rows)
+        kept = [np.isin(of_part, test_rows(part, dropped)) for part, of_part in own]
+        return rows[np.concatenate(kept)]
+    return np.setdiff1d(rows, dropped.get(dataset.name, []))

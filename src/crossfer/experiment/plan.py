@@ -39,6 +39,8 @@ class Run:
         The run whose weights this one starts from.
     validate_on
         The sides whose validation sets are measured after every epoch.
+    note
+        What else tells it apart, for people: which datasets came before, or which one is left out.
     """
 
     strategy: Strategy
@@ -52,6 +54,7 @@ class Run:
     validate_on: tuple[str, ...]
     keep: str
     precision: str
+    note: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -93,13 +96,14 @@ class Run:
     def _classes(self) -> dict[str, Any]:
         """The classes of the datasets it learns from, where one lacks some: the loss is masked to them."""
         sides = {"source": self.source, "target": self.target}
-        known = {
-            side: dataset.classes
+        sets = {
+            side: dataset.class_sets
             for side, dataset in sides.items()
             if dataset is not None and side in self.strategy.data
         }
-        partial = any(len(classes) < len(EMOTIONS) for classes in known.values())
-        return {"classes": known} if partial else {}
+        if all(len(classes) == len(EMOTIONS) for found in sets.values() for classes in found):
+            return {}
+        return {"classes": {k: v[0] if len(v) == 1 else v for k, v in sets.items()}}
 
     @cached_property
     def key(self) -> str:
@@ -119,7 +123,7 @@ class Run:
             parts.append(self.target.name)
         if self.fraction is not None:
             parts.append(f"{100 * self.fraction:g}%")
-        return " · ".join([*parts, f"seed {self.seed}"])
+        return " · ".join([*parts, *filter(None, [self.note]), f"seed {self.seed}"])
 
     @property
     def folder(self) -> str:
@@ -201,27 +205,8 @@ def plan(
     """
     _check(experiment, source, targets)
 
-    def run(
-        strategy: Strategy,
-        seed: int,
-        parent: Run | None = None,
-        target: Dataset | None = None,
-        fraction: float | None = None,
-    ) -> Run:
-        sides = _sides(strategy, experiment.selection)
-        return Run(
-            strategy=strategy,
-            recipe=experiment.recipe(strategy),
-            source=source,
-            target=target,
-            fraction=fraction,
-            seed=seed,
-            parent=None if strategy.start in ("random", "deployed") else parent,
-            network=experiment.model,
-            validate_on=sides,
-            keep="last" if experiment.selection == "last" else "best",
-            precision=precision,
-        )
+    def run(strategy: Strategy, seed: int, parent: Run | None = None, *target: Any) -> Run:
+        return make_run(experiment, precision, strategy, seed, source, parent, *target)
 
     runs: list[Run] = []
     for seed in experiment.seeds:
@@ -245,6 +230,34 @@ def plan(
                     )
                     runs.append(run(strategy, seed, parent, target, fraction))
     return runs
+
+
+def make_run(
+    experiment: Experiment,
+    precision: str,
+    strategy: Strategy,
+    seed: int,
+    source: Dataset,
+    parent: Run | None = None,
+    target: Dataset | None = None,
+    fraction: float | None = None,
+    note: str = "",
+) -> Run:
+    """Plan one run of an experiment; see `Run` for the parameters."""
+    return Run(
+        strategy=strategy,
+        recipe=experiment.recipe(strategy),
+        source=source,
+        target=target,
+        fraction=fraction,
+        seed=seed,
+        parent=None if strategy.start in ("random", "deployed") else parent,
+        network=experiment.model,
+        validate_on=_sides(strategy, experiment.selection),
+        keep="last" if experiment.selection == "last" else "best",
+        precision=precision,
+        note=note,
+    )
 
 
 def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:

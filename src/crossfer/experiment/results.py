@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.union import Union
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation import summary
@@ -30,15 +31,16 @@ from crossfer.evaluation.evidence import (
 )
 from crossfer.evaluation.flips import Flips, find_flips, per_class
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.metrics import decide, measure
+from crossfer.evaluation.metrics import accuracy, decide, measure
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.execute import folder_of, load_predictions, load_run
+from crossfer.experiment.execute import Predictions, folder_of, load_predictions, load_run
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
+from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
 from crossfer.files import write_json, written
 from crossfer.strategies import BASELINE
 
-FORMAT = 2
+FORMAT = 3
 RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
 NETWORK = ("target", "fraction", "strategy", "seed", "run")
 IMAGE = ("side", "dataset", "flip", "row", "origin", "label", "before", "after")
@@ -87,9 +89,7 @@ class Tested:
 
 def collect(
     experiment: Experiment,
-    source: Dataset,
-    targets: Sequence[Dataset],
-    runs: Sequence[Run],
+    planned: Plan,
     runs_folder: Path,
     out: Path,
     failed: Mapping[str, str],
@@ -110,15 +110,20 @@ def collect(
     CrossferError
         If every baseline failed.
     """
-    finished = [run for run in runs if run.key not in failed]
-    baselines = [run for run in runs if run.strategy.name == BASELINE.name]
+    runs = planned.runs
+    source, *single = planned.datasets
+    targets = united_targets(experiment, single)
+    pairs = {run.key for run in planned.pairs}
+    baselines = [run for run in planned.pairs if run.strategy.name == BASELINE.name]
     comparable = {run.seed for run in baselines if run.key not in failed}
     if not comparable:
         raise CrossferError(f"{baselines[0].label} failed: {failed[baselines[0].key]}")
     dropped: dict[str, list[int]] = leakage["dropped"] if leakage else {}
     records, rows = [], []
     tested: dict[tuple[Key, str], Tested] = {}
-    for run in finished:
+    for run in runs:
+        if run.key in failed:
+            continue
         folder = folder_of(run, runs_folder)
         record = load_run(folder) | {
             "folder": Path(os.path.relpath(folder, out)).as_posix(),
@@ -126,7 +131,7 @@ def collect(
             "about": run.strategy.about,
         }
         records.append(record)
-        if run.seed not in comparable:
+        if run.seed not in comparable or run.key not in pairs:
             continue
         on_source, of_source = _measured(folder, source, dropped, "source")
         for target in [run.target] if run.target else targets:
@@ -155,7 +160,8 @@ def collect(
     )
     results = summary.with_changes(rows)
     averages = summary.by_strategy(results)
-    over_targets = summary.over_targets(averages)
+    alone = {target.name for target in single}
+    over_targets = summary.over_targets([row for row in averages if row["target"] in alone])
     keys = ("name", "start", "layers", "data", "about", "past_data", "exemplars")
     known = [{key: getattr(s, key) for key in keys} for s in experiment.strategies]
     _write_csv(out / FLIPS, (*NETWORK, *IMAGE), _flipped_images(results, tested))
@@ -183,6 +189,8 @@ def collect(
         "averages": with_mean_intervals(over_targets, averages, evidence),
         "comparisons": comparisons(averages, evidence),
         "recommendations": recommend(averages, known),
+        "in_turn": in_turn(planned, runs_folder, dropped, failed),
+        "leave_one_out": leave_one_out(planned, runs_folder, dropped, failed),
     }
 
 
@@ -227,13 +235,36 @@ def _write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, A
 def _measured(
     folder: Path, dataset: Dataset, dropped: Mapping[str, list[int]], side: str
 ) -> tuple[Tested, dict[str, Any]]:
-    said = load_predictions(folder, dataset.fingerprint, "test")
-    test = Tested(dataset, *said.without(dropped.get(dataset.name, [])))
-    validation = load_predictions(folder, dataset.fingerprint, "validation")
-    return test, {
+    test = Tested(dataset, *_said(folder, dataset, "test", dropped))
+    validation = _said(folder, dataset, "validation", {})
+    measured: dict[str, Any] = {
         f"{side}_test": measure(test.labels, test.probabilities, dataset.classes),
         f"{side}_validation": measure(validation.labels, validation.probabilities, dataset.classes),
     }
+    if isinstance(dataset, Union):
+        tests = {part.name: _said(folder, part, "test", dropped) for part in dataset.parts}
+        measured["parts"] = {
+            part.name: accuracy(
+                tests[part.name].labels, decide(tests[part.name].probabilities, part.classes)
+            )
+            for part in dataset.parts
+        }
+    return test, measured
+
+
+def _said(
+    folder: Path, dataset: Dataset, split: str, dropped: Mapping[str, list[int]]
+) -> Predictions:
+    """Return what a network said about a set, or about that of several datasets as one."""
+    if not isinstance(dataset, Union):
+        said = load_predictions(folder, dataset.fingerprint, split)
+        return said.without(dropped.get(dataset.name, []))
+    start, found = 0, []
+    for part in dataset.parts:
+        said = _said(folder, part, split, dropped)
+        found.append(said._replace(rows=said.rows + start))
+        start += len(part.samples)
+    return Predictions(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _before_and_after(
@@ -294,4 +325,5 @@ def _describe(dataset: Dataset, role: str) -> dict[str, Any]:
         "classes": [EMOTIONS[label] for label in dataset.classes],
         "counts": dataset.counts(),
         **{key: card[key] for key in kept},
+        **({"parts": card["parts"]} if "parts" in card else {}),
     }

@@ -17,7 +17,8 @@ from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute, folder_of, is_finished
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
-from crossfer.experiment.plan import Run, plan
+from crossfer.experiment.plan import Run
+from crossfer.experiment.protocols import plan_all
 from crossfer.experiment.results import FORMAT, RESULTS, collect, write_results
 from crossfer.files import alone, write_json
 from crossfer.networks import Network
@@ -102,19 +103,19 @@ def run_experiment(
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
         )
-        runs = plan(experiment, source, targets, precision_of(fabric))
+        planned = plan_all(experiment, source, targets, precision_of(fabric))
+        runs = planned.runs
         runs_folder = experiment.cache.expanduser() if experiment.cache else out / RUNS
         progress.planned(runs, [run for run in runs if is_finished(folder_of(run, runs_folder))])
         failed: dict[str, str] = {}
         for run in runs:
             progress.started(run)
-            measured_on = [source, *([run.target] if run.target else targets)]
             try:
                 _check_possible(run, failed)
                 folder = execute(
                     run,
                     runs_folder,
-                    measured_on,
+                    planned.measured_on(run),
                     fabric,
                     progress.step,
                     partial(progress.waiting, run),
@@ -126,7 +127,7 @@ def run_experiment(
                 progress.failed(run, failed[run.key])
             else:
                 progress.ended(run, folder)
-        results = collect(experiment, source, targets, runs, runs_folder, out, failed, leakage)
+        results = collect(experiment, planned, runs_folder, out, failed, leakage)
         write_results(results, out)
     return results
 

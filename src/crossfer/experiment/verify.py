@@ -32,7 +32,8 @@ from crossfer.experiment.execute import (
     load_run,
     recorded_files,
 )
-from crossfer.experiment.plan import Run, key_of, plan
+from crossfer.experiment.plan import Run, key_of
+from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.run import DATASETS, EXPERIMENT, Progress, load_results
 from crossfer.files import digest
 from crossfer.provenance import versions
@@ -152,7 +153,8 @@ def _differences(
         for side, dataset in zip(SIDES, (source, datasets[row["target"]]), strict=True):
             for split in MEASURED_SPLITS:
                 try:
-                    found = _measured(folder, dataset, split, results["leakage"])
+                    parts = [datasets[name] for name in dataset.get("parts", [dataset["name"]])]
+                    found = _measured(folder, dataset, parts, split, results["leakage"])
                 except (CrossferError, KeyError, ValueError) as error:
                     yield f"{dataset['name']}, {split}: {error}"
                     continue
@@ -162,16 +164,22 @@ def _differences(
 
 
 def _measured(
-    folder: Path, dataset: Mapping[str, Any], split: str, leakage: Mapping[str, Any] | None
+    folder: Path,
+    dataset: Mapping[str, Any],
+    parts: Sequence[Mapping[str, Any]],
+    split: str,
+    leakage: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Compute a network's metrics on one set again."""
-    said = load_predictions(folder, dataset["fingerprint"], split)
-    if split == "test" and leakage:
-        said = said.without(leakage["dropped"].get(dataset["name"], []))
+    dropped = leakage["dropped"] if leakage and split == "test" else {}
+    said = [
+        load_predictions(folder, part["fingerprint"], split).without(dropped.get(part["name"], []))
+        for part in parts
+    ]
+    labels = np.concatenate([part.labels for part in said])
+    probabilities = np.concatenate([part.probabilities for part in said])
     classes = [EMOTIONS.index(name) for name in dataset["classes"]]
-    found: dict[str, Any] = json.loads(
-        json.dumps(measure(said.labels, said.probabilities, classes))
-    )
+    found: dict[str, Any] = json.loads(json.dumps(measure(labels, probabilities, classes)))
     return found
 
 
@@ -194,11 +202,14 @@ class _Again:
         self.runs = {
             run.key: run
             for precision in precisions
-            for run in plan(self.experiment, self.source, self.targets, precision)
+            for run in self._planned(precision).runs
             if run.key in asked
         }
         self.progress = progress
         progress.planned(list(self.runs.values()), [])
+
+    def _planned(self, precision: str) -> Plan:
+        return plan_all(self.experiment, self.source, self.targets, precision)
 
     def differences(self, record: Mapping[str, Any]) -> list[str]:
         """Train a run again and say what comes out differently."""
@@ -208,7 +219,7 @@ class _Again:
         self.progress.started(run)
         fabric = machine(self.experiment.device, cast(Precision, run.precision))
         before = self.folders[run.key]
-        measured_on = [self.source, *([run.target] if run.target else self.targets)]
+        measured_on = self._planned(run.precision).measured_on(run)
         with (
             TemporaryDirectory(prefix="crossfer-verify-") as elsewhere,
             _threads(int(record["machine"]["threads"])),
@@ -264,7 +275,8 @@ def _datasets(experiment: Experiment, out: Path, results: Mapping[str, Any]) -> 
     prepared_here = [path for path in sorted((out / DATASETS).glob("*")) if is_prepared(path)]
     found = []
     configs = (experiment.source, *experiment.targets)
-    for config, described in zip(configs, results["datasets"], strict=True):
+    alone = [dataset for dataset in results["datasets"] if "parts" not in dataset]
+    for config, described in zip(configs, alone, strict=True):
         for path in (experiment.path(config), *prepared_here):
             if is_prepared(path) and open_dataset(path).fingerprint == described["fingerprint"]:
                 dataset = open_dataset(path)

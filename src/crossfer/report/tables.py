@@ -15,6 +15,10 @@ from crossfer.report.view import Row, View, known, shown, signed
 SIDES = ("source", "target")
 
 
+IN_TURN = ("average_accuracy", "backward_transfer", "forgetting", "forward_transfer")
+"""What is averaged over seeds of targets one after the other."""
+
+
 def strategies(view: View) -> list[Row]:
     """Return every averaged row, with the peak memory of its runs and the target's shown name."""
     rows = []
@@ -133,6 +137,63 @@ def flips(view: View, target: str, side: str) -> Row:
     return {"classes": [view.emotions[i] for i in has], "rows": rows}
 
 
+def in_turn(view: View) -> list[Row]:
+    """Return each strategy's accuracy matrix and figures, mean over seeds; the best average first."""
+    found = []
+    for name in view.names:
+        chains = [chain for chain in view.results["in_turn"] if chain["strategy"] == name]
+        if not chains:
+            continue
+        names = chains[0]["datasets"]
+        steps = ["BL", *(f"then {view.shown(target)}" for target in names[1:])]
+        matrix = np.mean([chain["accuracy"] for chain in chains], axis=0)
+        found.append(
+            {
+                "strategy": name,
+                "datasets": [view.shown(dataset) for dataset in names],
+                "rows": list(zip(steps, matrix.tolist(), strict=True)),
+                **{key: float(np.mean([chain[key] for chain in chains])) for key in IN_TURN},
+            }
+        )
+    return sorted(found, key=lambda row: -row["average_accuracy"])
+
+
+def together(view: View) -> Row | None:
+    """Return, for all targets as one, each strategy's accuracy on each, and that of its own pair beside."""
+    united = next((target for target in view.targets if "parts" in target), None)
+    if united is None:
+        return None
+    rows = []
+    for name in view.names:
+        if runs := view.measured(united["name"], name, view.largest):
+            alone = {part: view.averaged(part, name, view.largest) for part in united["parts"]}
+            rows.append(
+                {
+                    "strategy": name,
+                    "source": _mean([run["source_test"]["accuracy"] for run in runs]),
+                    "parts": [
+                        (
+                            _mean([run["parts"][part] for run in runs]),
+                            pair["target_test"]["accuracy"] if pair else None,
+                        )
+                        for part, pair in alone.items()
+                    ],
+                }
+            )
+    return {"parts": [view.shown(part) for part in united["parts"]], "rows": rows}
+
+
+def leave_one_out(view: View) -> list[Row]:
+    """Return a row for each dataset left out: the accuracy on it and on the others, mean over seeds."""
+    rows = []
+    found = view.results["leave_one_out"]
+    for name in dict.fromkeys(row["left_out"] for row in found):
+        runs = [row["accuracy"] for row in found if row["left_out"] == name]
+        accuracies = {dataset: _mean([run[dataset] for run in runs]) for dataset in runs[0]}
+        rows.append({"left_out": name, "accuracies": accuracies})
+    return rows
+
+
 def front(view: View, target: str) -> list[Row]:
     """Return the Pareto front and the recommended strategy, the best on the source first."""
     needs = {
@@ -204,6 +265,10 @@ def distinct(view: View, key: str) -> list[Row]:
         if run.get(key) and run[key] not in found:
             found.append(run[key])
     return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
 
 
 def _find(

@@ -58,6 +58,10 @@ class View:
         own = {name: MORE_COLOURS[i % len(MORE_COLOURS)] for i, name in enumerate(more)}
         return COLOURS | own
 
+    def shown(self, name: str) -> str:
+        """Return a dataset's name for people."""
+        return shown(next(d for d in (self.source, *self.targets) if d["name"] == name))
+
     def about(self, strategy: str) -> str:
         """What a strategy does, in words."""
         return next((str(s["about"]) for s in self.strategies if s["name"] == strategy), "")

@@ -143,14 +143,12 @@ def failures(view: View) -> str | None:
 
 def copies(view: View) -> list[str]:
     """Say which test images also stand in a training set, and whether they count; a sentence a dataset."""
-    if "leakage" not in view.results:
-        return []
     leakage = view.results["leakage"]
     if leakage is None:
         return ["Copies of test images in the training sets were not looked for (copies: ignore)."]
     sentences = []
     for dataset in (view.source, *view.targets):
-        if found := leakage["in_training"][dataset["name"]]:
+        if found := leakage["in_training"].get(dataset["name"]):
             images = sum(dataset["counts"]["test"].values())
             counted = (
                 "they count nowhere on this page"

@@ -1,0 +1,249 @@
+"""More than one target: all together, one after the other, and every dataset left out once.
+
+The paper crosses one pair of datasets at a time, and adds (section IV) that more than two can be crossed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.union import Union, unite
+from crossfer.evaluation import continual
+from crossfer.evaluation.metrics import accuracy, decide
+from crossfer.experiment.config import Experiment
+from crossfer.experiment.execute import folder_of, load_predictions
+from crossfer.experiment.plan import Run, make_run, plan
+from crossfer.strategies import BASELINE, Strategy
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One strategy through all targets, one after the other.
+
+    Parameters
+    ----------
+    datasets
+        The source and the targets, in their order.
+    runs
+        A run each: the baseline, then the network after each target.
+    """
+
+    datasets: list[Dataset]
+    runs: list[Run]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of an experiment.
+
+    Parameters
+    ----------
+    pairs
+        The source with each target: the study's.
+    chains
+        Target after target.
+    left_out
+        By seed and dataset, the network trained on all the other datasets.
+    datasets
+        The source and the targets, each alone.
+    """
+
+    pairs: list[Run]
+    chains: list[Chain]
+    left_out: list[tuple[Dataset, Run]]
+    datasets: list[Dataset]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Each run once, after the one that it starts from."""
+        every = [
+            *self.pairs,
+            *(r for c in self.chains for r in c.runs),
+            *(r for _, r in self.left_out),
+        ]
+        return list({run.key: run for run in every}.values())
+
+    def measured_on(self, run: Run) -> list[Dataset]:
+        """Return the datasets whose validation and test sets a run has to be measured on."""
+        widely = {r.key for chain in self.chains for r in chain.runs}
+        widely |= {r.key for _, r in self.left_out}
+        if run.target is None or run.key in widely:
+            return self.datasets
+        parts = run.target.parts if isinstance(run.target, Union) else (run.target,)
+        return [self.datasets[0], *parts]
+
+
+def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[Dataset]:
+    """Return the targets, and all of them together as one more, if the experiment asks for it."""
+    together = "together" in experiment.protocols and len(targets) > 1
+    return [*targets, *([unite(targets)] if together else [])]
+
+
+def plan_all(
+    experiment: Experiment, source: Dataset, targets: Sequence[Dataset], precision: str
+) -> Plan:
+    """Plan the pairs and whatever other protocols the experiment asks for.
+
+    Parameters
+    ----------
+    experiment, source, precision
+        As for `crossfer.experiment.plan.plan`.
+    targets
+        Each alone.
+
+    Raises
+    ------
+    CrossferError
+        As `plan`.
+    """
+    pairs = plan(experiment, source, united_targets(experiment, targets), precision)
+    chains, left_out = [], []
+    if "in-turn" in experiment.protocols and len(targets) > 1:
+        chains = _chains(experiment, source, targets, pairs, precision)
+    if "leave-one-out" in experiment.protocols:
+        left_out = _left_out(experiment, [source, *targets], precision)
+    return Plan(pairs, chains, left_out, [source, *targets])
+
+
+def goes_on(strategy: Strategy) -> bool:
+    """Tell whether a strategy can go through targets one after the other.
+
+    It trains on the target, and starts at random or where it arrived the last time; not from where another
+    strategy arrived, nor is it mixed with the baseline.
+    """
+    own = strategy.start in ("random", "baseline") and not strategy.merge
+    return own and "target" in strategy.data
+
+
+def _chains(
+    experiment: Experiment,
+    source: Dataset,
+    targets: Sequence[Dataset],
+    pairs: Sequence[Run],
+    precision: str,
+) -> list[Chain]:
+    found = []
+    fraction = experiment.fractions[-1]
+    for seed in experiment.seeds:
+        baseline = next(
+            r for r in pairs if r.seed == seed and r.parent is None and r.target is None
+        )
+        for strategy in filter(goes_on, experiment.strategies):
+            runs = [baseline]
+            for step, target in enumerate(targets):
+                past = unite([source, *targets[:step]])
+                runs.append(
+                    make_run(
+                        experiment,
+                        precision,
+                        strategy,
+                        seed,
+                        past if "source" in strategy.needs else source,
+                        runs[-1],
+                        target,
+                        fraction,
+                        note=f"after {', '.join(t.name for t in targets[:step])}" if step else "",
+                    )
+                )
+            found.append(Chain([source, *targets], runs))
+    return found
+
+
+def _left_out(
+    experiment: Experiment, datasets: Sequence[Dataset], precision: str
+) -> list[tuple[Dataset, Run]]:
+    return [
+        (
+            dataset,
+            make_run(
+                experiment,
+                precision,
+                BASELINE,
+                seed,
+                unite([other for other in datasets if other is not dataset]),
+                note=f"without {dataset.name}",
+            ),
+        )
+        for seed in experiment.seeds
+        for dataset in datasets
+    ]
+
+
+def in_turn(
+    planned: Plan,
+    runs_folder: Path,
+    dropped: Mapping[str, Sequence[int]],
+    failed: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    """Measure every chain whose runs are finished: the accuracy matrix, and what follows from it.
+
+    Returns
+    -------
+    list of dict
+        ``strategy``, ``seed``, ``fraction``, ``datasets`` (names, the source first), ``runs`` (keys),
+        ``accuracy`` (per cent, after each step on each test set) and the figures of
+        `crossfer.evaluation.continual`.
+    """
+    found = []
+    for chain in planned.chains:
+        if any(run.key in failed for run in chain.runs):
+            continue
+        last = chain.runs[-1]
+        matrix = [
+            [_tested(run, dataset, runs_folder, dropped) for dataset in chain.datasets]
+            for run in chain.runs
+        ]
+        found.append(
+            {
+                "strategy": last.strategy.name,
+                "seed": last.seed,
+                "fraction": last.fraction,
+                "datasets": [dataset.name for dataset in chain.datasets],
+                "runs": [run.key for run in chain.runs],
+                "accuracy": matrix,
+                "average_accuracy": continual.average_accuracy(matrix),
+                "backward_transfer": continual.backward_transfer(matrix),
+                "forgetting": continual.forgetting(matrix),
+                "forward_transfer": continual.forward_transfer(matrix),
+            }
+        )
+    return found
+
+
+def leave_one_out(
+    planned: Plan,
+    runs_folder: Path,
+    dropped: Mapping[str, Sequence[int]],
+    failed: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    """Measure the networks that were trained on all datasets but one (as Zavarez et al., SIBGRAPI 2017).
+
+    Returns
+    -------
+    list of dict
+        ``left_out`` (its name), ``seed``, ``run`` and ``accuracy``: per cent, by dataset, the one left out
+        among them.
+    """
+    return [
+        {
+            "left_out": dataset.name,
+            "seed": run.seed,
+            "run": run.key,
+            "accuracy": {d.name: _tested(run, d, runs_folder, dropped) for d in planned.datasets},
+        }
+        for dataset, run in planned.left_out
+        if run.key not in failed
+    ]
+
+
+def _tested(
+    run: Run, dataset: Dataset, runs_folder: Path, dropped: Mapping[str, Sequence[int]]
+) -> float:
+    """Return a network's accuracy on a dataset's test set, among the classes that it has, in per cent."""
+    said = load_predictions(folder_of(run, runs_folder), dataset.fingerprint, "test")
+    said = said.without(dropped.get(dataset.name, []))
+    return accuracy(said.labels, decide(said.probabilities, dataset.classes))

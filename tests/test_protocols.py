@@ -1,0 +1,162 @@
+"""More than two datasets: all as one, one after the other, and each left out once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossfer import standins
+from crossfer.datasets import SPLITS, Dataset
+from crossfer.datasets.union import Union, unite
+from crossfer.errors import CrossferError
+from crossfer.evaluation import continual
+from crossfer.experiment import check_experiment, run_experiment, verify
+from crossfer.experiment.execute import faces
+from crossfer.report import write_report
+
+CONTENT: dict[str, Any] = {
+    "name": "several",
+    "source": "fer2013",
+    "targets": ["jaffe", "tfeid"],
+    "strategies": ["FC", "FU", "LwF", "HEAD", "LP-FT"],
+    "fractions": [1.0],
+    "model": {"width": 0.05},
+    "recipes": {"default": {"epochs": 1, "batch_size": 32}},
+    "protocols": ["together", "in-turn", "leave-one-out"],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Run all protocols once."""
+    folder = tmp_path_factory.mktemp("protocols")
+    standins.write("tfeid", folder / "tfeid", images=70)
+    content = CONTENT | {"data": raw, "targets": ["jaffe", {"path": folder / "tfeid"}]}
+    return folder / "out", run_experiment(check_experiment(content), folder / "out")
+
+
+def test_datasets_as_one_keep_their_splits_people_and_classes(
+    prepared: dict[str, Dataset],
+) -> None:
+    first = replace(
+        prepared["jaffe"], card=prepared["jaffe"].card | {"classes": ["angry", "happy", "sad"]}
+    )
+    second = prepared["fer2013"]
+    both = unite([first, second], "both")
+    assert isinstance(both, Union)
+    assert both.name == "both"
+    for split in SPLITS:
+        rows = both.rows(split)
+        assert len(rows) == len(first.rows(split)) + len(second.rows(split))
+        taken = faces(both, rows)
+        assert np.array_equal(taken.labels.numpy(), both.labels[rows])
+        assert taken.known is not None
+        mine = len(first.rows(split))
+        assert (taken.known[:mine].sum(1) == 3).all()
+        assert taken.known[mine:].all()
+        expected = [first.images[first.rows(split)], second.images[second.rows(split)]]
+        assert np.array_equal(taken.images.numpy(), np.concatenate(expected))
+    assert not set(filter(None, first.subjects)) & set(filter(None, both.subjects))
+    assert unite([first]) is first
+    assert unite([first, second]).fingerprint != unite([second, first]).fingerprint
+
+
+def test_all_targets_together_are_one_more_target(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, results = finished
+    rows = {r["strategy"]: r for r in results["results"] if r["target"] == "jaffe+tfeid"}
+    assert rows.keys() == {"BL", "FC", "FU", "LwF", "HEAD", "LP-FT"}
+    parts = {d["name"]: d["counts"]["test"] for d in results["datasets"]}
+    images = {name: sum(parts[name].values()) for name in ("jaffe", "tfeid")}
+    for row in rows.values():
+        mean = sum(row["parts"][name] * n for name, n in images.items()) / sum(images.values())
+        assert row["target_test"]["accuracy"] == pytest.approx(mean)
+    trained = {r["key"]: r["training_images"] for r in results["runs"]}
+    assert trained[rows["FC"]["run"]] == sum(
+        sum(d["counts"]["training"].values())
+        for d in results["datasets"]
+        if d["name"] in ("jaffe", "tfeid")
+    )
+    assert {row["strategy"] for row in results["averages"]} >= {"FC"}
+    assert all("jaffe+tfeid" not in row["targets"] for row in results["averages"])
+
+
+def test_one_after_the_other(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, results = finished
+    pairs = {(r["strategy"], r["target"]): r for r in results["results"]}
+    trained = {r["key"]: r for r in results["runs"]}
+    chains = {chain["strategy"]: chain for chain in results["in_turn"]}
+    assert chains.keys() == {"FC", "FU", "LwF", "HEAD"}, "LP-FT starts where HEAD arrived"
+    for name, chain in chains.items():
+        assert chain["datasets"] == ["fer2013", "jaffe", "tfeid"]
+        assert chain["runs"][:2] == [pairs["BL", "jaffe"]["run"], pairs[name, "jaffe"]["run"]]
+        matrix = np.array(chain["accuracy"])
+        assert matrix.shape == (3, 3)
+        for step, target in ((0, "BL"), (1, name)):
+            pair = pairs[target, "jaffe"]
+            assert matrix[step, 0] == pair["source_test"]["accuracy"]
+            assert matrix[step, 1] == pair["target_test"]["accuracy"]
+        assert chain["backward_transfer"] == continual.backward_transfer(matrix.tolist())
+        last = trained[chain["runs"][2]]
+        if name != "FU":
+            assert last["identity"]["parent"] == chain["runs"][1]
+            assert last["label"].endswith("after jaffe · seed 0")
+    everything = sum(
+        sum(d["counts"]["training"].values()) for d in results["datasets"] if "parts" not in d
+    )
+    assert trained[chains["FU"]["runs"][2]]["training_images"] == everything
+
+
+def test_every_dataset_is_left_out_once(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, results = finished
+    sizes = {d["name"]: sum(d["counts"]["training"].values()) for d in results["datasets"]}
+    trained = {r["key"]: r["training_images"] for r in results["runs"]}
+    names = ["fer2013", "jaffe", "tfeid"]
+    assert [row["left_out"] for row in results["leave_one_out"]] == names
+    for row in results["leave_one_out"]:
+        assert list(row["accuracy"]) == names
+        assert trained[row["run"]] == sum(sizes[n] for n in names if n != row["left_out"])
+
+
+def test_it_is_verified_and_reported(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out, results = finished
+    keys = [r["key"] for r in results["runs"]]
+    assert len(set(keys)) == len(keys) == 1 + 3 * 5 + 4 + 3
+    assert not any(verdict.problems for verdict in verify(out))
+    again = [results["in_turn"][0]["runs"][-1], results["leave_one_out"][1]["run"]]
+    assert not any(verdict.problems for verdict in verify(out, again, retrain=True))
+    page = write_report(json.loads((out / "results.json").read_text()), tmp_path).read_text()
+    assert "One target after the other" in page
+    assert "Every dataset left out once" in page
+    assert "jaffe+tfeid" in page
+
+
+def test_a_deployed_network_cannot_leave_its_past_out(tmp_path: Path) -> None:
+    model = {"factory": "tests.tiny_networks:residual", "weights": str(tmp_path / "w.pt")}
+    content = CONTENT | {"model": model, "protocols": ["leave-one-out"]}
+    with pytest.raises(CrossferError, match="protocols"):
+        check_experiment(content)
+
+
+SQUARE = st.integers(2, 5).flatmap(
+    lambda n: st.lists(st.lists(st.floats(0, 100), min_size=n, max_size=n), min_size=n, max_size=n)
+)
+
+
+def test_a_worked_example() -> None:
+    matrix = [[60.0, 40.0, 30.0], [50.0, 80.0, 35.0], [40.0, 70.0, 90.0]]
+    assert continual.average_accuracy(matrix) == pytest.approx(200 / 3)
+    assert continual.backward_transfer(matrix) == pytest.approx(((40 - 60) + (70 - 80)) / 2)
+    assert continual.forgetting(matrix) == pytest.approx(((60 - 40) + (80 - 70)) / 2)
+    assert continual.forward_transfer(matrix) == pytest.approx(35 - 30)
+
+
+@given(SQUARE)
+def test_forgetting_is_at_least_what_backward_transfer_lost(matrix: list[list[float]]) -> None:
+    assert continual.forgetting(matrix) >= -continual.backward_transfer(matrix) - 1e-9

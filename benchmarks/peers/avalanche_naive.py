@@ -1,0 +1,43 @@
+"""Avalanche's Naive strategy: fine-tuning, one experience."""
+
+from __future__ import annotations
+
+import warnings
+
+from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import Naive
+from network import BATCH, Faces, measure, sgd, study_cnn
+from torch.nn import CrossEntropyLoss
+
+warnings.simplefilter("ignore")
+network = study_cnn()
+
+
+class Experience:
+    """One experience: what a benchmark of Avalanche's would hand over."""
+
+    current_experience = 0
+    origin_stream = None
+    task_labels = (0,)
+
+    def __init__(self, dataset: AvalancheDataset) -> None:
+        self.dataset = dataset
+
+
+strategy = Naive(
+    model=network,
+    optimizer=sgd(network),
+    criterion=CrossEntropyLoss(),
+    train_mb_size=BATCH,
+    train_epochs=1,
+    evaluator=EvaluationPlugin(),
+)
+
+
+def epoch(images, labels):  # type: ignore[no-untyped-def]
+    """Show every face once."""
+    strategy.train(Experience(as_classification_dataset(Faces(images, labels))))
+
+
+measure(epoch)

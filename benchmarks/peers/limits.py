@@ -1,0 +1,54 @@
+"""Two limits: the same step without any data work, and large matrix products."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from crossfer.adapt import untrained
+from crossfer.models import study_cnn
+from crossfer.training.loop import channels_last
+from crossfer.training.machine import machine
+
+BATCH, STEPS, SIDE = 128, 20, 4096
+fabric = machine()
+device = fabric.device
+wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+images = torch.randn(BATCH, 1, 48, 48, device=device)
+labels = torch.arange(BATCH, device=device) % 7
+network = channels_last(untrained(study_cnn, 0).to(device), images).train()
+optimizer = torch.optim.SGD(
+    network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True
+)
+_, optimizer = fabric.setup(network, optimizer)
+
+
+def step() -> None:
+    """Train on the same images once more."""
+    with fabric.autocast():
+        logits = network(images).float()
+    fabric.backward(cross_entropy(logits, labels, label_smoothing=0.05))
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def rate(work, times: int) -> float:  # type: ignore[no-untyped-def]
+    """Return how often a second something can be done."""
+    for _ in range(max(2, times // 5)):
+        work()
+    wait()
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    wait()
+    return times / (time.perf_counter() - began)
+
+
+found = {"images_per_second": BATCH * rate(step, STEPS)}
+for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+    a = torch.randn(SIDE, SIDE, device=device).to(dtype)
+    found[f"{name}_gflops"] = 2 * SIDE**3 / 1e9 * rate(lambda a=a: a @ a, 6)
+print(json.dumps(found))

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import warnings
 
+import torch
+
+# Beside a CPU build of PyTorch, torchvision's compiled part may not load; nothing here needs it.
+_operators = torch.library.Library("torchvision", "FRAGMENT")
+for _name in ("nms", "qnms"):
+    _operators.define(f"{_name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+
 from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive

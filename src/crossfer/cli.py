@@ -343,6 +343,69 @@ def run(
 
 
 @app.command()
+def search(
+    experiment: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
+    out: Annotated[Path, typer.Option(help="The search's folder.")],
+    trials: Annotated[int, typer.Option(min=1, help="For each strategy.")] = 20,
+    budget: Annotated[
+        float, typer.Option(min=0, help="Of each trial, in fine-tuning-equivalent epochs.")
+    ] = 30.0,
+    strategies: Annotated[
+        list[str] | None, typer.Option("--strategy", help="Only this one; repeat at will.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data root: what dataset paths are relative to.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed tries other recipes.")] = 0,
+) -> None:
+    """Tune the recipe of every strategy on validation data, with the same budget for each.
+
+    The unit is what it takes to train every layer on the target's training set once.  The first trial is
+    the recipe that the experiment has.  Interrupted, the same command goes on.  recipes.yaml in the folder
+    holds the best ones, for `recipes:` in an experiment.  Needs Optuna (the extra “search”).
+
+    Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
+    """
+    from crossfer.experiment import load_experiment
+    from crossfer.experiment import search as tune
+    from crossfer.progress import Shown
+
+    configuration = load_experiment(experiment, data)
+    with Shown(out_console) as shown:
+        found = tune(
+            configuration,
+            out,
+            trials,
+            budget,
+            strategies or (),
+            seed,
+            shown,
+            shown.searching,
+        )
+    table = Table("strategy", box=box.SIMPLE_HEAD)
+    for column in ("as it was", "best", "source %", "target %", "epochs", "equivalent", "seconds"):
+        table.add_column(column, justify="right")
+    for one in found["strategies"]:
+        first, best = one["default"]["value"], one["best"]
+        table.add_row(
+            one["name"],
+            "–" if first is None else f"{first:.1f}",
+            f"{best['value']:.1f}",
+            *(f"{best[side]:.1f}" for side in ("source", "target")),
+            str(best["recipe"]["epochs"]),
+            f"{best['equivalent_epochs']:.1f}",
+            f"{best['seconds']:.0f}",
+        )
+    out_console.print(table)
+    for name, least in found["left_out"].items():
+        out_console.print(
+            f"{name} is left out: one epoch is {least:.1f} fine-tuning-equivalent epochs, "
+            f"the budget {budget:g}"
+        )
+    out_console.print(f"recipes: {out / 'recipes.yaml'}", soft_wrap=True)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished experiment.")],
 ) -> None:

@@ -114,6 +114,10 @@ class Shown(ExperimentProgress):
         """Pictures of a dataset were decoded."""
         self._count(f"prepare {name}", done, total)
 
+    def searching(self, strategy: str, done: int, total: int) -> None:
+        """Recipes of a strategy were tried."""
+        self._count(f"search {strategy}", done, total)
+
     def comparing(self, done: int, total: int) -> None:
         """Blocks of faces were compared with each other."""
         self._count("compare faces, block by block", done, total)

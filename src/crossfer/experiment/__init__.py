@@ -2,6 +2,7 @@
 
 from crossfer.experiment.config import Experiment, check_experiment, load_experiment
 from crossfer.experiment.run import Progress, load_results, run_experiment
+from crossfer.experiment.search import search
 from crossfer.experiment.verify import Verdict, verify
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "load_experiment",
     "load_results",
     "run_experiment",
+    "search",
     "verify",
 ]

@@ -96,10 +96,10 @@ def run_experiment(
         raise CrossferError(f"{out}: is in use and holds no experiment; name another folder")
     _check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision)
-    with _alone_in(out):
+    with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         experiment.model.check(experiment.strategies, fabric)
-        source, *targets = _datasets(experiment, out, progress)
+        source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
         )
@@ -166,7 +166,8 @@ def load_results(folder: str | Path) -> dict[str, Any]:
     return content
 
 
-def _datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
+def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
+    """Open an experiment's source and targets; what is raw is prepared in its folder."""
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
         dataset = _dataset(config, experiment, out, progress)
@@ -235,7 +236,7 @@ def _check_paths(experiment: Experiment) -> None:
 
 
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
+def alone_in(out: Path) -> Iterator[None]:
     """Hold the folder's lock; if nothing comes of it all, leave nothing behind."""
 
     def taken(owner: str) -> None:

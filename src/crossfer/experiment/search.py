@@ -1,0 +1,293 @@
+"""Recipes tuned on validation data, with the same budget for every strategy.
+
+The unit of the budget is the *fine-tuning-equivalent epoch*: what it takes to train every layer on the
+target's training set once.  A strategy that shows three source images beside each target image uses four in
+an epoch; one that trains the last layers alone, a fraction.  Every strategy gets as many trials as every
+other, and no trial may use more than the budget: how many epochs it makes of it is its own choice.
+
+No test set is looked at: a trial is worth the mean of the source's and the target's validation accuracy.
+(The networks are measured on the test sets too, as any finished run is; nothing here reads that.)
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from lightning_fabric import Fabric
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.errors import CrossferError
+from crossfer.evaluation.metrics import accuracy, decide
+from crossfer.experiment.config import Experiment
+from crossfer.experiment.execute import execute, folder_of, load_predictions, load_run
+from crossfer.experiment.plan import Run, fraction_rows, plan
+from crossfer.experiment.run import RUNS, Progress, alone_in, open_datasets
+from crossfer.files import write_bytes, write_json
+from crossfer.strategies import Strategy, starts
+from crossfer.training.machine import machine, precision_of
+
+if TYPE_CHECKING:
+    import optuna
+
+BUDGET = 30.0
+"""Fine-tuning-equivalent epochs: a fine-tuning of 30 epochs, as the default recipe's."""
+
+JOURNAL, RECIPES, SEARCH = "trials.journal", "recipes.yaml", "search.json"
+TUNED = ("learning_rate", "epochs", "batch_size", "weight_decay", "label_smoothing")
+
+
+def equivalent_epochs(run: Run) -> float:
+    """Return what a run costs, in fine-tuning-equivalent epochs; a penalty's own passes are not counted."""
+    assert run.target is not None
+    return run.work / len(fraction_rows(run.target, run.fraction or 1.0, run.seed))
+
+
+def can_be_tuned(strategy: Strategy) -> bool:
+    """Tell whether a strategy adapts by training."""
+    return strategy.layers != "none" and "target" in strategy.data
+
+
+def search(
+    experiment: Experiment,
+    out: str | Path,
+    trials: int = 20,
+    budget: float = BUDGET,
+    strategies: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+    on_trial: Callable[[str, int, int], None] = lambda strategy, done, total: None,
+) -> dict[str, Any]:
+    """Tune the recipe of each strategy of an experiment on its first seed and largest fraction.
+
+    The first trial is the recipe that the experiment has, cut to the budget.  Interrupted, the same call
+    goes on where it stopped, with what it would have tried.
+
+    Parameters
+    ----------
+    experiment
+        Its source, targets, strategies, recipes (where they start) and machine count.
+    out
+        A folder for prepared datasets, runs and trials.  Of a strategy's runs only the best is kept.
+    trials
+        For each strategy.
+    budget
+        Of each trial, in fine-tuning-equivalent epochs, for each target.
+    strategies
+        Only these.
+    seed
+        Of the search.
+    progress
+        Told how preparation and training go on.
+    on_trial
+        Told for which strategy how many of how many trials are done.
+
+    Returns
+    -------
+    dict
+        The content of ``search.json``: for each strategy the ``default`` and the ``best`` trial and all
+        ``trials`` (``recipe``, ``value``, ``source`` and ``target`` validation accuracy in per cent,
+        ``equivalent_epochs``, ``seconds``); ``left_out``: what one epoch takes of strategies for which
+        that is beyond the budget.
+
+    Raises
+    ------
+    CrossferError
+        If Optuna is not installed, or a strategy is not one of the experiment's.
+    """
+    out, progress = Path(out), progress or Progress()
+    optuna = _optuna()
+    tuned = [strategy for strategy in experiment.strategies if can_be_tuned(strategy)]
+    names = [strategy.name for strategy in tuned]
+    if unknown := [name for name in strategies if name not in names]:
+        raise CrossferError(f"--strategy {unknown[0]}: choose among {', '.join(names)}")
+    experiment = experiment.model_copy(
+        update={
+            "seeds": experiment.seeds[:1],
+            "fractions": experiment.fractions[-1:],
+            "protocols": [],
+        }
+    )
+    if out.exists() and not (out / JOURNAL).is_file() and any(out.iterdir()):
+        raise CrossferError(f"{out}: is in use and holds no search; name another folder")
+    fabric = machine(experiment.device, experiment.precision)
+    found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "budget": budget}
+    found |= {"seed": seed, "strategies": [], "left_out": {}}
+    with alone_in(out):
+        datasets = open_datasets(experiment, out, progress)
+        storage = optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(out / JOURNAL))
+        )
+        for strategy in tuned:
+            if strategies and strategy.name not in strategies:
+                continue
+            one = _Trials(experiment, strategy, datasets, fabric, out / RUNS, progress)
+            if one.most_epochs(budget) < 1:
+                least = max(map(equivalent_epochs, one.runs({"epochs": 1})))
+                found["left_out"][strategy.name] = least
+                continue
+            study = optuna.create_study(
+                study_name=f"{strategy.name}, {budget:g}, {seed}",
+                storage=storage,
+                direction="maximize",
+                load_if_exists=True,
+            )
+            _optimise(study, one, trials, budget, seed, partial(on_trial, strategy.name))
+            found["strategies"].append(_summary(strategy.name, study, trials))
+            best = {s["name"]: s["best"]["recipe"] for s in found["strategies"]}
+            write_json(out / SEARCH, found)
+            write_bytes(out / RECIPES, yaml.safe_dump(best, sort_keys=False).encode("utf-8"))
+    return found
+
+
+class _Trials:
+    """Trains one strategy with one recipe or another."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        strategy: Strategy,
+        datasets: list[Dataset],
+        fabric: Fabric,
+        runs_folder: Path,
+        progress: Progress,
+    ) -> None:
+        known = {other.name: other for other in experiment.strategies}
+        needed = [experiment.strategies[0].name, *starts(strategy, known), strategy.name]
+        chosen = [other for other in experiment.strategies if other.name in needed]
+        self.experiment = experiment.model_copy(update={"strategies": chosen})
+        self.strategy, self.fabric = strategy, fabric
+        self.source, *self.targets = datasets
+        self.runs_folder, self.progress = runs_folder, progress
+
+    @property
+    def default(self) -> dict[str, Any]:
+        """The recipe that the experiment has, as far as it is tuned."""
+        recipe = asdict(self.experiment.recipe(self.strategy))
+        return {name: recipe[name] for name in TUNED}
+
+    def planned(self, recipe: dict[str, Any]) -> list[Run]:
+        """Plan the baseline, what the strategy starts from, and the strategy with a recipe."""
+        name = self.strategy.name
+        recipes = self.experiment.recipes
+        changed = recipes | {name: recipes.get(name, {}) | recipe}
+        experiment = self.experiment.model_copy(update={"recipes": changed})
+        return plan(experiment, self.source, self.targets, precision_of(self.fabric))
+
+    def runs(self, recipe: dict[str, Any]) -> list[Run]:
+        """Return the strategy's own runs, one a target."""
+        return [run for run in self.planned(recipe) if run.strategy.name == self.strategy.name]
+
+    def most_epochs(self, budget: float) -> int:
+        """Return how many epochs fit into the budget."""
+        return int(budget / max(map(equivalent_epochs, self.runs({"epochs": 1}))))
+
+    def measure(self, recipe: dict[str, Any]) -> dict[str, Any]:
+        """Train, and return what came of it on the validation sets, over the targets."""
+        for run in self.planned(recipe):
+            self.progress.started(run)
+            measured_on = [self.source, *([run.target] if run.target else self.targets)]
+            folder = execute(run, self.runs_folder, measured_on, self.fabric, self.progress.step)
+            self.progress.ended(run, folder)
+        runs = self.runs(recipe)
+        sides = {
+            "source": [self._accuracy(run, self.source) for run in runs],
+            "target": [self._accuracy(run, run.target) for run in runs if run.target],
+        }
+        records = [load_run(folder_of(run, self.runs_folder)) for run in runs]
+        return {
+            "recipe": recipe,
+            "value": float(np.mean([*sides["source"], *sides["target"]])),
+            **{side: float(np.mean(values)) for side, values in sides.items()},
+            "equivalent_epochs": sum(map(equivalent_epochs, runs)),
+            "seconds": sum(record["cost"]["seconds"] for record in records),
+            "runs": [run.key for run in runs],
+        }
+
+    def forget(self, keys: set[str]) -> None:
+        """Remove the folders of runs."""
+        for key in keys:
+            for folder in self.runs_folder.glob(f"*-{key}"):
+                shutil.rmtree(folder)
+
+    def _accuracy(self, run: Run, dataset: Dataset) -> float:
+        folder = folder_of(run, self.runs_folder)
+        said = load_predictions(folder, dataset.fingerprint, "validation")
+        return accuracy(said.labels, decide(said.probabilities, dataset.classes))
+
+
+def _optimise(
+    study: optuna.Study,
+    one: _Trials,
+    trials: int,
+    budget: float,
+    seed: int,
+    on_trial: Callable[[int, int], None],
+) -> None:
+    """Try as many recipes as are left to try, each as if there had been no interruption."""
+    optuna = _optuna()
+    most = one.most_epochs(budget)
+    for number in range(len(_ended(study)), trials):
+        on_trial(number, trials)
+        if number == 0:
+            study.enqueue_trial(one.default | {"epochs": min(one.default["epochs"], most)})
+        # Drawn from the trial's own number: one that was interrupted is asked for again, and goes on.
+        chance = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=chance)
+        trial = study.ask()
+        recipe = {
+            "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1.0, log=True),
+            "epochs": trial.suggest_int("epochs", 1, most, log=True),
+            "batch_size": trial.suggest_int("batch_size", 8, 256, log=True),
+            "weight_decay": trial.suggest_float("weight_decay", 1e-7, 1e-1, log=True),
+            "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
+        }
+        before = _best(study)
+        try:
+            measured = one.measure(recipe)
+        except CrossferError as error:  # it diverged
+            trial.set_user_attr("measured", {"recipe": recipe, "value": None, "why": str(error)})
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        trial.set_user_attr("measured", measured)
+        study.tell(trial, measured["value"])
+        if before:
+            better = measured["value"] > before["value"]
+            kept, worse = (measured, before) if better else (before, measured)
+            one.forget(set(worse["runs"]) - set(kept["runs"]))
+    on_trial(trials, trials)
+
+
+def _ended(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return what was measured by the trials that ended by themselves, in their order."""
+    return [t.user_attrs["measured"] for t in study.trials if t.state.is_finished()]
+
+
+def _best(study: optuna.Study) -> dict[str, Any] | None:
+    """Return the best trial so far, the first of equals."""
+    found = [measured for measured in _ended(study) if measured["value"] is not None]
+    return max(found, key=lambda measured: float(measured["value"]), default=None)
+
+
+def _summary(name: str, study: optuna.Study, trials: int) -> dict[str, Any]:
+    ended = _ended(study)[:trials]
+    best = _best(study)
+    if best is None:
+        raise CrossferError(f"{name}: every trial failed ({ended[0]['why']})")
+    return {"name": name, "default": ended[0], "best": best, "trials": ended}
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ImportError:
+        raise CrossferError("the search needs Optuna: pip install 'crossfer[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

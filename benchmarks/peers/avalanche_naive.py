@@ -11,7 +11,8 @@ _operators = torch.library.Library("torchvision", "FRAGMENT")
 for _name in ("nms", "qnms"):
     _operators.define(f"{_name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
-from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from network import BATCH, Faces, measure, sgd, study_cnn
@@ -19,17 +20,6 @@ from torch.nn import CrossEntropyLoss
 
 warnings.simplefilter("ignore")
 network = study_cnn()
-
-
-class Experience:
-    """One experience: what a benchmark of Avalanche's would hand over."""
-
-    current_experience = 0
-    origin_stream = None
-    task_labels = (0,)
-
-    def __init__(self, dataset: AvalancheDataset) -> None:
-        self.dataset = dataset
 
 
 strategy = Naive(
@@ -44,7 +34,9 @@ strategy = Naive(
 
 def epoch(images, labels):  # type: ignore[no-untyped-def]
     """Show every face once."""
-    strategy.train(Experience(as_classification_dataset(Faces(images, labels))))
+    dataset = as_classification_dataset(Faces(images, labels))
+    (experience,) = benchmark_from_datasets(train=[dataset]).streams["train"]
+    strategy.train(experience)
 
 
 measure(epoch)

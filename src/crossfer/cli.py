@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from rich import box
@@ -16,6 +16,10 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from crossfer.errors import CrossferError
+
+if TYPE_CHECKING:
+    from crossfer.strategies import Strategy
+    from crossfer.training import Recipe
 
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])
 
@@ -282,7 +286,7 @@ def datasets() -> None:
 
 @app.command()
 def strategies() -> None:
-    """List the strategies: where each starts, what trains, what data it needs, the paper.
+    """List the strategies: where each starts, what trains, what data it needs, its cost, the paper.
 
     Example:  crossfer strategies
     """
@@ -302,14 +306,26 @@ def strategies() -> None:
             "sees": strategy.data.replace("+", " and ")
             + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
             "past data": strategy.past_data.replace("some", str(strategy.exemplars)),
-            "passes": "none"
-            if strategy.layers == "none"
-            else f"{recipe.epochs} over the {'target' if strategy.share else 'images it sees'}",
+            "costs": _cost(strategy, recipe),
             "paper": strategy.paper,
         }
         for key, value in facts.items():
             if value:
                 out_console.print(f"    {key + ':':<11}{value}", soft_wrap=True)
+
+
+def _cost(strategy: Strategy, recipe: Recipe) -> str:
+    """Say how often a strategy passes over its images, and how much of fine-tuning every layer that is."""
+    from crossfer.experiment.plan import WORK
+
+    if strategy.layers == "none":
+        return "no training" + (
+            ", one look at the validation sets for each mixture" if strategy.merge else ""
+        )
+    if strategy.data == "target" or strategy.share:
+        times = recipe.epochs * WORK[strategy.layers] / (strategy.share or 1)
+        return f"{recipe.epochs} passes over the target: {times:g} times what training every layer on it once takes"
+    return f"{recipe.epochs} passes over all the images it sees"
 
 
 @app.command()

@@ -324,7 +324,7 @@ def _cost(strategy: Strategy, recipe: Recipe) -> str:
         )
     if strategy.data == "target" or strategy.share:
         times = recipe.epochs * WORK[strategy.layers] / (strategy.share or 1)
-        return f"{recipe.epochs} passes over the target: {times:g} times what training every layer on it once takes"
+        return f"{recipe.epochs} passes over the target, worth {times:g} of fine-tuning every layer"
     return f"{recipe.epochs} passes over all the images it sees"
 
 

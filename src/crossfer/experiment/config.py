@@ -132,7 +132,8 @@ class Experiment(_Checked):
     copies
         Test images that also stand in a training set: ``count`` them, ``drop`` them from the measurements
         (no training changes), or ``ignore`` them, since the search takes time that grows with the square
-        of the number of images (36,000: seconds; a million: hours).
+        of the number of images (36,000: seconds; a million: hours).  ``auto`` counts them among at most
+        200,000 images.
     device, precision
         Where to run and how precisely.
     """
@@ -149,7 +150,7 @@ class Experiment(_Checked):
     recipes: dict[str, dict[str, Any]] = {}
     selection: Selection = "trained-on"
     protocols: list[Literal["together", "in-turn", "leave-one-out"]] = []
-    copies: Literal["count", "drop", "ignore"] = "count"
+    copies: Literal["auto", "count", "drop", "ignore"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
 

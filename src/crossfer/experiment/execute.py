@@ -201,10 +201,10 @@ def load_predictions(folder: Path, fingerprint: str, split: str) -> Predictions:
 
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
-    """Take rows of a prepared dataset into memory; those of several, part after part."""
+    """Take rows of a prepared dataset; those of several, part after part."""
     if isinstance(dataset, Union):
         return reduce(add, (faces(part, own) for part, own in dataset.divided(rows) if len(own)))
-    return Faces.from_numpy(dataset.images[rows], dataset.labels[rows], dataset.classes)
+    return Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows)
 
 
 def _train(

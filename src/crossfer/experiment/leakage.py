@@ -18,6 +18,8 @@ from crossfer.errors import CrossferError
 from crossfer.files import write_json
 
 LEAKAGE = "leakage.json"
+MANY = 200_000
+"""Images among which copies are looked for in minutes."""
 
 
 def look_for_leakage(
@@ -31,7 +33,7 @@ def look_for_leakage(
     Parameters
     ----------
     copies
-        ``count``, ``drop`` or ``ignore``: see `crossfer.experiment.Experiment`.
+        ``auto``, ``count``, ``drop`` or ``ignore``: see `crossfer.experiment.Experiment`.
     datasets
         The source and the targets.
     file
@@ -44,14 +46,15 @@ def look_for_leakage(
     dict or None
         What `crossfer.datasets.duplicates.leakage` counts; ``in_training``: by dataset, how many test images
         have a copy in any training set; ``dropped``: by dataset, the rows of those that do not count.  None
-        if copies are ignored.
+        if copies were not looked for.
 
     Raises
     ------
     CrossferError
         If nothing of a test set is left.
     """
-    if copies == "ignore":
+    images = sum(len(dataset.images) for dataset in datasets)
+    if copies == "ignore" or (copies == "auto" and images > MANY):
         return None
     asked = {"method": METHOD, "datasets": [[d.name, d.fingerprint] for d in datasets]}
     content: Any = None

@@ -145,7 +145,9 @@ def copies(view: View) -> list[str]:
     """Say which test images also stand in a training set, and whether they count; a sentence a dataset."""
     leakage = view.results["leakage"]
     if leakage is None:
-        return ["Copies of test images in the training sets were not looked for (copies: ignore)."]
+        return [
+            "Copies of test images in the training sets were not looked for; “copies: count” does."
+        ]
     sentences = []
     for dataset in (view.source, *view.targets):
         if found := leakage["in_training"].get(dataset["name"]):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from crossfer.emotions import EMOTIONS
 from crossfer.models import Conventions
 from crossfer.training.recipe import Augmentation
+from crossfer.training.stored import read, united
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Faces:
     Parameters
     ----------
     images
-        uint8 (N, H, W) gray or (N, H, W, 3) RGB.
+        uint8 (N, H, W) gray or (N, H, W, 3) RGB; many may stay in their file.
     labels
         int64 (N,), 0–6 in the order of `crossfer.emotions.EMOTIONS`.
     known
@@ -45,20 +46,27 @@ class Faces:
         images: NDArray[np.uint8],
         labels: NDArray[np.integer],
         classes: Sequence[int] | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> Faces:
-        """Take images and their labels, integer (N,), of a dataset that has these classes."""
+        """Take images and their labels, integer (N,), of a dataset that has these classes.
+
+        Of all of them, or of some rows.  They are copied, unless they are so many (over 1 GiB) that they
+        are better read batch by batch from where they are, which may be a file mapped into memory.
+        """
+        rows = np.arange(len(labels)) if rows is None else rows
+        labels = labels[rows]
         known = None
         if classes is not None and len(classes) < len(EMOTIONS):
             known = torch.zeros(len(labels), len(EMOTIONS), dtype=torch.bool)
             known[:, list(classes)] = True
-        return cls(torch.tensor(images), torch.tensor(labels, dtype=torch.int64), known)
+        return cls(read(images, rows), torch.tensor(labels, dtype=torch.int64), known)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __add__(self, other: Faces) -> Faces:
         """Return the union of two sets: first these, then the others."""
-        images = torch.cat([self.images, other.images])
+        images = united(self.images, other.images)
         return Faces(images, torch.cat([self.labels, other.labels]), _joined(self, other))
 
     def __getitem__(self, rows: Tensor) -> Faces:

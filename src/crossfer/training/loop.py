@@ -295,9 +295,10 @@ def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 
     model.eval()
     device = next(model.parameters()).device
     rows = []
-    for part in torch.split(images, batch_size):
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size].to(device)
         with fabric.autocast():
-            logits = model(normalise(part.to(device), conventions_of(model)))
+            logits = model(normalise(part, conventions_of(model)))
         rows.append(logits.float().softmax(1))
     return torch.cat(rows).cpu()
 

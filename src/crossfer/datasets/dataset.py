@@ -82,16 +82,33 @@ class Dataset:
     images
         uint8 (N, side, side) gray or (N, side, side, 3) RGB, memory-mapped read-only; side is 48 unless
         the user wants another.
-    samples
-        A row per image: label, subject, split, origin, sha256; the face in the picture it came from:
-        left, top, width, height in pixels of the square turned by roll degrees about its centre; how it
-        was found and the detector's score (see `crossfer.datasets.faces.Face`).
+    table
+        The sample table, or the file that holds it, which is read when it is first needed.  A row per
+        image: label, subject, split, origin, sha256; the face in the picture it came from: left, top,
+        width, height in pixels of the square turned by roll degrees about its centre; how it was found and
+        the detector's score (see `crossfer.datasets.faces.Face`).
     """
 
     folder: Path
     card: dict[str, Any]
     images: NDArray[np.uint8]
-    samples: pa.Table
+    table: pa.Table | Path
+
+    @cached_property
+    def samples(self) -> pa.Table:
+        """The sample table.
+
+        Raises
+        ------
+        CrossferError
+            If its file is damaged.
+        """
+        if not isinstance(self.table, Path):
+            return self.table
+        try:
+            return pa.parquet.read_table(self.table, memory_map=True)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise CrossferError(f"{self.table}: damaged ({error}); prepare it again") from None
 
     @property
     def name(self) -> str:
@@ -188,7 +205,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         with np.errstate(over="raise"):
             images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
-        samples = pa.parquet.read_table(folder / SAMPLES, memory_map=True)
+        rows = pa.parquet.read_metadata(folder / SAMPLES).num_rows
     except (OSError, ValueError, ArithmeticError, TokenError, pa.ArrowException) as error:
         raise CrossferError(f"{folder}: damaged ({error}); prepare it again") from None
     try:
@@ -198,9 +215,9 @@ def open_dataset(folder: str | Path) -> Dataset:
         raise CrossferError(
             f"{folder / CARD}: damaged, or written by another version ({where}); prepare it again"
         ) from None
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(samples):
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != rows:
         raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")
-    return Dataset(folder, card, images, samples)
+    return Dataset(folder, card, images, folder / SAMPLES)
 
 
 def is_prepared(folder: Path) -> bool:

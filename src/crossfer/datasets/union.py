@@ -52,9 +52,7 @@ def unite(parts: Sequence[Dataset], name: str | None = None) -> Dataset:
     if len(parts) == 1:
         return parts[0]
     samples = pa.concat_tables([_samples(part) for part in parts])
-    return Union(
-        parts[0].folder, _card(parts, name), parts[0].images[:0], samples, parts=tuple(parts)
-    )
+    return Union(parts[0].folder, _card(parts, name), parts[0].images[:0], samples, tuple(parts))
 
 
 def _samples(part: Dataset) -> pa.Table:

@@ -138,7 +138,10 @@ def blocks(
                 block = _load(file, len(some))
                 if block is None:
                     faces: list[Face | str] = []
-                    for found in pool.map(work, [list(g) for _, g in groupby(some, key=_source)]):
+                    groups = [list(group) for _, group in groupby(some, key=_source)]
+                    # Pixels that need no decoding, only to be taken, are not worth a thread.
+                    taken = not how.find and all(isinstance(r.picture, np.ndarray) for r in some)
+                    for found in map(work, groups) if taken else pool.map(work, groups):
                         faces += found
                         progress(start + len(faces), len(records))
                     _check_there(some, faces)

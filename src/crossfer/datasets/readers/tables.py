@@ -23,10 +23,13 @@ def encoding_of(file: Path) -> str:
     with file.open("rb") as data:
         if data.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return "utf-16"
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with file.open(encoding="utf-8") as text:
-            while text.read(2**20):
-                pass
+        with file.open("rb") as data:
+            while chunk := data.read(2**20):
+                if not chunk.isascii() or decoder.getstate()[0]:  # plain text is known at a glance
+                    decoder.decode(chunk)
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return "latin-1"
     return "utf-8-sig"

@@ -352,8 +352,8 @@ def test_a_folder_in_use_or_of_somebody_else_is_refused(raw: Path, tmp_path: Pat
         run_experiment(experiment, mine)
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from crossfer.experiment.run import _alone_in\n"
-        "with _alone_in(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(60)\n"
+        "from crossfer.experiment.run import alone_in\n"
+        "with alone_in(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(60)\n"
     )
     out = tmp_path / "out"
     with subprocess.Popen(

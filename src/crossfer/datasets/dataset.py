@@ -83,7 +83,7 @@ class Dataset:
         uint8 (N, side, side) gray or (N, side, side, 3) RGB, memory-mapped read-only; side is 48 unless
         the user wants another.
     table
-        The sample table, or the file that holds it, which is read when it is first needed.  A row per
+        The sample table, or its file, open: it is read when it is first needed.  A row per
         image: label, subject, split, origin, sha256; the face in the picture it came from: left, top,
         width, height in pixels of the square turned by roll degrees about its centre; how it was found and
         the detector's score (see `crossfer.datasets.faces.Face`).
@@ -92,7 +92,7 @@ class Dataset:
     folder: Path
     card: dict[str, Any]
     images: NDArray[np.uint8]
-    table: pa.Table | Path
+    table: pa.Table | pa.NativeFile
 
     @cached_property
     def samples(self) -> pa.Table:
@@ -103,12 +103,13 @@ class Dataset:
         CrossferError
             If its file is damaged.
         """
-        if not isinstance(self.table, Path):
+        if isinstance(self.table, pa.Table):
             return self.table
         try:
-            return pa.parquet.read_table(self.table, memory_map=True)
+            return pa.parquet.read_table(self.table)
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise CrossferError(f"{self.table}: damaged ({error}); prepare it again") from None
+            file = self.folder / SAMPLES
+            raise CrossferError(f"{file}: damaged ({error}); prepare it again") from None
 
     @property
     def name(self) -> str:
@@ -205,7 +206,8 @@ def open_dataset(folder: str | Path) -> Dataset:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         with np.errstate(over="raise"):
             images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
-        rows = pa.parquet.read_metadata(folder / SAMPLES).num_rows
+        table = pa.memory_map(str(folder / SAMPLES))
+        rows = pa.parquet.read_metadata(table).num_rows
     except (OSError, ValueError, ArithmeticError, TokenError, pa.ArrowException) as error:
         raise CrossferError(f"{folder}: damaged ({error}); prepare it again") from None
     try:
@@ -217,7 +219,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         ) from None
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != rows:
         raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")
-    return Dataset(folder, card, images, folder / SAMPLES)
+    return Dataset(folder, card, images, table)
 
 
 def is_prepared(folder: Path) -> bool:

@@ -422,7 +422,7 @@ def test_test_images_that_also_stand_in_training_are_counted_or_dropped(
         "fractions": [1.0],
         "cache": tmp_path / "cache",
     }
-    found = run_experiment(check_experiment(content), tmp_path / "count")
+    found = run_experiment(check_experiment(content | {"copies": "count"}), tmp_path / "count")
     assert found["leakage"]["in_training"] == {"fer2013": 0, "jaffe": 2}
     assert found["results"][0]["target_test"]["images"] == len(test)
     heard = Heard()

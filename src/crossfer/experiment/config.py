@@ -133,7 +133,7 @@ class Experiment(_Checked):
         Test images that also stand in a training set: ``count`` them, ``drop`` them from the measurements
         (no training changes), or ``ignore`` them, since the search takes time that grows with the square
         of the number of images (36,000: seconds; a million: hours).  ``auto`` counts them among at most
-        200,000 images.
+        200,000 images, unless these are drawn stand-ins.
     device, precision
         Where to run and how precisely.
     """

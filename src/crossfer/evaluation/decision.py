@@ -114,11 +114,10 @@ def _choose(
     }
     limit = constraints.max_source_drop
 
-    def merit(row: Result) -> tuple[float, ...]:
-        wanted = balance(row) if limit is None else accuracy(row, "target_validation")
-        return wanted, accuracy(row, "source_validation"), -row["seconds"]
-
-    best = max((row for row in rows if not objections.get(row["strategy"])), key=merit)
+    best = max(
+        (row for row in rows if not objections.get(row["strategy"])),
+        key=lambda row: (merit(row, limit), accuracy(row, "source_validation"), -row["seconds"]),
+    )
     return {
         "strategy": best["strategy"],
         "fraction": best["fraction"],
@@ -127,6 +126,11 @@ def _choose(
         "limit": limit,
         "ruled_out": {name: reasons for name, reasons in objections.items() if reasons},
     }
+
+
+def merit(row: Result, limit: float | None) -> float:
+    """Return what is maximised: the validation accuracy of the target, or, unlimited, of both sides."""
+    return balance(row) if limit is None else accuracy(row, "target_validation")
 
 
 def comparable(summary: Sequence[Result], target: str) -> list[Result]:

@@ -156,7 +156,8 @@ def check_weights(folder: Path) -> None:
     """
     file = folder / WEIGHTS
     try:
-        if digest(file) == recorded_files(folder).get(WEIGHTS, digest(file)):
+        found = digest(file)
+        if recorded_files(folder).get(WEIGHTS, found) == found:
             return
         why = f"changed or damaged since it was trained (another SHA-256 than in {RUN})"
     except OSError as error:
@@ -310,7 +311,8 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
     content = _content(folder)
     file, files = folder / PREDICTIONS, recorded_files(folder)
     try:
-        if digest(file) != files.get(PREDICTIONS, digest(file)):
+        found = digest(file)
+        if files.get(PREDICTIONS, found) != found:
             raise OSError
         tables = [pa.parquet.read_table(file)]
         known = set(tables[0].column("fingerprint").unique().to_pylist())

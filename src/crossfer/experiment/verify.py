@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
+from crossfer.evaluation.evidence import SIDES
 from crossfer.evaluation.metrics import measure
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.execute import (
@@ -33,13 +34,11 @@ from crossfer.experiment.execute import (
     recorded_files,
 )
 from crossfer.experiment.plan import Run, key_of
-from crossfer.experiment.protocols import Plan, plan_all
+from crossfer.experiment.protocols import plan_all
 from crossfer.experiment.run import DATASETS, EXPERIMENT, Progress, load_results
 from crossfer.files import digest
 from crossfer.provenance import versions
 from crossfer.training.machine import Precision, describe, machine
-
-SIDES = ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,8 @@ def _differences(
         yield "run.json says something else than results.json"
     for name in (WEIGHTS, PREDICTIONS):
         try:
-            if digest(folder / name) != files.get(name, digest(folder / name)):
+            found = digest(folder / name)
+            if files.get(name, found) != found:
                 yield f"{name} is not the file that was written (another SHA-256)"
         except OSError as error:
             yield f"{name}: {error.strerror}"
@@ -154,13 +154,13 @@ def _differences(
             for split in MEASURED_SPLITS:
                 try:
                     parts = [datasets[name] for name in dataset.get("parts", [dataset["name"]])]
-                    found = _measured(folder, dataset, parts, split, results["leakage"])
+                    again = _measured(folder, dataset, parts, split, results["leakage"])
                 except (CrossferError, KeyError, ValueError) as error:
                     yield f"{dataset['name']}, {split}: {error}"
                     continue
                 told = row[f"{side}_{split}"]
-                for name in (name for name in found if told.get(name) != found[name]):
-                    yield f"{dataset['name']}, {split}: {name} is {found[name]}, not {told.get(name)}"
+                for name in (name for name in again if told.get(name) != again[name]):
+                    yield f"{dataset['name']}, {split}: {name} is {again[name]}, not {told.get(name)}"
 
 
 def _measured(
@@ -199,17 +199,18 @@ class _Again:
         self.folders = {record["key"]: out / record["folder"] for record in results["runs"]}
         precisions = {record["identity"]["precision"] for record in records}
         asked = {record["key"] for record in records}
+        self.plans = {
+            precision: plan_all(self.experiment, self.source, self.targets, precision)
+            for precision in precisions
+        }
         self.runs = {
             run.key: run
-            for precision in precisions
-            for run in self._planned(precision).runs
+            for planned in self.plans.values()
+            for run in planned.runs
             if run.key in asked
         }
         self.progress = progress
         progress.planned(list(self.runs.values()), [])
-
-    def _planned(self, precision: str) -> Plan:
-        return plan_all(self.experiment, self.source, self.targets, precision)
 
     def differences(self, record: Mapping[str, Any]) -> list[str]:
         """Train a run again and say what comes out differently."""
@@ -219,7 +220,7 @@ class _Again:
         self.progress.started(run)
         fabric = machine(self.experiment.device, cast(Precision, run.precision))
         before = self.folders[run.key]
-        measured_on = self._planned(run.precision).measured_on(run)
+        measured_on = self.plans[run.precision].measured_on(run)
         with (
             TemporaryDirectory(prefix="crossfer-verify-") as elsewhere,
             _threads(int(record["machine"]["threads"])),

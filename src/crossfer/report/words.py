@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crossfer.evaluation.decision import KEPT
+from crossfer.evaluation.decision import KEPT, merit
 from crossfer.evaluation.summary import balance
 from crossfer.report.view import Row, View, duration, known, listed, number, shown, signed
 
@@ -100,16 +100,16 @@ def _why(view: View, choice: Row, after: Row) -> str:
     tried, limit = len(view.adapted), choice["limit"]
     left = tried - len(choice["ruled_out"])
     if limit is None:
-        merit = f"the highest mean accuracy on both validation sets, {number(balance(after))}"
+        best = f"the highest mean accuracy on both validation sets, {number(balance(after))}"
         allowed = f"Of {tried} strategies, {left} are allowed" if left < tried else f"{tried} tried"
     else:
-        merit = "the highest accuracy on the target's validation set, "
-        merit += number(after["target_validation"]["accuracy"])
+        best = "the highest accuracy on the target's validation set, "
+        best += number(after["target_validation"]["accuracy"])
         within = f"lose at most {limit:g} {'point' if limit == 1 else 'points'} on the source's"
         allowed = f"{left} of {tried} strategies are allowed and {within} validation set"
     if not left:
         return f"{allowed}."
-    return f"{allowed}; among them and the old model, {after['strategy']} has {merit}\N{NO-BREAK SPACE}%."
+    return f"{allowed}; among them and the old model, {after['strategy']} has {best}\N{NO-BREAK SPACE}%."
 
 
 def _given_up(view: View, choice: Row, after: Row) -> list[str]:
@@ -338,14 +338,11 @@ def _close(view: View, choice: Row, after: Row) -> str | None:
     if not cheaper or after["strategy"] == "BL":
         return None
 
-    def merit(row: Row) -> float:
-        limited = choice["limit"] is not None
-        return float(row["target_validation"]["accuracy"]) if limited else balance(row)
-
     near = [
         row
         for row in cheaper
-        if row["strategy"] not in choice["ruled_out"] and merit(after) - merit(row) <= NEAR
+        if row["strategy"] not in choice["ruled_out"]
+        and merit(after, choice["limit"]) - merit(row, choice["limit"]) <= NEAR
     ]
     if not near:
         return "Nothing cheaper comes close on the validation data without forgetting more."

@@ -36,6 +36,7 @@ class Stored:
     ) -> None:
         self.arrays, self._of_arrays = list(arrays), list(rows)
         self.rows = np.concatenate(self._of_arrays)
+        self._positions = np.arange(len(self.rows))
         self.starts = np.cumsum([0, *map(len, self._of_arrays)])
         self.shape = torch.Size((len(self.rows), *arrays[0].shape[1:]))
         self.ndim = len(self.shape)
@@ -45,7 +46,7 @@ class Stored:
 
     def __getitem__(self, chosen: Tensor | slice) -> Tensor:
         """Read some of the images: by a slice, a mask, or positions of any shape."""
-        which = np.arange(len(self))[chosen if isinstance(chosen, slice) else chosen.cpu().numpy()]
+        which = self._positions[chosen if isinstance(chosen, slice) else chosen.cpu().numpy()]
         images = np.empty((*which.shape, *self.shape[1:]), np.uint8)
         for number, array in enumerate(self.arrays):
             mine = (which >= self.starts[number]) & (which < self.starts[number + 1])

@@ -35,7 +35,7 @@ from crossfer.networks import Network, Normalisation
 from crossfer.report import write_report
 from crossfer.strategies import LAYERS, STRATEGIES, STUDY
 from crossfer.training import Faces, Recipe, machine, normalise, predict, train
-from crossfer.training.views import split_frozen
+from crossfer.training.inputs import split_frozen
 from tests import tiny_networks
 from tests.tiny_networks import Next, Residual, Vision
 

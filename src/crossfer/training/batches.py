@@ -177,57 +177,61 @@ def normalise(images: Tensor, conventions: Conventions | None = None) -> Tensor:
     return normal.unsqueeze(1) if images.ndim == 3 else normal.movedim(-1, 1).contiguous()
 
 
-def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Flip, turn, scale, shift and erase at random, each image by its own draw.
+CHANCES = 8
+"""How many random numbers change an image: angle, scale, mirror, shift (2), erased square (3)."""
+
+
+def chances(count: int, generator: torch.Generator) -> Tensor:
+    """Draw what `augment` changes images by: float (N, 8), uniform over 0–1, where the generator is."""
+    return torch.rand(count, CHANCES, generator=generator, device=generator.device)
+
+
+def augment(images: Tensor, how: Augmentation, chance: Tensor) -> Tensor:
+    """Flip, turn, scale, shift and erase, each image by chances of its own.
 
     Parameters
     ----------
     images
         float (N, C, H, W), normalised.
     how
-        The ranges to draw from.
-    generator
-        The source of randomness; on the device of the images.
+        The ranges that the chances choose from.
+    chance
+        float (N, 8), from `chances`.
 
     Returns
     -------
     Tensor
         Like `images`. What comes in from outside an image repeats its border.
     """
-    count, _, height, width = images.shape
-
-    def draw(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, device=images.device)
-
-    angle = torch.deg2rad((2 * draw(count) - 1) * how.rotate)
-    factor = 1 + (2 * draw(count) - 1) * how.scale
-    mirror = torch.where(draw(count) < 0.5 * how.flip, -1.0, 1.0)
+    _, _, height, width = images.shape
+    angle = torch.deg2rad((2 * chance[:, 0] - 1) * how.rotate)
+    factor = 1 + (2 * chance[:, 1] - 1) * how.scale
+    mirror = torch.where(chance[:, 2] < 0.5 * how.flip, -1.0, 1.0)
     # Whole pixels: a shift alone then blurs nothing.
-    size = torch.tensor([width, height], device=images.device)
-    shift = ((2 * draw(count, 2) - 1) * how.shift * size).round() * 2 / size
-    erased = draw(count, 3)
+    across = ((2 * chance[:, 3] - 1) * how.shift * width).round() * 2 / width
+    down = ((2 * chance[:, 4] - 1) * how.shift * height).round() * 2 / height
     if how.rotate or how.scale or how.shift or how.flip:
         cosine, sine = factor * angle.cos(), factor * angle.sin()
         rows = [
-            torch.stack([cosine * mirror, -sine * mirror, shift[:, 0]], 1),
-            torch.stack([sine, cosine, shift[:, 1]], 1),
+            torch.stack([cosine * mirror, -sine * mirror, across], 1),
+            torch.stack([sine, cosine, down], 1),
         ]
         grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
         images = F.grid_sample(
             images, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
     if how.erase:
-        images = images * _outside_square(erased, how.erase, height, width)
+        images = images * _outside_square(chance[:, 5:], how.erase, height, width)
     return images
 
 
-def _outside_square(draws: Tensor, largest: float, height: int, width: int) -> Tensor:
-    """Mark what a random square leaves: bool (N, 1, H, W); `draws` is uniform (N, 3): x, y, side."""
-    half = draws[:, 2] * largest / 2
+def _outside_square(chance: Tensor, largest: float, height: int, width: int) -> Tensor:
+    """Mark what a random square leaves: bool (N, 1, H, W); `chance` is (N, 3): x, y, side."""
+    half = chance[:, 2] * largest / 2
 
     def near(centre: Tensor, size: int) -> Tensor:
-        middle = (torch.arange(size, device=draws.device) + 0.5) / size
+        middle = (torch.arange(size, device=chance.device) + 0.5) / size
         return (middle - centre[:, None]).abs() <= half[:, None]
 
-    inside = near(draws[:, 1], height)[:, :, None] & near(draws[:, 0], width)[:, None, :]
+    inside = near(chance[:, 1], height)[:, :, None] & near(chance[:, 0], width)[:, None, :]
     return ~inside[:, None]

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
 from crossfer.models import channels_last, conventions_of, training_mode
-from crossfer.training.batches import Faces, augment, normalise
+from crossfer.training.batches import Faces, normalise
+from crossfer.training.inputs import learner_of
 from crossfer.training.loss import cross_entropy
 from crossfer.training.recipe import Recipe
-from crossfer.training.views import Views, split_frozen
+from crossfer.training.recorded import Recorded, is_recordable
 
 Weights = dict[str, Tensor]
 Row = dict[str, float]
@@ -79,6 +80,7 @@ def train(
     *,
     penalty: Penalty | None = None,
     reuse: bool = True,
+    record: bool = True,
     keep: Literal["best", "last"] = "best",
     resume: State | None = None,
     on_step: Callable[[int], None] = lambda images: None,
@@ -104,8 +106,10 @@ def train(
         Added to the loss: a function of the network, the images of a step as the network sees them, its
         logits, and which rows of `training` they are.
     reuse
-        Calculate what frozen layers make of `Recipe.views` once, not every time; changes the result by no
-        more than rounding.
+        Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
+        more of the next layer than these need; changes the result by no more than rounding.
+    record
+        On a GPU, record a step once and let the GPU replay it, where the network can be recorded.
     keep
         ``"best"``: the weights of the epoch with the highest mean validation accuracy (the lower mean
         loss where they tie); ``"last"``: of the last epoch.
@@ -134,44 +138,67 @@ def train(
         raise ValueError(
             'there is no validation image to choose the best epoch by: keep the "last"'
         )
-    conventions = conventions_of(model)
-    network = channels_last(model, normalise(training.images[:1], conventions))
-    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    if not parameters:
+    device = fabric.device
+    network = channels_last(model, normalise(training.images[:1], conventions_of(model))).eval()
+    if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("no parameter of the network requires a gradient: nothing would train")
+    generator = torch.Generator(device)
+    training = training.to(device)
+    validation = {name: faces.to(device) for name, faces in validation.items() if len(faces)}
+    learner = learner_of(
+        network.to(device),
+        training,
+        validation,
+        recipe,
+        seed,
+        generator,
+        fabric,
+        reuse=reuse and penalty is None,  # a penalty looks at the images themselves
+    )
+    part, inputs = learner.part, learner.inputs
+    parameters = {name: p for name, p in part.named_parameters() if p.requires_grad}
+    rate = torch.zeros((), device=device)
     optimizer: torch.optim.Optimizer = torch.optim.SGD(
         parameters.values(),
+        lr=rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
-        fused=fabric.device.type in ("cpu", "cuda"),
+        fused=device.type in ("cpu", "cuda"),
     )
-    _, optimizer = fabric.setup(network, optimizer)
+    _, optimizer = fabric.setup(part, optimizer)
     state = resume or State()
+    averaged = copy.deepcopy(part) if recipe.averaging else None
     if resume:
-        network.load_state_dict(resume.weights)
+        part.load_state_dict(resume.weights)
         for name, momentum in resume.momenta.items():
             # In the layout of its parameter: the fused step walks both in memory order.
             buffer = torch.empty_like(parameters[name]).copy_(momentum)
             optimizer.state[parameters[name]]["momentum_buffer"] = buffer
-    training = training.to(fabric.device)
-    validation = {name: faces.to(fabric.device) for name, faces in validation.items() if len(faces)}
-    averaged = copy.deepcopy(network) if recipe.averaging else None
-    if averaged is not None and resume:
-        averaged.load_state_dict(resume.averaged)
-    frozen, tail = split_frozen(network)
-    if penalty or not reuse:  # a penalty looks at the images themselves
-        frozen, tail = nn.Sequential(), network
-    views = None
-    if recipe.views:
-        views = Views(
-            training.images, recipe.views, recipe.augmentation, seed, frozen, fabric, conventions
-        )
-    else:
-        tail = network
+        if averaged is not None:
+            averaged.load_state_dict(resume.averaged)
 
     began = time.perf_counter() - state.seconds
-    dropout = _generator_of_dropout(fabric.device)
+    dropout = _generator_of_dropout(device)
+    total = torch.zeros((), device=device)
+
+    def step(rows: Tensor) -> None:
+        """Learn from the images of one batch."""
+        images = inputs(rows)
+        with fabric.autocast():
+            logits = part(images).float()
+        known = training.known[rows] if training.known is not None else None
+        loss = cross_entropy(logits, training.labels[rows], known, recipe.label_smoothing)
+        if penalty:
+            loss = loss + penalty(network, images, logits, rows)
+        fabric.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        if averaged is not None:
+            _average(averaged, part, recipe.averaging)
+        total.add_(loss.detach())
+
+    advance = Recorded(step, generator) if record and is_recordable(part, device) else step
 
     def standing(**inside: Any) -> State:
         """Return the state now; in the middle of an epoch, `inside` says where."""
@@ -180,7 +207,7 @@ def train(
         }
         return replace(
             state,
-            weights=network.state_dict(),
+            weights=part.state_dict(),
             momenta={name: momentum for name, momentum in momenta.items() if momentum is not None},
             averaged=averaged.state_dict() if averaged is not None else {},
             seconds=time.perf_counter() - began,
@@ -189,15 +216,14 @@ def train(
 
     def one_epoch(epoch: int) -> tuple[float, int]:
         """Show the batches of an epoch that are left; return its mean loss and the images shown."""
-        training_mode(network)
-        total = torch.zeros((), device=fabric.device)
-        generator = torch.Generator(fabric.device)
+        training_mode(part)
         generator.manual_seed(_seed(seed, epoch, 0))
         torch.manual_seed(_seed(seed, epoch, 1))  # dropout draws from the global generator
         batches = training.batches(recipe.batch_size, generator)
-        shown = views.show(epoch) if views else training.images
+        inputs.begin(epoch)
+        total.zero_()
         if state.step:
-            total += state.inside["loss"].to(fabric.device)
+            total.add_(state.inside["loss"].to(device))
             generator.set_state(state.inside["generator"])
             dropout.set_rng_state(state.inside["dropout"])
 
@@ -212,41 +238,20 @@ def train(
                 },
             )
 
-        for step, chosen in enumerate(batches[state.step :], state.step):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, (epoch + step / len(batches)) / recipe.epochs)
-            if views:
-                images = views.take(shown, chosen)
-            else:
-                images = normalise(shown[chosen], conventions)
-                images = augment(images, recipe.augmentation, generator)
-            with fabric.autocast():
-                logits = tail(images).float()
-            loss = cross_entropy(
-                logits,
-                training.labels[chosen],
-                training.known[chosen] if training.known is not None else None,
-                recipe.label_smoothing,
-            )
-            if penalty:
-                loss = loss + penalty(network, images, logits, chosen)
-            fabric.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            if averaged is not None:
-                _average(averaged, network, recipe.averaging)
-            total += loss.detach()
-            on_step(len(chosen))
-            if step + 1 < len(batches):
-                on_state(partial(here, step + 1))
+        for number, rows in enumerate(batches[state.step :], state.step):
+            rate.fill_(learning_rate(recipe, (epoch + number / len(batches)) / recipe.epochs))
+            advance(rows)
+            on_step(len(rows))
+            if number + 1 < len(batches):
+                on_state(partial(here, number + 1))
         return total.item() / len(batches), batches[state.step :].numel()
 
     for epoch in range(len(state.history), recipe.epochs):
         with torch.random.fork_rng():
             loss, shown = one_epoch(epoch)
         row: Row = {"epoch": epoch + 1, "training_loss": loss}
-        measured = averaged if averaged is not None else network
-        for name, faces in validation.items():
+        measured = averaged if averaged is not None else part
+        for name, faces in learner.validation.items():
             row |= {f"{name}_{key}": v for key, v in _measure(measured, faces, fabric).items()}
         if not math.isfinite(row["training_loss"]):
             raise CrossferError(
@@ -268,7 +273,7 @@ def train(
         on_state(standing)
 
     result = copy.deepcopy(model).cpu().eval()
-    result.load_state_dict(state.best)
+    result.load_state_dict(result.state_dict() | learner.whole(state.best))
     return Trained(result, state.best_epoch, state.history, state.images_seen, state.seconds)
 
 
@@ -281,7 +286,7 @@ def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 
     model
         Any classifier of normalised images; put into evaluation mode.
     images
-        uint8 (N, H, W) or (N, H, W, 3).
+        uint8 (N, H, W) or (N, H, W, 3); or float (N, …), what the model is given of them.
     fabric
         Where to run.
     batch_size
@@ -294,11 +299,12 @@ def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 
     """
     model.eval()
     device = next(model.parameters()).device
+    is_raw = images.dtype == torch.uint8
     rows = []
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size].to(device)
         with fabric.autocast():
-            logits = model(normalise(part, conventions_of(model)))
+            logits = model(normalise(part, conventions_of(model)) if is_raw else part)
         rows.append(logits.float().softmax(1))
     return torch.cat(rows).cpu()
 
@@ -371,7 +377,7 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _copy(weights: Weights) -> Weights:
-    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
 def _generator_of_dropout(device: torch.device) -> Any:

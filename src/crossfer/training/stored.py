@@ -29,7 +29,7 @@ class Stored:
         For each array the rows that belong to the set: int64.
     """
 
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.uint8
 
     def __init__(
         self, arrays: Sequence[NDArray[np.uint8]], rows: Sequence[NDArray[np.int64]]

@@ -1,0 +1,261 @@
+"""What the part of a network that trains is given; frozen layers calculate once.
+
+Augmentation and reuse are at odds: a picture that is changed anew every time has to pass through the frozen
+layers every time.  `Recipe.views` settles it: so many versions of each image are drawn once and shown in
+turn, epoch after epoch, and what the frozen layers make of each version is calculated when it is first
+shown.  Validation images never change, so theirs is always calculated once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from crossfer.files import reserve
+from crossfer.models import Conventions, conventions_of, follow
+from crossfer.training.batches import Faces, augment, chances, normalise
+from crossfer.training.narrow import Narrow, is_worth_it, narrowed
+from crossfer.training.recipe import Recipe
+
+AT_ONCE = 512
+LARGEST_IN_MEMORY = 2 * 2**30
+"""Bytes; beyond it the outputs lie in a file, which the system keeps in memory as far as there is room."""
+
+
+def split_frozen(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
+    """Cut a network before its first layer that trains.
+
+    Returns
+    -------
+    frozen : torch.nn.Sequential
+        Empty where the first layer trains, and for networks that are more than a sequence.
+    rest : torch.nn.Module
+        ``rest(frozen(x))`` is ``network(x)``; both share the network's layers, under their names.
+    """
+    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
+        for index, child in enumerate(network):
+            if any(parameter.requires_grad for parameter in child.parameters()):
+                if not index:
+                    break
+                parts = list(network.named_children())
+                first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
+                return nn.Sequential(first), follow(nn.Sequential(rest), conventions_of(network))
+    return nn.Sequential(), network
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The part of a network that trains, and what it is given.
+
+    Parameters
+    ----------
+    part
+        The layers from the first that trains on; the whole network where that is the first of all.
+    inputs
+        What the part is given in training: a function of rows, told of every epoch.
+    validation
+        Named sets, their images as the part is given them.
+    narrow
+        Names the layer of the part that a `Narrow` stands for; empty where none does.
+    """
+
+    part: nn.Module
+    inputs: Anew | Kept
+    validation: Mapping[str, Faces]
+    narrow: str = ""
+
+    def whole(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights of the part under the names and in the shapes that the network has."""
+        whole = dict(weights)
+        if self.narrow:
+            layer = self.part.get_submodule(self.narrow)
+            assert isinstance(layer, Narrow)
+            weight, rest = f"{self.narrow}.weight", f"{self.narrow}.rest"
+            device = layer.basis.device
+            whole[weight] = layer.widened(whole[weight].to(device), whole.pop(rest).to(device))
+        return whole
+
+
+def learner_of(
+    network: nn.Module,
+    training: Faces,
+    validation: Mapping[str, Faces],
+    recipe: Recipe,
+    seed: int,
+    generator: torch.Generator,
+    fabric: Fabric,
+    *,
+    reuse: bool = True,
+) -> Learner:
+    """Cut off what is frozen before the first layer that trains.
+
+    Parameters
+    ----------
+    network, training, validation
+        On the device.
+    recipe, seed, generator, fabric
+        As for `Anew`.
+    reuse
+        Otherwise nothing is cut off, and the network is shown the same pictures.
+    """
+    conventions = conventions_of(network)
+    frozen, part = split_frozen(network) if reuse else (nn.Sequential(), network)
+    anew = Anew(training.images, frozen, recipe, seed, generator, fabric, conventions)
+    if part is network:
+        return Learner(network, anew, validation)
+    validation = {
+        name: replace(faces, images=outputs_of(frozen, faces.images, fabric, conventions))
+        for name, faces in validation.items()
+    }
+    if not anew.versions:
+        return Learner(part, anew, validation)
+    kept = Kept(anew)
+    name, layer = next(part.named_children())
+    sizes = [kept.count * anew.versions, *(len(faces) for faces in validation.values())]
+    if not isinstance(layer, nn.Linear) or not is_worth_it(layer, sum(sizes)):
+        return Learner(part, kept, validation)
+    for version in range(anew.versions):
+        kept.begin(version)
+    assert kept.outputs is not None
+    every = torch.cat([kept.outputs, *(faces.images for faces in validation.values())])
+    small, coordinates = narrowed(layer, every)
+    part.add_module(name, small)
+    kept.outputs, *others = torch.split(coordinates, sizes)
+    validation = {
+        name: replace(faces, images=images)
+        for (name, faces), images in zip(validation.items(), others, strict=True)
+    }
+    return Learner(part, kept, validation, name)
+
+
+class Anew:
+    """Every batch is changed by chance, and passes through the frozen layers, when it is shown.
+
+    Parameters
+    ----------
+    images
+        uint8 (N, H, W) or (N, H, W, 3), on the device.
+    frozen
+        The layers before the first that trains; may be none.
+    recipe
+        Its `augmentation`, and its `views`: where there are some, an epoch shows one version of every image.
+    seed
+        Determines the versions.
+    generator
+        What else is random draws from it.
+    fabric
+        Where to calculate.
+    conventions
+        How the network reads pixels.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        frozen: nn.Module,
+        recipe: Recipe,
+        seed: int,
+        generator: torch.Generator,
+        fabric: Fabric,
+        conventions: Conventions | None = None,
+    ) -> None:
+        self.images, self.frozen, self.recipe, self.seed = images, frozen, recipe, seed
+        self.generator, self.fabric, self.conventions = generator, fabric, conventions
+        self.versions = min(recipe.views, recipe.epochs)
+        self.chances = torch.empty(0)
+
+    def begin(self, epoch: int) -> None:
+        """Go on to the version of an epoch, from 0."""
+        if self.versions:
+            version = np.random.SeedSequence([self.seed, epoch % self.versions])
+            generator = torch.Generator(self.generator.device)
+            drawn = chances(
+                len(self.images), generator.manual_seed(int(version.generate_state(1)[0]))
+            )
+            # In place: a recorded step reads where it read before.
+            self.chances = self.chances.copy_(drawn) if len(self.chances) else drawn
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return what the layers that train are given of some images: (rows, …)."""
+        chance = self.chances[rows] if self.versions else chances(len(rows), self.generator)
+        images = augment(
+            normalise(self.images[rows], self.conventions), self.recipe.augmentation, chance
+        )
+        with self.fabric.autocast():
+            return self.frozen(images)  # type: ignore[no-any-return]
+
+
+class Kept:
+    """What frozen layers make of every version of every image, calculated when an epoch first shows it."""
+
+    def __init__(self, anew: Anew) -> None:
+        self.anew, self.count = anew, len(anew.images)
+        self.outputs: Tensor | None = None
+        self.known: set[int] = set()
+        self.first = torch.zeros((), dtype=torch.int64, device=anew.generator.device)
+
+    def begin(self, epoch: int) -> None:
+        """Go on to the version of an epoch, from 0; calculate it if it is new."""
+        version = epoch % self.anew.versions
+        first = version * self.count
+        if version not in self.known:
+            self.anew.begin(version)
+            rows = torch.arange(self.count, device=self.first.device)
+            for start in range(0, self.count, AT_ONCE):
+                made = self.anew(rows[start : start + AT_ONCE])
+                if self.outputs is None:
+                    self.outputs = _room(self.anew.versions * self.count, made)
+                self.outputs[first + start : first + start + len(made)] = made
+            self.known.add(version)
+        self.first.fill_(first)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return what the layers that train are given of some images: (rows, …)."""
+        assert self.outputs is not None, "begin with an epoch"
+        return self.outputs[(self.first + rows).to(self.outputs.device)].to(rows.device)
+
+
+@torch.no_grad()
+def outputs_of(
+    frozen: nn.Module, images: Tensor, fabric: Fabric, conventions: Conventions
+) -> Tensor:
+    """Return what frozen layers make of images, uint8 (N, H, W) or (N, H, W, 3), as they are: (N, …)."""
+    outputs = torch.empty(0)
+    for start in range(0, len(images), AT_ONCE):
+        part = images[start : start + AT_ONCE].to(fabric.device)
+        with fabric.autocast():
+            made = frozen(normalise(part, conventions))
+        if not start:
+            outputs = _room(len(images), made)
+        outputs[start : start + AT_ONCE] = made
+    return outputs
+
+
+def _room(count: int, like: Tensor) -> Tensor:
+    """Return empty (count, …), laid out like some outputs: in memory while there is room, else in a file."""
+    rows = like.movedim(1, -1) if _channels_last(like) else like
+    shape = (count, *rows.shape[1:])
+    size = count * rows[0].numel() * rows.dtype.itemsize
+    if size <= LARGEST_IN_MEMORY:
+        room = torch.empty(shape, dtype=rows.dtype, device=rows.device)
+    else:
+        with tempfile.NamedTemporaryFile(prefix="crossfer-") as file:
+            reserve(Path(file.name), size)
+            # It loses its name here and lives on until nobody uses it: killed, a process leaves nothing.
+            numbers = count * rows[0].numel()
+            room = torch.from_file(file.name, shared=True, size=numbers, dtype=rows.dtype).view(
+                shape
+            )
+    return room.movedim(-1, 1) if _channels_last(like) else room
+
+
+def _channels_last(images: Tensor) -> bool:
+    return images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)

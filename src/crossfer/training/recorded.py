@@ -1,0 +1,73 @@
+"""A training step that a GPU replays by itself.
+
+A step of the study's network is some two hundred kernels of a few microseconds each: started one by one from
+Python they take longer to start than to run.  Recorded once as a CUDA graph, they are started by one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+WARM_UP = 3
+"""Steps before the recording: libraries choose their kernels, the optimiser makes its buffers."""
+
+
+def is_recordable(network: nn.Module, device: torch.device) -> bool:
+    """Tell whether the steps of a network are always the same kernels, and on a GPU.
+
+    They are where it is made of PyTorch's own layers alone.  What somebody's own ``forward`` does may depend
+    on numbers, which a recording would not notice.
+    """
+    ours = ("torch.nn.", "crossfer.")
+    return device.type == "cuda" and all(
+        type(module).__module__.startswith(ours) for module in network.modules()
+    )
+
+
+class Recorded:
+    """A step as a CUDA graph: the first few run as they are, the next is recorded and replayed from then on.
+
+    Parameters
+    ----------
+    step
+        Learns from rows, int64 (batch,), always as many.  It reads and writes the same tensors every time,
+        draws from PyTorch's generator of the device and from `generator`, and brings no number to the host.
+    generator
+        On the GPU.
+    """
+
+    def __init__(self, step: Callable[[Tensor], None], generator: torch.Generator) -> None:
+        self.step, self.generator, self.steps = step, generator, 0
+        self.rows = torch.empty(0)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, rows: Tensor) -> None:
+        """Take a step; returns before the GPU has done it."""
+        self.steps += 1
+        if self.steps <= WARM_UP:
+            self._aside(rows)
+            return
+        if self.graph is None:
+            self.rows = rows.clone()
+            self.graph = self._recording()
+        self.rows.copy_(rows)
+        self.graph.replay()
+
+    def _aside(self, rows: Tensor) -> None:
+        """Take a step on a stream of its own, as what is recorded later will be."""
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            self.step(rows)
+        here.wait_stream(aside)
+
+    def _recording(self) -> torch.cuda.CUDAGraph:
+        """Record a step, without taking it."""
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        with torch.cuda.graph(graph):
+            self.step(self.rows)
+        return graph

@@ -1,0 +1,187 @@
+"""Frozen layers calculate once, and nothing changes by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from crossfer.adapt import untrained
+from crossfer.models import channels_last, fully_connected, last_convolution, study_cnn, train_only
+from crossfer.training import Faces, Recipe, inputs, machine, predict, train
+from crossfer.training.inputs import Anew, Kept, learner_of, split_frozen
+from crossfer.training.narrow import Narrow, is_worth_it, narrowed
+
+RECIPE = Recipe(epochs=5, batch_size=8, learning_rate=0.01, weight_decay=0.01, views=2)
+LARGEST_DIFFERENCE = 1e-5
+"""Of a weight, in single precision: sums are taken in another order."""
+
+
+def faces(count: int = 40, seed: int = 0) -> Faces:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 48, 48), generator=generator, dtype=torch.uint8)
+    return Faces(images, torch.arange(count) % 7)
+
+
+def partly_frozen(what: str, width: float = 0.1) -> nn.Module:
+    model = untrained(lambda: study_cnn(width), 0)
+    convolution = last_convolution(model) if what == "FC+CL" else []
+    train_only(model, convolution + fully_connected(model))
+    return model
+
+
+def learner(model: nn.Module, shown: Faces, recipe: Recipe = RECIPE) -> inputs.Learner:
+    fabric, generator = machine("cpu", "32-true"), torch.Generator()
+    return learner_of(model.eval(), shown, {"target": faces(9, 1)}, recipe, 0, generator, fabric)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("FC", {}),
+        ("FC", {"averaging": 0.9}),
+        ("FC", {"momentum": 0.0}),
+        ("FC", {"batch_size": 7, "views": 1}),
+        ("FC many images", {}),
+        ("FC+CL", {}),
+    ],
+)
+@pytest.mark.parametrize("limit", [2**31, 0], ids=["in memory", "in a file"])
+def test_reuse_gives_the_same_weights_up_to_rounding(
+    what: str, change: dict[str, Any], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large: a narrow layer for few images, outputs in memory or on the disk for many."""
+    monkeypatch.setattr(inputs, "LARGEST_IN_MEMORY", limit)
+    model, fabric, recipe = (
+        partly_frozen(what),
+        machine("cpu", "32-true"),
+        replace(RECIPE, **change),
+    )
+    shown, sides = faces(200 if "many" in what else 40), {"target": faces(9, 1)}
+    narrow = bool(learner(partly_frozen(what), shown, recipe).narrow)
+    assert narrow == (what == "FC")
+    reused = train(model, shown, sides, recipe, 0, fabric, keep="last")
+    anew = train(model, shown, sides, recipe, 0, fabric, keep="last", reuse=False)
+    before, after = model.state_dict(), anew.model.state_dict()
+    for name, tensor in reused.model.state_dict().items():
+        assert torch.allclose(tensor.float(), after[name].float(), atol=LARGEST_DIFFERENCE), name
+        if name.startswith(("conv1", "norm1", "conv4", "norm4")):
+            assert torch.equal(tensor, before[name]), name
+    assert not torch.equal(after["fc1.weight"], before["fc1.weight"])
+    for ours, theirs in zip(reused.history, anew.history, strict=True):
+        assert ours["target_loss"] == pytest.approx(theirs["target_loss"], abs=1e-4)
+
+
+def test_the_study_s_network_too() -> None:
+    """All of its 8,192 features: FC in a sixty-fourth of them."""
+    model, fabric = partly_frozen("FC", width=1.0), machine("cpu", "32-true")
+    recipe, shown = Recipe(epochs=2, batch_size=16, learning_rate=0.01, views=2), faces(64)
+    assert learner(partly_frozen("FC", width=1.0), shown, recipe).narrow == "fc1"
+    reused = train(model, shown, {}, recipe, 0, fabric, keep="last").model
+    anew = train(model, shown, {}, recipe, 0, fabric, keep="last", reuse=False).model
+    for name, tensor in reused.state_dict().items():
+        assert torch.allclose(tensor, anew.state_dict()[name], atol=LARGEST_DIFFERENCE), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(1, 12),
+    copies=st.integers(0, 3),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_a_narrow_layer_is_the_layer_whatever_it_is_given(
+    count: int, copies: int, bias: bool, seed: int
+) -> None:
+    """Inputs that are copies of one another, or nothing at all, included."""
+    generator = torch.Generator().manual_seed(seed)
+    given_ = torch.rand(count, 48, generator=generator).relu()
+    given_ = torch.cat([given_, given_[:copies], torch.zeros(1, 48)])
+    torch.manual_seed(seed)
+    layer = nn.Linear(48, 5, bias=bias)
+    small, coordinates = narrowed(layer, given_)
+    assert small.weight.shape == (5, len(given_))
+    assert torch.allclose(small(coordinates), layer(given_), atol=1e-5)
+    wide = small.widened(small.weight.detach(), small.rest.detach())
+    assert torch.allclose(wide, layer.weight, atol=1e-5)
+
+
+def test_a_layer_is_narrowed_where_it_becomes_much_smaller() -> None:
+    layer = nn.Linear(400, 3)
+    assert is_worth_it(layer, 100) and not is_worth_it(layer, 101)
+    assert not is_worth_it(nn.Conv2d(1, 1, 1), 1)
+    layer.weight.requires_grad_(False)
+    assert not is_worth_it(layer, 100)
+
+
+def test_frozen_layers_see_each_version_of_an_image_once() -> None:
+    model, shown, validation = partly_frozen("FC"), faces(), faces(9, 1)
+    seen: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > 1:  # one alone is tried before the training
+            seen.append(len(inputs[0]))
+
+    def counting(epochs: int, versions: int) -> int:
+        seen.clear()
+        recipe = Recipe(epochs=epochs, batch_size=8, learning_rate=0.01, views=versions)
+        # `train` copies the network, hooks included.
+        train(model, shown, {"target": validation}, recipe, 0, machine("cpu"))
+        return sum(seen)
+
+    handle = model.get_submodule("conv1").register_forward_pre_hook(count)
+    try:
+        assert counting(6, 2) == 2 * len(shown) + len(validation)
+        assert counting(2, 5) == 2 * len(shown) + len(validation)
+        assert counting(6, 0) == 6 * len(shown) + len(validation)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "convolutions"])
+def test_versions_differ_and_come_back_in_turn(frozen: str) -> None:
+    shown, fabric, rows = faces(), machine("cpu", "32-true"), torch.arange(40)
+    layers = nn.Sequential() if frozen == "nothing" else split_frozen(partly_frozen("FC"))[0].eval()
+    recipe = replace(RECIPE, views=3, epochs=9)
+    anew = Anew(shown.images, layers, recipe, 5, torch.Generator(), fabric)
+    versions = []
+    for of in (anew, Kept(anew)):
+        for epoch in range(6):
+            of.begin(epoch)
+            versions.append(of(rows))
+    assert all(torch.equal(versions[n], versions[n + 3]) for n in range(9))
+    assert not torch.allclose(versions[0], versions[1])
+    assert torch.equal(Kept(anew).anew(torch.tensor([4, 2])), anew(torch.tensor([4, 2])))
+
+
+def test_outputs_keep_the_layout_that_the_frozen_layers_gave() -> None:
+    model = channels_last(partly_frozen("FC+CL"), torch.zeros(1, 1, 48, 48)).eval()
+    kept = learner(model, faces()).inputs
+    kept.begin(1)
+    assert kept(torch.tensor([3, 1])).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_validation_is_measured_by_what_is_kept() -> None:
+    model = partly_frozen("FC").eval()
+    whole = predict(model, faces(9, 1).images, machine("cpu", "32-true"))
+    cut = learner(model, faces())
+    kept = predict(cut.part, cut.validation["target"].images, machine("cpu", "32-true"))
+    assert isinstance(cut.part.get_submodule("fc1"), Narrow)
+    assert torch.allclose(kept, whole, atol=1e-6)
+
+
+def test_a_network_is_cut_before_the_first_layer_that_trains() -> None:
+    model = partly_frozen("FC+CL").eval()
+    frozen, rest = split_frozen(model)
+    images = torch.randn(3, 1, 48, 48)
+    assert torch.equal(rest(frozen(images)), model(images))
+    assert [name for name, _ in frozen.named_children()][-1] == "relu4"
+    assert rest.get_parameter("conv5.weight") is model.get_parameter("conv5.weight")
+    everything = untrained(lambda: study_cnn(0.1), 0)
+    frozen, rest = split_frozen(everything)
+    assert not list(frozen.children()) and rest is everything

@@ -185,3 +185,14 @@ def test_a_network_is_cut_before_the_first_layer_that_trains() -> None:
     everything = untrained(lambda: study_cnn(0.1), 0)
     frozen, rest = split_frozen(everything)
     assert not list(frozen.children()) and rest is everything
+
+
+def test_a_layer_that_stands_in_two_places_is_in_both() -> None:
+    """Many a network makes one ReLU and uses it everywhere."""
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Linear(4, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 4), relu)
+    train_only(model, ["4"])
+    frozen, rest = split_frozen(model)
+    numbers = torch.randn(5, 4)
+    assert torch.equal(rest(frozen(numbers)), model(numbers))
+    assert [*rest.state_dict()] == ["4.weight", "4.bias"]

@@ -113,6 +113,11 @@ def study_cnn(width: float = 1.0, classes: int = len(EMOTIONS)) -> nn.Sequential
     return nn.Sequential(layers)
 
 
+def layers_in_order(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return a sequence's layers and their names; one that stands in several places, in each of them."""
+    return [(name, layer) for name, layer in network._modules.items() if layer is not None]
+
+
 def layers_with_parameters(model: nn.Module) -> list[str]:
     """Name every module that owns parameters itself, in module order."""
     return [

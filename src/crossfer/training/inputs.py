@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.files import reserve
-from crossfer.models import Conventions, conventions_of, follow
+from crossfer.models import Conventions, conventions_of, follow, layers_in_order
 from crossfer.training.batches import Faces, augment, chances, normalise
 from crossfer.training.narrow import Narrow, is_worth_it, narrowed
 from crossfer.training.recipe import Recipe
@@ -41,11 +41,11 @@ def split_frozen(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
         ``rest(frozen(x))`` is ``network(x)``; both share the network's layers, under their names.
     """
     if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
-        for index, child in enumerate(network):
+        parts = layers_in_order(network)
+        for index, (_, child) in enumerate(parts):
             if any(parameter.requires_grad for parameter in child.parameters()):
                 if not index:
                     break
-                parts = list(network.named_children())
                 first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
                 return nn.Sequential(first), follow(nn.Sequential(rest), conventions_of(network))
     return nn.Sequential(), network

@@ -140,6 +140,10 @@ def train(
         )
     device = fabric.device
     network = channels_last(model, normalise(training.images[:1], conventions_of(model))).eval()
+    if device.type == "cpu":
+        from crossfer.training.fused import fuse  # a compiler, which a GPU has no use for
+
+        fuse(network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("no parameter of the network requires a gradient: nothing would train")
     generator = torch.Generator(device)

@@ -1,0 +1,188 @@
+"""Batch normalisation, ReLU and max-pooling as one layer, where a network has them in a row, on a CPU.
+
+The loops are in `crossfer.training.kernels`.  Nothing but rounding differs from PyTorch's own layers, which
+still calculate wherever the loops cannot: on another device, with other types, in another layout.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from crossfer.models import layers_in_order
+from crossfer.training.kernels import kernels, moments
+
+
+def fuse(network: nn.Module) -> nn.Module:
+    """Put one layer in the place of every batch normalisation, ReLU and 2×2 max-pooling in a row.
+
+    Only as far as a network is a sequence, of sequences perhaps: elsewhere its own code may want what lies
+    between two layers.  Parameters and buffers stay, under their names.
+
+    Parameters
+    ----------
+    network
+        Changed in place: what has become part of another layer is an identity.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network.
+    """
+    if type(network).forward is not nn.Sequential.forward:
+        return network
+    children = layers_in_order(network)
+    padded = [*children, ("", nn.Identity()), ("", nn.Identity())]
+    for index in range(len(children)):
+        (name, norm), (relu_name, relu), (pool_name, pool) = padded[index : index + 3]
+        fuse(norm)
+        if isinstance(norm, nn.BatchNorm2d) and _is_usual(norm) and _is_just(relu, nn.ReLU):
+            halves = _is_just(pool, nn.MaxPool2d) and str(pool) == str(nn.MaxPool2d(2))
+            network.add_module(name, NormReluPool(norm, 2 if halves else 1))
+            network.add_module(relu_name, nn.Identity())
+            if halves:
+                network.add_module(pool_name, nn.Identity())
+    return network
+
+
+def _is_just(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Tell whether a layer is of that kind exactly, and nobody listens to it."""
+    return type(layer) is kind and not (layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def _is_usual(norm: nn.BatchNorm2d) -> bool:
+    """Tell whether a batch normalisation is as PyTorch makes them unless asked otherwise."""
+    asked = norm.affine, norm.track_running_stats, norm.momentum is not None
+    return _is_just(norm, nn.BatchNorm2d) and all(asked)
+
+
+class NormReluPool(nn.BatchNorm2d):
+    """A batch normalisation that does the ReLU and the max-pooling behind it on the way.
+
+    Parameters
+    ----------
+    norm
+        The normalisation that it stands for; parameters and buffers are shared.
+    side
+        Of the pooling windows, which lie one beside the other; 1 is no pooling.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, side: int) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, device="meta")
+        self._parameters, self._buffers = norm._parameters, norm._buffers
+        self.training, self.side = norm.training, side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise (N, C, H, W), by their own moments in training; return (N, C, H // side, W // side)."""
+        if not self._suits(images):
+            y = F.relu(super().forward(images))
+            return F.max_pool2d(y, self.side) if self.side > 1 else y
+        weight, bias, mean, variance = self.weight, self.bias, self.running_mean, self.running_var
+        assert mean is not None and variance is not None and self.num_batches_tracked is not None
+        if not self.training:
+            scale = weight * (variance + self.eps).rsqrt()
+            return _forward(images, scale, bias - mean * scale, self.side)
+        y, batch_mean, batch_variance = _Training.apply(images, weight, bias, self.eps, self.side)  # type: ignore[no-untyped-call]
+        count = images.numel() // len(weight)
+        assert self.momentum is not None
+        with torch.no_grad():
+            mean.lerp_(batch_mean, self.momentum)
+            variance.lerp_(batch_variance * (count / (count - 1)), self.momentum)
+            self.num_batches_tracked.add_(1)
+        return y  # type: ignore[no-any-return]
+
+    def _suits(self, images: Tensor) -> bool:
+        """Tell whether the loops are made for such images and for what is asked of them."""
+        learns = images.requires_grad or self.weight.requires_grad or self.bias.requires_grad
+        return (
+            images.device.type == "cpu"
+            and images.dtype in (torch.float32, torch.bfloat16)
+            and images.ndim == 4
+            and images.is_contiguous(memory_format=torch.channels_last)
+            and images.numel() > len(self.weight)
+            and (self.training or not (learns and torch.is_grad_enabled()))
+        )
+
+
+class _Training(torch.autograd.Function):
+    """The layer in training: gives the images, and their mean and variance of every channel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, side: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # Around a number near the mean, squares lose nothing.
+        pivot = x[0, :, 0, 0].float()
+        sums = np.empty((len(x), 2, len(pivot)), np.float32)
+        _on_our_threads()
+        moments(_array(x), pivot.numpy(), sums)
+        first, second = _sum(sums) / (x.numel() // len(pivot))
+        mean, variance = (first + pivot).float(), (second - first**2).clamp_min(0).float()
+        inverse = (variance + eps).rsqrt()
+        scale = weight * inverse
+        shift = bias - mean * scale
+        ctx.save_for_backward(x, scale, shift, mean, inverse)
+        ctx.side = side
+        ctx.mark_non_differentiable(mean, variance)
+        return _forward(x, scale, shift, side), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, dy: Tensor, *unused: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        """As Ioffe and Szegedy, Batch Normalization, 2015, section 3; g is what passes the ReLU.
+
+        With ``n`` numbers a channel, ``dx = scale (g - sum(g) / n - x̂ sum(g x̂) / n)``, which is linear in
+        g and x.
+        """
+        x, scale, shift, mean, inverse = ctx.saved_tensors
+        dy, dx = dy.contiguous(memory_format=torch.channels_last), torch.empty_like(x)
+        vectors = scale.numpy(), shift.numpy()
+        sums = np.empty((len(x), 2, len(scale)), np.float32)
+        _on_our_threads()
+        loops = kernels(ctx.side)
+        loops.slopes(_array(x), _array(dy), *vectors, mean.numpy(), sums)
+        of_bias, of_x = _sum(sums).float()
+        count = x.numel() // len(scale)
+        of_weight = of_x * inverse
+        slope = -scale * inverse * of_weight / count
+        offset = -scale * of_bias / count - slope * mean
+        loops.backward(_array(x), _array(dy), *vectors, slope.numpy(), offset.numpy(), _array(dx))
+        return dx, of_weight, of_bias, None, None
+
+
+def _forward(x: Tensor, scale: Tensor, shift: Tensor, side: int) -> Tensor:
+    images, channels, height, width = x.shape
+    y = torch.empty(
+        (images, channels, height // side, width // side),
+        dtype=x.dtype,
+        memory_format=torch.channels_last,
+    )
+    _on_our_threads()
+    kernels(side).forward(_array(x), scale.detach().numpy(), shift.detach().numpy(), _array(y))
+    return y
+
+
+def _array(images: Tensor) -> NDArray[Any]:
+    """Look at images, (N, C, H, W) with channels last, as the loops do: (N, H, W, C)."""
+    images = images.detach().permute(0, 2, 3, 1)
+    bits = images.view(torch.uint16) if images.dtype == torch.bfloat16 else images
+    return bits.numpy()
+
+
+def _sum(sums: NDArray[np.float32]) -> Tensor:
+    """Sum over images, float64."""
+    return torch.from_numpy(sums).sum(0, dtype=torch.float64)
+
+
+def _on_our_threads() -> None:
+    """Have the loops run on as many threads as PyTorch does."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))

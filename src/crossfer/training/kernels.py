@@ -1,0 +1,154 @@
+"""Batch normalisation, ReLU and max-pooling in as few passes over memory as can be: loops for CPUs.
+
+Between two convolutions a processor does little but carry numbers from memory and back, and PyTorch's layers,
+one after the other, carry them several times as often as need be.  Numba compiles these loops at their first
+use and keeps them beside this file.  Every image is a task of its own and writes where no other does; sums
+over images are left to the caller, so the number of threads changes no bit.
+
+Throughout, ``x`` is what a convolution gave, (N, H, W, C), as float32 or as the bits of bfloat16 in uint16,
+and so are ``y``, ``dy`` and ``dx``.  Of each channel, float32 (C,), ``scale`` and ``shift`` make the
+normalised number ``scale x + shift``, and ``mean`` is that of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+ZERO = np.float32(0)
+FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+"""No flag lets the compiler forget NaN: a training that diverges has to show it."""
+
+
+def compiled(loop: Callable[..., None]) -> Any:
+    """Have Numba compile a loop when it is first used, and keep it where there is a place for it."""
+    try:
+        return njit(parallel=True, fastmath=FASTMATH, cache=True)(loop)
+    except RuntimeError:  # neither beside this file nor in a home
+        return njit(parallel=True, fastmath=FASTMATH)(loop)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def wide(context: Any, number: Any) -> Any:
+    """Return a number as float32: bfloat16 is its upper half."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (value,) = arguments
+        if number == types.float32:
+            return value
+        word = ir.IntType(32)
+        bits = builder.shl(builder.zext(value, word), ir.Constant(word, 16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(number), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def narrow(context: Any, number: Any, array: Any) -> Any:
+    """Return a float32 as an array holds it: rounded to the nearest bfloat16, ties to even."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, _ = arguments
+        if array.dtype == types.float32:
+            return value
+        word = ir.IntType(32)
+        bits = builder.bitcast(value, word)
+        odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
+        rounded = builder.add(bits, builder.add(odd, ir.Constant(word, 0x7FFF)))
+        return builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
+
+    return array.dtype(types.float32, array), generate
+
+
+@compiled
+def moments(x: Any, pivot: Any, sums: Any) -> None:
+    """Sum ``x - pivot`` and its square over every image: float32 (N, 2, C)."""
+    images, height, width, channels = x.shape
+    for n in prange(images):
+        first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+        for h in range(height):
+            for w in range(width):
+                for c in range(channels):
+                    value = wide(x[n, h, w, c]) - pivot[c]
+                    first[c] += value
+                    second[c] += value * value
+        sums[n, 0, :], sums[n, 1, :] = first, second
+
+
+@njit(fastmath=FASTMATH, inline="always")  # type: ignore[untyped-decorator]
+def largest(x: Any, n: int, h: int, w: int, c: int, scale: Any, shift: Any, side: int) -> Any:
+    """Return the largest normalised number of a window, what it was, and where: 0 … side² - 1."""
+    number, where = wide(x[n, h * side, w * side, c]), 0
+    best = scale[c] * number + shift[c]
+    for k in range(1, side * side):
+        other = wide(x[n, h * side + k // side, w * side + k % side, c])
+        value = scale[c] * other + shift[c]
+        if value > best:
+            best, number, where = value, other, k
+    return best, number, where
+
+
+class Kernels(NamedTuple):
+    """The loops for one size of pooling windows; 1 is no pooling."""
+
+    forward: Any
+    slopes: Any
+    backward: Any
+
+
+@cache
+def kernels(side: int) -> Kernels:
+    """Return the loops for windows of side × side, one beside the other; what is left over is not pooled."""
+
+    @compiled
+    def forward(x: Any, scale: Any, shift: Any, y: Any) -> None:
+        """Write the largest number of each window, or 0 if it is below: (N, H // side, W // side, C)."""
+        images, height, width, channels = y.shape
+        for n in prange(images):
+            for h in range(height):
+                for w in range(width):
+                    for c in range(channels):
+                        best, _, _ = largest(x, n, h, w, c, scale, shift, side)
+                        y[n, h, w, c] = narrow(ZERO if best < ZERO else best, y)
+
+    @compiled
+    def slopes(x: Any, dy: Any, scale: Any, shift: Any, mean: Any, sums: Any) -> None:
+        """Sum g, the gradient that passes the ReLU, and ``g (x - mean)`` over every image: (N, 2, C)."""
+        images, height, width, channels = dy.shape
+        for n in prange(images):
+            first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+            for h in range(height):
+                for w in range(width):
+                    for c in range(channels):
+                        best, number, _ = largest(x, n, h, w, c, scale, shift, side)
+                        g = ZERO if best <= ZERO else wide(dy[n, h, w, c])
+                        first[c] += g
+                        second[c] += g * (number - mean[c])
+            sums[n, 0, :], sums[n, 1, :] = first, second
+
+    @compiled
+    def backward(x: Any, dy: Any, scale: Any, shift: Any, slope: Any, offset: Any, dx: Any) -> None:
+        """Write ``scale g + slope x + offset``; g is 0 where a number was not the largest of its window."""
+        images, height, width, channels = dy.shape
+        for n in prange(images):
+            for h in range(height):
+                for w in range(width):
+                    for c in range(channels):
+                        best, _, where = largest(x, n, h, w, c, scale, shift, side)
+                        g = ZERO if best <= ZERO else scale[c] * wide(dy[n, h, w, c])
+                        for k in range(side * side):
+                            at_h, at_w = h * side + k // side, w * side + k % side
+                            plain = slope[c] * wide(x[n, at_h, at_w, c]) + offset[c]
+                            dx[n, at_h, at_w, c] = narrow(plain + g if k == where else plain, dx)
+            for h in range(x.shape[1]):
+                for w in range(width * side if h < height * side else 0, x.shape[2]):
+                    for c in range(channels):
+                        dx[n, h, w, c] = narrow(slope[c] * wide(x[n, h, w, c]) + offset[c], dx)
+
+    return Kernels(forward, slopes, backward)

@@ -15,7 +15,7 @@ from avalanche.benchmarks import benchmark_from_datasets
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
-from network import BATCH, Faces, measure, sgd, study_cnn
+from network import BATCH, DEVICE, Faces, measure, sgd, study_cnn
 from torch.nn import CrossEntropyLoss
 
 warnings.simplefilter("ignore")
@@ -28,6 +28,7 @@ strategy = Naive(
     criterion=CrossEntropyLoss(),
     train_mb_size=BATCH,
     train_epochs=1,
+    device=DEVICE,
     evaluator=EvaluationPlugin(),
 )
 

@@ -20,6 +20,10 @@ wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 images = torch.randn(BATCH, 1, 48, 48, device=device)
 labels = torch.arange(BATCH, device=device) % 7
 network = channels_last(untrained(study_cnn, 0).to(device), images).train()
+if device.type == "cpu":
+    from crossfer.training.fused import fuse
+
+    fuse(network)
 optimizer = torch.optim.SGD(
     network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True
 )

@@ -1,6 +1,6 @@
 """How often does a "95 % interval" hold the truth?  Answers of made-up networks whose accuracy is known.
 
-Run with ``python benchmarks/coverage.py``; ``docs/statistics.md`` has the table it prints.
+Run with ``python benchmarks/interval_coverage.py``; ``docs/statistics.md`` has the table it prints.
 
 A network is right about an image where the sum of its skill, the image's ease, the subject's ease, the
 training's luck and noise is above zero, all of them normal; so its true accuracy, over all images, people and

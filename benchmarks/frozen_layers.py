@@ -1,16 +1,18 @@
 """What it saves that frozen layers calculate once: an epoch with and without.
 
-    python benchmarks/frozen_layers.py [--data data/ck48] [--images 131 405] [--rounds 3]
+    python benchmarks/frozen_layers.py [--data data/ck48] [--images 131 405] [--batch 32 128] [--rounds 3]
 
-The study's network, batches of 32, as the fine-tunings have them.  *Without*, every epoch draws new versions
-and sends them through the frozen layers.  *With*, it shows one of ``--views`` versions; reported are an epoch
-after all versions were shown, and the whole training, what is calculated once included.  Ratios are medians
-over rounds in turn.
+The study's network, as the fine-tunings train it.  Beside each other, in turn: an epoch in which *every
+layer* trains (RE); one in which the layers before the named ones are frozen but calculate *anew* what they
+make of every image; and one in which that is *reused* (one of ``--views`` versions of every image is shown,
+after all of them were shown once).  The last column is a whole training of 30 epochs, with what is calculated
+once.  Ratios are medians over rounds: to every layer, and to anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -25,7 +27,8 @@ from crossfer.strategies import LAYERS
 from crossfer.training import Faces, Recipe, machine, train
 from crossfer.training.machine import describe
 
-BATCH, EPOCHS = 32, 30
+EPOCHS = 30
+TRAINED = ("head", "FC", "FC+CL")
 
 
 def faces(data: Path | None, count: int) -> Faces:
@@ -53,29 +56,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, help="a prepared dataset; noise otherwise")
     parser.add_argument("--images", type=int, nargs="+", default=[131, 405])
+    parser.add_argument("--batch", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    with_views = Recipe(epochs=EPOCHS, batch_size=BATCH, views=asked.views)
-    without = Recipe(epochs=4, batch_size=BATCH)
     print(describe(machine()))
-    print("| trains | images | an epoch without | with | faster by | the whole training |")
-    print("|---|---|---|---|---|---|")
-    for layers in ("head", "FC", "FC+CL"):
-        for count in asked.images:
-            shown = faces(asked.data, count)
-            rounds = [
-                (
-                    seconds(layers, shown, without, reuse=False)[0],
-                    *seconds(layers, shown, with_views, reuse=True),
-                )
-                for _ in range(asked.rounds)
-            ]
-            anew, kept, _ = (statistics.median(column) for column in zip(*rounds, strict=True))
-            epoch = statistics.median(a / k for a, k, _ in rounds)
-            whole = statistics.median(a / average for a, _, average in rounds)
+    print("| batch | images | trains | every layer | anew | reused | faster by | whole training |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for batch, count in itertools.product(asked.batch, asked.images):
+        shown = faces(asked.data, count)
+        few = Recipe(epochs=6, batch_size=batch)
+        reused = Recipe(epochs=EPOCHS, batch_size=batch, views=asked.views)
+        rounds: dict[str, list[tuple[float, ...]]] = {layers: [] for layers in TRAINED}
+        for _ in range(asked.rounds):
+            every, _ = seconds("all", shown, few, reuse=False)
+            for layers in TRAINED:
+                anew, _ = seconds(layers, shown, few, reuse=False)
+                rounds[layers].append((every, anew, *seconds(layers, shown, reused, reuse=True)))
+        for layers, found in rounds.items():
+            every, anew, epoch, _ = (
+                1000 * statistics.median(column) for column in zip(*found, strict=True)
+            )
+            times = [statistics.median(one[number] / one[2] for one in found) for number in (0, 1)]
+            whole = [statistics.median(one[number] / one[3] for one in found) for number in (0, 1)]
             print(
-                f"| {layers} | {len(shown)} | {anew:.3f} s | {kept:.3f} s | {epoch:.1f}× | {whole:.1f}× |",
+                f"| {batch} | {len(shown)} | {layers} | {every:.0f} ms | {anew:.0f} ms | {epoch:.1f} ms "
+                f"| {times[0]:.1f}×, {times[1]:.1f}× | {whole[0]:.1f}×, {whole[1]:.1f}× |",
                 flush=True,
             )
 

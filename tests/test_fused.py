@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crossfer.adapt import untrained
 from crossfer.models import study_cnn
 from crossfer.training import Faces, Recipe, machine, train
-from crossfer.training.fused import NormReluPool, fuse
+from crossfer.training.fused import Dropout, NormReluPool, fuse
 
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
 """Of a number near 1."""
@@ -179,6 +179,8 @@ def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) ->
     images = torch.randint(0, 256, (48, 48, 48), generator=torch.Generator().manual_seed(0))
     shown = Faces(images.byte(), torch.arange(48) % 7)
     model, recipe = untrained(lambda: study_cnn(0.2), 0), Recipe(epochs=2, batch_size=16)
+    for name in ("fc1_dropout", "fc2_dropout"):
+        model.get_submodule(name).p = 0.3  # type: ignore[assignment]  # no multiple of 1/256: PyTorch draws, with and without
     fabric = machine("cpu", "32-true")
     fused = train(model, shown, {}, recipe, 0, fabric, keep="last")
     monkeypatch.setattr("crossfer.training.fused.fuse", lambda network: network)
@@ -189,3 +191,35 @@ def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) ->
     for name, tensor in fused.model.state_dict().items():
         assert torch.allclose(tensor, weights[name], atol=5e-3), name
     assert type(fused.model.get_submodule("norm1")) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize("p", [1 / 256, 0.25, 0.5, 0.75])
+def test_dropout_by_bytes_keeps_as_many_as_it_should(p: float) -> None:
+    torch.manual_seed(0)
+    x = torch.full((1000, 8, 16), 3.0, requires_grad=True)
+    (network,) = fuse(nn.Sequential(nn.Dropout(p)).train()).children()
+    assert type(network) is Dropout
+    y = network(x)
+    y.sum().backward()
+    assert x.grad is not None and torch.equal(y, 3 * x.grad)
+    assert y.unique().tolist() == pytest.approx([0, 3 / (1 - p)])
+    kept = (y != 0).float()
+    spread = (p * (1 - p)) ** 0.5
+    assert abs(kept.mean().item() - (1 - p)) < 4 * spread / kept.numel() ** 0.5
+    # Each of the eight bytes that are drawn at a time is as good as the others.
+    of_byte = kept.view(-1, 8).mean(0)
+    assert (of_byte - (1 - p)).abs().max() < 5 * spread / (kept.numel() / 8) ** 0.5
+    neighbours = kept.view(-1)
+    together = (neighbours[1:] * neighbours[:-1]).mean().item()
+    assert together == pytest.approx((1 - p) ** 2, abs=0.01)
+    assert torch.equal(network.eval()(x), x)
+
+
+def test_dropout_at_other_rates_is_pytorch_s() -> None:
+    x = torch.randn(7, 9)
+    for p in (0.0, 0.3, 1.0):
+        answers = []
+        for network in (nn.Dropout(p), Dropout(p)):
+            torch.manual_seed(1)
+            answers.append(network(x))
+        assert torch.equal(*answers)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +16,10 @@ from torch import nn
 
 from crossfer.adapt import untrained
 from crossfer.models import channels_last, fully_connected, last_convolution, study_cnn, train_only
-from crossfer.training import Faces, Recipe, inputs, machine, predict, train
+from crossfer.training import Faces, Recipe, State, inputs, machine, predict, train
+from crossfer.training.checkpoint import Checkpoints
+from crossfer.training.dual import MOST, Dual, is_worth_it
 from crossfer.training.inputs import Anew, Kept, learner_of, split_frozen
-from crossfer.training.narrow import Narrow, is_worth_it, narrowed
 
 RECIPE = Recipe(epochs=5, batch_size=8, learning_rate=0.01, weight_decay=0.01, views=2)
 LARGEST_DIFFERENCE = 1e-5
@@ -55,16 +59,16 @@ def learner(model: nn.Module, shown: Faces, recipe: Recipe = RECIPE) -> inputs.L
 def test_reuse_gives_the_same_weights_up_to_rounding(
     what: str, change: dict[str, Any], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However large: a narrow layer for few images, outputs in memory or on the disk for many."""
+    """However large: the dual form for few images, outputs in memory or on the disk for many."""
     monkeypatch.setattr(inputs, "LARGEST_IN_MEMORY", limit)
     model, fabric, recipe = (
         partly_frozen(what),
         machine("cpu", "32-true"),
         replace(RECIPE, **change),
     )
-    shown, sides = faces(200 if "many" in what else 40), {"target": faces(9, 1)}
-    narrow = bool(learner(partly_frozen(what), shown, recipe).narrow)
-    assert narrow == (what == "FC")
+    shown, sides = faces(210 if "many" in what else 40), {"target": faces(9, 1)}
+    is_dual = bool(learner(partly_frozen(what), shown, recipe).dual)
+    assert is_dual == (what == "FC")
     reused = train(model, shown, sides, recipe, 0, fabric, keep="last")
     anew = train(model, shown, sides, recipe, 0, fabric, keep="last", reuse=False)
     before, after = model.state_dict(), anew.model.state_dict()
@@ -77,46 +81,96 @@ def test_reuse_gives_the_same_weights_up_to_rounding(
         assert ours["target_loss"] == pytest.approx(theirs["target_loss"], abs=1e-4)
 
 
+@pytest.mark.parametrize("what", ["FC", "FC+CL"])
+@pytest.mark.parametrize(("epoch", "step"), [(0, 2), (2, 3), (3, 0)])
+def test_interrupted_it_goes_on_to_the_same_bits(
+    what: str, epoch: int, step: int, tmp_path: Path
+) -> None:
+    shown, sides, fabric = faces(), {"target": faces(9, 1)}, machine("cpu")
+    checkpoints = Checkpoints(tmp_path / "checkpoint.safetensors")
+
+    def interrupt(standing: Callable[[], State]) -> None:
+        if (len(standing().history), standing().step) == (epoch, step):
+            checkpoints.save(standing())
+            raise KeyboardInterrupt
+
+    model = partly_frozen(what)
+    whole = train(model, shown, sides, RECIPE, 0, fabric)
+    again = train(model, shown, sides, RECIPE, 0, fabric)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, shown, sides, RECIPE, 0, fabric, on_state=interrupt)
+    resumed = train(model, shown, sides, RECIPE, 0, fabric, resume=checkpoints.load())
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
 def test_the_study_s_network_too() -> None:
-    """All of its 8,192 features: FC in a sixty-fourth of them."""
+    """All of its 8,192 features: FC as 137 inputs."""
     model, fabric = partly_frozen("FC", width=1.0), machine("cpu", "32-true")
     recipe, shown = Recipe(epochs=2, batch_size=16, learning_rate=0.01, views=2), faces(64)
-    assert learner(partly_frozen("FC", width=1.0), shown, recipe).narrow == "fc1"
+    assert learner(partly_frozen("FC", width=1.0), shown, recipe).dual == "fc1"
     reused = train(model, shown, {}, recipe, 0, fabric, keep="last").model
     anew = train(model, shown, {}, recipe, 0, fabric, keep="last", reuse=False).model
     for name, tensor in reused.state_dict().items():
         assert torch.allclose(tensor, anew.state_dict()[name], atol=LARGEST_DIFFERENCE), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 12),
     copies=st.integers(0, 3),
     bias=st.booleans(),
+    momentum=st.sampled_from([0.0, 0.5, 0.9]),
+    weight_decay=st.sampled_from([0.0, 0.1]),
+    batches=st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=6), max_size=8),
     seed=st.integers(0, 2**31),
 )
-def test_a_narrow_layer_is_the_layer_whatever_it_is_given(
-    count: int, copies: int, bias: bool, seed: int
+def test_the_dual_form_learns_what_the_layer_would(
+    count: int,
+    copies: int,
+    bias: bool,
+    momentum: float,
+    weight_decay: float,
+    batches: list[list[int]],
+    seed: int,
 ) -> None:
-    """Inputs that are copies of one another, or nothing at all, included."""
+    """Inputs that are copies of one another, nothing at all, or twice in a batch, included."""
     generator = torch.Generator().manual_seed(seed)
-    given_ = torch.rand(count, 48, generator=generator).relu()
-    given_ = torch.cat([given_, given_[:copies], torch.zeros(1, 48)])
+    shown = torch.rand(count, 48, generator=generator).relu()
+    shown = torch.cat([shown, shown[:copies], torch.zeros(1, 48)])
     torch.manual_seed(seed)
     layer = nn.Linear(48, 5, bias=bias)
-    small, coordinates = narrowed(layer, given_)
-    assert small.weight.shape == (5, len(given_))
-    assert torch.allclose(small(coordinates), layer(given_), atol=1e-5)
-    wide = small.widened(small.weight.detach(), small.rest.detach())
-    assert torch.allclose(wide, layer.weight, atol=1e-5)
+    dual = Dual(copy.deepcopy(layer), shown)
+    how: dict[str, Any] = {
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "nesterov": momentum > 0,
+    }
+    optimizers = [
+        torch.optim.SGD(module.parameters(), lr=0.005, fused=True, **how)
+        for module in (layer, dual)
+    ]
+    for batch in batches:
+        which = torch.tensor(batch) % len(shown)
+        for answers in (layer(shown[which]), dual(which)):
+            (answers.tanh() ** 2).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    every = torch.arange(len(shown))
+    assert torch.allclose(dual(every), layer(shown), atol=1e-5)
+    assert torch.allclose(dual.widened(dual.weight, dual.rest), layer.weight, atol=1e-5)
+    assert not bias or torch.allclose(dual.bias, layer.bias, atol=1e-5)
 
 
-def test_a_layer_is_narrowed_where_it_becomes_much_smaller() -> None:
+def test_a_layer_learns_in_its_dual_form_where_that_is_much_less() -> None:
     layer = nn.Linear(400, 3)
-    assert is_worth_it(layer, 100) and not is_worth_it(layer, 101)
+    assert is_worth_it(layer, 200) and not is_worth_it(layer, 201)
+    assert not is_worth_it(nn.Linear(4 * MOST, 3), MOST + 1)
     assert not is_worth_it(nn.Conv2d(1, 1, 1), 1)
     layer.weight.requires_grad_(False)
-    assert not is_worth_it(layer, 100)
+    assert not is_worth_it(layer, 200)
 
 
 def test_frozen_layers_see_each_version_of_an_image_once() -> None:
@@ -171,7 +225,7 @@ def test_validation_is_measured_by_what_is_kept() -> None:
     whole = predict(model, faces(9, 1).images, machine("cpu", "32-true"))
     cut = learner(model, faces())
     kept = predict(cut.part, cut.validation["target"].images, machine("cpu", "32-true"))
-    assert isinstance(cut.part.get_submodule("fc1"), Narrow)
+    assert isinstance(cut.part.get_submodule("fc1"), Dual)
     assert torch.allclose(kept, whole, atol=1e-6)
 
 

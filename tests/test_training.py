@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -191,6 +193,25 @@ def test_what_images_know_follows_them_into_unions_and_choices() -> None:
     chosen = (old + new)[rows].known
     assert chosen is not None and chosen.equal(expected[rows])
     assert (old + old).known is None
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_gpu_adds_in_a_fixed_order_unless_asked_not_to(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is set; no test has a GPU to see what comes of it."""
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setitem(machine.__globals__, "Fabric", lambda **asked: gpu)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        machine("cuda", "32-true", deterministic)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert torch.backends.cudnn.benchmark != deterministic
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = False
+        torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
 
 
 def test_a_diverged_training_says_so() -> None:

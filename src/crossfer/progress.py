@@ -23,6 +23,8 @@ from crossfer.experiment import Progress as ExperimentProgress
 from crossfer.experiment.plan import WORK, Run
 
 LOG_SECONDS = 20.0
+ENOUGH_TO_JUDGE = 0.01
+"""The share of all work that has to be done before the time that is left is more than a guess."""
 
 
 def oddities(dataset: Dataset) -> list[str]:
@@ -178,8 +180,10 @@ class Shown(ExperimentProgress):
             return
         self.spoke = now
         task = next(task for task in self.bars.tasks if task.id == self.training)
-        share = max(task.completed / (task.total or 1), 1e-6)
-        left = (now - self.began) * (1 - share) / share
+        share = task.completed / (task.total or 1)
+        left = ""
+        if share >= ENOUGH_TO_JUDGE:
+            minutes, seconds = divmod(round((now - self.began) * (1 - share) / share), 60)
+            left = f", {minutes}:{seconds:02d} left"
         label = self.run.label if self.run else ""
-        minutes, seconds = divmod(round(left), 60)
-        self.console.print(f"{share:4.0%}, {minutes}:{seconds:02d} left: {label}", highlight=False)
+        self.console.print(f"{share:4.0%}{left}: {label}", highlight=False)

@@ -134,8 +134,9 @@ class Experiment(_Checked):
         (no training changes), or ``ignore`` them, since the search takes time that grows with the square
         of the number of images (36,000: seconds; a million: hours).  ``auto`` counts them among at most
         200,000 images, unless these are drawn stand-ins.
-    device, precision
-        Where to run and how precisely.
+    device, precision, deterministic
+        Where to run, how precisely, and whether a GPU has to give the same bits every time: see
+        `crossfer.training.machine`.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Experiment(_Checked):
     copies: Literal["auto", "count", "drop", "ignore"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    deterministic: bool = True
 
     @field_validator("strategies")
     @classmethod

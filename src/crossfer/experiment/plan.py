@@ -18,7 +18,7 @@ from crossfer.networks import Network
 from crossfer.strategies import Strategy
 from crossfer.training.recipe import Recipe
 
-RULES = 2
+RULES = 3
 """Raised whenever the same configuration would give other weights: it enters every run's identity."""
 
 WORK = {"none": 0.0, "head": 0.35, "FC": 0.35, "FC+CL": 0.4, "all": 1.0}

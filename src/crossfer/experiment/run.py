@@ -95,7 +95,7 @@ def run_experiment(
     if strangers and not (out / EXPERIMENT).is_file():
         raise CrossferError(f"{out}: is in use and holds no experiment; name another folder")
     _check_paths(experiment)
-    fabric = machine(experiment.device, experiment.precision)
+    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         experiment.model.check(experiment.strategies, fabric)

@@ -116,7 +116,7 @@ def search(
     )
     if out.exists() and not (out / JOURNAL).is_file() and any(out.iterdir()):
         raise CrossferError(f"{out}: is in use and holds no search; name another folder")
-    fabric = machine(experiment.device, experiment.precision)
+    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "budget": budget}
     found |= {"seed": seed, "strategies": [], "left_out": {}}
     with alone_in(out):

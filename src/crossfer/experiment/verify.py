@@ -218,7 +218,8 @@ class _Again:
         if run is None:
             return ["this configuration, with this version of crossfer, gives no such run"]
         self.progress.started(run)
-        fabric = machine(self.experiment.device, cast(Precision, run.precision))
+        precision = cast(Precision, run.precision)
+        fabric = machine(self.experiment.device, precision, self.experiment.deterministic)
         before = self.folders[run.key]
         measured_on = self.plans[run.precision].measured_on(run)
         with (

@@ -1,4 +1,4 @@
-"""Batch normalisation, ReLU and max-pooling as one layer, where a network has them in a row, on a CPU.
+"""What a CPU does in one go: normalisation, ReLU and pooling as one layer; eight chances of dropout at once.
 
 The loops are in `crossfer.training.kernels`.  Nothing but rounding differs from PyTorch's own layers, which
 still calculate wherever the loops cannot: on another device, with other types, in another layout.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,14 +16,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from crossfer.models import layers_in_order
-from crossfer.training.kernels import kernels, moments
+from crossfer.training.descent import Linear
+from crossfer.training.kernels import kernels, moments, on_our_threads
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """Put one layer in the place of every batch normalisation, ReLU and 2×2 max-pooling in a row.
+    """Put layers in the place of those that a CPU is slow at.
 
-    Only as far as a network is a sequence, of sequences perhaps: elsewhere its own code may want what lies
-    between two layers.  Parameters and buffers stay, under their names.
+    One in the place of a batch normalisation, a ReLU and a 2×2 max-pooling in a row; a `Dropout`; and a
+    `crossfer.training.descent.Linear`.  Only as far as a network is a sequence, of sequences perhaps:
+    elsewhere its own code may want what lies between two layers.  Parameters and buffers stay, under their
+    names.
 
     Parameters
     ----------
@@ -41,14 +43,18 @@ def fuse(network: nn.Module) -> nn.Module:
     children = layers_in_order(network)
     padded = [*children, ("", nn.Identity()), ("", nn.Identity())]
     for index in range(len(children)):
-        (name, norm), (relu_name, relu), (pool_name, pool) = padded[index : index + 3]
-        fuse(norm)
-        if isinstance(norm, nn.BatchNorm2d) and _is_usual(norm) and _is_just(relu, nn.ReLU):
+        (name, layer), (relu_name, relu), (pool_name, pool) = padded[index : index + 3]
+        fuse(layer)
+        if isinstance(layer, nn.BatchNorm2d) and _is_usual(layer) and _is_just(relu, nn.ReLU):
             halves = _is_just(pool, nn.MaxPool2d) and str(pool) == str(nn.MaxPool2d(2))
-            network.add_module(name, NormReluPool(norm, 2 if halves else 1))
+            network.add_module(name, NormReluPool(layer, 2 if halves else 1))
             network.add_module(relu_name, nn.Identity())
             if halves:
                 network.add_module(pool_name, nn.Identity())
+        elif isinstance(layer, nn.Dropout) and _is_just(layer, nn.Dropout):
+            network.add_module(name, Dropout(layer.p).train(layer.training))
+        elif isinstance(layer, nn.Linear) and _is_just(layer, nn.Linear):
+            network.add_module(name, Linear(layer))
     return network
 
 
@@ -111,6 +117,22 @@ class NormReluPool(nn.BatchNorm2d):
         )
 
 
+class Dropout(nn.Dropout):
+    """Dropout that takes a byte for every number, and draws eight bytes at a time.
+
+    A rate that is no multiple of 1/256, and another device, are left to PyTorch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Set numbers to zero with probability p and scale the others to the same sum, in training."""
+        threshold = 256 * self.p
+        if not (self.training and 0 < self.p < 1 and threshold.is_integer() and x.is_cpu):
+            return super().forward(x)
+        drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = drawn.view(torch.uint8)[: x.numel()] >= int(threshold)
+        return x * (kept.view(x.shape).to(x.dtype) / (1 - self.p))
+
+
 class _Training(torch.autograd.Function):
     """The layer in training: gives the images, and their mean and variance of every channel."""
 
@@ -121,7 +143,7 @@ class _Training(torch.autograd.Function):
         # Around a number near the mean, squares lose nothing.
         pivot = x[0, :, 0, 0].float()
         sums = np.empty((len(x), 2, len(pivot)), np.float32)
-        _on_our_threads()
+        on_our_threads()
         moments(_array(x), pivot.numpy(), sums)
         first, second = _sum(sums) / (x.numel() // len(pivot))
         mean, variance = (first + pivot).float(), (second - first**2).clamp_min(0).float()
@@ -147,7 +169,7 @@ class _Training(torch.autograd.Function):
         dy, dx = dy.contiguous(memory_format=torch.channels_last), torch.empty_like(x)
         vectors = scale.numpy(), shift.numpy()
         sums = np.empty((len(x), 2, len(scale)), np.float32)
-        _on_our_threads()
+        on_our_threads()
         loops = kernels(ctx.side)
         loops.slopes(_array(x), _array(dy), *vectors, mean.numpy(), sums)
         of_bias, of_x = _sum(sums).float()
@@ -166,7 +188,7 @@ def _forward(x: Tensor, scale: Tensor, shift: Tensor, side: int) -> Tensor:
         dtype=x.dtype,
         memory_format=torch.channels_last,
     )
-    _on_our_threads()
+    on_our_threads()
     kernels(side).forward(_array(x), scale.detach().numpy(), shift.detach().numpy(), _array(y))
     return y
 
@@ -181,8 +203,3 @@ def _array(images: Tensor) -> NDArray[Any]:
 def _sum(sums: NDArray[np.float32]) -> Tensor:
     """Sum over images, float64."""
     return torch.from_numpy(sums).sum(0, dtype=torch.float64)
-
-
-def _on_our_threads() -> None:
-    """Have the loops run on as many threads as PyTorch does."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from crossfer.files import reserve
 from crossfer.models import Conventions, conventions_of, follow, layers_in_order
 from crossfer.training.batches import Faces, augment, chances, normalise
-from crossfer.training.narrow import Narrow, is_worth_it, narrowed
+from crossfer.training.dual import Dual, is_worth_it
 from crossfer.training.recipe import Recipe
 
 AT_ONCE = 512
@@ -63,23 +63,23 @@ class Learner:
         What the part is given in training: a function of rows, told of every epoch.
     validation
         Named sets, their images as the part is given them.
-    narrow
-        Names the layer of the part that a `Narrow` stands for; empty where none does.
+    dual
+        Names the layer of the part that a `Dual` stands for; empty where none does.
     """
 
     part: nn.Module
     inputs: Anew | Kept
     validation: Mapping[str, Faces]
-    narrow: str = ""
+    dual: str = ""
 
     def whole(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return weights of the part under the names and in the shapes that the network has."""
         whole = dict(weights)
-        if self.narrow:
-            layer = self.part.get_submodule(self.narrow)
-            assert isinstance(layer, Narrow)
-            weight, rest = f"{self.narrow}.weight", f"{self.narrow}.rest"
-            device = layer.basis.device
+        if self.dual:
+            layer = self.part.get_submodule(self.dual)
+            assert isinstance(layer, Dual)
+            weight, rest = f"{self.dual}.weight", f"{self.dual}.rest"
+            device = layer.inputs.device
             whole[weight] = layer.widened(whole[weight].to(device), whole.pop(rest).to(device))
         return whole
 
@@ -120,15 +120,15 @@ def learner_of(
     kept = Kept(anew)
     name, layer = next(part.named_children())
     sizes = [kept.count * anew.versions, *(len(faces) for faces in validation.values())]
-    if not isinstance(layer, nn.Linear) or not is_worth_it(layer, sum(sizes)):
+    if not is_worth_it(layer, sum(sizes)):
         return Learner(part, kept, validation)
     for version in range(anew.versions):
         kept.begin(version)
     assert kept.outputs is not None
     every = torch.cat([kept.outputs, *(faces.images for faces in validation.values())])
-    small, coordinates = narrowed(layer, every)
-    part.add_module(name, small)
-    kept.outputs, *others = torch.split(coordinates, sizes)
+    part.add_module(name, Dual(layer, every))
+    # From here on an image is the number of what the frozen layers made of it.
+    kept.outputs, *others = torch.split(torch.arange(len(every), device=every.device), sizes)
     validation = {
         name: replace(faces, images=images)
         for (name, faces), images in zip(validation.items(), others, strict=True)

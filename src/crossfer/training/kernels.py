@@ -16,7 +16,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
@@ -32,6 +34,11 @@ def compiled(loop: Callable[..., None]) -> Any:
         return njit(parallel=True, fastmath=FASTMATH, cache=True)(loop)
     except RuntimeError:  # neither beside this file nor in a home
         return njit(parallel=True, fastmath=FASTMATH)(loop)
+
+
+def on_our_threads() -> None:
+    """Have the loops run on as many threads as PyTorch does."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -92,6 +99,23 @@ def largest(x: Any, n: int, h: int, w: int, c: int, scale: Any, shift: Any, side
         if value > best:
             best, number, where = value, other, k
     return best, number, where
+
+
+@compiled
+def descend(
+    weight: Any, momentum: Any, half: Any, gradient: Any, rate: Any, friction: Any, decay: Any
+) -> None:
+    """Take a step of Nesterov's gradient descent on (R, C) weights, and round them to bfloat16 on the way.
+
+    ``weight`` and ``momentum`` are float32, ``half`` and ``gradient`` the bits of bfloat16.
+    """
+    rows, columns = weight.shape
+    for r in prange(rows):
+        for c in range(columns):
+            g = wide(gradient[r, c]) + decay * weight[r, c]
+            momentum[r, c] = friction * momentum[r, c] + g
+            weight[r, c] -= rate * (g + friction * momentum[r, c])
+            half[r, c] = narrow(weight[r, c], half)
 
 
 class Kernels(NamedTuple):

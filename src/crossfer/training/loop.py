@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from crossfer.errors import CrossferError
 from crossfer.models import channels_last, conventions_of, training_mode
 from crossfer.training.batches import Faces, normalise
+from crossfer.training.descent import SGD
 from crossfer.training.inputs import learner_of
 from crossfer.training.loss import cross_entropy
 from crossfer.training.recipe import Recipe
@@ -140,10 +141,7 @@ def train(
         )
     device = fabric.device
     network = channels_last(model, normalise(training.images[:1], conventions_of(model))).eval()
-    if device.type == "cpu":
-        from crossfer.training.fused import fuse  # a compiler, which a GPU has no use for
-
-        fuse(network)
+    descent = suited(network, device)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("no parameter of the network requires a gradient: nothing would train")
     generator = torch.Generator(device)
@@ -162,7 +160,7 @@ def train(
     part, inputs = learner.part, learner.inputs
     parameters = {name: p for name, p in part.named_parameters() if p.requires_grad}
     rate = torch.zeros((), device=device)
-    optimizer: torch.optim.Optimizer = torch.optim.SGD(
+    optimizer: torch.optim.Optimizer = descent(
         parameters.values(),
         lr=rate,
         momentum=recipe.momentum,
@@ -279,6 +277,22 @@ def train(
     result = copy.deepcopy(model).cpu().eval()
     result.load_state_dict(result.state_dict() | learner.whole(state.best))
     return Trained(result, state.best_epoch, state.history, state.images_seen, state.seconds)
+
+
+def suited(network: nn.Module, device: torch.device) -> type[torch.optim.SGD]:
+    """Give a network the layers that are fastest on a device; return the descent that goes with them.
+
+    Parameters
+    ----------
+    network
+        Changed in place; its parameters and buffers stay, under their names.
+    """
+    if device.type != "cpu":
+        return torch.optim.SGD
+    from crossfer.training.fused import fuse  # a compiler, which a GPU has no use for
+
+    fuse(network)
+    return SGD
 
 
 @torch.no_grad()

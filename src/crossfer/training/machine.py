@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import platform
 import sys
 import warnings
@@ -18,7 +19,9 @@ from crossfer.errors import CrossferError
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
-def machine(device: str = "auto", precision: Precision = "auto") -> Fabric:
+def machine(
+    device: str = "auto", precision: Precision = "auto", deterministic: bool = True
+) -> Fabric:
     """Choose the device and the arithmetic.
 
     Parameters
@@ -27,6 +30,10 @@ def machine(device: str = "auto", precision: Precision = "auto") -> Fabric:
         ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
     precision
         ``"bf16-mixed"``, ``"32-true"``, or ``"auto"``: bfloat16 where the hardware multiplies it.
+    deterministic
+        On a GPU, add in the same order every time, so that the same call gives the same bits; otherwise
+        whatever is fastest.  A CPU always does.  Should a layer of your network have no such kernel,
+        PyTorch warns and names it.  It holds for the whole process.
 
     Returns
     -------
@@ -46,6 +53,8 @@ def machine(device: str = "auto", precision: Precision = "auto") -> Fabric:
             fabric = Fabric(accelerator=device, devices=1, precision=precision)
     if fabric.device.type == "cpu":
         _keep_freed_memory()
+    if fabric.device.type == "cuda":
+        _order_of_sums(deterministic)
     return fabric
 
 
@@ -58,6 +67,7 @@ def describe(fabric: Fabric) -> dict[str, str | int]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "precision": precision_of(fabric),
+        "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
@@ -95,6 +105,15 @@ def peak_memory(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _order_of_sums(fixed: bool) -> None:
+    """Let a GPU's libraries choose kernels that add in a fixed order, or the fastest."""
+    torch.backends.cudnn.benchmark = not fixed
+    torch.use_deterministic_algorithms(fixed, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if fixed:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS asks for it
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

@@ -1,0 +1,114 @@
+"""A descent that reads and writes every weight once: PyTorch's own, but for rounding."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from crossfer.training.descent import HALF, SGD, Linear
+from crossfer.training.fused import fuse
+
+HOW = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
+
+
+def network(inputs: int = 5, units: int = 7, bias: bool = True, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(inputs, units, bias), nn.Tanh(), nn.Linear(units, 3, bias))
+
+
+def copies_of(model: nn.Module) -> list[Tensor]:
+    return [vars(p)[HALF] for p in model.parameters() if HALF in vars(p)]
+
+
+def descended(
+    model: nn.Module, kind: type[torch.optim.SGD], how: dict[str, float], steps: int
+) -> nn.Module:
+    """Learn from the same numbers, in mixed precision."""
+    numbers = torch.Generator().manual_seed(1)
+    optimizer = kind(model.train().parameters(), fused=True, **how)  # type: ignore[arg-type]
+    for _ in range(steps):
+        x = torch.randn(4, next(model.parameters()).shape[1], generator=numbers)
+        with torch.autocast("cpu", torch.bfloat16):
+            answers = model(x).float()
+        (answers**2).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    inputs=st.integers(1, 40),
+    units=st.integers(1, 9),
+    bias=st.booleans(),
+    momentum=st.sampled_from([0.0, 0.5, 0.9]),
+    weight_decay=st.sampled_from([0.0, 0.1]),
+    steps=st.integers(1, 5),
+    seed=st.integers(0, 2**31),
+)
+def test_it_takes_pytorch_s_steps(
+    inputs: int,
+    units: int,
+    bias: bool,
+    momentum: float,
+    weight_decay: float,
+    steps: int,
+    seed: int,
+) -> None:
+    """One step differs by the rounding of single precision; later ones by what bfloat16 makes of that."""
+    how = {"lr": 0.01, "momentum": momentum, "weight_decay": weight_decay, "nesterov": momentum > 0}
+    plain = network(inputs, units, bias, seed)
+    ours = fuse(copy.deepcopy(plain))
+    descended(plain, torch.optim.SGD, how, steps)
+    descended(ours, SGD, how, steps)
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    for name, theirs in plain.state_dict().items():
+        tolerance = 1e-6 if steps == 1 else 1e-3
+        assert torch.allclose(ours.state_dict()[name], theirs, atol=tolerance), name
+    weights = [p for p in ours.parameters() if p.ndim == 2]
+    for weight, half in zip(weights, copies_of(ours), strict=True):
+        assert half.grad is None and torch.equal(half, weight.bfloat16())
+
+
+def test_evaluation_sees_weights_that_somebody_changed() -> None:
+    model = descended(fuse(network()), SGD, HOW, 2)
+    assert len(copies_of(model)) == 2
+    x = torch.randn(4, 5)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model.load_state_dict({k: 2 * v for k, v in model.state_dict().items()})
+        expected = network()
+        expected.load_state_dict(model.state_dict())
+        assert torch.equal(model.eval()(x), expected(x))
+        assert not copies_of(model)
+        assert torch.equal(model.train()(x), expected(x))
+
+
+def test_a_penalty_has_its_say() -> None:
+    """Whatever else gives a weight a gradient is added to what the layer gave."""
+    results = []
+    for kind, model in ((torch.optim.SGD, network()), (SGD, fuse(network()))):
+        optimizer = kind(model.train().parameters(), fused=True, **HOW)  # type: ignore[arg-type]
+        for _ in range(3):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = (model(torch.ones(2, 5)).float() ** 2).sum()
+            (loss + sum((p**3).sum() for p in model.parameters())).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append(model.state_dict())
+    for name, theirs in results[0].items():
+        assert torch.allclose(results[1][name], theirs, atol=1e-3), name
+
+
+@pytest.mark.parametrize("why", ["single precision", "frozen", "evaluation"])
+def test_without_use_for_a_copy_there_is_none(why: str) -> None:
+    model = fuse(network()).train(why != "evaluation")
+    assert isinstance(next(model.children()), Linear)
+    model.requires_grad_(why != "frozen")
+    with torch.autocast("cpu", torch.bfloat16, enabled=why != "single precision"):
+        model(torch.ones(2, 5))
+    assert not copies_of(model)

@@ -16,6 +16,7 @@ from torch import nn
 
 from crossfer.adapt import untrained
 from crossfer.models import channels_last, fully_connected, last_convolution, study_cnn, train_only
+from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, State, inputs, machine, predict, train
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.dual import MOST, Dual, is_worth_it
@@ -211,6 +212,24 @@ def test_versions_differ_and_come_back_in_turn(frozen: str) -> None:
     assert all(torch.equal(versions[n], versions[n + 3]) for n in range(9))
     assert not torch.allclose(versions[0], versions[1])
     assert torch.equal(Kept(anew).anew(torch.tensor([4, 2])), anew(torch.tensor([4, 2])))
+
+
+@pytest.mark.parametrize("what", ["FC", "FC+CL"])
+def test_how_much_would_be_kept_is_known_beforehand(what: str) -> None:
+    """On a GPU it decides whether anything is."""
+    model = partly_frozen(what).eval()
+    fabric, shown = machine("cpu", "32-true"), faces()
+    frozen = split_frozen(model)[0]
+    anew = Anew(shown.images, frozen, RECIPE, 0, torch.Generator(), fabric)
+    kept = Kept(anew)
+    kept.begin(0)
+    assert kept.outputs is not None and anew.size() == kept.outputs.nbytes
+
+
+def test_what_trains_the_last_layers_alone_shows_four_versions_unless_asked_otherwise() -> None:
+    shown = {name: strategy.default_recipe().views for name, strategy in STRATEGIES.items()}
+    assert {name for name, views in shown.items() if views} == {"HEAD", "FC", "FC+CL"}
+    assert set(shown.values()) == {0, 4}
 
 
 def test_outputs_keep_the_layout_that_the_frozen_layers_gave() -> None:

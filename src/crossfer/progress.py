@@ -132,7 +132,8 @@ class Shown(ExperimentProgress):
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
         done = f", {len(finished)} of them finished before" if finished else ""
-        self.console.print(f"{len(runs)} runs{done}", highlight=False)
+        count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        self.console.print(f"{count}{done}", highlight=False)
         work = sum(run.work for run in runs) - sum(run.work for run in finished)
         self.finished_before = {run.key for run in finished}
         self.began = time.monotonic()

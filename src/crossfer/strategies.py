@@ -21,7 +21,12 @@ from crossfer.models import (
     last_layer,
     layers_with_parameters,
 )
-from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Recipe
+from crossfer.training.recipe import (
+    FINE_TUNING,
+    FINE_TUNING_LAST_LAYERS,
+    FROM_SCRATCH,
+    Recipe,
+)
 
 PastData = Literal["none", "statistics", "some per class", "all source"]
 """What a strategy needs of the source's images, from the least to the most."""
@@ -108,8 +113,13 @@ class Strategy:
         return frozenset(self.data.split("+")) | ({"source"} if statistics else frozenset())
 
     def default_recipe(self) -> Recipe:
-        """Return its own recipe, or the one that suits where it starts."""
-        return self.recipe or (FROM_SCRATCH if self.start == "random" else FINE_TUNING)
+        """Return its own recipe, or the one that suits where it starts and what it trains."""
+        if self.recipe or self.start == "random":
+            return self.recipe or FROM_SCRATCH
+        last_layers = (
+            self.layers not in ("all", "none") and self.data == "target" and not self.penalty
+        )
+        return FINE_TUNING_LAST_LAYERS if last_layers else FINE_TUNING
 
 
 LAYERS: Mapping[str, Callable[[nn.Module], list[str]]] = {
@@ -175,7 +185,7 @@ BEYOND = (
         "target",
         "fine-tune the last layer alone",
         paper="linear probing, e.g. Kumar et al., ICLR 2022",
-        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.02),
+        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.02, views=4),
     ),
     Strategy(
         "LP-FT",

@@ -3,10 +3,17 @@
 from crossfer.training.batches import Faces, Mixture, normalise
 from crossfer.training.loop import State, Trained, accuracy, features, predict, train
 from crossfer.training.machine import machine
-from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, Augmentation, Recipe
+from crossfer.training.recipe import (
+    FINE_TUNING,
+    FINE_TUNING_LAST_LAYERS,
+    FROM_SCRATCH,
+    Augmentation,
+    Recipe,
+)
 
 __all__ = [
     "FINE_TUNING",
+    "FINE_TUNING_LAST_LAYERS",
     "FROM_SCRATCH",
     "Augmentation",
     "Faces",

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from crossfer.training.descent import Linear
+from crossfer.training.cpu.descent import Linear
 
 WORTH_IT = 0.5
 """How many inputs there may be, as a share of D: beyond it A is hardly smaller than W."""

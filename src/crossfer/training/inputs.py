@@ -115,8 +115,8 @@ def learner_of(
         name: replace(faces, images=outputs_of(frozen, faces.images, fabric, conventions))
         for name, faces in validation.items()
     }
-    if not anew.versions:
-        return Learner(part, anew, validation)
+    if not anew.versions or (fabric.device.type != "cpu" and anew.size() > LARGEST_IN_MEMORY):
+        return Learner(part, anew, validation)  # a GPU calculates faster than it reads a file
     kept = Kept(anew)
     name, layer = next(part.named_children())
     sizes = [kept.count * anew.versions, *(len(faces) for faces in validation.values())]
@@ -182,6 +182,12 @@ class Anew:
             )
             # In place: a recorded step reads where it read before.
             self.chances = self.chances.copy_(drawn) if len(self.chances) else drawn
+
+    def size(self) -> int:
+        """Return how many bytes the outputs for all versions of all images would take."""
+        self.begin(0)
+        one = self(torch.zeros(1, dtype=torch.int64, device=self.generator.device))
+        return self.versions * len(self.images) * one.nbytes
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return what the layers that train are given of some images: (rows, …)."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from crossfer.errors import CrossferError
 from crossfer.models import channels_last, conventions_of, training_mode
 from crossfer.training.batches import Faces, normalise
-from crossfer.training.descent import SGD
+from crossfer.training.cpu.descent import SGD
 from crossfer.training.inputs import learner_of
 from crossfer.training.loss import cross_entropy
 from crossfer.training.recipe import Recipe
@@ -289,7 +289,7 @@ def suited(network: nn.Module, device: torch.device) -> type[torch.optim.SGD]:
     """
     if device.type != "cpu":
         return torch.optim.SGD
-    from crossfer.training.fused import fuse  # a compiler, which a GPU has no use for
+    from crossfer.training.cpu.layers import fuse  # a compiler, which a GPU has no use for
 
     fuse(network)
     return SGD

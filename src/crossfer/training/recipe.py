@@ -5,7 +5,7 @@ The defaults were chosen on FER2013's validation set; ``docs/results.md`` holds 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 
@@ -109,3 +109,6 @@ FROM_SCRATCH = Recipe()
 
 FINE_TUNING = Recipe(epochs=30, batch_size=32, learning_rate=0.005)
 """For strategies that start from the baseline."""
+
+FINE_TUNING_LAST_LAYERS = replace(FINE_TUNING, views=4)
+"""For those of them that train the last layers only, on the target: what is frozen calculates four times."""

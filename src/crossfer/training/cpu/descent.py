@@ -67,7 +67,7 @@ class SGD(torch.optim.SGD):
 
     def _descend(self, weight: Tensor, half: Tensor, group: dict[str, Any]) -> None:
         """Take the step of a weight and its copy, and forget the gradient."""
-        from crossfer.training.kernels import descend, on_our_threads  # a compiler
+        from crossfer.training.cpu.kernels import descend, on_our_threads  # a compiler
 
         assert half.grad is not None and (group["nesterov"] or not group["momentum"])
         state = self.state[weight]

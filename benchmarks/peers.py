@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,12 +27,13 @@ from crossfer.training.machine import describe, machine
 HERE = Path(__file__).parent
 GFLOP_AN_IMAGE = 1.1
 TORCH = "torch==2.13.0"
+TENSORFLOW = "tensorflow[and-cuda]" if shutil.which("nvidia-smi") else "tensorflow-cpu"
 PEERS: dict[str, tuple[str, str, list[str]]] = {
     "crossfer": ("ours.py", "", []),
     "Keras 3 `fit`, TensorFlow": (
         "keras_fit.py",
         "keras",
-        ["keras==3.15.1", "tensorflow-cpu==2.21.0"],
+        ["keras==3.15.1", f"{TENSORFLOW}==2.21.0"],
     ),
     "plain PyTorch loop, DataLoader, fp32": ("plain.py", "plain", [TORCH, "numpy"]),
     "Lightning Trainer, defaults": (

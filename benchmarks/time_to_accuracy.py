@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from crossfer.adapt import untrained
 from crossfer.datasets import open_dataset
 from crossfer.experiment.execute import faces
 from crossfer.models import study_cnn
-from crossfer.training import Recipe, machine, train
+from crossfer.training import Recipe, State, machine, train
 from crossfer.training.loop import Row
 from crossfer.training.machine import describe
 
@@ -32,19 +31,19 @@ def trained(data: Path, recipe: Recipe, seed: int) -> list[Row]:
     training, validation = (
         faces(dataset, dataset.rows(split)) for split in ("training", "validation")
     )
-    began, shown = time.perf_counter(), 0
+    told = 0
 
-    def step(images: int) -> None:
-        nonlocal shown
-        shown += images
-        if shown // len(training) > (shown - images) // len(training):
-            print(
-                f"epoch {shown // len(training)}: {time.perf_counter() - began:.1f} s", flush=True
-            )
+    def tell(standing: Callable[[], State]) -> None:
+        nonlocal told
+        history = standing().history
+        if len(history) > told:
+            told = len(history)
+            row, seconds = history[-1], sum(row["seconds"] for row in history)
+            print(f"epoch {told}: {row['source_accuracy']:.2%}, {seconds:.1f} s", flush=True)
 
     model = untrained(study_cnn, seed)
     sides = {"source": validation}
-    return train(model, training, sides, recipe, seed, fabric, on_step=step).history
+    return train(model, training, sides, recipe, seed, fabric, on_state=tell).history
 
 
 def recorded(history: Path) -> list[Row]:

@@ -214,9 +214,39 @@ def test_versions_differ_and_come_back_in_turn(frozen: str) -> None:
     assert torch.equal(Kept(anew).anew(torch.tensor([4, 2])), anew(torch.tensor([4, 2])))
 
 
+def test_a_layer_that_is_used_otherwise_is_left_as_it_is() -> None:
+    """In two places, or at several places of a picture at once."""
+    twice, to_logits = nn.Linear(64, 64), nn.Linear(64, 7)
+    wide = nn.Linear(4 * 47 * 47, 64)
+    for trained, layers in (
+        (["3", "6"], [nn.Flatten(), wide, twice, nn.ReLU(), twice, to_logits]),
+        (
+            ["2", "5"],
+            [nn.Flatten(2), nn.Linear(47 * 47, 7), nn.ReLU(), nn.Flatten(), nn.Linear(28, 7)],
+        ),
+    ):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 2), *layers)
+        train_only(model, trained)
+        fabric, shown, sides = machine("cpu", "32-true"), faces(8), {"target": faces(9, 1)}
+        recipe = replace(RECIPE, learning_rate=0.001)
+        reused = train(model, shown, sides, recipe, 0, fabric, keep="last").model
+        anew = train(model, shown, sides, recipe, 0, fabric, keep="last", reuse=False).model
+        for name, tensor in reused.state_dict().items():
+            assert torch.allclose(tensor, anew.state_dict()[name], atol=LARGEST_DIFFERENCE), name
+
+
+def test_what_would_be_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "LARGEST_IN_MEMORY", 0)
+    assert isinstance(learner(partly_frozen("FC"), faces()).inputs, Kept)
+    monkeypatch.setattr(inputs, "LARGEST_IN_A_FILE", 0)
+    cut = learner(partly_frozen("FC"), faces())
+    assert isinstance(cut.inputs, Anew) and not cut.dual
+
+
 @pytest.mark.parametrize("what", ["FC", "FC+CL"])
 def test_how_much_would_be_kept_is_known_beforehand(what: str) -> None:
-    """On a GPU it decides whether anything is."""
+    """It decides whether anything is."""
     model = partly_frozen(what).eval()
     fabric, shown = machine("cpu", "32-true"), faces()
     frozen = split_frozen(model)[0]

@@ -24,13 +24,16 @@ def test_a_log_says_how_long_it_takes_once_that_is_more_than_a_guess(
     with progress.Shown(Console(file=text, width=120)) as shown:
         shown.planned([run], [])
         shown.started(run)
+        clock += 25.0
+        shown.step(2000)  # what the training had done before it was interrupted
         for images in (32, 968, 4000):
             clock += 25.0
             shown.step(images)
     lines = [line.strip() for line in text.getvalue().splitlines()]
     assert lines == [
         "1 run",
-        "0%: BL · seed 0",
-        "10%, 7:30 left: BL · seed 0",
-        "50%, 1:15 left: BL · seed 0",
+        "20%: BL · seed 0",
+        "20%: BL · seed 0",
+        "30%, 5:50 left: BL · seed 0",
+        "70%, 0:45 left: BL · seed 0",
     ]

@@ -56,7 +56,7 @@ def test_the_first_trial_is_the_recipe_as_it_was_cut_to_the_budget(
     recipe = STRATEGIES["FC"].default_recipe()
     assert first["FC"] == {
         "learning_rate": recipe.learning_rate,
-        "epochs": 7,
+        "epochs": 16,
         "batch_size": 32,
         "weight_decay": recipe.weight_decay,
         "label_smoothing": recipe.label_smoothing,

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from crossfer.adapt import untrained
 from crossfer.models import study_cnn
-from crossfer.training.loop import channels_last, suited
+from crossfer.training.loop import channels_last, specialise
 from crossfer.training.machine import machine
 
 BATCH, STEPS, SIDE = 128, 20, 4096
@@ -20,7 +20,7 @@ wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 images = torch.randn(BATCH, 1, 48, 48, device=device)
 labels = torch.arange(BATCH, device=device) % 7
 network = channels_last(untrained(study_cnn, 0).to(device), images).train()
-optimizer = suited(network, device)(
+optimizer = specialise(network, device)(
     network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True
 )
 _, optimizer = fabric.setup(network, optimizer)

@@ -118,6 +118,17 @@ def layers_in_order(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, layer) for name, layer in network._modules.items() if layer is not None]
 
 
+def is_just(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Tell whether a layer is of one of some kinds exactly, and nobody listens to it."""
+    listeners = (
+        layer._forward_pre_hooks,
+        layer._forward_hooks,
+        layer._backward_pre_hooks,
+        layer._backward_hooks,
+    )
+    return type(layer) in kinds and not any(listeners)
+
+
 def layers_with_parameters(model: nn.Module) -> list[str]:
     """Name every module that owns parameters itself, in module order."""
     return [

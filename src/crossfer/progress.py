@@ -94,7 +94,8 @@ class Shown(ExperimentProgress):
         self.run: Run | None = None
         self.finished_before: set[str] = set()
         self.work_done = 0.0
-        self.began = self.spoke = time.monotonic()
+        self.began = (0.0, 0.0)
+        self.spoke = time.monotonic()
 
     def __enter__(self) -> Shown:
         self.bars.start()
@@ -136,7 +137,6 @@ class Shown(ExperimentProgress):
         self.console.print(f"{count}{done}", highlight=False)
         work = sum(run.work for run in runs) - sum(run.work for run in finished)
         self.finished_before = {run.key for run in finished}
-        self.began = time.monotonic()
         if work:
             self.training = self.bars.add_task("train", total=work)
 
@@ -150,6 +150,8 @@ class Shown(ExperimentProgress):
         """Move the bar on."""
         if self.training is not None and self.run is not None:
             self.bars.advance(self.training, images * WORK[self.run.strategy.layers])
+            if not self.began[0]:  # what an interrupted training had done comes first, at once
+                self.began = time.monotonic(), self._share()
             self._say_remaining()
 
     def ended(self, run: Run, folder: Path) -> None:
@@ -180,11 +182,15 @@ class Shown(ExperimentProgress):
         if self.console.is_terminal or self.training is None or now - self.spoke < LOG_SECONDS:
             return
         self.spoke = now
-        task = next(task for task in self.bars.tasks if task.id == self.training)
-        share = task.completed / (task.total or 1)
+        share, (began, before) = self._share(), self.began
         left = ""
-        if share >= ENOUGH_TO_JUDGE:
-            minutes, seconds = divmod(round((now - self.began) * (1 - share) / share), 60)
+        if share - before >= ENOUGH_TO_JUDGE:
+            minutes, seconds = divmod(round((now - began) * (1 - share) / (share - before)), 60)
             left = f", {minutes}:{seconds:02d} left"
         label = self.run.label if self.run else ""
         self.console.print(f"{share:4.0%}{left}: {label}", highlight=False)
+
+    def _share(self) -> float:
+        """Return how much of all the work is done: 0–1."""
+        task = next(task for task in self.bars.tasks if task.id == self.training)
+        return task.completed / (task.total or 1)

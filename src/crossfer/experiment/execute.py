@@ -277,6 +277,7 @@ def _train(
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "cost": {
             "images_seen": trained.images_seen + before["images_seen"],
+            # As if frozen layers calculated anew each time: what was asked for, not what was saved.
             "flop": trained.images_seen * flop + before["flop"],
             "seconds": trained.seconds + before["seconds"],
             "evaluation_seconds": time.perf_counter() - began,

@@ -21,8 +21,9 @@ from crossfer.training.recipe import Recipe
 RULES = 3
 """Raised whenever the same configuration would give other weights: it enters every run's identity."""
 
-WORK = {"none": 0.0, "head": 0.35, "FC": 0.35, "FC+CL": 0.4, "all": 1.0}
-"""Rough time of a training step by what trains, for the remaining time shown; decides nothing."""
+WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}
+"""Rough time of an epoch by what trains, as a share of one in which every layer does: with the default
+recipes, on a CPU (docs/benchmarks.md).  For the time that is left, and the budgets of a search."""
 
 
 @dataclass(frozen=True)

@@ -165,8 +165,11 @@ def normalise(images: Tensor, conventions: Conventions | None = None) -> Tensor:
     """
     values = images.float()
     if conventions and conventions.mean:
-        mean = 255 * values.new_tensor(conventions.mean)
-        deviation = 255 * values.new_tensor(conventions.deviation)
+        # Made where the images are: a number from the host would stop a GPU.
+        mean, deviation = (
+            torch.stack([values.new_full((), 255 * number) for number in numbers])
+            for numbers in (conventions.mean, conventions.deviation)
+        )
         if images.ndim == 3:
             values = values[..., None]
         return ((values - mean) / deviation).movedim(-1, 1).contiguous()

@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from crossfer.models import is_just
 from crossfer.training.cpu.descent import Linear
 
 WORTH_IT = 0.5
@@ -39,12 +40,12 @@ class Dual(nn.Module):
 
     def __init__(self, layer: nn.Linear, inputs: Tensor) -> None:
         super().__init__()
-        self.inputs, self.start, self.bias = inputs, layer.weight.detach(), layer.bias
+        self.inputs, self.start, self.bias = inputs, layer.weight.detach(), layer.bias  # X, W₀
         exact = inputs.float()
-        self.products = exact @ exact.T
-        self.before = exact @ self.start.T
-        self.weight = nn.Parameter(exact.new_zeros(len(inputs), layer.out_features))
-        self.rest = nn.Parameter(exact.new_ones(()))
+        self.products = exact @ exact.T  # X Xᵀ
+        self.before = exact @ self.start.T  # X W₀ᵀ
+        self.weight = nn.Parameter(exact.new_zeros(len(inputs), layer.out_features))  # A
+        self.rest = nn.Parameter(exact.new_ones(()))  # r
 
     def forward(self, which: Tensor) -> Tensor:
         """Return what the layer would of some of its inputs, int64 (N,): float32 (N, units)."""
@@ -79,8 +80,7 @@ def is_worth_it(layer: nn.Module, inputs: int) -> TypeGuard[nn.Linear]:
     """Tell whether a layer is just linear, trains, and would have much less to learn of so many inputs."""
     return (
         isinstance(layer, nn.Linear)
-        and type(layer) in (nn.Linear, Linear)
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and is_just(layer, nn.Linear, Linear)
         and layer.weight.requires_grad
         and inputs <= min(WORTH_IT * layer.in_features, MOST)
     )

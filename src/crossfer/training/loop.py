@@ -110,7 +110,8 @@ def train(
         Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
         more of the next layer than these need; changes the result by no more than rounding.
     record
-        On a GPU, record a step once and let the GPU replay it, where the network can be recorded.
+        On a GPU, record a step once and let the GPU replay it, where the network can be recorded and there
+        is no penalty.
     keep
         ``"best"``: the weights of the epoch with the highest mean validation accuracy (the lower mean
         loss where they tie); ``"last"``: of the last epoch.
@@ -141,9 +142,11 @@ def train(
         )
     device = fabric.device
     network = channels_last(model, normalise(training.images[:1], conventions_of(model))).eval()
-    descent = suited(network, device)
+    descent = specialise(network, device)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("no parameter of the network requires a gradient: nothing would train")
+    state = resume or State()
+    began = time.perf_counter() - state.seconds
     generator = torch.Generator(device)
     training = training.to(device)
     validation = {name: faces.to(device) for name, faces in validation.items() if len(faces)}
@@ -169,7 +172,6 @@ def train(
         fused=device.type in ("cpu", "cuda"),
     )
     _, optimizer = fabric.setup(part, optimizer)
-    state = resume or State()
     averaged = copy.deepcopy(part) if recipe.averaging else None
     if resume:
         part.load_state_dict(resume.weights)
@@ -180,7 +182,6 @@ def train(
         if averaged is not None:
             averaged.load_state_dict(resume.averaged)
 
-    began = time.perf_counter() - state.seconds
     dropout = _generator_of_dropout(device)
     total = torch.zeros((), device=device)
 
@@ -200,7 +201,9 @@ def train(
             _average(averaged, part, recipe.averaging)
         total.add_(loss.detach())
 
-    advance = Recorded(step, generator) if record and is_recordable(part, device) else step
+    # Of a penalty nobody knows what it asks the host.
+    recorded = record and penalty is None and is_recordable(part, device)
+    advance = Recorded(step, generator) if recorded else step
 
     def standing(**inside: Any) -> State:
         """Return the state now; in the middle of an epoch, `inside` says where."""
@@ -279,7 +282,7 @@ def train(
     return Trained(result, state.best_epoch, state.history, state.images_seen, state.seconds)
 
 
-def suited(network: nn.Module, device: torch.device) -> type[torch.optim.SGD]:
+def specialise(network: nn.Module, device: torch.device) -> type[torch.optim.SGD]:
     """Give a network the layers that are fastest on a device; return the descent that goes with them.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of each training image, drawn anew every time it is shown.
+    """Random changes of each training image, drawn anew every time it is shown (but see `Recipe.views`).
 
     Parameters
     ----------

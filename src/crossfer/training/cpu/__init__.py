@@ -1,1 +1,1 @@
-"""What a CPU does in fewer passes over memory: the same layers and the same descent, but for rounding."""
+"""Layers and a descent that pass over memory less often, for a CPU."""

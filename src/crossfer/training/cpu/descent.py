@@ -10,7 +10,6 @@ Mixed Precision Training, ICLR 2018, section 3.1.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HALF = "half"
-"""The attribute of a weight that is its copy, bfloat16, while it trains."""
-
 
 class Linear(nn.Linear):
     """A linear layer that keeps a copy of its weight in bfloat16 from step to step.
@@ -29,7 +25,7 @@ class Linear(nn.Linear):
     Parameters
     ----------
     layer
-        The layer that it stands for; parameters are shared.
+        The layer that it stands for, in single precision; parameters are shared.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -38,38 +34,59 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply (N, inputs) with the copy, in training and in mixed precision; otherwise as usual."""
-        attributes = vars(self.weight)
-        if not (self.training and self.weight.requires_grad and _is_mixed()):
-            attributes.pop(HALF, None)  # who evaluates may have changed the weight
+        mixed = (
+            torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        )
+        if not (mixed and self.training and self.weight.requires_grad):
             return super().forward(x)
-        if HALF not in attributes:
-            attributes[HALF] = self.weight.detach().bfloat16().requires_grad_()
-        return F.linear(x, attributes[HALF], self.bias)
+        weight = vars(self.weight)
+        # A new one where anybody but our descent has changed the weight; PyTorch counts the changes.
+        if weight.get("half_of") != self.weight._version:
+            weight["half"] = self.weight.detach().bfloat16().requires_grad_()
+            weight["half_of"] = self.weight._version
+        return F.linear(x, weight["half"], self.bias)
+
+
+def half_of(weight: Tensor) -> Tensor | None:
+    """Return the copy that a layer keeps of its weight, bfloat16 and with a gradient of its own, if any."""
+    return vars(weight).get("half")
 
 
 class SGD(torch.optim.SGD):
     """PyTorch's descent with Nesterov's momentum, in one pass wherever a weight has such a copy."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take a step by the gradients of the copies, and of all other parameters."""
         for group in self.param_groups:
             for weight in group["params"]:
-                half = vars(weight).get(HALF)
+                half = half_of(weight)
                 if half is None or half.grad is None:
                     continue
-                if weight.grad is None:
-                    self._descend(weight, half, group)
-                else:  # a penalty has a say, too
-                    weight.grad += half.grad
-                    del vars(weight)[HALF]
-        return super().step(closure)  # type: ignore[no-any-return]
+                if group["momentum"] and weight.grad is None:
+                    self._descend(weight, half, half.grad, group)
+                else:  # a penalty may have a say, too
+                    whole = half.grad.float()
+                    weight.grad = whole if weight.grad is None else weight.grad + whole
+                    vars(weight)["half_of"] = None  # a fused step does not count as a change
+                half.grad = None
+        super().step()
 
-    def _descend(self, weight: Tensor, half: Tensor, group: dict[str, Any]) -> None:
-        """Take the step of a weight and its copy, and forget the gradient."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        super().zero_grad(set_to_none)
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if (half := half_of(weight)) is not None:
+                    half.grad = None
+
+    def _descend(
+        self, weight: Tensor, half: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> None:
+        """Take the step of a weight and its copy."""
         from crossfer.training.cpu.kernels import descend, on_our_threads  # a compiler
 
-        assert half.grad is not None and (group["nesterov"] or not group["momentum"])
+        assert group["nesterov"] and not (group["dampening"] or group["maximize"])
         state = self.state[weight]
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(weight)
@@ -77,16 +94,11 @@ class SGD(torch.optim.SGD):
         descend(
             weight.detach().numpy(),
             state["momentum_buffer"].numpy(),
-            _bits(half.detach()),
-            _bits(half.grad),
+            _bits(half),
+            _bits(gradient),
             *(np.float32(group[key]) for key in ("lr", "momentum", "weight_decay")),
         )
-        half.grad = None
-
-
-def _is_mixed() -> bool:
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def _bits(numbers: Tensor) -> NDArray[Any]:
-    return numbers.view(torch.uint16).numpy()
+    return numbers.detach().view(torch.uint16).numpy()

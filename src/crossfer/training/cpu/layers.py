@@ -1,7 +1,8 @@
 """What a CPU does in one go: normalisation, ReLU and pooling as one layer; eight chances of dropout at once.
 
-The loops are in `crossfer.training.cpu.kernels`.  Nothing but rounding differs from PyTorch's own layers,
-which still calculate wherever the loops cannot: on another device, with other types, in another layout.
+The loops are in `crossfer.training.cpu.kernels`.  Nothing but rounding differs from PyTorch's own layers (and
+dropout's chances, which are others), which still calculate wherever the loops cannot: on another device, with
+other types, in another layout.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from crossfer.models import layers_in_order
+from crossfer.models import is_just, layers_in_order
 from crossfer.training.cpu.descent import Linear
 from crossfer.training.cpu.kernels import kernels, moments, on_our_threads
 
@@ -45,28 +46,28 @@ def fuse(network: nn.Module) -> nn.Module:
     for index in range(len(children)):
         (name, layer), (relu_name, relu), (pool_name, pool) = padded[index : index + 3]
         fuse(layer)
-        if isinstance(layer, nn.BatchNorm2d) and _is_usual(layer) and _is_just(relu, nn.ReLU):
-            halves = _is_just(pool, nn.MaxPool2d) and str(pool) == str(nn.MaxPool2d(2))
+        if isinstance(layer, nn.BatchNorm2d) and _is_usual(layer) and is_just(relu, nn.ReLU):
+            halves = is_just(pool, nn.MaxPool2d) and str(pool) == str(nn.MaxPool2d(2))
             network.add_module(name, NormReluPool(layer, 2 if halves else 1))
             network.add_module(relu_name, nn.Identity())
             if halves:
                 network.add_module(pool_name, nn.Identity())
-        elif isinstance(layer, nn.Dropout) and _is_just(layer, nn.Dropout):
+        elif isinstance(layer, nn.Dropout) and is_just(layer, nn.Dropout):
             network.add_module(name, Dropout(layer.p).train(layer.training))
-        elif isinstance(layer, nn.Linear) and _is_just(layer, nn.Linear):
+        elif isinstance(layer, nn.Linear) and is_just(layer, nn.Linear) and _is_single(layer):
             network.add_module(name, Linear(layer))
     return network
-
-
-def _is_just(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Tell whether a layer is of that kind exactly, and nobody listens to it."""
-    return type(layer) is kind and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _is_usual(norm: nn.BatchNorm2d) -> bool:
     """Tell whether a batch normalisation is as PyTorch makes them unless asked otherwise."""
     asked = norm.affine, norm.track_running_stats, norm.momentum is not None
-    return _is_just(norm, nn.BatchNorm2d) and all(asked)
+    return is_just(norm, nn.BatchNorm2d) and all(asked)
+
+
+def _is_single(layer: nn.Linear) -> bool:
+    """Tell whether a layer's weight is in single precision."""
+    return layer.weight.dtype == torch.float32
 
 
 class NormReluPool(nn.BatchNorm2d):

@@ -215,10 +215,12 @@ def test_versions_differ_and_come_back_in_turn(frozen: str) -> None:
 
 
 def test_a_layer_that_is_used_otherwise_is_left_as_it_is() -> None:
-    """In two places, or at several places of a picture at once."""
+    """In two places, at several places of a picture at once, or within a block."""
     twice, to_logits = nn.Linear(64, 64), nn.Linear(64, 7)
     wide = nn.Linear(4 * 47 * 47, 64)
+    block = nn.Sequential(nn.Conv2d(4, 2, 3), nn.ReLU())
     for trained, layers in (
+        (["2.0", "4"], [nn.ReLU(), block, nn.Flatten(), nn.Linear(2 * 45 * 45, 7)]),
         (["3", "6"], [nn.Flatten(), wide, twice, nn.ReLU(), twice, to_logits]),
         (
             ["2", "5"],

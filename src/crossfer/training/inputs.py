@@ -8,7 +8,6 @@ shown.  Validation images never change, so theirs is always calculated once.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ AT_ONCE = 512
 LARGEST_IN_MEMORY = 2 * 2**30
 """Bytes; beyond it the outputs lie in a file, which the system keeps in memory as far as there is room."""
 LARGEST_IN_A_FILE = 8 * 2**30
-"""Bytes; beyond it, or where the disk has no room to spare, nothing is kept."""
+"""Bytes; beyond it nothing is kept."""
 
 
 def split_frozen(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
@@ -118,15 +117,18 @@ def learner_of(
         name: replace(faces, images=outputs_of(frozen, faces.images, fabric, conventions))
         for name, faces in validation.items()
     }
-    if not anew.versions or anew.size() > _most_kept(fabric.device):
+    # A GPU calculates faster than it reads a file.
+    most = LARGEST_IN_A_FILE if fabric.device.type == "cpu" else LARGEST_IN_MEMORY
+    if not anew.versions or anew.size() > most:
         return Learner(part, anew, validation)
     kept = Kept(anew)
     kept.begin(0)
     assert kept.outputs is not None
     name, layer = next(part.named_children())
     sizes = [kept.count * anew.versions, *(len(faces) for faces in validation.values())]
-    is_alone = sum(p is layer.weight for _, p in part.named_parameters(remove_duplicate=False)) == 1
-    if not is_worth_it(layer, sum(sizes)) or kept.outputs.ndim > 2 or not is_alone:
+    if not (
+        is_worth_it(layer, sum(sizes)) and kept.outputs.ndim == 2 and _stands_once(layer, part)
+    ):
         return Learner(part, kept, validation)
     for version in range(1, anew.versions):
         kept.begin(version)
@@ -268,12 +270,10 @@ def _room(count: int, like: Tensor) -> Tensor:
     return room.movedim(-1, 1) if _channels_last(like) else room
 
 
-def _most_kept(device: torch.device) -> int:
-    """Return how many bytes of outputs may be kept; a GPU calculates faster than it reads a file."""
-    if device.type != "cpu":
-        return LARGEST_IN_MEMORY
-    spare = shutil.disk_usage(tempfile.gettempdir()).free // 2
-    return max(LARGEST_IN_MEMORY, min(LARGEST_IN_A_FILE, spare))
+def _stands_once(layer: nn.Linear, part: nn.Module) -> bool:
+    """Tell whether a layer's weight has one place in a network."""
+    places = part.named_parameters(remove_duplicate=False)
+    return sum(parameter is layer.weight for _, parameter in places) == 1
 
 
 def _channels_last(images: Tensor) -> bool:

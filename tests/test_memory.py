@@ -20,7 +20,7 @@ from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, f
 from crossfer.models import study_cnn, training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
 from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
-from crossfer.training.loop import features
+from crossfer.training.prediction import features
 
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.01)
 

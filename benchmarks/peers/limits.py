@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from crossfer.adapt import untrained
-from crossfer.models import study_cnn
-from crossfer.training.loop import channels_last, specialise
+from crossfer.models import channels_last, study_cnn
+from crossfer.training.loop import specialise
 from crossfer.training.machine import machine
 
 BATCH, STEPS, SIDE = 128, 20, 4096

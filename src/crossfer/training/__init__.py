@@ -1,8 +1,9 @@
 """The one training loop, what it eats, and what it leaves on disk."""
 
 from crossfer.training.batches import Faces, Mixture, normalise
-from crossfer.training.loop import State, Trained, accuracy, features, predict, train
+from crossfer.training.loop import State, Trained, train
 from crossfer.training.machine import machine
+from crossfer.training.prediction import accuracy, features, predict
 from crossfer.training.recipe import (
     FINE_TUNING,
     FINE_TUNING_LAST_LAYERS,

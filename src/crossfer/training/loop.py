@@ -1,4 +1,4 @@
-"""The one training loop, and prediction: pure functions of model, data, recipe and seed.
+"""The one training loop: a pure function of model, data, recipe and seed.
 
 Nothing is kept between calls and no global generator is disturbed, so the same call gives the same bits
 here, in a test, or on another worker with the same hardware and number of threads.
@@ -25,6 +25,7 @@ from crossfer.training.batches import Faces, normalise
 from crossfer.training.cpu.descent import SGD
 from crossfer.training.inputs import learner_of
 from crossfer.training.loss import cross_entropy
+from crossfer.training.prediction import measure
 from crossfer.training.recipe import Recipe
 from crossfer.training.recorded import Recorded, is_recordable
 
@@ -257,7 +258,7 @@ def train(
         row: Row = {"epoch": epoch + 1, "training_loss": loss}
         measured = averaged if averaged is not None else part
         for name, faces in learner.validation.items():
-            row |= {f"{name}_{key}": v for key, v in _measure(measured, faces, fabric).items()}
+            row |= {f"{name}_{key}": v for key, v in measure(measured, faces, fabric).items()}
         if not math.isfinite(row["training_loss"]):
             raise CrossferError(
                 f"the training diverged in epoch {epoch + 1}: choose a lower learning_rate"
@@ -298,90 +299,12 @@ def specialise(network: nn.Module, device: torch.device) -> type[torch.optim.SGD
     return SGD
 
 
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 512) -> Tensor:
-    """Return the probability of every class for every image.
-
-    Parameters
-    ----------
-    model
-        Any classifier of normalised images; put into evaluation mode.
-    images
-        uint8 (N, H, W) or (N, H, W, 3); or float (N, …), what the model is given of them.
-    fabric
-        Where to run.
-    batch_size
-        Images at a time; does not change the result beyond rounding.
-
-    Returns
-    -------
-    Tensor
-        float32 (N, classes) on the CPU, rows summing to 1.
-    """
-    model.eval()
-    device = next(model.parameters()).device
-    is_raw = images.dtype == torch.uint8
-    rows = []
-    for start in range(0, len(images), batch_size):
-        part = images[start : start + batch_size].to(device)
-        with fabric.autocast():
-            logits = model(normalise(part, conventions_of(model)) if is_raw else part)
-        rows.append(logits.float().softmax(1))
-    return torch.cat(rows).cpu()
-
-
-@torch.no_grad()
-def features(
-    model: nn.Module, layer: str, images: Tensor, fabric: Fabric, batch_size: int = 512
-) -> Tensor:
-    """Return what a layer is given, for every image.
-
-    Parameters
-    ----------
-    layer
-        A module's name, as `torch.nn.Module.named_modules` gives it.
-    model, images, fabric, batch_size
-        As for `predict`.
-
-    Returns
-    -------
-    Tensor
-        float32 (N, D) on the CPU: the layer's inputs, flattened.
-    """
-    found: list[Tensor] = []
-    hook = model.get_submodule(layer).register_forward_pre_hook(
-        lambda module, inputs: found.append(inputs[0].float().flatten(1).cpu())
-    )
-    try:
-        predict(model, images, fabric, batch_size)
-    finally:
-        hook.remove()
-    return torch.cat(found)
-
-
-def accuracy(model: nn.Module, faces: Faces, fabric: Fabric) -> float:
-    """Return the share (0–1) of faces recognised, among the classes that they have."""
-    return _measure(model, faces, fabric)["accuracy"]
-
-
 def learning_rate(recipe: Recipe, progress: float) -> float:
     """Return the learning rate at a share (0–1) of all steps: a linear rise, then half a cosine."""
     if progress < recipe.warmup:
         return recipe.learning_rate * progress / recipe.warmup
     fall = (progress - recipe.warmup) / (1 - recipe.warmup) if recipe.warmup < 1 else 1.0
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
-
-
-def _measure(model: nn.Module, faces: Faces, fabric: Fabric) -> Row:
-    """Return accuracy (0–1) and mean cross-entropy (nats) among the classes that each face knows."""
-    labels = faces.labels.cpu()
-    probabilities = predict(model, faces.images, fabric)
-    if faces.known is not None:
-        probabilities = probabilities.masked_fill(~faces.known.cpu(), 0)
-        probabilities /= probabilities.sum(1, keepdim=True).clamp_min(1e-12)
-    likelihood = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
-    accuracy = (probabilities.argmax(1) == labels).float().mean().item()
-    return {"accuracy": accuracy, "loss": -likelihood.log().mean().item()}
 
 
 @torch.no_grad()

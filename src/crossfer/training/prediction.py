@@ -1,0 +1,88 @@
+"""What a network says of images, whichever network: probabilities, features, how often it is right."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from crossfer.models import conventions_of
+from crossfer.training.batches import Faces, normalise
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 512) -> Tensor:
+    """Return the probability of every class for every image.
+
+    Parameters
+    ----------
+    model
+        Any classifier of normalised images; put into evaluation mode.
+    images
+        uint8 (N, H, W) or (N, H, W, 3); or float (N, …), what the model is given of them.
+    fabric
+        Where to run.
+    batch_size
+        Images at a time; does not change the result beyond rounding.
+
+    Returns
+    -------
+    Tensor
+        float32 (N, classes) on the CPU, rows summing to 1.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    is_raw = images.dtype == torch.uint8
+    rows = []
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size].to(device)
+        with fabric.autocast():
+            logits = model(normalise(part, conventions_of(model)) if is_raw else part)
+        rows.append(logits.float().softmax(1))
+    return torch.cat(rows).cpu()
+
+
+@torch.no_grad()
+def features(
+    model: nn.Module, layer: str, images: Tensor, fabric: Fabric, batch_size: int = 512
+) -> Tensor:
+    """Return what a layer is given, for every image.
+
+    Parameters
+    ----------
+    layer
+        A module's name, as `torch.nn.Module.named_modules` gives it.
+    model, images, fabric, batch_size
+        As for `predict`.
+
+    Returns
+    -------
+    Tensor
+        float32 (N, D) on the CPU: the layer's inputs, flattened.
+    """
+    found: list[Tensor] = []
+    hook = model.get_submodule(layer).register_forward_pre_hook(
+        lambda module, inputs: found.append(inputs[0].float().flatten(1).cpu())
+    )
+    try:
+        predict(model, images, fabric, batch_size)
+    finally:
+        hook.remove()
+    return torch.cat(found)
+
+
+def measure(model: nn.Module, faces: Faces, fabric: Fabric) -> dict[str, float]:
+    """Return accuracy (0–1) and mean cross-entropy (nats) among the classes that each face knows."""
+    labels = faces.labels.cpu()
+    probabilities = predict(model, faces.images, fabric)
+    if faces.known is not None:
+        probabilities = probabilities.masked_fill(~faces.known.cpu(), 0)
+        probabilities /= probabilities.sum(1, keepdim=True).clamp_min(1e-12)
+    likelihood = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
+    accuracy = (probabilities.argmax(1) == labels).float().mean().item()
+    return {"accuracy": accuracy, "loss": -likelihood.log().mean().item()}
+
+
+def accuracy(model: nn.Module, faces: Faces, fabric: Fabric) -> float:
+    """Return the share (0–1) of faces recognised, among the classes that they have."""
+    return measure(model, faces, fabric)["accuracy"]

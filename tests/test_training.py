@@ -17,7 +17,17 @@ from torch.nn import functional as F
 from crossfer.adapt import untrained
 from crossfer.errors import CrossferError
 from crossfer.models import study_cnn
-from crossfer.training import Augmentation, Faces, Mixture, Recipe, State, machine, predict, train
+from crossfer.training import (
+    Augmentation,
+    Faces,
+    Mixture,
+    Recipe,
+    State,
+    machine,
+    predict,
+    specialised,
+    train,
+)
 from crossfer.training.batches import augment, chances, normalise
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.loop import learning_rate
@@ -234,6 +244,20 @@ def test_weights_survive_the_disk_and_refuse_another_network(tmp_path: Path) -> 
     assert weights_equal(model, other)
     with pytest.raises(CrossferError, match="another network"):
         load_weights(study_cnn(0.2), tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_network_made_for_a_device_answers_the_same_up_to_rounding(precision: Any) -> None:
+    model, shown, fabric = small().eval(), squares(), machine("cpu", precision)
+    model.get_submodule("norm2").running_mean.fill_(0.1)  # type: ignore[operator]
+    before = copy.deepcopy(model)
+    fast = specialised(model, shown.images, fabric.device)
+    close = 1e-5 if precision == "32-true" else 0.02
+    assert torch.allclose(
+        predict(fast, shown.images, fabric), predict(model, shown.images, fabric), atol=close
+    )
+    assert weights_equal(fast, model) and weights_equal(model, before)
+    assert str(model) == str(before) != str(fast)
 
 
 def test_normalise_is_blind_to_light_and_contrast() -> None:

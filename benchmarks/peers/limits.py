@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from crossfer.adapt import untrained
-from crossfer.models import channels_last, study_cnn
-from crossfer.training.loop import specialise
+from crossfer.models import study_cnn
+from crossfer.training import specialised
+from crossfer.training.cpu.descent import SGD
 from crossfer.training.machine import machine
 
 BATCH, STEPS, SIDE = 128, 20, 4096
@@ -19,8 +20,8 @@ device = fabric.device
 wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 images = torch.randn(BATCH, 1, 48, 48, device=device)
 labels = torch.arange(BATCH, device=device) % 7
-network = channels_last(untrained(study_cnn, 0).to(device), images).train()
-optimizer = specialise(network, device)(
+network = specialised(untrained(study_cnn, 0), images.cpu(), device).train()
+optimizer = SGD(
     network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True
 )
 _, optimizer = fabric.setup(network, optimizer)

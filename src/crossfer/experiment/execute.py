@@ -33,7 +33,7 @@ from crossfer.experiment.plan import Run, fraction_rows
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.models import training_flop
 from crossfer.provenance import versions
-from crossfer.training import Faces, predict
+from crossfer.training import Faces, predict, specialised
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
 
@@ -251,7 +251,6 @@ def _train(
     )
     memory = peak_memory(fabric.device)
     began = time.perf_counter()
-    fabric.to_device(trained.model)
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
     save_weights(trained.model, folder / WEIGHTS)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
@@ -321,7 +320,6 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
         tables, known = [], set()
     if missing := [dataset for dataset in measured_on if dataset.fingerprint not in known]:
         model = load_network(run, folder)
-        fabric.to_device(model)
         tables.append(_predictions(model, missing, fabric))
         _write_table(file, pa.concat_tables(tables))
         if files:
@@ -335,7 +333,8 @@ def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> p
         for split in MEASURED_SPLITS:
             rows = dataset.rows(split)  # type: ignore[arg-type]
             chosen = faces(dataset, rows)
-            probabilities = predict(model, chosen.images, fabric).numpy()
+            network = specialised(model, chosen.images, fabric.device)
+            probabilities = predict(network, chosen.images, fabric).numpy()
             tables.append(
                 pa.table(
                     {

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.models import fully_connected
-from crossfer.training import Faces, features
+from crossfer.training import Faces, features, specialised
 
 Choice = Literal["random", "herding"]
 
@@ -42,13 +42,14 @@ def choose_exemplars(
     """
     generator = torch.Generator().manual_seed(seed)
     labels = faces.labels.cpu()
+    network = model if how == "random" else specialised(model, faces.images, fabric.device)
     rows = []
     for label in torch.unique(labels):
         of_class = torch.nonzero(labels == label).flatten()
         if how == "random":
             order = torch.randperm(len(of_class), generator=generator)
         else:
-            found = features(model, fully_connected(model)[-1], faces.images[of_class], fabric)
+            found = features(network, fully_connected(network)[-1], faces.images[of_class], fabric)
             order = herd(found, per_class)
         rows.append(of_class[order[:per_class]])
     return faces[torch.cat(rows).sort().values]

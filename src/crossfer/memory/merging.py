@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.models import conventions_of
-from crossfer.training import Faces, accuracy, normalise
+from crossfer.training import Faces, accuracy, normalise, specialised
 
 ALPHAS = tuple(n / 10 for n in range(11))
 
@@ -134,11 +134,14 @@ def best_mixture(
     tried: list[dict[str, float]] = []
     models: list[nn.Module] = []
     for alpha in alphas:
-        model = copy.deepcopy(after)
+        model = copy.deepcopy(after).to(fabric.device)
         model.load_state_dict(interpolate(before.state_dict(), after.state_dict(), alpha))
         if alpha not in (0, 1):
             renew_statistics(model, statistics_of, fabric)
-        row = {name: accuracy(model, faces, fabric) for name, faces in validation.items()}
+        row = {
+            name: accuracy(specialised(model, faces.images, fabric.device), faces, fabric)
+            for name, faces in validation.items()
+        }
         tried.append({"alpha": alpha, **row})
         models.append(model)
     ranks = [(sum(row.values()) - row["alpha"], -abs(row["alpha"] - 0.5)) for row in tried]

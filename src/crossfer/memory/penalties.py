@@ -18,8 +18,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from crossfer.models import channels_last, conventions_of
-from crossfer.training import Faces, normalise
+from crossfer.models import conventions_of
+from crossfer.training import Faces, normalise, specialised
 
 Term = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 PastData = Literal["none", "statistics", "all source"]
@@ -210,7 +210,7 @@ def _answers(model: nn.Module, fabric: Fabric) -> Callable[[Tensor], Tensor]:
     def answers(images: Tensor) -> Tensor:
         nonlocal teacher
         if teacher is None:
-            teacher = channels_last(kept, images[:1]).to(fabric.device).eval()
+            teacher = specialised(kept, images, fabric.device)
         with torch.no_grad(), fabric.autocast():
             return teacher(images).float()  # type: ignore[no-any-return]
 

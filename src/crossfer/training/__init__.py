@@ -11,6 +11,7 @@ from crossfer.training.recipe import (
     Augmentation,
     Recipe,
 )
+from crossfer.training.specialised import specialised
 
 __all__ = [
     "FINE_TUNING",
@@ -27,5 +28,6 @@ __all__ = [
     "machine",
     "normalise",
     "predict",
+    "specialised",
     "train",
 ]

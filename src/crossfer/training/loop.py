@@ -20,14 +20,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
-from crossfer.models import channels_last, conventions_of, training_mode
-from crossfer.training.batches import Faces, normalise
+from crossfer.models import training_mode
+from crossfer.training.batches import Faces
 from crossfer.training.cpu.descent import SGD
 from crossfer.training.inputs import learner_of
 from crossfer.training.loss import cross_entropy
 from crossfer.training.prediction import measure
 from crossfer.training.recipe import Recipe
 from crossfer.training.recorded import Recorded, is_recordable
+from crossfer.training.specialised import specialised
 
 Weights = dict[str, Tensor]
 Row = dict[str, float]
@@ -142,8 +143,7 @@ def train(
             'there is no validation image to choose the best epoch by: keep the "last"'
         )
     device = fabric.device
-    network = channels_last(model, normalise(training.images[:1], conventions_of(model))).eval()
-    descent = specialise(network, device)
+    network = specialised(model, training.images, device)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("no parameter of the network requires a gradient: nothing would train")
     state = resume or State()
@@ -152,7 +152,7 @@ def train(
     training = training.to(device)
     validation = {name: faces.to(device) for name, faces in validation.items() if len(faces)}
     learner = learner_of(
-        network.to(device),
+        network,
         training,
         validation,
         recipe,
@@ -164,7 +164,7 @@ def train(
     part, inputs = learner.part, learner.inputs
     parameters = {name: p for name, p in part.named_parameters() if p.requires_grad}
     rate = torch.zeros((), device=device)
-    optimizer: torch.optim.Optimizer = descent(
+    optimizer: torch.optim.Optimizer = SGD(
         parameters.values(),
         lr=rate,
         momentum=recipe.momentum,
@@ -281,22 +281,6 @@ def train(
     result = copy.deepcopy(model).cpu().eval()
     result.load_state_dict(result.state_dict() | learner.whole(state.best))
     return Trained(result, state.best_epoch, state.history, state.images_seen, state.seconds)
-
-
-def specialise(network: nn.Module, device: torch.device) -> type[torch.optim.SGD]:
-    """Give a network the layers that are fastest on a device; return the descent that goes with them.
-
-    Parameters
-    ----------
-    network
-        Changed in place; its parameters and buffers stay, under their names.
-    """
-    if device.type != "cpu":
-        return torch.optim.SGD
-    from crossfer.training.cpu.layers import fuse  # a compiler, which a GPU has no use for
-
-    fuse(network)
-    return SGD
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:

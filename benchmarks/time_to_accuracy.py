@@ -2,9 +2,9 @@
 
     python benchmarks/time_to_accuracy.py data/fer2013 [--accuracy 0.64 0.66] [--seed 0]
 
-Trains the baseline by its default recipe, on a GPU where there is one, and prints a line every epoch.  What
-an experiment recorded can be read instead of trained: ``--history runs/…/history.csv``.  The time is that of
-training and validation; opening the dataset is not in it.
+Trains the baseline by its default recipe, on a GPU where there is one, and says now and then how it goes.
+What an experiment recorded can be read instead of trained: ``--history runs/…/history.csv``.  The time is
+that of training and validation; opening the dataset is not in it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from crossfer.training import Recipe, State, machine, train
 from crossfer.training.loop import Row
 from crossfer.training.machine import describe
 
+SECONDS_BETWEEN = 5.0
+"""How often it is asked how the training goes."""
+
 
 def trained(data: Path, recipe: Recipe, seed: int) -> list[Row]:
     """Train a baseline, saying how it goes; return its history."""
@@ -31,11 +35,13 @@ def trained(data: Path, recipe: Recipe, seed: int) -> list[Row]:
     training, validation = (
         faces(dataset, dataset.rows(split)) for split in ("training", "validation")
     )
-    told = 0
+    told, asked = 0, time.monotonic()
 
     def tell(standing: Callable[[], State]) -> None:
-        nonlocal told
-        history = standing().history
+        nonlocal told, asked
+        if time.monotonic() - asked < SECONDS_BETWEEN:
+            return  # to ask brings numbers from the device
+        history, asked = standing().history, time.monotonic()
         if len(history) > told:
             told = len(history)
             row, seconds = history[-1], sum(row["seconds"] for row in history)

@@ -329,11 +329,13 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
 def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> pa.Table:
     """Return the probabilities of every validation and test image, from which any metric follows."""
     tables = []
+    network: nn.Module | None = None
     for dataset in datasets:
         for split in MEASURED_SPLITS:
             rows = dataset.rows(split)  # type: ignore[arg-type]
             chosen = faces(dataset, rows)
-            network = specialised(model, chosen.images, fabric.device)
+            if network is None:
+                network = specialised(model, chosen.images, fabric.device)
             probabilities = predict(network, chosen.images, fabric).numpy()
             tables.append(
                 pa.table(

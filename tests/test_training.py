@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +35,7 @@ from crossfer.training.batches import augment, chances, normalise
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.loop import learning_rate
 from crossfer.training.loss import cross_entropy
+from crossfer.training.machine import Precision
 
 RECIPE = Recipe(epochs=4, batch_size=16)
 
@@ -82,6 +86,35 @@ def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
     other = train(model, faces, {"source": faces}, RECIPE, 4, fabric)
     assert weights_equal(first.model, second.model)
     assert not weights_equal(first.model, other.model)
+
+
+def bits_of_a_training(precision: Precision) -> str:
+    fabric = machine("cpu", precision)
+    trained = train(small(), squares(), {"source": squares()}, RECIPE, 0, fabric)
+    weights = trained.model.state_dict().values()
+    return hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights)).hexdigest()
+
+
+def test_other_processes_give_the_same_bits(tmp_path: Path) -> None:
+    """One that has to compile its loops, and one that finds them compiled."""
+    print_them = (
+        "from tests.test_training import bits_of_a_training as bits;"
+        "print(bits('bf16-mixed'), bits('32-true'))"
+    )
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", print_them],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.split()
+        for _ in range(2)
+    )
+    assert any(tmp_path.rglob("*.nbc"))
+    assert first == second
+    assert first == [bits_of_a_training("bf16-mixed"), bits_of_a_training("32-true")]
 
 
 @pytest.mark.parametrize("change", [{}, {"averaging": 0.9}, {"views": 2}])

@@ -18,7 +18,7 @@ from crossfer.networks import Network
 from crossfer.strategies import Strategy
 from crossfer.training.recipe import Recipe
 
-RULES = 3
+RULES = 4
 """Raised whenever the same configuration would give other weights: it enters every run's identity."""
 
 WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}

@@ -3,7 +3,9 @@
 Between two convolutions a processor does little but carry numbers from memory and back, and PyTorch's layers,
 one after the other, carry them several times as often as need be.  Numba compiles these loops at their first
 use and keeps them beside this file.  Every image is a task of its own and writes where no other does; sums
-over images are left to the caller, so the number of threads changes no bit.
+over images are left to the caller, so the number of threads changes no bit.  Neither does the compiler, as it
+is given no freedom with floating point (``fastmath``): it compiles a loop at its first use and once more to
+keep it, and with that freedom the two round differently.
 
 Throughout, ``x`` is what a convolution gave, (N, H, W, C), as float32 or as the bits of bfloat16 in uint16,
 and so are ``y``, ``dy`` and ``dx``.  Of each channel, float32 (C,), ``scale`` and ``shift`` make the
@@ -24,16 +26,14 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 
 ZERO = np.float32(0)
-FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-"""No flag lets the compiler forget NaN: a training that diverges has to show it."""
 
 
 def compiled(loop: Callable[..., None]) -> Any:
     """Have Numba compile a loop when it is first used, and keep it where there is a place for it."""
     try:
-        return njit(parallel=True, fastmath=FASTMATH, cache=True)(loop)
+        return njit(parallel=True, cache=True)(loop)
     except RuntimeError:  # neither beside this file nor in a home
-        return njit(parallel=True, fastmath=FASTMATH)(loop)
+        return njit(parallel=True)(loop)
 
 
 def on_our_threads() -> None:
@@ -88,7 +88,7 @@ def moments(x: Any, pivot: Any, sums: Any) -> None:
         sums[n, 0, :], sums[n, 1, :] = first, second
 
 
-@njit(fastmath=FASTMATH, inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]
 def largest(x: Any, n: int, h: int, w: int, c: int, scale: Any, shift: Any, side: int) -> Any:
     """Return the largest normalised number of a window, what it was, and where: 0 … side² - 1."""
     number, where = wide(x[n, h * side, w * side, c]), 0

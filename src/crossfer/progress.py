@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +24,9 @@ from crossfer.experiment import Progress as ExperimentProgress
 from crossfer.experiment.plan import WORK, Run
 
 LOG_SECONDS = 20.0
-ENOUGH_TO_JUDGE = 0.01
-"""The share of all work that has to be done before the time that is left is more than a guess."""
+ENOUGH_TO_JUDGE, SECONDS_TO_JUDGE = 0.01, 120.0
+"""The last hundredth of all the work, and the last two minutes, say how long the rest takes: less would be a
+guess, and longer ago the machine may have been busier."""
 
 
 def oddities(dataset: Dataset) -> list[str]:
@@ -86,7 +88,7 @@ class Shown(ExperimentProgress):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            speed_estimate_period=120,
+            speed_estimate_period=SECONDS_TO_JUDGE,
             disable=not console.is_terminal,
         )
         self.tasks: dict[str, TaskID] = {}
@@ -94,7 +96,7 @@ class Shown(ExperimentProgress):
         self.run: Run | None = None
         self.finished_before: set[str] = set()
         self.work_done = 0.0
-        self.began = (0.0, 0.0)
+        self.marks: deque[tuple[float, float]] = deque()  # when, and what share was done
         self.spoke = time.monotonic()
 
     def __enter__(self) -> Shown:
@@ -150,8 +152,8 @@ class Shown(ExperimentProgress):
         """Move the bar on."""
         if self.training is not None and self.run is not None:
             self.bars.advance(self.training, images * WORK[self.run.strategy.layers])
-            if not self.began[0]:  # what an interrupted training had done comes first, at once
-                self.began = time.monotonic(), self._share()
+            if not self.marks:  # what an interrupted training had done comes first, at once
+                self.marks.append((time.monotonic(), self._share()))
             self._say_remaining()
 
     def ended(self, run: Run, folder: Path) -> None:
@@ -182,15 +184,26 @@ class Shown(ExperimentProgress):
         if self.console.is_terminal or self.training is None or now - self.spoke < LOG_SECONDS:
             return
         self.spoke = now
-        share, (began, before) = self._share(), self.began
-        left = ""
-        if share - before >= ENOUGH_TO_JUDGE:
-            minutes, seconds = divmod(round((now - began) * (1 - share) / (share - before)), 60)
-            left = f", {minutes}:{seconds:02d} left"
-        label = self.run.label if self.run else ""
+        share, label = self._share(), self.run.label if self.run else ""
+        remaining = self._remaining(now, share)
+        left = "" if remaining is None else ", {}:{:02d} left".format(*divmod(round(remaining), 60))
         self.console.print(f"{share:4.0%}{left}: {label}", highlight=False)
+
+    def _remaining(self, now: float, share: float) -> float | None:
+        """Return the seconds that are left, once enough is done to judge by."""
+        marks = self.marks
+        marks.append((now, share))
+        while len(marks) > 2 and _enough(now - marks[1][0], share - marks[1][1]):
+            marks.popleft()
+        seconds, done = now - marks[0][0], share - marks[0][1]
+        return seconds * (1 - share) / done if done >= ENOUGH_TO_JUDGE else None
 
     def _share(self) -> float:
         """Return how much of all the work is done: 0–1."""
         task = next(task for task in self.bars.tasks if task.id == self.training)
         return task.completed / (task.total or 1)
+
+
+def _enough(seconds: float, done: float) -> bool:
+    """Tell whether the last of the work says how long the rest takes, without what was before it."""
+    return seconds >= SECONDS_TO_JUDGE and done >= ENOUGH_TO_JUDGE

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from crossfer import progress
+from crossfer.cli import progress
 from crossfer.experiment.plan import Run
 
 
@@ -18,7 +18,7 @@ from crossfer.experiment.plan import Run
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return a list whose only number is the time, in seconds."""
     now = [0.0]
-    monkeypatch.setattr("crossfer.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("crossfer.cli.progress.time.monotonic", lambda: now[0])
     return now
 
 

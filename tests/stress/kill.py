@@ -102,7 +102,7 @@ def write_raw(raw: Path) -> None:
 def rounds(folder: Path, count: int, seed: int) -> Iterator[Outcome]:
     """Yield what each round found; ``folder/raw`` holds the raw datasets."""
     PROCESSES.set_forkserver_preload(
-        ["crossfer.experiment", "crossfer.report", "crossfer.progress"]
+        ["crossfer.experiment", "crossfer.report", "crossfer.cli.progress"]
     )
     (folder / "experiment.yaml").write_text(EXPERIMENT)
     whole = folder / "whole"

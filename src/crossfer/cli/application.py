@@ -1,0 +1,77 @@
+"""The application that every command belongs to, and how it ends when something is wrong."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from crossfer.errors import CrossferError
+
+out_console = Console(highlight=False, markup=False)
+error_console = Console(stderr=True, highlight=False)
+
+
+class _Stoppable(TyperGroup):
+    """All commands; stopped by Ctrl-C, each says how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            error_console.print("stopped; the same command goes on where it stopped")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    name="crossfer",
+    cls=_Stoppable,
+    help="Update a facial-expression model on new faces without making it forget, "
+    "with honest numbers.\n\nStart with:  [bold]crossfer demo[/]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Stop cleanly, and the next time at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+ON_DISK = {
+    errno.ENOSPC: "the disk is full; make room, and the same command goes on",
+    errno.EDQUOT: "your share of the disk is full; make room, and the same command goes on",
+    errno.EROFS: "the disk is read-only; name another folder",
+    errno.EACCES: "permission denied; name another folder, or change its permissions",
+    errno.EPERM: "permission denied; name another folder, or change its permissions",
+    errno.ENOENT: "no such file or folder; if it has vanished, bring it back, and the same command goes on",
+}
+
+
+def _in_words(error: CrossferError | OSError) -> str:
+    """Return one line: what the system refused, and what to do."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in ON_DISK:
+        named = f"{error.filename}: " if error.filename else ""
+        text = f"{named}{ON_DISK[error.errno]} ({error.strerror})"
+    return " ".join(text.split())
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line and exit status 2."""
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        app()
+    except (CrossferError, OSError) as error:
+        error_console.print("[red]error:[/] ", end="")
+        error_console.print(_in_words(error), markup=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,267 @@
+"""Commands for experiments: run one, tune it, write its report, check what it says."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from crossfer.cli.application import app, error_console, out_console
+
+if TYPE_CHECKING:
+    from crossfer.strategies import Strategy
+    from crossfer.training import Recipe
+
+command = partial(app.command, rich_help_panel="Experiments")
+
+
+@command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+) -> None:
+    """Run the whole study on drawn stand-in faces: no download, a few minutes, a report at the end.
+
+    Example:  crossfer demo --out demo
+    """
+    from crossfer.cli.progress import Shown
+    from crossfer.demo import run_demo
+    from crossfer.experiment import load_results
+
+    out_console.print("Faces drawn by code stand in for FER2013, JAFFE, TFEID and MUG.")
+    with Shown(out_console) as shown:
+        report_file = run_demo(out, shown, shown.drawing)
+    results = load_results(report_file.parent)
+    _say_answer(results, report_file)
+    _say_failures(results)
+
+
+@command()
+def strategies() -> None:
+    """List the strategies: where each starts, what trains, what data it needs, its cost, the paper.
+
+    Example:  crossfer strategies
+    """
+    from crossfer.strategies import STRATEGIES, STUDY
+
+    for strategy in STRATEGIES.values():
+        recipe = strategy.default_recipe()
+        own = " (the study's)" if strategy in STUDY else ""
+        out_console.print(f"{strategy.name}  {strategy.about}{own}", style="bold", soft_wrap=True)
+        facts = {
+            "starts": {"random": "at random", "baseline": "from BL, or any network you have"}.get(
+                strategy.start, f"from where {strategy.start} arrived"
+            ),
+            "trains": {"all": "every layer", "none": "nothing"}.get(
+                strategy.layers, strategy.layers
+            ),
+            "sees": strategy.data.replace("+", " and ")
+            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
+            "past data": strategy.past_data.replace("some", str(strategy.exemplars)),
+            "costs": _cost(strategy, recipe),
+            "paper": strategy.paper,
+        }
+        for key, value in facts.items():
+            if value:
+                out_console.print(f"    {key + ':':<11}{value}", soft_wrap=True)
+
+
+def _cost(strategy: Strategy, recipe: Recipe) -> str:
+    """Say how often a strategy passes over its images, and how much of fine-tuning every layer that is."""
+    from crossfer.experiment.plan import WORK
+
+    if strategy.layers == "none":
+        return "no training" + (
+            ", one look at the validation sets for each mixture" if strategy.merge else ""
+        )
+    if strategy.data == "target" or strategy.share:
+        times = recipe.epochs * WORK[strategy.layers] / (strategy.share or 1)
+        return f"{recipe.epochs} passes over the target, worth {times:g} of fine-tuning every layer"
+    return f"{recipe.epochs} passes over all the images it sees"
+
+
+@command()
+def run(
+    experiment: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Data root: what dataset paths are relative to.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The experiment's folder; by default runs/NAME-OF-THE-FILE.")
+    ] = None,
+) -> None:
+    """Run an experiment, or what is left of it, and write its report.
+
+    Stop it with Ctrl-C at any time: the same command goes on where it stopped.
+
+    Example:  crossfer run configs/fer2013-ck48.yaml --data ~/faces --out runs/fer2013-ck48
+    """
+    from crossfer.cli.progress import Shown
+    from crossfer.experiment import load_experiment, run_experiment
+    from crossfer.report import write_report
+
+    configuration = load_experiment(experiment, data)
+    folder = out or Path("runs") / experiment.stem
+    with Shown(out_console) as shown:
+        results = run_experiment(configuration, folder, shown)
+    report_file = write_report(results, folder)
+    _say_answer(results, report_file)
+    _say_failures(results)
+
+
+@command()
+def search(
+    experiment: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
+    out: Annotated[Path, typer.Option(help="The search's folder.")],
+    trials: Annotated[int, typer.Option(min=1, help="For each strategy.")] = 20,
+    budget: Annotated[
+        float, typer.Option(min=0, help="Of each trial, in fine-tuning-equivalent epochs.")
+    ] = 30.0,
+    strategies: Annotated[
+        list[str] | None, typer.Option("--strategy", help="Only this one; repeat at will.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data root: what dataset paths are relative to.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed tries other recipes.")] = 0,
+) -> None:
+    """Tune the recipe of every strategy on validation data, with the same budget for each.
+
+    The unit is what it takes to train every layer on the target's training set once.  The first trial is
+    the recipe that the experiment has.  Interrupted, the same command goes on.  recipes.yaml in the folder
+    holds the best ones, for `recipes:` in an experiment.  Needs Optuna (the extra “search”).
+
+    Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
+    """
+    from crossfer.cli.progress import Shown
+    from crossfer.experiment import load_experiment
+    from crossfer.experiment import search as tune
+
+    configuration = load_experiment(experiment, data)
+    with Shown(out_console) as shown:
+        found = tune(
+            configuration,
+            out,
+            trials,
+            budget,
+            strategies or (),
+            seed,
+            shown,
+            shown.searching,
+        )
+    table = Table("strategy", box=box.SIMPLE_HEAD)
+    for column in ("as it was", "best", "source %", "target %", "epochs", "equivalent", "seconds"):
+        table.add_column(column, justify="right")
+    for one in found["strategies"]:
+        first, best = one["default"]["value"], one["best"]
+        table.add_row(
+            one["name"],
+            "–" if first is None else f"{first:.1f}",
+            f"{best['value']:.1f}",
+            *(f"{best[side]:.1f}" for side in ("source", "target")),
+            str(best["recipe"]["epochs"]),
+            f"{best['equivalent_epochs']:.1f}",
+            f"{best['seconds']:.0f}",
+        )
+    out_console.print(table)
+    for name, least in found["left_out"].items():
+        out_console.print(
+            f"{name} is left out: one epoch is {least:.1f} fine-tuning-equivalent epochs, "
+            f"the budget {budget:g}"
+        )
+    out_console.print(f"recipes: {out / 'recipes.yaml'}", soft_wrap=True)
+
+
+@command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a finished experiment.")],
+) -> None:
+    """Write the report of a finished experiment again, from its results alone.
+
+    Example:  crossfer report runs/fer2013-ck48
+    """
+    from crossfer.experiment import load_results
+    from crossfer.report import write_report
+
+    results = load_results(folder)
+    report_file = write_report(results, folder)
+    _say_answer(results, report_file)
+
+
+@command()
+def verify(
+    path: Annotated[
+        Path, typer.Argument(help="An experiment's folder, or one of its run folders.")
+    ],
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="Only the run whose hash begins so; repeat at will."),
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train the networks again too, and compare the bits.")
+    ] = False,
+) -> None:
+    """Check results: each run's hash, its files, and its metrics computed again from its predictions.
+
+    Nothing in the folder is changed.  Exit status 1 if anything does not hold.
+
+    Example:  crossfer verify runs/fer2013-ck48 --run 1f21bd2997f6e745 --retrain
+    """
+    from crossfer.cli.progress import Shown
+    from crossfer.experiment import Verdict
+    from crossfer.experiment import verify as verify_results
+
+    def say(verdict: Verdict) -> None:
+        words = "; ".join(verdict.checked) or "does not hold"
+        out_console.print(f"{verdict.label}: {words}", soft_wrap=True)
+        for problem in verdict.problems:
+            out_console.print(f"    {problem}", soft_wrap=True)
+
+    with Shown(out_console) as shown:
+        verdicts = verify_results(path, runs or (), retrain, say, shown)
+    wrong = [verdict for verdict in verdicts if verdict.problems]
+    out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} runs hold")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _say_answer(results: dict[str, Any], report_file: Path) -> None:
+    """Print the table of test accuracies and changes, the answer, and where there is more."""
+    from crossfer.report import answers
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("target", "share", "strategy"):
+        table.add_column(column)
+    for column in ("source %", "target %", "integrity", "gain", "seconds"):
+        table.add_column(column, justify="right")
+    before = None
+    for row in results["summary"]:
+        if before is not None and (row["target"], row["fraction"]) != before:
+            table.add_section()
+        before = (row["target"], row["fraction"])
+        table.add_row(
+            row["target"],
+            "" if row["fraction"] is None else f"{row['fraction']:.0%}",
+            row["strategy"],
+            f"{row['source_test']['accuracy']:.1f}",
+            f"{row['target_test']['accuracy']:.1f}",
+            f"{row['memory_integrity']:+.1f}",
+            f"{row['gain']:+.1f}",
+            f"{row['seconds']:.0f}",
+        )
+    out_console.print(table)
+    for sentence in answers(results):
+        out_console.print(sentence)
+    out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
+
+
+def _say_failures(results: dict[str, Any]) -> None:
+    """Name the runs that failed; then the command has failed too."""
+    for run in results["failed"]:
+        error_console.print(f"failed: {run['label']}: {run['why']}", markup=False, soft_wrap=True)
+    if results["failed"]:
+        error_console.print("the same command tries the failed ones again")
+        raise typer.Exit(1)

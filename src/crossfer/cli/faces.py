@@ -1,0 +1,229 @@
+"""Commands for faces: from raw files to a prepared dataset, and a look at what is in it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.table import Table
+
+from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.options import labels_of, numbers_of
+
+command = partial(app.command, rich_help_panel="Faces")
+
+
+@command()
+def prepare(
+    path: Annotated[Path, typer.Argument(help="The files as the dataset's authors ship them.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: the prepared dataset.")],
+    reader: Annotated[
+        str | None, typer.Option("--as", help="Which dataset it is, instead of finding out.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it in tables.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="THEIRS=OURS maps a class; THEIRS= leaves it out. Repeat at will."),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="The classes it tells apart, e.g. angry,happy,neutral; by default those that occur."
+        ),
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Regular expression that finds the subject in a path.")
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--everything", help="Also what is left out by default, as turned heads."),
+    ] = False,
+    faces: Annotated[
+        Literal["auto", "find", "cropped"],
+        typer.Option(
+            help="find aligns each face on its eyes; cropped takes pictures as the faces they are."
+        ),
+    ] = "auto",
+    no_face: Annotated[
+        Literal["keep", "drop", "refuse"],
+        typer.Option(help="Where no face is found: keep the centre, drop it, or refuse them all."),
+    ] = "keep",
+    side: Annotated[int, typer.Option(help="Side of the prepared faces in pixels.")] = 48,
+    colour: Annotated[bool, typer.Option("--colour", help="Keep colours.")] = False,
+    eyes: Annotated[
+        str | None,
+        typer.Option(help="Distance and height of the eyes, as shares of the side."),
+    ] = None,
+    crop: Annotated[
+        float | None,
+        typer.Option(help="Where no face is found: the centred square, as a share of the picture."),
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Training, validation and test, e.g. 70,10,20.")
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Reach these sizes to the image, at the price of subjects."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an older prepared dataset.")
+    ] = False,
+) -> None:
+    """Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
+
+    The layout is recognised; faces in photographs are found and aligned on the eyes.  Archives (.zip,
+    .tar.gz, …) are read as they are.  Interrupted, the same command goes on where it stopped.
+
+    Example:  crossfer prepare raw/fer2013.csv --out data/fer2013
+
+    A folder per class, with class names of its own and the subject in front of every file's name:
+
+    crossfer prepare raw/mine --out data/mine --label joyful=happy --subject '/([^_]+)_'
+    """
+    from crossfer.cli.oddities import oddities
+    from crossfer.cli.progress import Shown
+    from crossfer.datasets import Preparation
+    from crossfer.datasets import prepare as prepare_dataset
+
+    how = Preparation(
+        reader=reader,
+        labels=labels_of(label or []),
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        subject=subject,
+        everything=everything,
+        faces=faces,
+        no_face=no_face,
+        side=side,
+        channels=3 if colour else 1,
+        eyes=numbers_of("--eyes", eyes, (0.4, 0.4)) or Preparation.eyes,
+        crop=crop,
+        sizes=numbers_of("--sizes", sizes, (70, 10, 20)),
+        exact=exact,
+        seed=seed,
+    )
+    with Shown(out_console) as shown:
+        dataset = prepare_dataset(
+            path,
+            out,
+            how,
+            name=name,
+            replace=replace,
+            progress=lambda done, total: shown.preparing(path.name, done, total),
+        )
+    card = dataset.card
+    out_console.print(f"{card['title']}: {card['recognised']}", soft_wrap=True)
+    table = Table("split", *dataset.counts()["training"], "all", box=box.SIMPLE_HEAD)
+    for split, counts in dataset.counts().items():
+        numbers = [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
+        table.add_row(split, *numbers)
+    out_console.print(table)
+    for line in oddities(dataset):
+        out_console.print(line, soft_wrap=True)
+    out_console.print(f"prepared {card['images']:,} faces in {out}", soft_wrap=True)
+    out_console.print(f"see them:  crossfer look {out}", soft_wrap=True)
+
+
+@command()
+def look(
+    dataset: Annotated[Path, typer.Argument(help="A prepared dataset.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; by default look.html in the dataset.")
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Faces of each class.")] = 40,
+    split: Annotated[
+        Literal["training", "validation", "test"] | None, typer.Option(help="Only this split.")
+    ] = None,
+    doubtful: Annotated[bool, typer.Option("--doubtful", help="Only the doubtful ones.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed shows others.")] = 0,
+) -> None:
+    """Show prepared faces, class by class, the doubtful ones marked: a local page for your eyes only.
+
+    Example:  crossfer look data/jaffe
+    """
+    from crossfer.datasets import open_dataset, write_look
+
+    page = write_look(
+        open_dataset(dataset),
+        out,
+        per_class=per_class,
+        split=split,
+        only_doubtful=doubtful,
+        seed=seed,
+    )
+    out_console.print(str(page.resolve()), soft_wrap=True)
+
+
+@command()
+def check(
+    datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit status 1 if a split leaks into another.")
+    ] = False,
+) -> None:
+    """Look for leakage: faces that stand more than once, and subjects in more than one split.
+
+    A copy is exact (the same pixels) or near (the same photograph: other light, compression, a slight
+    shift, its mirror image).  Copies in training and test make test accuracy too good.
+
+    Example:  crossfer check data/fer2013 data/ck48
+    """
+    import json
+
+    from crossfer.cli.progress import Shown
+    from crossfer.datasets import open_dataset
+    from crossfer.datasets.duplicates import group_copies, leakage, leaks
+
+    opened = [open_dataset(folder) for folder in datasets]
+    with Shown(error_console) as shown:
+        groups = group_copies([dataset.images for dataset in opened], shown.comparing)
+    found = leakage(opened, groups)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _say_leakage(found)
+    if strict and leaks(found):
+        raise typer.Exit(1)
+
+
+def _say_leakage(found: dict[str, Any]) -> None:
+    """Print what `crossfer check` found, with an example of each."""
+    table = Table("in", "also in", box=box.SIMPLE_HEAD)
+    for column in ("of images", "exact", "near", "other label"):
+        table.add_column(column, justify="right")
+    for overlap in found["overlaps"]:
+        places = [" ".join(overlap[end].values()) for end in ("second", "first")]
+        numbers = [overlap[key] for key in ("images", "exact", "near", "relabelled")]
+        table.add_row(*places, *(f"{number:,}" for number in numbers))
+    if found["overlaps"]:
+        out_console.print(table)
+    for overlap in found["overlaps"]:
+        first, second = overlap["examples"][0]["origins"]
+        out_console.print(f"e.g. {second} = {first}", soft_wrap=True)
+    for name, subjects in found["subjects"].items():
+        if subjects:
+            some = ", ".join(list(subjects)[:5])
+            out_console.print(
+                f"{name}: {len(subjects)} subjects in more than one split: {some}", soft_wrap=True
+            )
+    if not found["overlaps"] and not any(found["subjects"].values()):
+        out_console.print("no image stands twice, and no subject in two splits")
+
+
+@command()
+def datasets() -> None:
+    """List the datasets that can be read: size, licence, how to get them, the layout expected.
+
+    Example:  crossfer datasets
+    """
+    from crossfer.datasets import READERS
+
+    for reader in READERS.values():
+        out_console.print(f"{reader.name}  {reader.title}", style="bold", soft_wrap=True)
+        for key in ("size", "licence", "access", "layout", "citation"):
+            if value := getattr(reader, key):
+                out_console.print(f"    {key + ':':<10}{value}", soft_wrap=True)

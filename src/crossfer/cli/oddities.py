@@ -1,0 +1,53 @@
+"""What a person should know of how a dataset was prepared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossfer.datasets import SPLITS, Dataset
+
+
+def oddities(dataset: Dataset) -> list[str]:
+    """Return what a person should know of a dataset's preparation, a line each."""
+    card = dataset.card
+    lines = [_split_in_words(card["split"])]
+    if card["faces"]["mode"] == "find":
+        lines.append(_faces_in_words(card["faces"]["found"]))
+    lines += [f"skipped {count:,}: {reason}" for reason, count in card["skipped"].items()]
+    if card["skipped"]:
+        lines.append(f"every skipped file is listed in {dataset.folder / 'skipped.csv'}")
+    if shared := card["split"]["subjects_in_several_splits"]:
+        lines.append(
+            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good"
+        )
+    for split in SPLITS:
+        if not len(dataset.rows(split)):
+            lines.append(
+                f"warning: its {split} set is empty: there are too few images or subjects to divide"
+            )
+    return lines
+
+
+FOUND = {
+    "eyes": "aligned on the eyes",
+    "several": "with several faces: the largest central one aligned",
+    "box": "without a face to be found in the dataset's box: the box taken",
+    "centre": "without a face to be found: the centre taken",
+    "cropped": "taken as they are",
+}
+
+
+def _faces_in_words(found: dict[str, int]) -> str:
+    return "faces: " + ", ".join(f"{count:,} {FOUND[how]}" for how, count in found.items())
+
+
+def _split_in_words(split: dict[str, Any]) -> str:
+    if not split["asked"]:
+        return f"split: {split['how']}"
+    asked, reached = (
+        "/".join(f"{split[key][part]:,}" for part in SPLITS) for key in ("asked", "reached")
+    )
+    words = f"split: {split['how']}, reached {reached}, asked for {asked}"
+    if asked != reached and split["how"] == "subject-disjoint":
+        words += " (whole subjects come no closer; --exact does, with subjects on two sides)"
+    return words

@@ -1,0 +1,59 @@
+"""What an option's text means."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar, cast
+
+from crossfer.errors import CrossferError
+
+Numbers = TypeVar("Numbers", bound=tuple[float, ...])
+
+
+def labels_of(pairs: list[str]) -> dict[str, str | None]:
+    """Read which of their classes is which of ours, or none."""
+    labels: dict[str, str | None] = {}
+    for pair in pairs:
+        theirs, equals, ours = pair.partition("=")
+        if not equals or not theirs.strip():
+            raise CrossferError(
+                f"--label {pair}: write THEIRS=OURS, or THEIRS= to leave a class out"
+            )
+        labels[theirs] = ours or None
+    return labels
+
+
+def numbers_of(option: str, text: str | None, example: Numbers) -> Numbers | None:
+    """Read as many numbers as the example has."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != len(example):
+        shown = ",".join(f"{number:g}" for number in example)
+        raise CrossferError(f"{option} {text}: write {len(example)} numbers, e.g. {shown}")
+    return cast(Numbers, numbers)
+
+
+def past_data_of(text: str) -> tuple[str, int | None]:
+    """Read what is left of the source."""
+    kinds = {"none": "none", "statistics": "statistics", "all": "all source"}
+    if text in kinds:
+        return kinds[text], None
+    if text.isascii() and text.isdigit() and int(text):
+        return "some per class", int(text)
+    raise CrossferError(
+        f"--past-data {text}: write none, statistics, all, or how many images of each class"
+    )
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Read a duration."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h)", text)
+    if not found:
+        raise CrossferError(f"--budget {text}: write 90s, 10min or 2h")
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]

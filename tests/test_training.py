@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from crossfer.adapt import untrained
 from crossfer.errors import CrossferError
-from crossfer.models import study_cnn
+from crossfer.models import fully_connected, study_cnn, train_only
 from crossfer.training import (
     Augmentation,
     Faces,
@@ -88,18 +88,24 @@ def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
     assert not weights_equal(first.model, other.model)
 
 
-def bits_of_a_training(precision: Precision) -> str:
-    fabric = machine("cpu", precision)
-    trained = train(small(), squares(), {"source": squares()}, RECIPE, 0, fabric)
-    weights = trained.model.state_dict().values()
-    return hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights)).hexdigest()
+def bits_of_trainings(precision: Precision) -> list[str]:
+    """Train every layer, and the last ones alone; return what tells the bits of each apart."""
+    every, last = small(), small()
+    train_only(last, fully_connected(last))
+    found = []
+    for model, recipe in ((every, RECIPE), (last, replace(RECIPE, views=2))):
+        fabric = machine("cpu", precision)
+        trained = train(model, squares(), {"source": squares()}, recipe, 0, fabric).model
+        weights = b"".join(weight.numpy().tobytes() for weight in trained.state_dict().values())
+        found.append(hashlib.sha256(weights).hexdigest())
+    return found
 
 
 def test_other_processes_give_the_same_bits(tmp_path: Path) -> None:
     """One that has to compile its loops, and one that finds them compiled."""
     print_them = (
-        "from tests.test_training import bits_of_a_training as bits;"
-        "print(bits('bf16-mixed'), bits('32-true'))"
+        "from tests.test_training import bits_of_trainings as bits;"
+        "print(*bits('bf16-mixed'), *bits('32-true'))"
     )
     first, second = (
         subprocess.run(
@@ -114,7 +120,7 @@ def test_other_processes_give_the_same_bits(tmp_path: Path) -> None:
     )
     assert any(tmp_path.rglob("*.nbc"))
     assert first == second
-    assert first == [bits_of_a_training("bf16-mixed"), bits_of_a_training("32-true")]
+    assert first == [*bits_of_trainings("bf16-mixed"), *bits_of_trainings("32-true")]
 
 
 @pytest.mark.parametrize("change", [{}, {"averaging": 0.9}, {"views": 2}])

@@ -42,11 +42,15 @@ def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
     assert "asked for 50/17/17" in done.stdout
     file = tmp_path / "tiny.yaml"
     file.write_text(
-        f"source: {raw / 'fer2013'}\ntargets: [{out}]\nstrategies: [FC]\nfractions: [1.0]\n"
+        f"source: {raw / 'fer2013'}\ntargets: [{out}]\nstrategies: [HEAD, FC]\nfractions: [0.5, 1.0]\n"
         "model: {width: 0.05}\nrecipes: {default: {epochs: 1}}\n"
     )
     done = crossfer("run", file, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
+    rows = [line.split()[:3] for line in done.stdout.splitlines() if line.startswith(" women ")]
+    assert [row[1:] for row in rows[1:]] == [
+        ["50%", "HEAD"], ["50%", "FC"], ["100%", "HEAD"], ["100%", "FC"],
+    ]  # fmt: skip
     assert (tmp_path / "run" / "report.html").is_file()
     assert (tmp_path / "run" / "figures" / "fig6.png").is_file()
     report = (tmp_path / "run" / "report.html").read_bytes()

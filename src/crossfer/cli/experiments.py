@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -232,26 +233,29 @@ def _say_answer(results: dict[str, Any], report_file: Path) -> None:
     """Print the table of test accuracies and changes, the answer, and where there is more."""
     from crossfer.report import answers
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("target", "share", "strategy"):
         table.add_column(column)
     for column in ("source %", "target %", "integrity", "gain", "seconds"):
         table.add_column(column, justify="right")
-    before = None
-    for row in results["summary"]:
-        if before is not None and (row["target"], row["fraction"]) != before:
-            table.add_section()
-        before = (row["target"], row["fraction"])
-        table.add_row(
-            row["target"],
-            "" if row["fraction"] is None else f"{row['fraction']:.0%}",
-            row["strategy"],
-            f"{row['source_test']['accuracy']:.1f}",
-            f"{row['target_test']['accuracy']:.1f}",
-            f"{row['memory_integrity']:+.1f}",
-            f"{row['gain']:+.1f}",
-            f"{row['seconds']:.0f}",
-        )
+    targets = list(dict.fromkeys(row["target"] for row in results["summary"]))
+
+    def block(row: dict[str, Any]) -> tuple[int, float]:
+        return targets.index(row["target"]), row["fraction"] or 0
+
+    for _, rows in groupby(sorted(results["summary"], key=block), block):
+        for row in rows:
+            table.add_row(
+                row["target"],
+                "" if row["fraction"] is None else f"{row['fraction']:.0%}",
+                row["strategy"],
+                f"{row['source_test']['accuracy']:.1f}",
+                f"{row['target_test']['accuracy']:.1f}",
+                f"{row['memory_integrity']:+.1f}",
+                f"{row['gain']:+.1f}",
+                f"{row['seconds']:.0f}",
+            )
+        table.add_section()
     out_console.print(table)
     for sentence in answers(results):
         out_console.print(sentence)

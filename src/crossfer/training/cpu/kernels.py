@@ -4,8 +4,8 @@ Between two convolutions a processor does little but carry numbers from memory a
 one after the other, carry them several times as often as need be.  Numba compiles these loops at their first
 use and keeps them beside this file.  Every image is a task of its own and writes where no other does; sums
 over images are left to the caller, so the number of threads changes no bit.  Neither does the compiler, as it
-is given no freedom with floating point (``fastmath``): it compiles a loop at its first use and once more to
-keep it, and with that freedom the two round differently.
+is given no freedom with floating point (``fastmath``): with it, what was compiled to run at once and what was
+kept for the next process were seen to round differently.
 
 Throughout, ``x`` is what a convolution gave, (N, H, W, C), as float32 or as the bits of bfloat16 in uint16,
 and so are ``y``, ``dy`` and ``dx``.  Of each channel, float32 (C,), ``scale`` and ``shift`` make the

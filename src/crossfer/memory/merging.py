@@ -116,7 +116,7 @@ def best_mixture(
     before, after
         The same network, before and after adaptation.
     validation
-        Named sets; each counts the same.
+        Named sets, at least one; each counts the same.
     statistics_of
         Images to estimate batch-norm statistics on, see `renew_statistics`.
     fabric
@@ -133,15 +133,14 @@ def best_mixture(
     """
     tried: list[dict[str, float]] = []
     models: list[nn.Module] = []
+    one = next(iter(validation.values())).images[:1]
     for alpha in alphas:
         model = copy.deepcopy(after).to(fabric.device)
         model.load_state_dict(interpolate(before.state_dict(), after.state_dict(), alpha))
         if alpha not in (0, 1):
             renew_statistics(model, statistics_of, fabric)
-        row = {
-            name: accuracy(specialised(model, faces.images, fabric.device), faces, fabric)
-            for name, faces in validation.items()
-        }
+        network = specialised(model, one, fabric.device)
+        row = {name: accuracy(network, faces, fabric) for name, faces in validation.items()}
         tried.append({"alpha": alpha, **row})
         models.append(model)
     ranks = [(sum(row.values()) - row["alpha"], -abs(row["alpha"] - 0.5)) for row in tried]

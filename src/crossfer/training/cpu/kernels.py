@@ -7,6 +7,9 @@ over images are left to the caller, so the number of threads changes no bit.  Ne
 is given no freedom with floating point (``fastmath``): with it, what was compiled to run at once and what was
 kept for the next process were seen to round differently.
 
+The pixels of an image are walked in strips, one of each strip in turn (`place`): what is not in the cache
+then comes from several places at once, where from a single one the processor would wait for every page.
+
 Throughout, ``x`` is what a convolution gave, (N, H, W, C), as float32 or as the bits of bfloat16 in uint16,
 and so are ``y``, ``dy`` and ``dx``.  Of each channel, float32 (C,), ``scale`` and ``shift`` make the
 normalised number ``scale x + shift``, and ``mean`` is that of x.
@@ -26,6 +29,8 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 
 ZERO = np.float32(0)
+STRIPS = 4
+"""How many strips an image is cut into, from top to bottom."""
 
 
 def compiled(loop: Callable[..., None]) -> Any:
@@ -73,18 +78,27 @@ def narrow(context: Any, number: Any, array: Any) -> Any:
     return array.dtype(types.float32, array), generate
 
 
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def place(row: int, step: int, rows: int) -> tuple[int, int]:
+    """Return where a step leads, strip by strip and then to the right, in a row of strips of so many rows."""
+    return row + step % STRIPS * rows, step // STRIPS
+
+
 @compiled
 def moments(x: Any, pivot: Any, sums: Any) -> None:
     """Sum ``x - pivot`` and its square over every image: float32 (N, 2, C)."""
     images, height, width, channels = x.shape
+    rows = -(-height // STRIPS)
     for n in prange(images):
         first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
-        for h in range(height):
-            for w in range(width):
-                for c in range(channels):
-                    value = wide(x[n, h, w, c]) - pivot[c]
-                    first[c] += value
-                    second[c] += value * value
+        for row in range(rows):
+            for step in range(STRIPS * width):
+                h, w = place(row, step, rows)
+                if h < height:
+                    for c in range(channels):
+                        value = wide(x[n, h, w, c]) - pivot[c]
+                        first[c] += value
+                        second[c] += value * value
         sums[n, 0, :], sums[n, 1, :] = first, second
 
 
@@ -134,42 +148,53 @@ def kernels(side: int) -> Kernels:
     def forward(x: Any, scale: Any, shift: Any, y: Any) -> None:
         """Write the largest number of each window, or 0 if it is below: (N, H // side, W // side, C)."""
         images, height, width, channels = y.shape
+        rows = -(-height // STRIPS)
         for n in prange(images):
-            for h in range(height):
-                for w in range(width):
-                    for c in range(channels):
-                        best, _, _ = largest(x, n, h, w, c, scale, shift, side)
-                        y[n, h, w, c] = narrow(ZERO if best < ZERO else best, y)
+            for row in range(rows):
+                for step in range(STRIPS * width):
+                    h, w = place(row, step, rows)
+                    if h < height:
+                        for c in range(channels):
+                            best, _, _ = largest(x, n, h, w, c, scale, shift, side)
+                            y[n, h, w, c] = narrow(ZERO if best < ZERO else best, y)
 
     @compiled
     def slopes(x: Any, dy: Any, scale: Any, shift: Any, mean: Any, sums: Any) -> None:
         """Sum g, the gradient that passes the ReLU, and ``g (x - mean)`` over every image: (N, 2, C)."""
         images, height, width, channels = dy.shape
+        rows = -(-height // STRIPS)
         for n in prange(images):
             first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
-            for h in range(height):
-                for w in range(width):
-                    for c in range(channels):
-                        best, number, _ = largest(x, n, h, w, c, scale, shift, side)
-                        g = ZERO if best <= ZERO else wide(dy[n, h, w, c])
-                        first[c] += g
-                        second[c] += g * (number - mean[c])
+            for row in range(rows):
+                for step in range(STRIPS * width):
+                    h, w = place(row, step, rows)
+                    if h < height:
+                        for c in range(channels):
+                            best, number, _ = largest(x, n, h, w, c, scale, shift, side)
+                            g = ZERO if best <= ZERO else wide(dy[n, h, w, c])
+                            first[c] += g
+                            second[c] += g * (number - mean[c])
             sums[n, 0, :], sums[n, 1, :] = first, second
 
     @compiled
     def backward(x: Any, dy: Any, scale: Any, shift: Any, slope: Any, offset: Any, dx: Any) -> None:
         """Write ``scale g + slope x + offset``; g is 0 where a number was not the largest of its window."""
         images, height, width, channels = dy.shape
+        rows = -(-height // STRIPS)
         for n in prange(images):
-            for h in range(height):
-                for w in range(width):
-                    for c in range(channels):
-                        best, _, where = largest(x, n, h, w, c, scale, shift, side)
-                        g = ZERO if best <= ZERO else scale[c] * wide(dy[n, h, w, c])
-                        for k in range(side * side):
-                            at_h, at_w = h * side + k // side, w * side + k % side
-                            plain = slope[c] * wide(x[n, at_h, at_w, c]) + offset[c]
-                            dx[n, at_h, at_w, c] = narrow(plain + g if k == where else plain, dx)
+            for row in range(rows):
+                for step in range(STRIPS * width):
+                    h, w = place(row, step, rows)
+                    if h < height:
+                        for c in range(channels):
+                            best, _, where = largest(x, n, h, w, c, scale, shift, side)
+                            g = ZERO if best <= ZERO else scale[c] * wide(dy[n, h, w, c])
+                            for k in range(side * side):
+                                at_h, at_w = h * side + k // side, w * side + k % side
+                                plain = slope[c] * wide(x[n, at_h, at_w, c]) + offset[c]
+                                dx[n, at_h, at_w, c] = narrow(
+                                    plain + g if k == where else plain, dx
+                                )
             for h in range(x.shape[1]):
                 for w in range(width * side if h < height * side else 0, x.shape[2]):
                     for c in range(channels):

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossfer.adapt import untrained
+from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
 from crossfer.models import study_cnn, train_only
 from crossfer.strategies import LAYERS

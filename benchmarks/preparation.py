@@ -175,7 +175,7 @@ def resident(kind: str) -> float:
 
 def train_on(place: Path) -> None:
     """Open a dataset, train for 300 steps and report."""
-    from crossfer.adapt import untrained
+    from crossfer.adaptation import untrained
     from crossfer.experiment.execute import faces
     from crossfer.models import study_cnn
     from crossfer.training import Recipe, machine, train

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from crossfer.adapt import untrained
+from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
 from crossfer.experiment.execute import faces
 from crossfer.models import study_cnn

@@ -18,7 +18,7 @@ import time
 import torch
 from torch import nn
 
-from crossfer.adapt import untrained
+from crossfer.adaptation import untrained
 from crossfer.models import study_cnn
 from crossfer.training.cpu.descent import SGD
 from crossfer.training.cpu.layers import fuse

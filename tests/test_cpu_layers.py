@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from crossfer.adapt import untrained
+from crossfer.adaptation import untrained
 from crossfer.models import study_cnn
 from crossfer.training import Faces, Recipe, machine, train
 from crossfer.training.cpu.layers import Dropout, NormReluPool, fuse

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from crossfer.adapt import untrained
+from crossfer.adaptation import untrained
 from crossfer.models import channels_last, fully_connected, last_convolution, study_cnn, train_only
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, State, inputs, machine, predict, train

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crossfer.adapt import adapt, untrained
+from crossfer.adaptation import adapt, untrained
 from crossfer.evaluation.decision import PAST_DATA
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, interpolate, renew_statistics

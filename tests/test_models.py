@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossfer.adapt import adapt, untrained
+from crossfer.adaptation import adapt, untrained
 from crossfer.models import (
     fully_connected,
     last_convolution,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossfer import standins
-from crossfer.adapt import adapt, untrained
+from crossfer.adaptation import adapt, untrained
 from crossfer.datasets import Preparation, prepare
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError

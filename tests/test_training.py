@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from crossfer.adapt import untrained
+from crossfer.adaptation import untrained
 from crossfer.errors import CrossferError
 from crossfer.models import fully_connected, study_cnn, train_only
 from crossfer.training import (

@@ -8,7 +8,7 @@ import time
 import torch
 from torch.nn.functional import cross_entropy
 
-from crossfer.adapt import untrained
+from crossfer.adaptation import untrained
 from crossfer.models import study_cnn
 from crossfer.training import specialised
 from crossfer.training.cpu.descent import SGD

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import torch
 
-from crossfer.adapt import untrained
+from crossfer.adaptation import untrained
 from crossfer.models import study_cnn
 from crossfer.training import Faces, Recipe, machine, train
 

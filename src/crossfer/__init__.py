@@ -23,7 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossfer.adapt import adapt
+    from crossfer.adaptation import adapt
     from crossfer.datasets import (
         READERS,
         Dataset,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
 
 _HOMES = {
-    "adapt": "crossfer.adapt",
+    "adapt": "crossfer.adaptation",
     "READERS": "crossfer.datasets",
     "Dataset": "crossfer.datasets",
     "open_dataset": "crossfer.datasets",

@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
-from crossfer.adapt import adapt, untrained
+from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.union import Union
 from crossfer.emotions import EMOTIONS

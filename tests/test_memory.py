@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.evaluation.decision import PAST_DATA
+from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, interpolate, renew_statistics
-from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, fisher
+from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty, fisher
 from crossfer.models import study_cnn, training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
 from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
@@ -55,6 +58,8 @@ def test_a_mixture_shows_every_new_face_once_and_keeps_its_share(
     assert len(torch.unique(fresh)) == len(fresh) > new - len(batches)
     per_batch = (batches < new).sum(1).tolist()
     assert len(set(per_batch)) == 1
+    assert per_batch[0] == mixture.fresh(batches.shape[1])
+    assert (batches[:, : per_batch[0]] < new).all()
     wanted = per_batch[0] * (1 - share) / share
     assert abs(batches.shape[1] - per_batch[0] - max(1, wanted)) <= 0.5 + 1e-6
     shown = Counter(batches[batches >= new].tolist())
@@ -100,7 +105,7 @@ def test_features_are_what_the_layer_is_given() -> None:
 
 def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_change() -> None:
     fabric, start, images = machine("cpu", "32-true"), small(), normalise(faces(8).images)
-    term = Distillation(temperature=2.0, weight=0.5).term(start, None, 0, 0, fabric)
+    term = Distillation(temperature=2.0, weight=0.5).term(start, faces(8), None, 0, fabric)
     with torch.no_grad():
         old, new = start(images), small(1)(images)
     assert term(start, images, old, torch.arange(8)) == pytest.approx(0, abs=1e-6)
@@ -111,12 +116,14 @@ def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_chan
 
 def test_dark_experience_is_distillation_on_the_old_images_of_a_mixture_alone() -> None:
     fabric, start, images = machine("cpu", "32-true"), small(), normalise(faces(8).images)
-    rows = torch.tensor([0, 7, 3, 2, 9, 4, 8, 1])  # of 4 new ones, and old ones from row 4 on
+    mixture = Mixture.of(faces(4), faces(9), 0.25)
+    rows = mixture.batches(8, torch.Generator().manual_seed(0))[0]
     old = rows >= 4
+    assert old.sum() == 6
     with torch.no_grad():
         answers = small(1)(images)
-    term = DarkExperience(temperature=3.0, weight=0.5).term(start, None, 4, 0, fabric)
-    alone = Distillation(temperature=3.0, weight=0.5).term(start, None, 0, 0, fabric)
+    term = DarkExperience(temperature=3.0, weight=0.5).term(start, mixture, None, 0, fabric)
+    alone = Distillation(temperature=3.0, weight=0.5).term(start, mixture, None, 0, fabric)
     found = term(start, images, answers, rows)
     assert found == pytest.approx(float(alone(start, images[old], answers[old], rows[old])))
     assert found > 0
@@ -130,7 +137,7 @@ def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
         moved.get_parameter("fc3.bias").add_(2.0)
         moved.get_parameter("fc1.bias").add_(1.0)
     moved.get_parameter("fc1.bias").requires_grad_(False)
-    term = L2SP(weight=0.1).term(start, None, 0, 0, fabric)
+    term = L2SP(weight=0.1).term(start, faces(1), None, 0, fabric)
     none = torch.empty(0)
     assert term(start, none, none, none) == 0
     assert term(moved, none, none, none).item() == pytest.approx(0.05 * 7 * 4)
@@ -158,15 +165,38 @@ def test_ewc_charges_by_importance() -> None:
     moved = copy.deepcopy(start)
     with torch.no_grad():
         moved.get_parameter("fc3.bias")[2] += 3
-    term = EWC(weight=10.0, samples=99).term(start, past, 0, 5, fabric)
+    term = EWC(weight=10.0, samples=99).term(start, faces(1), past, 5, fabric)
     order = torch.randperm(14, generator=torch.Generator().manual_seed(5))
     importance = fisher(start, past.images[order], 5, fabric)["fc3.bias"][2]
     none = torch.empty(0)
     assert term(moved, none, none, none).item() == pytest.approx(
         float(5 * importance * 9), rel=1e-4
     )
-    with pytest.raises(ValueError, match="needs source images"):
-        EWC().term(start, None, 0, 0, fabric)
+
+
+class Overheard(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Listens to what PyTorch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("penalty", [Distillation(), DarkExperience(), L2SP(), EWC(samples=9)])
+def test_a_penalty_asks_the_host_for_no_number(penalty: Penalty) -> None:
+    """On a GPU it would have to wait for it in every step, and no step could be replayed."""
+    fabric, start, mixture = machine("cpu", "32-true"), small(), Mixture.of(faces(4), faces(9), 0.5)
+    term = penalty.term(start, mixture, faces(9), 0, fabric)
+    network, images = small(1), normalise(mixture.images[:8])
+    logits = network(images)
+    with Overheard() as overheard:
+        term(network, images, logits, torch.arange(8)).backward()  # type: ignore[no-untyped-call]
+    assert overheard.names
+    assert not overheard.names & {"_local_scalar_dense", "nonzero", "masked_select", "equal"}
 
 
 def test_interpolation_has_both_networks_at_its_ends_bit_for_bit() -> None:
@@ -204,6 +234,14 @@ def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
     assert best["target"] > tried[0]["target"]
     expected = interpolate(weights(before), weights(after), alpha)
     assert all(torch.equal(v, expected[k]) for k, v in model.state_dict().items())
+
+
+def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -> None:
+    generator, shown = torch.Generator().manual_seed(0), {"source": faces(1), "target": faces(1)}
+    for _ in range(5):
+        right = torch.rand((), generator=generator).item()
+        monkeypatch.setattr(merging, "accuracy", lambda *of, right=right: right)
+        assert best_mixture(small(0), small(1), shown, [], machine("cpu"))[1] == 0.5
 
 
 def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:

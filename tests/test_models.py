@@ -86,7 +86,7 @@ def test_one_step_of_the_real_network_trains_every_layer() -> None:
     sides = {"source": faces(16)}
     model = untrained(study_cnn, 0)
     trained = adapt(
-        STRATEGIES["BL"], model, None, sides, sides, Recipe(epochs=1, batch_size=16, warmup=0), 0,
+        STRATEGIES["BL"], model, model, sides, sides, Recipe(epochs=1, batch_size=16, warmup=0), 0,
         machine("cpu"),
     )  # fmt: skip
     for (name, old), new in zip(model.named_parameters(), trained.model.parameters(), strict=True):
@@ -111,4 +111,4 @@ def test_a_new_strategy_is_one_declaration() -> None:
     )
     assert trained.images_seen == 32
     with pytest.raises(ValueError, match="needs the training set of the source"):
-        adapt(warm, baseline, None, {"target": faces(8)}, sides, Recipe(), 0, machine("cpu"))
+        adapt(warm, baseline, baseline, {"target": faces(8)}, sides, Recipe(), 0, machine("cpu"))

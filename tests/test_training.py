@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from crossfer.adaptation import untrained
 from crossfer.errors import CrossferError
+from crossfer.memory.penalties import L2SP
 from crossfer.models import fully_connected, study_cnn, train_only
 from crossfer.training import (
     Augmentation,
@@ -36,6 +38,7 @@ from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.loop import learning_rate
 from crossfer.training.loss import cross_entropy
 from crossfer.training.machine import Precision
+from crossfer.training.recorded import is_recordable
 
 RECIPE = Recipe(epochs=4, batch_size=16)
 
@@ -261,6 +264,28 @@ def test_a_gpu_adds_in_a_fixed_order_unless_asked_not_to(
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = False
         torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+
+
+def test_a_gpu_replays_steps_unless_somebody_elses_code_is_called_in_them() -> None:
+    class Own(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.mean().item() > 0 else -x
+
+    def penalty(network: Any, images: Any, logits: torch.Tensor, rows: Any) -> torch.Tensor:
+        return logits.sum() * logits.mean().item()
+
+    def recorded(*added: nn.Module, penalty: Any = None, on: str = "cuda") -> bool:
+        return is_recordable(nn.Sequential(small(), *added), penalty, torch.device(on))
+
+    ours = L2SP().term(small(), squares(), None, 0, machine("cpu"))
+    assert recorded() and recorded(penalty=ours)
+    assert not recorded(on="cpu")
+    assert not recorded(penalty=penalty)
+    assert not recorded(Own())
+    assert not recorded(nn.BatchNorm1d(7, momentum=None))
+    hooked = nn.ReLU()
+    hooked.register_forward_hook(lambda module, x, y: print(y.mean().item()))
+    assert not recorded(hooked)
 
 
 def test_a_diverged_training_says_so() -> None:

@@ -22,7 +22,7 @@ from crossfer.training import Faces, Mixture, Recipe, Trained, train
 def adapt(
     strategy: Strategy,
     start: nn.Module,
-    baseline: nn.Module | None,
+    baseline: nn.Module,
     training: Mapping[str, Faces],
     validation: Mapping[str, Faces],
     recipe: Recipe,
@@ -40,26 +40,29 @@ def adapt(
         The network that training starts from: untrained, the baseline, or another strategy's; it is left
         as it was.
     baseline
-        The network before any adaptation, for strategies that merge with it or choose exemplars by it.
+        The network before any adaptation, for strategies that merge with it or choose exemplars by it;
+        often `start` itself.  It too is left as it was.
     training
         The training sets by side: ``"source"``, ``"target"``, as far as the strategy needs them.
     validation
-        The validation sets by side that the epoch is chosen by.
+        The validation sets by side: they choose the epoch, and how much is merged.
     recipe, seed, fabric, options
         As for `crossfer.training.train`.
+
+    Returns
+    -------
+    Trained
+        The network, and what it cost: exemplars, statistics and merging are counted in.
 
     Raises
     ------
     ValueError
-        If the strategy needs the baseline or a training set that is not given.
+        If the strategy needs a training set that is not given.
     """
     began = time.perf_counter()
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
-    if (strategy.merge or strategy.exemplars) and baseline is None:
-        raise ValueError(f"{strategy.name} needs the baseline")
     if strategy.exemplars:
-        assert baseline is not None
         kept = choose_exemplars(
             training["source"], strategy.exemplars, strategy.choice, baseline, seed, fabric
         )
@@ -69,24 +72,13 @@ def adapt(
     if strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
     else:
-        penalty = None
+        shown, penalty = _shown(strategy, training), None
         if strategy.penalty:
-            new = len(training["target"])
-            penalty = strategy.penalty.term(start, training.get("source"), new, seed, fabric)
-        prepared = time.perf_counter() - began  # exemplars and statistics are part of the cost
-        trained = train(
-            model,
-            _shown(strategy, training),
-            validation,
-            recipe,
-            seed,
-            fabric,
-            penalty=penalty,
-            **options,
-        )
+            penalty = strategy.penalty.term(start, shown, training.get("source"), seed, fabric)
+        prepared = time.perf_counter() - began
+        trained = train(model, shown, validation, recipe, seed, fabric, penalty=penalty, **options)
         trained = replace(trained, seconds=trained.seconds + prepared)
     if strategy.merge:
-        assert baseline is not None
         both = strategy.data == "source+target"
         images = [training[side].images for side in ("source", "target")] if both else []
         trained = _merged(trained, baseline, images, validation, fabric)
@@ -121,6 +113,6 @@ def _merged(
 
 def untrained(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Build a network with the random weights of a seed; the global generator is left alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)
         return build()

@@ -131,18 +131,20 @@ def best_mixture(
     tried : list of dict
         ``alpha`` and the accuracy (0–1) on every validation set.
     """
-    tried: list[dict[str, float]] = []
-    models: list[nn.Module] = []
+    weights = before.state_dict(), after.state_dict()
     one = next(iter(validation.values())).images[:1]
-    for alpha in alphas:
+
+    def mixture(alpha: float) -> nn.Module:
         model = copy.deepcopy(after).to(fabric.device)
-        model.load_state_dict(interpolate(before.state_dict(), after.state_dict(), alpha))
+        model.load_state_dict(interpolate(*weights, alpha))
         if alpha not in (0, 1):
             renew_statistics(model, statistics_of, fabric)
-        network = specialised(model, one, fabric.device)
+        return model
+
+    tried: list[dict[str, float]] = []
+    for alpha in alphas:
+        network = specialised(mixture(alpha), one, fabric.device)
         row = {name: accuracy(network, faces, fabric) for name, faces in validation.items()}
         tried.append({"alpha": alpha, **row})
-        models.append(model)
-    ranks = [(sum(row.values()) - row["alpha"], -abs(row["alpha"] - 0.5)) for row in tried]
-    best = max(range(len(tried)), key=ranks.__getitem__)
-    return models[best], tried[best]["alpha"], tried
+    best = max(tried, key=lambda row: (sum(row[n] for n in validation), -abs(row["alpha"] - 0.5)))
+    return mixture(best["alpha"]), best["alpha"], tried

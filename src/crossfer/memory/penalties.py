@@ -1,13 +1,14 @@
 """What holds a network back while it learns the new: terms added to the loss.
 
-Each is a small frozen description; `term` makes of it a function ``(network, images, logits, rows) → loss``
-of the images of a step.  Where old images are mixed in, the rows from `new` on are theirs.
+Each is a small frozen description; `term` makes of it a term of the loss, given the network that training
+starts from, the faces that are shown, and the source's training set where it is needed.  No term asks the
+host for a number, so a GPU can replay steps that have one.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,10 +20,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossfer.models import conventions_of
-from crossfer.training import Faces, normalise, specialised
+from crossfer.training import Faces, Mixture, Term, normalise, specialised
 
-Term = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-PastData = Literal["none", "statistics", "all source"]
+PastData = Literal["none", "statistics"]
+"""What a penalty needs of the source's training images."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Distillation:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: nn.Module, past: Faces | None, new: int, seed: int, fabric: Fabric
+        self, start: nn.Module, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; `past` is not needed."""
-        answers = _answers(start, fabric)
+        """Return the loss term."""
+        answers = _answers(start, shown, fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             return self.weight * _divergence(answers(images), logits, self.temperature)
@@ -69,14 +70,15 @@ class DarkExperience:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: nn.Module, past: Faces | None, new: int, seed: int, fabric: Fabric
+        self, start: nn.Module, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; the old images come with the batches."""
-        answers = _answers(start, fabric)
+        """Return the loss term; the old images come with the batches of a mixture."""
+        assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
+        answers = _answers(start, shown, fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            old = rows >= new
-            return self.weight * _divergence(answers(images[old]), logits[old], self.temperature)
+            new = shown.fresh(len(rows))
+            return self.weight * _divergence(answers(images[new:]), logits[new:], self.temperature)
 
         return penalty
 
@@ -96,21 +98,10 @@ class L2SP:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: nn.Module, past: Faces | None, new: int, seed: int, fabric: Fabric
+        self, start: nn.Module, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; `past` is not needed."""
-        anchor = _parameters(start, fabric)
-
-        def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            return (self.weight / 2) * sum(
-                (
-                    (parameter - anchor[name]).square().sum()
-                    for name, parameter in _training(network)
-                ),
-                start=torch.zeros((), device=images.device),
-            )
-
-        return penalty
+        """Return the loss term."""
+        return _held(self.weight, start, fabric)
 
 
 @dataclass(frozen=True)
@@ -130,26 +121,13 @@ class EWC:
     past_data: ClassVar[PastData] = "statistics"
 
     def term(
-        self, start: nn.Module, past: Faces | None, new: int, seed: int, fabric: Fabric
+        self, start: nn.Module, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; `past` is the source's training set."""
-        if past is None:
-            raise ValueError("EWC needs source images to calculate its statistics from")
+        """Return the loss term; its statistics are calculated from the source's training set."""
+        assert past is not None, "a strategy with this penalty needs the source"
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(past), generator=generator)[: self.samples]
-        importance = fisher(start, past.images[rows], seed, fabric)
-        anchor = _parameters(start, fabric)
-
-        def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            return (self.weight / 2) * sum(
-                (
-                    (importance[name] * (parameter - anchor[name]).square()).sum()
-                    for name, parameter in _training(network)
-                ),
-                start=torch.zeros((), device=images.device),
-            )
-
-        return penalty
+        return _held(self.weight, start, fabric, fisher(start, past.images[rows], seed, fabric))
 
 
 Penalty = Distillation | DarkExperience | L2SP | EWC
@@ -203,14 +181,11 @@ def fisher(
     return {name: value / len(images) for name, value in total.items()}
 
 
-def _answers(model: nn.Module, fabric: Fabric) -> Callable[[Tensor], Tensor]:
+def _answers(model: nn.Module, shown: Faces, fabric: Fabric) -> Callable[[Tensor], Tensor]:
     """Return the function that gives a network's logits as they are now, whatever becomes of it."""
-    kept, teacher = copy.deepcopy(model).requires_grad_(False), None
+    teacher = specialised(model, shown.images, fabric.device).requires_grad_(False)
 
     def answers(images: Tensor) -> Tensor:
-        nonlocal teacher
-        if teacher is None:
-            teacher = specialised(kept, images, fabric.device)
         with torch.no_grad(), fabric.autocast():
             return teacher(images).float()  # type: ignore[no-any-return]
 
@@ -224,9 +199,21 @@ def _divergence(old: Tensor, new: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
 
 
-def _parameters(model: nn.Module, fabric: Fabric) -> dict[str, Tensor]:
-    return {name: p.detach().to(fabric.device).clone() for name, p in model.named_parameters()}
+def _held(
+    weight: float,
+    start: nn.Module,
+    fabric: Fabric,
+    importance: Mapping[str, Tensor] | None = None,
+) -> Term:
+    """Return the term ``weight / 2 · Σ F (w − w₀)²`` over what trains; F is 1 where nothing is given."""
+    anchor = {n: p.detach().to(fabric.device).clone() for n, p in start.named_parameters()}
 
+    def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+        total = logits.new_zeros(())
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                squares = (parameter - anchor[name]).square()
+                total = total + (importance[name] * squares if importance else squares).sum()
+        return weight / 2 * total
 
-def _training(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    return penalty

@@ -1,7 +1,7 @@
 """The one training loop, what it eats, and what it leaves on disk."""
 
 from crossfer.training.batches import Faces, Mixture, normalise
-from crossfer.training.loop import State, Trained, train
+from crossfer.training.loop import State, Term, Trained, train
 from crossfer.training.machine import machine
 from crossfer.training.prediction import accuracy, features, predict
 from crossfer.training.recipe import (
@@ -22,6 +22,7 @@ __all__ = [
     "Mixture",
     "Recipe",
     "State",
+    "Term",
     "Trained",
     "accuracy",
     "features",

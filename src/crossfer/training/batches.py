@@ -48,10 +48,10 @@ class Faces:
         classes: Sequence[int] | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> Faces:
-        """Take images and their labels, integer (N,), of a dataset that has these classes.
+        """Take a dataset's images and their labels, integer (N,), all or some rows.
 
-        Of all of them, or of some rows.  They are copied, unless they are so many (over 1 GiB) that they
-        are better read batch by batch from where they are, which may be a file mapped into memory.
+        They are copied, unless they are so many (over 1 GiB) that they are better read batch by batch from
+        where they are, which may be a file mapped into memory.  `classes` are those that the dataset has.
         """
         rows = np.arange(len(labels)) if rows is None else rows
         labels = labels[rows]
@@ -117,8 +117,12 @@ class Mixture(Faces):
         both = new + old
         return cls(both.images, both.labels, both.known, len(new), share)
 
+    def fresh(self, size: int) -> int:
+        """Return how many images of a batch, which are its first, are new ones."""
+        return min(round(size * self.share), size - 1)
+
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
-        """Deal one epoch into equal batches; int64 (steps, images a step)."""
+        """Deal one epoch into equal batches; int64 (steps, images a step), the new ones first."""
         fresh = max(1, round(size * self.share))
         steps = max(1, round(self.new / fresh))
         fresh = self.new // steps

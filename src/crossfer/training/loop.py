@@ -32,15 +32,16 @@ from crossfer.training.specialised import specialised
 
 Weights = dict[str, Tensor]
 Row = dict[str, float]
-Penalty = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+Term = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+"""Of the loss: a function of the network, the images of a step, its logits, and the rows of the images."""
 
 
 @dataclass(frozen=True)
 class State:
     """Everything that the rest of a training depends on, after any step.
 
-    Every epoch draws from generators seeded by (seed, epoch): only in the middle of one, after `step` of its
-    steps, their states belong to it.  They are in `inside`, with the sum of the losses so far.
+    Every epoch seeds its generators from (seed, epoch), so that between epochs there is nothing to keep of
+    them.  After `step` steps of one, `inside` holds their states and the sum of the losses so far.
     `weights`, `momenta`, `averaged` and `inside` are live tensors: save them before the training goes on.
     """
 
@@ -81,9 +82,8 @@ def train(
     seed: int,
     fabric: Fabric,
     *,
-    penalty: Penalty | None = None,
+    penalty: Term | None = None,
     reuse: bool = True,
-    record: bool = True,
     keep: Literal["best", "last"] = "best",
     resume: State | None = None,
     on_step: Callable[[int], None] = lambda images: None,
@@ -111,18 +111,16 @@ def train(
     reuse
         Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
         more of the next layer than these need; changes the result by no more than rounding.
-    record
-        On a GPU, record a step once and let the GPU replay it, where the network can be recorded and there
-        is no penalty.
     keep
         ``"best"``: the weights of the epoch with the highest mean validation accuracy (the lower mean
         loss where they tie); ``"last"``: of the last epoch.
     resume
         A state that an earlier, interrupted call gave to `on_state`.
     on_step
-        Told about progress: the images of each step.
+        Called after each step with the number of its images.
     on_state
-        Given, after each step and each epoch, a function that returns the state.
+        Called after each step and each epoch with a function that returns the state, which costs nothing
+        until it is called.
 
     Returns
     -------
@@ -202,12 +200,11 @@ def train(
             _average(averaged, part, recipe.averaging)
         total.add_(loss.detach())
 
-    # Of a penalty nobody knows what it asks the host.
-    recorded = record and penalty is None and is_recordable(part, device)
-    advance = Recorded(step, generator) if recorded else step
+    # The network, not the part: frozen layers may calculate in every step.
+    advance = Recorded(step, generator) if is_recordable(network, penalty, device) else step
 
-    def standing(**inside: Any) -> State:
-        """Return the state now; in the middle of an epoch, `inside` says where."""
+    def standing(**where: Any) -> State:
+        """Return the state now; in the middle of an epoch, with `where` in it."""
         momenta = {
             name: optimizer.state[p].get("momentum_buffer") for name, p in parameters.items()
         }
@@ -217,7 +214,7 @@ def train(
             momenta={name: momentum for name, momentum in momenta.items() if momentum is not None},
             averaged=averaged.state_dict() if averaged is not None else {},
             seconds=time.perf_counter() - began,
-            **inside,
+            **where,
         )
 
     def one_epoch(epoch: int) -> tuple[float, int]:
@@ -253,7 +250,7 @@ def train(
         return total.item() / len(batches), batches[state.step :].numel()
 
     for epoch in range(len(state.history), recipe.epochs):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             loss, shown = one_epoch(epoch)
         row: Row = {"epoch": epoch + 1, "training_loss": loss}
         measured = averaged if averaged is not None else part

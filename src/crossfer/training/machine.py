@@ -29,7 +29,8 @@ def machine(
     device
         ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
     precision
-        ``"bf16-mixed"``, ``"32-true"``, or ``"auto"``: bfloat16 where the hardware multiplies it.
+        ``"bf16-mixed"``, ``"32-true"`` (in which a GPU's convolutions may multiply in TF32, as PyTorch lets
+        them), or ``"auto"``: bfloat16 where the hardware multiplies it.
     deterministic
         On a GPU, add in the same order every time, so that the same call gives the same bits; otherwise
         whatever is fastest.  A CPU always does.  Should a layer of your network have no such kernel,
@@ -81,6 +82,7 @@ def precision_of(fabric: Fabric) -> str:
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new measurement of the highest memory use."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # where nothing has touched the GPU so far
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with contextlib.suppress(OSError, AttributeError):
@@ -118,7 +120,7 @@ def _order_of_sums(fixed: bool) -> None:
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         flags = " ".join(_cpuinfo("flags")[:1]).split()
         return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -7,6 +7,8 @@ Python they take longer to start than to run.  Recorded once as a CUDA graph, th
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +17,26 @@ WARM_UP = 3
 """Steps before the recording: libraries choose their kernels, the optimiser makes its buffers."""
 
 
-def is_recordable(network: nn.Module, device: torch.device) -> bool:
+def is_recordable(network: nn.Module, penalty: object | None, device: torch.device) -> bool:
     """Tell whether the steps of a network are always the same kernels, and on a GPU.
 
-    They are where it is made of PyTorch's own layers alone.  What somebody's own ``forward`` does may depend
-    on numbers, which a recording would not notice.
+    They are where nothing but PyTorch's own layers and our penalties is called.  What somebody's own
+    ``forward``, hook or penalty does may depend on numbers, which a recording would not notice.
     """
-    ours = ("torch.nn.", "crossfer.")
+    called: list[Any] = [] if penalty is None else [penalty]
+    for module in network.modules():
+        called += type(module), *module._forward_pre_hooks.values(), *module._forward_hooks.values()
+        if getattr(module, "momentum", 0.0) is None:  # a plain mean counts its batches on the host
+            return False
     return device.type == "cuda" and all(
-        type(module).__module__.startswith(ours) for module in network.modules()
+        getattr(part, "__module__", "").startswith(("torch.nn.", "crossfer.")) for part in called
     )
+
+
+@cache
+def _stream() -> torch.cuda.Stream:
+    """Return the stream that steps are recorded on: each new one would have a workspace of its own."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 class Recorded:
@@ -57,8 +69,8 @@ class Recorded:
         self.graph.replay()
 
     def _aside(self, rows: Tensor) -> None:
-        """Take a step on a stream of its own, as what is recorded later will be."""
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        """Take a step on the stream that is recorded later."""
+        here, aside = torch.cuda.current_stream(), _stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             self.step(rows)
@@ -68,6 +80,6 @@ class Recorded:
         """Record a step, without taking it."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=_stream()):
             self.step(self.rows)
         return graph

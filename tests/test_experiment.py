@@ -118,6 +118,35 @@ def test_the_baseline_is_trained_once_per_seed_and_shared(prepared: dict[str, Da
             assert run.parent is None
 
 
+def test_a_strategy_starts_where_another_arrived_whatever_that_was_shown(
+    prepared: dict[str, Dataset],
+) -> None:
+    points = [
+        {"name": "BL2", "start": "baseline", "layers": "all", "data": "source"},
+        {"name": "FC2", "start": "BL2", "layers": "FC", "data": "target"},
+        {"name": "back", "start": "FC2", "layers": "FC", "data": "source"},
+        {"name": "FU2", "start": "FU", "layers": "FC", "data": "target"},
+        {"name": "mixed", "start": "FU", "layers": "none", "data": "target", "merge": True},
+    ]
+    content = SMALL | {"seeds": [0], "fractions": [0.5, 1.0], "strategies": [*points, "FU"]}
+    runs = plan(
+        check_experiment(content), prepared["fer2013"], [prepared["jaffe"]], "32-true"
+    )  # fmt: skip
+    found = {(run.strategy.name, run.fraction): run for run in runs}
+    assert len(found) == len(runs) == len({run.key for run in runs}) == 2 + 2 * 5
+    baseline = found["BL", None]
+    assert baseline.baseline is None and found["BL2", None].parent is baseline
+    for fraction in (0.5, 1.0):
+        assert found["FC2", fraction].parent is found["BL2", None]
+        assert found["back", fraction].parent is found["FC2", fraction]
+        assert found["FU", fraction].parent is None
+        for name in ("FU2", "mixed"):
+            assert found[name, fraction].parent is found["FU", fraction]
+            assert found[name, fraction].baseline is baseline
+    assert found["mixed", 1.0].identity["baseline"] == baseline.key
+    assert found["FU2", 1.0].identity["baseline"] is None
+
+
 def test_a_run_is_identified_by_what_determines_it_and_nothing_else(
     prepared: dict[str, Dataset],
 ) -> None:

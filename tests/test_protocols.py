@@ -19,6 +19,8 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation import continual
 from crossfer.experiment import check_experiment, run_experiment, verify
 from crossfer.experiment.execute import faces
+from crossfer.experiment.plan import fraction_rows
+from crossfer.experiment.protocols import plan_all
 from crossfer.report import write_report
 
 CONTENT: dict[str, Any] = {
@@ -111,6 +113,24 @@ def test_one_after_the_other(finished: tuple[Path, dict[str, Any]]) -> None:
         sum(d["counts"]["training"].values()) for d in results["datasets"] if "parts" not in d
     )
     assert trained[chains["FU"]["runs"][2]]["training_images"] == everything
+
+
+def test_of_what_came_before_only_the_share_that_was_shown_is_past(
+    prepared: dict[str, Dataset],
+) -> None:
+    source, first = prepared["fer2013"], prepared["jaffe"]
+    second = replace(first, card=first.card | {"name": "other", "fingerprint": "another"})
+    content = CONTENT | {"targets": ["jaffe", "other"], "strategies": ["FU"], "fractions": [0.5]}
+    planned = plan_all(check_experiment(content), source, [first, second], "32-true")
+    (chain,) = planned.chains
+    _, one, two = chain.runs
+    shown = len(fraction_rows(first, 0.5, 0))
+    assert shown < len(first.rows("training"))
+    assert one.training_images == len(source.rows("training")) + shown
+    taken = faces(two.source, two.source.rows("training"))
+    assert np.array_equal(taken.images[-shown:], first.images[fraction_rows(first, 0.5, 0)])
+    assert len(taken) == one.training_images
+    assert planned.measured_on(two) == [source, first, second]
 
 
 def test_every_dataset_is_left_out_once(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -98,9 +98,19 @@ class Strategy:
             raise ValueError(f"{self.name}: starts from itself")
 
     @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides whose training images its batches show: ``"source"``, ``"target"`` or both."""
+        return tuple(self.data.split("+"))
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether it needs the baseline beside the network that it starts from."""
+        return self.merge or self.choice == "herding"
+
+    @property
     def past_data(self) -> PastData:
         """What it needs of the source's training images (its validation images aside)."""
-        if "source" in self.data:
+        if "source" in self.sides:
             return "some per class" if self.exemplars else "all source"
         return self.penalty.past_data if self.penalty else "none"
 
@@ -110,12 +120,14 @@ class Strategy:
         if self.layers == "none" and not self.merge:
             return frozenset()
         statistics = self.penalty is not None and self.penalty.past_data != "none"
-        return frozenset(self.data.split("+")) | ({"source"} if statistics else frozenset())
+        return frozenset(self.sides) | ({"source"} if statistics else frozenset())
 
     def default_recipe(self) -> Recipe:
         """Return its own recipe, or the one that suits where it starts and what it trains."""
-        if self.recipe or self.start == "random":
-            return self.recipe or FROM_SCRATCH
+        if self.recipe:
+            return self.recipe
+        if self.start == "random":
+            return FROM_SCRATCH
         last_layers = (
             self.layers not in ("all", "none") and self.data == "target" and not self.penalty
         )
@@ -135,44 +147,61 @@ PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
 
 BASELINE = Strategy(
     "BL",
-    "random",
-    "all",
-    "source",
-    "the network trained on the source, not adapted",
+    start="random",
+    layers="all",
+    data="source",
+    about="the network trained on the source, not adapted",
     paper=PAPER,
 )
 
 DEPLOYED = Strategy(
     BASELINE.name,
-    "deployed",
-    "none",
-    "source",
-    "the network as it is deployed, not adapted",
+    start="deployed",
+    layers="none",
+    data="source",
+    about="the network as it is deployed, not adapted",
 )
 """The baseline where the experiment is given a network's weights."""
 
 STUDY = (
     BASELINE,
-    Strategy("FC", "baseline", "FC", "target", "fine-tune the fully connected layers", paper=PAPER),
     Strategy(
-        "FC+CL",
-        "baseline",
-        "FC+CL",
-        "target",
-        "fine-tune the fully connected layers and the last convolution",
+        "FC",
+        start="baseline",
+        layers="FC",
+        data="target",
+        about="fine-tune the fully connected layers",
         paper=PAPER,
     ),
-    Strategy("RE", "baseline", "all", "target", "fine-tune every layer", paper=PAPER),
+    Strategy(
+        "FC+CL",
+        start="baseline",
+        layers="FC+CL",
+        data="target",
+        about="fine-tune the fully connected layers and the last convolution",
+        paper=PAPER,
+    ),
+    Strategy(
+        "RE",
+        start="baseline",
+        layers="all",
+        data="target",
+        about="fine-tune every layer",
+        paper=PAPER,
+    ),
     Strategy(
         "FU",
-        "random",
-        "all",
-        "source+target",
-        "train anew on source and target together",
+        start="random",
+        layers="all",
+        data="source+target",
+        about="train anew on source and target together",
         paper=PAPER,
     ),
 )
 """The five strategies of the study, in the order of its Fig. 6."""
+
+HELD = replace(FINE_TUNING, epochs=15)
+"""Half as long: something holds the network back, or its last layer suits the target already."""
 
 GENTLE = Recipe(epochs=6, batch_size=64, learning_rate=0.01, warmup=0.1)
 """A few passes over the target, each with several source images beside it."""
@@ -180,67 +209,67 @@ GENTLE = Recipe(epochs=6, batch_size=64, learning_rate=0.01, warmup=0.1)
 BEYOND = (
     Strategy(
         "HEAD",
-        "baseline",
-        "head",
-        "target",
-        "fine-tune the last layer alone",
+        start="baseline",
+        layers="head",
+        data="target",
+        about="fine-tune the last layer alone",
         paper="linear probing, e.g. Kumar et al., ICLR 2022",
         recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.02, views=4),
     ),
     Strategy(
         "LP-FT",
-        "HEAD",
-        "all",
-        "target",
-        "fine-tune the last layer first, then every layer",
+        start="HEAD",
+        layers="all",
+        data="target",
+        about="fine-tune the last layer first, then every layer",
         paper="Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022",
-        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.005),
+        recipe=HELD,
     ),
     Strategy(
         "L2-SP",
-        "baseline",
-        "all",
-        "target",
-        "fine-tune every layer, held near the old weights",
+        start="baseline",
+        layers="all",
+        data="target",
+        about="fine-tune every layer, held near the old weights",
         penalty=L2SP(),
         paper="Li, Grandvalet, Davoine, ICML 2018",
-        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.005),
+        recipe=HELD,
     ),
     Strategy(
         "LwF",
-        "baseline",
-        "all",
-        "target",
-        "fine-tune every layer, held to the old network's answers on the new images",
+        start="baseline",
+        layers="all",
+        data="target",
+        about="fine-tune every layer, held to the old network's answers on the new images",
         penalty=Distillation(),
         paper="Li and Hoiem, Learning without Forgetting, TPAMI 2018",
-        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.005),
+        recipe=HELD,
     ),
     Strategy(
         "EWC",
-        "baseline",
-        "all",
-        "target",
-        "fine-tune every layer, each weight held as much as the source needs it",
+        start="baseline",
+        layers="all",
+        data="target",
+        about="fine-tune every layer, each weight held as much as the source needs it",
         penalty=EWC(),
         paper="Kirkpatrick et al., PNAS 2017",
-        recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.005),
+        recipe=HELD,
     ),
     Strategy(
         "WiSE-FT",
-        "RE",
-        "none",
-        "target",
-        "mix the weights before and after fine-tuning every layer",
+        start="RE",
+        layers="none",
+        data="target",
+        about="mix the weights before and after fine-tuning every layer",
         merge=True,
         paper="Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022",
     ),
     Strategy(
         "ER-50",
-        "baseline",
-        "all",
-        "source+target",
-        "fine-tune every layer with 50 old images of each class beside the new ones",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="fine-tune every layer with 50 old images of each class beside the new ones",
         exemplars=50,
         share=0.5,
         paper="Chaudhry et al., On Tiny Episodic Memories in Continual Learning, 2019",
@@ -248,10 +277,10 @@ BEYOND = (
     ),
     Strategy(
         "iCaRL-50",
-        "baseline",
-        "all",
-        "source+target",
-        "fine-tune every layer, with the 50 old images of each class that represent it best",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="fine-tune every layer, with the 50 old images of each class that represent it best",
         exemplars=50,
         choice="herding",
         share=0.5,
@@ -260,37 +289,37 @@ BEYOND = (
     ),
     Strategy(
         "ER-50+WiSE",
-        "ER-50",
-        "none",
-        "source+target",
-        "mix the weights before and after fine-tuning with 50 old images of each class",
+        start="ER-50",
+        layers="none",
+        data="source+target",
+        about="mix the weights before and after fine-tuning with 50 old images of each class",
         exemplars=50,
         merge=True,
     ),
     Strategy(
         "WF",
-        "baseline",
-        "all",
-        "source+target",
-        "go on from the old weights, on source and target together, for a tenth of the time",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="go on from the old weights, on source and target together, for a tenth of the time",
         paper="warm start; Ash and Adams, On Warm-Starting Neural Network Training, NeurIPS 2020",
         recipe=Recipe(epochs=3, learning_rate=0.01, warmup=0.1),
     ),
     Strategy(
         "MIX",
-        "baseline",
-        "all",
-        "source+target",
-        "go on from the old weights, with three source images beside each target image",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="go on from the old weights, with three source images beside each target image",
         share=0.25,
         recipe=GENTLE,
     ),
     Strategy(
         "DER++",
-        "baseline",
-        "all",
-        "source+target",
-        "go on from the old weights with three source images beside each target image, held to the old "
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="go on from the old weights with three source images beside each target image, held to the old "
         "network's answers on them",
         share=0.25,
         penalty=DarkExperience(),
@@ -299,10 +328,10 @@ BEYOND = (
     ),
     Strategy(
         "MIX+WiSE",
-        "MIX",
-        "none",
-        "source+target",
-        "mix the weights before and after going on with three source images beside each target image",
+        start="MIX",
+        layers="none",
+        data="source+target",
+        about="mix the weights before and after going on with three source images beside each target image",
         merge=True,
     ),
 )

@@ -26,14 +26,15 @@ from torch import nn
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.record import Split
 from crossfer.datasets.union import Union
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
-from crossfer.experiment.plan import Run, fraction_rows
+from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.models import training_flop
 from crossfer.provenance import versions
-from crossfer.training import Faces, predict, specialised
+from crossfer.training import Faces, Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
 
@@ -64,7 +65,7 @@ RUN_KEYS = (
     "machine",
     "versions",
 )
-MEASURED_SPLITS = ("validation", "test")
+MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
 
 
 def execute(
@@ -77,7 +78,7 @@ def execute(
 ) -> Path:
     """Make sure that a run is finished and measured; return its folder.
 
-    If it fails, why stands in its folder.
+    If it fails, the traceback is left in its folder, in ``error.txt``.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def execute(
     fabric
         Where to run.
     on_step
-        Told the images of every training step.
+        Called after each training step with the number of its images.
     on_wait
         Told which process, of another experiment, trains this run just now: it is waited for.
     """
@@ -147,7 +148,7 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> None:
-    """Make sure that a finished run's weights are those that it wrote; runs from long ago do not know.
+    """Make sure that a finished run's weights are those that it wrote.
 
     Raises
     ------
@@ -172,7 +173,7 @@ def recorded_files(folder: Path) -> dict[str, str]:
 
 
 class Predictions(NamedTuple):
-    """What a network said about one set: rows in the dataset and labels, int64 (N,); float32 (N, 7)."""
+    """What a network said about one set: `rows` of the dataset and `labels`, int64 (N,); float32 (N, 7)."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -217,18 +218,13 @@ def _train(
     on_step: Callable[[int], None],
 ) -> None:
     sides = {"source": run.source, "target": run.target}
-    training = {}
-    for side, dataset in sides.items():
-        if dataset is None or side not in run.strategy.needs:
-            continue
-        if side == "target":
-            training[side] = faces(dataset, fraction_rows(dataset, run.fraction or 1.0, run.seed))
-        else:
-            training[side] = faces(dataset, dataset.rows("training"))
-    validation = {}
-    for side in run.validate_on:
-        if dataset := sides[side]:
-            validation[side] = faces(dataset, dataset.rows("validation"))
+    rows = {"source": run.source.rows("training"), "target": run.target_rows}
+    training = {s: faces(d, rows[s]) for s, d in sides.items() if d and s in run.strategy.needs}
+    validation = {s: faces(d, d.rows("validation")) for s in run.validate_on if (d := sides[s])}
+    start = _start(run, runs_folder)
+    baseline = start
+    if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
+        baseline = load_network(run.baseline, folder_of(run.baseline, runs_folder))
     checkpoints = Checkpoints(folder / CHECKPOINT)
     resume = checkpoints.load()
     if resume:
@@ -237,8 +233,8 @@ def _train(
 
     trained = adapt(
         run.strategy,
-        _start(run, runs_folder),
-        load_network(run.baseline, folder_of(run.baseline, runs_folder)) if run.baseline else None,
+        start,
+        baseline,
         training,
         validation,
         run.recipe,
@@ -255,11 +251,6 @@ def _train(
     save_weights(trained.model, folder / WEIGHTS)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
-    flop = training_flop(trained.model, run.network.input)
-    # From the baseline on: with what the run it starts from cost, unless that is the baseline.
-    before = {"images_seen": 0, "flop": 0, "seconds": 0.0}
-    if run.parent and run.parent is not run.baseline:
-        before = load_run(folder_of(run.parent, runs_folder))["cost"]
     content = {
         "key": run.key,
         "label": run.label,
@@ -275,10 +266,7 @@ def _train(
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "cost": {
-            "images_seen": trained.images_seen + before["images_seen"],
-            # As if frozen layers calculated anew each time: what was asked for, not what was saved.
-            "flop": trained.images_seen * flop + before["flop"],
-            "seconds": trained.seconds + before["seconds"],
+            **_cost(run, trained, runs_folder),
             "evaluation_seconds": time.perf_counter() - began,
             "peak_memory_bytes": memory,
         },
@@ -287,6 +275,20 @@ def _train(
         "files": {name: digest(folder / name) for name in (WEIGHTS, PREDICTIONS)},
     }
     write_json(folder / RUN, content)
+
+
+def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
+    """Return what a network cost from the baseline on: with what the run that it starts from did."""
+    cost = {
+        "images_seen": trained.images_seen,
+        # As if frozen layers calculated anew each time: what was asked for, not what was saved.
+        "flop": trained.images_seen * training_flop(trained.model, run.network.input),
+        "seconds": trained.seconds,
+    }
+    if run.parent and run.parent is not run.baseline:
+        before = load_run(folder_of(run.parent, runs_folder))["cost"]
+        cost = {name: value + before[name] for name, value in cost.items()}
+    return cost
 
 
 def _table(rows: list[dict[str, float]]) -> bytes:
@@ -328,28 +330,28 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
 
 def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> pa.Table:
     """Return the probabilities of every validation and test image, from which any metric follows."""
-    tables = []
-    network: nn.Module | None = None
-    for dataset in datasets:
-        for split in MEASURED_SPLITS:
-            rows = dataset.rows(split)  # type: ignore[arg-type]
-            chosen = faces(dataset, rows)
-            if network is None:
-                network = specialised(model, chosen.images, fabric.device)
-            probabilities = predict(network, chosen.images, fabric).numpy()
-            tables.append(
-                pa.table(
-                    {
-                        "dataset": pa.array([dataset.name] * len(rows)),
-                        "fingerprint": pa.array([dataset.fingerprint] * len(rows)),
-                        "split": pa.array([split] * len(rows)),
-                        "row": pa.array(rows, pa.int64()),
-                        "label": pa.array(chosen.labels.numpy(), pa.int8()),
-                        **{e: pa.array(probabilities[:, i]) for i, e in enumerate(EMOTIONS)},
-                    }
-                )
-            )
-    return pa.concat_tables(tables)
+    one = faces(datasets[0], datasets[0].rows("test")[:1])
+    network = specialised(model, one.images, fabric.device)
+    return pa.concat_tables(
+        [_predicted(network, d, split, fabric) for d in datasets for split in MEASURED_SPLITS]
+    )
+
+
+def _predicted(network: nn.Module, dataset: Dataset, split: Split, fabric: Fabric) -> pa.Table:
+    """Return the probabilities of every image of one set."""
+    rows = dataset.rows(split)
+    shown = faces(dataset, rows)
+    probabilities = predict(network, shown.images, fabric).numpy()
+    return pa.table(
+        {
+            "dataset": pa.array([dataset.name] * len(rows)),
+            "fingerprint": pa.array([dataset.fingerprint] * len(rows)),
+            "split": pa.array([split] * len(rows)),
+            "row": pa.array(rows, pa.int64()),
+            "label": pa.array(shown.labels.numpy(), pa.int8()),
+            **{emotion: pa.array(probabilities[:, i]) for i, emotion in enumerate(EMOTIONS)},
+        }
+    )
 
 
 def _write_table(file: Path, table: pa.Table) -> None:

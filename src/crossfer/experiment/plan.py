@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import cached_property, partial
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.splits import take_fraction
@@ -15,10 +19,10 @@ from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
 from crossfer.networks import Network
-from crossfer.strategies import Strategy
+from crossfer.strategies import Strategy, starts
 from crossfer.training.recipe import Recipe
 
-RULES = 4
+RULES = 5
 """Raised whenever the same configuration would give other weights: it enters every run's identity."""
 
 WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}
@@ -32,14 +36,26 @@ class Run:
 
     Parameters
     ----------
+    strategy, recipe, network
+        What trains, and how.
+    source
+        The past: one dataset, or several as one.
     target
         ``None`` where only the source is involved.
     fraction
         Share of the target training set; ``None`` where it is not used.
+    seed
+        Determines all chance.
     parent
-        The run whose weights this one starts from.
+        The run whose weights this one starts from; ``None``: from random or deployed weights.
+    baseline
+        The network before any adaptation; ``None`` for that itself.
     validate_on
         The sides whose validation sets are measured after every epoch.
+    keep
+        The weights of which epoch: ``"best"`` or ``"last"``, see `crossfer.training.train`.
+    precision
+        The arithmetic, which changes the bits.
     note
         What else tells it apart, for people: which datasets came before, or which one is left out.
     """
@@ -51,6 +67,7 @@ class Run:
     fraction: float | None
     seed: int
     parent: Run | None
+    baseline: Run | None
     network: Network
     validate_on: tuple[str, ...]
     keep: str
@@ -75,7 +92,7 @@ class Run:
             "start": "random" if strategy.start == "random" else "baseline",
             "layers": strategy.layers,
             "data": strategy.data,
-            **_set(strategy, "exemplars", "choice", "share", "penalty", "merge"),
+            **_not_default(strategy, "exemplars", "choice", "share", "penalty", "merge"),
             **self._classes,
             "recipe": {
                 key: value
@@ -87,6 +104,7 @@ class Run:
             "fraction": self.fraction,
             "seed": self.seed,
             "parent": self.parent.key if self.parent else None,
+            "baseline": self.baseline.key if self.baseline and strategy.looks_back else None,
             "model": self.network.identity,
             "validate_on": list(self.validate_on),
             "keep": self.keep,
@@ -97,11 +115,8 @@ class Run:
     def _classes(self) -> dict[str, Any]:
         """The classes of the datasets it learns from, where one lacks some: the loss is masked to them."""
         sides = {"source": self.source, "target": self.target}
-        sets = {
-            side: dataset.class_sets
-            for side, dataset in sides.items()
-            if dataset is not None and side in self.strategy.data
-        }
+        shown = {side: sides[side] for side in self.strategy.sides}
+        sets = {side: dataset.class_sets for side, dataset in shown.items() if dataset}
         if all(len(classes) == len(EMOTIONS) for found in sets.values() for classes in found):
             return {}
         return {"classes": {k: v[0] if len(v) == 1 else v for k, v in sets.items()}}
@@ -110,11 +125,6 @@ class Run:
     def key(self) -> str:
         """Sixteen hexadecimal digits that identify the run."""
         return key_of(self.identity)
-
-    @property
-    def baseline(self) -> Run | None:
-        """The network before any adaptation: where the run, or what it starts from, started."""
-        return self.parent.baseline or self.parent if self.parent else None
 
     @property
     def label(self) -> str:
@@ -133,29 +143,33 @@ class Run:
         safe = "".join(c if c.isalnum() or c in "+-" else "_" for c in readable)
         return f"{safe}-{self.key}"
 
+    @cached_property
+    def target_rows(self) -> NDArray[np.int64]:
+        """The rows of the target's training set that are at hand; none without a target."""
+        if self.target is None:
+            return np.empty(0, np.int64)
+        return fraction_rows(self.target, self.fraction or 1.0, self.seed)
+
     @property
     def training_images(self) -> int:
         """How many images it trains on."""
         count = 0
         if self.strategy.start == "deployed":
             return count
-        if "source" in self.strategy.data:
+        if "source" in self.strategy.sides:
             count = len(self.source.rows("training"))
             if self.strategy.exemplars:
                 count = min(count, self.strategy.exemplars * len(self.source.classes))
-        if self.target is not None and "target" in self.strategy.data:
-            count += len(fraction_rows(self.target, self.fraction or 1.0, self.seed))
+        if "target" in self.strategy.sides:
+            count += len(self.target_rows)
         return count
 
     @property
     def work(self) -> float:
         """How long it will take, in full training steps of one image, roughly."""
         images = self.training_images
-        if self.strategy.share and self.target is not None:  # an epoch passes over the target
-            images = round(
-                len(fraction_rows(self.target, self.fraction or 1.0, self.seed))
-                / self.strategy.share
-            )
+        if self.strategy.share:  # an epoch passes over the target
+            images = round(len(self.target_rows) / self.strategy.share)
         return images * self.recipe.epochs * WORK[self.strategy.layers]
 
 
@@ -165,7 +179,7 @@ def key_of(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _set(strategy: Strategy, *names: str) -> dict[str, Any]:
+def _not_default(strategy: Strategy, *names: str) -> dict[str, Any]:
     """Return the choices that differ from the default: later additions leave older identities alone."""
     defaults = {field.name: field.default for field in fields(strategy)}
     chosen = {name: getattr(strategy, name) for name in names}
@@ -176,11 +190,25 @@ def _set(strategy: Strategy, *names: str) -> dict[str, Any]:
     }
 
 
-def fraction_rows(target: Dataset, fraction: float, seed: int) -> Any:
+def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int64]:
     """Return the rows of a share of a target's training set."""
     rows = target.rows("training")
     subjects = [target.subjects[row] for row in rows]
     return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
+
+
+def at_hand(target: Dataset, fraction: float, seed: int) -> Dataset:
+    """Return a target of whose training set only this share is there, for what comes after it."""
+    if fraction == 1:
+        return target
+    splits = target.samples.column("split").to_numpy(zero_copy_only=False).copy()
+    splits[np.setdiff1d(target.rows("training"), fraction_rows(target, fraction, seed))] = (
+        "not used"
+    )
+    place = target.samples.schema.get_field_index("split")
+    table = target.samples.set_column(place, "split", pa.array(splits, pa.string()))
+    card = target.card | {"fingerprint": f"{target.fingerprint}-{fraction:g}-{seed}"}
+    return replace(target, card=card, table=table)
 
 
 def plan(
@@ -188,7 +216,7 @@ def plan(
 ) -> list[Run]:
     """List the runs of an experiment, each after the one it starts from.
 
-    The baseline is trained once per seed and shared.
+    What has not met the target is trained once per seed and shared: the baseline above all.
 
     Parameters
     ----------
@@ -205,31 +233,27 @@ def plan(
         If a data set has no test image, or a fraction leaves no image to train on.
     """
     _check(experiment, source, targets)
-
-    def run(strategy: Strategy, seed: int, parent: Run | None = None, *target: Any) -> Run:
-        return make_run(experiment, precision, strategy, seed, source, parent, *target)
-
+    run = partial(make_run, experiment, precision)
+    known = {strategy.name: strategy for strategy in experiment.strategies}
+    pairs = [(target, fraction) for target in targets for fraction in experiment.fractions]
     runs: list[Run] = []
     for seed in experiment.seeds:
-        baseline = run(experiment.strategies[0], seed)
-        runs.append(baseline)
+        baseline = run(experiment.strategies[0], seed, source)
+        arrived: dict[tuple[str, str | None, float | None], Run] = {}
         for strategy in experiment.strategies[1:]:
-            if strategy.data == "source":
-                runs.append(run(strategy, seed, baseline))
-                continue
-            for target in targets:
-                for fraction in experiment.fractions:
-                    parent = next(
-                        (
-                            other
-                            for other in runs
-                            if other.strategy.name == strategy.start
-                            and (other.target, other.fraction, other.seed)
-                            == (target, fraction, seed)
-                        ),
-                        baseline,
-                    )
-                    runs.append(run(strategy, seed, parent, target, fraction))
+            lineage = [strategy, *(known[name] for name in starts(strategy, known))]
+            meets_target = any("target" in one.sides for one in lineage)
+            for target, fraction in pairs if meets_target else [(None, None)]:
+                place = (target.name if target else None, fraction)
+                parent = (
+                    arrived.get((strategy.start, *place))
+                    or arrived.get((strategy.start, None, None))
+                    or baseline
+                )
+                arrived[strategy.name, *place] = run(
+                    strategy, seed, source, parent, baseline, target, fraction
+                )
+        runs += [baseline, *arrived.values()]
     return runs
 
 
@@ -240,6 +264,7 @@ def make_run(
     seed: int,
     source: Dataset,
     parent: Run | None = None,
+    baseline: Run | None = None,
     target: Dataset | None = None,
     fraction: float | None = None,
     note: str = "",
@@ -253,6 +278,7 @@ def make_run(
         fraction=fraction,
         seed=seed,
         parent=None if strategy.start in ("random", "deployed") else parent,
+        baseline=baseline,
         network=experiment.model,
         validate_on=_sides(strategy, experiment.selection),
         keep="last" if experiment.selection == "last" else "best",
@@ -264,9 +290,8 @@ def make_run(
 def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
     if strategy.merge:
         return ("source", "target")
-    trained = tuple(side for side in ("source", "target") if side in strategy.data)
     if strategy.data == "source" or selection in ("trained-on", "last"):
-        return trained
+        return strategy.sides
     return ("source", "target") if selection == "both" else (selection,)
 
 

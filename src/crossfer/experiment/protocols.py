@@ -16,7 +16,7 @@ from crossfer.evaluation import continual
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import folder_of, load_predictions
-from crossfer.experiment.plan import Run, make_run, plan
+from crossfer.experiment.plan import Run, at_hand, make_run, plan
 from crossfer.strategies import BASELINE, Strategy
 
 
@@ -116,7 +116,7 @@ def goes_on(strategy: Strategy) -> bool:
     strategy arrived, nor is it mixed with the baseline.
     """
     own = strategy.start in ("random", "baseline") and not strategy.merge
-    return own and "target" in strategy.data
+    return own and "target" in strategy.sides
 
 
 def _chains(
@@ -129,13 +129,11 @@ def _chains(
     found = []
     fraction = experiment.fractions[-1]
     for seed in experiment.seeds:
-        baseline = next(
-            r for r in pairs if r.seed == seed and r.parent is None and r.target is None
-        )
+        baseline = next(run for run in pairs if run.seed == seed and run.baseline is None)
         for strategy in filter(goes_on, experiment.strategies):
             runs = [baseline]
             for step, target in enumerate(targets):
-                past = unite([source, *targets[:step]])
+                past = unite([source, *(at_hand(t, fraction, seed) for t in targets[:step])])
                 runs.append(
                     make_run(
                         experiment,
@@ -144,6 +142,7 @@ def _chains(
                         seed,
                         past if "source" in strategy.needs else source,
                         runs[-1],
+                        baseline,
                         target,
                         fraction,
                         note=f"after {', '.join(t.name for t in targets[:step])}" if step else "",

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossfer.adaptation import untrained
-from crossfer.models import channels_last, fully_connected, last_convolution, study_cnn, train_only
+from crossfer.models import (
+    Conventions,
+    channels_last,
+    fully_connected,
+    last_convolution,
+    study_cnn,
+    train_only,
+)
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, State, inputs, machine, predict, train
 from crossfer.training.checkpoint import Checkpoints
@@ -203,7 +210,7 @@ def test_versions_differ_and_come_back_in_turn(frozen: str) -> None:
     shown, fabric, rows = faces(), machine("cpu", "32-true"), torch.arange(40)
     layers = nn.Sequential() if frozen == "nothing" else split_frozen(partly_frozen("FC"))[0].eval()
     recipe = replace(RECIPE, views=3, epochs=9)
-    anew = Anew(shown.images, layers, recipe, 5, torch.Generator(), fabric)
+    anew = Anew(shown.images, layers, recipe, 5, torch.Generator(), fabric, Conventions())
     versions = []
     for of in (anew, Kept(anew)):
         for epoch in range(6):
@@ -252,7 +259,7 @@ def test_how_much_would_be_kept_is_known_beforehand(what: str) -> None:
     model = partly_frozen(what).eval()
     fabric, shown = machine("cpu", "32-true"), faces()
     frozen = split_frozen(model)[0]
-    anew = Anew(shown.images, frozen, RECIPE, 0, torch.Generator(), fabric)
+    anew = Anew(shown.images, frozen, RECIPE, 0, torch.Generator(), fabric, Conventions())
     kept = Kept(anew)
     kept.begin(0)
     assert kept.outputs is not None and anew.size() == kept.outputs.nbytes

@@ -121,16 +121,17 @@ def learner_of(
     most = LARGEST_IN_A_FILE if fabric.device.type == "cpu" else LARGEST_IN_MEMORY
     if not anew.versions or anew.size() > most:
         return Learner(part, anew, validation)
-    kept = Kept(anew)
-    kept.begin(0)
-    assert kept.outputs is not None
+    return _in_dual_form(part, Kept(anew), validation)
+
+
+def _in_dual_form(part: nn.Module, kept: Kept, validation: Mapping[str, Faces]) -> Learner:
+    """Let the first layer that trains learn in its dual form, if that is worth it."""
     name, layer = next(part.named_children())
-    sizes = [kept.count * anew.versions, *(len(faces) for faces in validation.values())]
-    if not (
-        is_worth_it(layer, sum(sizes)) and kept.outputs.ndim == 2 and _stands_once(layer, part)
-    ):
+    sizes = [len(kept.outputs), *(len(faces) for faces in validation.values())]
+    flat = kept.outputs.ndim == 2
+    if not (flat and is_worth_it(layer, sum(sizes)) and _stands_once(layer, part)):
         return Learner(part, kept, validation)
-    for version in range(1, anew.versions):
+    for version in range(kept.anew.versions):
         kept.begin(version)
     every = torch.cat([kept.outputs, *(faces.images for faces in validation.values())])
     part.add_module(name, Dual(layer, every))
@@ -172,7 +173,7 @@ class Anew:
         seed: int,
         generator: torch.Generator,
         fabric: Fabric,
-        conventions: Conventions | None = None,
+        conventions: Conventions,
     ) -> None:
         self.images, self.frozen, self.recipe, self.seed = images, frozen, recipe, seed
         self.generator, self.fabric, self.conventions = generator, fabric, conventions
@@ -211,9 +212,10 @@ class Kept:
 
     def __init__(self, anew: Anew) -> None:
         self.anew, self.count = anew, len(anew.images)
-        self.outputs: Tensor | None = None
         self.known: set[int] = set()
         self.first = torch.zeros((), dtype=torch.int64, device=anew.generator.device)
+        self.outputs = torch.empty(0)
+        self.begin(0)
 
     def begin(self, epoch: int) -> None:
         """Go on to the version of an epoch, from 0; calculate it if it is new."""
@@ -224,7 +226,7 @@ class Kept:
             rows = torch.arange(self.count, device=self.first.device)
             for start in range(0, self.count, AT_ONCE):
                 made = self.anew(rows[start : start + AT_ONCE])
-                if self.outputs is None:
+                if not self.known and not start:
                     self.outputs = _room(self.anew.versions * self.count, made)
                 self.outputs[first + start : first + start + len(made)] = made
             self.known.add(version)
@@ -232,7 +234,6 @@ class Kept:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return what the layers that train are given of some images: (rows, …)."""
-        assert self.outputs is not None, "begin with an epoch"
         return self.outputs[(self.first + rows).to(self.outputs.device)].to(rows.device)
 
 

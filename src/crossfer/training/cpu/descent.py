@@ -39,12 +39,12 @@ class Linear(nn.Linear):
         )
         if not (mixed and self.training and self.weight.requires_grad):
             return super().forward(x)
-        weight = vars(self.weight)
+        kept = vars(self.weight)
         # A new one where anybody but our descent has changed the weight; PyTorch counts the changes.
-        if weight.get("half_of") != self.weight._version:
-            weight["half"] = self.weight.detach().bfloat16().requires_grad_()
-            weight["half_of"] = self.weight._version
-        return F.linear(x, weight["half"], self.bias)
+        if kept.get("version") != self.weight._version:
+            kept["half"] = self.weight.detach().bfloat16().requires_grad_()
+            kept["version"] = self.weight._version
+        return F.linear(x, kept["half"], self.bias)
 
 
 def half_of(weight: Tensor) -> Tensor | None:
@@ -68,7 +68,7 @@ class SGD(torch.optim.SGD):
                 else:  # a penalty may have a say, too
                     whole = half.grad.float()
                     weight.grad = whole if weight.grad is None else weight.grad + whole
-                    vars(weight)["half_of"] = None  # a fused step does not count as a change
+                    vars(weight)["version"] = None  # a fused step does not count as a change
                 half.grad = None
         super().step()
 

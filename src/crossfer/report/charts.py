@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossfer.report.view import Row, View, known, number, percent, shown, signed
+from crossfer.report.view import Row, View, number, percent, shown, signed
 
 WIDTH, HEIGHT, EDGE = 340.0, 290.0, 34.0
 FEW = 8
@@ -59,34 +59,25 @@ class Curve:
 
 def tradeoffs(view: View) -> list[Tradeoff]:
     """Return the trade-off picture of every target, all on the same axes."""
-    rows = [row for row in view.results["summary"] if _placed(row)]
+    rows = view.results["summary"]
     x_axis = _axis([row["memory_integrity"] for row in rows])
     y_axis = _axis([row["gain"] for row in rows])
     return [_tradeoff(view, target, rows, x_axis, y_axis) for target in view.targets]
 
 
 def curves(view: View, folder: Path) -> list[tuple[str, list[Curve]]]:
-    """Return the training curves of every target at the largest fraction, first seed.
+    """Return the training curves of every target at its largest fraction, first seed.
 
     Runs whose ``history.csv`` does not lie beside the report are left out.
     """
     found = []
     for target in view.targets:
-        runs = [
-            run
-            for run in view.results["runs"]
-            if run["seed"] == view.seeds[0]
-            and run["target"] in (None, target["name"])
-            and run["fraction"] in (None, view.largest)
-        ]
-        drawn = [curve for run in runs if (curve := _curve(run, folder))]
+        rows = [row for name in view.names for row in view.measured_most(target["name"], name)]
+        curves = [_curve(view, row, folder) for row in rows if row["seed"] == view.seeds[0]]
+        drawn = [curve for curve in curves if curve]
         if drawn:
             found.append((shown(target), drawn))
     return found
-
-
-def _placed(row: Row) -> bool:
-    return known(row["memory_integrity"]) and known(row["gain"])
 
 
 def _axis(values: Sequence[float]) -> tuple[float, float, float]:
@@ -112,7 +103,7 @@ def _tradeoff(
 
     marks, paths = [], []
     on_front: dict[str, Mark] = {}
-    choice = view.recommended(target["name"])
+    choice, largest = view.recommended(target["name"]), view.largest(target["name"])
     named = {"BL", choice["strategy"], *choice["front"]}
     measured = {choice["strategy"]} - {"BL"}
     if len(view.names) <= FEW:
@@ -124,12 +115,13 @@ def _tradeoff(
         points = [(x(row["memory_integrity"]), y(row["gain"])) for row in own]
         for row, point in zip(own, points, strict=True):
             mark = Mark(*point, name, view.colours[name], _tip(view, target, row))
-            if row is own[-1]:
+            at_most = row["fraction"] in (None, largest)
+            if at_most:
                 mark.label = name if name in named else ""
                 if name in choice["front"]:
                     on_front[name] = mark
             marks.append(mark)
-            if row is own[-1] and name in measured:
+            if at_most and name in measured:
                 (left, right), (low, high) = row["memory_integrity_interval"], row["gain_interval"]
                 ends = (max(x(left), EDGE), min(x(right), WIDTH))
                 mark.whiskers = (*ends, min(y(low), HEIGHT - EDGE), max(y(high), 0.0))
@@ -176,8 +168,9 @@ def _tip(view: View, target: Row, row: Row) -> str:
     return f"{row['strategy']}{share}. {'; '.join(sides)}"
 
 
-def _curve(run: Row, folder: Path) -> Curve | None:
-    file = folder / str(run.get("folder", "")) / "history.csv"
+def _curve(view: View, row: Row, folder: Path) -> Curve | None:
+    run = view.runs[row["run"]]
+    file = folder / run["folder"] / "history.csv"
     if not file.is_file():
         return None
     with file.open(newline="", encoding="utf-8") as text:
@@ -195,4 +188,4 @@ def _curve(run: Row, folder: Path) -> Curve | None:
             points = [point(epoch, value) for epoch, value in enumerate(values)]
             lines[side] = " ".join(f"{a},{b}" for a, b in points)
             kept = points[min(run["kept_epoch"], len(points)) - 1]
-    return Curve(run["strategy"], len(history), kept, lines) if lines else None
+    return Curve(row["strategy"], len(history), kept, lines) if lines else None

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from crossfer.report.view import Row, View, known, percent, shown
+from crossfer.report.view import Row, View, percent, shown
 
 INK, RULE, PAPER = "#1d1d1f", "#d8d4cb", "#fffffe"
 STYLE: dict[Any, Any] = {
@@ -111,10 +111,8 @@ def _panel(axes: Axes, view: View, target: Row) -> None:
         axes.text(left, 118, _header(view, target, dataset, side), va="bottom", fontweight="bold")
         for i, name in enumerate(view.names):
             _bars(axes, view, target, side, name, left + i + 0.5)
-        base = view.averaged(target["name"], "BL", None)
-        if base and known(base[f"{side}_test"]["accuracy"]):
-            level = base[f"{side}_test"]["accuracy"]
-            axes.plot([left, left + half], [level, level], color=INK, lw=0.8, dashes=(4, 3))
+        level = view.before(target["name"])[f"{side}_test"]["accuracy"]
+        axes.plot([left, left + half], [level, level], color=INK, lw=0.8, dashes=(4, 3))
     axes.set_xticks(ticks, view.names * 2)
     axes.set_xlim(-0.1, _slots(view) + 0.1)
 
@@ -124,7 +122,7 @@ def _bars(axes: Axes, view: View, target: Row, side: str, name: str, centre: flo
     width = WIDTH / max(len(view.fractions), 2)
     for i, fraction in enumerate(fractions):
         row = view.averaged(target["name"], name, fraction)
-        if row is None or not known(row[f"{side}_test"]["accuracy"]):
+        if row is None:  # its runs failed
             continue
         value, (low, high) = row[f"{side}_test"]["accuracy"], row[f"{side}_test"]["interval"]
         x = centre + (i - (len(fractions) - 1) / 2) * width
@@ -158,7 +156,7 @@ def _legend(view: View) -> list[Patch | Line2D]:
         for fraction in view.fractions
     ]
     if shares:
-        shares[-1].set_label(f"{percent(view.largest)} of the target training set")
+        shares[-1].set_label(f"{percent(view.fractions[-1])} of the target training set")
     level = Line2D([], [], color=INK, lw=0.8, dashes=(4, 3), label="level of BL, before")
     whisker = Line2D([], [], color=INK, lw=0, marker="|", ms=9, label=f"{percent(0.95)} interval")
     return [*shares, level, whisker]

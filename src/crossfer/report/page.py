@@ -50,6 +50,7 @@ def render(
         "known",
         "span",
         "surprise",
+        "unbroken",
     ):
         environment.filters[name] = getattr(view, name)
     found = words.answers(asked)

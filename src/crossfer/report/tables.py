@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,9 +10,6 @@ from crossfer.datasets.record import SPLITS
 from crossfer.evaluation import paper
 from crossfer.evaluation.summary import CHANGES
 from crossfer.report.view import Row, View, known, shown, signed
-
-SIDES = ("source", "target")
-
 
 IN_TURN = ("average_accuracy", "backward_transfer", "forgetting", "forward_transfer")
 """What is averaged over seeds of targets one after the other."""
@@ -26,8 +22,7 @@ def strategies(view: View) -> list[Row]:
         for row in view.results["summary"]:
             if row["target"] == target["name"]:
                 runs = view.measured(row["target"], row["strategy"], row["fraction"])
-                peaks = [r["cost"].get("peak_memory_bytes") for r in runs]
-                peak = max((p for p in peaks if p is not None), default=None)
+                peak = max(run["cost"]["peak_memory_bytes"] for run in runs)
                 rows.append(row | {"shown": shown(target), "peak": peak})
     return rows
 
@@ -58,7 +53,7 @@ def datasets(view: View) -> list[Row]:
     """Return Table I: the sizes reached, asked for and printed in the paper, of each dataset."""
     rows = []
     for dataset in view.results["datasets"]:
-        counts = {split: sum(dataset["counts"].get(split, {}).values()) for split in SPLITS}
+        counts = {split: sum(dataset["counts"][split].values()) for split in SPLITS}
         split = dataset["split"]
         rows.append(
             dataset
@@ -66,7 +61,7 @@ def datasets(view: View) -> list[Row]:
                 "shown": shown(dataset),
                 "sizes": counts,
                 "total": sum(counts.values()),
-                "asked": split.get("asked"),
+                "asked": split["asked"],
                 "paper": paper.TABLE_I.get(dataset["name"]),
                 "how": split["how"],
                 "missing": view.missing(dataset),
@@ -80,17 +75,21 @@ def per_class(view: View, target: str, side: str) -> Row:
 
     Means over seeds, at the largest fraction.
     """
-    means = {name: _mean_per_class(view, target, name, side) for name in view.names}
-    before = means.get("BL")
-    rows: list[Row] = []
-    for name, values in means.items():
-        if values is not None:
-            base = before if before is not None else np.full_like(values, np.nan)
-            cells = [
+    means = {
+        name: np.mean([np.array(run[f"{side}_test"]["per_class"], float) for run in runs], axis=0)
+        for name in view.names
+        if (runs := view.measured_most(target, name))
+    }
+    rows: list[Row] = [
+        {
+            "strategy": name,
+            "cells": [
                 {"accuracy": float(value), "change": float(value - old)}
-                for value, old in zip(values, base, strict=True)
-            ]
-            rows.append({"strategy": name, "cells": cells})
+                for value, old in zip(values, means["BL"], strict=True)
+            ],
+        }
+        for name, values in means.items()
+    ]
     has = [
         any(known(row["cells"][i]["accuracy"]) for row in rows) for i in range(len(view.emotions))
     ]
@@ -121,7 +120,7 @@ def flips(view: View, target: str, side: str) -> Row:
     """Count the images of one test set that flipped, by class, at the largest fraction: means over seeds."""
     rows = []
     for name in view.adapted:
-        if runs := view.measured(target, name, view.largest):
+        if runs := view.measured_most(target, name):
             ways = [
                 np.mean([run["flips"][side][way] for run in runs], axis=0)
                 for way in ("positive", "negative")
@@ -163,10 +162,10 @@ def together(view: View) -> Row | None:
     united = next((target for target in view.targets if "parts" in target), None)
     if united is None:
         return None
-    rows = []
+    rows, largest = [], view.largest(united["name"])
     for name in view.names:
-        if runs := view.measured(united["name"], name, view.largest):
-            alone = {part: view.averaged(part, name, view.largest) for part in united["parts"]}
+        if runs := view.measured(united["name"], name, largest):
+            alone = {part: view.averaged(part, name, largest) for part in united["parts"]}
             rows.append(
                 {
                     "strategy": name,
@@ -199,9 +198,9 @@ def front(view: View, target: str) -> list[Row]:
     needs = {
         s["name"]: s["past_data"].replace("some", str(s["exemplars"])) for s in view.strategies
     }
-    choice = view.recommended(target)
+    choice, largest = view.recommended(target), view.largest(target)
     names = dict.fromkeys([*choice["front"], choice["strategy"]])
-    rows = [row for name in names if (row := view.averaged(target, name, view.largest))]
+    rows = [row for name in names if (row := view.averaged(target, name, largest))]
     rows.sort(key=lambda row: -row["source_test"]["accuracy"])
     return [
         row
@@ -226,8 +225,7 @@ def confusions(view: View, target: str, side: str) -> list[Row]:
     """Return the confusion matrices of one test set, summed over seeds, at the largest fraction."""
     found = []
     for name in view.names:
-        runs = view.measured(target, name, view.largest)
-        if runs:
+        if runs := view.measured_most(target, name):
             counts = np.sum([run[f"{side}_test"]["confusion"] for run in runs], axis=0)
             keep = np.flatnonzero(counts.sum(1) + counts.sum(0))
             shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -250,9 +248,10 @@ def confusions(view: View, target: str, side: str) -> list[Row]:
 def recipes(view: View) -> tuple[list[str], list[Row]]:
     """Return the hyper-parameters' names, and each strategy's values; a deployed network has none."""
     used: dict[str, Row] = {}
-    for run in view.results["runs"]:
-        if "recipe" in run["identity"]:
-            used.setdefault(run["strategy"], _flat(run["identity"]["recipe"]))
+    for row in view.results["results"]:
+        identity = view.runs[row["run"]]["identity"]
+        if "recipe" in identity:
+            used.setdefault(row["strategy"], _flat(identity["recipe"]))
     keys = list(dict.fromkeys(key for recipe in used.values() for key in recipe))
     ordered = [name for name in view.names if name in used]
     return keys, [{"strategy": n, "values": [used[n].get(key) for key in keys]} for n in ordered]
@@ -262,7 +261,7 @@ def distinct(view: View, key: str) -> list[Row]:
     """Return the different machines or versions that the runs name."""
     found: list[Row] = []
     for run in view.results["runs"]:
-        if run.get(key) and run[key] not in found:
+        if run[key] not in found:
             found.append(run[key])
     return found
 
@@ -282,7 +281,7 @@ def _find(
 
 
 def _here(view: View, comparison: Row, target: str) -> bool:
-    return comparison["target"] == target and comparison["fraction"] in (None, view.largest)
+    return comparison["target"] == target and comparison["fraction"] in (None, view.largest(target))
 
 
 def _compared(view: View, target: str, strategy: str, against: str) -> Row:
@@ -313,13 +312,6 @@ def _paper(strategy: str) -> dict[str, str] | None:
 
 def _range(values: Sequence[float]) -> str:
     return " to ".join(signed(value, 2) for value in sorted(values, key=abs))
-
-
-def _mean_per_class(view: View, target: str, strategy: str, side: str) -> Any:
-    runs = view.measured(target, strategy, view.largest)
-    if not runs:
-        return None
-    return np.mean([np.array(run[f"{side}_test"]["per_class"], float) for run in runs], axis=0)
 
 
 def _flat(recipe: Row, prefix: str = "") -> Row:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from crossfer.evaluation.decision import comparable
+
 Row = dict[str, Any]
 
 COLOURS = {"BL": "#8b8f98", "FC": "#e69f00", "FC+CL": "#d55e00", "RE": "#cc79a7", "FU": "#0072b2"}
@@ -29,22 +31,19 @@ class View:
         self.emotions: list[str] = list(results["emotions"])
         self.source: Row = next(d for d in results["datasets"] if d["role"] == "source")
         self.targets: list[Row] = [d for d in results["datasets"] if d["role"] == "target"]
+        self.alone: list[Row] = [target for target in self.targets if "parts" not in target]
+        self.runs: dict[str, Row] = {run["key"]: run for run in results["runs"]}
         self.strategies: list[Row] = list(results["strategies"])
         self.names: list[str] = [strategy["name"] for strategy in self.strategies]
         self.adapted: list[str] = [name for name in self.names if name != "BL"]
         self.stand_in: bool = bool(results["stand_in"])
-        self.failed: list[Row] = list(results.get("failed", []))
+        self.failed: list[Row] = list(results["failed"])
 
     @cached_property
     def fractions(self) -> list[float]:
         """The shares of the target training set that were measured, ascending."""
         found = {row["fraction"] for row in self.results["summary"]}
         return sorted(fraction for fraction in found if fraction is not None)
-
-    @cached_property
-    def largest(self) -> float | None:
-        """The largest share of the target training set."""
-        return self.fractions[-1] if self.fractions else None
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -66,6 +65,15 @@ class View:
         """What a strategy does, in words."""
         return next((str(s["about"]) for s in self.strategies if s["name"] == strategy), "")
 
+    def largest(self, target: str) -> float | None:
+        """Return the largest share of a target's training set that was measured; None if none was."""
+        rows = comparable(self.results["summary"], target)
+        return next((row["fraction"] for row in rows if row["fraction"] is not None), None)
+
+    def before(self, target: str) -> Row:
+        """Return the baseline's mean over seeds."""
+        return self._chosen("summary", target, "BL", None)[0]
+
     def averaged(self, target: str, strategy: str, fraction: float | None) -> Row | None:
         """Return a strategy's mean over seeds at a fraction; the baseline's at any."""
         return next(iter(self._chosen("summary", target, strategy, fraction)), None)
@@ -73,6 +81,10 @@ class View:
     def measured(self, target: str, strategy: str, fraction: float | None) -> list[Row]:
         """Return the single results behind `averaged`, one a seed."""
         return self._chosen("results", target, strategy, fraction)
+
+    def measured_most(self, target: str, strategy: str) -> list[Row]:
+        """Return a strategy's single results at the largest share of a target."""
+        return self.measured(target, strategy, self.largest(target))
 
     def recommended(self, target: str) -> Row:
         """Return the recommendation for a target."""
@@ -105,6 +117,11 @@ def shown(dataset: Row) -> str:
     name, title = str(dataset["name"]), str(dataset["title"]).split(",")[0]
     same = title.casefold().replace("+", "") == name.casefold().replace("+", "")
     return (title if same else name) + (" stand-in" if dataset["stand_in"] else "")
+
+
+def unbroken(text: str) -> str:
+    """Let no line end at a hyphen: a name keeps together."""
+    return text.replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def known(value: float | None) -> bool:

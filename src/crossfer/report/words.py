@@ -7,7 +7,7 @@ from typing import Literal
 
 from crossfer.evaluation.decision import KEPT, merit
 from crossfer.evaluation.summary import balance
-from crossfer.report.view import Row, View, duration, known, listed, number, shown, signed
+from crossfer.report.view import Row, View, duration, listed, number, shown, signed
 
 NOTHING, MUCH = 1.0, 5.0
 """Changes, in points: below the first nothing happened, from the second on it is forgetting."""
@@ -59,7 +59,7 @@ class Answer:
     verdict: Verdict
     sentence: str
     notes: list[str]
-    before: Row | None
+    before: Row
     after: Row
 
 
@@ -114,7 +114,8 @@ def _why(view: View, choice: Row, after: Row) -> str:
 
 def _given_up(view: View, choice: Row, after: Row) -> list[str]:
     """Name what others have more of, on each test set: the best of the front, if it is another."""
-    front = [view.averaged(choice["target"], name, view.largest) for name in choice["front"]]
+    largest = view.largest(choice["target"])
+    front = [view.averaged(choice["target"], name, largest) for name in choice["front"]]
     sentences = []
     for side, dataset in (("source", view.source), ("target", view.target(choice["target"]))):
         test = f"{side}_test"
@@ -185,7 +186,7 @@ def comparability(view: View) -> str:
             "These are drawn stand-ins: the two columns cannot be compared. The paper's stand "
             "here to show where its figures will go."
         )
-    same = {d["name"] for d in view.targets} == {"jaffe", "tfeid", "mug"}
+    same = {d["name"] for d in view.alone} == {"jaffe", "tfeid", "mug"}
     if same and view.source["name"] == "fer2013":
         return (
             "Same four datasets as the paper; its split, recipe and face crops are not "
@@ -212,13 +213,13 @@ def selection_rule(selection: str) -> str:
 
 def network(model: Row) -> str:
     """Say which network it was, from the configuration."""
-    if factory := model.get("factory"):
+    if factory := model["factory"]:
         given = ", ".join(f"{key}={value}" for key, value in model["arguments"].items())
         built = f"{factory}({given})"
     else:
         width = "" if model["width"] == 1 else f", its width times {model['width']:g}"
         built = f"the study's, five convolutions and three fully connected layers{width}"
-    if weights := model.get("weights"):
+    if weights := model["weights"]:
         return f"Network: {built}; the old model is deployed, its weights {weights}."
     return f"Network: {built}."
 
@@ -249,7 +250,6 @@ def _answer(view: View, choice: Row) -> Answer:
     target = next(d for d in view.targets if d["name"] == choice["target"])
     after = view.averaged(choice["target"], choice["strategy"], choice["fraction"])
     assert after is not None
-    before = view.averaged(choice["target"], "BL", None)
     sentence, verdict = _sentence(view, target, after)
     notes = (
         _unconfirmed(after),
@@ -268,7 +268,7 @@ def _answer(view: View, choice: Row) -> Answer:
         verdict=verdict,
         sentence=sentence,
         notes=[note for note in notes if note],
-        before=before,
+        before=view.before(choice["target"]),
         after=after,
     )
 
@@ -279,8 +279,6 @@ def _sentence(view: View, target: Row, row: Row) -> tuple[str, Verdict]:
         text = f"Keep the old model: nothing tried beats it on {old} and {new} together."
         return text, "keep"
     change, gain = row["memory_integrity"], row["gain"]
-    if not (known(change) and known(gain)):
-        return f"{name} is best on {old} and {new} together; its changes are not known.", "care"
     kept, gained = change > -NOTHING, gain >= NOTHING
     joined = "and" if kept == gained else "but"
     facts = f"{name} {_on_source(change, old)} {joined} {_on_target(gain, new)}"
@@ -311,7 +309,7 @@ def _on_target(gain: float, name: str) -> str:
 
 
 def _unconfirmed(after: Row) -> str | None:
-    if after["strategy"] == "BL" or not known(after["gain"]) or after["gain"] >= NOTHING:
+    if after["strategy"] == "BL" or after["gain"] >= NOTHING:
         return None
     return "The validation data chose it; the test data do not confirm the choice."
 
@@ -359,9 +357,10 @@ def _forgotten(view: View, target: Row) -> str | None:
     tuned = [
         s["name"] for s in view.strategies if s["start"] == "baseline" and s["data"] == "target"
     ]
-    rows = [view.averaged(target["name"], name, view.largest) for name in tuned]
+    largest = view.largest(target["name"])
+    rows = [view.averaged(target["name"], name, largest) for name in tuned]
     changes = {row["strategy"]: row["memory_integrity"] for row in rows if row}
-    losses = [change for change in changes.values() if known(change)]
+    losses = changes.values()
     if not losses:
         return None
     if min(losses) > -NOTHING:
@@ -388,5 +387,6 @@ def _uncertain(view: View, target: Row, after: Row) -> str | None:
 def _others(view: View, after: Row) -> list[Row]:
     """Return the other adapted strategies for the same target, at the largest fraction."""
     names = [name for name in view.adapted if name != after["strategy"]]
-    rows = [view.averaged(after["target"], name, view.largest) for name in names]
+    largest = view.largest(after["target"])
+    rows = [view.averaged(after["target"], name, largest) for name in names]
     return [row for row in rows if row]

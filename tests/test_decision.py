@@ -16,7 +16,8 @@ from crossfer.cli import app
 from crossfer.errors import CrossferError
 from crossfer.evaluation.decision import Constraints, front, gate, recommend
 from crossfer.evaluation.intervals import change, lower_bounds, resample
-from crossfer.experiment.results import write_results
+from crossfer.experiment.results import past_of, write_results
+from crossfer.strategies import BASELINE, DEPLOYED, Strategy
 from tests.test_report import made_results
 
 
@@ -86,6 +87,26 @@ def test_the_best_of_what_is_allowed(constraints: Constraints, strategy: str) ->
     (choice,) = recommend(summary, STRATEGIES, constraints)
     assert choice["strategy"] == strategy
     assert strategy not in choice["ruled_out"]
+
+
+def test_what_the_baseline_took_is_spent() -> None:
+    """Mixed by nothing, a network is the baseline: it is no update, so the second rule is tried."""
+    rows = [row("BL", (65, 70), seconds=1600), row("MIX", (65, 70), seconds=90)]
+    (choice,) = recommend(rows, STRATEGIES)
+    assert choice["strategy"] == "BL"
+    (choice,) = recommend([*rows, row("LwF", (62, 92), seconds=50)], STRATEGIES)
+    assert (choice["strategy"], choice["limit"]) == ("LwF", None)
+
+
+def test_what_a_strategy_starts_from_needs_the_past_too() -> None:
+    def past(start: str) -> tuple[str, int | None]:
+        return past_of(Strategy("mine", start, "FC", "target"))
+
+    assert past("baseline") == past("RE") == past("BL") == ("none", None)
+    assert past("EWC") == ("statistics", None)
+    assert past("ER-50+WiSE") == ("some per class", 50)
+    assert past("MIX")[0] == past("FU")[0] == "all source"
+    assert past_of(DEPLOYED) == past_of(BASELINE) == ("all source", None)
 
 
 def test_reasons_are_given() -> None:
@@ -179,7 +200,8 @@ def folder(tmp_path: Path) -> Path:
         "jaffe": {"BL": (64, 40), "FC": (57, 62), "RE": (50, 63), "FU": (63.7, 80)},
         "mug": {"BL": (64, 60), "FC": (64, 90), "RE": (60, 91), "FU": (64.2, 60)},
     }
-    write_results(made_results(accuracies, images={"jaffe": 67}), tmp_path)  # type: ignore[arg-type]
+    results = made_results(accuracies, images={"jaffe": 67})  # type: ignore[arg-type]
+    write_results(results, [], tmp_path)
     return tmp_path
 
 

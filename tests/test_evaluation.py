@@ -13,11 +13,11 @@ from crossfer.evaluation import paper, summary
 from crossfer.evaluation.metrics import (
     accuracy,
     balanced_accuracy,
-    calibration_error,
     confusion,
     decide,
     macro_f1,
     measure,
+    measure_as_one,
     per_class_accuracy,
 )
 
@@ -47,6 +47,16 @@ def test_a_dataset_without_neutral_is_decided_among_its_own_classes() -> None:
     probabilities = np.array([[0.1, 0, 0, 0.3, 0, 0, 0.6]])
     assert decide(probabilities).tolist() == [6]
     assert decide(probabilities, [0, 1, 2, 3, 4, 5]).tolist() == [3]
+
+
+def test_several_sets_as_one_are_decided_each_among_its_own_classes() -> None:
+    rng = np.random.default_rng(0)
+    sets = [(rng.integers(0, 6, 40), rng.dirichlet(np.ones(7), 40), c) for c in (range(6), None)]
+    one, other = (measure(*each) for each in sets)
+    both = measure_as_one(sets)
+    assert both["images"] == 80
+    assert both["accuracy"] == pytest.approx((one["accuracy"] + other["accuracy"]) / 2)
+    assert np.array_equal(both["confusion"], np.add(one["confusion"], other["confusion"]))
 
 
 @given(PAIRS)
@@ -96,15 +106,16 @@ def test_calibration_error_against_a_slow_loop(seed: int, images: int, classes: 
     probabilities = rng.dirichlet(np.full(7, 0.5), images)
     labels = rng.integers(0, classes, images)
     expected = slow_calibration_error(labels, probabilities, list(range(classes)))
-    assert calibration_error(labels, probabilities, range(classes)) == pytest.approx(expected)
+    found = measure(labels, probabilities, range(classes))["calibration_error"]
+    assert found == pytest.approx(expected)
 
 
 def test_calibration_error_of_extremes() -> None:
     labels = np.array([0, 1, 2, 3])
     sure = np.eye(7)[[0, 1, 2, 3]]
-    assert calibration_error(labels, sure) == 0
-    assert calibration_error(labels, sure[::-1]) == 100
-    assert np.isnan(calibration_error(labels[:0], sure[:0]))
+    assert measure(labels, sure)["calibration_error"] == 0
+    assert measure(labels, sure[::-1])["calibration_error"] == 100
+    assert np.isnan(measure(labels[:0], sure[:0])["calibration_error"])
 
 
 def result(

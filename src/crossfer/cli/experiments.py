@@ -46,10 +46,12 @@ def strategies() -> None:
 
     Example:  crossfer strategies
     """
+    from crossfer.experiment.results import past_of
     from crossfer.strategies import STRATEGIES, STUDY
 
     for strategy in STRATEGIES.values():
         recipe = strategy.default_recipe()
+        past_data, exemplars = past_of(strategy)
         own = " (the study's)" if strategy in STUDY else ""
         out_console.print(f"{strategy.name}  {strategy.about}{own}", style="bold", soft_wrap=True)
         facts = {
@@ -61,7 +63,7 @@ def strategies() -> None:
             ),
             "sees": strategy.data.replace("+", " and ")
             + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
-            "past data": strategy.past_data.replace("some", str(strategy.exemplars)),
+            "past data": past_data.replace("some", str(exemplars)),
             "costs": _cost(strategy, recipe),
             "paper": strategy.paper,
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,41 +75,54 @@ def macro_f1(matrix: NDArray[np.integer]) -> float:
     return float(100 * np.mean(scores[totals > 0])) if totals.any() else float("nan")
 
 
+def confidence(
+    probabilities: Probabilities, classes: Sequence[int] | None = None
+) -> NDArray[np.float64]:
+    """Return the largest probability among some classes, which are made to sum to one.
+
+    Parameters
+    ----------
+    probabilities, classes
+        As in `decide`.
+
+    Returns
+    -------
+    float64 (N,)
+    """
+    allowed = sorted(classes) if classes is not None else list(range(probabilities.shape[1]))
+    chosen = probabilities[:, allowed].astype(np.float64)
+    return np.asarray(chosen.max(1) / np.maximum(chosen.sum(1), np.finfo(np.float64).tiny))
+
+
 def calibration_error(
-    labels: Labels,
-    probabilities: Probabilities,
-    classes: Sequence[int] | None = None,
-    bins: int = BINS,
+    right: NDArray[np.bool_], confidences: NDArray[np.float64], bins: int = BINS
 ) -> float:
     """Return the expected calibration error, in points; NaN where there is no image.
 
     How far a network's confidence is from its accuracy: Σ_b (n_b / N) |accuracy_b − confidence_b|, where
     bin b holds the n_b images whose confidence lies in ((b − 1)/15, b/15] (Naeini and others 2015; Guo and
-    others 2017).  Confidence is the largest probability among `classes`, which are made to sum to one.
-    It is never negative, so with few images it is too large by chance.
+    others 2017).  It is never negative, so with few images it is too large by chance.
 
     Parameters
     ----------
-    labels, probabilities, classes
-        As in `measure`.
+    right
+        Whether each decision is right: bool (N,).
+    confidences
+        The `confidence` of each: float64 (N,).
     bins
         How many bins of equal width.
     """
-    if not len(labels):
+    if not len(right):
         return float("nan")
-    allowed = sorted(classes) if classes is not None else list(range(probabilities.shape[1]))
-    chosen = probabilities[:, allowed].astype(np.float64)
-    confidence = chosen.max(1) / np.maximum(chosen.sum(1), np.finfo(np.float64).tiny)
-    right = decide(probabilities, classes) == labels
     edges = np.linspace(0, 1, bins + 1)
-    bin_of = np.minimum(np.searchsorted(edges[1:], confidence), bins - 1)
-    gaps = np.bincount(bin_of, right - confidence)  # n_b (accuracy_b − confidence_b)
-    return float(100 * np.abs(gaps).sum() / len(labels))
+    bin_of = np.minimum(np.searchsorted(edges[1:], confidences), bins - 1)
+    gaps = np.bincount(bin_of, right - confidences)  # n_b (accuracy_b − confidence_b)
+    return float(100 * np.abs(gaps).sum() / len(right))
 
 
 def measure(
     labels: Labels, probabilities: Probabilities, classes: Sequence[int] | None = None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Measure a network on one test set, as the study does (section III).
 
     Parameters
@@ -127,14 +141,28 @@ def measure(
         in points; ``per_class``, in per cent, None for a class without images; ``confusion``, 7 lists
         of 7 counts.
     """
-    decisions = decide(probabilities, classes)
+    return measure_as_one([(labels, probabilities, classes)])
+
+
+def measure_as_one(
+    sets: Iterable[tuple[Labels, Probabilities, Sequence[int] | None]],
+) -> dict[str, Any]:
+    """Measure a network on several sets as one: each image is decided among the classes of its own set.
+
+    Parameters
+    ----------
+    sets
+        Labels, probabilities and classes of each, as in `measure`, which says what is returned.
+    """
+    said = [(y, decide(p, classes), confidence(p, classes)) for y, p, classes in sets]
+    labels, decisions, confidences = map(np.concatenate, zip(*said, strict=True))
     matrix = confusion(labels, decisions)
     return {
         "images": len(labels),
         "accuracy": accuracy(labels, decisions),
         "balanced_accuracy": balanced_accuracy(matrix),
         "macro_f1": macro_f1(matrix),
-        "calibration_error": calibration_error(labels, probabilities, classes),
+        "calibration_error": calibration_error(labels == decisions, confidences),
         "per_class": per_class_accuracy(matrix),
         "confusion": matrix.tolist(),
     }

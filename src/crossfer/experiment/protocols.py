@@ -65,7 +65,8 @@ class Plan:
             *(r for c in self.chains for r in c.runs),
             *(r for _, r in self.left_out),
         ]
-        return list({run.key: run for run in every}.values())
+        first: dict[str, Run] = {}
+        return [first.setdefault(run.key, run) for run in every if run.key not in first]
 
     def measured_on(self, run: Run) -> list[Dataset]:
         """Return the datasets whose validation and test sets a run has to be measured on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from crossfer.datasets.union import Union
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation import summary
-from crossfer.evaluation.decision import recommend
+from crossfer.evaluation.decision import PAST_DATA, recommend
 from crossfer.evaluation.evidence import (
     SIDES,
     Evidence,
@@ -31,14 +31,14 @@ from crossfer.evaluation.evidence import (
 )
 from crossfer.evaluation.flips import Flips, find_flips, per_class
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.metrics import accuracy, decide, measure
+from crossfer.evaluation.metrics import accuracy, decide, measure_as_one
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import Predictions, folder_of, load_predictions, load_run
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
 from crossfer.files import write_json, written
-from crossfer.strategies import BASELINE
+from crossfer.strategies import BASELINE, STRATEGIES, PastData, Strategy, starts
 
 FORMAT = 3
 RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
@@ -64,17 +64,15 @@ class Tested:
         The truth: int64 (N,).
     probabilities
         float32 (N, 7).
+    decisions
+        int64 (N,), each among the classes of the dataset that the image came from.
     """
 
     dataset: Dataset
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
-
-    @cached_property
-    def decisions(self) -> NDArray[np.int64]:
-        """int64 (N,), among the classes that the dataset has."""
-        return decide(self.probabilities, self.dataset.classes)
+    decisions: NDArray[np.int64]
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -87,6 +85,10 @@ class Tested:
         return list(self.dataset.samples.column("origin").take(self.rows).to_pylist())
 
 
+Answers = dict[tuple[Key, str], Tested]
+"""What was said, by network and side."""
+
+
 def collect(
     experiment: Experiment,
     planned: Plan,
@@ -94,16 +96,21 @@ def collect(
     out: Path,
     failed: Mapping[str, str],
     leakage: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Measure every finished run and average: the content of ``results.json``.
+) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """Measure every finished run and average.
 
-    Every network is measured on the source test set and on its target's test set, each on the classes
-    that the dataset has; what only knows the source (the baseline) is measured on every target.  All
-    images that flipped are written to ``flips.csv`` in the experiment's folder, `out`.  What `leakage`
-    says is dropped does not count.
+    Every network is measured on the source test set and on its target's test set, each image on the
+    classes that its dataset has; what only knows the source (the baseline) is measured on every target.
+    Strategies that come to the same run share its numbers.  What `leakage` says is dropped does not count.
 
     Runs that failed, by key, are named with the reason and left out; so is a seed without its baseline,
     which has nothing to be compared with.
+
+    Returns
+    -------
+    tuple
+        The content of ``results.json``, where runs lie relative to the experiment's folder, `out`; and the
+        rows of ``flips.csv``, one at a time: every image that flipped.
 
     Raises
     ------
@@ -113,45 +120,10 @@ def collect(
     runs = planned.runs
     source, *single = planned.datasets
     targets = united_targets(experiment, single)
-    pairs = {run.key for run in planned.pairs}
-    baselines = [run for run in planned.pairs if run.strategy.name == BASELINE.name]
-    comparable = {run.seed for run in baselines if run.key not in failed}
-    if not comparable:
-        raise CrossferError(f"{baselines[0].label} failed: {failed[baselines[0].key]}")
     dropped: dict[str, list[int]] = leakage["dropped"] if leakage else {}
-    records, rows = [], []
-    tested: dict[tuple[Key, str], Tested] = {}
-    for run in runs:
-        if run.key in failed:
-            continue
-        folder = folder_of(run, runs_folder)
-        record = load_run(folder) | {
-            "folder": Path(os.path.relpath(folder, out)).as_posix(),
-            "strategy": run.strategy.name,
-            "about": run.strategy.about,
-        }
-        records.append(record)
-        if run.seed not in comparable or run.key not in pairs:
-            continue
-        on_source, of_source = _measured(folder, source, dropped, "source")
-        for target in [run.target] if run.target else targets:
-            on_target, of_target = _measured(folder, target, dropped, "target")
-            key = (target.name, run.fraction, run.strategy.name, run.seed)
-            tested |= {(key, "source"): on_source, (key, "target"): on_target}
-            rows.append(
-                {
-                    "strategy": run.strategy.name,
-                    "target": target.name,
-                    "fraction": run.fraction,
-                    "seed": run.seed,
-                    "run": run.key,
-                    **of_source,
-                    **of_target,
-                    "cost": record["cost"],
-                }
-            )
+    rows, answers = _measure(_comparable(planned, failed), targets, runs_folder, dropped)
     evidence = Evidence(
-        {network: one.right for network, one in tested.items()},
+        {network: one.right for network, one in answers.items()},
         {
             (target.name, side): subject_codes([d.subjects[row] for row in test_rows(d, dropped)])
             for target in targets
@@ -162,10 +134,10 @@ def collect(
     averages = summary.by_strategy(results)
     alone = {target.name for target in single}
     over_targets = summary.over_targets([row for row in averages if row["target"] in alone])
-    keys = ("name", "start", "layers", "data", "about", "past_data", "exemplars")
-    known = [{key: getattr(s, key) for key in keys} for s in experiment.strategies]
-    _write_csv(out / FLIPS, (*NETWORK, *IMAGE), _flipped_images(results, tested))
-    return {
+    records = [_record(run, runs_folder, out) for run in runs if run.key not in failed]
+    strategies = {strategy.name: strategy for strategy in experiment.strategies}
+    known = [_known(strategy, strategies) for strategy in experiment.strategies]
+    content = {
         "format": FORMAT,
         "crossfer": version("crossfer"),
         "name": experiment.name,
@@ -182,7 +154,7 @@ def collect(
         "runs": records,
         "failed": [_failure(run, failed[run.key]) for run in runs if run.key in failed],
         "results": [
-            row | {"flips": {side: _flips(row, side, tested) for side in SIDES}}
+            row | {"flips": {side: _flips(row, side, answers) for side in SIDES}}
             for row in with_intervals(results, evidence)
         ],
         "summary": with_bounds(with_intervals(averages, evidence), evidence),
@@ -191,6 +163,81 @@ def collect(
         "recommendations": recommend(averages, known),
         "in_turn": in_turn(planned, runs_folder, dropped, failed),
         "leave_one_out": leave_one_out(planned, runs_folder, dropped, failed),
+    }
+    return content, _flipped_images(results, answers)
+
+
+def past_of(
+    strategy: Strategy, known: Mapping[str, Strategy] = STRATEGIES
+) -> tuple[PastData, int | None]:
+    """Say what of the source's images is needed for a strategy and all that it starts from: the most.
+
+    Returns
+    -------
+    tuple
+        What, and, if some of each class, how many; the images that the baseline learnt from do not count.
+    """
+    above = [] if strategy.name == BASELINE.name else starts(strategy, known)
+    line = [strategy, *(known[name] for name in above if name != BASELINE.name)]
+    most = max((one.past_data for one in line), key=PAST_DATA.index)
+    return most, max((one.exemplars for one in line if one.exemplars), default=None)
+
+
+def _known(strategy: Strategy, strategies: Mapping[str, Strategy]) -> dict[str, Any]:
+    """Describe a strategy, for the report and the recommendation."""
+    keys = ("name", "start", "layers", "data", "about")
+    past_data, exemplars = past_of(strategy, strategies)
+    told = {key: getattr(strategy, key) for key in keys}
+    return told | {"past_data": past_data, "exemplars": exemplars}
+
+
+def _comparable(planned: Plan, failed: Mapping[str, str]) -> list[Run]:
+    """Return what is finished, of the seeds whose baseline is; two strategies may have the same run."""
+    baselines = [run for run in planned.pairs if run.strategy.name == BASELINE.name]
+    seeds = {run.seed for run in baselines if run.key not in failed}
+    if not seeds:
+        raise CrossferError(f"{baselines[0].label} failed: {failed[baselines[0].key]}")
+    return [run for run in planned.pairs if run.seed in seeds and run.key not in failed]
+
+
+def _measure(
+    runs: Iterable[Run],
+    targets: Sequence[Dataset],
+    runs_folder: Path,
+    dropped: Mapping[str, list[int]],
+) -> tuple[list[dict[str, Any]], Answers]:
+    """Measure networks on the source and on their target; what only knows the source, on every target."""
+    rows: list[dict[str, Any]] = []
+    answers: Answers = {}
+    for run in runs:
+        folder = folder_of(run, runs_folder)
+        on_source, of_source = _measured(folder, run.source, dropped, "source")
+        for target in [run.target] if run.target else targets:
+            on_target, of_target = _measured(folder, target, dropped, "target")
+            key = (target.name, run.fraction, run.strategy.name, run.seed)
+            answers |= {(key, "source"): on_source, (key, "target"): on_target}
+            rows.append(
+                {
+                    "strategy": run.strategy.name,
+                    "target": target.name,
+                    "fraction": run.fraction,
+                    "seed": run.seed,
+                    "run": run.key,
+                    **of_source,
+                    **of_target,
+                    "cost": load_run(folder)["cost"],
+                }
+            )
+    return rows, answers
+
+
+def _record(run: Run, runs_folder: Path, out: Path) -> dict[str, Any]:
+    """Return what a run says of itself, and where it lies, under the name that it has here."""
+    folder = folder_of(run, runs_folder)
+    return load_run(folder) | {
+        "folder": Path(os.path.relpath(folder, out)).as_posix(),
+        "strategy": run.strategy.name,
+        "about": run.strategy.about,
     }
 
 
@@ -206,11 +253,14 @@ def _failure(run: Run, why: str) -> dict[str, Any]:
     }
 
 
-def write_results(results: dict[str, Any], folder: Path) -> None:
-    """Write ``results.json`` and ``results.csv`` (one row a network and target)."""
-    write_json(folder / RESULTS, results)
+def write_results(
+    results: dict[str, Any], flipped: Iterable[Mapping[str, Any]], folder: Path
+) -> None:
+    """Write ``flips.csv``, ``results.csv`` (one row a network and target) and ``results.json``."""
+    _write_csv(folder / FLIPS, (*NETWORK, *IMAGE), flipped)
     rows = [_table_row(result) for result in results["results"]]
     _write_csv(folder / TABLE, rows[0], rows)
+    write_json(folder / RESULTS, results)
 
 
 def _table_row(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,51 +285,49 @@ def _write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, A
 def _measured(
     folder: Path, dataset: Dataset, dropped: Mapping[str, list[int]], side: str
 ) -> tuple[Tested, dict[str, Any]]:
-    test = Tested(dataset, *_said(folder, dataset, "test", dropped))
-    validation = _said(folder, dataset, "validation", {})
+    """Measure a network on one dataset; where that is several as one, on each of them too."""
+    test, validation = (
+        _said(folder, dataset, split, of_split)
+        for split, of_split in (("test", dropped), ("validation", {}))
+    )
     measured: dict[str, Any] = {
-        f"{side}_test": measure(test.labels, test.probabilities, dataset.classes),
-        f"{side}_validation": measure(validation.labels, validation.probabilities, dataset.classes),
+        f"{side}_{split}": measure_as_one((y, p, part.classes) for part, (_, y, p) in said)
+        for split, said in (("test", test), ("validation", validation))
     }
+    decisions = [decide(p, part.classes) for part, (_, _, p) in test]
     if isinstance(dataset, Union):
-        tests = {part.name: _said(folder, part, "test", dropped) for part in dataset.parts}
         measured["parts"] = {
-            part.name: accuracy(
-                tests[part.name].labels, decide(tests[part.name].probabilities, part.classes)
-            )
-            for part in dataset.parts
+            part.name: accuracy(one.labels, decided)
+            for (part, one), decided in zip(test, decisions, strict=True)
         }
-    return test, measured
+    whole = Predictions(*map(np.concatenate, zip(*(one for _, one in test), strict=True)))
+    return Tested(dataset, *whole, decisions=np.concatenate(decisions)), measured
 
 
 def _said(
     folder: Path, dataset: Dataset, split: str, dropped: Mapping[str, list[int]]
-) -> Predictions:
-    """Return what a network said about a set, or about that of several datasets as one."""
-    if not isinstance(dataset, Union):
-        said = load_predictions(folder, dataset.fingerprint, split)
-        return said.without(dropped.get(dataset.name, []))
+) -> list[tuple[Dataset, Predictions]]:
+    """Return what a network said about each part of a dataset; rows are those of the whole."""
     start, found = 0, []
-    for part in dataset.parts:
-        said = _said(folder, part, split, dropped)
-        found.append(said._replace(rows=said.rows + start))
+    for part in dataset.parts if isinstance(dataset, Union) else (dataset,):
+        said = load_predictions(folder, part.fingerprint, split)
+        said = said.without(dropped.get(part.name, []))
+        found.append((part, said._replace(rows=said.rows + start)))
         start += len(part.samples)
-    return Predictions(*map(np.concatenate, zip(*found, strict=True)))
+    return found
 
 
 def _before_and_after(
-    row: Mapping[str, Any], side: str, tested: Mapping[tuple[Key, str], Tested]
+    row: Mapping[str, Any], side: str, answers: Answers
 ) -> tuple[Tested, Tested, Flips]:
     key: Key = (row["target"], row["fraction"], row["strategy"], row["seed"])
-    before, after = tested[(key[0], None, "BL", key[3]), side], tested[key, side]
+    before, after = answers[(key[0], None, "BL", key[3]), side], answers[key, side]
     return before, after, find_flips(after.labels, before.decisions, after.decisions)
 
 
-def _flips(
-    row: Mapping[str, Any], side: str, tested: Mapping[tuple[Key, str], Tested]
-) -> dict[str, Any]:
+def _flips(row: Mapping[str, Any], side: str, answers: Answers) -> dict[str, Any]:
     """Count a network's flips by class, and name those where it changed its mind most."""
-    before, after, flips = _before_and_after(row, side, tested)
+    before, after, flips = _before_and_after(row, side, answers)
     moved = np.abs(after.probabilities - before.probabilities)
     moved = moved[np.arange(len(after.labels)), after.labels]
     found: dict[str, Any] = {}
@@ -291,13 +339,13 @@ def _flips(
 
 
 def _flipped_images(
-    rows: Iterable[Mapping[str, Any]], tested: Mapping[tuple[Key, str], Tested]
+    rows: Iterable[Mapping[str, Any]], answers: Answers
 ) -> Iterator[dict[str, Any]]:
     """Yield every flipped image of every network."""
     for row in rows:
         network = {key: row[key] for key in NETWORK}
         for side in SIDES:
-            before, after, flips = _before_and_after(row, side, tested)
+            before, after, flips = _before_and_after(row, side, answers)
             for way, positions in flips._asdict().items():
                 for i in positions:
                     where = {"side": side, "dataset": after.dataset.name, "flip": way}

@@ -127,15 +127,13 @@ def run_experiment(
                 progress.failed(run, failed[run.key])
             else:
                 progress.ended(run, folder)
-        results = collect(experiment, planned, runs_folder, out, failed, leakage)
-        write_results(results, out)
+        results, flipped = collect(experiment, planned, runs_folder, out, failed, leakage)
+        write_results(results, flipped, out)
     return results
 
 
 def _check_possible(run: Run, failed: dict[str, str]) -> None:
-    """Refuse a run that failed a moment ago under another name, or starts where one failed."""
-    if run.key in failed:
-        raise CrossferError(failed[run.key])
+    """Refuse a run that starts where one failed."""
     if run.parent and run.parent.key in failed:
         raise CrossferError(f"it starts from {run.parent.label}, which failed")
 

@@ -21,9 +21,16 @@ from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation.metrics import accuracy, decide
-from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
+from crossfer.experiment import (
+    Progress,
+    check_experiment,
+    load_experiment,
+    load_results,
+    run_experiment,
+)
 from crossfer.experiment.plan import Run, fraction_rows, plan
 from crossfer.files import digest
+from crossfer.report import write_report
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -226,21 +233,26 @@ def test_every_number_can_be_recomputed_from_the_stored_predictions(
                 assert result[f"{side}_{split}"]["accuracy"] == pytest.approx(expected)
 
 
-def test_every_test_number_has_its_interval_and_every_flip_its_line(
-    finished: tuple[Path, dict[str, Any], int], raw: Path, tmp_path: Path
-) -> None:
-    """With predictions made up, since networks trained so briefly hardly differ."""
-    out, rng = tmp_path / "out", np.random.default_rng(0)
-    shutil.copytree(finished[0], out)
-    for file in out.glob("runs/*/predictions.parquet"):
+def make_up_predictions(out: Path) -> None:
+    """Let networks that were trained so briefly that they hardly differ say anything."""
+    rng = np.random.default_rng(0)
+    for file in sorted(out.glob("runs/*/predictions.parquet")):
         table = pyarrow.parquet.read_table(file)
         made_up = rng.dirichlet(np.ones(7), len(table)).astype(np.float32)
         for emotion, column in zip(EMOTIONS, made_up.T, strict=True):
             table = table.set_column(table.column_names.index(emotion), emotion, [column])
         pyarrow.parquet.write_table(table, file)
         record = json.loads(file.with_name("run.json").read_text(encoding="utf-8"))
-        del record["files"]  # or they would be noticed, and made again
+        record["files"]["predictions.parquet"] = digest(file)  # or they would be made again
         file.with_name("run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_every_test_number_has_its_interval_and_every_flip_its_line(
+    finished: tuple[Path, dict[str, Any], int], raw: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    make_up_predictions(out)
     heard = Heard()
     results = run_experiment(check_experiment(SMALL | {"data": raw}), out, heard)
     assert heard.images == 0
@@ -289,13 +301,40 @@ def test_the_same_point_under_another_name_is_not_trained_again(
 ) -> None:
     out, results, _ = finished
     mine = {"name": "mine", "start": "baseline", "layers": "FC", "data": "target"}
-    mine_only = SMALL | {"data": raw, "strategies": [mine]}
     heard = Heard()
-    again = run_experiment(check_experiment(mine_only), out, heard)
-    assert heard.images == 0
+    mine_only = check_experiment(SMALL | {"data": raw, "strategies": [mine]})
+    again = run_experiment(mine_only, out, heard)
     assert [row["strategy"] for row in again["summary"]] == ["BL", "mine", "mine"]
     assert again["summary"][1]["gain"] == results["summary"][1]["gain"]
+    beside = check_experiment(SMALL | {"data": raw, "strategies": ["FC", mine, "RE"]})
+    again = run_experiment(beside, out, heard)
+    assert heard.images == 0
+    rows = {(row["strategy"], row["fraction"]): row for row in again["summary"]}
+    assert len(rows) == 1 + 3 * 2
+    assert rows["mine", 1.0] == rows["FC", 1.0] | {"strategy": "mine"}
+    assert {run["strategy"] for run in again["runs"]} == {"BL", "FC", "RE"}, "a run is a run"
+    page = write_report(again, out).read_text(encoding="utf-8")
+    assert all(f"<b>{name}</b>, 2 epochs" in page for name in ("FC", "mine"))
     run_experiment(check_experiment(SMALL | {"data": raw}), out)  # as it was, for the others
+
+
+def test_results_of_another_configuration_decide_nothing(
+    finished: tuple[Path, dict[str, Any], int], raw: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+
+    class Stop(Progress):
+        def planned(self, runs: list[Run], finished: list[Run]) -> None:
+            raise KeyboardInterrupt
+
+    assert load_results(out) == finished[1]
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(check_experiment(SMALL | {"data": raw, "strategies": ["RE"]}), out, Stop())
+    with pytest.raises(CrossferError, match=r"results.json: of another configuration.*run"):
+        load_results(out)
+    (out / "experiment.json").unlink()
+    assert load_results(out) == finished[1], "alone it speaks for itself"
 
 
 def test_interrupted_in_the_middle_it_goes_on(

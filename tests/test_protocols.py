@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfer import standins
-from crossfer.datasets import SPLITS, Dataset
+from crossfer.datasets import SPLITS, Dataset, Preparation, prepare
 from crossfer.datasets.union import Union, unite
 from crossfer.errors import CrossferError
 from crossfer.evaluation import continual
+from crossfer.evaluation.evidence import SIDES
 from crossfer.experiment import check_experiment, run_experiment, verify
 from crossfer.experiment.execute import faces
 from crossfer.experiment.plan import fraction_rows
 from crossfer.experiment.protocols import plan_all
 from crossfer.report import write_report
+from tests.test_experiment import make_up_predictions
 
 CONTENT: dict[str, Any] = {
     "name": "several",
@@ -40,7 +43,9 @@ def finished(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """Run all protocols once."""
     folder = tmp_path_factory.mktemp("protocols")
     standins.write("tfeid", folder / "tfeid", images=70)
-    content = CONTENT | {"data": raw, "targets": ["jaffe", {"path": folder / "tfeid"}]}
+    six = Preparation(labels={"neutral": None})
+    prepare(folder / "tfeid", folder / "six", six, name="tfeid")
+    content = CONTENT | {"data": raw, "targets": ["jaffe", {"path": folder / "six"}]}
     return folder / "out", run_experiment(check_experiment(content), folder / "out")
 
 
@@ -70,8 +75,15 @@ def test_datasets_as_one_keep_their_splits_people_and_classes(
     assert unite([first, second]).fingerprint != unite([second, first]).fingerprint
 
 
-def test_all_targets_together_are_one_more_target(finished: tuple[Path, dict[str, Any]]) -> None:
-    _, results = finished
+def test_all_targets_together_are_one_more_target(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """With predictions made up; tfeid has no neutral, so no image of it may be taken for neutral."""
+    kept, results = finished
+    out = tmp_path / "out"
+    shutil.copytree(kept, out)
+    make_up_predictions(out)
+    results = run_experiment(check_experiment(results["config"]), out)
     rows = {r["strategy"]: r for r in results["results"] if r["target"] == "jaffe+tfeid"}
     assert rows.keys() == {"BL", "FC", "FU", "LwF", "HEAD", "LP-FT"}
     parts = {d["name"]: d["counts"]["test"] for d in results["datasets"]}
@@ -79,6 +91,11 @@ def test_all_targets_together_are_one_more_target(finished: tuple[Path, dict[str
     for row in rows.values():
         mean = sum(row["parts"][name] * n for name, n in images.items()) / sum(images.values())
         assert row["target_test"]["accuracy"] == pytest.approx(mean)
+        assert not any(v.problems for v in verify(out, [row["run"]]))
+        for side in SIDES:
+            won, lost = (sum(row["flips"][side][way]) for way in ("positive", "negative"))
+            change = row["gain" if side == "target" else "memory_integrity"]
+            assert change == pytest.approx(100 * (won - lost) / row[f"{side}_test"]["images"])
     trained = {r["key"]: r["training_images"] for r in results["runs"]}
     assert trained[rows["FC"]["run"]] == sum(
         sum(d["counts"]["training"].values())
@@ -155,6 +172,7 @@ def test_it_is_verified_and_reported(finished: tuple[Path, dict[str, Any]], tmp_
     assert "One target after the other" in page
     assert "Every dataset left out once" in page
     assert "jaffe+tfeid" in page
+    assert "over JAFFE stand-in and TFEID stand-in, in points" in page
 
 
 def test_a_deployed_network_cannot_leave_its_past_out(tmp_path: Path) -> None:

@@ -59,8 +59,9 @@ def contents(folder: Path) -> dict[str, str]:
 def test_what_nobody_touched_holds_and_trains_to_the_same_bits(out: Path) -> None:
     before = contents(out)
     verdicts = verify(out, retrain=True)
-    assert len(verdicts) == 5  # MIX+WiSE starts where MIX arrived
-    assert [verdict.problems for verdict in verdicts] == [()] * 5
+    assert len(verdicts) == 5 + 1  # MIX+WiSE starts where MIX arrived; results.json
+    assert [verdict.problems for verdict in verdicts] == [()] * 6
+    assert verdicts[-1].checked == ("all that follows from the runs holds",)
     assert contents(out) == before, "nothing is changed"
 
 
@@ -136,6 +137,33 @@ def test_whatever_was_changed_is_named(out: Path, spoil: Callable[[Path], Any], 
     assert not any(problems.values())
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (("results", 2, "gain"), "results: LP-FT jaffe 1.0 0: gain is"),
+        (("summary", 1, "gain_bounds", "0.95"), "summary: HEAD jaffe 1.0: gain_bounds: 0.95 is"),
+        (("averages", 0, "memory_integrity"), "averages: HEAD 1.0: memory_integrity is"),
+        (("comparisons", 0, "p"), "comparisons: HEAD BL jaffe 1.0 source: p is"),
+        (("recommendations", 0, "validation_balance"), "1.0: validation_balance is"),
+        (("strategies", 1, "exemplars"), "strategies: HEAD: exemplars is None, not 2.5"),
+    ],
+)
+def test_whatever_follows_from_the_runs_is_computed_again(
+    out: Path, path: tuple[Any, ...], words: str
+) -> None:
+    file = out / "results.json"
+    content = json.loads(file.read_text())
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = 2.5
+    file.write_text(json.dumps(content))
+    *runs, whole = verify(out)
+    assert not any(verdict.problems for verdict in runs)
+    assert (whole.label, whole.checked) == ("results.json", ())
+    assert words in whole.problems[0]
+
+
 def test_weights_that_were_not_trained_so_are_found_by_training_again(out: Path) -> None:
     folder = folder_of(out, "HEAD")
     other_weights(folder)
@@ -157,7 +185,9 @@ def test_other_versions_are_named_where_the_bits_differ(out: Path) -> None:
 
 def test_without_its_data_nothing_is_trained_again(out: Path) -> None:
     shutil.rmtree(out / "datasets")
-    assert not any(verdict.problems for verdict in verify(out))
+    verdicts = verify(out)
+    assert not any(verdict.problems for verdict in verdicts)
+    assert "not computed again: fer2013: the data that were measured" in verdicts[-1].checked[0]
     with pytest.raises(CrossferError, match="not there any more"):
         verify(out, retrain=True)
 
@@ -168,7 +198,7 @@ def test_the_command(out: Path) -> None:
     better_number(folder_of(out, "HEAD"))
     told = runner.invoke(app, ["verify", str(out)])
     assert told.exit_code == 1
-    assert "4 of 5 runs hold" in told.stdout
+    assert "4 of 5 hold" in told.stdout
 
 
 def test_a_run_says_where_it_came_from(out: Path) -> None:

@@ -207,7 +207,7 @@ def verify(
         bool, typer.Option("--retrain", help="Train the networks again too, and compare the bits.")
     ] = False,
 ) -> None:
-    """Check results: each run's hash, its files, and its metrics computed again from its predictions.
+    """Check results: each run's hash and files, and all figures computed again from the predictions.
 
     Nothing in the folder is changed.  Exit status 1 if anything does not hold.
 
@@ -226,7 +226,7 @@ def verify(
     with Shown(out_console) as shown:
         verdicts = verify_results(path, runs or (), retrain, say, shown)
     wrong = [verdict for verdict in verdicts if verdict.problems]
-    out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} runs hold")
+    out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} hold")
     if wrong:
         raise typer.Exit(1)
 

@@ -1,15 +1,15 @@
-"""Does a result hold?  Metrics are computed again from predictions; if asked, networks are trained again.
+"""Does a result hold?  All is computed again from predictions; if asked, networks are trained again.
 
 Nothing in the experiment's folder is changed.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -22,7 +22,7 @@ from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation.evidence import SIDES
-from crossfer.evaluation.metrics import measure
+from crossfer.evaluation.metrics import measure_as_one
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.execute import (
     MEASURED_SPLITS,
@@ -34,7 +34,8 @@ from crossfer.experiment.execute import (
     recorded_files,
 )
 from crossfer.experiment.plan import Run, key_of
-from crossfer.experiment.protocols import plan_all
+from crossfer.experiment.protocols import Plan, plan_all
+from crossfer.experiment.results import RESULTS, collect
 from crossfer.experiment.run import DATASETS, EXPERIMENT, Progress, load_results
 from crossfer.files import digest
 from crossfer.provenance import versions
@@ -43,14 +44,14 @@ from crossfer.training.machine import Precision, describe, machine
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a run's result.
+    """What became of a run's result, or of what follows from all of them.
 
     Parameters
     ----------
     label
-        The run.
+        The run, or ``results.json``.
     checked
-        What was compared, and is the same.
+        What was compared, and is the same; or why it was not compared.
     problems
         What does not hold; none if all does.
     """
@@ -68,6 +69,9 @@ def verify(
     progress: Progress | None = None,
 ) -> list[Verdict]:
     """Check the results of an experiment, or of one of its runs.
+
+    Each run's metrics are computed again from its predictions.  If all of these hold, no run was named and
+    the data are still there, so is everything else that ``results.json`` says of them.
 
     Parameters
     ----------
@@ -99,7 +103,7 @@ def verify(
     if not records:
         raise CrossferError(f"{path}: no such run among the results of {out}")
     again = _Again(out, results, records, progress or Progress()) if retrain else None
-    verdicts = []
+    verdicts: list[Verdict] = []
     for record in records:
         problems = list(_differences(record, out / record["folder"], results))
         checked = ["identity, files and metrics hold"]
@@ -109,6 +113,9 @@ def verify(
         verdict = Verdict(record["label"], () if problems else tuple(checked), tuple(problems))
         on_verdict(verdict)
         verdicts.append(verdict)
+    if only is None and not runs and not any(verdict.problems for verdict in verdicts):
+        verdicts.append(_collected_again(out, results))
+        on_verdict(verdicts[-1])
     return verdicts
 
 
@@ -154,7 +161,7 @@ def _differences(
             for split in MEASURED_SPLITS:
                 try:
                     parts = [datasets[name] for name in dataset.get("parts", [dataset["name"]])]
-                    again = _measured(folder, dataset, parts, split, results["leakage"])
+                    again = _measured(folder, parts, split, results["leakage"])
                 except (CrossferError, KeyError, ValueError) as error:
                     yield f"{dataset['name']}, {split}: {error}"
                     continue
@@ -165,22 +172,64 @@ def _differences(
 
 def _measured(
     folder: Path,
-    dataset: Mapping[str, Any],
     parts: Sequence[Mapping[str, Any]],
     split: str,
     leakage: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Compute a network's metrics on one set again."""
+    """Compute a network's metrics on one set again; no data are needed for it."""
     dropped = leakage["dropped"] if leakage and split == "test" else {}
-    said = [
-        load_predictions(folder, part["fingerprint"], split).without(dropped.get(part["name"], []))
-        for part in parts
-    ]
-    labels = np.concatenate([part.labels for part in said])
-    probabilities = np.concatenate([part.probabilities for part in said])
-    classes = [EMOTIONS.index(name) for name in dataset["classes"]]
-    found: dict[str, Any] = json.loads(json.dumps(measure(labels, probabilities, classes)))
-    return found
+    sets = []
+    for part in parts:
+        said = load_predictions(folder, part["fingerprint"], split)
+        _, labels, probabilities = said.without(dropped.get(part["name"], []))
+        sets.append((labels, probabilities, [EMOTIONS.index(name) for name in part["classes"]]))
+    return measure_as_one(sets)
+
+
+def _collected_again(out: Path, results: Mapping[str, Any]) -> Verdict:
+    """Compute everything that ``results.json`` says again, and compare."""
+    failed = {run["key"]: run["why"] for run in results["failed"]}
+    try:
+        experiment, planned = _planned(out, results)
+        if {run.key for run in planned.runs} != failed.keys() | {r["key"] for r in results["runs"]}:
+            raise CrossferError("this version of crossfer makes other runs of its configuration")
+    except (CrossferError, OSError) as error:
+        why = f"what follows from the runs was not computed again: {error}"
+        return Verdict(RESULTS, (why,), ())
+    runs_folder = (out / results["runs"][0]["folder"]).parent
+    now, _ = collect(experiment, planned, runs_folder, out, failed, results["leakage"])
+    compared = now.keys() - {"crossfer", "config"}  # which version it was, and what was asked
+    found = (_difference(now[key], results.get(key), key) for key in now if key in compared)
+    if difference := next(filter(None, found), None):
+        return Verdict(RESULTS, (), (difference,))
+    return Verdict(RESULTS, ("all that follows from the runs holds",), ())
+
+
+def _difference(now: Any, then: Any, where: str) -> str | None:
+    """Say where two contents of a JSON file differ first, if they do."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        inside = ((f"{where}: {key}", now.get(key), then.get(key)) for key in now | then)
+    elif isinstance(now, list) and isinstance(then, list):
+        both = zip_longest(now, then)
+        inside = ((f"{where}: {_called(b, i)}", a, b) for i, (a, b) in enumerate(both))
+    else:
+        return None if now == then else f"{where} is {now}, not {then}"
+    return next(filter(None, (_difference(a, b, name) for name, a, b in inside)), None)
+
+
+def _called(item: Any, position: int) -> str:
+    """Return what an item of a list is about, or its position."""
+    keys = ("name", "strategy", "against", "left_out", "target", "fraction", "seed", "side")
+    about = [str(item[k]) for k in keys if k in item] if isinstance(item, dict) else []
+    return " ".join(about) or str(position)
+
+
+def _planned(out: Path, results: Mapping[str, Any]) -> tuple[Experiment, Plan]:
+    """Plan an experiment again, on the data that it was measured on."""
+    experiment = check_experiment(results["config"], str(out / RESULTS))
+    source, *targets = _datasets(experiment, out, results)
+    precision = results["runs"][0]["identity"]["precision"]  # all have the same
+    return experiment, plan_all(experiment, source, targets, precision)
 
 
 class _Again:
@@ -193,22 +242,10 @@ class _Again:
         records: Sequence[Mapping[str, Any]],
         progress: Progress,
     ) -> None:
-        content = json.loads((out / EXPERIMENT).read_text(encoding="utf-8"))
-        self.experiment = check_experiment(content, str(out / EXPERIMENT))
-        self.source, *self.targets = _datasets(self.experiment, out, results)
+        self.experiment, self.planned = _planned(out, results)
         self.folders = {record["key"]: out / record["folder"] for record in results["runs"]}
-        precisions = {record["identity"]["precision"] for record in records}
         asked = {record["key"] for record in records}
-        self.plans = {
-            precision: plan_all(self.experiment, self.source, self.targets, precision)
-            for precision in precisions
-        }
-        self.runs = {
-            run.key: run
-            for planned in self.plans.values()
-            for run in planned.runs
-            if run.key in asked
-        }
+        self.runs = {run.key: run for run in self.planned.runs if run.key in asked}
         self.progress = progress
         progress.planned(list(self.runs.values()), [])
 
@@ -221,7 +258,7 @@ class _Again:
         precision = cast(Precision, run.precision)
         fabric = machine(self.experiment.device, precision, self.experiment.deterministic)
         before = self.folders[run.key]
-        measured_on = self.plans[run.precision].measured_on(run)
+        measured_on = self.planned.measured_on(run)
         with (
             TemporaryDirectory(prefix="crossfer-verify-") as elsewhere,
             _threads(int(record["machine"]["threads"])),
@@ -288,7 +325,7 @@ def _datasets(experiment: Experiment, out: Path, results: Mapping[str, Any]) -> 
         else:
             raise CrossferError(
                 f"{described['name']}: the data that were measured are not there any more "
-                f"(fingerprint {described['fingerprint'][:16]}); without them nothing is trained again"
+                f"(fingerprint {described['fingerprint'][:16]})"
             )
     return found
 

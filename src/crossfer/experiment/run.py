@@ -150,18 +150,27 @@ def load_results(folder: str | Path) -> dict[str, Any]:
     Raises
     ------
     CrossferError
-        If there are none.
+        If there are none, or they are not those of the configuration that stands beside them.
     """
-    file = Path(folder) / RESULTS
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CrossferError(
-            f"{file}: no results; finish the experiment with `crossfer run` first"
-        ) from None
+    file, asked = Path(folder) / RESULTS, _read_json(Path(folder) / EXPERIMENT)
+    content = _read_json(file)
+    if content is None:
+        raise CrossferError(f"{file}: no results; finish the experiment with `crossfer run` first")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CrossferError(f"{file}: written by another version; run the experiment again")
+    if asked not in (None, content["config"]):
+        raise CrossferError(
+            f"{file}: of another configuration than {EXPERIMENT} beside it; run the experiment again"
+        )
     return content
+
+
+def _read_json(file: Path) -> Any:
+    """Return what a file says; None if it is not there, or damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:

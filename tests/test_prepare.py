@@ -20,6 +20,7 @@ from crossfer.datasets import (
     Preparation,
     extract,
     in_memory,
+    open_dataset,
     pictures,
     prepare,
     write_look,
@@ -230,3 +231,8 @@ def test_the_contact_sheet_marks_doubtful_faces_and_escapes_names(
     )  # a look is no stranger in the folder
     only = write_look(dataset, tmp_path / "sheet.html", only_doubtful=True).read_text()
     assert only.count("<figure") == 3
+
+
+def test_a_dataset_is_equal_to_itself_alone(prepared: dict[str, Dataset]) -> None:
+    one, other = prepared["jaffe"], open_dataset(prepared["jaffe"].folder)
+    assert one != other and len({one, other, one}) == 2

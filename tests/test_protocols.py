@@ -56,9 +56,9 @@ def test_datasets_as_one_keep_their_splits_people_and_classes(
         prepared["jaffe"], card=prepared["jaffe"].card | {"classes": ["angry", "happy", "sad"]}
     )
     second = prepared["fer2013"]
-    both = unite([first, second], "both")
-    assert isinstance(both, Union)
-    assert both.name == "both"
+    both = unite([first, second])
+    assert both.parts == (first, second)
+    assert both.name == "jaffe+fer2013"
     for split in SPLITS:
         rows = both.rows(split)
         assert len(rows) == len(first.rows(split)) + len(second.rows(split))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
@@ -69,7 +69,7 @@ class _Card(BaseModel):
     fingerprint: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Prepared faces with a sample table.
 
@@ -149,13 +149,26 @@ class Dataset:
         return [int(label) for label in np.unique(self.labels)]
 
     @property
+    def parts(self) -> tuple[Dataset, ...]:
+        """The datasets that it is made of: itself."""
+        return (self,)
+
+    @property
     def class_sets(self) -> list[list[int]]:
-        """The labels that each of its parts tells apart: it is one part."""
-        return [self.classes]
+        """The labels that each of its parts tells apart."""
+        return [part.classes for part in self.parts]
 
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the rows of a split, ascending."""
         return np.flatnonzero(self.samples.column("split").to_numpy(zero_copy_only=False) == split)
+
+    def divided(self, rows: NDArray[np.int64]) -> list[tuple[Dataset, NDArray[np.int64]]]:
+        """Return each part with those of its own rows that are among these: itself, with all."""
+        return [(self, rows)]
+
+    def called(self, name: str) -> Dataset:
+        """Return the same dataset under another name."""
+        return replace(self, card=self.card | {"name": name})
 
     def check(self) -> None:
         """Read all of it, and compare with what was written: once before a use, not at every opening.
@@ -197,7 +210,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         If it is no prepared dataset, or its files do not fit together.
     """
     folder = Path(folder)
-    if not (folder / CARD).is_file():
+    if not is_prepared(folder):
         raise CrossferError(
             f"{folder}: not a prepared dataset (no {CARD}); make one with "
             "`crossfer prepare RAW --out FOLDER`"

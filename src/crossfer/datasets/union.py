@@ -16,7 +16,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import SPLITS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Union(Dataset):
     """Datasets one after the other, each divided as it was, each with the classes that it has.
 
@@ -30,11 +30,6 @@ class Union(Dataset):
 
     parts: tuple[Dataset, ...] = ()
 
-    @property
-    def class_sets(self) -> list[list[int]]:
-        """The labels that each part tells apart."""
-        return [part.classes for part in self.parts]
-
     def divided(self, rows: NDArray[np.int64]) -> list[tuple[Dataset, NDArray[np.int64]]]:
         """Return each part with those of its own rows that are among these; part after part."""
         starts = np.cumsum([0, *(len(part.samples) for part in self.parts)])
@@ -44,7 +39,7 @@ class Union(Dataset):
         ]
 
 
-def unite(parts: Sequence[Dataset], name: str | None = None) -> Dataset:
+def unite(parts: Sequence[Dataset]) -> Dataset:
     """Return several datasets as one; one alone as it is.
 
     Subjects of different datasets are different people.
@@ -52,7 +47,7 @@ def unite(parts: Sequence[Dataset], name: str | None = None) -> Dataset:
     if len(parts) == 1:
         return parts[0]
     samples = pa.concat_tables([_samples(part) for part in parts])
-    return Union(parts[0].folder, _card(parts, name), parts[0].images[:0], samples, tuple(parts))
+    return Union(parts[0].folder, _card(parts), parts[0].images[:0], samples, tuple(parts))
 
 
 def _samples(part: Dataset) -> pa.Table:
@@ -68,7 +63,7 @@ def _samples(part: Dataset) -> pa.Table:
     return table
 
 
-def _card(parts: Sequence[Dataset], name: str | None) -> dict[str, Any]:
+def _card(parts: Sequence[Dataset]) -> dict[str, Any]:
     def of_all(key: str) -> list[Any]:
         return [part.card[key] for part in parts]
 
@@ -81,7 +76,7 @@ def _card(parts: Sequence[Dataset], name: str | None) -> dict[str, Any]:
     names = [part.name for part in parts]
     united = "".join(part.fingerprint for part in parts)
     return {
-        "name": name or "+".join(names),
+        "name": "+".join(names),
         "title": ", ".join(names[:-1]) + f" and {names[-1]} together",
         "stand_in": any(part.stand_in for part in parts),
         "licence": "; ".join(dict.fromkeys(of_all("licence"))),

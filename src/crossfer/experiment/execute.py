@@ -27,7 +27,6 @@ from torch import nn
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
-from crossfer.datasets.union import Union
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run
@@ -204,9 +203,10 @@ def load_predictions(folder: Path, fingerprint: str, split: str) -> Predictions:
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset; those of several, part after part."""
-    if isinstance(dataset, Union):
-        return reduce(add, (faces(part, own) for part, own in dataset.divided(rows) if len(own)))
-    return Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows)
+    # A part without a row would only add a mask of the classes that it has.
+    parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
+    taken = (Faces.from_numpy(part.images, part.labels, part.classes, own) for part, own in parts)
+    return reduce(add, taken)
 
 
 def _train(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.duplicates import METHOD, group_copies, in_training, leakage
-from crossfer.datasets.union import Union
 from crossfer.errors import CrossferError
 from crossfer.files import write_json
 
@@ -62,16 +61,17 @@ def look_for_leakage(
     content: Any = None
     with suppress(OSError, ValueError):  # not there, or damaged: it is made anew
         content = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or content.get("of") != asked:
+    if not isinstance(content, dict) or content.get("of") != asked or "copied" not in content:
         groups = group_copies([dataset.images for dataset in datasets], progress)
         rows = in_training(datasets, groups)
         content = {
             "of": asked,
-            "in_training": {name: found.tolist() for name, found in rows.items()},
+            "copied": {name: found.tolist() for name, found in rows.items()},
             "found": leakage(datasets, groups),
         }
         write_json(file, content)
-    dropped = content["in_training"] if copies == "drop" else {}
+    copied: dict[str, list[int]] = content["copied"]
+    dropped = copied if copies == "drop" else {}
     for dataset in datasets:
         if dropped.get(dataset.name) and not len(test_rows(dataset, dropped)):
             raise CrossferError(
@@ -80,7 +80,7 @@ def look_for_leakage(
             )
     return {
         **content["found"],
-        "in_training": {name: len(rows) for name, rows in content["in_training"].items()},
+        "in_training": {name: len(rows) for name, rows in copied.items()},
         "dropped": dropped,
     }
 
@@ -88,8 +88,5 @@ def look_for_leakage(
 def test_rows(dataset: Dataset, dropped: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:
     """Return the rows of the test images that count, ascending."""
     rows = dataset.rows("test")
-    if isinstance(dataset, Union):
-        own = dataset.divided(rows)
-        kept = [np.isin(of_part, test_rows(part, dropped)) for part, of_part in own]
-        return rows[np.concatenate(kept)]
-    return np.setdiff1d(rows, dropped.get(dataset.name, []))
+    out = [np.isin(own, dropped.get(part.name, [])) for part, own in dataset.divided(rows)]
+    return rows[~np.concatenate(out)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.datasets.union import Union, unite
+from crossfer.datasets.union import unite
 from crossfer.evaluation import continual
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.experiment.config import Experiment
@@ -74,8 +74,7 @@ class Plan:
         widely |= {r.key for _, r in self.left_out}
         if run.target is None or run.key in widely:
             return self.datasets
-        parts = run.target.parts if isinstance(run.target, Union) else (run.target,)
-        return [self.datasets[0], *parts]
+        return [self.datasets[0], *run.target.parts]
 
 
 def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[Dataset]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -211,7 +210,7 @@ def _dataset(
             raise CrossferError(f"{path}: is prepared already; only raw files take labels, crop, …")
         dataset = open_dataset(path)
         dataset.check()
-        return replace(dataset, card=dataset.card | {"name": config.name or dataset.name})
+        return dataset.called(config.name or dataset.name)
     how = config.preparation(*experiment.model.input[::2])
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
@@ -222,7 +221,7 @@ def _dataset(
         card = dataset.card
         if card["preparation"] == how.as_json() and card["raw_state"] == raw_state(path):
             sweep(folder)
-            return replace(dataset, card=card | {"name": config.name or card["name"]})
+            return dataset.called(config.name or dataset.name)
     dataset = prepare(
         path,
         folder,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -320,7 +320,7 @@ def _datasets(experiment: Experiment, out: Path, results: Mapping[str, Any]) -> 
             if is_prepared(path) and open_dataset(path).fingerprint == described["fingerprint"]:
                 dataset = open_dataset(path)
                 dataset.check()
-                found.append(replace(dataset, card=dataset.card | {"name": described["name"]}))
+                found.append(dataset.called(described["name"]))
                 break
         else:
             raise CrossferError(

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -139,7 +139,7 @@ class Preparation:
             raise CrossferError(
                 f"subject {self.subject!r} is no regular expression: {error}"
             ) from None
-        _ = self.framing
+        Framing(self.side, self.channels, *self.eyes)  # refuses what lies outside its ranges
 
     @property
     def framing(self) -> Framing:
@@ -227,52 +227,23 @@ def prepare(
             raise CrossferError(f"{source}: is a prepared dataset already; name the raw files")
     _check_free(out, replace)
     with _workshop(out) as workshop:
-        raw = _read(source, how, workshop)
+        raw = _read(source, how, name, workshop)
         extraction = _extraction(raw, how)
         done = _resumable(workshop, raw, extraction)
         partial = workshop / "dataset"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        images, skipped, table = _faces(
-            raw, how, blocks(raw.records, extraction, done, progress), partial
-        )
-        kept = [raw.records[row] for row in table.pop("record")]
+        found = blocks(raw.records, extraction, done, progress)
+        kept, skipped, table = _write_faces(raw, how, found, partial)
         assigned, split = _assign(kept, how.sizes or raw.reader.sizes, how.exact, how.seed)
-        card = {
-            "format": FORMAT,
-            "name": legible(name or raw.name),
-            "title": raw.reader.title,
-            "stand_in": raw.stand_in,
-            "reader": raw.reader.name,
-            "recognised": raw.why,
-            "licence": raw.reader.licence,
-            "citation": raw.reader.citation,
-            "raw": raw.place,
-            "raw_state": raw.state,
-            "preparation": how.as_json(),
-            "faces": {
-                "mode": "find" if extraction.find else "cropped",
-                "framing": asdict(extraction.framing),
-                "crop": extraction.crop,
-                "found": dict(Counter(table["found"]).most_common()),
-            },
-            "classes": _classes(kept, how.classes),
-            "images": images,
-            "subjects": len({r.subject for r in kept if r.subject is not None}),
-            "split": split,
-            "skipped": dict(Counter(item.reason for item in skipped).most_common()),
-            "versions": {
-                package: version(package)
-                for package in ("crossfer", "numpy", "pillow", "opencv-python-headless")
-            },
-        }
-        columns = {
+        columns: dict[str, list[Any]] = {
             "label": [record.label for record in kept],
             "subject": [record.subject for record in kept],
             "split": assigned,
             "origin": [record.origin for record in kept],
             **table,
         }
+        card = _card(raw, how, extraction, columns, split, skipped)
         _write(partial, card, sample_table(columns), skipped)
         _put_in_place(partial, out)
     return open_dataset(out)
@@ -338,11 +309,21 @@ def _workshop(out: Path) -> Iterator[Path]:
                 shutil.rmtree(workshop, ignore_errors=True)
 
 
-def _read(source: Path | Memory, how: Preparation, workshop: Path) -> _Raw:
+def _read(source: Path | Memory, how: Preparation, name: str | None, workshop: Path) -> _Raw:
     """Read all records; an archive is unpacked first."""
     if isinstance(source, Memory):
-        items = list(source.read(how.read_options))
-        return _raw(source.name, source.reader, "as the user says", source.name, "", False, items)
+        own = legible(source.name)
+        records, left_out = _usable(source.read(how.read_options), source.reader, own)
+        return _Raw(
+            name=legible(name or own),
+            reader=source.reader,
+            why="as the user says",
+            place=own,
+            state="",
+            stand_in=False,
+            records=records,
+            left_out=left_out,
+        )
     place, left_out = source, list[Skipped]()
     if archives.is_archive(source):
         place = workshop / "raw"
@@ -355,27 +336,25 @@ def _read(source: Path | Memory, how: Preparation, workshop: Path) -> _Raw:
     except CrossferError as error:
         text = str(error).replace(str(place), str(source))
         raise CrossferError(text if str(source) in text else f"{source}: {text}") from None
-    named = reader.name in ("folder", "manifest")
-    return _raw(
-        archives.stem(source) if named else reader.name,
-        reader,
-        why,
-        str(source.resolve()),
-        raw_state(source),
-        any((folder / STAND_IN_NOTE).is_file() for folder in (place, source.parent)),
-        items,
+    own = archives.stem(source) if reader.name in ("folder", "manifest") else reader.name
+    where = legible(str(source.resolve()))
+    records, left_out = _usable(items, reader, where)
+    return _Raw(
+        name=legible(name or own),
+        reader=reader,
+        why=legible(why),
+        place=where,
+        state=raw_state(source),
+        stand_in=any((folder / STAND_IN_NOTE).is_file() for folder in (place, source.parent)),
+        records=records,
+        left_out=left_out,
     )
 
 
-def _raw(
-    name: str,
-    reader: Reader,
-    why: str,
-    place: str,
-    state: str,
-    stand_in: bool,
-    items: Sequence[Record | Skipped],
-) -> _Raw:
+def _usable(
+    items: Iterable[Record | Skipped], reader: Reader, place: str
+) -> tuple[list[Record], list[Skipped]]:
+    """Split what was read into records of pictures that are there, and the rest."""
     there = cache(os.path.exists)
     records, left_out = list[Record](), list[Skipped]()
     for item in map(_legible, items):
@@ -388,9 +367,7 @@ def _raw(
     if not records:
         detail = f" ({left_out[0].origin}: {left_out[0].reason})" if left_out else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
-    return _Raw(
-        legible(name), reader, legible(why), legible(place), state, stand_in, records, left_out
-    )
+    return records, left_out
 
 
 def legible(text: str) -> str:
@@ -430,31 +407,27 @@ def _resumable(workshop: Path, raw: _Raw, extraction: Extraction) -> Path:
     return folder
 
 
-def _faces(
+def _write_faces(
     raw: _Raw, how: Preparation, faces: Iterator[Block], folder: Path
-) -> tuple[int, list[Skipped], dict[str, list[Any]]]:
+) -> tuple[list[Record], list[Skipped], dict[str, list[Any]]]:
     """Write the usable faces to ``images.npy``.
 
     Returns
     -------
-    images : int
-        How many there are.
+    kept : list of Record
+        Those whose faces they are.
     skipped : list of Skipped
     columns : dict
-        Per image: the record's index, sha256, the face's box, roll, how it was found, and the score.
+        Per face: sha256, how it was found, the score, its box and roll.
     """
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("record", "sha256", "found", "score", *BOX)
-    }
-    unusable: list[Skipped] = []
-    dropped: list[Skipped] = []
-    size = len(raw.records)
-    count = row = 0
+    columns: dict[str, list[Any]] = {name: [] for name in ("sha256", "found", "score", *BOX)}
+    kept, unusable, dropped = list[Record](), list[Skipped](), list[Skipped]()
+    records = iter(raw.records)
     with (folder / IMAGES).open("wb") as images:
-        _write_header(images, size, how.framing.shape)
+        _write_header(images, len(raw.records), how.framing.shape)
         for block in faces:
             for index, problem in enumerate(block.problems):
-                record = raw.records[row]
+                record = next(records)
                 if problem:
                     unusable.append(Skipped(record.origin, str(problem)))
                 elif block.found[index] == "centre" and how.no_face != "keep":
@@ -462,18 +435,16 @@ def _faces(
                 else:
                     pixels = block.images[index].tobytes()
                     images.write(pixels)
-                    columns["record"].append(row)
+                    kept.append(record)
                     columns["sha256"].append(hashlib.sha256(pixels).hexdigest())
                     columns["found"].append(str(block.found[index]))
                     columns["score"].append(float(block.scores[index]))
                     for name, value in zip(BOX, block.boxes[index], strict=True):
                         columns[name].append(float(value))
-                    count += 1
-                row += 1
         images.seek(0)
-        _write_header(images, count, how.framing.shape)
-    _check_usable(raw, unusable, dropped, count, how.no_face)
-    return count, raw.left_out + unusable + dropped, columns
+        _write_header(images, len(kept), how.framing.shape)
+    _check_usable(raw, unusable, dropped, len(kept), how.no_face)
+    return kept, raw.left_out + unusable + dropped, columns
 
 
 def _check_usable(
@@ -548,9 +519,48 @@ def _assign(
     }
 
 
-def _classes(records: Sequence[Record], named: Sequence[str] | None) -> list[str]:
+def _card(
+    raw: _Raw,
+    how: Preparation,
+    extraction: Extraction,
+    columns: Mapping[str, list[Any]],
+    split: dict[str, Any],
+    skipped: Sequence[Skipped],
+) -> dict[str, Any]:
+    """Return what ``dataset.json`` says, but for the digests."""
+    return {
+        "format": FORMAT,
+        "name": raw.name,
+        "title": raw.reader.title,
+        "stand_in": raw.stand_in,
+        "reader": raw.reader.name,
+        "recognised": raw.why,
+        "licence": raw.reader.licence,
+        "citation": raw.reader.citation,
+        "raw": raw.place,
+        "raw_state": raw.state,
+        "preparation": how.as_json(),
+        "faces": {
+            "mode": "find" if extraction.find else "cropped",
+            "framing": asdict(extraction.framing),
+            "crop": extraction.crop,
+            "found": dict(Counter(columns["found"]).most_common()),
+        },
+        "classes": _classes(columns["label"], how.classes),
+        "images": len(columns["label"]),
+        "subjects": len(set(columns["subject"]) - {None}),
+        "split": split,
+        "skipped": dict(Counter(item.reason for item in skipped).most_common()),
+        "versions": {
+            package: version(package)
+            for package in ("crossfer", "numpy", "pillow", "opencv-python-headless")
+        },
+    }
+
+
+def _classes(labels: Sequence[int], named: Sequence[str] | None) -> list[str]:
     """Return the classes that a dataset has: those that occur, or those named, in the order of ours."""
-    occurring = {EMOTIONS[record.label] for record in records}
+    occurring = {EMOTIONS[label] for label in labels}
     if named and (others := occurring - set(named)):
         raise CrossferError(
             f"classes: {min(others)!r} occurs too; name it, or leave it out by a label"

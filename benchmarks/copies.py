@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from crossfer.datasets import Dataset, open_dataset
 from crossfer.datasets import duplicates as copies
+from crossfer.progress import silent
 
 Face = NDArray[np.uint8]
 THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
@@ -131,7 +132,7 @@ def show_false_alarms(people: Dataset) -> None:
     subjects = np.array(people.subjects)
     different = subjects[:, None] != subjects
     print(f"\n{np.triu(different, 1).sum():,} pairs of different people of {people.name}")
-    for pairs, mirrored in copies.candidates(copies.hashes(faces), lambda done, total: None):
+    for pairs, mirrored in copies.candidates(copies.hashes(faces), silent):
         chosen = pairs[different[pairs[:, 0], pairs[:, 1]]]
         close = copies.agreement(faces, chosen, mirrored)
         counts = ", ".join(f"{(close > t).sum()} over {t:.2f}" for t in THRESHOLDS)

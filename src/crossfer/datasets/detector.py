@@ -21,10 +21,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.datasets.record import Box
+from crossfer.datasets.record import Box, Pixels
 from crossfer.errors import CrossferError
 
-Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 PROPOSE, REFINE, POINT = 12, 24, 48

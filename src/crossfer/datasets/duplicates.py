@@ -12,7 +12,7 @@ thresholds were chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
@@ -25,10 +25,10 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import SPLITS
 from crossfer.datasets.splits import shared_subjects
 from crossfer.emotions import EMOTIONS
+from crossfer.progress import Told, silent
 
 Images = NDArray[np.uint8]
 Rows = NDArray[np.int64]
-Progress = Callable[[int, int], None]
 
 SIDE = 48
 FREQUENCIES = 10
@@ -62,7 +62,7 @@ class Groups:
     near: Rows
 
 
-def group_copies(images: Sequence[Images], progress: Progress = lambda done, total: None) -> Groups:
+def group_copies(images: Sequence[Images], progress: Told = silent) -> Groups:
     """Find which images are copies of each other.
 
     Parameters
@@ -237,7 +237,7 @@ def gray(images: Sequence[Images], rows: Rows) -> Images:
     return faces
 
 
-def candidates(hashed: NDArray[np.float32], progress: Progress) -> Iterator[tuple[Rows, bool]]:
+def candidates(hashed: NDArray[np.float32], progress: Told) -> Iterator[tuple[Rows, bool]]:
     """Yield pairs of rows with similar hashes, (P, 2), and whether one has to be mirrored for that."""
     even, odd = hashed
     blocks = list(combinations_with_replacement(range(0, len(even), BLOCK), 2))

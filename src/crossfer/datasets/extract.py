@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import Face, Framing, face_of
 from crossfer.datasets.pictures import UnreadableImage, open_picture, video_frames
-from crossfer.datasets.record import Record
+from crossfer.datasets.record import Pixels, Record
+from crossfer.progress import Told
 
 BLOCK = 512
 LARGEST_CROPPED = 64
 """Nobody crops photographs that small: a set whose pictures all fit in is one of faces already."""
 LOOKED_AT = 48
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Extraction:
         return [self._face(r, partial(_frame, frames, r.frame), detector) for r in records]
 
     def _face(
-        self, record: Record, picture: Callable[[], NDArray[np.uint8]], detector: Detector | None
+        self, record: Record, picture: Callable[[], Pixels], detector: Detector | None
     ) -> Face | str:
         try:
             return face_of(picture(), record.box, self.framing, detector, self.crop)
@@ -108,7 +107,7 @@ def are_cropped(records: Sequence[Record]) -> bool:
 
 
 def blocks(
-    records: Sequence[Record], how: Extraction, folder: Path, progress: Progress
+    records: Sequence[Record], how: Extraction, folder: Path, progress: Told
 ) -> Iterator[Block]:
     """Yield the faces of all records, block after block; what lies in the folder is not made again.
 
@@ -177,7 +176,7 @@ def _source(record: Record) -> object:
     return record.picture if record.frame is not None else id(record)
 
 
-def _frame(frames: dict[int, NDArray[np.uint8]], index: int | None) -> NDArray[np.uint8]:
+def _frame(frames: dict[int, Pixels], index: int | None) -> Pixels:
     if index not in frames:
         raise UnreadableImage("the video ends before this frame")
     return frames[index]

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crossfer.datasets.detector import Found
 from crossfer.datasets.pictures import UnreadableImage
-from crossfer.datasets.record import Box
+from crossfer.datasets.record import Box, Pixels
 from crossfer.errors import CrossferError
 
 SIDE = 48
@@ -34,7 +34,6 @@ MARGIN = 0.5
 OUTSIDE = 0.1
 """How much of a box's size may lie beyond the picture's edge."""
 
-Pixels = NDArray[np.uint8]
 How = Literal["cropped", "eyes", "several", "box", "centre"]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from crossfer.datasets.record import Picture
+from crossfer.datasets.record import Picture, Pixels
 
 MOST_PIXELS = 100_000_000
 """No face needs more, and a small file can claim any number."""
@@ -46,8 +46,6 @@ GRAY_MODES = ("1", "L", "LA", "La")
 # Tags that make no sense or a palette's odd transparency do not matter to us, and whoever prepares a
 # million faces wants to read none of it.  (Setting this around each call would not be safe in threads.)
 warnings.filterwarnings("ignore", module=r"PIL\b")
-
-Pixels = NDArray[np.uint8]
 
 
 class UnreadableImage(Exception):

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -45,6 +45,7 @@ from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skippe
 from crossfer.emotions import EMOTIONS, check_label_map
 from crossfer.errors import CrossferError
 from crossfer.files import alone, digest, sync
+from crossfer.progress import Told, silent
 
 STAND_IN_NOTE = "STAND-IN.txt"
 SKIPPED = "skipped.csv"
@@ -52,7 +53,6 @@ REPLACED = "replaced"
 """Where an older dataset waits, in the workshop, until the new one is in its place."""
 
 VALIDATION_SHARE = 0.1
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def prepare(
     *,
     name: str | None = None,
     replace: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Told = silent,
 ) -> Dataset:
     """Turn a raw dataset into a prepared one.
 

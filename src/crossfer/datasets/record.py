@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 Box = tuple[float, float, float, float]
-Picture = Path | NDArray[np.uint8] | Callable[[], Any]
+Pixels = NDArray[np.uint8]
+Picture = Path | Pixels | Callable[[], Any]
 """A file, pixels, or a function that returns pixels or a Pillow image."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.duplicates import METHOD, group_copies, in_training, leakage
 from crossfer.errors import CrossferError
 from crossfer.files import write_json
+from crossfer.progress import Told, silent
 
 LEAKAGE = "leakage.json"
 MANY = 200_000
@@ -25,7 +26,7 @@ def look_for_leakage(
     copies: str,
     datasets: Sequence[Dataset],
     file: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Told = silent,
 ) -> dict[str, Any] | None:
     """Find the copies among an experiment's datasets; what was found for the same ones is not found again.
 

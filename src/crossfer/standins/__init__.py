@@ -21,12 +21,11 @@ import numpy as np
 
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
+from crossfer.progress import Told, silent
 
 from .layouts import (
     NOTICE,
-    Progress,
     portrait,
-    silent,
     write_fer2013,
     write_jaffe,
     write_mug,
@@ -42,17 +41,11 @@ STANDINS: dict[str, Callable[..., None]] = {
     "tfeid": write_tfeid,
     "mug": write_mug,
 }
-"""What writes each stand-in: ``writer(folder, seed, images, progress)``."""
+"""What writes each stand-in: ``writer(folder, progress, images)``."""
 
 
-def write(
-    name: str,
-    folder: Path,
-    seed: int = 0,
-    images: int | None = None,
-    progress: Progress = silent,
-) -> Path:
-    """Write a stand-in dataset, or nothing at all if that fails.
+def write(name: str, folder: Path, images: int | None = None, progress: Told = silent) -> Path:
+    """Write a stand-in dataset, or nothing at all if that fails: always the same bytes.
 
     Parameters
     ----------
@@ -60,8 +53,6 @@ def write(
         A key of `STANDINS`.
     folder
         Where to; must not exist yet, or be empty.
-    seed
-        Same seed, same bytes, on however many processors.
     images
         How many images (sequences for ``"mug"``); the stand-in's own size when left out.
     progress
@@ -91,7 +82,7 @@ def write(
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         size = {} if images is None else {"images": images}
-        STANDINS[name](beside, seed, progress=progress, **size)
+        STANDINS[name](beside, progress, **size)
         (beside / "STAND-IN.txt").write_text(NOTICE.format(name=name.upper()))
         beside.chmod(0o755)  # mkdtemp lets only its owner in
         os.replace(beside, folder)
@@ -101,13 +92,8 @@ def write(
     return folder
 
 
-def contact_sheet(seed: int = 0) -> np.ndarray:
+def contact_sheet() -> np.ndarray:
     """Show every world and every emotion in one picture.
-
-    Parameters
-    ----------
-    seed
-        Whom to show.
 
     Returns
     -------
@@ -122,8 +108,7 @@ def contact_sheet(seed: int = 0) -> np.ndarray:
     cells = figure.subplots(len(WORLDS), len(EMOTIONS))
     for row, world in zip(cells, WORLDS, strict=True):
         for label, (cell, emotion) in enumerate(zip(row, EMOTIONS, strict=True)):
-            number = 7 * seed + label
-            picture = portrait(world, seed, number, label)
+            picture = portrait(world, label, label)
             side = min(picture.shape[:2])
             top, left = ((length - side) // 2 for length in picture.shape[:2])
             square = picture[top : top + side, left : left + side]

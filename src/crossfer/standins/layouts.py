@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from crossfer.emotions import EMOTIONS
+from crossfer.progress import Told
 
 from .expression import between, expression
 from .person import Person, person
@@ -56,28 +57,23 @@ FOLDERS = dict(
 MUG_SUBJECTS = 26
 MUG_FRAMES = (11, 15)  # of a sequence, fewest and most
 QUALITY = 92  # of JPEG
+SEED = 0  # another would draw other people
 FEW = 100  # fewer jobs than these are done sooner here than by other processes
 
 Result = TypeVar("Result")
-Progress = Callable[[int, int], None]
-"""Told how many of how many are drawn."""
 
 
-def silent(done: int, total: int) -> None:
-    """Say nothing about progress."""
-
-
-def _chance(seed: int, world: World, *path: int) -> np.random.Generator:
+def _chance(world: World, *path: int) -> np.random.Generator:
     """Give every person and picture its own chance, whoever draws it and in whatever order."""
-    return np.random.default_rng([seed, WORLDS.index(world), *path])
+    return np.random.default_rng([SEED, WORLDS.index(world), *path])
 
 
-def subject(world: World, seed: int, number: int) -> Person:
+def subject(world: World, number: int) -> Person:
     """Invent the person who has a number in a world.
 
     Parameters
     ----------
-    world, seed
+    world
         Which stand-in.
     number
         Which person, from 0.
@@ -90,15 +86,15 @@ def subject(world: World, seed: int, number: int) -> Person:
     population = world.population
     if world == LAB_TFEID:  # women and men in turn, as the names of the files say
         population = replace(population, women=float(number % 2 == 0))
-    return person(_chance(seed, world, 0, number), population)
+    return person(_chance(world, 0, number), population)
 
 
-def portrait(world: World, seed: int, number: int, label: int, take: int = 0) -> np.ndarray:
+def portrait(world: World, number: int, label: int, take: int = 0) -> np.ndarray:
     """Photograph a person of a world who shows an emotion.
 
     Parameters
     ----------
-    world, seed, number
+    world, number
         Who, as in `subject`.
     label
         Index into `crossfer.emotions.EMOTIONS`.
@@ -110,17 +106,17 @@ def portrait(world: World, seed: int, number: int, label: int, take: int = 0) ->
     numpy.ndarray
         uint8: (height, width) where the world is gray, else (height, width, 3) RGB.
     """
-    rng = _chance(seed, world, 1, number, label, take)
+    rng = _chance(world, 1, number, label, take)
     what = expression(label, float(rng.uniform(*world.intensity)), rng, world.accent)
-    return photograph(world, subject(world, seed, number), what, setting(world, rng), rng)
+    return photograph(world, subject(world, number), what, setting(world, rng), rng)
 
 
-def sequence(world: World, seed: int, number: int, label: int, take: int = 0) -> list[np.ndarray]:
+def sequence(world: World, number: int, label: int, take: int = 0) -> list[np.ndarray]:
     """Film a person who goes from neutral to an emotion and back.
 
     Parameters
     ----------
-    world, seed, number, label, take
+    world, number, label, take
         As in `portrait`.
 
     Returns
@@ -128,8 +124,8 @@ def sequence(world: World, seed: int, number: int, label: int, take: int = 0) ->
     list of numpy.ndarray
         11 to 15 frames, uint8 (height, width, 3) RGB; the first and the last are neutral.
     """
-    rng = _chance(seed, world, 1, number, label, take)
-    who, scene = subject(world, seed, number), setting(world, rng)
+    rng = _chance(world, 1, number, label, take)
+    who, scene = subject(world, number), setting(world, rng)
     rest = expression(EMOTIONS.index("neutral"), 0.0, rng)
     apex = expression(label, float(rng.uniform(*world.intensity)), rng, world.accent)
     frames = []
@@ -148,7 +144,7 @@ def _save(path: Path, picture: np.ndarray) -> None:
 
 
 def _at_once(
-    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], progress: Progress
+    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], progress: Told
 ) -> Iterator[Result]:
     """Do jobs, in parallel where there are many; results come in the order of the jobs."""
     with ExitStack() as stack:
@@ -164,35 +160,31 @@ def _at_once(
             progress(done, len(jobs))
 
 
-def _shoot(path: Path, world: World, seed: int, number: int, label: int, take: int) -> None:
-    _save(path, portrait(world, seed, number, label, take))
+def _shoot(path: Path, world: World, number: int, label: int, take: int) -> None:
+    _save(path, portrait(world, number, label, take))
 
 
-def _film(folder: Path, world: World, seed: int, number: int, label: int, take: int) -> None:
-    for frame, picture in enumerate(sequence(world, seed, number, label, take)):
+def _film(folder: Path, world: World, number: int, label: int, take: int) -> None:
+    for frame, picture in enumerate(sequence(world, number, label, take)):
         _save(folder / f"img_{frame:04d}.jpg", picture)
 
 
-def write_fer2013(
-    folder: Path, seed: int = 0, images: int = 2400, progress: Progress = silent
-) -> None:
+def write_fer2013(folder: Path, progress: Told, images: int = 2400) -> None:
     """Write `fer2013.csv`: emotion, pixels, Usage.
 
     Parameters
     ----------
     folder
         Existing folder to write into.
-    seed
-        Same seed, same bytes.
-    images
-        How many rows; every one shows another person.
     progress
         Told how many of how many are drawn.
+    images
+        How many rows; every one shows another person.
     """
     counts = [max(3, round(images * FER_SHARES[emotion])) for emotion in EMOTIONS]
     rows = [(label, FER_USAGES[i % 10]) for label in range(7) for i in range(counts[label])]
-    order = _chance(seed, WILD, 2).permutation(len(rows))
-    jobs = [(WILD, seed, number, rows[row][0]) for number, row in enumerate(order)]
+    order = _chance(WILD, 2).permutation(len(rows))
+    jobs = [(WILD, number, rows[row][0]) for number, row in enumerate(order)]
     with open(folder / "fer2013.csv", "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("emotion", "pixels", "Usage"))
@@ -201,14 +193,12 @@ def write_fer2013(
             table.writerow((label, " ".join(map(str, np.ravel(picture))), usage))
 
 
-def write_jaffe(
-    folder: Path, seed: int = 0, images: int = 213, progress: Progress = silent
-) -> None:
+def write_jaffe(folder: Path, progress: Told, images: int = 213) -> None:
     """Write a flat folder of `KA.AN1.39.tiff`: subject, emotion and repetition, serial number.
 
     Parameters
     ----------
-    folder, seed, progress
+    folder, progress
         As in `write_fer2013`.
     images
         How many, at most 213; fewer leave out repetitions first, then people.
@@ -226,18 +216,16 @@ def write_jaffe(
     jobs = []
     for serial, (repetition, number, label, code) in enumerate(ordered, 1):
         name = f"{JAFFE_SUBJECTS[number]}.{code}{repetition + 1}.{serial}.tiff"
-        jobs.append((folder / name, LAB_JAFFE, seed, number, label, repetition))
+        jobs.append((folder / name, LAB_JAFFE, number, label, repetition))
     list(_at_once(_shoot, jobs, progress))
 
 
-def write_tfeid(
-    folder: Path, seed: int = 0, images: int = 280, progress: Progress = silent
-) -> None:
+def write_tfeid(folder: Path, progress: Told, images: int = 280) -> None:
     """Write `happiness/f01_1_hg.jpg`: subject, take, emotion.
 
     Parameters
     ----------
-    folder, seed, progress
+    folder, progress
         As in `write_fer2013`.
     images
         How many: each of the 40 people shows each emotion once, then again.
@@ -248,18 +236,16 @@ def write_tfeid(
         number, label = divmod(rest, len(EMOTIONS))
         emotion = EMOTIONS[label]
         name = f"{TFEID_SUBJECTS[number]}_{take + 1}_{TFEID_CODES[emotion]}.jpg"
-        jobs.append((folder / FOLDERS[emotion] / name, LAB_TFEID, seed, number, label, take))
+        jobs.append((folder / FOLDERS[emotion] / name, LAB_TFEID, number, label, take))
     list(_at_once(_shoot, jobs, progress))
 
 
-def write_mug(
-    folder: Path, seed: int = 0, images: int = 6 * MUG_SUBJECTS, progress: Progress = silent
-) -> None:
+def write_mug(folder: Path, progress: Told, images: int = 6 * MUG_SUBJECTS) -> None:
     """Write `subjects3/001/anger/take000/img_0000.jpg`: sequences from neutral to apex and back.
 
     Parameters
     ----------
-    folder, seed, progress
+    folder, progress
         As in `write_fer2013`.
     images
         How many sequences: each of the 26 people shows each of six emotions once, then again.
@@ -271,5 +257,5 @@ def write_mug(
         number, place = divmod(rest, len(acted))
         label = acted[place]
         here = folder / "subjects3" / f"{number + 1:03d}" / FOLDERS[EMOTIONS[label]]
-        jobs.append((here / f"take{take:03d}", LAB_MUG, seed, number, label, take))
+        jobs.append((here / f"take{take:03d}", LAB_MUG, number, label, take))
     list(_at_once(_film, jobs, progress))

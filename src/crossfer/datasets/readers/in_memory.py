@@ -48,8 +48,6 @@ class Memory:
     ----------
     name
         What to call it.
-    length
-        How many pictures it has.
     read
         Yields their records; pictures are decoded when they are needed.
     reader
@@ -57,7 +55,6 @@ class Memory:
     """
 
     name: str
-    length: int
     read: Read
     reader: Reader = READER
 
@@ -126,7 +123,7 @@ def in_memory(
     else:
         parts = {"": data}
     columns = {"subject": subject, "split": split, "box": box}
-    reads, length = [], 0
+    reads = []
     for part, rows_data in parts.items():
         where = f"{name} {part}".strip()
         rows = _rows(rows_data, where, image, label)
@@ -136,8 +133,7 @@ def in_memory(
             if column is not None
         }
         reads.append(partial(_read, rows, extra, part, classes or rows.names, name))
-        length += len(rows.labels)
-    return Memory(name, length, lambda options: (item for read in reads for item in read(options)))
+    return Memory(name, lambda options: (item for read in reads for item in read(options)))
 
 
 def _rows(data: Any, where: str, image: str, label: str) -> _Rows:

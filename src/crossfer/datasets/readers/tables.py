@@ -47,14 +47,14 @@ def header(file: Path) -> list[str]:
     return _names(next(csv.reader([first], delimiter=_delimiter(first)), []))
 
 
-def find_with_columns(path: Path, columns: Set[str], depth: int = 1) -> Path | None:
+def find_with_columns(path: Path, columns: Set[str]) -> Path | None:
     """Find a table that has columns: the path itself, or a file in the folder or just below."""
-    files = [path] if path.is_file() else near(path, "*.[ct]sv", depth)
+    files = [path] if path.is_file() else near(path, "*.[ct]sv", depth=1)
     return next((file for file in files if columns <= set(header(file))), None)
 
 
 def table_rows(
-    file: Path, columns: list[str] | None = None, longest: int = LONGEST_LINE
+    file: Path, columns: list[str] | None = None
 ) -> Iterator[tuple[int, dict[str, str] | str]]:
     """Yield the rows of a table, one after another.
 
@@ -64,8 +64,6 @@ def table_rows(
         A text with commas, semicolons or tabs between the values.
     columns
         Its columns' names, where it has no header.
-    longest
-        As in `lines_of`.
 
     Yields
     ------
@@ -80,9 +78,9 @@ def table_rows(
         If it is no text, a line is too long, or a column stands twice in its header.
     """
     with file.open(encoding=encoding_of(file), newline="") as text:
-        delimiter = _delimiter(_first(lines_of(file, text, longest)))
+        delimiter = _delimiter(_first(lines_of(file, text)))
         text.seek(0)
-        rows = enumerate(csv.reader(lines_of(file, text, longest), delimiter=delimiter), 1)
+        rows = enumerate(csv.reader(lines_of(file, text), delimiter=delimiter), 1)
         try:
             names = columns or _names(next((row for _, row in rows if any(row)), []))
             while names and not names[-1]:  # spreadsheets like to add empty columns
@@ -102,7 +100,7 @@ def table_rows(
             raise CrossferError(f"{file}: not a readable table ({error})") from None
 
 
-def lines_of(file: Path, text: TextIO, longest: int = LONGEST_LINE) -> Iterator[str]:
+def lines_of(file: Path, text: TextIO) -> Iterator[str]:
     """Yield the lines of a text, and keep none in memory.
 
     Parameters
@@ -111,17 +109,17 @@ def lines_of(file: Path, text: TextIO, longest: int = LONGEST_LINE) -> Iterator[
         For the error.
     text
         It, open.
-    longest
-        How many characters a line may have.
 
     Raises
     ------
     CrossferError
-        If a line has more: it is not read to its end.
+        If a line has more than `LONGEST_LINE` characters: it is not read to its end.
     """
-    while line := text.readline(longest + 1):
-        if len(line) > longest:
-            raise CrossferError(f"{file}: has a line of more than {longest:,} characters: no table")
+    while line := text.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise CrossferError(
+                f"{file}: has a line of more than {LONGEST_LINE:,} characters: no table"
+            )
         yield line
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import tempfile
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -252,6 +255,9 @@ def test_affectnet_without_header_and_with_damaged_annotations(tmp_path: Path) -
     records, reasons = read(other)
     assert names(records) == ["angry"]
     assert reasons == {"its annotation cannot be read": 2, "no annotation": 1}
+    (other / "val_set" / "annotations").mkdir(parents=True)
+    with pytest.raises(CrossferError, match="val_set: no folder images"):
+        read(other)
 
 
 def test_expw_s_own_folders_and_odd_rows(tmp_path: Path) -> None:
@@ -399,3 +405,84 @@ def test_no_foreign_library_is_imported(monkeypatch: pytest.MonkeyPatch) -> None
     for library in ("datasets", "torchvision"):
         monkeypatch.setitem(sys.modules, library, None)  # importing it would fail
     assert len(taken(Torchvision())) == 3
+
+
+def test_a_class_is_mapped_however_its_accents_are_stored(tmp_path: Path) -> None:
+    empty(tmp_path, f"{unicodedata.normalize('NFD', 'Böse')}/1.png")
+    assert names(read(tmp_path, labels={unicodedata.normalize("NFC", "böse"): "angry"})[0]) == [
+        "angry"
+    ]
+
+
+def test_pictures_of_any_suffix_are_read_or_counted(tmp_path: Path) -> None:
+    files = [f"happy/{n}{suffix}" for n, suffix in enumerate((".jfif", ".HEIC", ".avif", ".jp2"))]
+    assert len(read(empty(tmp_path, *files))[0]) == 4
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty(tmp_path, "happy/1.png", "sad/1.png")
+    scandir = os.scandir
+
+    def locked(path: Any) -> Any:
+        if Path(path).name == "sad":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(PermissionError, match="sad"):
+        read(tmp_path)
+
+
+def test_names_in_tables_may_be_absolute_or_from_another_system(tmp_path: Path) -> None:
+    votes = ",9,0,0,0,0,0,0,0,0,0\n"
+    plus = empty(tmp_path / "ferplus", "FER2013Train/a.png")
+    text(plus / "FER2013Train" / "label.csv", f"/nowhere/x.png{votes}a.png{votes}")
+    records, reasons = read(plus)
+    assert [record.origin for record in records] == ["FER2013Train/a.png"]
+    assert reasons == {"no such file": 1}
+    net = empty(tmp_path / "affectnet", "Manually_Annotated_Images/1/a.jpg")
+    header = "subDirectory_filePath,expression\n"
+    text(net / "training.csv", f"{header}1\\a.jpg,0\n")
+    assert [r.origin for r in read(net)[0]] == ["Manually_Annotated_Images/1/a.jpg"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_fer2013_as_spreadsheets_write_it_in_a_folder_whose_name_is_no_text(
+    delimiter: str, tmp_path: Path
+) -> None:
+    rows = (["emotion", "pixels", "Usage"], ["3", pixels_row(1), "Training"])
+    top = tmp_path / os.fsdecode(b"caf\xe9")
+    text(top / "fer2013.csv", "".join(delimiter.join(row) + "\n" for row in rows))
+    assert names(read(top)[0]) == ["happy"]
+
+
+def test_a_video_whose_name_is_no_text_is_skipped(tmp_path: Path) -> None:
+    empty(tmp_path, os.fsdecode(b"caf\xe9/001/anger/take000.avi"), "001/anger/take001.avi")
+    assert set(read(tmp_path)[1]) == {
+        "a video whose name is no text; rename it",
+        "the file is empty",
+    }
+
+
+def test_a_subject_that_is_not_said_is_nobody() -> None:
+    images, nan = np.zeros((4, 4, 6), np.uint8), float("nan")
+    records = taken((images, [0] * 4), subject=["a", nan, "", None], split=[nan] * 4)
+    assert [record.subject for record in records] == ["a", None, None, None]
+    assert ReadOptions(subject=re.compile("([a-z]*)_")).subject_of("happy/_1.png") is None
+
+
+def test_a_data_frame_is_read_by_its_columns() -> None:
+    class Frame:  # as of pandas or Polars
+        columns = ("image", "label")
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, name: str) -> Any:
+            return {"image": [np.zeros((8, 8), np.uint8)] * 2, "label": ["sad", "joy"]}[name]
+
+    assert names(taken(Frame())) == ["sad", "happy"]
+    with pytest.raises(CrossferError, match="class inf, but there are names for 0–1"):
+        taken((np.zeros((1, 4, 6), np.uint8), [float("inf")]), classes=["sad", "fear"])

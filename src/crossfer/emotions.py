@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 
 from crossfer.errors import CrossferError
@@ -30,6 +31,11 @@ FER2013_CODES = frozenset("0123456")
 """Digits mean FER2013's order, unless the user maps a digit: then every digit is the user's to map."""
 
 
+def comparable(name: object) -> str:
+    """Return a class's name as it is compared: without case, outer spaces and ways to store an accent."""
+    return unicodedata.normalize("NFC", str(name)).strip().lower()
+
+
 def check_label_map(label_map: Mapping[str, str | None]) -> None:
     """Refuse a translation into something that is none of our classes.
 
@@ -39,7 +45,7 @@ def check_label_map(label_map: Mapping[str, str | None]) -> None:
         If a class to translate into is unknown.
     """
     for theirs, ours in label_map.items():
-        if ours is not None and ours.strip().lower() not in SYNONYMS.keys() | NOT_OURS:
+        if ours is not None and comparable(ours) not in SYNONYMS.keys() | NOT_OURS:
             raise CrossferError(
                 f"labels: {theirs}={ours}: {ours!r} is none of {', '.join(EMOTIONS)}"
             )
@@ -51,7 +57,7 @@ def label_of(name: str, label_map: Mapping[str, str | None] | None = None) -> in
     Parameters
     ----------
     name
-        The class as the dataset writes it; case and surrounding spaces do not matter.
+        The class as the dataset writes it, see `comparable`.
     label_map
         The user's own translation, asked first: from the dataset's name to one of `EMOTIONS` (or a
         synonym of it), or to ``None`` for a class to leave out.
@@ -66,13 +72,13 @@ def label_of(name: str, label_map: Mapping[str, str | None] | None = None) -> in
     CrossferError
         If the name is unknown.
     """
-    key = str(name).strip().lower()
-    own = {str(k).strip().lower(): v for k, v in (label_map or {}).items()}
+    key = comparable(name)
+    own = {comparable(theirs): ours for theirs, ours in (label_map or {}).items()}
     if key in own:
         translated = own[key]
         if translated is None:
             return None
-        key = translated.strip().lower()
+        key = comparable(translated)
     if key in NOT_OURS:
         return None
     if key in SYNONYMS:

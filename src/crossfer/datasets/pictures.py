@@ -252,6 +252,10 @@ def _to_8_bits(values: NDArray[Any]) -> Pixels:
 @contextmanager
 def _video(file: Path) -> Iterator[cv2.VideoCapture]:
     _silence_videos()
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:  # would end the process within OpenCV
+        raise UnreadableImage("a video whose name is no text; rename it") from None
     video = cv2.VideoCapture(str(file)) if file.is_file() else None
     try:
         if video is None or not video.isOpened():

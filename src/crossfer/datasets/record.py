@@ -80,7 +80,7 @@ class ReadOptions:
     def subject_of(self, origin: str) -> str | None:
         """Return what the `subject` expression finds in a relative path."""
         found = self.subject.search(origin) if self.subject else None
-        return found.group(1 if found.re.groups else 0) if found else None
+        return (found.group(1 if found.re.groups else 0) or None) if found else None
 
 
 @dataclass(frozen=True)

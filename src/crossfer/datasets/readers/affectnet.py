@@ -14,6 +14,7 @@ import numpy as np
 from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
 from crossfer.datasets.readers.tables import box_of, header, table_rows
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
+from crossfer.errors import CrossferError
 
 CODES = {
     "0": "neutral",
@@ -96,16 +97,20 @@ def _read_tables(
             if label is None:
                 yield Skipped(origin, reason)
             else:
-                name = row[FILE].strip()
+                name = _name(row)
                 origin = (top.relative_to(path) / name).as_posix()
                 box = box_of([row.get(side, "") for side in BOX])
                 yield Record(top / name, label, origin, split=split, box=box)
 
 
+def _name(row: dict[str, str]) -> str:
+    return row[FILE].strip().replace("\\", "/")
+
+
 def _images(table: Path, columns: list[str] | None, path: Path) -> Path:
     """Find the folder that the paths in a table start from, by the first of them."""
     for _, row in islice(table_rows(table, columns), LOOK):
-        name = row[FILE].strip() if isinstance(row, dict) else ""
+        name = _name(row) if isinstance(row, dict) else ""
         if name and not Path(name).is_absolute():
             file = find(table.parent, escape(name)) or find(path, escape(name))
             if file:
@@ -121,6 +126,8 @@ def _folders(path: Path) -> list[tuple[Path, Split]]:
 
 def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     for folder, split in _folders(path):
+        if not (folder / "images").is_dir():
+            raise CrossferError(f"{folder}: no folder images beside annotations")
         for file in image_files(folder / "images"):
             origin = file.relative_to(path).as_posix()
             annotation = folder / "annotations" / f"{file.stem}_exp.npy"

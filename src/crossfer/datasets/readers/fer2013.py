@@ -15,7 +15,13 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from crossfer.datasets.readers.files import Named, NamedFiles, labelled_or_unknown, plain_name
-from crossfer.datasets.readers.tables import LONGEST_LINE, encoding_of, find_with_columns, header
+from crossfer.datasets.readers.tables import (
+    LONGEST_LINE,
+    delimiter_of,
+    encoding_of,
+    find_with_columns,
+    header,
+)
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
 from crossfer.errors import CrossferError
 
@@ -103,22 +109,25 @@ def read_rows(file: Path) -> Iterator[Row]:
     if len(set(names)) < len(names):
         raise CrossferError(f"{file}: a column stands twice in its header")
     try:
-        table = pyarrow.csv.read_csv(
-            file,
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=names,
-                skip_rows=1,
-                use_threads=False,
-                block_size=16 * LONGEST_LINE,  # no row may be longer
-                encoding=encoding_of(file).removesuffix("-sig"),
-            ),
-            parse_options=pyarrow.csv.ParseOptions(
-                invalid_row_handler=leave_out, ignore_empty_lines=False
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=False
-            ),
-        )
+        with file.open("rb") as data:  # whose name may be no text, as pyarrow wants it
+            table = pyarrow.csv.read_csv(
+                data,
+                read_options=pyarrow.csv.ReadOptions(
+                    column_names=names,
+                    skip_rows=1,
+                    use_threads=False,
+                    block_size=16 * LONGEST_LINE,  # no row may be longer
+                    encoding=encoding_of(file).removesuffix("-sig"),
+                ),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=delimiter_of(file),
+                    invalid_row_handler=leave_out,
+                    ignore_empty_lines=False,
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types={name: pa.string() for name in names}, strings_can_be_null=False
+                ),
+            )
     except pa.ArrowInvalid as error:
         raise CrossferError(f"{file}: not a readable CSV table ({error})") from None
     number = 1

@@ -132,7 +132,7 @@ def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped
             # The name, in some versions a box, and the votes; there is no header.
             for name, *rest in filter(None, csv.reader(lines_of(table, text))):
                 file = folder / name.strip()
-                origin = file.relative_to(path).as_posix()
+                origin = (folder.relative_to(path) / name.strip()).as_posix()
                 label, reason = _label(rest[-len(CLASSES) :], options)
                 if not os.path.isfile(file):  # nor a name too long for one
                     yield Skipped(origin, "no such file")

@@ -10,14 +10,19 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
-from crossfer.emotions import label_of
+from crossfer.emotions import comparable, label_of
 from crossfer.errors import CrossferError
 
 IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+    {
+        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+        *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    }
 )
+"""Of what may be a picture: one that cannot be decoded is counted, any other file is passed over."""
+
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".wmv"})
-STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
+STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "training",
@@ -38,17 +43,36 @@ COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)
 
 
 def image_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
-    """Yield the image files under a folder, at any depth, sorted; hidden and stray ones left out.
+    """Yield the image files under a folder, as `files_below` does.
 
     Parameters
     ----------
     folder
-        Where to look; links to folders are followed, but never back to a folder they are in.
+        Where to look.
     suffixes
         Of the files to yield, in lower case.
     """
+    for file in files_below(folder):
+        if os.path.splitext(file)[1].lower() in suffixes:
+            yield Path(file)
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Yield the paths of all files under a folder, at any depth, sorted; hidden and stray ones left out.
+
+    Links to folders are followed, but never back to a folder they are in.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be read: what is in it would be missing without a word.
+    """
+
+    def give_up(error: OSError) -> None:
+        raise error
+
     trails: dict[str, frozenset[tuple[int, int]]] = {os.fspath(folder): frozenset()}
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=give_up, followlinks=True):
         trail, here = trails.pop(root), os.stat(root)
         identity = (here.st_dev, here.st_ino)
         if identity in trail:  # a link that leads back up
@@ -59,9 +83,8 @@ def image_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Iter
         )
         trails.update((os.path.join(root, name), trail | {identity}) for name in folders)
         for name in sorted(names):
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in suffixes and not name.startswith("."):
-                yield Path(root, name)
+            if not name.startswith("."):
+                yield os.path.join(root, name)
 
 
 def find(
@@ -136,7 +159,7 @@ def labelled(
         If the name is unknown.
     """
     codes = codes or {}
-    mapped = any(str(own).strip().lower() == name.strip().lower() for own in options.labels)
+    mapped = comparable(name) in map(comparable, options.labels)
     known = None if mapped else codes.get(name)  # a class to ask the user's translation for, too
     if known:
         label = label_of(known, options.labels)

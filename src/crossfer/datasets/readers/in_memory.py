@@ -22,7 +22,8 @@ from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped, 
 from crossfer.errors import CrossferError
 
 EXPECTED = (
-    "a Hugging Face dataset, a torchvision dataset, (images, labels), or a list of (image, label)"
+    "a Hugging Face dataset, a data frame, a torchvision dataset, (images, labels), or a list of "
+    "(image, label)"
 )
 Read = Callable[[ReadOptions], Iterator[Record | Skipped]]
 
@@ -85,8 +86,9 @@ def in_memory(
     Parameters
     ----------
     data
-        A Hugging Face ``Dataset``, a dataset as torchvision has them, a pair (images, labels) of arrays
-        or lists, a list of pairs (image, label), or a mapping from the name of a split to one of these.
+        A Hugging Face ``Dataset``, a data frame, a dataset as torchvision has them, a pair (images, labels)
+        of arrays or lists, a list of pairs (image, label), or a mapping from the name of a split to one of
+        these.
         A picture may be an array (H, W) or (H, W, C), a tensor (C, H, W), a Pillow image, or a path;
         whole numbers or fractions 0–1, but not normalised otherwise.
     name
@@ -143,6 +145,8 @@ def _rows(data: Any, where: str, image: str, label: str) -> _Rows:
             f"{where}: {type(data).__name__} has no length or no rows (a stream must be loaded "
             f"first); expected {EXPECTED}"
         )
+    if hasattr(data, "columns") and not hasattr(data, "column_names"):  # a data frame
+        data = {str(name): _list(data[name]) for name in data.columns}
     columns = list(data) if isinstance(data, Mapping) else getattr(data, "column_names", None)
     if columns is not None:
         return _columns(data, columns, where, image, label)
@@ -197,7 +201,7 @@ def _list(values: Any) -> list[Any]:
 
 
 def _values(rows: _Rows, column: str | Sequence[Any], where: str, key: str) -> list[Any]:
-    """Return a value a row."""
+    """Return a value a row; ``None`` where it is missing, which tables write as NaN."""
     if isinstance(column, str):
         if column not in rows.columns:
             raise CrossferError(
@@ -207,7 +211,7 @@ def _values(rows: _Rows, column: str | Sequence[Any], where: str, key: str) -> l
     values = _list(column)
     if len(values) != len(rows.labels):
         raise CrossferError(f"{where}: {len(rows.labels):,} rows, but {len(values):,} for {key}=")
-    return values
+    return [None if isinstance(v, float) and v != v else v for v in values]
 
 
 def _read(
@@ -238,7 +242,7 @@ def _read(
             partial(_picture, rows.picture, row),
             label,
             origin,
-            subject=None if who is None else str(who),
+            subject=None if who in (None, "") else str(who),
             split=_split(given.get("split", part), f"{name} {origin}"),
             box=_box(given.get("box"), f"{name} {origin}"),
         )
@@ -255,7 +259,7 @@ def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:
         )
     if isinstance(raw, str) or classes is None:
         return str(raw)
-    if raw != int(raw) or raw >= len(classes):
+    if raw >= len(classes) or raw != int(raw):
         raise CrossferError(f"{where}: class {raw}, but there are names for 0–{len(classes) - 1}")
     return str(classes[int(raw)])
 

@@ -65,7 +65,8 @@ def _columns(path: Path) -> list[str]:
     if not _is_parquet(path):
         return header(path)
     try:
-        return [name.strip().lower() for name in pa.parquet.read_schema(path).names]
+        with path.open("rb") as data:  # whose name may be no text, as pyarrow wants it
+            return [name.strip().lower() for name in pa.parquet.read_schema(data).names]
     except (pa.ArrowException, OSError) as error:
         raise CrossferError(f"{path}: not a readable table ({error})") from None
 
@@ -77,7 +78,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
             yield number, row if isinstance(row, str) else _texts(row)
         return
     try:
-        with pa.parquet.ParquetFile(path) as file:
+        with path.open("rb") as data, pa.parquet.ParquetFile(data) as file:
             _check_size(path, file.metadata)
             names, number = _columns(path), 0
             for batch in file.iter_batches(ROWS_AT_ONCE):

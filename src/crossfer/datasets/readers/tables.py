@@ -39,12 +39,13 @@ def header(file: Path) -> list[str]:
     """Return a table's column names in lower case; none where the file is no table."""
     if file.suffix.lower() not in TABLE_SUFFIXES or not file.is_file():
         return []
-    with file.open("rb") as data:
-        start = data.read(4096)
-    wide = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    lines = start.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
-    first = _first(lines)
+    first = _first_line(file)
     return _names(next(csv.reader([first], delimiter=_delimiter(first)), []))
+
+
+def delimiter_of(file: Path) -> str:
+    """Return what stands between a table's values."""
+    return _delimiter(_first_line(file))
 
 
 def find_with_columns(path: Path, columns: Set[str]) -> Path | None:
@@ -130,6 +131,14 @@ def box_of(values: list[str]) -> Box | None:
     except ValueError:
         return None
     return (left, top, width, height) if width > 0 and height > 0 else None
+
+
+def _first_line(file: Path) -> str:
+    """Return the first line that is not blank, of those a file begins with."""
+    with file.open("rb") as data:
+        start = data.read(4096)
+    wide = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return _first(start.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines())
 
 
 def _first(lines: Iterable[str]) -> str:

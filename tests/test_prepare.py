@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -25,6 +26,7 @@ from crossfer.datasets import (
     prepare,
     write_look,
 )
+from crossfer.datasets.prepare import raw_state
 from crossfer.errors import CrossferError
 
 
@@ -236,3 +238,45 @@ def test_the_contact_sheet_marks_doubtful_faces_and_escapes_names(
 def test_a_dataset_is_equal_to_itself_alone(prepared: dict[str, Dataset]) -> None:
     one, other = prepared["jaffe"], open_dataset(prepared["jaffe"].folder)
     assert one != other and len({one, other, one}) == 2
+
+
+def test_a_picture_listed_twice_is_taken_once(photographs: Path, tmp_path: Path) -> None:
+    first, second, *_ = sorted((photographs / "happy").iterdir())
+    rows = [(first, "happy"), (second, "happy"), (first, "happy"), (second, "sad")]
+    table = tmp_path / "faces.csv"
+    table.write_text("path,label\n" + "".join(f"{file},{label}\n" for file, label in rows))
+    dataset = prepare(table, tmp_path / "out")
+    assert dataset.samples.column("origin").to_pylist() == [str(first), str(second)]
+    assert dataset.card["skipped"] == {"listed more than once": 2}
+
+
+def test_a_stand_in_stays_one_in_an_archive_or_a_folder_deeper(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw / "jaffe", tmp_path / "deeper" / "jaffe")
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "deeper")
+    how = Preparation(faces="cropped")
+    assert prepare(tmp_path / "deeper", tmp_path / "one", how).stand_in
+    assert prepare(archive, tmp_path / "other", how).stand_in
+
+
+def test_the_state_of_raw_files_is_that_of_what_is_read(photographs: Path, tmp_path: Path) -> None:
+    shutil.copytree(photographs, tmp_path / "there")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "sad").symlink_to(tmp_path / "there" / "sad", target_is_directory=True)
+    before = raw_state(tmp_path / "here")
+    (tmp_path / "there" / "sad" / ".DS_Store").touch()
+    assert raw_state(tmp_path / "here") == before
+    (tmp_path / "there" / "sad" / "more.png").touch()
+    assert raw_state(tmp_path / "here") != before
+
+
+def test_what_cannot_be_prepared_is_said_in_one_line(photographs: Path, tmp_path: Path) -> None:
+    for out in (Path("."), tmp_path / "x" / "..", tmp_path / os.fsdecode(b"caf\xe9")):
+        with pytest.raises(CrossferError, match="name a folder to make"):
+            prepare(photographs, out)
+    with pytest.raises(CrossferError, match="three numbers"):
+        Preparation(sizes=(80, 20))  # type: ignore[arg-type]
+    mixed = tmp_path / "mixed"
+    shutil.copytree(photographs / "happy", mixed / "test" / "happy")
+    shutil.copytree(photographs / "sad", mixed / "sad")
+    with pytest.raises(CrossferError, match=r"9 of 16 images have no split \(first: sad/"):
+        prepare(mixed, tmp_path / "out", Preparation(faces="cropped"))

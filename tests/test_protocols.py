@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from crossfer import standins
 from crossfer.datasets import SPLITS, Dataset, Preparation, prepare
-from crossfer.datasets.union import Union, unite
+from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
 from crossfer.evaluation import continual
 from crossfer.evaluation.evidence import SIDES

@@ -40,6 +40,7 @@ from crossfer.datasets.extract import Block, Extraction, are_cropped, blocks
 from crossfer.datasets.faces import Framing
 from crossfer.datasets.look import LOOK
 from crossfer.datasets.readers import READERS, recognise
+from crossfer.datasets.readers.files import files_below, find
 from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skipped, Split
 from crossfer.emotions import EMOTIONS, check_label_map
@@ -123,7 +124,9 @@ class Preparation:
         if self.crop is not None and not 0 < self.crop <= 1:
             raise CrossferError(f"crop is {self.crop}: it must lie above 0 and at most at 1")
         if self.sizes is not None and not (
-            all(math.isfinite(size) and size >= 0 for size in self.sizes) and sum(self.sizes) > 0
+            len(self.sizes) == len(SPLITS)
+            and all(math.isfinite(size) and size >= 0 for size in self.sizes)
+            and sum(self.sizes) > 0
         ):
             raise CrossferError("sizes must be three numbers, none negative and not all 0")
         if self.seed < 0:
@@ -258,13 +261,15 @@ def sweep(out: Path) -> None:
 
 def raw_state(path: Path) -> str:
     """Return a digest of the names, sizes and times of raw files: it tells whether any changed."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    stats = [(str(file.relative_to(path)), file.stat()) for file in files]
+    files = [path] if path.is_file() else sorted(map(Path, files_below(path)))
+    stats = [(str(file.relative_to(path)), file.stat()) for file in files if file.is_file()]
     state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     return hashlib.sha256(repr(state).encode()).hexdigest()
 
 
 def _check_free(out: Path, replace: bool) -> None:
+    if out.name in ("", "..") or str(out) != legible(str(out)):
+        raise CrossferError(f"{out}: cannot be the name of a dataset; name a folder to make")
     if out.is_file():
         raise CrossferError(f"{out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()):
@@ -345,7 +350,7 @@ def _read(source: Path | Memory, how: Preparation, name: str | None, workshop: P
         why=legible(why),
         place=where,
         state=raw_state(source),
-        stand_in=any((folder / STAND_IN_NOTE).is_file() for folder in (place, source.parent)),
+        stand_in=bool(find(place, STAND_IN_NOTE)) or (source.parent / STAND_IN_NOTE).is_file(),
         records=records,
         left_out=left_out,
     )
@@ -354,15 +359,20 @@ def _read(source: Path | Memory, how: Preparation, name: str | None, workshop: P
 def _usable(
     items: Iterable[Record | Skipped], reader: Reader, place: str
 ) -> tuple[list[Record], list[Skipped]]:
-    """Split what was read into records of pictures that are there, and the rest."""
-    there = cache(os.path.exists)
+    """Split what was read into records of pictures that are there, each once, and the rest."""
+    there, seen = cache(os.path.exists), set[tuple[Any, ...]]()
     records, left_out = list[Record](), list[Skipped]()
     for item in map(_legible, items):
         if isinstance(item, Skipped):
             left_out.append(item)
-        elif isinstance(item.picture, Path) and not there(item.picture):
+        elif not isinstance(item.picture, Path):
+            records.append(item)
+        elif not there(item.picture):
             left_out.append(Skipped(item.origin, "no such file"))
+        elif (face := (item.picture, item.frame, item.box)) in seen:
+            left_out.append(Skipped(item.origin, "listed more than once"))
         else:
+            seen.add(face)
             records.append(item)
     if not records:
         detail = f" ({left_out[0].origin}: {left_out[0].reason})" if left_out else ""
@@ -496,7 +506,8 @@ def _assign(
     elif assigned:
         missing = given.count(None)
         raise CrossferError(
-            f"{missing:,} of {len(records):,} images have no split: give every image one, or none"
+            f"{missing:,} of {len(records):,} images have no split (first: "
+            f"{records[given.index(None)].origin}): give every image one, or none"
         )
     else:
         parts = splits.divide(labels, subjects, sizes, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,8 @@ def test_counts_within_and_across_splits_and_datasets() -> None:
     assert found["subjects"] == {"one": {"A": ("test", "training")}, "other": {}}
     assert leaks(found)
     assert not leaks(leakage([other], group_copies([other.images])))
+    alike = [replace(d, folder=Path(d.name)).called("mine") for d in datasets]
+    assert leakage(alike, groups) == found  # of one name, they go by their folders
     rows = in_training(datasets, groups)
     assert {name: found.tolist() for name, found in rows.items()} == {"one": [5, 6, 7], "other": []}
 

@@ -126,7 +126,8 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
     Returns
     -------
     dict
-        What JSON can hold.  ``subjects``: for each dataset the subjects in more than one split.
+        What JSON can hold.  Datasets of the same name go by their folders.  ``subjects``: for each dataset
+        the subjects in more than one split.
         ``overlaps``: for every two places (a dataset and a split; the same one twice for copies within
         it) that share images, how many ``images`` the second has, how many of these have an ``exact`` or
         else a ``near`` copy in the first, how many have one with another label (``relabelled``), whether
@@ -135,11 +136,13 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
     labels = np.concatenate([dataset.labels for dataset in datasets])
     origins = [o for d in datasets for o in d.samples.column("origin").to_pylist()]
     starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
+    names = [dataset.name for dataset in datasets]
+    names = [str(d.folder) if names.count(d.name) > 1 else d.name for d in datasets]
     # In the order of the splits, so that of two places training comes first.
     places = [
-        ({"dataset": dataset.name, "split": split}, dataset.rows(split) + start)
+        ({"dataset": name, "split": split}, dataset.rows(split) + start)
         for split in SPLITS
-        for dataset, start in zip(datasets, starts, strict=True)
+        for name, dataset, start in zip(names, datasets, starts, strict=True)
     ]
     found = []
     for (one, first), (other, second) in combinations_with_replacement(places, 2):
@@ -166,12 +169,10 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
             )
     return {
         "method": METHOD,
-        "images": {dataset.name: len(dataset.images) for dataset in datasets},
+        "images": {name: len(d.images) for name, d in zip(names, datasets, strict=True)},
         "subjects": {
-            dataset.name: shared_subjects(
-                dataset.subjects, dataset.samples.column("split").to_pylist()
-            )
-            for dataset in datasets
+            name: shared_subjects(dataset.subjects, dataset.samples.column("split").to_pylist())
+            for name, dataset in zip(names, datasets, strict=True)
         },
         "overlaps": found,
     }

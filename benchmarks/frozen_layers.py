@@ -22,8 +22,7 @@ import torch
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
-from crossfer.models import study_cnn, train_only
-from crossfer.strategies import LAYERS
+from crossfer.models import LAYERS, study_cnn, train_only
 from crossfer.training import Faces, Recipe, machine, train
 from crossfer.training.machine import describe
 

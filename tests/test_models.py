@@ -8,6 +8,7 @@ from torch import nn
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.models import (
+    LAYERS,
     fully_connected,
     last_convolution,
     layers_with_parameters,
@@ -15,7 +16,7 @@ from crossfer.models import (
     train_only,
     training_mode,
 )
-from crossfer.strategies import LAYERS, STRATEGIES, STUDY, Strategy
+from crossfer.strategies import STRATEGIES, STUDY, Strategy
 from crossfer.training import Faces, Recipe, machine
 
 

@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read."""
+"""The one kind of error a user is meant to read, and any other as a line."""
 
 import re
 
@@ -17,3 +17,10 @@ class CrossferError(ValueError):
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def one_line(error: Exception) -> str:
+    """Return what went wrong as one line: the words of our own errors, the kind and words of any other."""
+    text = " ".join(str(error).split())
+    text = text if isinstance(error, CrossferError) else f"{type(error).__name__}: {text}"
+    return text[:300]

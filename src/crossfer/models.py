@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,26 +67,24 @@ def _in_our_order(model: nn.Module, images: tuple[Tensor, ...], logits: Tensor) 
     return torch.stack([logits[:, output] for output in conventions_of(model).outputs], 1)
 
 
-def study_cnn(width: float = 1.0, classes: int = len(EMOTIONS)) -> nn.Sequential:
+def study_cnn(width: float = 1.0) -> nn.Sequential:
     """Build the network of the study (section II.A, Fig. 1) with random weights.
 
     Five unpadded convolutions (64 filters of 2×2 twice, 128 of 3×3 three times), each with batch
     normalisation and ReLU, 2×2 max-pooling after the second and the fifth, and three fully connected
-    layers (2048, 1024, classes) with dropout 0.5 after the first two.  Unpadded convolutions are
-    the only reading that gives the paper's 19.2 M parameters: 8,192 features, 19,271,431 trainable.
+    layers (2048, 1024, 7) with dropout 0.5 after the first two.  Unpadded convolutions are the only
+    reading that gives the paper's 19.2 M parameters: 8,192 features, 19,271,431 trainable.
 
     Parameters
     ----------
     width
         Multiplies every number of filters and units; 1.0 is the study.  Narrower networks serve
         demonstrations and tests.
-    classes
-        Number of logits.
 
     Returns
     -------
     torch.nn.Sequential
-        Takes float (N, 1, 48, 48); returns float (N, classes).
+        Takes float (N, 1, 48, 48); returns float (N, 7).
     """
 
     def scaled(units: int) -> int:
@@ -109,7 +107,7 @@ def study_cnn(width: float = 1.0, classes: int = len(EMOTIONS)) -> nn.Sequential
         layers[f"fc{index}_relu"] = nn.ReLU(inplace=True)
         layers[f"fc{index}_dropout"] = nn.Dropout(0.5)
         features = scaled(units)
-    layers["fc3"] = nn.Linear(features, classes)
+    layers["fc3"] = nn.Linear(features, len(EMOTIONS))
     return nn.Sequential(layers)
 
 
@@ -244,6 +242,16 @@ def _after(model: nn.Module, name: str) -> list[str]:
 def last_layer(model: nn.Module) -> list[str]:
     """Name the head of a network: the last of its fully connected layers."""
     return fully_connected(model)[-1:]
+
+
+LAYERS: Mapping[str, Callable[[nn.Module], list[str]]] = {
+    "none": lambda model: [],
+    "head": last_layer,
+    "FC": fully_connected,
+    "FC+CL": lambda model: last_convolution(model) + fully_connected(model),
+    "all": layers_with_parameters,
+}
+"""The layers that a strategy may train, found in any network by module order."""
 
 
 def training_flop(model: nn.Module, shape: tuple[int, ...]) -> int:

@@ -25,10 +25,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from crossfer.emotions import EMOTIONS, NOT_OURS, SYNONYMS
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest
-from crossfer.models import INPUT, Conventions, follow, study_cnn
-from crossfer.strategies import LAYERS, Strategy
+from crossfer.models import INPUT, LAYERS, Conventions, follow, study_cnn
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 """Where a training script's checkpoint keeps the weights, beside its optimiser and the like."""
@@ -175,7 +174,7 @@ class Network:
         try:
             model = self._function(**self.arguments)
         except Exception as error:
-            raise CrossferError(f"model.factory: {self.name} failed: {_one_line(error)}") from None
+            raise CrossferError(f"model.factory: {self.name} failed: {one_line(error)}") from None
         if not isinstance(model, nn.Module):
             raise CrossferError(
                 f"model.factory: {self.name} returns {type(model).__name__}, not a torch.nn.Module"
@@ -202,8 +201,15 @@ class Network:
             ) from None
         return model
 
-    def check(self, strategies: Iterable[Strategy], fabric: Fabric) -> None:
+    def check(self, layers: Iterable[str], fabric: Fabric) -> None:
         """Try it before anything runs: building, its layers, its answers, a step back.
+
+        Parameters
+        ----------
+        layers
+            What is to be trained of it: keys of `crossfer.models.LAYERS`.
+        fabric
+            Where to try it.
 
         Raises
         ------
@@ -213,13 +219,11 @@ class Network:
         plain = replace(self, classes=())  # its own outputs, in its own order
         with torch.random.fork_rng():
             model = plain.deployed() if self.is_deployed else plain.build()
-            for strategy in strategies:
+            for name in layers:
                 try:
-                    LAYERS[strategy.layers](model)
+                    LAYERS[name](model)
                 except ValueError as error:
-                    raise CrossferError(
-                        f"model: {strategy.name} trains no layer: {error}"
-                    ) from None
+                    raise CrossferError(f"model: {name} trains no layer: {error}") from None
             try:
                 trial = fabric.to_device(copy.deepcopy(model).requires_grad_(True).train())
                 with fabric.autocast():
@@ -230,7 +234,7 @@ class Network:
             except Exception as error:
                 shape = "×".join(map(str, self.input))
                 raise CrossferError(
-                    f"model.input: {self.name} fails on faces of {shape}: {_one_line(error)}"
+                    f"model.input: {self.name} fails on faces of {shape}: {one_line(error)}"
                 ) from None
         if problem:
             raise CrossferError(f"model.factory: {self.name} {problem}")
@@ -298,7 +302,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CrossferError(f"model.weights: {file}: no such file") from None
     except (OSError, SafetensorError) as error:
-        raise CrossferError(f"model.weights: {file}: cannot be read ({_one_line(error)})") from None
+        raise CrossferError(f"model.weights: {file}: cannot be read ({one_line(error)})") from None
     except Exception:  # whatever a file that holds more than tensors makes of the reader
         raise CrossferError(
             f"model.weights: {file}: not a file of tensors alone, and nothing else is loaded; write one "
@@ -324,7 +328,3 @@ def _without_prefix(tensors: dict[str, Tensor], wanted: Iterable[str]) -> dict[s
         if not tensors.keys() & wanted and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -7,20 +7,13 @@ study (section II.B, Fig. 2) are five points; a new strategy is another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from torch import nn
-
 from crossfer.memory.exemplars import Choice
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty
-from crossfer.models import (
-    fully_connected,
-    last_convolution,
-    last_layer,
-    layers_with_parameters,
-)
+from crossfer.models import LAYERS as LAYERS
 from crossfer.training.recipe import (
     FINE_TUNING,
     FINE_TUNING_LAST_LAYERS,
@@ -44,7 +37,7 @@ class Strategy:
         ``"random"``: from scratch; ``"baseline"``: from the weights of BL; or the name of another strategy:
         from where that one arrived.  BL itself is ``"deployed"`` where the weights are given.
     layers
-        Which layers train: a key of `LAYERS`.
+        Which layers train: a key of `crossfer.models.LAYERS`.
     data
         Which training sets are shown: the source's, the target's, or both.
     about
@@ -133,15 +126,6 @@ class Strategy:
         )
         return FINE_TUNING_LAST_LAYERS if last_layers else FINE_TUNING
 
-
-LAYERS: Mapping[str, Callable[[nn.Module], list[str]]] = {
-    "none": lambda model: [],
-    "head": last_layer,
-    "FC": fully_connected,
-    "FC+CL": lambda model: last_convolution(model) + fully_connected(model),
-    "all": layers_with_parameters,
-}
-"""The layers that a strategy may train, found in any network by module order."""
 
 PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
 

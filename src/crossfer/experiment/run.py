@@ -97,7 +97,7 @@ def run_experiment(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
-        experiment.model.check(experiment.strategies, fabric)
+        experiment.model.check([s.layers for s in experiment.strategies], fabric)
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing

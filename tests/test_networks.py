@@ -266,6 +266,25 @@ def test_what_does_not_work_is_found_before_anything_runs(wrong: Network, words:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("damaged", ["head.bias", "stem.1.running_var"])
+def test_a_deployed_network_that_answers_nan_is_refused(damaged: str, tmp_path: Path) -> None:
+    """A running statistic is used where networks are measured, and only there."""
+    state = untrained(Residual, 0).state_dict()
+    state[damaged][0] = float("nan")
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(CrossferError, match=r"^model.weights: .* answers with NaN.*damaged"):
+        network(weights=tmp_path / "w.safetensors").check(["all"], machine("cpu"))
+
+
+def test_on_a_cpu_no_gpu_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(*_: Any) -> None:
+        raise AssertionError("its generator is none of ours")
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_rng_state", touched)
+    network().check(["all"], machine("cpu"))
+
+
 def test_weights_are_read_from_whatever_a_training_script_left(tmp_path: Path) -> None:
     trained = untrained(Residual, 3)
     state = trained.state_dict()

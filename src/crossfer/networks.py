@@ -209,7 +209,7 @@ class Network:
         layers
             What is to be trained of it: keys of `crossfer.models.LAYERS`.
         fabric
-            Where to try it.
+            Where to try it; no random generator is changed.
 
         Raises
         ------
@@ -217,7 +217,8 @@ class Network:
             If something is wrong with it: the key of the configuration is named.
         """
         plain = replace(self, classes=())  # its own outputs, in its own order
-        with torch.random.fork_rng():
+        drawing = [fabric.device] if fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(drawing):
             model = plain.deployed() if self.is_deployed else plain.build()
             for name in layers:
                 try:
@@ -225,10 +226,11 @@ class Network:
                 except ValueError as error:
                     raise CrossferError(f"model: {name} trains no layer: {error}") from None
             try:
-                trial = fabric.to_device(copy.deepcopy(model).requires_grad_(True).train())
-                with fabric.autocast():
-                    answers = trial(torch.randn(2, *self.input, device=fabric.device))
-                problem = self._problem(answers)
+                trial = fabric.to_device(copy.deepcopy(model).requires_grad_(True))
+                images = torch.randn(2, *self.input, device=fabric.device)
+                with fabric.autocast():  # as it is measured, and as it is trained
+                    measured, answers = trial.eval()(images), trial.train()(images)
+                problem = self._problem(measured) or self._problem(answers)
                 if not problem:
                     answers.float().logsumexp(1).sum().backward()
             except Exception as error:
@@ -237,7 +239,8 @@ class Network:
                     f"model.input: {self.name} fails on faces of {shape}: {one_line(error)}"
                 ) from None
         if problem:
-            raise CrossferError(f"model.factory: {self.name} {problem}")
+            key = "weights" if self.is_deployed else "factory"
+            raise CrossferError(f"model.{key}: {self.name} {problem}")
 
     def _problem(self, answers: Any) -> str | None:
         outputs = len(self.classes) or len(EMOTIONS)
@@ -250,6 +253,8 @@ class Network:
             )
         if not answers.requires_grad:
             return "gives answers that depend on none of its parameters"
+        if not bool(answers.isfinite().all()):
+            return "answers with NaN or infinity: a weight or a running statistic of it is damaged"
         sums = answers.float().sum(1)
         if bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
             return "gives probabilities: it must give logits, what stands before the softmax"

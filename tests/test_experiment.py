@@ -88,7 +88,7 @@ def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
     assert "augmentation.tilt: unknown key" in yaml_error(tmp_path, recipes=nested)
     assert "recipes.XX: no such strategy" in yaml_error(tmp_path, recipes={"XX": {}})
     assert "selection" in yaml_error(tmp_path, selection="test")
-    assert "source.crop" in yaml_error(tmp_path, source={"path": "x", "crop": 2})
+    assert "source: crop is 2" in yaml_error(tmp_path, source={"path": "x", "crop": 2})
     odd = [{"name": "odd", "start": "middle", "layers": "FC", "data": "target"}]
     assert "start" in yaml_error(tmp_path, strategies=odd)
 
@@ -105,6 +105,28 @@ def test_yaml_that_is_none_or_repeats_a_key_is_refused(tmp_path: Path) -> None:
             load_experiment(file)
     with pytest.raises(CrossferError, match="cannot be read"):
         load_experiment(tmp_path / "none.yaml")
+
+
+def test_recipes_may_share_with_yaml_merge_keys(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    content = """
+        source: a
+        targets: [b]
+        recipes:
+          default: {augmentation: &few {shift: 0.1}}
+          FC: &short {epochs: 10, batch_size: 32}
+          RE: &shorter
+            <<: *short
+            epochs: 5
+          FU: {<<: [*shorter, *short], augmentation: {<<: *few, flip: false}}
+    """
+    file.write_text(content)
+    recipes = load_experiment(file).recipes
+    assert recipes["RE"] == {"epochs": 5, "batch_size": 32}
+    assert recipes["FU"] == recipes["RE"] | {"augmentation": {"shift": 0.1, "flip": False}}
+    file.write_text(content.replace("epochs: 5", "epochs: 5\n            epochs: 6"))
+    with pytest.raises(CrossferError, match="the key 'epochs' stands twice, line 7"):
+        load_experiment(file)
 
 
 def test_the_baseline_is_trained_once_per_seed_and_shared(prepared: dict[str, Dataset]) -> None:

@@ -52,7 +52,7 @@ class DatasetConfig(_Checked):
     side: int = Preparation.side
     channels: Literal[1, 3] = Preparation.channels
     eyes: tuple[float, float] = Preparation.eyes
-    crop: float | None = Field(None, gt=0, le=1)
+    crop: float | None = None
     sizes: tuple[float, float, float] | None = None
     exact: bool = False
     seed: Seed = 0
@@ -283,14 +283,18 @@ def _first_error(error: ValidationError, prefix: str = "") -> str:
     return f"{key}: {message}{more}" if key else f"{message}{more}"
 
 
+MERGE = "tag:yaml.org,2002:merge"
+"""The key ``<<``: it brings another mapping's keys along, and those written beside it win."""
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping, which YAML itself would let pass."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)  # as it is written, nothing merged yet
+        keys = [(key.tag, key.value) for key, _ in node.value if key.tag != MERGE]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.YAMLError(
-                    f"the key {key!r} stands twice, line {node.start_mark.line + 1}"
-                )
-        return super().construct_mapping(node, deep)
+                line = node.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {key[1]!r} stands twice, line {line}")
+        return node

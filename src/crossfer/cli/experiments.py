@@ -46,6 +46,7 @@ def strategies() -> None:
 
     Example:  crossfer strategies
     """
+    from crossfer.evaluation.decision import past_data_in_words
     from crossfer.experiment.results import past_of
     from crossfer.strategies import STRATEGIES, STUDY
 
@@ -63,7 +64,7 @@ def strategies() -> None:
             ),
             "sees": strategy.data.replace("+", " and ")
             + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
-            "past data": past_data.replace("some", str(exemplars)),
+            "past data": past_data_in_words(past_data, exemplars),
             "costs": _cost(strategy, recipe),
             "paper": strategy.paper,
         }
@@ -142,6 +143,7 @@ def search(
     from crossfer.cli.progress import Shown
     from crossfer.experiment import load_experiment
     from crossfer.experiment import search as tune
+    from crossfer.experiment.search import RECIPES
 
     configuration = load_experiment(experiment, data)
     with Shown(out_console) as shown:
@@ -175,7 +177,7 @@ def search(
             f"{name} is left out: one epoch is {least:.1f} fine-tuning-equivalent epochs, "
             f"the budget {budget:g}"
         )
-    out_console.print(f"recipes: {out / 'recipes.yaml'}", soft_wrap=True)
+    out_console.print(f"recipes: {out / RECIPES}", soft_wrap=True)
 
 
 @command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossfer.datasets import SPLITS, Dataset
+from crossfer.datasets.prepare import SKIPPED
 
 
 def oddities(dataset: Dataset) -> list[str]:
@@ -15,7 +16,7 @@ def oddities(dataset: Dataset) -> list[str]:
         lines.append(_faces_in_words(card["faces"]["found"]))
     lines += [f"skipped {count:,}: {reason}" for reason, count in card["skipped"].items()]
     if card["skipped"]:
-        lines.append(f"every skipped file is listed in {dataset.folder / 'skipped.csv'}")
+        lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")
     if shared := card["split"]["subjects_in_several_splits"]:
         lines.append(
             f"warning: {shared} subjects stand in more than one split: test accuracy will be too good"

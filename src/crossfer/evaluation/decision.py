@@ -16,7 +16,6 @@ BASELINE = "BL"
 PAST_DATA = ("none", "statistics", "some per class", "all source")
 """What may be left of the source, from the least to the most."""
 
-
 KEPT = 1.0
 """Points on the source's validation set: who loses no more has not forgotten."""
 
@@ -221,6 +220,11 @@ def gate(
 def accuracy(row: Result, measured: str) -> float:
     """Return an accuracy of a row, such as ``source_validation``, in per cent."""
     return float(row[measured]["accuracy"])
+
+
+def past_data_in_words(past_data: str, exemplars: int | None) -> str:
+    """Return one of `PAST_DATA` for people, with the number of images a class where these are few."""
+    return f"{exemplars} per class" if past_data == PAST_DATA[2] else past_data
 
 
 def _needs(strategy: Mapping[str, Any]) -> str:

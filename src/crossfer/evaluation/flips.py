@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.emotions import EMOTIONS
 from crossfer.evaluation.metrics import Labels
 
 
@@ -39,6 +40,6 @@ def find_flips(labels: Labels, before: Labels, after: Labels) -> Flips:
     return Flips(np.flatnonzero(~was & is_), np.flatnonzero(was & ~is_))
 
 
-def per_class(labels: Labels, positions: NDArray[np.int64], classes: int = 7) -> list[int]:
+def per_class(labels: Labels, positions: NDArray[np.int64]) -> list[int]:
     """Count flipped images by their true class."""
-    return [int(count) for count in np.bincount(labels[positions], minlength=classes)]
+    return [int(count) for count in np.bincount(labels[positions], minlength=len(EMOTIONS))]

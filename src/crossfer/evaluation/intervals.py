@@ -46,6 +46,9 @@ IMAGINED = 4
 """Images in every drawn test set that nobody has seen."""
 
 LEVEL = 0.95
+Z = 1.959963984540054
+"""The normal distribution's quantile at (1 + `LEVEL`) / 2."""
+
 CONFIDENCES = (0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999)
 """At which one-sided bounds are given."""
 
@@ -166,14 +169,14 @@ def p_value(draws: Draws) -> float:
     return min(1.0, 2 * (beyond + 1) / (len(draws) + 1))
 
 
-def wilson_interval(right: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share, in per cent (Wilson 1927; Brown, Cai, DasGupta 2001).
 
     With p = right / total: (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n).
     """
     if not total:
         return 0.0, 100.0
-    share = right / total
+    z, share = Z, right / total
     centre = share + z * z / (2 * total)
     half = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 100 / (1 + z * z / total)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.emotions import EMOTIONS
+
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
 
@@ -36,8 +38,9 @@ def decide(probabilities: Probabilities, classes: Sequence[int] | None = None) -
     return np.asarray(allowed[np.argmax(probabilities[:, allowed], 1)], np.int64)
 
 
-def confusion(labels: Labels, decisions: Labels, classes: int = 7) -> NDArray[np.int64]:
-    """Count decisions: entry (i, j) is how many images of class i were taken for class j."""
+def confusion(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
+    """Count decisions, int64 (7, 7): entry (i, j) is how many images of class i were taken for class j."""
+    classes = len(EMOTIONS)
     return np.bincount(labels * classes + decisions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -94,9 +97,7 @@ def confidence(
     return np.asarray(chosen.max(1) / np.maximum(chosen.sum(1), np.finfo(np.float64).tiny))
 
 
-def calibration_error(
-    right: NDArray[np.bool_], confidences: NDArray[np.float64], bins: int = BINS
-) -> float:
+def calibration_error(right: NDArray[np.bool_], confidences: NDArray[np.float64]) -> float:
     """Return the expected calibration error, in points; NaN where there is no image.
 
     How far a network's confidence is from its accuracy: Σ_b (n_b / N) |accuracy_b − confidence_b|, where
@@ -109,13 +110,11 @@ def calibration_error(
         Whether each decision is right: bool (N,).
     confidences
         The `confidence` of each: float64 (N,).
-    bins
-        How many bins of equal width.
     """
     if not len(right):
         return float("nan")
-    edges = np.linspace(0, 1, bins + 1)
-    bin_of = np.minimum(np.searchsorted(edges[1:], confidences), bins - 1)
+    edges = np.linspace(0, 1, BINS + 1)
+    bin_of = np.minimum(np.searchsorted(edges[1:], confidences), BINS - 1)
     gaps = np.bincount(bin_of, right - confidences)  # n_b (accuracy_b − confidence_b)
     return float(100 * np.abs(gaps).sum() / len(right))
 

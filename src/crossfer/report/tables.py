@@ -8,6 +8,7 @@ import numpy as np
 
 from crossfer.datasets.record import SPLITS
 from crossfer.evaluation import paper
+from crossfer.evaluation.decision import past_data_in_words
 from crossfer.evaluation.summary import CHANGES
 from crossfer.report.view import Row, View, known, shown, signed
 
@@ -195,9 +196,7 @@ def leave_one_out(view: View) -> list[Row]:
 
 def front(view: View, target: str) -> list[Row]:
     """Return the Pareto front and the recommended strategy, the best on the source first."""
-    needs = {
-        s["name"]: s["past_data"].replace("some", str(s["exemplars"])) for s in view.strategies
-    }
+    needs = {s["name"]: past_data_in_words(s["past_data"], s["exemplars"]) for s in view.strategies}
     choice, largest = view.recommended(target), view.largest(target)
     names = dict.fromkeys([*choice["front"], choice["strategy"]])
     rows = [row for name in names if (row := view.averaged(target, name, largest))]

@@ -135,8 +135,9 @@ def search(
     """Tune the recipe of every strategy on validation data, with the same budget for each.
 
     The unit is what it takes to train every layer on the target's training set once.  The first trial is
-    the recipe that the experiment has.  Interrupted, the same command goes on.  recipes.yaml in the folder
-    holds the best ones, for `recipes:` in an experiment.  Needs Optuna (the extra “search”).
+    the recipe that the experiment has; one that fails counts as one.  Interrupted, the same command goes on.
+    recipes.yaml in the folder holds the best ones, for `recipes:` in an experiment.  Needs Optuna (the extra
+    “search”).
 
     Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
     """
@@ -171,13 +172,19 @@ def search(
             f"{best['equivalent_epochs']:.1f}",
             f"{best['seconds']:.0f}",
         )
-    out_console.print(table)
+    if found["strategies"]:
+        out_console.print(table)
     for name, least in found["left_out"].items():
         out_console.print(
             f"{name} is left out: one epoch is {least:.1f} fine-tuning-equivalent epochs, "
             f"the budget {budget:g}"
         )
-    out_console.print(f"recipes: {out / RECIPES}", soft_wrap=True)
+    if found["strategies"]:
+        out_console.print(f"recipes: {out / RECIPES}", soft_wrap=True)
+    for name, why in found["failed"].items():
+        error_console.print(f"{name}: every trial failed: {why}", markup=False, soft_wrap=True)
+    if found["failed"]:
+        raise typer.Exit(1)
 
 
 @command()

@@ -11,6 +11,8 @@ No test set is looked at: a trial is worth the mean of the source's and the targ
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -23,12 +25,12 @@ import yaml
 from lightning_fabric import Fabric
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute, folder_of, load_predictions, load_run
 from crossfer.experiment.plan import Run, fraction_rows, plan
-from crossfer.experiment.run import RUNS, Progress, alone_in, open_datasets
+from crossfer.experiment.run import DATASETS, LOCK, RUNS, Progress, alone_in, open_datasets
 from crossfer.files import write_bytes, write_json
 from crossfer.strategies import Strategy, starts
 from crossfer.training.machine import machine, precision_of
@@ -40,6 +42,9 @@ BUDGET = 30.0
 """Fine-tuning-equivalent epochs: a fine-tuning of 30 epochs, as the default recipe's."""
 
 JOURNAL, RECIPES, SEARCH = "trials.journal", "recipes.yaml", "search.json"
+BEGUN = (LOCK, f"{LOCK}.owner", DATASETS)
+"""What the folder of a search that still prepares its data may hold."""
+
 TUNED = ("learning_rate", "epochs", "batch_size", "weight_decay", "label_smoothing")
 
 
@@ -67,7 +72,8 @@ def search(
     """Tune the recipe of each strategy of an experiment on its first seed and largest fraction.
 
     The first trial is the recipe that the experiment has, cut to the budget.  Interrupted, the same call
-    goes on where it stopped, with what it would have tried.
+    goes on where it stopped, with what it would have tried.  A trial that fails (it diverges, or needs more
+    memory than there is) counts as one, and the next is tried.
 
     Parameters
     ----------
@@ -91,15 +97,19 @@ def search(
     Returns
     -------
     dict
-        The content of ``search.json``: for each strategy the ``default`` and the ``best`` trial and all
-        ``trials`` (``recipe``, ``value``, ``source`` and ``target`` validation accuracy in per cent,
-        ``equivalent_epochs``, ``seconds``); ``left_out``: what one epoch takes of strategies for which
-        that is beyond the budget.
+        The content of ``search.json``: for each strategy, those of earlier searches in the folder too, its
+        ``budget``, ``seed``, the ``default`` and the ``best`` trial and all ``trials`` (``recipe``,
+        ``value``, ``source`` and ``target`` validation accuracy in per cent, ``equivalent_epochs``,
+        ``seconds``; ``value`` None and ``why`` where it failed); ``left_out``: what one epoch takes of
+        strategies for which that is beyond the budget; ``failed``: why, where every trial failed.
 
     Raises
     ------
     CrossferError
-        If Optuna is not installed, or a strategy is not one of the experiment's.
+        If Optuna is not installed, a strategy is not one of the experiment's, what all trials start from
+        cannot be trained, or every trial failed.
+    OSError
+        If there is no room or no permission to write: make some, and the same call goes on.
     """
     out, progress = Path(out), progress or Progress()
     optuna = _optuna()
@@ -107,6 +117,9 @@ def search(
     names = [strategy.name for strategy in tuned]
     if unknown := [name for name in strategies if name not in names]:
         raise CrossferError(f"--strategy {unknown[0]}: choose among {', '.join(names)}")
+    tuned = [strategy for strategy in tuned if not strategies or strategy.name in strategies]
+    if not 0 < budget < math.inf:
+        raise CrossferError(f"--budget {budget:g}: must be a number above 0")
     experiment = experiment.model_copy(
         update={
             "seeds": experiment.seeds[:1],
@@ -114,19 +127,21 @@ def search(
             "protocols": [],
         }
     )
-    if out.exists() and not (out / JOURNAL).is_file() and any(out.iterdir()):
+    if out.is_file():
+        raise CrossferError(f"{out}: is a file; name a folder")
+    strangers = {file.name for file in out.iterdir()} - set(BEGUN) if out.is_dir() else set()
+    if strangers and not (out / JOURNAL).is_file():
         raise CrossferError(f"{out}: is in use and holds no search; name another folder")
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "budget": budget}
-    found |= {"seed": seed, "strategies": [], "left_out": {}}
+    found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}
     with alone_in(out):
+        experiment.model.check([strategy.layers for strategy in experiment.strategies], fabric)
+        known = _found_before(out / SEARCH)
         datasets = open_datasets(experiment, out, progress)
         storage = optuna.storages.JournalStorage(
             optuna.storages.journal.JournalFileBackend(str(out / JOURNAL))
         )
         for strategy in tuned:
-            if strategies and strategy.name not in strategies:
-                continue
             one = _Trials(experiment, strategy, datasets, fabric, out / RUNS, progress)
             if one.most_epochs(budget) < 1:
                 least = max(map(equivalent_epochs, one.runs({"epochs": 1})))
@@ -139,11 +154,20 @@ def search(
                 load_if_exists=True,
             )
             _optimise(study, one, trials, budget, seed, partial(on_trial, strategy.name))
-            found["strategies"].append(_summary(strategy.name, study, trials))
-            best = {s["name"]: s["best"]["recipe"] for s in found["strategies"]}
-            write_json(out / SEARCH, found)
-            write_bytes(out / RECIPES, yaml.safe_dump(best, sort_keys=False).encode("utf-8"))
-    return found
+            ended, best = _ended(study)[:trials], _best(study)
+            if best is None:
+                found["failed"][strategy.name] = ended[0]["why"]
+            else:
+                about = {"name": strategy.name, "budget": budget, "seed": seed}
+                known[strategy.name] = about | {"default": ended[0], "best": best, "trials": ended}
+            _write(out, found | {"strategies": list(known.values())})
+    failed = found["failed"]
+    if failed and len(failed) + len(found["left_out"]) == len(tuned):
+        why = next(iter(failed.values()))
+        raise CrossferError(
+            f"{', '.join(failed)}: every trial failed ({why}); mend that, and give another --seed"
+        )
+    return found | {"strategies": list(known.values())}
 
 
 class _Trials:
@@ -172,6 +196,12 @@ class _Trials:
         recipe = asdict(self.experiment.recipe(self.strategy))
         return {name: recipe[name] for name in TUNED}
 
+    def start(self) -> None:
+        """Train the baseline and what the strategy starts from, which no trial changes."""
+        for run in self.planned(self.default):
+            if run.strategy.name != self.strategy.name:
+                self._execute(run)
+
     def planned(self, recipe: dict[str, Any]) -> list[Run]:
         """Plan the baseline, what the strategy starts from, and the strategy with a recipe."""
         name = self.strategy.name
@@ -189,25 +219,24 @@ class _Trials:
         return int(budget / max(map(equivalent_epochs, self.runs({"epochs": 1}))))
 
     def measure(self, recipe: dict[str, Any]) -> dict[str, Any]:
-        """Train, and return what came of it on the validation sets, over the targets."""
-        for run in self.planned(recipe):
-            self.progress.started(run)
-            measured_on = [self.source, *([run.target] if run.target else self.targets)]
-            folder = execute(run, self.runs_folder, measured_on, self.fabric, self.progress.step)
-            self.progress.ended(run, folder)
+        """Train, and return what came of it on the validation sets, over the targets, or why nothing did."""
         runs = self.runs(recipe)
+        tried: dict[str, Any] = {"recipe": recipe, "runs": [run.key for run in runs]}
+        try:
+            for run in runs:
+                self._execute(run)
+        except CrossferError as error:
+            return tried | {"value": None, "why": str(error)}
         sides = {
             "source": [self._accuracy(run, self.source) for run in runs],
             "target": [self._accuracy(run, run.target) for run in runs if run.target],
         }
         records = [load_run(folder_of(run, self.runs_folder)) for run in runs]
-        return {
-            "recipe": recipe,
+        return tried | {
             "value": float(np.mean([*sides["source"], *sides["target"]])),
             **{side: float(np.mean(values)) for side, values in sides.items()},
             "equivalent_epochs": sum(map(equivalent_epochs, runs)),
             "seconds": sum(record["cost"]["seconds"] for record in records),
-            "runs": [run.key for run in runs],
         }
 
     def forget(self, keys: set[str]) -> None:
@@ -215,6 +244,28 @@ class _Trials:
         for key in keys:
             for folder in self.runs_folder.glob(f"*-{key}"):
                 shutil.rmtree(folder)
+
+    def _execute(self, run: Run) -> None:
+        """Train and measure one run.
+
+        Raises
+        ------
+        CrossferError
+            If it fails: it diverged, say, or needs more memory than there is.
+        OSError
+            If the disk is full, say: no fault of the run.
+        """
+        self.progress.started(run)
+        measured_on = [self.source, *([run.target] if run.target else self.targets)]
+        try:
+            folder = execute(run, self.runs_folder, measured_on, self.fabric, self.progress.step)
+        except OSError:
+            raise
+        except Exception as error:
+            why = one_line(error)
+            self.progress.failed(run, why)
+            raise CrossferError(f"{run.label} failed: {why}") from error
+        self.progress.ended(run, folder)
 
     def _accuracy(self, run: Run, dataset: Dataset) -> float:
         folder = folder_of(run, self.runs_folder)
@@ -232,8 +283,10 @@ def _optimise(
 ) -> None:
     """Try as many recipes as are left to try, each as if there had been no interruption."""
     optuna = _optuna()
-    most = one.most_epochs(budget)
-    for number in range(len(_ended(study)), trials):
+    most, done = one.most_epochs(budget), len(_ended(study))
+    if done < trials:
+        one.start()
+    for number in range(done, trials):
         on_trial(number, trials)
         if number == 0:
             study.enqueue_trial(one.default | {"epochs": min(one.default["epochs"], most)})
@@ -248,19 +301,15 @@ def _optimise(
             "weight_decay": trial.suggest_float("weight_decay", 1e-7, 1e-1, log=True),
             "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
         }
-        before = _best(study)
-        try:
-            measured = one.measure(recipe)
-        except CrossferError as error:  # it diverged
-            trial.set_user_attr("measured", {"recipe": recipe, "value": None, "why": str(error)})
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            continue
+        measured = one.measure(recipe)
         trial.set_user_attr("measured", measured)
-        study.tell(trial, measured["value"])
-        if before:
-            better = measured["value"] > before["value"]
-            kept, worse = (measured, before) if better else (before, measured)
-            one.forget(set(worse["runs"]) - set(kept["runs"]))
+        if measured["value"] is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, measured["value"])
+        best = _best(study)
+        tried = {key for trial in _ended(study) for key in trial["runs"]}
+        one.forget(tried - set(best["runs"] if best else ()))
     on_trial(trials, trials)
 
 
@@ -275,12 +324,19 @@ def _best(study: optuna.Study) -> dict[str, Any] | None:
     return max(found, key=lambda measured: float(measured["value"]), default=None)
 
 
-def _summary(name: str, study: optuna.Study, trials: int) -> dict[str, Any]:
-    ended = _ended(study)[:trials]
-    best = _best(study)
-    if best is None:
-        raise CrossferError(f"{name}: every trial failed ({ended[0]['why']})")
-    return {"name": name, "default": ended[0], "best": best, "trials": ended}
+def _found_before(file: Path) -> dict[str, dict[str, Any]]:
+    """Return what earlier searches in the folder found, by strategy."""
+    try:
+        strategies = json.loads(file.read_text(encoding="utf-8"))["strategies"]
+        return {one["name"]: one for one in strategies}
+    except (OSError, ValueError, KeyError, TypeError):  # there was none, or somebody edited it
+        return {}
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    recipes = {one["name"]: one["best"]["recipe"] for one in found["strategies"]}
+    write_json(out / SEARCH, found)
+    write_bytes(out / RECIPES, yaml.safe_dump(recipes, sort_keys=False).encode("utf-8"))
 
 
 def _optuna() -> Any:

@@ -69,6 +69,7 @@ def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
         (["prepare", ".", "--out", "x", "--subject", "("], "no regular expression"),
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["report", "nowhere"], "no results"),
+        (["prepare", ".", "--out", f"{__file__}/x"], "a file stands where a folder should"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(arguments: list[str], words: str) -> None:

@@ -80,6 +80,8 @@ def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
     assert "fractions.0: " in yaml_error(tmp_path, fractions=[0])
     assert "fractions: " in yaml_error(tmp_path, fractions=[0.5, 0.5])
     assert "targets" in yaml_error(tmp_path, targets=[])
+    assert "targets: must be a list: [a, b]" in yaml_error(tmp_path, targets="mug")
+    assert "recipes.FC: must be a mapping: {a: b}" in yaml_error(tmp_path, recipes={"FC": None})
     assert "unknown strategy 'XX'" in yaml_error(tmp_path, strategies=["XX"])
     assert "recipes.FC.epochs" in yaml_error(tmp_path, recipes={"FC": {"epochs": "many"}})
     assert "epochs is 0" in yaml_error(tmp_path, recipes={"FC": {"epochs": 0}})

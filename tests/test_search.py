@@ -234,6 +234,8 @@ def test_what_cannot_be_done_is_said_in_one_line(
     experiment = check_experiment(CONTENT | {"data": raw})
     with pytest.raises(CrossferError, match="choose among FC, FU"):
         search(experiment, tmp_path / "out", strategies=["XX"])
+    with pytest.raises(CrossferError, match="strategies: none .* nothing to tune"):
+        search(check_experiment(CONTENT | {"strategies": ["BL"], "recipes": {}}), tmp_path / "out")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     with pytest.raises(CrossferError, match="holds no search"):
@@ -247,13 +249,16 @@ def test_what_cannot_be_done_is_said_in_one_line(
         search(experiment, tmp_path / "out")
 
 
-def test_the_command(raw: Path, tmp_path: Path) -> None:
+def test_the_command(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(CONTENT))
-    options = ["--trials", "1", "--budget", "2", "--strategy", "FC", "--strategy", "FU"]
-    told = CliRunner().invoke(
-        app, ["search", str(file), "--data", str(raw), "--out", str(tmp_path / "out"), *options]
-    )
+    command = ["search", str(file), "--data", str(raw), "--out", str(tmp_path / "out")]
+    options = ["--trials", "1", "--budget", "2", "--strategy", "FC", "--strategy"]
+    told = CliRunner().invoke(app, [*command, *options, "FU"])
     assert told.exit_code == 0, told.output
     assert "FU is left out" in told.stdout
+    Faults(monkeypatch, lambda run: run.strategy.name == "HEAD")
+    told = CliRunner().invoke(app, [*command, *options, "HEAD"])
+    assert told.exit_code == 1, told.output
+    assert "HEAD: every trial failed: " in told.stderr and " FC " in told.stdout
     assert yaml.safe_load((tmp_path / "out" / "recipes.yaml").read_text()).keys() == {"FC"}

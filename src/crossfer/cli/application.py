@@ -53,6 +53,8 @@ ON_DISK = {
     errno.EROFS: "the disk is read-only; name another folder",
     errno.EACCES: "permission denied; name another folder, or change its permissions",
     errno.EPERM: "permission denied; name another folder, or change its permissions",
+    errno.ENOTDIR: "a file stands where a folder should; name another folder",
+    errno.EISDIR: "a folder stands where a file should; name another file",
     errno.ENOENT: "no such file or folder; if it has vanished, bring it back, and the same command goes on",
 }
 

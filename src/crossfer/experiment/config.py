@@ -278,6 +278,10 @@ def _first_error(error: ValidationError, prefix: str = "") -> str:
         message = "unknown key"
     elif first["type"].startswith("missing"):
         message = "is missing"
+    elif first["type"] == "list_type":
+        message = "must be a list: [a, b]"
+    elif first["type"] == "dict_type":
+        message = "must be a mapping: {a: b}"
     more = f" (and {len(others)} more)" if others else ""
     key = key.rstrip(".")
     return f"{key}: {message}{more}" if key else f"{message}{more}"

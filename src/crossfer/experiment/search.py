@@ -115,6 +115,8 @@ def search(
     optuna = _optuna()
     tuned = [strategy for strategy in experiment.strategies if can_be_tuned(strategy)]
     names = [strategy.name for strategy in tuned]
+    if not names:
+        raise CrossferError("strategies: none of them is trained on the target; nothing to tune")
     if unknown := [name for name in strategies if name not in names]:
         raise CrossferError(f"--strategy {unknown[0]}: choose among {', '.join(names)}")
     tuned = [strategy for strategy in tuned if not strategies or strategy.name in strategies]

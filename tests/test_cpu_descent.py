@@ -131,11 +131,32 @@ def test_a_step_that_was_not_taken_is_forgotten() -> None:
         assert torch.equal(tensor, before[name]), name
 
 
-@pytest.mark.parametrize("why", ["single precision", "frozen", "evaluation"])
-def test_without_use_for_a_copy_there_is_none(why: str) -> None:
-    model = fuse(network()).train(why != "evaluation")
+def test_in_single_precision_there_is_no_copy() -> None:
+    model = fuse(network()).train()
     assert isinstance(next(model.children()), Linear)
-    model.requires_grad_(why != "frozen")
-    with torch.autocast("cpu", torch.bfloat16, enabled=why != "single precision"):
-        model(torch.ones(2, 5))
+    model(torch.ones(2, 5))
     assert not copies_of(model)
+
+
+@torch.no_grad()
+def test_what_does_not_change_is_rounded_once() -> None:
+    plain, x = network().eval(), torch.randn(4, 5)
+    model = fuse(copy.deepcopy(plain)).requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(x), plain(x))
+        kept = [id(half) for half in copies_of(model)]
+        assert torch.equal(model(x), plain(x))
+    assert len(kept) == 2 and kept == [id(half) for half in copies_of(model)]
+
+
+def test_what_was_only_measured_learns_afterwards() -> None:
+    """As between the epochs: a copy that was made to measure takes part in the next step."""
+    measured, plain = fuse(network()), fuse(network())
+    x = torch.randn(4, 5)
+    for frozen in (True, False):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            measured.eval().requires_grad_(not frozen)(x)
+    descended(measured, SGD, HOW, 2)
+    descended(plain, SGD, HOW, 2)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(measured.state_dict()[name], tensor), name

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 
 class Linear(nn.Linear):
-    """A linear layer that keeps a copy of its weight in bfloat16 from step to step.
+    """A linear layer that keeps a copy of its weight in bfloat16 from batch to batch.
 
     Parameters
     ----------
@@ -33,17 +33,17 @@ class Linear(nn.Linear):
         self._parameters, self.training = layer._parameters, layer.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply (N, inputs) with the copy, in training and in mixed precision; otherwise as usual."""
+        """Multiply (N, inputs) with the copy, in mixed precision; otherwise as usual."""
         mixed = (
             torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         )
-        if not (mixed and self.training and self.weight.requires_grad):
+        if not mixed:
             return super().forward(x)
-        kept = vars(self.weight)
+        kept, learns = vars(self.weight), self.weight.requires_grad
         # A new one where anybody but our descent has changed the weight; PyTorch counts the changes.
-        if kept.get("version") != self.weight._version:
-            kept["half"] = self.weight.detach().bfloat16().requires_grad_()
-            kept["version"] = self.weight._version
+        if kept.get("half_of") != (self.weight._version, learns):
+            kept["half"] = self.weight.detach().bfloat16().requires_grad_(learns)
+            kept["half_of"] = self.weight._version, learns
         return F.linear(x, kept["half"], self.bias)
 
 
@@ -61,14 +61,15 @@ class SGD(torch.optim.SGD):
         for group in self.param_groups:
             for weight in group["params"]:
                 half = half_of(weight)
-                if half is None or half.grad is None:
+                if half is None:
                     continue
-                if group["momentum"] and weight.grad is None:
+                if half.grad is not None and weight.grad is None and group["momentum"]:
                     self._descend(weight, half, half.grad, group)
                 else:  # a penalty may have a say, too
-                    whole = half.grad.float()
-                    weight.grad = whole if weight.grad is None else weight.grad + whole
-                    vars(weight)["version"] = None  # a fused step does not count as a change
+                    if half.grad is not None:
+                        whole = half.grad.float()
+                        weight.grad = whole if weight.grad is None else weight.grad + whole
+                    vars(weight)["half_of"] = None  # a fused step does not count as a change
                 half.grad = None
         super().step()
 

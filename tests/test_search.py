@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from crossfer.cli import app
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, search
-from crossfer.experiment.execute import execute, folder_of
+from crossfer.experiment.execute import execute
+from crossfer.experiment.folder import folder_of
 from crossfer.experiment.plan import Run
 from crossfer.experiment.search import TUNED
 from crossfer.strategies import STRATEGIES

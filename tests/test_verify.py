@@ -123,7 +123,7 @@ def other_seed(folder: Path) -> None:
     [
         (better, "accuracy is "),
         (better_number, "jaffe, test: accuracy is"),
-        (other_weights, "model.safetensors is not the file"),
+        (other_weights, "model.safetensors: changed or damaged since it was written"),
         (other_seed, "identity"),
         (lambda folder: (folder / "predictions.parquet").unlink(), "predictions.parquet"),
         (lambda folder: (folder / "run.json").write_text("{"), "damaged"),

@@ -27,7 +27,7 @@ from crossfer.datasets.faces import Framing
 from crossfer.datasets.record import Record
 from crossfer.emotions import EMOTIONS
 from crossfer.experiment import load_experiment
-from crossfer.experiment.execute import load_run
+from crossfer.experiment.folder import load_run
 from crossfer.models import study_cnn
 from crossfer.networks import Network
 from crossfer.training.checkpoint import save_weights
@@ -256,7 +256,7 @@ def _networks() -> list[Files]:
 
 
 def _runs() -> list[Files]:
-    about = {"cost": {"seconds": 1.0}, "merged": {"alpha": None, "tried": []}, "machine": {}}
+    about = {"cost": {"seconds": 1.0}, "merged": {"alpha": None, "tried": []}, "machine": {}, "files": {}}
     names = ["key", "label", "strategy", "about", "target", "fraction", "seed", "identity"]
     names += ["kept_epoch", "training_images", "parameters", "trained_parameters", "versions"]
     return [{"run.json": json.dumps(dict.fromkeys(names, 1) | about, indent=1).encode()}]

@@ -8,27 +8,38 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from torch import nn
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.emotions import EMOTIONS
-from crossfer.errors import CrossferError
+from crossfer.experiment.folder import (
+    CHECKPOINT,
+    ERROR,
+    HISTORY,
+    MEASURED_SPLITS,
+    PREDICTIONS,
+    RUN,
+    WEIGHTS,
+    altered,
+    check_weights,
+    folder_of,
+    is_finished,
+    load_run,
+    read_run,
+)
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.models import training_flop
@@ -36,35 +47,6 @@ from crossfer.provenance import versions
 from crossfer.training import Faces, Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
-
-RUN, HISTORY, WEIGHTS, PREDICTIONS = (
-    "run.json",
-    "history.csv",
-    "model.safetensors",
-    "predictions.parquet",
-)
-CHECKPOINT, ERROR = "checkpoint.safetensors", "error.txt"
-"""What lies there only while a run is unfinished, or after it failed."""
-
-RUN_KEYS = (
-    "key",
-    "label",
-    "strategy",
-    "about",
-    "target",
-    "fraction",
-    "seed",
-    "identity",
-    "kept_epoch",
-    "merged",
-    "training_images",
-    "parameters",
-    "trained_parameters",
-    "cost",
-    "machine",
-    "versions",
-)
-MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
 
 
 def execute(
@@ -114,91 +96,12 @@ def execute(
     return folder
 
 
-def folder_of(run: Run, runs_folder: Path) -> Path:
-    """Return where a run lies, under whatever name it was trained: its key identifies it."""
-    return next(runs_folder.glob(f"*-{run.key}"), runs_folder / run.folder)
-
-
-def is_finished(folder: Path) -> bool:
-    """Tell whether a run folder is complete."""
-    return (folder / RUN).is_file()
-
-
 def load_network(run: Run, folder: Path) -> nn.Module:
     """Return a finished run's network, in evaluation mode."""
     check_weights(folder)
     model = untrained(run.network.build, run.seed)
     load_weights(model, folder / WEIGHTS)
     return model.eval()
-
-
-def load_run(folder: Path) -> dict[str, Any]:
-    """Return what a finished run says of itself."""
-    content = _content(folder)
-    return {key: content[key] for key in RUN_KEYS}
-
-
-def _content(folder: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        return content | {key: content[key] for key in RUN_KEYS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CrossferError(f"{folder / RUN}: damaged ({error!r}); delete the folder") from None
-
-
-def check_weights(folder: Path) -> None:
-    """Make sure that a finished run's weights are those that it wrote.
-
-    Raises
-    ------
-    CrossferError
-        If they are missing, or others.
-    """
-    file = folder / WEIGHTS
-    try:
-        found = digest(file)
-        if recorded_files(folder).get(WEIGHTS, found) == found:
-            return
-        why = f"changed or damaged since it was trained (another SHA-256 than in {RUN})"
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-    raise CrossferError(f"{file}: {why}; delete its folder, and it is trained again")
-
-
-def recorded_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the files of a finished run, as far as they were recorded."""
-    files = _content(folder).get("files", {})
-    return files if isinstance(files, dict) else {}
-
-
-class Predictions(NamedTuple):
-    """What a network said about one set: `rows` of the dataset and `labels`, int64 (N,); float32 (N, 7)."""
-
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-
-    def without(self, rows: Sequence[int]) -> Predictions:
-        """Leave some rows of the dataset out."""
-        kept = ~np.isin(self.rows, rows)
-        return Predictions(self.rows[kept], self.labels[kept], self.probabilities[kept])
-
-
-def load_predictions(folder: Path, fingerprint: str, split: str) -> Predictions:
-    """Return what a finished run's network said about a set of the dataset with this fingerprint."""
-    try:
-        table = pa.parquet.read_table(
-            folder / PREDICTIONS,
-            filters=[("fingerprint", "=", fingerprint), ("split", "=", split)],
-        )
-    except (OSError, pa.ArrowException) as error:
-        raise CrossferError(f"{folder / PREDICTIONS}: cannot be read ({error})") from None
-    probabilities = np.column_stack([table.column(emotion).to_numpy() for emotion in EMOTIONS])
-    return Predictions(
-        table.column("row").to_numpy(),
-        table.column("label").to_numpy().astype(np.int64),
-        probabilities,
-    )
 
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
@@ -310,22 +213,15 @@ def _start(run: Run, runs_folder: Path) -> nn.Module:
 def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:
     """Add the predictions that a finished run has not made yet; damaged ones are made again."""
     check_weights(folder)
-    content = _content(folder)
-    file, files = folder / PREDICTIONS, recorded_files(folder)
-    try:
-        found = digest(file)
-        if files.get(PREDICTIONS, found) != found:
-            raise OSError
-        tables = [pa.parquet.read_table(file)]
-        known = set(tables[0].column("fingerprint").unique().to_pylist())
-    except (OSError, KeyError, pa.ArrowException):
-        tables, known = [], set()
+    content, file = read_run(folder), folder / PREDICTIONS
+    tables = [] if altered(folder, PREDICTIONS) else [pa.parquet.read_table(file)]
+    known = {mark for table in tables for mark in table.column("fingerprint").unique().to_pylist()}
     if missing := [dataset for dataset in measured_on if dataset.fingerprint not in known]:
         model = load_network(run, folder)
         tables.append(_predictions(model, missing, fabric))
         _write_table(file, pa.concat_tables(tables))
-        if files:
-            write_json(folder / RUN, content | {"files": files | {PREDICTIONS: digest(file)}})
+        files = content["files"] | {PREDICTIONS: digest(file)}
+        write_json(folder / RUN, content | {"files": files})
 
 
 def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> pa.Table:

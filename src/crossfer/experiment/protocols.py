@@ -15,7 +15,7 @@ from crossfer.datasets.union import unite
 from crossfer.evaluation import continual
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.execute import folder_of, load_predictions
+from crossfer.experiment.folder import folder_of, load_predictions
 from crossfer.experiment.plan import Run, at_hand, make_run, plan
 from crossfer.strategies import BASELINE, Strategy
 

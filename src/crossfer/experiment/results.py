@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.datasets.union import Union
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation import summary
@@ -33,7 +32,7 @@ from crossfer.evaluation.flips import Flips, find_flips, per_class
 from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.metrics import accuracy, decide, measure_as_one
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.execute import Predictions, folder_of, load_predictions, load_run
+from crossfer.experiment.folder import Predictions, folder_of, load_predictions, load_run
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
@@ -295,7 +294,7 @@ def _measured(
         for split, said in (("test", test), ("validation", validation))
     }
     decisions = [decide(p, part.classes) for part, (_, _, p) in test]
-    if isinstance(dataset, Union):
+    if len(dataset.parts) > 1:
         measured["parts"] = {
             part.name: accuracy(one.labels, decided)
             for (part, one), decided in zip(test, decisions, strict=True)
@@ -309,7 +308,7 @@ def _said(
 ) -> list[tuple[Dataset, Predictions]]:
     """Return what a network said about each part of a dataset; rows are those of the whole."""
     start, found = 0, []
-    for part in dataset.parts if isinstance(dataset, Union) else (dataset,):
+    for part in dataset.parts:
         said = load_predictions(folder, part.fingerprint, split)
         said = said.without(dropped.get(part.name, []))
         found.append((part, said._replace(rows=said.rows + start)))

@@ -14,7 +14,8 @@ from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.prepare import Preparation, prepare, raw_state, sweep
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
-from crossfer.experiment.execute import execute, folder_of, is_finished
+from crossfer.experiment.execute import execute
+from crossfer.experiment.folder import folder_of, is_finished
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import plan_all

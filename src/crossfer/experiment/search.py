@@ -28,8 +28,9 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.execute import execute, folder_of, load_predictions, load_run
-from crossfer.experiment.plan import Run, fraction_rows, plan
+from crossfer.experiment.execute import execute
+from crossfer.experiment.folder import folder_of, load_predictions, load_run
+from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.run import DATASETS, LOCK, RUNS, Progress, alone_in, open_datasets
 from crossfer.files import write_bytes, write_json
 from crossfer.strategies import Strategy, starts
@@ -50,13 +51,12 @@ TUNED = ("learning_rate", "epochs", "batch_size", "weight_decay", "label_smoothi
 
 def equivalent_epochs(run: Run) -> float:
     """Return what a run costs, in fine-tuning-equivalent epochs; a penalty's own passes are not counted."""
-    assert run.target is not None
-    return run.work / len(fraction_rows(run.target, run.fraction or 1.0, run.seed))
+    return run.work / len(run.target_rows)
 
 
 def can_be_tuned(strategy: Strategy) -> bool:
     """Tell whether a strategy adapts by training."""
-    return strategy.layers != "none" and "target" in strategy.data
+    return strategy.layers != "none" and "target" in strategy.sides
 
 
 def search(

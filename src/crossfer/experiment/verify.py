@@ -24,20 +24,20 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.evidence import SIDES
 from crossfer.evaluation.metrics import measure_as_one
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.execute import (
+from crossfer.experiment.execute import execute
+from crossfer.experiment.folder import (
     MEASURED_SPLITS,
     PREDICTIONS,
+    RUN,
     WEIGHTS,
-    execute,
+    altered,
     load_predictions,
     load_run,
-    recorded_files,
 )
 from crossfer.experiment.plan import Run, key_of
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
 from crossfer.experiment.run import DATASETS, EXPERIMENT, Progress, load_results
-from crossfer.files import digest
 from crossfer.provenance import versions
 from crossfer.training.machine import Precision, describe, machine
 
@@ -121,7 +121,7 @@ def verify(
 
 def _experiment_of(path: Path) -> tuple[Path, Path | None]:
     """Return the folder of the experiment, and that of the one run asked for."""
-    if (path / EXPERIMENT).is_file() or not (path / "run.json").is_file():
+    if (path / EXPERIMENT).is_file() or not (path / RUN).is_file():
         return path, None
     for above in path.resolve().parents:
         if (above / EXPERIMENT).is_file():
@@ -137,7 +137,6 @@ def _differences(
     """Yield what of a run's stored result does not hold."""
     try:
         stored = load_run(folder)
-        files = recorded_files(folder)
     except CrossferError as error:
         yield str(error)
         return
@@ -146,12 +145,8 @@ def _differences(
     if any(stored[key] != record[key] for key in stored if key not in ("strategy", "about")):
         yield "run.json says something else than results.json"
     for name in (WEIGHTS, PREDICTIONS):
-        try:
-            found = digest(folder / name)
-            if files.get(name, found) != found:
-                yield f"{name} is not the file that was written (another SHA-256)"
-        except OSError as error:
-            yield f"{name}: {error.strerror}"
+        if why := altered(folder, name):
+            yield f"{name}: {why}"
     datasets = {dataset["name"]: dataset for dataset in results["datasets"]}
     source = next(d for d in results["datasets"] if d["role"] == "source")
     for row in results["results"]:

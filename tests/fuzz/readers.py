@@ -256,7 +256,12 @@ def _networks() -> list[Files]:
 
 
 def _runs() -> list[Files]:
-    about = {"cost": {"seconds": 1.0}, "merged": {"alpha": None, "tried": []}, "machine": {}, "files": {}}
+    about = {
+        "cost": {"seconds": 1.0},
+        "merged": {"alpha": None, "tried": []},
+        "machine": {},
+        "files": {},
+    }
     names = ["key", "label", "strategy", "about", "target", "fraction", "seed", "identity"]
     names += ["kept_epoch", "training_images", "parameters", "trained_parameters", "versions"]
     return [{"run.json": json.dumps(dict.fromkeys(names, 1) | about, indent=1).encode()}]

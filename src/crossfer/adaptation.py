@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.merging import best_mixture
-from crossfer.models import train_only
-from crossfer.strategies import LAYERS, Strategy
+from crossfer.models import LAYERS, train_only
+from crossfer.strategies import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, train
 
 

@@ -13,7 +13,6 @@ from typing import ClassVar, Literal
 
 from crossfer.memory.exemplars import Choice
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty
-from crossfer.models import LAYERS as LAYERS
 from crossfer.training.recipe import (
     FINE_TUNING,
     FINE_TUNING_LAST_LAYERS,

@@ -12,7 +12,7 @@ from typing import Any
 
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.prepare import Preparation, prepare, raw_state, sweep
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, is_finished
@@ -94,7 +94,7 @@ def run_experiment(
     strangers = {file.name for file in out.iterdir()} - set(BEGUN) if out.is_dir() else set()
     if strangers and not (out / EXPERIMENT).is_file():
         raise CrossferError(f"{out}: is in use and holds no experiment; name another folder")
-    _check_paths(experiment)
+    check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
@@ -123,7 +123,7 @@ def run_experiment(
             except OSError:
                 raise  # no fault of this run: none would fare better
             except Exception as error:
-                failed[run.key] = _why(error)
+                failed[run.key] = one_line(error)
                 progress.failed(run, failed[run.key])
             else:
                 progress.ended(run, folder)
@@ -136,12 +136,6 @@ def _check_possible(run: Run, failed: dict[str, str]) -> None:
     """Refuse a run that starts where one failed."""
     if run.parent and run.parent.key in failed:
         raise CrossferError(f"it starts from {run.parent.label}, which failed")
-
-
-def _why(error: Exception) -> str:
-    """Return one line on what went wrong; ``error.txt`` in the run's folder says where."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, CrossferError) else f"{type(error).__name__}: {text}"
 
 
 def load_results(folder: str | Path) -> dict[str, Any]:
@@ -158,7 +152,7 @@ def load_results(folder: str | Path) -> dict[str, Any]:
         raise CrossferError(f"{file}: no results; finish the experiment with `crossfer run` first")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CrossferError(f"{file}: written by another version; run the experiment again")
-    if asked not in (None, content["config"]):
+    if asked not in (None, content.get("config")):
         raise CrossferError(
             f"{file}: of another configuration than {EXPERIMENT} beside it; run the experiment again"
         )
@@ -235,7 +229,8 @@ def _dataset(
     return dataset
 
 
-def _check_paths(experiment: Experiment) -> None:
+def check_paths(experiment: Experiment) -> None:
+    """Refuse an experiment that names a dataset which is not there, before anything is prepared."""
     for config in (experiment.source, *experiment.targets):
         path = experiment.path(config)
         if not path.exists():

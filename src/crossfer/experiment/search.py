@@ -31,7 +31,15 @@ from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_predictions, load_run
 from crossfer.experiment.plan import Run, plan
-from crossfer.experiment.run import DATASETS, LOCK, RUNS, Progress, alone_in, open_datasets
+from crossfer.experiment.run import (
+    DATASETS,
+    LOCK,
+    RUNS,
+    Progress,
+    alone_in,
+    check_paths,
+    open_datasets,
+)
 from crossfer.files import write_bytes, write_json
 from crossfer.strategies import Strategy, starts
 from crossfer.training.machine import machine, precision_of
@@ -134,6 +142,7 @@ def search(
     strangers = {file.name for file in out.iterdir()} - set(BEGUN) if out.is_dir() else set()
     if strangers and not (out / JOURNAL).is_file():
         raise CrossferError(f"{out}: is in use and holds no search; name another folder")
+    check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}
     with alone_in(out):

@@ -66,6 +66,11 @@ def recognise(path: Path) -> tuple[Reader, str]:
             return reader, why
     if path.is_dir():
         raise CrossferError(f"{path}: no images and no known table in this folder")
+    if columns := ", ".join(manifest.columns_of(path))[:200]:
+        raise CrossferError(
+            f"{path}: a table with the columns {columns}; yours needs path and label, "
+            "and `crossfer datasets` lists what others need"
+        )
     raise CrossferError(
         f"{path}: not a dataset that is known; `crossfer datasets` lists the layouts"
     )

@@ -24,13 +24,13 @@ LARGEST_GROWTH = 200
 def recognise(path: Path) -> str | None:
     """Say why a path looks like a manifest."""
     return (
-        "it is a table with the columns path and label" if set(_columns(path)) >= NEEDED else None
+        "it is a table with the columns path and label" if set(columns_of(path)) >= NEEDED else None
     )
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     """Yield one record a row; paths are relative to the manifest's folder."""
-    missing = NEEDED - set(_columns(path))
+    missing = NEEDED - set(columns_of(path))
     if missing:
         raise CrossferError(f"{path}: no column {' and '.join(sorted(missing))}")
     for number, row in _rows(path):
@@ -61,7 +61,8 @@ def _is_parquet(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".parquet"
 
 
-def _columns(path: Path) -> list[str]:
+def columns_of(path: Path) -> list[str]:
+    """Return a table's column names in lower case; none where a file is no table."""
     if not _is_parquet(path):
         return header(path)
     try:
@@ -80,7 +81,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
     try:
         with path.open("rb") as data, pa.parquet.ParquetFile(data) as file:
             _check_size(path, file.metadata)
-            names, number = _columns(path), 0
+            names, number = columns_of(path), 0
             for batch in file.iter_batches(ROWS_AT_ONCE):
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1

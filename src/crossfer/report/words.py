@@ -113,7 +113,7 @@ def _why(view: View, choice: Row, after: Row) -> str:
 
 
 def _given_up(view: View, choice: Row, after: Row) -> list[str]:
-    """Name what others have more of, on each test set: the best of the front, if it is another."""
+    """Name what another update has more of, on each test set: the best of the front, if it is one."""
     largest = view.largest(choice["target"])
     front = [view.averaged(choice["target"], name, largest) for name in choice["front"]]
     sentences = []
@@ -121,7 +121,7 @@ def _given_up(view: View, choice: Row, after: Row) -> list[str]:
         test = f"{side}_test"
         best = max((row for row in front if row), key=lambda row: row[test]["accuracy"])
         more = best[test]["accuracy"] - after[test]["accuracy"]
-        if more >= 0.05 and best["strategy"] != after["strategy"]:
+        if more >= 0.05 and best["strategy"] not in (after["strategy"], "BL"):
             ruled_out = choice["ruled_out"].get(best["strategy"])
             why = f", but {' and '.join(ruled_out)}" if ruled_out else ""
             sentences.append(

@@ -80,7 +80,7 @@ def narrow(context: Any, number: Any, array: Any) -> Any:
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
 def place(row: int, step: int, rows: int) -> tuple[int, int]:
-    """Return where a step leads, strip by strip and then to the right, in a row of strips of so many rows."""
+    """Return the pixel (h, w) of a step along a row of every strip: strip after strip, then to the right."""
     return row + step % STRIPS * rows, step // STRIPS
 
 

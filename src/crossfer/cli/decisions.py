@@ -67,18 +67,18 @@ def _say_choice(results: dict[str, Any], choice: dict[str, Any]) -> None:
     out_console.print(f"\n{choice['target']}", style="bold")
     for sentence in explain(results, choice):
         out_console.print(sentence)
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("strategy", no_wrap=True)
-    for column in ("validation: source", "target", "test: source", "target", "seconds"):
-        table.add_column(column, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("\nstrategy", no_wrap=True)
+    for column in ("validation\nsource", "\ntarget", "test\nsource", "\ntarget", "\nseconds"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
     for row in comparable(results["summary"], choice["target"]):
         name = row["strategy"]
-        remarks = choice["ruled_out"].get(name, [])
+        remark = "front" if name in choice["front"] else ""
+        if name in choice["ruled_out"]:
+            remark = "ruled out"
         if name == choice["strategy"]:
-            remarks = ["the choice"]
-        elif name in choice["front"] and not remarks:
-            remarks = ["on the front"]
+            remark = "choice"
         table.add_row(
             name,
             *(f"{row[f'{side}_validation']['accuracy']:.1f}" for side in ("source", "target")),
@@ -87,9 +87,11 @@ def _say_choice(results: dict[str, Any], choice: dict[str, Any]) -> None:
                 for test in (row["source_test"], row["target_test"])
             ),
             f"{row['seconds']:.0f}",
-            "; ".join(remarks),
+            remark,
         )
     out_console.print(table)
+    for name, reasons in choice["ruled_out"].items():
+        out_console.print(f"Ruled out: {name} {'; '.join(reasons)}.")
 
 
 @command()

@@ -95,6 +95,30 @@ def test_only_the_best_run_of_each_is_kept(found: tuple[Path, dict[str, Any]]) -
     assert len(kept - best) <= 2
 
 
+def test_the_trials_of_another_experiment_are_not_taken_over(raw: Path, tmp_path: Path) -> None:
+    content = CONTENT | {"data": raw, "strategies": ["FC"]}
+    begun: list[int] = []
+
+    def tuned(**changes: Any) -> dict[str, Any]:
+        begun.clear()
+        results = search(
+            check_experiment(content | changes),
+            tmp_path / "out",
+            trials=2,
+            budget=0.3,
+            on_trial=lambda name, done, total: begun.append(done),
+        )
+        (one,) = results["strategies"]
+        return dict(one)
+
+    first = tuned()
+    assert begun == [0, 1, 2]
+    assert tuned() == first and begun == [2]
+    other = tuned(recipes={"default": {"epochs": 1, "batch_size": 16}})
+    assert begun == [0, 1, 2]
+    assert other["default"]["recipe"]["batch_size"] == 16
+
+
 class Stopped(Progress):
     """Stops in the middle of the n-th training."""
 

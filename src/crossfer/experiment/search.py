@@ -158,8 +158,10 @@ def search(
                 least = max(map(equivalent_epochs, one.runs({"epochs": 1})))
                 found["left_out"][strategy.name] = least
                 continue
+            # Of other data or with another default it would be another search.
+            asked = "+".join(run.key for run in one.runs(one.default))
             study = optuna.create_study(
-                study_name=f"{strategy.name}, {budget:g}, {seed}",
+                study_name=f"{strategy.name}, {budget:g}, {seed}, {asked}",
                 storage=storage,
                 direction="maximize",
                 load_if_exists=True,

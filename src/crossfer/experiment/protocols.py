@@ -66,7 +66,9 @@ class Plan:
             *(r for _, r in self.left_out),
         ]
         first: dict[str, Run] = {}
-        return [first.setdefault(run.key, run) for run in every if run.key not in first]
+        for run in every:
+            first.setdefault(run.key, run)
+        return list(first.values())
 
     def measured_on(self, run: Run) -> list[Dataset]:
         """Return the datasets whose validation and test sets a run has to be measured on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -89,11 +89,7 @@ def run_experiment(
         If there is no room or no permission to write: make some, and the same call goes on.
     """
     out, progress = Path(out), progress or Progress()
-    if out.is_file():
-        raise CrossferError(f"{out}: is a file; name a folder")
-    strangers = {file.name for file in out.iterdir()} - set(BEGUN) if out.is_dir() else set()
-    if strangers and not (out / EXPERIMENT).is_file():
-        raise CrossferError(f"{out}: is in use and holds no experiment; name another folder")
+    check_free(out, "experiment", EXPERIMENT, BEGUN)
     check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
@@ -227,6 +223,15 @@ def _dataset(
     )
     progress.prepared(dataset)
     return dataset
+
+
+def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
+    """Refuse a folder that holds more than what has `begun` there, unless a file marks it as of this kind."""
+    if out.is_file():
+        raise CrossferError(f"{out}: is a file; name a folder")
+    strangers = {file.name for file in out.iterdir()} - set(begun) if out.is_dir() else set()
+    if strangers and not (out / mark).is_file():
+        raise CrossferError(f"{out}: is in use and holds no {kind}; name another folder")
 
 
 def check_paths(experiment: Experiment) -> None:

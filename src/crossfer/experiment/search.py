@@ -37,6 +37,7 @@ from crossfer.experiment.run import (
     RUNS,
     Progress,
     alone_in,
+    check_free,
     check_paths,
     open_datasets,
 )
@@ -137,11 +138,7 @@ def search(
             "protocols": [],
         }
     )
-    if out.is_file():
-        raise CrossferError(f"{out}: is a file; name a folder")
-    strangers = {file.name for file in out.iterdir()} - set(BEGUN) if out.is_dir() else set()
-    if strangers and not (out / JOURNAL).is_file():
-        raise CrossferError(f"{out}: is in use and holds no search; name another folder")
+    check_free(out, "search", JOURNAL, BEGUN)
     check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}

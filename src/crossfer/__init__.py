@@ -20,9 +20,11 @@ The study on your own faces, in a dozen lines:
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from crossfer.adaptation import adapt
     from crossfer.datasets import (
         READERS,
@@ -98,6 +100,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import crossfer`` is quick."""
+    if name == "__version__":
+        return version("crossfer")
     if name not in _HOMES:
         raise AttributeError(f"module 'crossfer' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

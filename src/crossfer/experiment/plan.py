@@ -22,7 +22,7 @@ from crossfer.networks import Network
 from crossfer.strategies import Strategy, starts
 from crossfer.training.recipe import Recipe
 
-RULES = 5
+RULES = 6
 """Raised whenever the same configuration would give other weights: it enters every run's identity."""
 
 WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}

@@ -84,8 +84,9 @@ class Dataset:
         the user wants another.
     table
         The sample table, or its file, open: it is read when it is first needed.  A row per image: label
-        (a name), subject, split, origin, sha256; the face in the picture it came from: left, top, width, height in pixels of the square turned by roll degrees about its centre; how it was found and
-        the detector's score (see `crossfer.datasets.faces.Face`).
+        (a name), subject, split, origin, sha256; the face in the picture it came from: left, top, width,
+        height in pixels of the square turned by roll degrees about its centre; how it was found and the
+        detector's score (see `crossfer.datasets.faces.Face`).
     class_set
         The classes that it is used with, by default the study's seven.  An image whose label belongs to none
         of them is in no split.

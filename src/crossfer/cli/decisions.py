@@ -302,8 +302,12 @@ def _write_junit(file: Path, rows: list[Result], answers: list[list[Criterion]])
             )
             if one.verdict != "pass":
                 bad += 1
-                shown = f"{one.measured:.2f} measured, {one.bound:.2f} shown, {one.limit:g} asked for"
-                ElementTree.SubElement(case, "failure", message=f"{one.verdict}: {shown}", type=one.verdict)
+                shown = (
+                    f"{one.measured:.2f} measured, {one.bound:.2f} shown, {one.limit:g} asked for"
+                )
+                ElementTree.SubElement(
+                    case, "failure", message=f"{one.verdict}: {shown}", type=one.verdict
+                )
     suite.set("tests", str(sum(map(len, answers))))
     suite.set("failures", str(bad))
     write_bytes(file, ElementTree.tostring(suite, "utf-8", xml_declaration=True))

@@ -314,6 +314,8 @@ class DatasetFacts(Row):
     split: Division
     skipped: Mapping[str, int]
     """Images left out, by reason."""
+    left_out: Mapping[str, int]
+    """Images whose label belongs to none of the classes, by label."""
     faces: Mapping[str, Any]
     """How faces were found and framed."""
     licence: str

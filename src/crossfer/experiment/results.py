@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation import summary
 from crossfer.evaluation.answers import Answers
@@ -166,7 +165,7 @@ def collect(
         crossfer=version("crossfer"),
         name=experiment.name,
         stand_in=any(dataset.stand_in for dataset in (source, *targets)),
-        classes=tuple(EMOTIONS),
+        classes=source.class_set.names,
         config=experiment.model_dump(mode="json", by_alias=True),
         machine=records[-1].machine,
         datasets=(
@@ -283,7 +282,9 @@ def _measure(
                 after = answers[key, side] = measured[side][1]
                 before = answers[(target, None, BL, run.seed), side]
                 origins = test_sets[target, side].origins
-                changes[side] = change(before, after, EMOTIONS, origins)
+                changes[side] = change(
+                    before, after, test_sets[target, side].dataset.class_set.names, origins
+                )
             rows.append(
                 Result(
                     target=target,
@@ -392,13 +393,14 @@ def _describe(test: TestSet, role: Side) -> DatasetFacts:
         title=card["title"],
         stand_in=dataset.stand_in,
         fingerprint=dataset.fingerprint,
-        classes=tuple(EMOTIONS[label] for label in dataset.classes),
+        classes=tuple(dataset.class_set.names[label] for label in dataset.classes),
         counts=dataset.counts(),
         images=card["images"],
         subjects=card["subjects"],
         test_subjects=test.people,
         split=Division(split["how"], split["asked"], split["subjects_in_several_splits"]),
         skipped=card["skipped"],
+        left_out=dataset.left_out,
         faces=card["faces"],
         licence=card["licence"],
         citation=card["citation"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -230,25 +231,27 @@ def _said(results: Results, row: Result, criterion: Criterion) -> str:
             f"network's; at most {criterion.limit:g} asked for"
         )
     name = results.source.name if criterion.side == "source" else row.target
-    way = "at least" if criterion.at_least else "at most"
-    shown = "+.1f" if criterion.at_least else ".1f"
+    way, sign = ("at least", "+") if criterion.at_least else ("at most", "")
     unit = "points" if criterion.at_least else "% of the images"
     text = (
-        f"{criterion.verdict.upper()}  {name}, {criterion.about}: {criterion.measured:{shown}} {unit} "
-        f"measured, {way} {criterion.bound:{shown}} shown; {way} {criterion.limit:+g} asked for"
+        f"{criterion.verdict.upper()}  {name}, {criterion.about}: {criterion.measured:{sign}.1f} {unit} "
+        f"measured, {way} {criterion.bound:{sign}.1f} shown; {way} {criterion.limit:{sign}g} asked for"
     )
-    if criterion.verdict == "not proven":
-        text += f" ({criterion.images} test images"
-        text += f" of {criterion.people} people" if criterion.people else ""
-        if criterion.needed:
-            text += f" are not enough to prove it: you need about {criterion.needed:,}"
-            if criterion.people and criterion.images:
-                people = round(criterion.needed * criterion.people / criterion.images)
-                text += f" of {people:,} people"
-        else:
-            text += "; no number of images would prove what is just at the limit"
-        text += ")"
-    return text
+    return text if criterion.verdict != "not proven" else f"{text} ({_missing(criterion)})"
+
+
+def _missing(criterion: Criterion) -> str:
+    """Say how many test images would prove a condition that is not proven."""
+    if criterion.needed is None:
+        return "no number of test images proves what is just at the limit"
+    text = f"not enough test images to prove it: {criterion.images}"
+    needed = f"you need about {criterion.needed:,}"
+    if criterion.people and criterion.images:
+        text += f", people: {criterion.people}"
+        needed += (
+            f" of {math.ceil(criterion.needed * criterion.people / criterion.images):,} people"
+        )
+    return f"{text}; {needed}"
 
 
 def _to_ship(results: Results, strategy: str | None, target: str | None) -> list[Result]:

@@ -27,6 +27,7 @@ from crossfer.evaluation.rows import Result
 from crossfer.terms import SIDES, Side
 
 Verdict = Literal["pass", "fail", "not proven"]
+NORMAL = NormalDist()
 Groups = Mapping[Side, Sequence[str] | None]
 """For each side, the group of each test image; None where the images have none."""
 
@@ -168,7 +169,7 @@ class _Test:
     def answered(self, p: float, alpha: float, own_alpha: float) -> Criterion:
         """Return the answer; `own_alpha` is what Holm's correction leaves to this test."""
         sign = 1 if self.at_least else -1
-        bound = min(self.value, float(np.quantile(self.draws, own_alpha)))
+        bound = max(-100.0, min(self.value, float(np.quantile(self.draws, own_alpha))))
         broken = self.value < self.least
         verdict: Verdict = "fail" if broken else "pass" if p <= alpha else "not proven"
         return Criterion(
@@ -186,13 +187,22 @@ class _Test:
         )
 
     def _needed(self, alpha: float) -> int | None:
-        """Return how many images would do: n (z s / (value − least))², s the standard error with n."""
+        """Return how many images would do, as the normal approximation has it: n (z s / (value − least))².
+
+        The standard error s is half the width of the middle 68.3 % of the draws with n images: of few people
+        the draws have heavy tails, as Student's t, which more people would not have.  Rounded up to two
+        digits.
+        """
         distance = self.value - self.least
         if distance <= 0:
             return None
-        z = NormalDist().inv_cdf(1 - alpha)
-        times = (z * float(self.draws.std()) / distance) ** 2
-        return max(self.images + 1, math.ceil(self.images * times))
+        low, high = np.quantile(self.draws, [NORMAL.cdf(-1), NORMAL.cdf(1)])
+        error = float(high - low) / 2
+        images = max(
+            self.images + 1, self.images * (NORMAL.inv_cdf(1 - alpha) * error / distance) ** 2
+        )
+        unit = 10 ** max(0, math.floor(math.log10(images)) - 1)
+        return unit * math.ceil(images / unit)
 
 
 def _tests(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossfer.datasets import SPLITS, Dataset
-from crossfer.datasets.prepare import SKIPPED
+from crossfer.datasets.card import SKIPPED
 
 
 def oddities(dataset: Dataset) -> list[str]:

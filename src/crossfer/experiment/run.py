@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.datasets.prepare import Preparation, prepare, raw_state, sweep
+from crossfer.datasets.preparation import Preparation
+from crossfer.datasets.prepare import prepare
+from crossfer.datasets.raw import raw_state
+from crossfer.datasets.workshop import sweep
 from crossfer.errors import CrossferError, one_line
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute

@@ -6,13 +6,20 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from crossfer.datasets.faces import Framing
 from crossfer.datasets.readers import READERS
-from crossfer.datasets.record import SPLITS, ReadOptions
+from crossfer.datasets.record import SPLITS, ReadOptions, Split
 from crossfer.emotions import EMOTIONS, check_label_map
 from crossfer.errors import CrossferError
+
+ROLES = ("path", "label", "subject", "split")
+"""What a column of a table can be."""
+DRAW = ("sizes", "exact", "ignore_splits", "test_share", "splits", "seed")
+VALIDATION_SHARE = 0.1
+"""Of training, where the official splits have no validation set."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,16 @@ class Preparation:
         The classes of ours that its labels tell apart: among them it is learnt from and measured.  By
         default those that occur; name them all if one is missing only by chance.
     subject
-        Regular expression that finds the subject in an image's relative path (folders and manifests).
+        Regular expression that finds the subject in an image's relative path (folders and manifests); empty:
+        nobody is known, though folders look like people.
+    columns
+        Of a table: which column is the path, label, subject or split, as ``{"label": "emotion"}``; an empty
+        name for one that it shall not have.
+    root
+        The folder that the paths in a table are relative to.
+    splits
+        From the names of a dataset's parts (folders, values) to training, validation or test, or to ``None``
+        for a name that is no part.
     everything
         Also read what the reader leaves out by default, as turned heads.
     faces
@@ -46,6 +62,10 @@ class Preparation:
         shorter side.
     sizes
         Training, validation and test, as counts or shares, where there is no official split.
+    ignore_splits
+        Divide anew what comes in splits.
+    test_share
+        Cut a test set from training where the official splits have none: this share (0–1) of it.
     exact
         Reach these sizes to the image, though subjects then stand on two sides.
     seed
@@ -56,6 +76,9 @@ class Preparation:
     labels: Mapping[str, str | None] = field(default_factory=dict)
     classes: Sequence[str] | None = None
     subject: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    root: Path | None = None
+    splits: Mapping[str, Split | None] = field(default_factory=dict)
     everything: bool = False
     faces: Literal["auto", "find", "cropped"] = "auto"
     no_face: Literal["keep", "drop", "refuse"] = "keep"
@@ -65,6 +88,8 @@ class Preparation:
     crop: float | None = None
     sizes: tuple[float, float, float] | None = None
     exact: bool = False
+    ignore_splits: bool = False
+    test_share: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +107,17 @@ class Preparation:
                 )
         if self.crop is not None and not 0 < self.crop <= 1:
             raise CrossferError(f"crop is {self.crop}: it must lie above 0 and at most at 1")
+        if self.test_share is not None and not 0 < self.test_share < 1 - VALIDATION_SHARE:
+            raise CrossferError(
+                f"test_share is {self.test_share}: it must lie above 0 and below {1 - VALIDATION_SHARE}"
+            )
+        for role in self.columns:
+            if role not in ROLES:
+                raise CrossferError(f"columns: {role!r} is none of {', '.join(ROLES)}")
+        for name, split in self.splits.items():
+            if split is not None and split not in SPLITS:
+                raise CrossferError(f"splits: {name}={split}: choose one of {', '.join(SPLITS)}")
+        self._check_faces()
         if self.sizes is not None and not (
             len(self.sizes) == len(SPLITS)
             and all(math.isfinite(size) and size >= 0 for size in self.sizes)
@@ -103,6 +139,22 @@ class Preparation:
             ) from None
         Framing(self.side, self.channels, *self.eyes)  # refuses what lies outside its ranges
 
+    def _check_faces(self) -> None:
+        """Refuse what has no effect on pictures that are faces already."""
+        if self.faces == "cropped":
+            for key in ("eyes", "no_face"):
+                if getattr(self, key) != getattr(Preparation, key):
+                    raise CrossferError(
+                        f"{key} has no effect with faces cropped, where no face is looked for: leave "
+                        "one of them out"
+                    )
+
+    @property
+    def draw(self) -> dict[str, Any]:
+        """What decides which split an image falls into, as JSON holds it."""
+        own = self.as_json()
+        return {key: own[key] for key in DRAW}
+
     @property
     def framing(self) -> Framing:
         """What a face looks like."""
@@ -111,10 +163,19 @@ class Preparation:
     @property
     def read_options(self) -> ReadOptions:
         """What readers are told."""
-        subject = re.compile(self.subject) if self.subject else None
-        return ReadOptions(self.labels, subject, self.everything)
+        return ReadOptions(
+            self.labels,
+            re.compile(self.subject) if self.subject else None,
+            people=self.subject is None,
+            everything=self.everything,
+            columns=self.columns,
+            root=self.root,
+            splits=self.splits,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return what a card records of it."""
         lists = {"eyes": list(self.eyes), "sizes": list(self.sizes) if self.sizes else None}
-        return asdict(self) | lists | {"classes": list(self.classes) if self.classes else None}
+        texts = {"root": str(self.root) if self.root else None}
+        classes = {"classes": list(self.classes) if self.classes else None}
+        return asdict(self) | lists | texts | classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +13,7 @@ import numpy as np
 from crossfer.datasets.assign import assign
 from crossfer.datasets.card import card_of, write_tables
 from crossfer.datasets.dataset import BOX, IMAGES, Dataset, is_prepared, open_dataset, sample_table
+from crossfer.datasets.earlier import check_draw, earlier_state
 from crossfer.datasets.extract import Block, Extraction, are_cropped, blocks
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.raw import Raw, read_raw
@@ -29,6 +31,7 @@ def prepare(
     *,
     name: str | None = None,
     replace: bool = False,
+    new_split: bool = False,
     progress: Told = silent,
 ) -> Dataset:
     """Turn a raw dataset into a prepared one.
@@ -48,7 +51,11 @@ def prepare(
     name
         What to call it; by default what its reader is called, or a folder's or manifest's own name.
     replace
-        Replace an older prepared dataset at `out`.
+        Replace an older prepared dataset at `out`.  Its faces, known by the pixels of the pictures they were
+        taken from, keep their splits; new ones of a known subject go where that subject is, and others are
+        dealt so that the sizes are approached.
+    new_split
+        Divide all anew instead: a network trained before may then be measured on what it was trained on.
     progress
         Told how many pictures of how many are decoded.
 
@@ -73,6 +80,9 @@ def prepare(
             raise CrossferError(f"{source}: is a prepared dataset already; name the raw files")
     check_free(out, replace)
     with workshop_of(out) as workshop:
+        earlier = None if new_split else earlier_state(out)
+        if earlier:
+            check_draw(earlier, how, out)
         raw = read_raw(source, how, name, workshop)
         extraction = _extraction(raw, how)
         done = resumable(workshop, raw, extraction)
@@ -81,14 +91,13 @@ def prepare(
         partial.mkdir()
         found = blocks(raw.records, extraction, done, progress)
         kept, skipped, table = _write_faces(raw, how, found, partial)
-        assigned, split = assign(kept, how.sizes or raw.reader.sizes, how.exact, how.seed)
         columns: dict[str, list[Any]] = {
             "label": [record.label for record in kept],
             "subject": [record.subject for record in kept],
-            "split": assigned,
             "origin": [record.origin for record in kept],
             **table,
         }
+        columns["split"], split = assign(kept, columns, how, raw.reader.sizes, earlier)
         card = card_of(raw, how, extraction, columns, split, skipped)
         write_tables(partial, card, sample_table(columns), skipped)
         put_in_place(partial, out)
@@ -114,9 +123,11 @@ def _write_faces(
         Those whose faces they are.
     skipped : list of Skipped
     columns : dict
-        Per face: sha256, how it was found, the score, its box and roll.
+        Per face: sha256 of it and of its picture, how it was found, the score, its box and roll.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in ("sha256", "found", "score", *BOX)}
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("sha256", "picture", "found", "score", *BOX)
+    }
     kept, unusable, dropped = list[Record](), list[Skipped](), list[Skipped]()
     records = iter(raw.records)
     with (folder / IMAGES).open("wb") as images:
@@ -133,6 +144,7 @@ def _write_faces(
                     images.write(pixels)
                     kept.append(record)
                     columns["sha256"].append(hashlib.sha256(pixels).hexdigest())
+                    columns["picture"].append(str(block.pictures[index]))
                     columns["found"].append(str(block.found[index]))
                     columns["score"].append(float(block.scores[index]))
                     for name, value in zip(BOX, block.boxes[index], strict=True):

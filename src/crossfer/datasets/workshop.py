@@ -84,7 +84,7 @@ def sweep(out: Path) -> None:
 def resumable(workshop: Path, raw: Raw, extraction: Extraction) -> Path:
     """Return the folder for blocks of faces: emptied, unless its blocks are of the same faces."""
     folder, note = workshop / "blocks", workshop / "blocks" / "key"
-    origins = [(record.origin, record.frame, record.box) for record in raw.records]
+    origins = [(record.origin, record.frame, record.box, record.relative) for record in raw.records]
     key = hashlib.sha256(
         repr((raw.state, extraction, version("crossfer"), origins)).encode()
     ).hexdigest()

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from crossfer.datasets.readers.files import SPLIT_NAMES, image_files, labelled
+from crossfer.datasets.readers.files import image_files, labelled
+from crossfer.datasets.readers.splitnames import SPLIT_NAMES
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
 from crossfer.errors import CrossferError
 

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from crossfer.datasets.readers.files import SPLIT_NAMES, labelled
+from crossfer.datasets.readers.files import labelled
+from crossfer.datasets.readers.splitnames import SPLIT_NAMES
 from crossfer.datasets.readers.tables import box_of, header, table_rows
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
 from crossfer.errors import CrossferError

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from crossfer.datasets.readers.splitnames import SPLIT_NAMES
-from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
+
+if TYPE_CHECKING:
+    from crossfer.datasets.record import Split
 
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])
 
@@ -38,6 +39,8 @@ def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:
 
 def splits_of(pairs: list[str]) -> dict[str, Split | None]:
     """Read which name of a part is which split, or none."""
+    from crossfer.datasets.readers.splitnames import SPLIT_NAMES
+
     found: dict[str, Split | None] = {}
     for name, value in pairs_of("--split", pairs).items():
         if value and value.lower() not in SPLIT_NAMES:

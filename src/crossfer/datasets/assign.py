@@ -209,7 +209,7 @@ def _cut(
         fixed = np.array([known.get(int(part), -1) for part in fixed], np.int64)
     wanted = [shares[SPLITS.index(split)] for split in kinds]
     parts = splits.divide(labels[rows], chosen, wanted, how.seed, fixed)
-    for row, part in zip(rows, parts, strict=True):
+    for row, part in zip(rows, parts.tolist(), strict=True):
         assigned[row] = kinds[part]
     aside = " and ".join(
         f"{share:.0%} of training set aside as {split}"

@@ -47,6 +47,7 @@ def card_of(
         "citation": raw.reader.citation,
         "raw": raw.place,
         "raw_state": raw.state,
+        "remarks": [*raw.remarks],
         "preparation": how.as_json(),
         "faces": {
             "mode": "find" if extraction.find else "cropped",

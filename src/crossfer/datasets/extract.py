@@ -216,7 +216,7 @@ def _block(faces: list[Face | str], how: Extraction) -> Block:
 
 def _digest(pixels: Pixels) -> str:
     known = hashlib.sha256(repr(pixels.shape).encode())
-    known.update(np.ascontiguousarray(pixels))
+    known.update(np.ascontiguousarray(pixels).data)
     return known.hexdigest()
 
 

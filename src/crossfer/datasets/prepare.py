@@ -165,7 +165,7 @@ def _check_usable(
         )
     # Classes that are not among the seven are left out on purpose: they are no sign of a wrong layout.
     odd = unusable + dropped
-    odd += [item for item in raw.left_out if not item.reason.endswith("left out")]
+    odd += [item for item in raw.left_out if item.picture and not item.reason.endswith("left out")]
     if len(odd) > count:
         raise CrossferError(
             f"{raw.place}: {len(odd):,} of {len(odd) + count:,} pictures cannot be used "

@@ -51,7 +51,7 @@ def divide(
     named = free & np.array([subject is not None for subject in subjects], bool)
     if named.any():
         names, group = np.unique(
-            [subjects[row] for row in np.flatnonzero(named)], return_inverse=True
+            [str(who) for who, one in zip(subjects, named, strict=True) if one], return_inverse=True
         )
         counts = np.zeros((len(names), have.shape[1]))
         np.add.at(counts, (group, labels[named]), 1)

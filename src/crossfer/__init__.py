@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossfer.adaptation import adapt
+    from crossfer.classes import FER7, ClassSet
     from crossfer.datasets import (
         READERS,
         Dataset,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         prepare,
         write_look,
     )
-    from crossfer.emotions import EMOTIONS
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
     from crossfer.models import study_cnn
@@ -50,7 +50,8 @@ _HOMES = {
     "in_memory": "crossfer.datasets",
     "prepare": "crossfer.datasets",
     "write_look": "crossfer.datasets",
-    "EMOTIONS": "crossfer.emotions",
+    "FER7": "crossfer.classes",
+    "ClassSet": "crossfer.classes",
     "CrossferError": "crossfer.errors",
     "Experiment": "crossfer.experiment",
     "load_experiment": "crossfer.experiment",
@@ -69,7 +70,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "EMOTIONS",
+    "FER7",
+    "ClassSet",
     "READERS",
     "STRATEGIES",
     "Augmentation",

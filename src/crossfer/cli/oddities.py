@@ -10,7 +10,7 @@ from crossfer.datasets.card import SKIPPED
 
 def oddities(dataset: Dataset) -> list[str]:
     """Return what a person should know of a dataset's preparation, a line each."""
-    card = dataset.card
+    card, dataset = dataset.card, dataset.with_own_classes()
     lines = [*card.get("remarks", ()), _split_in_words(card["split"])]
     if kept := card["split"].get("kept"):
         lines.append(_kept_in_words(kept))

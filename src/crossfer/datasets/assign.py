@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.classes import in_order
 from crossfer.datasets import splits
+from crossfer.datasets.dataset import class_counts
 from crossfer.datasets.earlier import Earlier
 from crossfer.datasets.preparation import VALIDATION_SHARE, Preparation
 from crossfer.datasets.record import SPLITS, Record, Split
@@ -52,7 +54,7 @@ def assign(
     CrossferError
         If only some records have an official split, or an option would have no effect.
     """
-    names = sorted({record.label for record in records})
+    names = in_order(record.label for record in records)
     index = {name: number for number, name in enumerate(names)}
     labels = np.array([index[record.label] for record in records], np.int64)
     subjects = [record.subject for record in records]
@@ -82,12 +84,7 @@ def assign(
         "asked": asked,
         "reached": {split: assigned.count(split) for split in SPLITS},
         "classes": {
-            split: dict.fromkeys(map(str, names), 0)
-            | Counter(
-                str(record.label)
-                for record, part in zip(records, assigned, strict=True)
-                if part == split
-            )
+            split: class_counts(labels[[part == split for part in assigned]], names)
             for split in SPLITS
         },
         "kept": _kept(before, assigned) if earlier else None,

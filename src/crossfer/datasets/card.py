@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from crossfer.classes import canonical, in_order
 from crossfer.datasets.dataset import CARD, FORMAT, IMAGES, SAMPLES
 from crossfer.datasets.extract import Extraction
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.raw import Raw
 from crossfer.datasets.record import Skipped
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 
@@ -67,14 +67,14 @@ def card_of(
     }
 
 
-def _classes(labels: Sequence[int], named: Sequence[str] | None) -> list[str]:
-    """Return the classes that a dataset has: those that occur, or those named, in the order of ours."""
-    occurring = {EMOTIONS[label] for label in labels}
-    if named and (others := occurring - set(named)):
+def _classes(labels: Sequence[str], named: Sequence[str] | None) -> list[str]:
+    """Return the labels that a dataset tells apart: those that occur, or those named."""
+    occurring, told = set(labels), {canonical(name) for name in named or ()}
+    if named and (others := occurring - told):
         raise CrossferError(
             f"classes: {min(others)!r} occurs too; name it, or leave it out by a label"
         )
-    return [emotion for emotion in EMOTIONS if emotion in (named or occurring)]
+    return in_order(told or occurring)
 
 
 def write_tables(

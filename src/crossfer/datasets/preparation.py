@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from crossfer.datasets.faces import Framing
 from crossfer.datasets.readers import READERS
+from crossfer.datasets.readers.labels import check_label_map
 from crossfer.datasets.record import SPLITS, ReadOptions, Split
-from crossfer.emotions import EMOTIONS, check_label_map
 from crossfer.errors import CrossferError
 
 ROLES = ("path", "label", "subject", "split")
@@ -31,10 +31,10 @@ class Preparation:
     reader
         One of `crossfer.datasets.READERS`, instead of recognising the layout.
     labels
-        From the dataset's class names to ours, or to ``None`` for a class to leave out.
+        From the dataset's class names to those that they get, or to ``None`` for a class to leave out.
     classes
-        The classes of ours that its labels tell apart: among them it is learnt from and measured.  By
-        default those that occur; name them all if one is missing only by chance.
+        The labels that it tells apart: among them it is learnt from and measured.  By default those that
+        occur; name them all if one is missing only by chance.
     subject
         Regular expression that finds the subject in an image's relative path (folders and manifests); empty:
         nobody is known, though folders look like people.
@@ -127,10 +127,6 @@ class Preparation:
         if self.seed < 0:
             raise CrossferError(f"seed is {self.seed}: it must not be negative")
         check_label_map(self.labels)
-        if unknown := set(self.classes or ()) - set(EMOTIONS):
-            raise CrossferError(
-                f"classes: {min(unknown)!r} is none; choose among {', '.join(EMOTIONS)}"
-            )
         try:
             re.compile(self.subject or "")
         except re.error as error:

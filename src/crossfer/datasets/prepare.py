@@ -163,7 +163,7 @@ def _check_usable(
             f"{raw.place}: no face found in {len(dropped):,} pictures (first: {dropped[0].origin}); "
             "--no-face keep takes their centre, --no-face drop leaves them out"
         )
-    # Classes that are not among the seven are left out on purpose: they are no sign of a wrong layout.
+    # What is left out on purpose is no sign of a wrong layout.
     odd = unusable + dropped
     odd += [item for item in raw.left_out if item.picture and not item.reason.endswith("left out")]
     if len(odd) > count:

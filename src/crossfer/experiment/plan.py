@@ -18,7 +18,7 @@ from crossfer.datasets.splits import take_fraction
 from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
-from crossfer.networks import Network
+from crossfer.networks import NetworkConfig
 from crossfer.strategies import Strategy, starts
 from crossfer.training.recipe import Recipe
 
@@ -68,7 +68,7 @@ class Run:
     seed: int
     parent: Run | None
     baseline: Run | None
-    network: Network
+    network: NetworkConfig
     validate_on: tuple[str, ...]
     keep: str
     precision: str

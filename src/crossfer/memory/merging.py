@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from crossfer.models import conventions_of
+from crossfer.networks import Classifier
 from crossfer.training import Faces, accuracy, normalise, specialised
 
 ALPHAS = tuple(n / 10 for n in range(11))
@@ -55,7 +55,7 @@ def interpolate(
 
 @torch.no_grad()
 def renew_statistics(
-    model: nn.Module, images: Sequence[Tensor], fabric: Fabric, batch_size: int = 256
+    model: Classifier, images: Sequence[Tensor], fabric: Fabric, batch_size: int = 256
 ) -> None:
     """Estimate the batch-norm statistics of a network anew, each set of images counting the same.
 
@@ -95,20 +95,20 @@ def renew_statistics(
             [part[pick.long()[step::steps]] for part, pick in zip(images, picks, strict=True)]
         )
         with fabric.autocast():
-            model(normalise(batch.to(fabric.device), conventions_of(model)))
+            model(normalise(batch.to(fabric.device), model.preprocessing))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
 
 
 def best_mixture(
-    before: nn.Module,
-    after: nn.Module,
+    before: Classifier,
+    after: Classifier,
     validation: Mapping[str, Faces],
     statistics_of: Sequence[Tensor],
     fabric: Fabric,
     alphas: Sequence[float] = ALPHAS,
-) -> tuple[nn.Module, float, list[dict[str, float]]]:
+) -> tuple[Classifier, float, list[dict[str, float]]]:
     """Choose how much of each network by the mean accuracy over the validation sets.
 
     Parameters
@@ -126,7 +126,7 @@ def best_mixture(
 
     Returns
     -------
-    model : torch.nn.Module
+    model : Classifier
     alpha : float
     tried : list of dict
         ``alpha`` and the accuracy (0–1) on every validation set.
@@ -134,7 +134,7 @@ def best_mixture(
     weights = before.state_dict(), after.state_dict()
     one = next(iter(validation.values())).images[:1]
 
-    def mixture(alpha: float) -> nn.Module:
+    def mixture(alpha: float) -> Classifier:
         model = copy.deepcopy(after).to(fabric.device)
         model.load_state_dict(interpolate(*weights, alpha))
         if alpha not in (0, 1):

@@ -166,6 +166,7 @@ def test_mcnemar_of_many_images() -> None:
     assert 0 < mcnemar(49_000, 51_000) < 1e-9
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_holm_against_statsmodels(p_values: list[float]) -> None:
     expected = multipletests(p_values, method="holm")[1] if p_values else []

@@ -11,7 +11,7 @@ import io
 import time
 import traceback
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from lightning_fabric import Fabric
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
-from crossfer.emotions import EMOTIONS
 from crossfer.experiment.folder import (
     CHECKPOINT,
     ERROR,
@@ -99,7 +98,7 @@ def execute(
 def load_network(run: Run, folder: Path) -> Classifier:
     """Return a finished run's network, in evaluation mode."""
     check_weights(folder)
-    model = untrained(run.network.build, run.seed)
+    model = untrained(partial(run.network.build, run.source.class_set.names), run.seed)
     load_weights(model.network, folder / WEIGHTS)
     return model.eval()
 
@@ -108,7 +107,10 @@ def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset; those of several, part after part."""
     # A part without a row would only add a mask of the classes that it has.
     parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
-    taken = (Faces.from_numpy(part.images, part.labels, part.classes, own) for part, own in parts)
+    count = len(dataset.class_set)
+    taken = (
+        Faces.from_numpy(part.images, part.labels, part.classes, own, count) for part, own in parts
+    )
     return reduce(add, taken)
 
 
@@ -208,7 +210,8 @@ def _start(run: Run, runs_folder: Path) -> Classifier:
     if run.parent:
         return load_network(run.parent, folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
-    return untrained(run.network.deployed if deployed else run.network.build, run.seed)
+    build = run.network.deployed if deployed else run.network.build
+    return untrained(partial(build, run.source.class_set.names), run.seed)
 
 
 def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:
@@ -245,8 +248,11 @@ def _predicted(network: Classifier, dataset: Dataset, split: Split, fabric: Fabr
             "fingerprint": pa.array([dataset.fingerprint] * len(rows)),
             "split": pa.array([split] * len(rows)),
             "row": pa.array(rows, pa.int64()),
-            "label": pa.array(shown.labels.numpy(), pa.int8()),
-            **{emotion: pa.array(probabilities[:, i]) for i, emotion in enumerate(EMOTIONS)},
+            "label": pa.array(shown.labels.numpy(), pa.int16()),
+            **{
+                name: pa.array(probabilities[:, i])
+                for i, name in enumerate(dataset.class_set.names)
+            },
         }
     )
 

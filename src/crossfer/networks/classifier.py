@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
 from crossfer.framing import Framing
 from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
 from crossfer.networks.preprocessing import Preprocessing
@@ -46,7 +46,7 @@ class Classifier(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        classes: Sequence[str] = EMOTIONS,
+        classes: Sequence[str] = FER7,
         outputs: Sequence[int | None] | None = None,
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
         framing: Framing | None = None,

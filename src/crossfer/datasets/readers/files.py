@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
 
+from crossfer.classes import comparable
+from crossfer.datasets.readers.labels import label_of
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
-from crossfer.emotions import comparable, label_of
 from crossfer.errors import CrossferError
 
 IMAGE_SUFFIXES = frozenset(
@@ -135,7 +136,7 @@ def plain_name(file: PurePath) -> str:
 
 def labelled(
     name: str, options: ReadOptions, codes: Mapping[str, str] | None = None
-) -> tuple[int | None, str]:
+) -> tuple[str | None, str]:
     """Translate a dataset's own class.
 
     Parameters
@@ -149,7 +150,8 @@ def labelled(
 
     Returns
     -------
-    label : int or None
+    label : str or None
+        The name of the class.
     reason : str
         Why there is no label, else empty.
 
@@ -170,7 +172,7 @@ def labelled(
 
 def labelled_or_unknown(
     name: str, options: ReadOptions, codes: Mapping[str, str] | None = None
-) -> tuple[int | None, str]:
+) -> tuple[str | None, str]:
     """Translate a class as `labelled` does; a class that is unknown is a reason, not an error."""
     try:
         return labelled(name, options, codes)

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossfer.classes import FER7 as EMOTIONS
-
 INPUT = (48, 48)
 """The faces that the study's network reads: gray, height and width in pixels."""
 
@@ -67,24 +65,27 @@ def _in_our_order(model: nn.Module, images: tuple[Tensor, ...], logits: Tensor) 
     return torch.stack([logits[:, output] for output in conventions_of(model).outputs], 1)
 
 
-def study_cnn(width: float = 1.0) -> nn.Sequential:
+def study_cnn(width: float = 1.0, classes: int = 7) -> nn.Sequential:
     """Build the network of the study (section II.A, Fig. 1) with random weights.
 
     Five unpadded convolutions (64 filters of 2×2 twice, 128 of 3×3 three times), each with batch
     normalisation and ReLU, 2×2 max-pooling after the second and the fifth, and three fully connected
-    layers (2048, 1024, 7) with dropout 0.5 after the first two.  Unpadded convolutions are the only
-    reading that gives the paper's 19.2 M parameters: 8,192 features, 19,271,431 trainable.
+    layers (2048, 1024 and, for the study's classes, 7) with dropout 0.5 after the first two.  Unpadded
+    convolutions are the only reading that gives the paper's 19.2 M parameters: 8,192 features, 19,271,431
+    trainable.
 
     Parameters
     ----------
     width
         Multiplies every number of filters and units; 1.0 is the study.  Narrower networks serve
         demonstrations and tests.
+    classes
+        How many it answers with.
 
     Returns
     -------
     torch.nn.Sequential
-        Takes float (N, 1, 48, 48); returns float (N, 7).
+        Takes float (N, 1, 48, 48); returns float (N, classes).
     """
 
     def scaled(units: int) -> int:
@@ -107,7 +108,7 @@ def study_cnn(width: float = 1.0) -> nn.Sequential:
         layers[f"fc{index}_relu"] = nn.ReLU(inplace=True)
         layers[f"fc{index}_dropout"] = nn.Dropout(0.5)
         features = scaled(units)
-    layers["fc3"] = nn.Linear(features, len(EMOTIONS))
+    layers["fc3"] = nn.Linear(features, classes)
     return nn.Sequential(layers)
 
 

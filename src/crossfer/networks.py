@@ -12,7 +12,7 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -154,7 +154,7 @@ class Network:
             built: dict[str, Any] = {"name": "study_cnn", "width": self.width}
         else:
             built = {"factory": self.factory, "arguments": dict(self.arguments)}
-        told = self._conventions
+        told = self._conventions()
         return built | {key: list(value) for key, value in vars(told).items() if value}
 
     @cached_property
@@ -162,8 +162,8 @@ class Network:
         """SHA-256 of the file of its deployed weights."""
         return digest(self._weights_file)
 
-    def build(self) -> nn.Module:
-        """Build it, with whatever weights its factory gives it.
+    def build(self, classes: Sequence[str] = EMOTIONS) -> nn.Module:
+        """Build it, to answer with some classes, with whatever weights its factory gives it.
 
         Raises
         ------
@@ -171,7 +171,9 @@ class Network:
             If there is no such factory, or it fails.
         """
         if self.factory is None:
-            return follow(study_cnn(self.width), self._conventions)
+            return follow(
+                study_cnn(self.width, len(self.classes or classes)), self._conventions(classes)
+            )
         try:
             model = self._function(**self.arguments)
         except Exception as error:
@@ -180,9 +182,9 @@ class Network:
             raise CrossferError(
                 f"model.factory: {self.name} returns {type(model).__name__}, not a torch.nn.Module"
             )
-        return follow(model, self._conventions)
+        return follow(model, self._conventions(classes))
 
-    def deployed(self) -> nn.Module:
+    def deployed(self, classes: Sequence[str] = EMOTIONS) -> nn.Module:
         """Build it with the weights that are deployed.
 
         Raises
@@ -190,7 +192,7 @@ class Network:
         CrossferError
             If the file cannot be read safely, or holds the weights of another network.
         """
-        model = self.build()
+        model = self.build(classes)
         tensors = _without_prefix(read_weights(self._weights_file), model.state_dict().keys())
         try:
             model.load_state_dict(tensors)
@@ -202,7 +204,9 @@ class Network:
             ) from None
         return model
 
-    def check(self, layers: Iterable[str], fabric: Fabric) -> None:
+    def check(
+        self, layers: Iterable[str], fabric: Fabric, classes: Sequence[str] = EMOTIONS
+    ) -> None:
         """Try it before anything runs: building, its layers, its answers, a step back.
 
         Parameters
@@ -217,10 +221,11 @@ class Network:
         CrossferError
             If something is wrong with it: the key of the configuration is named.
         """
+        own = self.classes or classes
         plain = replace(self, classes=())  # its own outputs, in its own order
         drawing = [fabric.device] if fabric.device.type == "cuda" else []
         with torch.random.fork_rng(drawing):
-            model = plain.deployed() if self.is_deployed else plain.build()
+            model = plain.deployed(own) if self.is_deployed else plain.build(own)
             for name in layers:
                 try:
                     LAYERS[name](model)
@@ -231,7 +236,7 @@ class Network:
                 images = torch.randn(2, *self.input, device=fabric.device)
                 with fabric.autocast():  # as it is measured, and as it is trained
                     measured, answers = trial.eval()(images), trial.train()(images)
-                problem = self._problem(measured) or self._problem(answers)
+                problem = self._problem(measured, len(own)) or self._problem(answers, len(own))
                 if not problem:
                     answers.float().logsumexp(1).sum().backward()
             except Exception as error:
@@ -243,8 +248,7 @@ class Network:
             key = "weights" if self.is_deployed else "factory"
             raise CrossferError(f"model.{key}: {self.name} {problem}")
 
-    def _problem(self, answers: Any) -> str | None:
-        outputs = len(self.classes) or len(EMOTIONS)
+    def _problem(self, answers: Any, outputs: int) -> str | None:
         if not isinstance(answers, Tensor):
             return f"gives a {type(answers).__name__}: it must give a tensor of logits"
         if answers.shape != (2, outputs):
@@ -277,10 +281,13 @@ class Network:
         assert self.weights is not None
         return (self.folder or Path()) / self.weights.expanduser()
 
-    @property
-    def _conventions(self) -> Conventions:
+    def _conventions(self, classes: Sequence[str] = EMOTIONS) -> Conventions:
         order = [SYNONYMS.get(name.strip().lower()) for name in self.classes]
-        outputs = tuple(order.index(emotion) for emotion in EMOTIONS) if order else ()
+        if order and (missing := [name for name in classes if name not in order]):
+            raise CrossferError(
+                f"model.classes: {', '.join(missing)} is a class of the experiment, but none of the network's"
+            )
+        outputs = tuple(order.index(emotion) for emotion in classes) if order else ()
         how = self.normalisation
         return Conventions(
             mean=how.mean if how else (),

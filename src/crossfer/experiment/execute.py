@@ -11,7 +11,7 @@ import io
 import time
 import traceback
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def execute(
 def load_network(run: Run, folder: Path) -> nn.Module:
     """Return a finished run's network, in evaluation mode."""
     check_weights(folder)
-    model = untrained(run.network.build, run.seed)
+    model = untrained(partial(run.network.build, run.classes), run.seed)
     load_weights(model, folder / WEIGHTS)
     return model.eval()
 
@@ -209,7 +209,8 @@ def _start(run: Run, runs_folder: Path) -> nn.Module:
     if run.parent:
         return load_network(run.parent, folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
-    return untrained(run.network.deployed if deployed else run.network.build, run.seed)
+    build = run.network.deployed if deployed else run.network.build
+    return untrained(partial(build, run.classes), run.seed)
 
 
 def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:

@@ -143,7 +143,9 @@ def search(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}
     with alone_in(out):
-        experiment.model.check([strategy.layers for strategy in experiment.strategies], fabric)
+        experiment.model.check(
+            [s.layers for s in experiment.strategies], fabric, experiment.classes.names
+        )
         known = _found_before(out / SEARCH)
         datasets = open_datasets(experiment, out, progress)
         storage = optuna.storages.JournalStorage(

@@ -41,6 +41,7 @@ def _empty_in_words(split: str, how: str) -> str:
 FOUND = {
     "eyes": "aligned on the eyes",
     "several": "with several faces: the largest central one aligned",
+    "turned": "upside down: turned and aligned",
     "box": "without a face to be found in the dataset's box: the box taken",
     "centre": "without a face to be found: the centre taken",
     "cropped": "taken as they are",

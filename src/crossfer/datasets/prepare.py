@@ -109,6 +109,17 @@ def _extraction(raw: Raw, how: Preparation) -> Extraction:
     cropped = raw.reader.cropped if how.faces == "auto" else how.faces == "cropped"
     if cropped is None:
         cropped = are_cropped(raw.records)
+    if cropped:
+        for key, flag in (("eyes", "--eyes"), ("no_face", "--no-face")):
+            if getattr(how, key) != getattr(Preparation, key):
+                raise CrossferError(
+                    f"{raw.place}: its pictures are taken as the faces they are, so {flag} has no effect: "
+                    "leave it out, or add --faces find"
+                )
+    if how.crop is not None and all(record.box for record in raw.records):
+        raise CrossferError(
+            f"{raw.place}: every face has a box of its own, so --crop has no effect"
+        )
     return Extraction(how.framing, not cropped, how.crop or (1.0 if cropped else raw.reader.crop))
 
 

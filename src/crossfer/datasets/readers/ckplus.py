@@ -106,6 +106,7 @@ READER = Reader(
     layout="cohn-kanade-images/S005/001/S005_001_00000011.png and "
     "Emotion/S005/001/S005_001_00000011_emotion.txt",
     citation="Lucey et al., The Extended Cohn-Kanade Dataset (CK+), CVPR Workshops 2010",
+    own_files=("*",),  # of a sequence most frames are not taken, by design
     recognise=recognise,
     read=read,
     crop=0.8,

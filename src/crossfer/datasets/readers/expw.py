@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
 from crossfer.datasets.readers.tables import box_of, encoding_of, lines_of
-from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped
+from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped
 
 LIST = "label.lst"
 FIELDS = 8
@@ -24,13 +24,14 @@ def recognise(path: Path) -> str | None:
     return f"{LIST} has a face a row" if _fields(first) else None
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Yield one record a face; classes are numbered as in FER2013."""
     file = find(path, LIST)
     if file is None:
         return
     images = {image.name: image for image in image_files(path)}
     seen: set[str] = set()
+    yield Remark("", (file,))
     with file.open(encoding=encoding_of(file)) as text:
         for number, line in enumerate(lines_of(file, text), 1):
             fields = _fields(line)

@@ -7,8 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from crossfer.classes import is_known
 from crossfer.datasets.readers import manifest, splitnames
 from crossfer.datasets.readers.files import image_files, labelled
+from crossfer.datasets.readers.inventory import found_in, way_on
 from crossfer.datasets.readers.tables import tables_near
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
@@ -36,11 +38,13 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     it the subject.
     """
     files = {file: file.relative_to(path).parts[:-1] for file in image_files(path)}
-    found = {
-        folders: _class(path, folders, options)
-        for folders in sorted(set(files.values()))
-        if folders
-    }
+    kinds = sorted(set(files.values()) - {()})
+    try:
+        found = {folders: _class(path, folders, options) for folders in kinds}
+    except CrossferError as error:
+        if any(is_known(name) for folders in kinds for name in folders):
+            raise
+        raise CrossferError(f"{error}; found are {found_in(path)}; {way_on(path)}") from None
     places = {folders: _place(folders, label, options) for folders, (label, _) in found.items()}
     splits, said = _splits(places, options)
     yield Remark(said)

@@ -17,8 +17,9 @@ from crossfer.datasets.readers.files import (
 from crossfer.datasets.readers.tables import encoding_of, lines_of
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
 
-LIST = "list_patition_label.txt"
-LIST_PLACES = (f"EmoLabel/{LIST}", LIST)
+LISTS = ("list_patition_label.txt", "list_partition_label.txt")
+"""As the authors spell it, and as most others do."""
+LIST_PLACES = [f"{folder}{name}" for folder in ("EmoLabel/", "") for name in LISTS]
 FILE_NAME = re.compile(r"((train|test)_\d+)(?!\d)", re.IGNORECASE)
 SPLITS: dict[str, Split] = {"train": "training", "test": "test"}
 CODES = {
@@ -94,6 +95,7 @@ READER = Reader(
     "Image/original), or folders train/1 … train/7 and test/1 … test/7",
     citation="Li, Deng, Du, Reliable Crowdsourcing and Deep Locality-Preserving Learning, CVPR 2017",
     cropped=None,
+    own_files=("*",),  # each picture is there twice, aligned and not, with files of landmarks
     recognise=recognise,
     read=read,
 )

@@ -50,6 +50,7 @@ class DatasetConfig(_Checked):
     name: str | None = None
     reader: str | None = Field(None, alias="as")
     labels: dict[str, str | None] = {}
+    order: str | None = None
     classes: tuple[str, ...] | None = None
     subject: str | None = None
     columns: dict[str, str] = {}

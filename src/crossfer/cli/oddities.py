@@ -28,12 +28,25 @@ def oddities(dataset: Dataset) -> list[str]:
         lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")
     if shared := card["split"]["subjects_in_several_splits"]:
         lines.append(
-            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good"
+            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good "
+            "(after --replace: --new-split divides all anew)"
         )
+    if copies := card["split"].get("copies"):
+        lines.append(_copies_in_words(copies))
     for split in SPLITS:
         if not len(dataset.rows(split)):
             lines.append(_empty_in_words(split, card["split"]["how"]))
     return lines
+
+
+def _copies_in_words(copies: dict[str, Any]) -> str:
+    counts = " and ".join(f"{found['images']:,} {split}" for split, found in copies.items())
+    first, second = next(iter(copies.values()))["example"]
+    return (
+        f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
+        f"are (e.g. {second} = {first}): accuracy will be too good; --subject keeps people on one side, "
+        "crossfer check shows all"
+    )
 
 
 def _empty_in_words(split: str, how: str) -> str:

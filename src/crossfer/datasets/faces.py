@@ -180,7 +180,9 @@ def _upside_down(
     chosen = choose([face for face in find(turned) if is_plausible(face)], (height, width), None)
     if chosen is None or chosen.score < SURE:
         return None
-    face, (left, top, side, _), roll = align(turned, *chosen.landmarks[:2], framing)
+    face, (left, top, side, _), roll = align(
+        turned, chosen.landmarks[0], chosen.landmarks[1], framing
+    )
     box = (width - left - side, height - top - side, side, side)  # in the picture as it is
     return Face(face, box, roll - 180 if roll > 0 else roll + 180, "turned", chosen.score)
 

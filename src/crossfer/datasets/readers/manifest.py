@@ -35,11 +35,11 @@ LONGEST_GROUP = 200
 def recognise(path: Path) -> str | None:
     """Say why a path looks like a manifest: it is such a table, or a folder whose pictures tables list."""
     if path.is_file():
-        return _why(path, columns_of(path))
+        return _why(columns_in(columns_of(path), ReadOptions(), str(path)))
     tables = complete_tables(path)
     if not tables:
         return None
-    why = _why(tables[0], columns_of(tables[0]))
+    why = _why(columns_in(columns_of(tables[0]), ReadOptions()))
     return (
         f"{tables[0].name} lists its pictures: {why}"
         if len(tables) == 1
@@ -283,11 +283,7 @@ def _part(table: Path, top: Path) -> str:
     return table.parent.name
 
 
-def _why(table: Path, names: list[str]) -> str | None:
-    try:
-        columns = columns_in(names, ReadOptions())
-    except CrossferError:
-        return None
+def _why(columns: Columns) -> str | None:
     if not columns.complete:
         return None
     what = columns.label or f"{columns.marks[0]}, {columns.marks[1]} …"

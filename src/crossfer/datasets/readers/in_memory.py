@@ -144,7 +144,7 @@ def in_memory(
             if column is not None
         }
         named = classes or rows.names
-        found = (_class(raw, named, f"{part} row {row}") for row, raw in enumerate(rows.labels))
+        found = (_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels))
         labels |= {label for label in found if label is not None} | set(map(str, named or ()))
         reads.append(partial(_read, rows, extra, part, named, name))
 

@@ -112,7 +112,9 @@ def understood(names: Iterable[str], options: ReadOptions) -> tuple[ReadOptions,
     meaning, said = _meaning(set(numbers.values()), options)
     labels = dict(options.labels)
     labels |= {name: meaning[code] for name, code in numbers.items()}
-    unknown = [name for name in names if name not in numbers and not is_named(name, options)]
+    unknown = [
+        name for name in names if not is_named(name, options) and re.search("[^\\W\\d_]", name)
+    ]
     if unknown and len(names) < 2:
         return replace(options, labels=labels), said  # refused where it is met
     if len(unknown) > MOST_UNKNOWN:

@@ -62,7 +62,7 @@ def test_several_sets_as_one_are_decided_each_among_its_own_classes() -> None:
 @given(PAIRS)
 def test_accuracy_confusion_and_recall_agree(pairs: list[tuple[int, int]]) -> None:
     labels, decisions = as_arrays(pairs)
-    matrix = confusion(labels, decisions)
+    matrix = confusion(labels, decisions, 7)
     assert matrix.sum() == len(pairs)
     assert accuracy(labels, decisions) == pytest.approx(100 * np.trace(matrix) / len(pairs))
     weights = matrix.sum(1) / len(pairs)
@@ -73,7 +73,7 @@ def test_accuracy_confusion_and_recall_agree(pairs: list[tuple[int, int]]) -> No
 @given(PAIRS)
 def test_balanced_accuracy_and_macro_f1_against_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     labels, decisions = as_arrays(pairs)
-    matrix, present = confusion(labels, decisions), np.unique(labels)
+    matrix, present = confusion(labels, decisions, 7), np.unique(labels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sklearn.metrics._classification.warnings.warn", lambda *_, **__: None)
         recall = balanced_accuracy_score(labels, decisions)

@@ -80,7 +80,7 @@ def test_flips_add_up_to_the_change(seed: int, images: int) -> None:
     difference = change((after == labels)[None], (before == labels)[None])
     positive, negative = len(flips.positive), len(flips.negative)
     assert difference == 100 * (positive - negative) / len(labels)
-    assert sum(per_class(labels, flips.positive)) == positive
+    assert sum(per_class(labels, flips.positive, 7)) == positive
     assert all(before[i] == labels[i] != after[i] for i in flips.negative)
 
 

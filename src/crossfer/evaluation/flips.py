@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.classes import FER7 as EMOTIONS
 from crossfer.evaluation.metrics import Labels
 
 
@@ -40,6 +39,6 @@ def find_flips(labels: Labels, before: Labels, after: Labels) -> Flips:
     return Flips(np.flatnonzero(~was & is_), np.flatnonzero(was & ~is_))
 
 
-def per_class(labels: Labels, positions: NDArray[np.int64]) -> list[int]:
+def per_class(labels: Labels, positions: NDArray[np.int64], classes: int) -> list[int]:
     """Count flipped images by their true class."""
-    return [int(count) for count in np.bincount(labels[positions], minlength=len(EMOTIONS))]
+    return [int(count) for count in np.bincount(labels[positions], minlength=classes)]

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.classes import FER7 as EMOTIONS
-
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
 
@@ -38,9 +36,8 @@ def decide(probabilities: Probabilities, classes: Sequence[int] | None = None) -
     return np.asarray(allowed[np.argmax(probabilities[:, allowed], 1)], np.int64)
 
 
-def confusion(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
-    """Count decisions, int64 (7, 7): entry (i, j) is how many images of class i were taken for class j."""
-    classes = len(EMOTIONS)
+def confusion(labels: Labels, decisions: Labels, classes: int) -> NDArray[np.int64]:
+    """Count decisions, int64 (C, C): entry (i, j) is how many images of class i were taken for class j."""
     return np.bincount(labels * classes + decisions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -153,9 +150,10 @@ def measure_as_one(
     sets
         Labels, probabilities and classes of each, as in `measure`, which says what is returned.
     """
+    sets = list(sets)
     said = [(y, decide(p, classes), confidence(p, classes)) for y, p, classes in sets]
     labels, decisions, confidences = map(np.concatenate, zip(*said, strict=True))
-    matrix = confusion(labels, decisions)
+    matrix = confusion(labels, decisions, sets[0][1].shape[1])
     return {
         "images": len(labels),
         "accuracy": accuracy(labels, decisions),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
+from crossfer.experiment.config import IMAGE_COLUMNS
 from crossfer.experiment.plan import Run
 from crossfer.files import digest
 from crossfer.networks.classifier import CARD, WEIGHTS
@@ -42,9 +43,6 @@ RUN_KEYS = (
     "machine",
     "versions",
 )
-SAID_OF = ("dataset", "fingerprint", "split", "row", "label")
-"""The columns of predictions that say which image it is; every other is a class, with its probabilities."""
-
 MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
 """Of every dataset that a run is measured on."""
 
@@ -130,7 +128,7 @@ def load_predictions(folder: Path, fingerprint: str, split: str) -> Predictions:
         )
     except (OSError, pa.ArrowException) as error:
         raise CrossferError(f"{folder / PREDICTIONS}: cannot be read ({error})") from None
-    classes = [name for name in table.column_names if name not in SAID_OF]
+    classes = [name for name in table.column_names if name not in IMAGE_COLUMNS]
     probabilities = np.column_stack([table.column(name).to_numpy() for name in classes])
     return Predictions(
         table.column("row").to_numpy(),

@@ -331,7 +331,7 @@ def _flips(row: Mapping[str, Any], side: str, answers: Answers) -> dict[str, Any
     found: dict[str, Any] = {}
     for way, positions in flips._asdict().items():
         first = positions[np.argsort(-moved[positions], kind="stable")][:EXAMPLES]
-        found[way] = per_class(after.labels, positions)
+        found[way] = per_class(after.labels, positions, after.probabilities.shape[1])
         found[f"{way}_examples"] = [_image(before, after, int(i)) for i in first]
     return found
 

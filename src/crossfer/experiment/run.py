@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.earlier import can_keep
 from crossfer.datasets.prepare import prepare
@@ -100,7 +102,8 @@ def run_experiment(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
-        check_network(experiment.model, [s.layers for s in experiment.strategies], fabric)
+        layers = [strategy.layers for strategy in experiment.strategies]
+        check_network(experiment.model, layers, fabric, experiment.classes.names)
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
@@ -173,7 +176,7 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
     """Open an experiment's source and targets; what is raw is prepared in its folder."""
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
-        dataset = _dataset(config, experiment, out, progress)
+        dataset = _dataset(config, experiment, out, progress).with_classes(experiment.classes)
         _check_shape(dataset, experiment.model)
         for other in datasets:
             if dataset.name == other.name:
@@ -184,7 +187,40 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
                 raise CrossferError(f"{dataset.name} and {other.name} are the same data")
         progress.opened(dataset)
         datasets.append(dataset)
+    check_classes(experiment.classes, datasets)
     return datasets
+
+
+def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
+    """Refuse classes that the datasets do not have.
+
+    Raises
+    ------
+    CrossferError
+        If a dataset has no image of any class; or, unless the classes are a preset, if no dataset has a
+        label of some class, or a label with a name that is not known.
+    """
+    own = {dataset.name: list(dataset.card["classes"]) for dataset in datasets}
+    there = in_order(chain.from_iterable(own.values()))
+    if classes not in PRESETS.values():
+        for name in classes.names:
+            labels = classes.labels_of(name)
+            if not set(labels) & set(there):
+                raise CrossferError(
+                    f"classes: no dataset has images of {name} (label {', '.join(labels)}); "
+                    f"their labels are {', '.join(there)}"
+                )
+        for label in classes.members:
+            if label not in there and not is_known(label):
+                raise CrossferError(
+                    f"classes: no dataset has the label {label}; their labels are {', '.join(there)}"
+                )
+    for dataset in datasets:
+        if not dataset.classes:
+            raise CrossferError(
+                f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) is in a class of the "
+                f"experiment ({', '.join(classes.names)}): say what belongs to them with classes:"
+            )
 
 
 def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:

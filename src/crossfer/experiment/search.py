@@ -144,7 +144,8 @@ def search(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}
     with alone_in(out):
-        check_network(experiment.model, [s.layers for s in experiment.strategies], fabric)
+        layers = [strategy.layers for strategy in experiment.strategies]
+        check_network(experiment.model, layers, fabric, experiment.classes.names)
         known = _found_before(out / SEARCH)
         datasets = open_datasets(experiment, out, progress)
         storage = optuna.storages.JournalStorage(

@@ -316,7 +316,8 @@ def _datasets(experiment: Experiment, out: Path, results: Mapping[str, Any]) -> 
             if is_prepared(path) and open_dataset(path).fingerprint == described["fingerprint"]:
                 dataset = open_dataset(path)
                 dataset.check()
-                found.append(dataset.called(described["name"]))
+                dataset = dataset.called(described["name"])
+                found.append(dataset.with_classes(experiment.classes))
                 break
         else:
             raise CrossferError(

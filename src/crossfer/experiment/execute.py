@@ -200,8 +200,8 @@ def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
         "seconds": trained.seconds,
     }
     if run.parent and run.parent is not run.baseline:
-        before = load_run(folder_of(run.parent, runs_folder))["cost"]
-        cost = {name: value + before[name] for name, value in cost.items()}
+        before = load_run(folder_of(run.parent, runs_folder)).cost
+        cost = {name: value + getattr(before, name) for name, value in cost.items()}
     return cost
 
 

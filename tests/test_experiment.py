@@ -254,7 +254,7 @@ def test_every_number_can_be_recomputed_from_the_stored_predictions(
             for split in ("validation", "test"):
                 rows = [r for r in table if r["dataset"] == name and r["split"] == split]
                 probabilities = np.array([[r[e] for e in results.classes] for r in rows])
-                labels = np.array([r.label for r in rows])
+                labels = np.array([r["label"] for r in rows])
                 assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
                 expected = accuracy(labels, decide(probabilities))
                 measured = getattr(result.on(side), split)
@@ -325,7 +325,7 @@ def test_the_gate_is_an_exit_status(finished: tuple[Path, Results, int], tmp_pat
     assert "PASS" in passed.stdout and "ship it" in passed.stdout
     assert "One seed" in passed.stdout
     chosen = next(r for r in results.results if (r.strategy, r.fraction) == ("RE", 1.0))
-    assert str(out / results.run(chosen.runs[0]).folder / "model.safetensors") in passed.stdout
+    assert str(out / results.run(chosen.runs[0]).folder) in passed.stdout
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
     assert suite.get("failures") == "0" and suite.get("tests") == str(len(suite))
 

@@ -126,7 +126,7 @@ def made_results(
         config={
             "name": name,
             "selection": "trained-on",
-            "model": {"factory": None, "width": 1.0, "weights": None},
+            "model": {"network": "study", "width": 1.0, "weights": None},
         },
         machine={"device": "cpu"},
         datasets=tuple(
@@ -340,12 +340,10 @@ def test_these_images_and_other_people_are_two_questions(tmp_path: Path) -> None
 
 def test_the_network_to_ship_is_named() -> None:
     one = made_results({"jaffe": STUDY})
-    assert words.answers(View(one))[0].notes[-1] == (
-        "The network: runs/FU-jaffe-1.0-0/model.safetensors"
-    )
+    assert words.answers(View(one))[0].notes[-1] == ("The network to ship: runs/FU-jaffe-1.0-0")
     (answer,) = words.answers(View(made_results({"jaffe": STUDY}, seeds=(0, 1, 2))))
     assert answer.notes[-1] == (
-        "The network (seed 2, the best on the validation data): runs/FU-jaffe-1.0-2/model.safetensors"
+        "The network to ship (seed 2, the best on the validation data): runs/FU-jaffe-1.0-2"
     )
 
 

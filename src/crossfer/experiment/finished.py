@@ -57,7 +57,7 @@ class Finished:
         here = [path for path in sorted((self.out / DATASETS).glob("*")) if is_prepared(path)]
         alone = [dataset for dataset in self.results.datasets if not dataset.parts]
         return [
-            _open([experiment.path(config), *here], facts)
+            _open([experiment.path(config), *here], facts).with_classes(experiment.classes)
             for config, facts in zip((experiment.source, *experiment.targets), alone, strict=True)
         ]
 

@@ -19,22 +19,18 @@ from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.rows import RunFacts
+from crossfer.experiment.config import IMAGE_COLUMNS
 from crossfer.experiment.plan import Run
 from crossfer.files import digest
+from crossfer.networks.classifier import CARD, WEIGHTS
 
-RUN, HISTORY, WEIGHTS, PREDICTIONS = (
-    "run.json",
-    "history.csv",
-    "model.safetensors",
-    "predictions.parquet",
-)
+RUN, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.parquet"
+BUNDLE = (WEIGHTS, CARD)
+"""The files of the classifier: a run's folder is a bundle, too."""
 CHECKPOINT, ERROR = "checkpoint.safetensors", "error.txt"
 """What lies there only while a run is unfinished, or after it failed."""
 
 RUN_KEYS = tuple(field.name for field in fields(RunFacts) if field.name != "folder")
-IMAGE = ("dataset", "fingerprint", "split", "row", "label")
-"""The columns of a run's predictions that say which image; every other is a class."""
-
 MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
 """Of every dataset that a run is measured on."""
 
@@ -94,17 +90,18 @@ def altered(folder: Path, name: str) -> str | None:
 
 
 def check_weights(folder: Path) -> None:
-    """Make sure that a finished run's weights are those that it wrote.
+    """Make sure that a finished run's classifier is the one that it wrote.
 
     Raises
     ------
     CrossferError
-        If they are missing, or others.
+        If one of its files is missing, or another.
     """
-    if why := altered(folder, WEIGHTS):
-        raise CrossferError(
-            f"{folder / WEIGHTS}: {why}; delete its folder, and it is trained again"
-        )
+    for name in BUNDLE:
+        if why := altered(folder, name):
+            raise CrossferError(
+                f"{folder / name}: {why}; delete its folder, and it is trained again"
+            )
 
 
 class Part(NamedTuple):
@@ -184,7 +181,7 @@ def load_predictions(folder: Path, fingerprint: str, split: Split) -> Prediction
             folder / PREDICTIONS,
             filters=[("fingerprint", "=", fingerprint), ("split", "=", split)],
         )
-        classes = [name for name in table.column_names if name not in IMAGE]
+        classes = [name for name in table.column_names if name not in IMAGE_COLUMNS]
         return Predictions(
             table.column("row").to_numpy(),
             table.column("label").to_numpy().astype(np.int64),

@@ -60,7 +60,7 @@ def look_for_leakage(
         return None
     asked = {
         "method": METHOD,
-        "datasets": [[d.name, d.fingerprint, d.class_set.as_mapping()] for d in datasets],
+        "datasets": [[d.name, d.fingerprint, d.class_set.meaning] for d in datasets],
     }
     content: Any = None
     with suppress(OSError, ValueError):  # not there, or damaged: it is made anew

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.datasets.prepare import Preparation, prepare, raw_state, sweep
+from crossfer.datasets.earlier import can_keep
+from crossfer.datasets.prepare import prepare
+from crossfer.datasets.raw import raw_state
+from crossfer.datasets.workshop import sweep
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Results
 from crossfer.experiment.config import DatasetConfig, Experiment
@@ -22,7 +27,7 @@ from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.files import alone, write_json
-from crossfer.networks import Network
+from crossfer.networks import NetworkConfig, check_network
 from crossfer.training.machine import machine, precision_of
 
 EXPERIMENT, LOCK, DATASETS, RUNS = "experiment.json", ".lock", "datasets", "runs"
@@ -98,7 +103,8 @@ def run_experiment(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
-        experiment.model.check([s.layers for s in experiment.strategies], fabric)
+        layers = [strategy.layers for strategy in experiment.strategies]
+        check_network(experiment.model, layers, fabric, experiment.classes.names)
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
@@ -171,7 +177,7 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
     """Open an experiment's source and targets; what is raw is prepared in its folder."""
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
-        dataset = _dataset(config, experiment, out, progress)
+        dataset = _dataset(config, experiment, out, progress).with_classes(experiment.classes)
         _check_shape(dataset, experiment.model)
         for other in datasets:
             if dataset.name == other.name:
@@ -182,17 +188,50 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
                 raise CrossferError(f"{dataset.name} and {other.name} are the same data")
         progress.opened(dataset)
         datasets.append(dataset)
+    check_classes(experiment.classes, datasets)
     return datasets
 
 
-def _check_shape(dataset: Dataset, network: Network) -> None:
-    if dataset.images.shape[1:] != network.image_shape:
+def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
+    """Refuse classes that the datasets do not have.
+
+    Raises
+    ------
+    CrossferError
+        If a dataset has no image of any class; or, unless the classes are a preset, if no dataset has a
+        label of some class, or a label with a name that is not known.
+    """
+    own = {dataset.name: list(dataset.card["classes"]) for dataset in datasets}
+    there = in_order(chain.from_iterable(own.values()))
+    if classes not in PRESETS.values():
+        for name in classes.names:
+            labels = classes.labels_of(name)
+            if not set(labels) & set(there):
+                raise CrossferError(
+                    f"classes: no dataset has images of {name} (label {', '.join(labels)}); "
+                    f"their labels are {', '.join(there)}"
+                )
+        for label in classes.members:
+            if label not in there and not is_known(label):
+                raise CrossferError(
+                    f"classes: no dataset has the label {label}; their labels are {', '.join(there)}"
+                )
+    for dataset in datasets:
+        if not dataset.classes:
+            raise CrossferError(
+                f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) is in a class of the "
+                f"experiment ({', '.join(classes.names)}): say what belongs to them with classes:"
+            )
+
+
+def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:
+    how = network.preprocessing
+    if dataset.images.shape[1:] != how.image_shape:
         faces = "×".join(map(str, dataset.images.shape[1:]))
-        channels, _, side = network.input
         raise CrossferError(
             f"{dataset.name}: its faces are {faces}; the network reads "
-            f"{'×'.join(map(str, network.image_shape))} (model.input): prepare it again with "
-            f"--side {side}{' --colour' if channels == 3 else ''}"
+            f"{'×'.join(map(str, how.image_shape))} (model.input): prepare it again with "
+            f"--side {how.side}{' --colour' if how.channels == 3 else ''}"
         )
 
 
@@ -202,12 +241,15 @@ def _dataset(
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
     path = experiment.path(config)
     if is_prepared(path):
-        if config.preparation() != Preparation():
-            raise CrossferError(f"{path}: is prepared already; only raw files take labels, crop, …")
+        if given := config.model_fields_set - {"path", "name"}:
+            raise CrossferError(
+                f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
+            )
         dataset = open_dataset(path)
         dataset.check()
         return dataset.called(config.name or dataset.name)
-    how = config.preparation(*experiment.model.input[::2])
+    reads = experiment.model.preprocessing
+    how = config.preparation(reads.channels, reads.side)
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"
@@ -224,6 +266,7 @@ def _dataset(
         how,
         name=config.name,
         replace=True,
+        new_split=not can_keep(folder, how),
         progress=lambda done, total: progress.preparing(name, done, total),
     )
     progress.prepared(dataset)

@@ -25,10 +25,10 @@ from crossfer.evaluation.rows import Measured, RunFacts
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (
+    BUNDLE,
     MEASURED_SPLITS,
     PREDICTIONS,
     RUN,
-    WEIGHTS,
     altered,
     load_predictions,
     load_run,
@@ -37,6 +37,7 @@ from crossfer.experiment.plan import Run, key_of
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
 from crossfer.experiment.run import EXPERIMENT, Progress, load_results
+from crossfer.networks.classifier import WEIGHTS
 from crossfer.provenance import versions
 from crossfer.terms import SIDES
 from crossfer.training.machine import Precision, describe, machine
@@ -146,7 +147,7 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
     called = replace(stored, strategy=record.strategy, about=record.about, folder=record.folder)
     if called != record:
         yield "run.json says something else than results.json"
-    for name in (WEIGHTS, PREDICTIONS):
+    for name in (*BUNDLE, PREDICTIONS):
         if why := altered(folder, name):
             yield f"{name}: {why}"
     datasets = {dataset.name: dataset for dataset in results.datasets}

@@ -56,7 +56,7 @@ def explain(results: Results, choice: Recommendation) -> list[str]:
 
 
 def shipped(results: Results, run: str, folder: str | Path = "") -> str:
-    """Name the file of a run's network, below the experiment's folder."""
+    """Name the bundle with a run's network, below the experiment's folder."""
     return words.shipped(View(results), run, str(folder))
 
 

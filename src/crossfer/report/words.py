@@ -113,10 +113,10 @@ def explain(view: View, choice: Recommendation) -> list[str]:
 
 
 def shipped(view: View, run: str, folder: str = "") -> str:
-    """Name the file of a run's network, below a folder, and which seed it is where there are several."""
+    """Name the bundle with a run's network, below a folder, and its seed where there are several."""
     facts = view.runs[run]
     seed = f" (seed {facts.seed}, the best on the validation data)" if len(view.seeds) > 1 else ""
-    return f"The network{seed}: {'/'.join(filter(None, [folder, facts.folder]))}/model.safetensors"
+    return f"The network to ship{seed}: {'/'.join(filter(None, [folder, facts.folder]))}"
 
 
 def _fallen(view: View, after: Result) -> list[str]:
@@ -294,9 +294,9 @@ def selection_rule(selection: str) -> str:
 
 def network(model: Mapping[str, Any]) -> str:
     """Say which network it was, from the configuration."""
-    if factory := model["factory"]:
+    if (name := model["network"]) != "study":
         given = ", ".join(f"{key}={value}" for key, value in model["arguments"].items())
-        built = f"{factory}({given})"
+        built = f"{name}({given})"
     else:
         width = "" if model["width"] == 1 else f", its width times {model['width']:g}"
         built = f"the study's, five convolutions and three fully connected layers{width}"

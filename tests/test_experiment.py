@@ -11,13 +11,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from crossfer.classes import FER7
+from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.evaluation.metrics import accuracy, decide
@@ -253,7 +256,7 @@ def test_every_number_can_be_recomputed_from_the_stored_predictions(
             for split in ("validation", "test"):
                 rows = [r for r in table if r["dataset"] == name and r["split"] == split]
                 probabilities = np.array([[r[e] for e in results.classes] for r in rows])
-                labels = np.array([r.label for r in rows])
+                labels = np.array([r["label"] for r in rows])
                 assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
                 expected = accuracy(labels, decide(probabilities))
                 measured = getattr(result.on(side), split)
@@ -310,6 +313,36 @@ def test_every_test_number_has_its_interval_and_every_flip_its_line(
     of_jaffe = [x for x in lines if x["dataset"] == "jaffe"]
     assert len(of_jaffe) > 10
     assert all((raw / "jaffe" / x["origin"]).is_file() for x in of_jaffe)
+
+
+def test_the_gate_is_an_exit_status(finished: tuple[Path, Results, int], tmp_path: Path) -> None:
+    out, results, _ = finished
+
+    def gate(*options: str) -> Any:
+        return CliRunner().invoke(app, ["gate", str(out), "--strategy", "RE", *options])
+
+    lenient = ["--max-source-drop", "100", "--min-target-gain", "-100", "--max-class-drop", "100"]
+    passed = gate(*lenient, "--max-size-ratio", "1", "--junit", str(tmp_path / "gate.xml"))
+    assert passed.exit_code == 0, passed.output
+    assert "PASS" in passed.stdout and "ship it" in passed.stdout
+    assert "One seed" in passed.stdout
+    chosen = next(r for r in results.results if (r.strategy, r.fraction) == ("RE", 1.0))
+    assert str(out / results.run(chosen.runs[0]).folder) in passed.stdout
+    suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
+    assert suite.get("failures") == "0" and suite.get("tests") == str(len(suite))
+
+    failed = gate("--min-target-gain", "99", "--max-source-drop", "100", "--by", "found", "--json")
+    assert failed.exit_code == 1
+    content = json.loads(failed.stdout)
+    assert content["passed"] is False
+    (answer,) = content["answers"]
+    verdicts = {(c["side"], c["about"]): c["verdict"] for c in answer["criteria"]}
+    assert verdicts["source", "accuracy"] == "pass"
+    assert verdicts["target", "accuracy"] == "fail"
+    assert verdicts["target", "found = eyes"] == "fail"
+    assert "people: 2; you need about" in gate("--min-target-gain", "-50").stdout
+    unknown = gate("--by", "camera").exception
+    assert isinstance(unknown, CrossferError) and "choose among found" in str(unknown)
 
 
 def test_started_again_nothing_is_trained_again(

@@ -10,21 +10,26 @@ import csv
 import io
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import nn
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.emotions import EMOTIONS
+from crossfer.evaluation.intervals import subject_codes
 from crossfer.experiment.folder import (
     CHECKPOINT,
     ERROR,
@@ -42,6 +47,7 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
+from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.models import training_flop
 from crossfer.provenance import versions
 from crossfer.training import Faces, Trained, predict, specialised
@@ -108,8 +114,16 @@ def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset; those of several, part after part."""
     # A part without a row would only add a mask of the classes that it has.
     parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
-    taken = (Faces.from_numpy(part.images, part.labels, part.classes, own) for part, own in parts)
-    return reduce(add, taken)
+    return reduce(add, (_taken(part, own) for part, own in parts))
+
+
+def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
+    """Take rows of one prepared dataset, with who is in them."""
+    subjects = subject_codes([dataset.subjects[row] for row in rows])
+    return replace(
+        Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows),
+        subjects=None if subjects is None else torch.from_numpy(subjects),
+    )
 
 
 def _train(
@@ -165,6 +179,7 @@ def _train(
         "identity": run.identity,
         "kept_epoch": trained.kept_epoch,
         "merged": {"alpha": trained.alpha, "tried": trained.tried},
+        "chosen": _chosen(trained, validation, run.keep),
         "training_images": run.training_images,
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
@@ -178,6 +193,33 @@ def _train(
         "files": {name: digest(folder / name) for name in (WEIGHTS, PREDICTIONS)},
     }
     write_json(folder / RUN, content)
+
+
+def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dict[str, Any] | None:
+    """Say which epoch, or share of the trained network, was kept, by what, and how clear that was.
+
+    See `crossfer.selection`: ``kept`` and what would be kept ``in_doubt``, each with how far it is behind
+    the best (`crossfer.selection.Behind.as_row`); ``of`` how many; ``by`` how many images of how many people.
+    """
+    what, rows = ("alpha", trained.tried) if trained.tried else ("epoch", trained.history)
+    if not rows or (what == "epoch" and keep == "last"):
+        return None
+    values = (
+        {"kept": trained.alpha, "in_doubt": DEFAULT_ALPHA}
+        if trained.tried
+        else {"kept": trained.kept_epoch, "in_doubt": len(rows)}
+    )
+    columns = (what, "behind", "behind_error", "behind_accuracy")
+    found = {row[what]: {column: row[column] for column in columns} for row in rows}
+    return {
+        "what": what,
+        "of": len(rows),
+        **{name: found[value] for name, value in values.items()},
+        "by": {
+            side: {"images": len(faces), "subjects": faces.people}
+            for side, faces in validation.items()
+        },
+    }
 
 
 def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:

@@ -38,6 +38,7 @@ RUN_KEYS = (
     "identity",
     "kept_epoch",
     "merged",
+    "chosen",
     "training_images",
     "parameters",
     "trained_parameters",

@@ -71,7 +71,7 @@ class Reader:
 def _prepare(folder: Path, out: Path) -> object:
     """Prepare a folder, or the only table or archive in it."""
     files = sorted(folder.glob("only.*"))
-    how = Preparation(faces="cropped", sizes=(0.5, 0.25, 0.25), subject="([a-z]+)")
+    how = Preparation(faces="cropped")
     return write_look(prepare(files[0] if files else folder, out / "made", how))
 
 

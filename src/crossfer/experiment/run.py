@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterator
@@ -212,6 +213,8 @@ def _dataset(
         dataset.check()
         return dataset.called(config.name or dataset.name)
     how = config.preparation(*experiment.model.input[::2])
+    if how.root:
+        how = dataclasses.replace(how, root=experiment.under_data(how.root))
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"

@@ -15,13 +15,14 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.evaluation.decision import PAST_DATA
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
-from crossfer.memory.merging import best_mixture, interpolate, renew_statistics
+from crossfer.memory.merging import best_mixture, interpolate
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty, fisher
-from crossfer.models import study_cnn, training_flop
+from crossfer.networks import Classifier, study_cnn
+from crossfer.networks.flop import training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
+from crossfer.terms import PAST_DATA
 from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
 from crossfer.training.prediction import features
 
@@ -34,8 +35,8 @@ def faces(count: int = 42, seed: int = 0) -> Faces:
     return Faces(images, torch.arange(count) % 7)
 
 
-def small(seed: int = 0) -> nn.Module:
-    return untrained(lambda: study_cnn(0.05), seed).eval()
+def small(seed: int = 0) -> Classifier:
+    return untrained(lambda: Classifier(study_cnn(0.05)), seed).eval()
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ def test_features_are_what_the_layer_is_given() -> None:
     model, shown, fabric = small(), faces(10), machine("cpu", "32-true")
     found = features(model, "fc3", shown.images, fabric, batch_size=4)
     with torch.no_grad():
-        again = model.get_submodule("fc3")(found)
+        again = model.network.get_submodule("fc3")(found)
         assert torch.allclose(again, model(normalise(shown.images)), atol=1e-5)
 
 
@@ -134,9 +135,9 @@ def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
     fabric, start = machine("cpu", "32-true"), small()
     moved = copy.deepcopy(start)
     with torch.no_grad():
-        moved.get_parameter("fc3.bias").add_(2.0)
-        moved.get_parameter("fc1.bias").add_(1.0)
-    moved.get_parameter("fc1.bias").requires_grad_(False)
+        moved.get_parameter("network.fc3.bias").add_(2.0)
+        moved.get_parameter("network.fc1.bias").add_(1.0)
+    moved.get_parameter("network.fc1.bias").requires_grad_(False)
     term = L2SP(weight=0.1).term(start, faces(1), None, 0, fabric)
     none = torch.empty(0)
     assert term(start, none, none, none) == 0
@@ -164,10 +165,10 @@ def test_ewc_charges_by_importance() -> None:
     fabric, start, past = machine("cpu", "32-true"), small(), faces(14)
     moved = copy.deepcopy(start)
     with torch.no_grad():
-        moved.get_parameter("fc3.bias")[2] += 3
+        moved.get_parameter("network.fc3.bias")[2] += 3
     term = EWC(weight=10.0, samples=99).term(start, faces(1), past, 5, fabric)
     order = torch.randperm(14, generator=torch.Generator().manual_seed(5))
-    importance = fisher(start, past.images[order], 5, fabric)["fc3.bias"][2]
+    importance = fisher(start, past.images[order], 5, fabric)["network.fc3.bias"][2]
     none = torch.empty(0)
     assert term(moved, none, none, none).item() == pytest.approx(
         float(5 * importance * 9), rel=1e-4
@@ -205,29 +206,17 @@ def test_interpolation_has_both_networks_at_its_ends_bit_for_bit() -> None:
         mixed = interpolate(before, after, alpha)
         assert all(torch.equal(mixed[name], end[name]) for name in end)
     middle = interpolate(before, after, 0.5)
-    assert torch.allclose(middle["fc1.weight"], (before["fc1.weight"] + after["fc1.weight"]) / 2)
+    name = "network.fc1.weight"
+    assert torch.allclose(middle[name], (before[name] + after[name]) / 2)
     with pytest.raises(ValueError, match="different networks"):
         interpolate(before, {"other": torch.zeros(1)}, 0.5)
-
-
-def test_renewed_statistics_are_those_of_the_images() -> None:
-    model, fabric, shown = small(), machine("cpu", "32-true"), faces(64)
-    kept = {name: p.clone() for name, p in model.named_parameters()}
-    renew_statistics(model, [shown.images[:32], shown.images[32:]], fabric, batch_size=64)
-    first = model.get_submodule("conv1")(normalise(shown.images))
-    norm = model.get_submodule("norm1")
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
-    assert torch.allclose(norm.running_mean, first.mean((0, 2, 3)), atol=1e-4)
-    assert norm.momentum == 0.1
-    assert not any(module.training for module in model.modules())
-    assert all(torch.equal(p, kept[name]) for name, p in model.named_parameters())
 
 
 def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
     fabric, before, after = machine("cpu"), small(0), small(1)
     images = faces().images
     shown = Faces(images, predict(after, images, fabric).argmax(1))  # what `after` alone knows
-    model, alpha, tried = best_mixture(before, after, {"target": shown}, [], fabric, (0, 0.5, 1))
+    model, alpha, tried = best_mixture(before, after, {"target": shown}, None, fabric, (0, 0.5, 1))
     best = max(tried, key=lambda row: row["target"])
     assert [row["alpha"] for row in tried] == [0, 0.5, 1]
     assert dict((row["alpha"], row["target"]) for row in tried)[alpha] == best["target"]
@@ -241,7 +230,7 @@ def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -
     for _ in range(5):
         right = torch.rand((), generator=generator).item()
         monkeypatch.setattr(merging, "accuracy", lambda *of, right=right: right)
-        assert best_mixture(small(0), small(1), shown, [], machine("cpu"))[1] == 0.5
+        assert best_mixture(small(0), small(1), shown, None, machine("cpu"))[1] == 0.5
 
 
 def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
@@ -251,7 +240,9 @@ def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
     lagging = train(start, shown, {}, recipe, 0, fabric, keep="last").model
 
     def moved(model: nn.Module) -> float:
-        change = model.get_parameter("fc1.weight") - start.get_parameter("fc1.weight")
+        change = model.get_parameter("network.fc1.weight") - start.get_parameter(
+            "network.fc1.weight"
+        )
         return float(change.detach().norm())
 
     assert 0 < moved(lagging) < moved(plain)
@@ -282,7 +273,7 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
         if not torch.equal(parameter, untouched[name])
     ]
     if strategy.layers == "head":
-        assert changed == ["fc3.weight", "fc3.bias"]
+        assert changed == ["network.fc3.weight", "network.fc3.bias"]
     elif strategy.layers == "all":
         assert len(changed) == len(list(deployed.parameters()))
     assert (trained.alpha is not None) == strategy.merge

@@ -20,9 +20,11 @@ The study on your own faces, in a dozen lines:
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from crossfer.adaptation import adapt
     from crossfer.classes import FER7, ClassSet
     from crossfer.datasets import (
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     )
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
-    from crossfer.models import study_cnn
+    from crossfer.networks import Classifier, load, study_cnn
     from crossfer.report import write_report
     from crossfer.strategies import STRATEGIES, Strategy
     from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
@@ -57,7 +59,9 @@ _HOMES = {
     "load_experiment": "crossfer.experiment",
     "load_results": "crossfer.experiment",
     "run_experiment": "crossfer.experiment",
-    "study_cnn": "crossfer.models",
+    "Classifier": "crossfer.networks",
+    "load": "crossfer.networks",
+    "study_cnn": "crossfer.networks",
     "write_report": "crossfer.report",
     "STRATEGIES": "crossfer.strategies",
     "Strategy": "crossfer.strategies",
@@ -75,6 +79,7 @@ __all__ = [
     "READERS",
     "STRATEGIES",
     "Augmentation",
+    "Classifier",
     "CrossferError",
     "Dataset",
     "Experiment",
@@ -84,6 +89,7 @@ __all__ = [
     "Strategy",
     "adapt",
     "in_memory",
+    "load",
     "load_experiment",
     "load_results",
     "machine",
@@ -100,6 +106,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import crossfer`` is quick."""
+    if name == "__version__":
+        return version("crossfer")
     if name not in _HOMES:
         raise AttributeError(f"module 'crossfer' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

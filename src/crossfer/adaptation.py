@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.merging import best_mixture
-from crossfer.models import LAYERS, train_only
+from crossfer.networks import Classifier
 from crossfer.strategies import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, train
+
+Built = TypeVar("Built")
 
 
 def adapt(
     strategy: Strategy,
-    start: nn.Module,
-    baseline: nn.Module,
+    start: Classifier,
+    baseline: Classifier,
     training: Mapping[str, Faces],
     validation: Mapping[str, Faces],
     recipe: Recipe,
@@ -68,7 +69,7 @@ def adapt(
         )
         training = {**training, "source": kept}
     model = copy.deepcopy(start)
-    train_only(model, LAYERS[strategy.layers](model))
+    model.train_only(strategy.layers)
     if strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
     else:
@@ -80,8 +81,8 @@ def adapt(
         trained = replace(trained, seconds=trained.seconds + prepared)
     if strategy.merge:
         both = strategy.data == "source+target"
-        images = [training[side].images for side in ("source", "target")] if both else []
-        trained = _merged(trained, baseline, images, validation, fabric)
+        faces = Mixture.of(training["target"], training["source"], 0.5) if both else None
+        trained = _merged(trained, baseline, faces, validation, fabric)
     return trained
 
 
@@ -95,24 +96,24 @@ def _shown(strategy: Strategy, training: Mapping[str, Faces]) -> Faces:
 
 def _merged(
     trained: Trained,
-    baseline: nn.Module,
-    images: Sequence[Tensor],
+    baseline: Classifier,
+    faces: Faces | None,
     validation: Mapping[str, Faces],
     fabric: Fabric,
 ) -> Trained:
     """Mix a trained network with the baseline, as much as suits the validation sets.
 
-    Batch statistics are estimated anew where images of both sides are at hand; those of the target
+    Batch statistics are estimated anew where faces of both sides are at hand; those of the target
     alone would suit the target alone, so otherwise they are mixed like the weights.
     """
     began = time.perf_counter()
-    model, alpha, tried = best_mixture(baseline, trained.model, validation, images, fabric)
+    model, alpha, tried = best_mixture(baseline, trained.model, validation, faces, fabric)
     seconds = trained.seconds + time.perf_counter() - began
     return replace(trained, model=model.cpu(), alpha=alpha, tried=tried, seconds=seconds)
 
 
-def untrained(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build a network with the random weights of a seed; the global generator is left alone."""
+def untrained(build: Callable[[], Built], seed: int) -> Built:
+    """Build a network or classifier with the random weights of a seed; the global generator is left alone."""
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(seed)
         return build()

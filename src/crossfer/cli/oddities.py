@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crossfer.classes import is_known
 from crossfer.datasets import SPLITS, Dataset
 from crossfer.datasets.card import SKIPPED
 
@@ -11,7 +12,13 @@ from crossfer.datasets.card import SKIPPED
 def oddities(dataset: Dataset) -> list[str]:
     """Return what a person should know of a dataset's preparation, a line each."""
     card, dataset = dataset.card, dataset.with_own_classes()
-    lines = [*card.get("remarks", ()), _split_in_words(card["split"])]
+    lines = [*card.get("remarks", ())]
+    if kept := [name for name in card["classes"] if not is_known(name)]:
+        lines.append(
+            f"classes not known by name, kept as they are: {', '.join(kept)}; map them with --label "
+            "THEIRS=OURS"
+        )
+    lines += [_split_in_words(card["split"])]
     if kept := card["split"].get("kept"):
         lines.append(_kept_in_words(kept))
     if card["faces"]["mode"] == "find":

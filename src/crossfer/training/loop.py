@@ -20,7 +20,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
-from crossfer.models import training_mode
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.layers import training_mode
 from crossfer.training.batches import Faces
 from crossfer.training.cpu.descent import SGD
 from crossfer.training.inputs import learner_of
@@ -29,6 +30,7 @@ from crossfer.training.prediction import measure
 from crossfer.training.recipe import Recipe
 from crossfer.training.recorded import Recorded, is_recordable
 from crossfer.training.specialised import specialised
+from crossfer.training.statistics import dealt, moving_norms, renew_statistics
 
 Weights = dict[str, Tensor]
 Row = dict[str, float]
@@ -65,7 +67,7 @@ class Trained:
     `tried` what each share achieved.
     """
 
-    model: nn.Module
+    model: Classifier
     kept_epoch: int
     history: list[Row]
     images_seen: int
@@ -75,7 +77,7 @@ class Trained:
 
 
 def train(
-    model: nn.Module,
+    model: Classifier,
     training: Faces,
     validation: Mapping[str, Faces],
     recipe: Recipe,
@@ -254,6 +256,8 @@ def train(
             loss, shown = one_epoch(epoch)
         row: Row = {"epoch": epoch + 1, "training_loss": loss}
         measured = averaged if averaged is not None else part
+        rows = dealt(training, generator)
+        renew_statistics(measured, moving_norms(measured), map(inputs, rows), fabric)
         for name, faces in learner.validation.items():
             row |= {f"{name}_{key}": v for key, v in measure(measured, faces, fabric).items()}
         if not math.isfinite(row["training_loss"]):
@@ -298,7 +302,7 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     ]
     torch._foreach_lerp_([mean for mean, _ in pairs], [now for _, now in pairs], 1 - decay)
     for mean, now in zip(averaged.buffers(), network.buffers(), strict=True):
-        mean.copy_(now)  # batch statistics are running means already
+        mean.copy_(now)
 
 
 def _copy(weights: Weights) -> Weights:

@@ -13,23 +13,12 @@ import numpy as np
 
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
+from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import box_of, header, table_rows, tables_near
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
-CODES = {
-    "0": "neutral",
-    "1": "happy",
-    "2": "sad",
-    "3": "surprise",
-    "4": "fear",
-    "5": "disgust",
-    "6": "angry",
-    "7": "contempt",
-    "8": "none",
-    "9": "uncertain",
-    "10": "no-face",
-}
+CODES = ORDERS["affectnet"]
 COLUMNS = [
     "subdirectory_filepath",
     "face_x",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
+from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import box_of, encoding_of, lines_of
 from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped
 
@@ -42,7 +43,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
             name, face, *sides, _, code = fields
             image, box = images.get(Path(name).name), _box(sides)
             origin = f"{image.relative_to(path).as_posix() if image else name} face {face}"
-            label, reason = labelled_or_unknown(code, options)
+            label, reason = labelled_or_unknown(code, options, ORDERS["fer2013"])
             if label is None:
                 yield Skipped(origin, reason)
             elif image is None:

@@ -15,6 +15,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from crossfer.datasets.readers.files import Named, NamedFiles, labelled_or_unknown, plain_name
+from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import (
     LONGEST_LINE,
     delimiter_of,
@@ -26,6 +27,7 @@ from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, 
 from crossfer.errors import CrossferError
 
 SIDE = 48
+CODES = ORDERS["fer2013"]
 PIXELS = SIDE * SIDE
 COLUMNS = {"emotion", "pixels"}
 USAGES: dict[str, Split] = {
@@ -68,7 +70,7 @@ def parse(file: Path) -> Named | None:
     return Named(file.parent.name, (*named.groups(), file.parent.name), split=USAGES[usage])
 
 
-FOLDERS = NamedFiles(parse, like="Training_*, PublicTest_* or PrivateTest_*")
+FOLDERS = NamedFiles(parse, like="Training_*, PublicTest_* or PrivateTest_*", codes=CODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def read_rows(file: Path) -> Iterator[Row]:
 
 
 def _read_table(file: Path, options: ReadOptions) -> Iterator[Item]:
-    label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options))
+    label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options, CODES))
     names = header(file)
     others = [name for name in names if name and name not in {*COLUMNS, "usage"}]
     said = [] if "usage" in names else ["has no column Usage, so its pictures come in no splits"]

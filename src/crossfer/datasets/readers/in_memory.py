@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -20,8 +20,9 @@ from PIL import Image
 
 from crossfer.datasets.pictures import UnreadableImage
 from crossfer.datasets.readers.files import labelled
+from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.splitnames import SPLIT_NAMES
-from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped, Split
+from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
 EXPECTED = (
@@ -30,7 +31,7 @@ EXPECTED = (
 )
 PIXEL_TEXT = re.compile(r"\s*(\d{1,3}\s+){15,}\d{1,3}\s*")
 """At least sixteen gray levels: no path looks like that."""
-Read = Callable[[ReadOptions], Iterator[Record | Skipped]]
+Read = Callable[[ReadOptions], Iterator[Item]]
 
 READER = Reader(
     name="memory",
@@ -40,6 +41,7 @@ READER = Reader(
     access="yours",
     layout=EXPECTED,
     cropped=None,
+    takes=frozenset({"order"}),
     recognise=lambda path: None,
     read=lambda path, options: iter(()),
 )
@@ -84,6 +86,7 @@ def in_memory(
     subject: str | Sequence[Any] | None = None,
     split: str | Sequence[Any] | None = None,
     classes: Sequence[str] | None = None,
+    order: str | None = None,
     box: str | Sequence[Any] | None = None,
 ) -> Memory:
     """Take a dataset that another library has loaded.
@@ -104,8 +107,9 @@ def in_memory(
         A column, or a sequence with a value a row: who it is, the official part, and the face as left,
         top, width and height.
     classes
-        The names of the classes in the order of their numbers; by default the dataset's own.  Where
-        nothing names them, numbers are taken in FER2013's order.
+        The names of the classes in the order of their numbers; by default the dataset's own.
+    order
+        What the numbers mean where nothing names them, see `crossfer.datasets.readers.labels.understood`.
 
     Returns
     -------
@@ -130,7 +134,7 @@ def in_memory(
     else:
         parts = {"": data}
     columns = {"subject": subject, "split": split, "box": box}
-    reads = []
+    reads, labels = [], set[str]()
     for part, rows_data in parts.items():
         where = f"{name} {part}".strip()
         rows = _rows(rows_data, where, image, label)
@@ -139,8 +143,22 @@ def in_memory(
             for key, column in columns.items()
             if column is not None
         }
-        reads.append(partial(_read, rows, extra, part, classes or rows.names, name))
-    return Memory(name, lambda options: (item for read in reads for item in read(options)))
+        named = classes or rows.names
+        found = (_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels))
+        labels |= {label for label in found if label is not None} | set(map(str, named or ()))
+        reads.append(partial(_read, rows, extra, part, named, name))
+
+    def read_all(options: ReadOptions) -> Iterator[Item]:
+        try:
+            known, said = understood(labels, replace(options, order=options.order or order))
+        except CrossferError as error:
+            raise CrossferError(f"{name}: {error}") from None
+        if said:
+            yield Remark(said)
+        for read in reads:
+            yield from read(known)
+
+    return Memory(name, read_all)
 
 
 def _rows(data: Any, where: str, image: str, label: str) -> _Rows:

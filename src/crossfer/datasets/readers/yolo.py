@@ -12,6 +12,7 @@ import yaml
 
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.files import files_below, find, image_files, labelled
+from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.tables import encoding_of, lines_of
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
@@ -38,6 +39,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         raise CrossferError(
             f"{path}: no data.yaml with names: of the classes beside the label files"
         )
+    options, said = understood(names.values(), options)
+    yield Remark(said)
     used = [about, *(Path(file) for file in files_below(path) if _is_label(file))]
     images = list(image_files(path))
     folders = {image: _split_folders(image.relative_to(path).parts[:-1]) for image in images}
@@ -130,7 +133,7 @@ READER = Reader(
     layout="[SPLIT/]images/NAME.jpg, [SPLIT/]labels/NAME.txt (a line a face: "
     "class x y width height) and data.yaml with the names of the classes",
     cropped=None,
-    takes=frozenset({"splits"}),
+    takes=frozenset({"order", "splits"}),
     recognise=recognise,
     read=read,
 )

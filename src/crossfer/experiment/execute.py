@@ -10,7 +10,7 @@ import csv
 import io
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -23,6 +23,7 @@ from lightning_fabric import Fabric
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
+from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.folder import (
     BUNDLE,
     CHECKPOINT,
@@ -52,7 +53,8 @@ from crossfer.training.machine import describe, peak_memory, reset_peak_memory
 def execute(
     run: Run,
     runs_folder: Path,
-    measured_on: list[Dataset],
+    datasets: Sequence[Dataset],
+    measured_on: Sequence[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None] = lambda images: None,
     on_wait: Callable[[str], None] = lambda owner: None,
@@ -67,6 +69,8 @@ def execute(
         What to train; its parent must be finished.
     runs_folder
         Where run folders lie.
+    datasets
+        Those that it learns from, open; there may be others among them.
     measured_on
         The datasets whose validation and test sets it has to be measured on.
     fabric
@@ -83,7 +87,7 @@ def execute(
         try:
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
-                _train(run, folder, runs_folder, measured_on, fabric, on_step)
+                _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step)
             else:
                 _measure(run, folder, measured_on, fabric)
         except OSError:
@@ -117,14 +121,18 @@ def _train(
     run: Run,
     folder: Path,
     runs_folder: Path,
-    measured_on: list[Dataset],
+    datasets: Sequence[Dataset],
+    measured_on: Sequence[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None],
 ) -> None:
-    sides = {"source": run.source, "target": run.target}
-    rows = {"source": run.source.rows("training"), "target": run.target_rows}
-    training = {s: faces(d, rows[s]) for s, d in sides.items() if d and s in run.strategy.needs}
-    validation = {s: faces(d, d.rows("validation")) for s in run.validate_on if (d := sides[s])}
+    source = run.source.open(datasets)
+    sides, rows = {"source": source}, {"source": source.rows("training")}
+    if run.target:
+        sides["target"] = target = run.target.open(datasets)
+        rows["target"] = fraction_rows(target, run.fraction or 1.0, run.seed)
+    training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
+    validation = {s: faces(sides[s], sides[s].rows("validation")) for s in run.validate_on}
     start = _start(run, runs_folder)
     baseline = start
     if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
@@ -152,7 +160,7 @@ def _train(
     memory = peak_memory(fabric.device)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
-    trained.model.framing = _framing(run)
+    trained.model.framing = _framing(run, source)
     trained.model.save(folder)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
@@ -182,11 +190,10 @@ def _train(
     write_json(folder / RUN, content)
 
 
-def _framing(run: Run) -> Framing:
+def _framing(run: Run, source: Dataset) -> Framing:
     """Return how the faces that a run learnt from fill their images."""
     reads = run.network.preprocessing
-    dataset = (run.source.parts or (run.source,))[0]
-    framing = dataset.card["faces"]["framing"]
+    framing = source.parts[0].card["faces"]["framing"]
     return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
 
 
@@ -219,10 +226,10 @@ def _start(run: Run, runs_folder: Path) -> Classifier:
         return load_network(folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
     build = run.network.deployed if deployed else run.network.build
-    return untrained(partial(build, run.classes), run.seed)
+    return untrained(partial(build, run.classes.names), run.seed)
 
 
-def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:
+def _measure(run: Run, folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:
     """Add the predictions that a finished run has not made yet; damaged ones are made again."""
     check_weights(folder)
     content, file = read_run(folder), folder / PREDICTIONS
@@ -236,7 +243,7 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
         write_json(folder / RUN, content | {"files": files})
 
 
-def _predictions(model: Classifier, datasets: list[Dataset], fabric: Fabric) -> pa.Table:
+def _predictions(model: Classifier, datasets: Sequence[Dataset], fabric: Fabric) -> pa.Table:
     """Return the probabilities of every validation and test image, from which any metric follows."""
     one = faces(datasets[0], datasets[0].rows("test")[:1])
     network = specialised(model, one.images, fabric.device)

@@ -30,6 +30,7 @@ from crossfer.evaluation.metrics import accuracy
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
+from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.run import (
     DATASETS,
@@ -44,7 +45,7 @@ from crossfer.experiment.run import (
 from crossfer.files import write_bytes, write_json
 from crossfer.networks import check_network
 from crossfer.strategies import Strategy, starts
-from crossfer.training.machine import machine, precision_of
+from crossfer.training.machine import machine
 
 if TYPE_CHECKING:
     import optuna
@@ -61,7 +62,7 @@ TUNED = ("learning_rate", "epochs", "batch_size", "weight_decay", "label_smoothi
 
 def equivalent_epochs(run: Run) -> float:
     """Return what a run costs, in fine-tuning-equivalent epochs; a penalty's own passes are not counted."""
-    return run.work / len(run.target_rows)
+    return run.work / run.target_images
 
 
 def can_be_tuned(strategy: Strategy) -> bool:
@@ -220,7 +221,7 @@ class _Trials:
         recipes = self.experiment.recipes
         changed = recipes | {name: recipes.get(name, {}) | recipe}
         experiment = self.experiment.model_copy(update={"recipes": changed})
-        return plan(experiment, self.source, self.targets, precision_of(self.fabric))
+        return plan(experiment, self.source, self.targets, Arithmetic.of(self.fabric))
 
     def runs(self, recipe: dict[str, Any]) -> list[Run]:
         """Return the strategy's own runs, one a target."""
@@ -241,7 +242,7 @@ class _Trials:
             return tried | {"value": None, "why": str(error)}
         sides = {
             "source": [self._accuracy(run, self.source) for run in runs],
-            "target": [self._accuracy(run, run.target) for run in runs if run.target],
+            "target": [self._accuracy(run, self._target(run)) for run in runs],
         }
         records = [load_run(folder_of(run, self.runs_folder)) for run in runs]
         return tried | {
@@ -268,9 +269,16 @@ class _Trials:
             If the disk is full, say: no fault of the run.
         """
         self.progress.started(run)
-        measured_on = [self.source, *([run.target] if run.target else self.targets)]
+        measured_on = [self.source, *([self._target(run)] if run.target else self.targets)]
         try:
-            folder = execute(run, self.runs_folder, measured_on, self.fabric, self.progress.step)
+            folder = execute(
+                run,
+                self.runs_folder,
+                [self.source, *self.targets],
+                measured_on,
+                self.fabric,
+                partial(self.progress.step, run),
+            )
         except OSError:
             raise
         except Exception as error:
@@ -278,6 +286,10 @@ class _Trials:
             self.progress.failed(run, why)
             raise CrossferError(f"{run.label} failed: {why}") from error
         self.progress.ended(run, folder)
+
+    def _target(self, run: Run) -> Dataset:
+        assert run.target is not None, "what is tuned trains on a target"
+        return run.target.open(self.targets)
 
     def _accuracy(self, run: Run, dataset: Dataset) -> float:
         folder = folder_of(run, self.runs_folder)

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.detector import Detector
-from crossfer.datasets.faces import Face, Framing, face_of
+from crossfer.datasets.faces import Face, face_of
 from crossfer.datasets.pictures import UnreadableImage, open_picture, video_frames
 from crossfer.datasets.record import Pixels, Record
+from crossfer.framing import Framing
 from crossfer.progress import Told
 
 BLOCK = 512

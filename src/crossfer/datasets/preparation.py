@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from crossfer.datasets.faces import Framing
 from crossfer.datasets.readers import READERS
 from crossfer.datasets.readers.labels import ORDERS, check_label_map
 from crossfer.datasets.record import SPLITS, ReadOptions, Split
 from crossfer.errors import CrossferError
+from crossfer.framing import Framing
 
 ROLES = ("path", "label", "subject", "split")
 """What a column of a table can be."""

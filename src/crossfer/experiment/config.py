@@ -25,7 +25,7 @@ from crossfer.classes import PRESETS, ClassSet
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
-from crossfer.networks import Network
+from crossfer.networks import NetworkConfig
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strategy, starts
 from crossfer.training.recipe import Recipe
 
@@ -73,7 +73,11 @@ class DatasetConfig(_Checked):
         self, channels: int = Preparation.channels, side: int = Preparation.side
     ) -> Preparation:
         """Return how to prepare it, should it be a raw one: for a network that reads such faces."""
-        own = {field.name: getattr(self, field.name) for field in fields(Preparation)}
+        own = {
+            field.name: getattr(self, field.name)
+            for field in fields(Preparation)
+            if field.name in type(self).model_fields
+        }
         read = {"channels": channels, "side": side}
         left = {key: value for key, value in read.items() if key not in self.model_fields_set}
         return Preparation(**own | left)
@@ -89,7 +93,7 @@ def _as_dataset(value: Any) -> Any:
 
 
 def _as_network(value: Any) -> Any:
-    return {"factory": value} if isinstance(value, str) else value
+    return {"network": value} if isinstance(value, str) else value
 
 
 def _as_strategy(value: Any) -> Any:
@@ -114,7 +118,7 @@ ClassesField = Annotated[
     ClassSet, BeforeValidator(_as_classes), PlainSerializer(ClassSet.as_config)
 ]
 DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
-NetworkField = Annotated[Network, BeforeValidator(_as_network)]
+NetworkField = Annotated[NetworkConfig, BeforeValidator(_as_network)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -138,7 +142,7 @@ class Experiment(_Checked):
         or from the name of each class to its labels.  An image whose label is in no class is left out, and
         counted.
     model
-        The network: see `crossfer.networks.Network`; a string is a factory.
+        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
         The baseline BL always runs; given a network's weights, it is that network.  By default the study's
@@ -174,7 +178,7 @@ class Experiment(_Checked):
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
     classes: ClassesField = PRESETS["fer7"]
-    model: NetworkField = Network()
+    model: NetworkField = NetworkConfig()
     strategies: list[StrategyField] = Field(list(DEFAULT), min_length=1, validate_default=True)
     fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
@@ -197,7 +201,7 @@ class Experiment(_Checked):
             if strategy != STRATEGIES.get(strategy.name, strategy):
                 raise ValueError(f"{strategy.name} is known as another: give yours a new name")
         known = {**STRATEGIES, **{strategy.name: strategy for strategy in strategies}}
-        network = info.data.get("model", Network())
+        network = info.data.get("model", NetworkConfig())
         baseline = DEPLOYED if network.is_deployed else BASELINE
         ordered: dict[str, Strategy] = {baseline.name: baseline}
         for strategy in strategies:
@@ -216,7 +220,7 @@ class Experiment(_Checked):
     @field_validator("protocols")
     @classmethod
     def _protocols_are_possible(cls, values: list[str], info: ValidationInfo) -> list[str]:
-        if "leave-one-out" in values and info.data.get("model", Network()).is_deployed:
+        if "leave-one-out" in values and info.data.get("model", NetworkConfig()).is_deployed:
             raise ValueError(
                 "leave-one-out trains from random weights; take out model.weights, or it"
             )

@@ -137,22 +137,22 @@ def test_the_whole_path_with_any_number_of_classes(
 ) -> None:
     out = tmp_path / "out"
     results = run_experiment(check_experiment(configuration(data, kind, classes)), out)
-    assert not results["failed"]
-    assert results["classes"] == names
-    for dataset in results["datasets"]:
-        assert dataset["classes"] == names
-        assert sum(dataset["left_out"].values()) == left_out
-        assert sum(map(sum, (c.values() for c in dataset["counts"].values()))) == (
-            dataset["images"] - left_out
+    assert not results.failed
+    assert results.classes == tuple(names)
+    for dataset in results.datasets:
+        assert dataset.classes == tuple(names)
+        assert sum(dataset.left_out.values()) == left_out
+        assert sum(map(sum, (c.values() for c in dataset.counts.values()))) == (
+            dataset.images - left_out
         )
-    for row in results["results"]:
-        for side in ("source_test", "target_test"):
-            assert np.array(row[side]["confusion"]).shape == (len(names), len(names))
-            assert len(row[side]["per_class"]) == len(names)
+    for row in results.results:
+        for side in (row.on_source.test, row.on_target.test):
+            assert np.array(side.confusion).shape == (len(names), len(names))
+            assert len(side.recall) == len(names)
     table = pyarrow.parquet.read_table(next(out.rglob("predictions.parquet")))
     assert table.column_names[-len(names) :] == names
     assert np.allclose(sum(table.column(name).to_numpy() for name in names), 1, atol=1e-4)
-    assert results["config"]["classes"] == (classes if isinstance(classes, str) else names)
+    assert results.config["classes"] == (classes if isinstance(classes, str) else names)
 
     runner = CliRunner()
     for command, good in (

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
-    from crossfer.networks import Classifier, study_cnn
+    from crossfer.networks import Classifier, load, study_cnn
     from crossfer.report import write_report
     from crossfer.strategies import STRATEGIES, Strategy
     from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
@@ -60,6 +60,7 @@ _HOMES = {
     "load_results": "crossfer.experiment",
     "run_experiment": "crossfer.experiment",
     "Classifier": "crossfer.networks",
+    "load": "crossfer.networks",
     "study_cnn": "crossfer.networks",
     "write_report": "crossfer.report",
     "STRATEGIES": "crossfer.strategies",
@@ -88,6 +89,7 @@ __all__ = [
     "Strategy",
     "adapt",
     "in_memory",
+    "load",
     "load_experiment",
     "load_results",
     "machine",

@@ -87,7 +87,7 @@ def best_mixture(
         ``alpha`` and the accuracy (0–1) on every validation set.
     """
     weights = before.state_dict(), after.state_dict()
-    one, preprocessing = next(iter(validation.values())).images[:1], after.preprocessing
+    one = next(iter(validation.values())).images[:1]
     moved = {name.rpartition(".")[0] for name in weights[0] if _differ(name, *weights)}
 
     def mixture(alpha: float) -> Classifier:
@@ -96,7 +96,9 @@ def best_mixture(
         if shown is not None and alpha not in (0, 1):
             norms = [norm for name, norm in batch_norms(model).items() if name in moved]
             rows = dealt(shown, torch.Generator().manual_seed(0))
-            batches = (normalise(shown.images[r].to(fabric.device), preprocessing) for r in rows)
+            batches = (
+                normalise(shown.images[r].to(fabric.device), after.preprocessing) for r in rows
+            )
             renew_statistics(model, norms, batches, fabric)
         return model
 

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from crossfer.classes import FER7 as EMOTIONS
-from crossfer.classes import SYNONYMS
+from crossfer.classes import FER7, canonical
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 from crossfer.framing import SIDE
@@ -58,8 +57,8 @@ class NetworkConfig:
     order
         Of the colours that it reads.
     classes
-        What its outputs stand for, in its order: all seven emotions, under any name we know for them.  Other
-        outputs, as contempt, are never the answer.
+        What its outputs stand for, in its order, under any name we know for them.  Outputs that are no class
+        of the experiment are never the answer; a class of the experiment that is not there is new to it.
     FC, CL
         Its fully connected layers, and its last convolution: names of its modules, where their order does
         not tell.
@@ -104,27 +103,19 @@ class NetworkConfig:
         self._check_classes()
 
     def _check_classes(self) -> None:
-        names = [SYNONYMS.get(name.strip().lower(), "") for name in self.classes]
-        for name, ours in zip(self.classes, names, strict=True):
-            if not ours:
-                raise ValueError(f"classes: {name!r} is none of {', '.join(EMOTIONS)}")
-            if ours and names.count(ours) > 1:
-                raise ValueError(f"classes: {ours} stands there twice")
-        if missing := [emotion for emotion in EMOTIONS if names and emotion not in names]:
-            raise ValueError(f"classes: {', '.join(missing)} is missing; crossfer adapts all seven")
+        names = [canonical(name) for name in self.classes]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"classes: {twice[0]} stands there twice")
+        if len(names) == 1:
+            raise ValueError(f"classes: {names[0]} alone; name what each output stands for")
 
     @property
     def is_deployed(self) -> bool:
         """Whether it comes with weights: then it is the baseline."""
         return self.weights is not None
 
-    @property
-    def spec(self) -> Spec:
-        """How to build it for the study's classes."""
-        return self.spec_for(EMOTIONS)
-
-    def spec_for(self, classes: Sequence[str]) -> Spec:
-        """Say how to build it to answer with some classes."""
+    def spec(self, classes: Sequence[str] = FER7) -> Spec:
+        """Return how to build it, for an experiment with some classes."""
         if self.network == STUDY:
             return Spec(STUDY, {"width": self.width, "classes": len(self.classes or classes)})
         return Spec(self.network, self.arguments, self.folder)
@@ -132,7 +123,7 @@ class NetworkConfig:
     @property
     def name(self) -> str:
         """What errors call it."""
-        return self.spec.name
+        return self.spec().name
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -151,7 +142,7 @@ class NetworkConfig:
             built = {"network": self.network, "arguments": dict(self.arguments)}
         told = {
             "preprocessing": vars(self.preprocessing),
-            "outputs": self._outputs(EMOTIONS),
+            "classes": [canonical(name) for name in self.classes],
             "layers": [self.FC, self.CL],
         }
         return built | told
@@ -161,7 +152,7 @@ class NetworkConfig:
         """SHA-256 of the file of its deployed weights."""
         return digest(self._weights_file)
 
-    def build(self, classes: Sequence[str] = EMOTIONS) -> Classifier:
+    def build(self, classes: Sequence[str] = FER7) -> Classifier:
         """Build it, with whatever weights its source gives it.
 
         Parameters
@@ -174,7 +165,7 @@ class NetworkConfig:
         CrossferError
             If there is no such source, or it fails.
         """
-        spec = self.spec_for(classes)
+        spec = self.spec(classes)
         return Classifier(
             spec.build(),
             classes,
@@ -185,7 +176,7 @@ class NetworkConfig:
             answers=len(self.classes) or len(classes),
         )
 
-    def deployed(self, classes: Sequence[str] = EMOTIONS) -> Classifier:
+    def deployed(self, classes: Sequence[str] = FER7) -> Classifier:
         """Build it with the weights that are deployed.
 
         Raises
@@ -206,12 +197,12 @@ class NetworkConfig:
             ) from None
         return classifier
 
-    def _outputs(self, classes: Sequence[str]) -> tuple[int, ...]:
-        """Return which output stands for each class."""
+    def _outputs(self, classes: Sequence[str]) -> tuple[int | None, ...]:
+        """Return which output stands for each class; ``None``: none does."""
         if not self.classes:
             return tuple(range(len(classes)))
-        theirs = [SYNONYMS.get(name.strip().lower(), "") for name in self.classes]
-        return tuple(theirs.index(name) for name in classes)
+        theirs = [canonical(name) for name in self.classes]
+        return tuple(theirs.index(name) if name in theirs else None for name in classes)
 
     @property
     def _weights_file(self) -> Path:

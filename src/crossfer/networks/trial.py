@@ -10,9 +10,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from crossfer.classes import FER7 as EMOTIONS
+from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
-from crossfer.networks.classifier import logits_in
+from crossfer.networks.answers import logits_in
 from crossfer.networks.spec import NetworkConfig
 
 
@@ -20,7 +20,7 @@ def check_network(
     config: NetworkConfig,
     layers: Iterable[str],
     fabric: Fabric,
-    classes: Sequence[str] = EMOTIONS,
+    classes: Sequence[str] = FER7,
 ) -> None:
     """Try a network: building, its layers, its answers, a step back.
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def open_picture(picture: Picture, frame: int | None = None) -> Pixels:
         raise UnreadableImage(_why(made, FileNotFoundError(), "an image"))
     with _explained(made), Image.open(made, formats=_formats()) as opened:
         return _from_pillow(opened)
+
+
+def decoded(content: bytes) -> Image.Image:
+    """Open a picture that is in memory as an image file.
+
+    Raises
+    ------
+    UnreadableImage
+        If it is no picture.
+    """
+    with _explained(None):
+        return Image.open(BytesIO(content), formats=_formats())
 
 
 def video_frames(file: Path, indices: Iterable[int]) -> Iterator[tuple[int, Pixels]]:

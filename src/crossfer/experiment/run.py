@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -250,6 +251,8 @@ def _dataset(
         return dataset.called(config.name or dataset.name)
     reads = experiment.model.preprocessing
     how = config.preparation(reads.channels, reads.side)
+    if how.root:
+        how = dataclasses.replace(how, root=experiment.under_data(how.root))
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.evaluation.decision import PAST_DATA
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, interpolate
@@ -23,6 +22,7 @@ from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, P
 from crossfer.networks import Classifier, study_cnn
 from crossfer.networks.flop import training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
+from crossfer.terms import PAST_DATA
 from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
 from crossfer.training.prediction import features
 

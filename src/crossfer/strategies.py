@@ -13,15 +13,13 @@ from typing import ClassVar, Literal
 
 from crossfer.memory.exemplars import Choice
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty
+from crossfer.terms import BL, PastData
 from crossfer.training.recipe import (
     FINE_TUNING,
     FINE_TUNING_LAST_LAYERS,
     FROM_SCRATCH,
     Recipe,
 )
-
-PastData = Literal["none", "statistics", "some per class", "all source"]
-"""What a strategy needs of the source's images, from the least to the most."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Strategy:
 PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
 
 BASELINE = Strategy(
-    "BL",
+    BL,
     start="random",
     layers="all",
     data="source",
@@ -138,7 +136,7 @@ BASELINE = Strategy(
 )
 
 DEPLOYED = Strategy(
-    BASELINE.name,
+    BL,
     start="deployed",
     layers="none",
     data="source",

@@ -95,6 +95,7 @@ def _check_takes(reader: Reader, how: Preparation) -> None:
         ("everything", "--everything"),
         ("columns", "--column"),
         ("root", "--root"),
+        ("order", "--order"),
         ("splits", "--split"),
     ):
         if option not in reader.takes and getattr(how, option) != getattr(Preparation(), option):

@@ -200,8 +200,8 @@ def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
         "seconds": trained.seconds,
     }
     if run.parent and run.parent is not run.baseline:
-        before = load_run(folder_of(run.parent, runs_folder))["cost"]
-        cost = {name: value + before[name] for name, value in cost.items()}
+        before = load_run(folder_of(run.parent, runs_folder)).cost
+        cost = {name: value + getattr(before, name) for name, value in cost.items()}
     return cost
 
 
@@ -219,7 +219,7 @@ def _start(run: Run, runs_folder: Path) -> Classifier:
         return load_network(folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
     build = run.network.deployed if deployed else run.network.build
-    return untrained(partial(build, run.source.class_set.names), run.seed)
+    return untrained(partial(build, run.classes), run.seed)
 
 
 def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:

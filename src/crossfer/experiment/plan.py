@@ -83,7 +83,7 @@ class Run:
                 "rules": RULES,
                 "start": "deployed",
                 "model": self.network.identity | {"weights": self.network.weights_digest},
-                "classes": self.source.class_set.as_mapping(),
+                "classes": self.source.class_set.meaning,
                 "seed": self.seed,
                 "precision": self.precision,
             }
@@ -93,7 +93,7 @@ class Run:
             "layers": strategy.layers,
             "data": strategy.data,
             **_not_default(strategy, "exemplars", "choice", "share", "penalty", "merge"),
-            "classes": self.source.class_set.as_mapping(),
+            "classes": self.source.class_set.meaning,
             **self._known,
             "recipe": {
                 key: value
@@ -111,6 +111,11 @@ class Run:
             "keep": self.keep,
             "precision": self.precision,
         }
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What its network answers with."""
+        return self.source.class_set.names
 
     @property
     def _known(self) -> dict[str, Any]:
@@ -307,9 +312,12 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
             if split == "training" and dataset is source and not learnt_from:
                 continue
             if not len(dataset.rows(split)):
-                raise CrossferError(
-                    f"{dataset.folder}: its {split} set is empty; prepare it with other --sizes"
-                )
+                why = "prepare it with other --sizes"
+                if dataset.left_out:
+                    why = (
+                        f"or no label in it is in a class of the experiment; {why}, or name others"
+                    )
+                raise CrossferError(f"{dataset.folder}: its {split} set is empty; {why}")
     for target in targets:
         for fraction in experiment.fractions:
             for seed in experiment.seeds:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.earlier import can_keep
 from crossfer.datasets.prepare import prepare
 from crossfer.datasets.raw import raw_state
 from crossfer.datasets.workshop import sweep
 from crossfer.errors import CrossferError, one_line
+from crossfer.evaluation.rows import Results
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, is_finished
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import plan_all
-from crossfer.experiment.results import FORMAT, RESULTS, collect, write_results
+from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.files import alone, write_json
 from crossfer.networks import NetworkConfig, check_network
 from crossfer.training.machine import machine, precision_of
@@ -68,7 +71,7 @@ class Progress:
 
 def run_experiment(
     experiment: Experiment, out: str | Path, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Results:
     """Run whatever of an experiment is not finished yet, and write its results.
 
     Parameters
@@ -83,8 +86,8 @@ def run_experiment(
 
     Returns
     -------
-    dict
-        The content of ``results.json``; ``failed`` names the runs that failed, and why.
+    Results
+        The content of ``results.json``; `Results.failed` names the runs that failed, and why.
 
     Raises
     ------
@@ -100,7 +103,8 @@ def run_experiment(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
-        check_network(experiment.model, [s.layers for s in experiment.strategies], fabric)
+        layers = [strategy.layers for strategy in experiment.strategies]
+        check_network(experiment.model, layers, fabric, experiment.classes.names)
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
@@ -129,9 +133,9 @@ def run_experiment(
                 progress.failed(run, failed[run.key])
             else:
                 progress.ended(run, folder)
-        results, flipped = collect(experiment, planned, runs_folder, out, failed, leakage)
-        write_results(results, flipped, out)
-    return results
+        collected = collect(experiment, planned, runs_folder, out, failed, leakage)
+        write_results(collected, out)
+    return collected.results
 
 
 def _check_possible(run: Run, failed: dict[str, str]) -> None:
@@ -140,25 +144,25 @@ def _check_possible(run: Run, failed: dict[str, str]) -> None:
         raise CrossferError(f"it starts from {run.parent.label}, which failed")
 
 
-def load_results(folder: str | Path) -> dict[str, Any]:
+def load_results(folder: str | Path) -> Results:
     """Read the results of a finished experiment.
 
     Raises
     ------
     CrossferError
-        If there are none, or they are not those of the configuration that stands beside them.
+        If there are none, another version wrote them, or they are not those of the configuration that stands
+        beside them.
     """
     file, asked = Path(folder) / RESULTS, _read_json(Path(folder) / EXPERIMENT)
     content = _read_json(file)
     if content is None:
         raise CrossferError(f"{file}: no results; finish the experiment with `crossfer run` first")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CrossferError(f"{file}: written by another version; run the experiment again")
-    if asked not in (None, content.get("config")):
+    results = read_results(content, file)
+    if asked not in (None, results.config):
         raise CrossferError(
             f"{file}: of another configuration than {EXPERIMENT} beside it; run the experiment again"
         )
-    return content
+    return results
 
 
 def _read_json(file: Path) -> Any:
@@ -173,7 +177,7 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
     """Open an experiment's source and targets; what is raw is prepared in its folder."""
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
-        dataset = _dataset(config, experiment, out, progress)
+        dataset = _dataset(config, experiment, out, progress).with_classes(experiment.classes)
         _check_shape(dataset, experiment.model)
         for other in datasets:
             if dataset.name == other.name:
@@ -184,7 +188,40 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
                 raise CrossferError(f"{dataset.name} and {other.name} are the same data")
         progress.opened(dataset)
         datasets.append(dataset)
+    check_classes(experiment.classes, datasets)
     return datasets
+
+
+def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
+    """Refuse classes that the datasets do not have.
+
+    Raises
+    ------
+    CrossferError
+        If a dataset has no image of any class; or, unless the classes are a preset, if no dataset has a
+        label of some class, or a label with a name that is not known.
+    """
+    own = {dataset.name: list(dataset.card["classes"]) for dataset in datasets}
+    there = in_order(chain.from_iterable(own.values()))
+    if classes not in PRESETS.values():
+        for name in classes.names:
+            labels = classes.labels_of(name)
+            if not set(labels) & set(there):
+                raise CrossferError(
+                    f"classes: no dataset has images of {name} (label {', '.join(labels)}); "
+                    f"their labels are {', '.join(there)}"
+                )
+        for label in classes.members:
+            if label not in there and not is_known(label):
+                raise CrossferError(
+                    f"classes: no dataset has the label {label}; their labels are {', '.join(there)}"
+                )
+    for dataset in datasets:
+        if not dataset.classes:
+            raise CrossferError(
+                f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) is in a class of the "
+                f"experiment ({', '.join(classes.names)}): say what belongs to them with classes:"
+            )
 
 
 def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:

@@ -26,10 +26,10 @@ from lightning_fabric import Fabric
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
-from crossfer.evaluation.metrics import accuracy, decide
+from crossfer.evaluation.metrics import accuracy
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
-from crossfer.experiment.folder import folder_of, load_predictions, load_run
+from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.run import (
     DATASETS,
@@ -144,7 +144,8 @@ def search(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}
     with alone_in(out):
-        check_network(experiment.model, [s.layers for s in experiment.strategies], fabric)
+        layers = [strategy.layers for strategy in experiment.strategies]
+        check_network(experiment.model, layers, fabric, experiment.classes.names)
         known = _found_before(out / SEARCH)
         datasets = open_datasets(experiment, out, progress)
         storage = optuna.storages.JournalStorage(
@@ -247,7 +248,7 @@ class _Trials:
             "value": float(np.mean([*sides["source"], *sides["target"]])),
             **{side: float(np.mean(values)) for side, values in sides.items()},
             "equivalent_epochs": sum(map(equivalent_epochs, runs)),
-            "seconds": sum(record["cost"]["seconds"] for record in records),
+            "seconds": sum(record.cost.seconds for record in records),
         }
 
     def forget(self, keys: set[str]) -> None:
@@ -280,8 +281,8 @@ class _Trials:
 
     def _accuracy(self, run: Run, dataset: Dataset) -> float:
         folder = folder_of(run, self.runs_folder)
-        said = load_predictions(folder, dataset.fingerprint, "validation")
-        return accuracy(said.labels, decide(said.probabilities, dataset.classes))
+        said = load_answers(folder, parts_of(dataset), "validation", {})
+        return accuracy(said.labels, said.decisions)
 
 
 def _optimise(

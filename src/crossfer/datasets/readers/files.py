@@ -25,52 +25,49 @@ IMAGE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".wmv"})
 STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 
-
 LOOK = 50
 """How many files a recogniser looks at: it must not read a million names to say no."""
 
 COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)?)?)+$", re.I)
 
 
-PICTURE_STARTS = (
-    b"\x89PNG",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"BM",
-    b"II*\x00",
-    b"MM\x00*",
-    b"\x00\x00\x00\x0cjP  ",
-)
+PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 TEXT_SUFFIXES = frozenset(
-    {
-        *(
-            ".csv",
-            ".tsv",
-            ".txt",
-            ".json",
-            ".jsonl",
-            ".md",
-            ".yaml",
-            ".yml",
-            ".xml",
-            ".html",
-            ".py",
-        ),
-        *(
-            ".parquet",
-            ".npy",
-            ".npz",
-            ".mat",
-            ".pkl",
-            ".h5",
-            ".hdf5",
-            ".ipynb",
-            ".pdf",
-            ".db",
-            ".ini",
-        ),
-        *(".lst", ".log", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".tar", ".gz", ".7z", ".rar"),
-    }
+    [
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".md",
+        ".yaml",
+        ".yml",
+        ".xml",
+        ".html",
+        ".py",
+        ".parquet",
+        ".npy",
+        ".npz",
+        ".mat",
+        ".pkl",
+        ".h5",
+        ".hdf5",
+        ".ipynb",
+        ".pdf",
+        ".db",
+        ".ini",
+        ".lst",
+        ".log",
+        ".doc",
+        ".docx",
+        ".xls",
+        ".xlsx",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".7z",
+        ".rar",
+    ]
 )
 """Of what is no picture, whatever its first bytes are."""
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "stand-in.txt"})

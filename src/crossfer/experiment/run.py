@@ -19,6 +19,7 @@ from crossfer.datasets.raw import raw_state
 from crossfer.datasets.workshop import sweep
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Results
+from crossfer.experiment.baseline import check_baseline
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, is_finished
@@ -46,6 +47,9 @@ class Progress:
 
     def prepared(self, dataset: Dataset) -> None:
         """A raw dataset was prepared on the way."""
+
+    def tried(self, said: list[str]) -> None:
+        """The network works; what was found about it, a line each."""
 
     def opened(self, dataset: Dataset) -> None:
         """A dataset is there, with the classes of the experiment."""
@@ -93,7 +97,7 @@ def run_experiment(
     ------
     CrossferError
         If a dataset cannot be used, another process works in the folder, or every baseline failed, so that
-        there is nothing to compare with.
+        there is nothing to compare with; or the network cannot be used, or is not what it is said to be.
     OSError
         If there is no room or no permission to write: make some, and the same call goes on.
     """
@@ -104,7 +108,7 @@ def run_experiment(
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         layers = [strategy.layers for strategy in experiment.strategies]
-        check_network(experiment.model, layers, fabric, experiment.classes.names)
+        progress.tried(check_network(experiment.model, layers, fabric, experiment.classes.names))
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
@@ -133,6 +137,7 @@ def run_experiment(
                 progress.failed(run, failed[run.key])
             else:
                 progress.ended(run, folder)
+                check_baseline(run, folder)
         collected = collect(experiment, planned, runs_folder, out, failed, leakage)
         write_results(collected, out)
     return collected.results

@@ -101,19 +101,20 @@ class NetworkConfig:
         if not 0 < self.width <= 4:
             raise ValueError(f"width is {self.width}: it must lie above 0 and not above 4")
         if self.network == STUDY:
-            own = [
-                key
-                for key in ("input", "arguments", "normalisation", "FC", "CL")
-                if getattr(self, key)
-            ]
-            if own and self.input != (1, SIDE, SIDE):
+            own = [key for key in ("arguments", "normalisation", "FC", "CL") if getattr(self, key)]
+            if self.input not in (None, (1, SIDE, SIDE)):
+                own = ["input"]
+            if own:
                 raise ValueError(f"{own[0]}: of the study's network none; name another network")
         elif self.width != 1:
             raise ValueError("width: of the study's network only; give your network arguments")
         module, colon, name = self.network.partition(":")
         if self.network != STUDY and not (
             (colon and name)
-            and (module in LIBRARIES or all((*module.split("."), *name.split("."))))
+            and (
+                module in LIBRARIES
+                or all(part.isidentifier() for part in f"{module}.{name}".split("."))
+            )
         ):
             libraries = ", ".join(f"{library}:NAME" for library in LIBRARIES)
             raise ValueError(

@@ -87,6 +87,11 @@ class Shown(ExperimentProgress):
         for line in oddities(dataset):
             self.console.print(f"{dataset.name}: {line}")
 
+    def tried(self, said: list[str]) -> None:
+        """Say how the network is read, and what trains."""
+        for line in said:
+            self.console.print(line, highlight=False, soft_wrap=True)
+
     def opened(self, dataset: Dataset) -> None:
         """Say which images belong to no class of the experiment."""
         if left_out := dataset.left_out:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         prepare,
         write_look,
     )
+    from crossfer.deploy import load
     from crossfer.emotions import EMOTIONS
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
@@ -50,6 +51,7 @@ _HOMES = {
     "in_memory": "crossfer.datasets",
     "prepare": "crossfer.datasets",
     "write_look": "crossfer.datasets",
+    "load": "crossfer.deploy",
     "EMOTIONS": "crossfer.emotions",
     "CrossferError": "crossfer.errors",
     "Experiment": "crossfer.experiment",
@@ -82,6 +84,7 @@ __all__ = [
     "Strategy",
     "adapt",
     "in_memory",
+    "load",
     "load_experiment",
     "load_results",
     "machine",

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.detector import Detector
-from crossfer.datasets.faces import Face, Framing, face_of
+from crossfer.datasets.faces import Face, face_of
 from crossfer.datasets.pictures import UnreadableImage, open_picture, video_frames
 from crossfer.datasets.record import Pixels, Record
+from crossfer.framing import Framing
 from crossfer.progress import Told
 
 BLOCK = 512
@@ -129,7 +130,7 @@ def blocks(
             own.detector = Detector()
         return how.faces(some, getattr(own, "detector", None))
 
-    with _one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for start in range(0, len(records), BLOCK):
                 some = records[start : start + BLOCK]
@@ -161,7 +162,7 @@ def _check_there(records: Sequence[Record], faces: Sequence[Face | str]) -> None
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Let OpenCV work in the calling thread: there is a thread a core already."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -18,9 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from crossfer.datasets.detector import Found
 from crossfer.datasets.pictures import UnreadableImage
 from crossfer.datasets.record import Box, Pixels
-from crossfer.errors import CrossferError
+from crossfer.framing import Framing
 
-SIDE = 48
 LARGEST_RENDERING = 2048
 """Pixels on a side at which a face is drawn, at most, before it is reduced."""
 STEEPEST = 60.0
@@ -35,47 +34,6 @@ OUTSIDE = 0.1
 """How much of a box's size may lie beyond the picture's edge."""
 
 How = Literal["cropped", "eyes", "several", "box", "centre"]
-
-
-@dataclass(frozen=True)
-class Framing:
-    """How a face fills its image.
-
-    Parameters
-    ----------
-    side
-        Of the image, 16–1024 pixels.
-    channels
-        1 for gray, 3 for RGB.
-    eye_distance
-        Between the eyes, as a share (0.1–0.8) of the width.
-    eye_height
-        From the top down to the middle between the eyes, as a share (0.1–0.9) of the height.
-
-    Raises
-    ------
-    CrossferError
-        If a value lies outside its range.
-    """
-
-    side: int = SIDE
-    channels: Literal[1, 3] = 1
-    eye_distance: float = 0.42
-    eye_height: float = 0.42
-
-    def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise CrossferError(f"channels is {self.channels}: it must be 1 (gray) or 3 (RGB)")
-        ranges = {"side": (16, 1024), "eye_distance": (0.1, 0.8), "eye_height": (0.1, 0.9)}
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise CrossferError(f"{name} is {value}: it must lie between {least} and {most}")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of a face: (side, side) or (side, side, 3)."""
-        return (self.side, self.side) if self.channels == 1 else (self.side, self.side, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +214,7 @@ def choose(faces: Sequence[Found], shape: tuple[int, ...], box: Box | None) -> F
 
     def weight(face: Found) -> float:
         if box is not None:
-            return _shared(face.box, box)
+            return shared(face.box, box)
         left, top, width, height = face.box
         off = math.hypot(*(np.array([left + width / 2, top + height / 2]) - middle))
         return width * height * max(0.0, 1 - off / math.hypot(*middle))
@@ -329,7 +287,7 @@ def _centred_square(width: int, height: int, share: float) -> Box:
     return (width - side) / 2, (height - side) / 2, side, side
 
 
-def _shared(one: Box, other: Box) -> float:
+def shared(one: Box, other: Box) -> float:
     """Return what two boxes share, as a part of their union."""
     across, down = (
         min(one[axis] + one[axis + 2], other[axis] + other[axis + 2]) - max(one[axis], other[axis])

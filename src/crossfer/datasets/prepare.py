@@ -37,15 +37,16 @@ from crossfer.datasets.dataset import (
     sample_table,
 )
 from crossfer.datasets.extract import Block, Extraction, are_cropped, blocks
-from crossfer.datasets.faces import Framing
 from crossfer.datasets.look import LOOK
 from crossfer.datasets.readers import READERS, recognise
-from crossfer.datasets.readers.files import files_below, find
+from crossfer.datasets.readers.files import find
 from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skipped, Split
+from crossfer.datasets.walk import files_below
 from crossfer.emotions import EMOTIONS, check_label_map
 from crossfer.errors import CrossferError
 from crossfer.files import alone, digest, sync
+from crossfer.framing import Framing
 from crossfer.progress import Told, silent
 
 STAND_IN_NOTE = "STAND-IN.txt"

@@ -10,14 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfer.datasets.readers.files import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    image_files,
-    labelled,
-    most_look_like,
-)
+from crossfer.datasets.readers.files import image_files, labelled, most_look_like
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
+from crossfer.datasets.walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from crossfer.emotions import EMOTIONS, label_of
 from crossfer.errors import CrossferError
 

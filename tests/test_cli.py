@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from crossfer import __all__ as public_names
+from crossfer import __version__
 from crossfer.cli import app, main
 from crossfer.datasets import READERS
 
@@ -24,6 +26,11 @@ def test_every_help_shows_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120"})
     assert shown.exit_code == 0
     assert f"crossfer {command}" in shown.output
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"crossfer {__version__}\n"
+    assert __version__ == metadata.version("crossfer")
 
 
 def test_datasets_lists_every_reader_with_its_licence_and_layout() -> None:

@@ -18,7 +18,7 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.evaluation.decision import PAST_DATA
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
-from crossfer.memory.merging import best_mixture, interpolate, renew_statistics
+from crossfer.memory.merging import best_mixture, interpolate
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty, fisher
 from crossfer.models import study_cnn, training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
@@ -210,24 +210,11 @@ def test_interpolation_has_both_networks_at_its_ends_bit_for_bit() -> None:
         interpolate(before, {"other": torch.zeros(1)}, 0.5)
 
 
-def test_renewed_statistics_are_those_of_the_images() -> None:
-    model, fabric, shown = small(), machine("cpu", "32-true"), faces(64)
-    kept = {name: p.clone() for name, p in model.named_parameters()}
-    renew_statistics(model, [shown.images[:32], shown.images[32:]], fabric, batch_size=64)
-    first = model.get_submodule("conv1")(normalise(shown.images))
-    norm = model.get_submodule("norm1")
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
-    assert torch.allclose(norm.running_mean, first.mean((0, 2, 3)), atol=1e-4)
-    assert norm.momentum == 0.1
-    assert not any(module.training for module in model.modules())
-    assert all(torch.equal(p, kept[name]) for name, p in model.named_parameters())
-
-
 def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
     fabric, before, after = machine("cpu"), small(0), small(1)
     images = faces().images
     shown = Faces(images, predict(after, images, fabric).argmax(1))  # what `after` alone knows
-    model, alpha, tried = best_mixture(before, after, {"target": shown}, [], fabric, (0, 0.5, 1))
+    model, alpha, tried = best_mixture(before, after, {"target": shown}, None, fabric, (0, 0.5, 1))
     best = max(tried, key=lambda row: row["target"])
     assert [row["alpha"] for row in tried] == [0, 0.5, 1]
     assert dict((row["alpha"], row["target"]) for row in tried)[alpha] == best["target"]
@@ -241,7 +228,7 @@ def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -
     for _ in range(5):
         right = torch.rand((), generator=generator).item()
         monkeypatch.setattr(merging, "accuracy", lambda *of, right=right: right)
-        assert best_mixture(small(0), small(1), shown, [], machine("cpu"))[1] == 0.5
+        assert best_mixture(small(0), small(1), shown, None, machine("cpu"))[1] == 0.5
 
 
 def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from crossfer import standins
 from crossfer.adaptation import adapt, untrained
+from crossfer.classes import FER7
 from crossfer.datasets import Preparation, prepare
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
 from crossfer.experiment.plan import plan
@@ -166,7 +166,7 @@ def test_only_a_plain_sequence_is_cut_and_keeps_its_conventions() -> None:
     train_only(skipping, ["2"])
     frozen, rest = split_frozen(skipping)
     assert len(frozen) == 0 and rest is skipping
-    model = Network(width=0.1, classes=tuple(reversed(EMOTIONS))).build().eval()
+    model = Network(width=0.1, classes=tuple(reversed(FER7))).build().eval()
     train_only(model, fully_connected(model))
     frozen, rest = split_frozen(model)
     images = torch.randn(2, 1, 48, 48)
@@ -233,9 +233,9 @@ def test_colours_are_standardised_together() -> None:
         ),
         ({"input": (2, 48, 48)}, "input: channels"),
         ({"input": (3, 48, 64)}, "input: channels"),
-        ({"classes": EMOTIONS[:6]}, "classes: neutral is missing"),
-        ({"classes": (*EMOTIONS, "bored")}, "classes: 'bored' is none"),
-        ({"classes": (*EMOTIONS, "joy")}, "classes: happy stands there twice"),
+        ({"classes": FER7[:6]}, "classes: neutral is missing"),
+        ({"classes": (*FER7, "bored")}, "classes: 'bored' is none"),
+        ({"classes": (*FER7, "joy")}, "classes: happy stands there twice"),
         ({"normalisation": Normalisation((0.5,), (0.5,))}, "each of 3 channels"),
         ({"arguments": {"a": object()}}, "arguments: only texts"),
     ],

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
 from crossfer.evaluation import summary
 from crossfer.evaluation.decision import recommend
 from crossfer.evaluation.evidence import (
@@ -88,7 +88,7 @@ def made_results(
         "crossfer": "0",
         "name": name,
         "stand_in": stand_in,
-        "emotions": list(EMOTIONS),
+        "classes": list(FER7),
         "config": {
             "name": name,
             "selection": "trained-on",
@@ -118,7 +118,7 @@ def _about(name: str) -> tuple[str, str, str, str]:
 
 
 def _measured(accuracy: float, images: int, missing: tuple[str, ...]) -> dict[str, Any]:
-    has = [i for i, emotion in enumerate(EMOTIONS) if emotion not in missing]
+    has = [i for i, emotion in enumerate(FER7) if emotion not in missing]
     matrix = np.zeros((7, 7), int)
     for i, total in zip(
         has, np.diff(np.linspace(0, images, len(has) + 1).astype(int)), strict=True
@@ -161,7 +161,7 @@ def _flips() -> dict[str, Any]:
 
 
 def _dataset(name: str, title: str, missing: tuple[str, ...], stand_in: bool) -> dict[str, Any]:
-    classes = [emotion for emotion in EMOTIONS if emotion not in missing]
+    classes = [emotion for emotion in FER7 if emotion not in missing]
     asked = {"training": 70, "validation": 7, "test": 30}
     split = {"how": "subject-disjoint", "asked": asked, "subjects_in_several_splits": 0}
     return {
@@ -330,7 +330,7 @@ def test_names_from_outside_are_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> $x_{"
     strategies = {"BL": (64.0, 40.0), evil: (60.0, 70.0)}
     results = made_results({evil: strategies}, name=evil, titles={"fer2013": evil})
-    results["emotions"][0] = evil
+    results["classes"][0] = evil
     results["datasets"][0]["skipped"][evil] = 1
     for row in results["results"]:
         row["flips"]["source"]["negative_examples"][0]["origin"] = evil

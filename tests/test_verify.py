@@ -81,7 +81,7 @@ def better(folder: Path) -> None:
     file = folder / "predictions.parquet"
     table = pa.parquet.read_table(file)
     rows = table.to_pylist()
-    emotions = load_results(folder.parent.parent)["emotions"]
+    emotions = load_results(folder.parent.parent)["classes"]
     wrong = next(
         row
         for row in rows

@@ -20,10 +20,13 @@ The study on your own faces, in a dozen lines:
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from crossfer.adaptation import adapt
+    from crossfer.classes import FER7, ClassSet
     from crossfer.datasets import (
         READERS,
         Dataset,
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
         write_look,
     )
     from crossfer.deploy import load
-    from crossfer.emotions import EMOTIONS
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
     from crossfer.models import study_cnn
@@ -52,7 +54,8 @@ _HOMES = {
     "prepare": "crossfer.datasets",
     "write_look": "crossfer.datasets",
     "load": "crossfer.deploy",
-    "EMOTIONS": "crossfer.emotions",
+    "FER7": "crossfer.classes",
+    "ClassSet": "crossfer.classes",
     "CrossferError": "crossfer.errors",
     "Experiment": "crossfer.experiment",
     "load_experiment": "crossfer.experiment",
@@ -71,7 +74,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "EMOTIONS",
+    "FER7",
+    "ClassSet",
     "READERS",
     "STRATEGIES",
     "Augmentation",
@@ -101,6 +105,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import crossfer`` is quick."""
+    if name == "__version__":
+        return version("crossfer")
     if name not in _HOMES:
         raise AttributeError(f"module 'crossfer' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

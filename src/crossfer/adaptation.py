@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.merging import best_mixture
@@ -80,8 +80,8 @@ def adapt(
         trained = replace(trained, seconds=trained.seconds + prepared)
     if strategy.merge:
         both = strategy.data == "source+target"
-        images = [training[side].images for side in ("source", "target")] if both else []
-        trained = _merged(trained, baseline, images, validation, fabric)
+        faces = Mixture.of(training["target"], training["source"], 0.5) if both else None
+        trained = _merged(trained, baseline, faces, validation, fabric)
     return trained
 
 
@@ -96,17 +96,17 @@ def _shown(strategy: Strategy, training: Mapping[str, Faces]) -> Faces:
 def _merged(
     trained: Trained,
     baseline: nn.Module,
-    images: Sequence[Tensor],
+    faces: Faces | None,
     validation: Mapping[str, Faces],
     fabric: Fabric,
 ) -> Trained:
     """Mix a trained network with the baseline, as much as suits the validation sets.
 
-    Batch statistics are estimated anew where images of both sides are at hand; those of the target
+    Batch statistics are estimated anew where faces of both sides are at hand; those of the target
     alone would suit the target alone, so otherwise they are mixed like the weights.
     """
     began = time.perf_counter()
-    model, alpha, tried = best_mixture(baseline, trained.model, validation, images, fabric)
+    model, alpha, tried = best_mixture(baseline, trained.model, validation, faces, fabric)
     seconds = trained.seconds + time.perf_counter() - began
     return replace(trained, model=model.cpu(), alpha=alpha, tried=tried, seconds=seconds)
 

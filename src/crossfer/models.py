@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7 as EMOTIONS
 
 INPUT = (48, 48)
 """The faces that the study's network reads: gray, height and width in pixels."""

@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from crossfer.emotions import EMOTIONS, NOT_OURS, SYNONYMS
+from crossfer.classes import FER7 as EMOTIONS
+from crossfer.classes import SYNONYMS
 from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest
 from crossfer.models import INPUT, LAYERS, Conventions, follow, study_cnn
@@ -123,7 +124,7 @@ class Network:
     def _check_classes(self) -> None:
         names = [SYNONYMS.get(name.strip().lower(), "") for name in self.classes]
         for name, ours in zip(self.classes, names, strict=True):
-            if not ours and name.strip().lower() not in NOT_OURS:
+            if not ours:
                 raise ValueError(f"classes: {name!r} is none of {', '.join(EMOTIONS)}")
             if ours and names.count(ours) > 1:
                 raise ValueError(f"classes: {ours} stands there twice")

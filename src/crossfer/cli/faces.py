@@ -116,8 +116,9 @@ def prepare(
         )
     card = dataset.card
     out_console.print(f"{card['title']}: {card['recognised']}", soft_wrap=True)
-    table = Table("split", *dataset.counts()["training"], "all", box=box.SIMPLE_HEAD)
-    for split, counts in dataset.counts().items():
+    by_split = dataset.with_own_classes().counts()
+    table = Table("split", *by_split["training"], "all", box=box.SIMPLE_HEAD)
+    for split, counts in by_split.items():
         numbers = [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
         table.add_row(split, *numbers)
     out_console.print(table)
@@ -178,7 +179,7 @@ def check(
     from crossfer.datasets import open_dataset
     from crossfer.datasets.duplicates import group_copies, leakage, leaks
 
-    opened = [open_dataset(folder) for folder in datasets]
+    opened = [open_dataset(folder).with_own_classes() for folder in datasets]
     with Shown(error_console) as shown:
         groups = group_copies([dataset.images for dataset in opened], shown.comparing)
     found = leakage(opened, groups)

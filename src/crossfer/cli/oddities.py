@@ -10,7 +10,7 @@ from crossfer.datasets.prepare import SKIPPED
 
 def oddities(dataset: Dataset) -> list[str]:
     """Return what a person should know of a dataset's preparation, a line each."""
-    card = dataset.card
+    card, dataset = dataset.card, dataset.with_own_classes()
     lines = [_split_in_words(card["split"])]
     if card["faces"]["mode"] == "find":
         lines.append(_faces_in_words(card["faces"]["found"]))

@@ -52,6 +52,16 @@ class Shown(Bars, ExperimentProgress):
         for line in oddities(dataset):
             self.console.print(f"{dataset.name}: {line}")
 
+    def opened(self, dataset: Dataset) -> None:
+        """Say which images belong to no class of the experiment."""
+        if left_out := dataset.left_out:
+            counts = ", ".join(f"{count:,} {label}" for label, count in left_out.items())
+            self.console.print(
+                f"{dataset.name}: left out, of no class of this experiment: {counts}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
         done = f", {len(finished)} of them finished before" if finished else ""

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import SPLITS
 from crossfer.datasets.splits import shared_subjects
-from crossfer.emotions import EMOTIONS
 from crossfer.progress import Told, silent
 
 Images = NDArray[np.uint8]
@@ -103,9 +102,10 @@ def copied(groups: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
 
 def in_training(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Rows]:
     """Return, by dataset, the test rows that have a copy in any dataset's training set."""
-    split = np.concatenate([d.samples.column("split").to_numpy() for d in datasets])
-    training = np.flatnonzero(split == "training")
     starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])
+    training = np.concatenate(
+        [d.rows("training") + start for d, start in zip(datasets, starts, strict=False)]
+    )
     found = {}
     for dataset, start in zip(datasets, starts, strict=False):
         test = dataset.rows("test")
@@ -119,7 +119,7 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
     Parameters
     ----------
     datasets
-        Prepared datasets.
+        Prepared datasets.  Images that belong to none of a dataset's classes are in no place.
     groups
         What `group_copies` found among their images.
 
@@ -133,7 +133,8 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
         else a ``near`` copy in the first, how many have one with another label (``relabelled``), whether
         it ``leaks`` (from one split into another), and ``examples`` by origin.
     """
-    labels = np.concatenate([dataset.labels for dataset in datasets])
+    label_names = [name for d in datasets for name in d.samples.column("label").to_pylist()]
+    labels = np.unique(label_names, return_inverse=True)[1]
     origins = [o for d in datasets for o in d.samples.column("origin").to_pylist()]
     starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
     names = [dataset.name for dataset in datasets]
@@ -161,7 +162,7 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
                     "examples": [
                         {
                             "origins": [origins[row] for row in pair],
-                            "labels": [EMOTIONS[labels[row]] for row in pair],
+                            "labels": [label_names[row] for row in pair],
                         }
                         for pair in pairs
                     ],
@@ -190,8 +191,9 @@ def _copy_of(row: int, rows: Rows, groups: Rows) -> int:
 
 def _relabelled(groups: Rows, labels: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
     """Tell for the rows `second` whether each has a copy with another label among `first`."""
-    labelled = groups * len(EMOTIONS) + labels
-    size = (groups.max(initial=0) + 1) * len(EMOTIONS)
+    kinds = labels.max(initial=0) + 1
+    labelled = groups * kinds + labels
+    size = (groups.max(initial=0) + 1) * kinds
     everyone = np.bincount(groups[first], minlength=size)
     alike = np.bincount(labelled[first], minlength=size)
     return np.asarray(everyone[groups[second]] > alike[labelled[second]])

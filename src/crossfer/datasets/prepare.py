@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from crossfer.classes import canonical, in_order
 from crossfer.datasets import archives, splits
 from crossfer.datasets.dataset import (
     BOX,
@@ -41,9 +42,9 @@ from crossfer.datasets.look import LOOK
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.files import find
 from crossfer.datasets.readers.in_memory import Memory
+from crossfer.datasets.readers.labels import check_label_map
 from crossfer.datasets.record import SPLITS, Reader, ReadOptions, Record, Skipped, Split
 from crossfer.datasets.walk import files_below
-from crossfer.emotions import EMOTIONS, check_label_map
 from crossfer.errors import CrossferError
 from crossfer.files import alone, digest, sync
 from crossfer.framing import Framing
@@ -66,10 +67,10 @@ class Preparation:
     reader
         One of `crossfer.datasets.READERS`, instead of recognising the layout.
     labels
-        From the dataset's class names to ours, or to ``None`` for a class to leave out.
+        From the dataset's class names to those that they get, or to ``None`` for a class to leave out.
     classes
-        The classes of ours that its labels tell apart: among them it is learnt from and measured.  By
-        default those that occur; name them all if one is missing only by chance.
+        The labels that it tells apart: among them it is learnt from and measured.  By default those that
+        occur; name them all if one is missing only by chance.
     subject
         Regular expression that finds the subject in an image's relative path (folders and manifests).
     everything
@@ -133,10 +134,6 @@ class Preparation:
         if self.seed < 0:
             raise CrossferError(f"seed is {self.seed}: it must not be negative")
         check_label_map(self.labels)
-        if unknown := set(self.classes or ()) - set(EMOTIONS):
-            raise CrossferError(
-                f"classes: {min(unknown)!r} is none; choose among {', '.join(EMOTIONS)}"
-            )
         try:
             re.compile(self.subject or "")
         except re.error as error:
@@ -466,7 +463,7 @@ def _check_usable(
             f"{raw.place}: no face found in {len(dropped):,} pictures (first: {dropped[0].origin}); "
             "--no-face keep takes their centre, --no-face drop leaves them out"
         )
-    # Classes that are not among the seven are left out on purpose: they are no sign of a wrong layout.
+    # What is left out on purpose is no sign of a wrong layout.
     odd = unusable + dropped
     odd += [item for item in raw.left_out if not item.reason.endswith("left out")]
     if len(odd) > count:
@@ -486,7 +483,8 @@ def _assign(
     records: list[Record], sizes: tuple[float, ...], exact: bool, seed: int
 ) -> tuple[list[Split], dict[str, Any]]:
     """Return the split of every record, and how it came about (for the card)."""
-    labels = np.array([record.label for record in records])
+    names = in_order(record.label for record in records)
+    labels = np.array([names.index(record.label) for record in records])
     subjects = [record.subject for record in records]
     given = [record.split for record in records]
     assigned = [split for split in given if split is not None]
@@ -525,7 +523,8 @@ def _assign(
         "asked": asked,
         "reached": {split: assigned.count(split) for split in SPLITS},
         "classes": {
-            split: class_counts(labels[[part == split for part in assigned]]) for split in SPLITS
+            split: class_counts(labels[[part == split for part in assigned]], names)
+            for split in SPLITS
         },
         "subjects_in_several_splits": len(splits.shared_subjects(subjects, assigned)),
     }
@@ -570,14 +569,14 @@ def _card(
     }
 
 
-def _classes(labels: Sequence[int], named: Sequence[str] | None) -> list[str]:
-    """Return the classes that a dataset has: those that occur, or those named, in the order of ours."""
-    occurring = {EMOTIONS[label] for label in labels}
-    if named and (others := occurring - set(named)):
+def _classes(labels: Sequence[str], named: Sequence[str] | None) -> list[str]:
+    """Return the labels that a dataset tells apart: those that occur, or those named."""
+    occurring, told = set(labels), {canonical(name) for name in named or ()}
+    if named and (others := occurring - told):
         raise CrossferError(
             f"classes: {min(others)!r} occurs too; name it, or leave it out by a label"
         )
-    return [emotion for emotion in EMOTIONS if emotion in (named or occurring)]
+    return in_order(told or occurring)
 
 
 def _write(folder: Path, card: dict[str, Any], table: pa.Table, skipped: list[Skipped]) -> None:

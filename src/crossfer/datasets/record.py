@@ -29,7 +29,7 @@ class Record:
         Where the picture is: an image or video file, the pixels themselves as uint8 (H, W) or
         (H, W, 3) in RGB, or a function that returns them (or a Pillow image) when they are needed.
     label
-        0–6 in the order of `crossfer.emotions.EMOTIONS`.
+        The name of the class, as `crossfer.classes.canonical` spells it.
     origin
         Where it came from, for people: a path relative to the dataset, or ``"file.csv row 17"``.
     subject
@@ -43,7 +43,7 @@ class Record:
     """
 
     picture: Picture
-    label: int
+    label: str
     origin: str
     subject: str | None = None
     split: Split | None = None
@@ -66,7 +66,7 @@ class ReadOptions:
     Parameters
     ----------
     labels
-        From the dataset's class names to ours, or to ``None`` for a class to leave out.
+        From the dataset's class names to those that they get, or to ``None`` for a class to leave out.
     subject
         Finds the subject in an image's relative path: its first group, or the whole match.
     everything

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.emotions import EMOTIONS
-
 Labels = NDArray[np.integer]
 
 
@@ -24,7 +22,7 @@ def divide(
     Parameters
     ----------
     labels
-        Integer (N,), 0–6.
+        Integer (N,), from 0.
     subjects
         N names; ``None`` where it is not known.
     shares
@@ -45,7 +43,7 @@ def divide(
         names, group = np.unique(
             [subject for subject in subjects if subject is not None], return_inverse=True
         )
-        counts = np.zeros((len(names), len(EMOTIONS)))
+        counts = np.zeros((len(names), labels.max(initial=0) + 1))
         np.add.at(counts, (group, labels[named]), 1)
         parts[named] = _deal(counts, shares_array, generator)[group]
     for label in np.unique(labels[~named]):
@@ -95,7 +93,8 @@ def reach(
     """
     parts = parts.copy()
     shares = np.asarray(counts, float) / max(1, np.sum(counts))
-    wanted = shares[:, None] * np.bincount(labels, minlength=len(EMOTIONS))
+    totals = np.bincount(labels)
+    wanted = shares[:, None] * totals
     names = np.array([f"s{subject}" if subject is not None else "" for subject in subjects])
     giver: str | None = None
     while True:
@@ -113,7 +112,7 @@ def reach(
             )
         rows = rows[names[rows] == giver]
         have = np.stack(
-            [np.bincount(labels[parts == p], minlength=len(EMOTIONS)) for p in (source, target)]
+            [np.bincount(labels[parts == p], minlength=len(totals)) for p in (source, target)]
         )
         excess = (have[0] - wanted[source]) / np.maximum(wanted[source], 1) - (
             have[1] - wanted[target]

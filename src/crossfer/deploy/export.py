@@ -1,4 +1,4 @@
-"""A classifier for other programs: one ONNX file with everything between a cut-out face and its probabilities.
+"""A classifier for other programs: one ONNX file with everything from a face to its probabilities.
 
 The folder needs neither crossfer nor PyTorch: ``model.onnx`` (and its halved and quantised variants),
 ``model.json`` (classes, framing, files), ``README.md`` (a model card), ``examples.npz`` (drawn faces and what
@@ -102,7 +102,10 @@ class Exporting:
 
 
 def export(
-    classifier: Classifier, out: str | Path, what: Exporting = Exporting(), origin: str = ""  # noqa: B008
+    classifier: Classifier,
+    out: str | Path,
+    what: Exporting = Exporting(),
+    origin: str = "",  # noqa: B008
 ) -> dict[str, Measured]:
     """Write a classifier for other programs, or nothing at all if a variant does not answer as it should.
 
@@ -161,7 +164,9 @@ def export(
             )
         np.savez(beside / EXAMPLES, faces=drawn, probabilities=expected[: len(drawn)])
         shutil.copy(Path(__file__).with_name("portable") / TEST, beside / TEST)
-        write_card(beside, classifier, measured, (*what.calibrate, *what.measure), origin, processor())
+        write_card(
+            beside, classifier, measured, (*what.calibrate, *what.measure), origin, processor()
+        )
         beside.chmod(0o755)  # mkdtemp lets only its owner in
         os.replace(beside, out)
     except BaseException:
@@ -230,7 +235,9 @@ def _trace(network: nn.Module, framing: Framing, file: Path) -> None:
     faces = torch.zeros(2, *framing.shape, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad(), _quiet():
-            warnings.simplefilter("ignore")  # of a deprecated exporter, and of sizes taken as constants
+            warnings.simplefilter(
+                "ignore"
+            )  # of a deprecated exporter, and of sizes taken as constants
             torch.onnx.export(
                 network.eval(),
                 (faces,),
@@ -260,7 +267,9 @@ def _quantise(file: Path, out: Path, faces: NDArray[np.uint8]) -> None:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.rest = iter([faces[start : start + BATCH] for start in range(0, len(faces), BATCH)])
+            self.rest = iter(
+                [faces[start : start + BATCH] for start in range(0, len(faces), BATCH)]
+            )
 
         def get_next(self) -> dict[str, Any] | None:
             some = next(self.rest, None)
@@ -304,7 +313,11 @@ def _card(classifier: Classifier, models: dict[str, Any]) -> dict[str, Any]:
         "classes": list(classifier.classes),
         "framing": vars(classifier.framing),
         "input": {"name": "faces", "type": "uint8", "shape": ["n", *classifier.framing.shape]},
-        "output": {"name": "probabilities", "type": "float32", "shape": ["n", len(classifier.classes)]},
+        "output": {
+            "name": "probabilities",
+            "type": "float32",
+            "shape": ["n", len(classifier.classes)],
+        },
         "models": models,
         "versions": versions(),
     }
@@ -313,7 +326,9 @@ def _card(classifier: Classifier, models: dict[str, Any]) -> dict[str, Any]:
 def _answers(classifier: Classifier, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     network = WholeFace(classifier)
     with torch.no_grad():
-        parts = [network(torch.from_numpy(faces[i : i + BATCH])) for i in range(0, len(faces), BATCH)]
+        parts = [
+            network(torch.from_numpy(faces[i : i + BATCH])) for i in range(0, len(faces), BATCH)
+        ]
     return np.asarray(torch.cat(parts).numpy(), np.float32)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7 as EMOTIONS
 from crossfer.evaluation.metrics import Labels
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7 as EMOTIONS
 
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]

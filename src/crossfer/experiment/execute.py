@@ -24,7 +24,6 @@ from torch import nn
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
-from crossfer.emotions import EMOTIONS
 from crossfer.experiment.folder import (
     CHECKPOINT,
     ERROR,
@@ -108,7 +107,10 @@ def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset; those of several, part after part."""
     # A part without a row would only add a mask of the classes that it has.
     parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
-    taken = (Faces.from_numpy(part.images, part.labels, part.classes, own) for part, own in parts)
+    count = len(dataset.class_set)
+    taken = (
+        Faces.from_numpy(part.images, part.labels, part.classes, own, count) for part, own in parts
+    )
     return reduce(add, taken)
 
 
@@ -244,8 +246,11 @@ def _predicted(network: nn.Module, dataset: Dataset, split: Split, fabric: Fabri
             "fingerprint": pa.array([dataset.fingerprint] * len(rows)),
             "split": pa.array([split] * len(rows)),
             "row": pa.array(rows, pa.int64()),
-            "label": pa.array(shown.labels.numpy(), pa.int8()),
-            **{emotion: pa.array(probabilities[:, i]) for i, emotion in enumerate(EMOTIONS)},
+            "label": pa.array(shown.labels.numpy(), pa.int16()),
+            **{
+                name: pa.array(probabilities[:, i])
+                for i, name in enumerate(dataset.class_set.names)
+            },
         }
     )
 

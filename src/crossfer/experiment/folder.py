@@ -13,7 +13,6 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from crossfer.datasets.record import Split
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run
 from crossfer.files import digest
@@ -45,6 +44,9 @@ RUN_KEYS = (
     "machine",
     "versions",
 )
+SAID_OF = ("dataset", "fingerprint", "split", "row", "label")
+"""The columns of predictions that say which image it is; every other is a class, with its probabilities."""
+
 MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
 """Of every dataset that a run is measured on."""
 
@@ -108,7 +110,7 @@ def check_weights(folder: Path) -> None:
 
 
 class Predictions(NamedTuple):
-    """What a network said about one set: `rows` of the dataset and `labels`, int64 (N,); float32 (N, 7)."""
+    """What a network said about a set: `rows` of the dataset, `labels`, int64 (N,); float32 (N, classes)."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -129,7 +131,8 @@ def load_predictions(folder: Path, fingerprint: str, split: str) -> Predictions:
         )
     except (OSError, pa.ArrowException) as error:
         raise CrossferError(f"{folder / PREDICTIONS}: cannot be read ({error})") from None
-    probabilities = np.column_stack([table.column(emotion).to_numpy() for emotion in EMOTIONS])
+    classes = [name for name in table.column_names if name not in SAID_OF]
+    probabilities = np.column_stack([table.column(name).to_numpy() for name in classes])
     return Predictions(
         table.column("row").to_numpy(),
         table.column("label").to_numpy().astype(np.int64),

@@ -58,7 +58,10 @@ def look_for_leakage(
     unfit = images > MANY or any(dataset.stand_in for dataset in datasets)
     if copies == "ignore" or (copies == "auto" and unfit):
         return None
-    asked = {"method": METHOD, "datasets": [[d.name, d.fingerprint] for d in datasets]}
+    asked = {
+        "method": METHOD,
+        "datasets": [[d.name, d.fingerprint, d.class_set.as_mapping()] for d in datasets],
+    }
     content: Any = None
     with suppress(OSError, ValueError):  # not there, or damaged: it is made anew
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.splits import take_fraction
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
 from crossfer.networks import Network
 from crossfer.strategies import Strategy, starts
 from crossfer.training.recipe import Recipe
 
-RULES = 5
+RULES = 6
 """Raised whenever the same configuration would give other weights: it enters every run's identity."""
 
 WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}
@@ -84,6 +83,7 @@ class Run:
                 "rules": RULES,
                 "start": "deployed",
                 "model": self.network.identity | {"weights": self.network.weights_digest},
+                "classes": self.source.class_set.as_mapping(),
                 "seed": self.seed,
                 "precision": self.precision,
             }
@@ -93,7 +93,8 @@ class Run:
             "layers": strategy.layers,
             "data": strategy.data,
             **_not_default(strategy, "exemplars", "choice", "share", "penalty", "merge"),
-            **self._classes,
+            "classes": self.source.class_set.as_mapping(),
+            **self._known,
             "recipe": {
                 key: value
                 for key, value in asdict(self.recipe).items()
@@ -112,14 +113,18 @@ class Run:
         }
 
     @property
-    def _classes(self) -> dict[str, Any]:
+    def _known(self) -> dict[str, Any]:
         """The classes of the datasets it learns from, where one lacks some: the loss is masked to them."""
         sides = {"source": self.source, "target": self.target}
         shown = {side: sides[side] for side in self.strategy.sides}
         sets = {side: dataset.class_sets for side, dataset in shown.items() if dataset}
-        if all(len(classes) == len(EMOTIONS) for found in sets.values() for classes in found):
+        if all(
+            len(classes) == len(self.source.class_set)
+            for found in sets.values()
+            for classes in found
+        ):
             return {}
-        return {"classes": {k: v[0] if len(v) == 1 else v for k, v in sets.items()}}
+        return {"known": {k: v[0] if len(v) == 1 else v for k, v in sets.items()}}
 
     @cached_property
     def key(self) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation import summary
 from crossfer.evaluation.decision import PAST_DATA, recommend
@@ -39,7 +38,7 @@ from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_t
 from crossfer.files import write_json, written
 from crossfer.strategies import BASELINE, STRATEGIES, PastData, Strategy, starts
 
-FORMAT = 3
+FORMAT = 4
 RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
 NETWORK = ("target", "fraction", "strategy", "seed", "run")
 IMAGE = ("side", "dataset", "flip", "row", "origin", "label", "before", "after")
@@ -62,7 +61,7 @@ class Tested:
     labels
         The truth: int64 (N,).
     probabilities
-        float32 (N, 7).
+        float32 (N, classes).
     decisions
         int64 (N,), each among the classes of the dataset that the image came from.
     """
@@ -141,7 +140,7 @@ def collect(
         "crossfer": version("crossfer"),
         "name": experiment.name,
         "stand_in": any(dataset.stand_in for dataset in (source, *targets)),
-        "emotions": list(EMOTIONS),
+        "classes": list(source.class_set.names),
         "config": experiment.model_dump(mode="json", by_alias=True),
         "machine": records[-1]["machine"],
         "datasets": [
@@ -353,11 +352,12 @@ def _flipped_images(
 
 def _image(before: Tested, after: Tested, position: int) -> dict[str, Any]:
     """Describe one test image: its row in the sample table, its origin, its class, both decisions."""
+    names = after.dataset.class_set.names
     said = {"label": after.labels, "before": before.decisions, "after": after.decisions}
     return {
         "row": int(after.rows[position]),
         "origin": after.origins[position],
-        **{name: EMOTIONS[decisions[position]] for name, decisions in said.items()},
+        **{name: names[decisions[position]] for name, decisions in said.items()},
     }
 
 
@@ -369,8 +369,9 @@ def _describe(dataset: Dataset, role: str) -> dict[str, Any]:
         "name": dataset.name,
         "stand_in": dataset.stand_in,
         "fingerprint": dataset.fingerprint,
-        "classes": [EMOTIONS[label] for label in dataset.classes],
+        "classes": [dataset.class_set.names[label] for label in dataset.classes],
         "counts": dataset.counts(),
+        "left_out": dataset.left_out,
         **{key: card[key] for key in kept},
         **({"parts": card["parts"]} if "parts" in card else {}),
     }

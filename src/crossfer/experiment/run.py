@@ -41,6 +41,9 @@ class Progress:
     def prepared(self, dataset: Dataset) -> None:
         """A raw dataset was prepared on the way."""
 
+    def opened(self, dataset: Dataset) -> None:
+        """A dataset is there, with the classes of the experiment."""
+
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """All runs are known, and those that were finished before."""
 
@@ -176,6 +179,7 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
                 )
             if dataset.fingerprint == other.fingerprint:
                 raise CrossferError(f"{dataset.name} and {other.name} are the same data")
+        progress.opened(dataset)
         datasets.append(dataset)
     return datasets
 

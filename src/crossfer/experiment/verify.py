@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import load_file
 
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.evaluation.evidence import SIDES
 from crossfer.evaluation.metrics import measure_as_one
@@ -156,7 +155,7 @@ def _differences(
             for split in MEASURED_SPLITS:
                 try:
                     parts = [datasets[name] for name in dataset.get("parts", [dataset["name"]])]
-                    again = _measured(folder, parts, split, results["leakage"])
+                    again = _measured(folder, parts, split, results)
                 except (CrossferError, KeyError, ValueError) as error:
                     yield f"{dataset['name']}, {split}: {error}"
                     continue
@@ -169,15 +168,16 @@ def _measured(
     folder: Path,
     parts: Sequence[Mapping[str, Any]],
     split: str,
-    leakage: Mapping[str, Any] | None,
+    results: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Compute a network's metrics on one set again; no data are needed for it."""
+    leakage, classes = results["leakage"], results["classes"]
     dropped = leakage["dropped"] if leakage and split == "test" else {}
     sets = []
     for part in parts:
         said = load_predictions(folder, part["fingerprint"], split)
         _, labels, probabilities = said.without(dropped.get(part["name"], []))
-        sets.append((labels, probabilities, [EMOTIONS.index(name) for name in part["classes"]]))
+        sets.append((labels, probabilities, [classes.index(name) for name in part["classes"]]))
     return measure_as_one(sets)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from crossfer.models import conventions_of
 from crossfer.training import Faces, accuracy, normalise, specialised
+from crossfer.training.statistics import batch_norms, dealt, renew_statistics
 
 ALPHAS = tuple(n / 10 for n in range(11))
 
@@ -34,7 +35,8 @@ def interpolate(
     -------
     dict
         A state dictionary.  Batch-norm statistics are mixed too, but no mixture of statistics describes
-        the mixed network: see `renew_statistics`.
+        the mixed network, whose activations are its own (Izmailov et al., Averaging weights leads to wider
+        optima, UAI 2018, section 3.2): see `crossfer.training.statistics`.
 
     Raises
     ------
@@ -53,59 +55,11 @@ def interpolate(
     }
 
 
-@torch.no_grad()
-def renew_statistics(
-    model: nn.Module, images: Sequence[Tensor], fabric: Fabric, batch_size: int = 256
-) -> None:
-    """Estimate the batch-norm statistics of a network anew, each set of images counting the same.
-
-    A mixture of weights has activations of its own (Izmailov et al., Averaging weights leads to wider
-    optima, UAI 2018, section 3.2, for the same problem).
-
-    Parameters
-    ----------
-    model
-        Changed in place; its weights stay.
-    images
-        One or more sets, uint8 (N, H, W) or (N, H, W, 3).  Of each at most 2,048 are looked at,
-        evenly spread.
-    fabric
-        Where to run.
-    batch_size
-        Images at a time, in equal parts of every set.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
-    if not norms or not images:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over batches
-    model.eval()
-    for norm in norms:
-        norm.train()
-    largest = max(min(len(part), 2048) for part in images)
-    steps = max(1, round(largest * len(images) / batch_size))
-    picks = [
-        torch.linspace(0, len(part) - 1, steps * (batch_size // len(images))) for part in images
-    ]
-    for step in range(steps):
-        batch = torch.cat(
-            [part[pick.long()[step::steps]] for part, pick in zip(images, picks, strict=True)]
-        )
-        with fabric.autocast():
-            model(normalise(batch.to(fabric.device), conventions_of(model)))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
-
-
 def best_mixture(
     before: nn.Module,
     after: nn.Module,
     validation: Mapping[str, Faces],
-    statistics_of: Sequence[Tensor],
+    shown: Faces | None,
     fabric: Fabric,
     alphas: Sequence[float] = ALPHAS,
 ) -> tuple[nn.Module, float, list[dict[str, float]]]:
@@ -117,8 +71,9 @@ def best_mixture(
         The same network, before and after adaptation.
     validation
         Named sets, at least one; each counts the same.
-    statistics_of
-        Images to estimate batch-norm statistics on, see `renew_statistics`.
+    shown
+        Faces to estimate the mixtures' batch-norm statistics on: those that moved between the two networks.
+        ``None`` where none are at hand; then statistics are mixed like weights.
     fabric
         Where to run.
     alphas
@@ -132,13 +87,17 @@ def best_mixture(
         ``alpha`` and the accuracy (0–1) on every validation set.
     """
     weights = before.state_dict(), after.state_dict()
-    one = next(iter(validation.values())).images[:1]
+    one, conventions = next(iter(validation.values())).images[:1], conventions_of(after)
+    moved = {name.rpartition(".")[0] for name in weights[0] if _differ(name, *weights)}
 
     def mixture(alpha: float) -> nn.Module:
         model = copy.deepcopy(after).to(fabric.device)
         model.load_state_dict(interpolate(*weights, alpha))
-        if alpha not in (0, 1):
-            renew_statistics(model, statistics_of, fabric)
+        if shown is not None and alpha not in (0, 1):
+            norms = [norm for name, norm in batch_norms(model).items() if name in moved]
+            rows = dealt(shown, torch.Generator().manual_seed(0))
+            batches = (normalise(shown.images[r].to(fabric.device), conventions) for r in rows)
+            renew_statistics(model, norms, batches, fabric)
         return model
 
     tried: list[dict[str, float]] = []
@@ -148,3 +107,7 @@ def best_mixture(
         tried.append({"alpha": alpha, **row})
     best = max(tried, key=lambda row: (sum(row[n] for n in validation), -abs(row["alpha"] - 0.5)))
     return mixture(best["alpha"]), best["alpha"], tried
+
+
+def _differ(name: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    return name.endswith(".running_mean") and not torch.equal(before[name], after[name])

@@ -28,7 +28,7 @@ class View:
 
     def __init__(self, results: Row) -> None:
         self.results = results
-        self.emotions: list[str] = list(results["emotions"])
+        self.emotions: list[str] = list(results["classes"])
         self.source: Row = next(d for d in results["datasets"] if d["role"] == "source")
         self.targets: list[Row] = [d for d in results["datasets"] if d["role"] == "target"]
         self.alone: list[Row] = [target for target in self.targets if "parts" not in target]

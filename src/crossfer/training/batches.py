@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
 from crossfer.models import Conventions
 from crossfer.training.recipe import Augmentation
 from crossfer.training.stored import read, united
@@ -30,7 +30,7 @@ class Faces:
     images
         uint8 (N, H, W) gray or (N, H, W, 3) RGB; many may stay in their file.
     labels
-        int64 (N,), 0–6 in the order of `crossfer.emotions.EMOTIONS`.
+        int64 (N,), indices of classes.
     known
         bool (N, classes): the classes that the dataset of each image has; among them it is judged, in
         training and in measuring.  ``None`` where all have all.
@@ -47,17 +47,19 @@ class Faces:
         labels: NDArray[np.integer],
         classes: Sequence[int] | None = None,
         rows: NDArray[np.int64] | None = None,
+        of: int = len(FER7),
     ) -> Faces:
         """Take a dataset's images and their labels, integer (N,), all or some rows.
 
         They are copied, unless they are so many (over 1 GiB) that they are better read batch by batch from
-        where they are, which may be a file mapped into memory.  `classes` are those that the dataset has.
+        where they are, which may be a file mapped into memory.  `classes` are those that the dataset has,
+        `of` how many there are.
         """
         rows = np.arange(len(labels)) if rows is None else rows
         labels = labels[rows]
         known = None
-        if classes is not None and len(classes) < len(EMOTIONS):
-            known = torch.zeros(len(labels), len(EMOTIONS), dtype=torch.bool)
+        if classes is not None and len(classes) < of:
+            known = torch.zeros(len(labels), of, dtype=torch.bool)
             known[:, list(classes)] = True
         return cls(read(images, rows), torch.tensor(labels, dtype=torch.int64), known)
 

@@ -29,6 +29,7 @@ from crossfer.training.prediction import measure
 from crossfer.training.recipe import Recipe
 from crossfer.training.recorded import Recorded, is_recordable
 from crossfer.training.specialised import specialised
+from crossfer.training.statistics import dealt, moving_norms, renew_statistics
 
 Weights = dict[str, Tensor]
 Row = dict[str, float]
@@ -254,6 +255,8 @@ def train(
             loss, shown = one_epoch(epoch)
         row: Row = {"epoch": epoch + 1, "training_loss": loss}
         measured = averaged if averaged is not None else part
+        rows = dealt(training, generator)
+        renew_statistics(measured, moving_norms(measured), map(inputs, rows), fabric)
         for name, faces in learner.validation.items():
             row |= {f"{name}_{key}": v for key, v in measure(measured, faces, fabric).items()}
         if not math.isfinite(row["training_loss"]):
@@ -298,7 +301,7 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     ]
     torch._foreach_lerp_([mean for mean, _ in pairs], [now for _, now in pairs], 1 - decay)
     for mean, now in zip(averaged.buffers(), network.buffers(), strict=True):
-        mean.copy_(now)  # batch statistics are running means already
+        mean.copy_(now)
 
 
 def _copy(weights: Weights) -> Weights:

@@ -1,4 +1,4 @@
-"""AffectNet: faces from the web, eleven classes of which seven are ours."""
+"""AffectNet: faces from the web, eight expressions, and three ways to have none."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def majority(votes: Sequence[float]) -> str | None:
     return CLASSES[counted.index(most)] if most > sum(counted) / 2 else None
 
 
-def _label(votes: Sequence[str], options: ReadOptions) -> tuple[int | None, str]:
+def _label(votes: Sequence[str], options: ReadOptions) -> tuple[str | None, str]:
     """Return the label that a row's votes decide, or the reason why there is none."""
     try:
         winner = majority([float(vote) for vote in votes])
@@ -145,7 +145,7 @@ def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped
 READER = Reader(
     name="ferplus",
     title="FER+, FER2013 labelled anew by ten people",
-    size="the 35,887 faces of FER2013; those without a majority for one of the seven are left out",
+    size="the 35,887 faces of FER2013; those without a majority for one expression are left out",
     licence="labels: MIT; images as FER2013",
     access="labels: github.com/microsoft/FERPlus; images: FER2013",
     layout="fer2013new.csv beside fer2013.csv, or FER2013Train, FER2013Valid and FER2013Test, each with "

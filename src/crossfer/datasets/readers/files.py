@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
 
+from crossfer.classes import comparable
+from crossfer.datasets.readers.labels import label_of
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
 from crossfer.datasets.walk import IMAGE_SUFFIXES, STRAY_FOLDERS, files_below
-from crossfer.emotions import comparable, label_of
 from crossfer.errors import CrossferError
 
 SPLIT_NAMES: dict[str, Split] = {
@@ -95,7 +96,7 @@ def plain_name(file: PurePath) -> str:
 
 def labelled(
     name: str, options: ReadOptions, codes: Mapping[str, str] | None = None
-) -> tuple[int | None, str]:
+) -> tuple[str | None, str]:
     """Translate a dataset's own class.
 
     Parameters
@@ -109,7 +110,8 @@ def labelled(
 
     Returns
     -------
-    label : int or None
+    label : str or None
+        The name of the class.
     reason : str
         Why there is no label, else empty.
 
@@ -130,7 +132,7 @@ def labelled(
 
 def labelled_or_unknown(
     name: str, options: ReadOptions, codes: Mapping[str, str] | None = None
-) -> tuple[int | None, str]:
+) -> tuple[str | None, str]:
     """Translate a class as `labelled` does; a class that is unknown is a reason, not an error."""
     try:
         return labelled(name, options, codes)

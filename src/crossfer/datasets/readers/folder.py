@@ -45,7 +45,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
         )
 
 
-def _class(path: Path, folders: tuple[str, ...], options: ReadOptions) -> tuple[int | None, str]:
+def _class(path: Path, folders: tuple[str, ...], options: ReadOptions) -> tuple[str | None, str]:
     """Return the label of a folder, or the reason why its images are left out."""
     for name in sorted(reversed(folders), key=str.isdigit):
         try:

@@ -1,4 +1,4 @@
-"""Does this model answer here as it did where it was exported?
+"""Whether this model answers here as it did where it was exported.
 
     python test_model.py
 
@@ -30,7 +30,9 @@ def test_model() -> None:
         (answers,) = session.run(None, {card["input"]["name"]: faces})
         difference = float(abs(answers - expected).max())
         equal = float((answers.argmax(1) == expected.argmax(1)).mean())
-        print(f"{variant}: probabilities differ by up to {difference:.2g}, {equal:.0%} equal answers")
+        print(
+            f"{variant}: probabilities differ by up to {difference:.2g}, {equal:.0%} equal answers"
+        )
         assert difference <= MOST[variant], f"{file.name} answers differently here"
 
 

@@ -177,7 +177,7 @@ def train_on(place: Path) -> None:
     """Open a dataset, train for 300 steps and report."""
     from crossfer.adaptation import untrained
     from crossfer.experiment.execute import faces
-    from crossfer.models import study_cnn
+    from crossfer.networks import Classifier, study_cnn
     from crossfer.training import Recipe, machine, train
 
     began = time.perf_counter()
@@ -196,7 +196,7 @@ def train_on(place: Path) -> None:
         if steps == 300:
             raise Enough
 
-    model = untrained(lambda: study_cnn(width=0.1), 0)
+    model = untrained(lambda: Classifier(study_cnn(width=0.1)), 0)
     with suppress(Enough):
         train(model, training, {}, Recipe(epochs=1), 0, machine(), keep="last", on_step=step)
     size = dataset.images.nbytes / 1e9

@@ -107,7 +107,7 @@ def test_import_is_quick_and_offers_the_public_names() -> None:
 
 def test_the_heart_needs_no_more_than_torch_numpy_and_fabric() -> None:
     code = (
-        "import sys, crossfer.adaptation, crossfer.training, crossfer.strategies, crossfer.models\n"
+        "import sys, crossfer.adaptation, crossfer.training, crossfer.strategies, crossfer.networks\n"
         "import crossfer.evaluation.metrics, crossfer.evaluation.summary\n"
         "heavy = {'pydantic', 'typer', 'rich', 'matplotlib', 'cv2', 'jinja2', 'PIL', 'pyarrow'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"

@@ -176,7 +176,7 @@ def test_it_is_verified_and_reported(finished: tuple[Path, dict[str, Any]], tmp_
 
 
 def test_a_deployed_network_cannot_leave_its_past_out(tmp_path: Path) -> None:
-    model = {"factory": "tests.tiny_networks:residual", "weights": str(tmp_path / "w.pt")}
+    model = {"network": "tests.tiny_networks:residual", "weights": str(tmp_path / "w.pt")}
     content = CONTENT | {"model": model, "protocols": ["leave-one-out"]}
     with pytest.raises(CrossferError, match="protocols"):
         check_experiment(content)

@@ -92,7 +92,7 @@ def made_results(
         "config": {
             "name": name,
             "selection": "trained-on",
-            "model": {"factory": None, "width": 1.0, "weights": None},
+            "model": {"network": "study", "width": 1.0, "weights": None},
         },
         "machine": {"device": "cpu"},
         "datasets": [

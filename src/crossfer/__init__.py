@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from crossfer.deploy import load
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
-    from crossfer.models import study_cnn
+    from crossfer.networks import Classifier, study_cnn
     from crossfer.report import write_report
     from crossfer.strategies import STRATEGIES, Strategy
     from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
@@ -61,7 +61,8 @@ _HOMES = {
     "load_experiment": "crossfer.experiment",
     "load_results": "crossfer.experiment",
     "run_experiment": "crossfer.experiment",
-    "study_cnn": "crossfer.models",
+    "Classifier": "crossfer.networks",
+    "study_cnn": "crossfer.networks",
     "write_report": "crossfer.report",
     "STRATEGIES": "crossfer.strategies",
     "Strategy": "crossfer.strategies",
@@ -79,6 +80,7 @@ __all__ = [
     "READERS",
     "STRATEGIES",
     "Augmentation",
+    "Classifier",
     "CrossferError",
     "Dataset",
     "Experiment",

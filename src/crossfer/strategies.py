@@ -36,7 +36,7 @@ class Strategy:
         ``"random"``: from scratch; ``"baseline"``: from the weights of BL; or the name of another strategy:
         from where that one arrived.  BL itself is ``"deployed"`` where the weights are given.
     layers
-        Which layers train: a key of `crossfer.models.LAYERS`.
+        Which layers train: a key of `crossfer.networks.LAYERS`.
     data
         Which training sets are shown: the source's, the target's, or both.
     about

@@ -24,12 +24,11 @@ from PIL import Image
 from crossfer.classes import FER7
 from crossfer.datasets import Preparation, open_dataset, prepare, write_look
 from crossfer.datasets.extract import Extraction
-from crossfer.datasets.faces import Framing
 from crossfer.datasets.record import Record
 from crossfer.experiment import load_experiment
 from crossfer.experiment.folder import load_run
-from crossfer.models import study_cnn
-from crossfer.networks import Network
+from crossfer.framing import Framing
+from crossfer.networks import NetworkConfig, study_cnn
 from crossfer.training.checkpoint import save_weights
 from tests.fuzz.mutations import Files
 
@@ -103,7 +102,7 @@ def _card(folder: Path, out: Path) -> object:
 
 def _weights(folder: Path, out: Path) -> object:
     (file,) = folder.iterdir()
-    return Network(width=WIDTH, weights=file).deployed().eval()(torch.zeros(1, 1, 48, 48))
+    return NetworkConfig(width=WIDTH, weights=file).deployed().eval()(torch.zeros(1, 1, 48, 48))
 
 
 def _run(folder: Path, out: Path) -> object:

@@ -22,7 +22,7 @@ from pydantic import (
 
 from crossfer.datasets.prepare import Preparation
 from crossfer.errors import CrossferError
-from crossfer.networks import Network
+from crossfer.networks import NetworkConfig
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strategy, starts
 from crossfer.training.recipe import Recipe
 
@@ -77,7 +77,7 @@ def _as_dataset(value: Any) -> Any:
 
 
 def _as_network(value: Any) -> Any:
-    return {"factory": value} if isinstance(value, str) else value
+    return {"network": value} if isinstance(value, str) else value
 
 
 def _as_strategy(value: Any) -> Any:
@@ -89,7 +89,7 @@ def _as_strategy(value: Any) -> Any:
 
 
 DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
-NetworkField = Annotated[Network, BeforeValidator(_as_network)]
+NetworkField = Annotated[NetworkConfig, BeforeValidator(_as_network)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -109,7 +109,7 @@ class Experiment(_Checked):
     source, targets
         Datasets; a string is a path.
     model
-        The network: see `crossfer.networks.Network`; a string is a factory.
+        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
         The baseline BL always runs; given a network's weights, it is that network.  By default the study's
@@ -144,7 +144,7 @@ class Experiment(_Checked):
     cache: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
-    model: NetworkField = Network()
+    model: NetworkField = NetworkConfig()
     strategies: list[StrategyField] = Field(list(DEFAULT), min_length=1, validate_default=True)
     fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
@@ -167,7 +167,7 @@ class Experiment(_Checked):
             if strategy != STRATEGIES.get(strategy.name, strategy):
                 raise ValueError(f"{strategy.name} is known as another: give yours a new name")
         known = {**STRATEGIES, **{strategy.name: strategy for strategy in strategies}}
-        network = info.data.get("model", Network())
+        network = info.data.get("model", NetworkConfig())
         baseline = DEPLOYED if network.is_deployed else BASELINE
         ordered: dict[str, Strategy] = {baseline.name: baseline}
         for strategy in strategies:
@@ -186,7 +186,7 @@ class Experiment(_Checked):
     @field_validator("protocols")
     @classmethod
     def _protocols_are_possible(cls, values: list[str], info: ValidationInfo) -> list[str]:
-        if "leave-one-out" in values and info.data.get("model", Network()).is_deployed:
+        if "leave-one-out" in values and info.data.get("model", NetworkConfig()).is_deployed:
             raise ValueError(
                 "leave-one-out trains from random weights; take out model.weights, or it"
             )

@@ -11,7 +11,7 @@ import io
 import time
 import traceback
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 from lightning_fabric import Fabric
-from torch import nn
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
@@ -41,7 +40,8 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
-from crossfer.models import training_flop
+from crossfer.networks import Classifier
+from crossfer.networks.flop import training_flop
 from crossfer.provenance import versions
 from crossfer.training import Faces, Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
@@ -95,11 +95,11 @@ def execute(
     return folder
 
 
-def load_network(run: Run, folder: Path) -> nn.Module:
+def load_network(run: Run, folder: Path) -> Classifier:
     """Return a finished run's network, in evaluation mode."""
     check_weights(folder)
-    model = untrained(run.network.build, run.seed)
-    load_weights(model, folder / WEIGHTS)
+    model = untrained(partial(run.network.build, run.source.class_set.names), run.seed)
+    load_weights(model.network, folder / WEIGHTS)
     return model.eval()
 
 
@@ -153,7 +153,7 @@ def _train(
     memory = peak_memory(fabric.device)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
-    save_weights(trained.model, folder / WEIGHTS)
+    save_weights(trained.model.network, folder / WEIGHTS)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
     content = {
@@ -187,7 +187,8 @@ def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
     cost = {
         "images_seen": trained.images_seen,
         # As if frozen layers calculated anew each time: what was asked for, not what was saved.
-        "flop": trained.images_seen * training_flop(trained.model, run.network.input),
+        "flop": trained.images_seen
+        * training_flop(trained.model, run.network.preprocessing.input_shape),
         "seconds": trained.seconds,
     }
     if run.parent and run.parent is not run.baseline:
@@ -204,12 +205,13 @@ def _table(rows: list[dict[str, float]]) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def _start(run: Run, runs_folder: Path) -> nn.Module:
+def _start(run: Run, runs_folder: Path) -> Classifier:
     """Return the network that a run starts from."""
     if run.parent:
         return load_network(run.parent, folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
-    return untrained(run.network.deployed if deployed else run.network.build, run.seed)
+    build = run.network.deployed if deployed else run.network.build
+    return untrained(partial(build, run.source.class_set.names), run.seed)
 
 
 def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:
@@ -226,7 +228,7 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
         write_json(folder / RUN, content | {"files": files})
 
 
-def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> pa.Table:
+def _predictions(model: Classifier, datasets: list[Dataset], fabric: Fabric) -> pa.Table:
     """Return the probabilities of every validation and test image, from which any metric follows."""
     one = faces(datasets[0], datasets[0].rows("test")[:1])
     network = specialised(model, one.images, fabric.device)
@@ -235,7 +237,7 @@ def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> p
     )
 
 
-def _predicted(network: nn.Module, dataset: Dataset, split: Split, fabric: Fabric) -> pa.Table:
+def _predicted(network: Classifier, dataset: Dataset, split: Split, fabric: Fabric) -> pa.Table:
     """Return the probabilities of every image of one set."""
     rows = dataset.rows(split)
     shown = faces(dataset, rows)

@@ -17,7 +17,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.splits import take_fraction
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
-from crossfer.networks import Network
+from crossfer.networks import NetworkConfig
 from crossfer.strategies import Strategy, starts
 from crossfer.training.recipe import Recipe
 
@@ -67,7 +67,7 @@ class Run:
     seed: int
     parent: Run | None
     baseline: Run | None
-    network: Network
+    network: NetworkConfig
     validate_on: tuple[str, ...]
     keep: str
     precision: str

@@ -21,7 +21,7 @@ from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import plan_all
 from crossfer.experiment.results import FORMAT, RESULTS, collect, write_results
 from crossfer.files import alone, write_json
-from crossfer.networks import Network
+from crossfer.networks import NetworkConfig, check_network
 from crossfer.training.machine import machine, precision_of
 
 EXPERIMENT, LOCK, DATASETS, RUNS = "experiment.json", ".lock", "datasets", "runs"
@@ -97,7 +97,7 @@ def run_experiment(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
-        experiment.model.check([s.layers for s in experiment.strategies], fabric)
+        check_network(experiment.model, [s.layers for s in experiment.strategies], fabric)
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
@@ -184,14 +184,14 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
     return datasets
 
 
-def _check_shape(dataset: Dataset, network: Network) -> None:
-    if dataset.images.shape[1:] != network.image_shape:
+def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:
+    how = network.preprocessing
+    if dataset.images.shape[1:] != how.image_shape:
         faces = "×".join(map(str, dataset.images.shape[1:]))
-        channels, _, side = network.input
         raise CrossferError(
             f"{dataset.name}: its faces are {faces}; the network reads "
-            f"{'×'.join(map(str, network.image_shape))} (model.input): prepare it again with "
-            f"--side {side}{' --colour' if channels == 3 else ''}"
+            f"{'×'.join(map(str, how.image_shape))} (model.input): prepare it again with "
+            f"--side {how.side}{' --colour' if how.channels == 3 else ''}"
         )
 
 
@@ -206,7 +206,8 @@ def _dataset(
         dataset = open_dataset(path)
         dataset.check()
         return dataset.called(config.name or dataset.name)
-    how = config.preparation(*experiment.model.input[::2])
+    reads = experiment.model.preprocessing
+    how = config.preparation(reads.channels, reads.side)
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"

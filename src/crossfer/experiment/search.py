@@ -42,6 +42,7 @@ from crossfer.experiment.run import (
     open_datasets,
 )
 from crossfer.files import write_bytes, write_json
+from crossfer.networks import check_network
 from crossfer.strategies import Strategy, starts
 from crossfer.training.machine import machine, precision_of
 
@@ -143,7 +144,7 @@ def search(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}
     with alone_in(out):
-        experiment.model.check([strategy.layers for strategy in experiment.strategies], fabric)
+        check_network(experiment.model, [s.layers for s in experiment.strategies], fabric)
         known = _found_before(out / SEARCH)
         datasets = open_datasets(experiment, out, progress)
         storage = optuna.storages.JournalStorage(

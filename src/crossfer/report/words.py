@@ -213,9 +213,9 @@ def selection_rule(selection: str) -> str:
 
 def network(model: Row) -> str:
     """Say which network it was, from the configuration."""
-    if factory := model["factory"]:
+    if (name := model["network"]) != "study":
         given = ", ".join(f"{key}={value}" for key, value in model["arguments"].items())
-        built = f"{factory}({given})"
+        built = f"{name}({given})"
     else:
         width = "" if model["width"] == 1 else f", its width times {model['width']:g}"
         built = f"the study's, five convolutions and three fully connected layers{width}"

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crossfer.classes import FER7
-from crossfer.models import Conventions
 from crossfer.training.recipe import Augmentation
 from crossfer.training.stored import read, united
 
@@ -152,38 +151,6 @@ def _joined(first: Faces, second: Faces) -> Tensor | None:
 
 def _shuffled(count: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator, device=generator.device)
-
-
-def normalise(images: Tensor, conventions: Conventions | None = None) -> Tensor:
-    """Standardise every image by its own mean and deviation: no dataset's statistics are involved.
-
-    Parameters
-    ----------
-    images
-        uint8 or float (N, H, W) gray, or (N, H, W, 3) RGB.
-    conventions
-        Of the network that will see them: where it has a mean and deviation of its own, these are taken.
-
-    Returns
-    -------
-    Tensor
-        float32 (N, C, H, W), of mean 0 and deviation 1 per image (0 everywhere where it is flat).
-    """
-    values = images.float()
-    if conventions and conventions.mean:
-        # Made where the images are: a number from the host would stop a GPU.
-        mean, deviation = (
-            torch.stack([values.new_full((), 255 * number) for number in numbers])
-            for numbers in (conventions.mean, conventions.deviation)
-        )
-        if images.ndim == 3:
-            values = values[..., None]
-        return ((values - mean) / deviation).movedim(-1, 1).contiguous()
-    of_image = tuple(range(1, images.ndim))
-    mean = values.mean(of_image, keepdim=True)
-    deviation = values.std(of_image, keepdim=True, correction=0).clamp_min(1.0)
-    normal = (values - mean) / deviation
-    return normal.unsqueeze(1) if images.ndim == 3 else normal.movedim(-1, 1).contiguous()
 
 
 CHANCES = 8

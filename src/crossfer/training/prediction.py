@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossfer.models import conventions_of
-from crossfer.training.batches import Faces, normalise
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.preprocessing import normalise
+from crossfer.training.batches import Faces
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 512) -> Tensor:
+def predict(model: Classifier, images: Tensor, fabric: Fabric, batch_size: int = 512) -> Tensor:
     """Return the probability of every class for every image.
 
     Parameters
     ----------
     model
-        Any classifier of normalised images; put into evaluation mode.
+        Put into evaluation mode.
     images
         uint8 (N, H, W) or (N, H, W, 3); or float (N, …), what the model is given of them.
     fabric
@@ -37,21 +38,21 @@ def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size].to(device)
         with fabric.autocast():
-            logits = model(normalise(part, conventions_of(model)) if is_raw else part)
+            logits = model(normalise(part, model.preprocessing) if is_raw else part)
         rows.append(logits.float().softmax(1))
     return torch.cat(rows).cpu()
 
 
 @torch.no_grad()
 def features(
-    model: nn.Module, layer: str, images: Tensor, fabric: Fabric, batch_size: int = 512
+    model: Classifier, layer: str, images: Tensor, fabric: Fabric, batch_size: int = 512
 ) -> Tensor:
     """Return what a layer is given, for every image.
 
     Parameters
     ----------
     layer
-        A module's name, as `torch.nn.Module.named_modules` gives it.
+        The name of one of the network's modules.
     model, images, fabric, batch_size
         As for `predict`.
 
@@ -61,7 +62,7 @@ def features(
         float32 (N, D) on the CPU: the layer's inputs, flattened.
     """
     found: list[Tensor] = []
-    hook = model.get_submodule(layer).register_forward_pre_hook(
+    hook = model.network.get_submodule(layer).register_forward_pre_hook(
         lambda module, inputs: found.append(inputs[0].float().flatten(1).cpu())
     )
     try:
@@ -71,7 +72,7 @@ def features(
     return torch.cat(found)
 
 
-def measure(model: nn.Module, faces: Faces, fabric: Fabric) -> dict[str, float]:
+def measure(model: Classifier, faces: Faces, fabric: Fabric) -> dict[str, float]:
     """Return accuracy (0–1) and mean cross-entropy (nats) among the classes that each face knows."""
     labels = faces.labels.cpu()
     probabilities = predict(model, faces.images, fabric)
@@ -83,6 +84,6 @@ def measure(model: nn.Module, faces: Faces, fabric: Fabric) -> dict[str, float]:
     return {"accuracy": accuracy, "loss": -likelihood.log().mean().item()}
 
 
-def accuracy(model: nn.Module, faces: Faces, fabric: Fabric) -> float:
+def accuracy(model: Classifier, faces: Faces, fabric: Fabric) -> float:
     """Return the share (0–1) of faces recognised, among the classes that they have."""
     return measure(model, faces, fabric)["accuracy"]

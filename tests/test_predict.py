@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 import crossfer
@@ -226,7 +227,7 @@ def test_a_video_that_is_cut_off_gives_what_it_has_and_says_so(
 
 def test_smoothing_is_the_mean_of_the_frames_so_far_weighted_by_age() -> None:
     box = (0.0, 0.0, 10.0, 10.0)
-    said = [np.array(p, np.float32) for p in ([1, 0], [0, 1], [0, 1])]
+    said = [np.asarray(p, np.float32) for p in ([1, 0], [0, 1], [0, 1])]
     times = [0.0, 0.1, 0.4]
     tracker = Tracker(smooth=0.5)
     smoothed = [tracker.update(t, [box], [p])[0] for t, p in zip(times, said, strict=True)]
@@ -241,7 +242,7 @@ def test_smoothing_is_the_mean_of_the_frames_so_far_weighted_by_age() -> None:
 def test_numbers_follow_the_nearest_box_and_end_when_a_face_is_gone() -> None:
     def number(tracker: Tracker, seconds: float, *lefts: float) -> list[int]:
         boxes = [(left, 0.0, 10.0, 10.0) for left in lefts]
-        said = [np.ones(2, np.float32) / 2] * len(boxes)
+        said = [np.full(2, 0.5, np.float32)] * len(boxes)
         return [face for face, _ in tracker.update(seconds, boxes, said)]
 
     tracker = Tracker(smooth=0.5)
@@ -388,12 +389,12 @@ def test_what_cannot_be_asked_is_one_line(
 
 def test_colours_are_kept_for_a_network_that_reads_them() -> None:
     class Red:
-        classes, identity = ("red", "blue"), "red"
-        framing = Framing(side=64, channels=3)
+        classes: tuple[str, ...] = ("red", "blue")
+        framing, identity = Framing(side=64, channels=3), "red"
 
-        def __call__(self, faces: np.ndarray) -> np.ndarray:
-            mean = faces.reshape(len(faces), -1, 3).mean(1)
-            return (mean[:, [0, 2]] / mean[:, [0, 2]].sum(1, keepdims=True)).astype(np.float32)
+        def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+            mean = faces.reshape(len(faces), -1, 3).mean(1, dtype=np.float32)[:, [0, 2]]
+            return np.asarray(mean / mean.sum(1, keepdims=True), np.float32)
 
     picture = portrait(LAB_TFEID, 0, 6)
     (face,) = Predictor(Red()).analyze(picture)

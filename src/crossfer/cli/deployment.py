@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
+from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
     from crossfer.deploy.output import Counted
@@ -100,3 +101,59 @@ def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
         lines.append(f"neither pictures nor videos, passed over: {others:,}")
     for line in lines:
         out_console.print(line, soft_wrap=True)
+
+
+@command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A bundle or a run.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    half: Annotated[bool, typer.Option("--half", help="Also with weights of 16 bits.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also quantised to 8 bits.")] = False,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Prepared dataset whose validation faces --int8 looks at. Repeat at will."
+        ),
+    ] = None,
+    measure: Annotated[
+        list[Path] | None,
+        typer.Option(help="Prepared dataset to measure every variant on. Repeat at will."),
+    ] = None,
+    least_equal: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of faces on which a smaller variant must answer as PyTorch does; "
+            "default 0.99 for --half, 0.95 for --int8."
+        ),
+    ] = None,
+) -> None:
+    """Write a classifier that runs without crossfer: ONNX with its preprocessing inside, and a model card.
+
+    Every variant is compared with PyTorch; if one answers differently, nothing is written.
+
+    Example:  crossfer export runs/mine/best --out exported --int8 --calibrate data/mine
+    """
+    from crossfer.datasets import open_dataset
+    from crossfer.deploy import load
+    from crossfer.deploy.export import Exporting
+    from crossfer.deploy.export import export as write
+    from crossfer.deploy.pytorch import TorchEngine
+
+    what = Exporting(
+        half,
+        int8,
+        [open_dataset(folder) for folder in calibrate or ()],
+        [open_dataset(folder) for folder in measure or ()],
+        least_equal,
+    )
+    engine = load(model).engine
+    if not isinstance(engine, TorchEngine):
+        raise CrossferError(f"{model}: exported already; name the bundle or the run that it is of")
+    for variant, found in write(engine.classifier, out, what, str(model)).items():
+        accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
+        out_console.print(
+            f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
+            f"within {found.difference:.2g} of PyTorch's, {found.equal:.1%} equal answers{accuracies}",
+            soft_wrap=True,
+        )
+    out_console.print(f"written: {out}")

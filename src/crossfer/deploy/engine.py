@@ -75,11 +75,9 @@ class OnnxEngine:
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes)."""
-        parts = [
-            self._session.run(None, {self._input: faces[start : start + BATCH]})[0]
-            for start in range(0, len(faces), BATCH)
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
+        parts = [faces[start : start + BATCH] for start in range(0, len(faces), BATCH)]
+        found = [self._session.run(None, {self._input: part})[0] for part in parts]
+        return np.concatenate(found) if found else np.empty((0, len(self.classes)), np.float32)
 
     def _check(self, file: Path) -> None:
         """Refuse a network that takes or gives something else than the card says."""
@@ -105,28 +103,6 @@ class OnnxEngine:
             raise CrossferError(
                 f"{file}: gives {answer.shape} for two faces; {CARD} names {len(self.classes)} classes"
             )
-
-
-class TorchEngine:
-    """A classifier in PyTorch, on the device where it is.
-
-    Parameters
-    ----------
-    classifier
-        A `crossfer.networks.Classifier`; it is put into evaluation mode.
-    identity
-        Of its weights; by default nothing that could be compared.
-    """
-
-    def __init__(self, classifier: Any, identity: str = "") -> None:
-        self.classifier = classifier.eval()
-        self.classes = tuple(classifier.classes)
-        self.framing: Framing = classifier.framing
-        self.identity = identity
-
-    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities (N, classes)."""
-        return np.asarray(self.classifier.predict(faces), np.float32)
 
 
 def session(file: Path, threads: int = 1) -> Any:

@@ -11,7 +11,6 @@ every export, with several batch sizes; a network that tracing gets wrong is ref
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import platform
@@ -28,19 +27,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.deploy.card import Accuracy, Measured, write_card
 from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine, session
+from crossfer.deploy.pytorch import TorchEngine, WholeFace
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
 from crossfer.files import digest, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
-from crossfer.networks.preprocessing import normalise
 from crossfer.provenance import versions
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_TFEID
@@ -136,11 +135,10 @@ def export(
         raise CrossferError(f"{out} is there already: name another folder, or remove it")
     for dataset in (*what.calibrate, *what.measure):
         _check_shape(dataset, classifier.framing)
-    classifier = copy.deepcopy(classifier).cpu().eval()
     drawn = drawn_faces(classifier.framing)
     calibration = [_some(dataset) for dataset in what.calibrate]
     faces = np.concatenate([drawn, *calibration])
-    expected = _answers(classifier, faces)
+    expected = TorchEngine(classifier)(faces)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -150,9 +148,10 @@ def export(
             for variant in what.variants
         }
         write_json(beside / CARD, _card(classifier, models))
-        measured = {}
+        measured, answered = {}, {}
         for variant in what.variants:
             engine = OnnxEngine(beside, variant)
+            answered[variant] = engine(drawn)
             parity = _parity(engine, faces, expected)
             _check_parity(variant, *parity, what.least_equal)
             measured[variant] = Measured(
@@ -162,7 +161,7 @@ def export(
                 milliseconds=_latency(beside / VARIANTS[variant], faces[:1]),
                 accuracies=[_accuracy(engine, dataset) for dataset in what.measure],
             )
-        np.savez(beside / EXAMPLES, faces=drawn, probabilities=expected[: len(drawn)])
+        np.savez(beside / EXAMPLES, faces=drawn, pytorch=expected[: len(drawn)], **answered)
         shutil.copy(Path(__file__).with_name("portable") / TEST, beside / TEST)
         write_card(
             beside, classifier, measured, (*what.calibrate, *what.measure), origin, processor()
@@ -173,29 +172,6 @@ def export(
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return measured
-
-
-class WholeFace(nn.Module):
-    """Faces as they are cut out in, probabilities out.
-
-    Parameters
-    ----------
-    classifier
-        In evaluation mode, on the CPU.
-    half
-        Whether its network calculates with 16 bits; preprocessing and probabilities keep 32.
-    """
-
-    def __init__(self, classifier: Classifier, half: bool = False) -> None:
-        super().__init__()
-        self.classifier = copy.deepcopy(classifier).half() if half else classifier
-        self.half_precision = half
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """Return probabilities float32 (N, classes) of faces uint8 (N, H, W) or (N, H, W, 3) RGB."""
-        images = normalise(faces, self.classifier.preprocessing)
-        logits = self.classifier(images.half() if self.half_precision else images)
-        return logits.float().softmax(1)
 
 
 def drawn_faces(framing: Framing) -> NDArray[np.uint8]:
@@ -231,7 +207,7 @@ def _write_networks(
         _quantise(plain, folder / VARIANTS["int8"], calibration)
 
 
-def _trace(network: nn.Module, framing: Framing, file: Path) -> None:
+def _trace(network: WholeFace, framing: Framing, file: Path) -> None:
     faces = torch.zeros(2, *framing.shape, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad(), _quiet():
@@ -239,7 +215,7 @@ def _trace(network: nn.Module, framing: Framing, file: Path) -> None:
                 "ignore"
             )  # of a deprecated exporter, and of sizes taken as constants
             torch.onnx.export(
-                network.eval(),
+                network,
                 (faces,),
                 str(file),
                 dynamo=False,
@@ -323,15 +299,6 @@ def _card(classifier: Classifier, models: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answers(classifier: Classifier, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-    network = WholeFace(classifier)
-    with torch.no_grad():
-        parts = [
-            network(torch.from_numpy(faces[i : i + BATCH])) for i in range(0, len(faces), BATCH)
-        ]
-    return np.asarray(torch.cat(parts).numpy(), np.float32)
-
-
 def _parity(
     engine: OnnxEngine, faces: NDArray[np.uint8], expected: NDArray[np.float32]
 ) -> tuple[float, float]:
@@ -375,7 +342,7 @@ def _check_shape(dataset: Dataset, framing: Framing) -> None:
 
 def _some(dataset: Dataset) -> NDArray[np.uint8]:
     """Return validation faces, evenly from all of them."""
-    rows = dataset.rows("validation")
+    rows = dataset.with_own_classes().rows("validation")
     if not len(rows):
         raise CrossferError(f"{dataset.name}: has no validation faces to calibrate with")
     return np.asarray(dataset.images[rows[:: -(-len(rows) // CALIBRATION)]])
@@ -383,7 +350,12 @@ def _some(dataset: Dataset) -> NDArray[np.uint8]:
 
 def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
     """Return the test accuracy among the classes that the dataset has, with its interval."""
+    dataset = dataset.with_classes(ClassSet.of(engine.classes))
     rows = dataset.rows("test")
+    if not len(rows):
+        raise CrossferError(
+            f"{dataset.name}: has no test face of one of {', '.join(engine.classes)}"
+        )
     probabilities = engine(np.asarray(dataset.images[rows]))
     others = [i for i in range(len(engine.classes)) if i not in dataset.classes]
     probabilities[:, others] = -1

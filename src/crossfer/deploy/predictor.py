@@ -195,7 +195,9 @@ class Predictor:
                 found.append((index, None))
                 continue
             for one in filter(is_plausible, self._detector(picture)):
-                faces.append(align(picture, *one.landmarks[:2], self.engine.framing)[0])
+                faces.append(
+                    align(picture, one.landmarks[0], one.landmarks[1], self.engine.framing)[0]
+                )
                 found.append((index, one))
         said = self.engine(np.stack(faces)) if faces else ()
         seen: list[list[Seen]] = [[] for _ in pictures]
@@ -434,7 +436,7 @@ def _seen(picture: Pixels, face: Found | None, probabilities: NDArray[np.float32
     right, left = (
         (float(x), float(y)) for x, y in face.landmarks[:2]
     )  # seen by us and by the person
-    return Seen(tuple(map(float, face.box)), (left, right), float(face.score), probabilities)
+    return Seen(face.box, (left, right), float(face.score), probabilities)
 
 
 def _tracked(

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 from crossfer import standins
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
-from crossfer.datasets import Preparation, prepare
+from crossfer.datasets import Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
 from crossfer.experiment.plan import plan
@@ -25,6 +28,7 @@ from crossfer.networks import (
     NetworkConfig,
     Normalisation,
     check_network,
+    load,
     normalise,
     study_cnn,
 )
@@ -366,6 +370,19 @@ precision: 32-true
     return folder
 
 
+def assert_as_recorded(run: Path, datasets: Path) -> None:
+    """The documented way to load a result gives what was measured."""
+    table = pa.parquet.read_table(run / "predictions.parquet")
+    classifier = load(run)
+    recorded = np.column_stack([table.column(name).to_numpy() for name in classifier.classes])
+    fingerprints = table.column("fingerprint").to_numpy(zero_copy_only=False)
+    for folder in datasets.iterdir():
+        dataset = open_dataset(folder)
+        of_it = fingerprints == dataset.fingerprint
+        faces = dataset.images[table.column("row").to_numpy()[of_it]]
+        assert np.allclose(classifier.predict(faces), recorded[of_it], atol=1e-5)
+
+
 def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
     owner: Path, tmp_path: Path
 ) -> None:
@@ -391,6 +408,8 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
         elif name == "FC":
             changed = [key for key in deployed if not torch.equal(weights[key], deployed[key])]
             assert changed == ["head.weight", "head.bias"]
+    for run in results["runs"]:
+        assert_as_recorded(tmp_path / "out" / run["folder"], tmp_path / "out/datasets")
     shown = {row["strategy"] for row in results["summary"]}
     assert shown == {"BL", "FC", "FC+CL", "LwF", "RE", "WiSE-FT"}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results

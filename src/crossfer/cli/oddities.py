@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from crossfer.datasets import SPLITS, Dataset
-from crossfer.datasets.prepare import SKIPPED
+from crossfer.datasets.card import SKIPPED
 
 
 def oddities(dataset: Dataset) -> list[str]:
     """Return what a person should know of a dataset's preparation, a line each."""
     card, dataset = dataset.card, dataset.with_own_classes()
-    lines = [_split_in_words(card["split"])]
+    lines = [*card.get("remarks", ()), _split_in_words(card["split"])]
+    if kept := card["split"].get("kept"):
+        lines.append(_kept_in_words(kept))
     if card["faces"]["mode"] == "find":
         lines.append(_faces_in_words(card["faces"]["found"]))
     lines += [f"skipped {count:,}: {reason}" for reason, count in card["skipped"].items()]
@@ -23,10 +25,17 @@ def oddities(dataset: Dataset) -> list[str]:
         )
     for split in SPLITS:
         if not len(dataset.rows(split)):
-            lines.append(
-                f"warning: its {split} set is empty: there are too few images or subjects to divide"
-            )
+            lines.append(_empty_in_words(split, card["split"]["how"]))
     return lines
+
+
+def _empty_in_words(split: str, how: str) -> str:
+    if how.startswith("official"):
+        return (
+            f"warning: its {split} set is empty: the files come without one (--test-share 0.2 cuts one from "
+            "training, --split val=test takes another's, --ignore-splits divides all anew)"
+        )
+    return f"warning: its {split} set is empty: there are too few images or subjects to divide"
 
 
 FOUND = {
@@ -40,6 +49,14 @@ FOUND = {
 
 def _faces_in_words(found: dict[str, int]) -> str:
     return "faces: " + ", ".join(f"{count:,} {FOUND[how]}" for how, count in found.items())
+
+
+def _kept_in_words(kept: dict[str, Any]) -> str:
+    new = ", ".join(f"{count:,} to {split}" for split, count in kept["new"].items() if count)
+    words = f"{kept['faces']:,} faces that were there before keep their split; new: {new or 'none'}"
+    if kept["moved"]:
+        words += f"; {kept['moved']:,} stand elsewhere than before, as the files now say"
+    return words
 
 
 def _split_in_words(split: dict[str, Any]) -> str:

@@ -28,6 +28,8 @@ from crossfer.files import digest
 CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
 FORMAT = 4
 BOX = ("left", "top", "width", "height", "roll")
+GROUP = "group."
+"""Begins the names of the columns that hold what else a dataset says of its images."""
 
 
 class _Framing(BaseModel):
@@ -84,9 +86,10 @@ class Dataset:
         the user wants another.
     table
         The sample table, or its file, open: it is read when it is first needed.  A row per image: label
-        (a name), subject, split, origin, sha256; the face in the picture it came from: left, top, width,
-        height in pixels of the square turned by roll degrees about its centre; how it was found and the
-        detector's score (see `crossfer.datasets.faces.Face`).
+        (a name), subject, split, origin, the SHA-256 of the face (sha256) and of the picture that it was
+        taken from (picture); where it was: left, top, width, height in pixels of the square turned by roll
+        degrees about its centre; how it was found and the detector's score (see
+        `crossfer.datasets.faces.Face`); what else the raw dataset says (group.…).
     class_set
         The classes that it is used with, by default the study's seven.  An image whose label belongs to none
         of them is in no split.
@@ -153,6 +156,12 @@ class Dataset:
     def subjects(self) -> list[str | None]:
         """N subjects, ``None`` where not known."""
         return list(self.samples.column("subject").to_pylist())
+
+    @property
+    def groups(self) -> dict[str, list[str | None]]:
+        """By what else the raw dataset says of its images: N values, ``None`` where it says nothing."""
+        names = [name for name in self.samples.column_names if name.startswith(GROUP)]
+        return {n.removeprefix(GROUP): self.samples.column(n).to_pylist() for n in names}
 
     @cached_property
     def classes(self) -> list[int]:
@@ -277,8 +286,16 @@ def sample_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
             "split": pa.array(columns["split"], pa.string()),
             "origin": pa.array(columns["origin"], pa.string()),
             "sha256": pa.array(columns["sha256"], pa.string()),
+            "picture": pa.array(
+                columns.get("picture", [None] * len(columns["label"])), pa.string()
+            ),
             **{key: pa.array(columns[key], number) for key in BOX},
             "found": pa.array(columns["found"], pa.string()),
             "score": pa.array(columns["score"], number),
+            **{
+                name: pa.array(values, pa.string())
+                for name, values in columns.items()
+                if name.startswith(GROUP)
+            },
         }
     )

@@ -56,6 +56,8 @@ class Face:
         was found, and this is the centred square.
     score
         How sure the detector is, 0–1; not a number where it did not decide.
+    picture
+        The SHA-256 of the picture's pixels, where somebody asked for it.
     """
 
     image: Pixels
@@ -63,6 +65,7 @@ class Face:
     roll: float
     found: How
     score: float
+    picture: str = ""
 
 
 def face_of(

@@ -10,6 +10,10 @@ from pathlib import Path
 from crossfer.deploy.engine import OnnxEngine, is_exported
 from crossfer.deploy.predictor import How, Predictor
 from crossfer.errors import CrossferError
+from crossfer.files import digest
+
+BUNDLE = "classifier.json"
+"""What `crossfer.networks` knows a bundle by; it is not asked, since it needs PyTorch."""
 
 __all__ = ["How", "Predictor", "load"]
 
@@ -44,5 +48,12 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
     if is_exported(folder):
         return Predictor(OnnxEngine(folder, variant), smallest)
     if variant != "fp32":
-        raise CrossferError(f"{folder}: only an exported classifier has an {variant} variant")
-    raise CrossferError(f"{folder}: no classifier in it; name what `crossfer export` wrote")
+        raise CrossferError(f"{folder}: no exported classifier, so it has no {variant} variant")
+    if not (card := folder / BUNDLE).is_file():
+        raise CrossferError(
+            f"{folder}: no classifier in it; name what `crossfer export` wrote, a bundle or a finished run"
+        )
+    from crossfer.deploy.pytorch import TorchEngine
+    from crossfer.networks.classifier import load as load_classifier
+
+    return Predictor(TorchEngine(load_classifier(folder), digest(card)), smallest)

@@ -11,6 +11,7 @@ every export, with several batch sizes; a network that tracing gets wrong is ref
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import platform
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
@@ -34,12 +36,12 @@ from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.deploy.card import Accuracy, Measured, write_card
 from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine, session
-from crossfer.deploy.pytorch import TorchEngine, WholeFace
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
 from crossfer.files import digest, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
+from crossfer.networks.preprocessing import normalise
 from crossfer.provenance import versions
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_TFEID
@@ -138,7 +140,7 @@ def export(
     drawn = drawn_faces(classifier.framing)
     calibration = [_some(dataset) for dataset in what.calibrate]
     faces = np.concatenate([drawn, *calibration])
-    expected = TorchEngine(classifier)(faces)
+    expected = classifier.predict(faces)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -172,6 +174,30 @@ def export(
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return measured
+
+
+class WholeFace(nn.Module):
+    """Faces as they are cut out in, probabilities out.
+
+    Parameters
+    ----------
+    classifier
+        It is not changed: what is here is a copy, on the CPU and in evaluation mode.
+    half
+        Whether its network calculates with 16 bits; preprocessing and probabilities keep 32.
+    """
+
+    def __init__(self, classifier: Classifier, half: bool = False) -> None:
+        super().__init__()
+        self.classifier = copy.deepcopy(classifier).cpu()
+        self.precision = torch.float16 if half else torch.float32
+        self.to(self.precision).eval()
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Return probabilities float32 (N, classes) of faces uint8 (N, H, W) or (N, H, W, 3) RGB."""
+        images = normalise(faces, self.classifier.preprocessing).to(self.precision)
+        logits: Tensor = self.classifier(images)
+        return logits.float().softmax(1)
 
 
 def drawn_faces(framing: Framing) -> NDArray[np.uint8]:

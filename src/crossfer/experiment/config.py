@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from crossfer.datasets.prepare import Preparation
+from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strategy, starts

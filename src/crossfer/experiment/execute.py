@@ -24,13 +24,13 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.experiment.folder import (
+    BUNDLE,
     CHECKPOINT,
     ERROR,
     HISTORY,
     MEASURED_SPLITS,
     PREDICTIONS,
     RUN,
-    WEIGHTS,
     altered,
     check_weights,
     folder_of,
@@ -40,11 +40,12 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
-from crossfer.networks import Classifier
+from crossfer.framing import Framing
+from crossfer.networks import Classifier, load
 from crossfer.networks.flop import training_flop
 from crossfer.provenance import versions
 from crossfer.training import Faces, Trained, predict, specialised
-from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
+from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
 
 
@@ -95,12 +96,10 @@ def execute(
     return folder
 
 
-def load_network(run: Run, folder: Path) -> Classifier:
-    """Return a finished run's network, in evaluation mode."""
+def load_network(folder: Path) -> Classifier:
+    """Return a finished run's classifier, in evaluation mode."""
     check_weights(folder)
-    model = untrained(partial(run.network.build, run.source.class_set.names), run.seed)
-    load_weights(model.network, folder / WEIGHTS)
-    return model.eval()
+    return load(folder)
 
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
@@ -129,7 +128,7 @@ def _train(
     start = _start(run, runs_folder)
     baseline = start
     if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
-        baseline = load_network(run.baseline, folder_of(run.baseline, runs_folder))
+        baseline = load_network(folder_of(run.baseline, runs_folder))
     checkpoints = Checkpoints(folder / CHECKPOINT)
     resume = checkpoints.load()
     if resume:
@@ -153,7 +152,8 @@ def _train(
     memory = peak_memory(fabric.device)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
-    save_weights(trained.model.network, folder / WEIGHTS)
+    trained.model.framing = _framing(run)
+    trained.model.save(folder)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
     content = {
@@ -177,9 +177,17 @@ def _train(
         },
         "machine": describe(fabric),
         "versions": versions(),
-        "files": {name: digest(folder / name) for name in (WEIGHTS, PREDICTIONS)},
+        "files": {name: digest(folder / name) for name in (*BUNDLE, PREDICTIONS)},
     }
     write_json(folder / RUN, content)
+
+
+def _framing(run: Run) -> Framing:
+    """Return how the faces that a run learnt from fill their images."""
+    reads = run.network.preprocessing
+    dataset = (run.source.parts or (run.source,))[0]
+    framing = dataset.card["faces"]["framing"]
+    return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
 
 
 def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
@@ -208,7 +216,7 @@ def _table(rows: list[dict[str, float]]) -> bytes:
 def _start(run: Run, runs_folder: Path) -> Classifier:
     """Return the network that a run starts from."""
     if run.parent:
-        return load_network(run.parent, folder_of(run.parent, runs_folder))
+        return load_network(folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
     build = run.network.deployed if deployed else run.network.build
     return untrained(partial(build, run.source.class_set.names), run.seed)
@@ -221,7 +229,7 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
     tables = [] if altered(folder, PREDICTIONS) else [pa.parquet.read_table(file)]
     known = {mark for table in tables for mark in table.column("fingerprint").unique().to_pylist()}
     if missing := [dataset for dataset in measured_on if dataset.fingerprint not in known]:
-        model = load_network(run, folder)
+        model = load_network(folder)
         tables.append(_predictions(model, missing, fabric))
         _write_table(file, pa.concat_tables(tables))
         files = content["files"] | {PREDICTIONS: digest(file)}

@@ -16,13 +16,11 @@ from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.experiment.plan import Run
 from crossfer.files import digest
+from crossfer.networks.classifier import CARD, WEIGHTS
 
-RUN, HISTORY, WEIGHTS, PREDICTIONS = (
-    "run.json",
-    "history.csv",
-    "model.safetensors",
-    "predictions.parquet",
-)
+RUN, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.parquet"
+BUNDLE = (WEIGHTS, CARD)
+"""The files of the classifier: a run's folder is a bundle, too."""
 CHECKPOINT, ERROR = "checkpoint.safetensors", "error.txt"
 """What lies there only while a run is unfinished, or after it failed."""
 
@@ -96,17 +94,18 @@ def altered(folder: Path, name: str) -> str | None:
 
 
 def check_weights(folder: Path) -> None:
-    """Make sure that a finished run's weights are those that it wrote.
+    """Make sure that a finished run's classifier is the one that it wrote.
 
     Raises
     ------
     CrossferError
-        If they are missing, or others.
+        If one of its files is missing, or another.
     """
-    if why := altered(folder, WEIGHTS):
-        raise CrossferError(
-            f"{folder / WEIGHTS}: {why}; delete its folder, and it is trained again"
-        )
+    for name in BUNDLE:
+        if why := altered(folder, name):
+            raise CrossferError(
+                f"{folder / name}: {why}; delete its folder, and it is trained again"
+            )
 
 
 class Predictions(NamedTuple):

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.datasets.prepare import Preparation, prepare, raw_state, sweep
+from crossfer.datasets.earlier import can_keep
+from crossfer.datasets.prepare import prepare
+from crossfer.datasets.raw import raw_state
+from crossfer.datasets.workshop import sweep
 from crossfer.errors import CrossferError, one_line
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.execute import execute
@@ -201,8 +204,10 @@ def _dataset(
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
     path = experiment.path(config)
     if is_prepared(path):
-        if config.preparation() != Preparation():
-            raise CrossferError(f"{path}: is prepared already; only raw files take labels, crop, …")
+        if given := config.model_fields_set - {"path", "name"}:
+            raise CrossferError(
+                f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
+            )
         dataset = open_dataset(path)
         dataset.check()
         return dataset.called(config.name or dataset.name)
@@ -224,6 +229,7 @@ def _dataset(
         how,
         name=config.name,
         replace=True,
+        new_split=not can_keep(folder, how),
         progress=lambda done, total: progress.preparing(name, done, total),
     )
     progress.prepared(dataset)

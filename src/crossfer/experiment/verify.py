@@ -25,6 +25,7 @@ from crossfer.evaluation.metrics import measure_as_one
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import (
+    BUNDLE,
     MEASURED_SPLITS,
     PREDICTIONS,
     RUN,
@@ -143,7 +144,7 @@ def _differences(
         yield "its identity is not the one that its hash was made of"
     if any(stored[key] != record[key] for key in stored if key not in ("strategy", "about")):
         yield "run.json says something else than results.json"
-    for name in (WEIGHTS, PREDICTIONS):
+    for name in (*BUNDLE, PREDICTIONS):
         if why := altered(folder, name):
             yield f"{name}: {why}"
     datasets = {dataset["name"]: dataset for dataset in results["datasets"]}

@@ -1,6 +1,6 @@
 """What a classifier is: network, classes, pixels and layers; where it comes from, how it is kept."""
 
-from crossfer.networks.classifier import Classifier
+from crossfer.networks.classifier import Classifier, load
 from crossfer.networks.layers import LAYERS, NamedLayers
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.networks.sources import Spec
@@ -17,6 +17,7 @@ __all__ = [
     "Preprocessing",
     "Spec",
     "check_network",
+    "load",
     "normalise",
     "study_cnn",
 ]

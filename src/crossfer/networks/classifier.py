@@ -1,18 +1,36 @@
-"""A classifier: a network with what its weights do not tell."""
+"""A classifier: a network with what its weights do not tell, in memory and as a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from crossfer.classes import FER7
+from crossfer.errors import CrossferError, one_line
+from crossfer.files import digest, write_json
 from crossfer.framing import Framing
+from crossfer.networks.answers import logits_in
 from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
+from crossfer.networks.prediction import probabilities_of
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import Spec
+from crossfer.networks.weights import save_tensors
+
+CARD, WEIGHTS = "classifier.json", "model.safetensors"
+"""The files of a bundle: what the weights do not tell, and the weights."""
+FORMAT = 1
+"""Of ``classifier.json``; raised when it changes."""
 
 NEVER = -1e4
 """The logit of a class that the network cannot say."""
@@ -102,47 +120,160 @@ class Classifier(nn.Module):
         """Freeze every layer but those that a key of `LAYERS` stands for."""
         train_only(self.network, self.layer_names(kind))
 
+    def predict(
+        self, pictures: NDArray[np.uint8] | Tensor, batch_size: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the probability of every class for every face.
 
-def logits_in(answer: Any, answers: int) -> Tensor:
-    """Return the logits in what a network answers with.
+        Parameters
+        ----------
+        pictures
+            uint8 (N, H, W) gray or (N, H, W, 3) RGB: faces of the size that the network reads, framed as
+            `framing` says (`crossfer.prepare` does it).
+        batch_size
+            Faces at a time; by default as many as memory allows.  Does not change the result beyond rounding.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, classes), rows summing to 1.
+
+        Raises
+        ------
+        CrossferError
+            If they are not such faces.
+        """
+        images = torch.as_tensor(pictures)
+        wanted = self.preprocessing.image_shape
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != wanted:
+            found = "×".join(map(str, images.shape))
+            faces = "×".join(map(str, wanted))
+            raise CrossferError(
+                f"pictures: {str(images.dtype).removeprefix('torch.')} {found}; "
+                f"this classifier reads faces of uint8 N×{faces}"
+            )
+        if not len(images):
+            return np.empty((0, len(self.classes)), np.float32)
+        return probabilities_of(self, images, self.preprocessing, batch_size).numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a bundle: ``classifier.json``, and the weights under the network's own names.
+
+        Parameters
+        ----------
+        folder
+            Made if it is not there; a bundle that lies there is replaced.
+
+        Returns
+        -------
+        Path
+            The folder; `load` reads it.
+
+        Raises
+        ------
+        CrossferError
+            If the classifier does not know how its network is built.
+        OSError
+            If there is no room or no permission.
+        """
+        folder = Path(folder)
+        if self.spec is None:
+            raise CrossferError(
+                "this classifier cannot be saved: say how its network is built, with "
+                'Classifier(…, spec=Spec("package.module:function"))'
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CARD).unlink(missing_ok=True)  # written last: where it lies, all is there
+        spec, files = self.spec, [WEIGHTS]
+        if graph := spec.file:
+            place = folder / f"network{graph.suffix}"
+            if graph.resolve() != place.resolve():
+                shutil.copyfile(graph, place)
+            spec, files = spec.of_file(place.name), [WEIGHTS, place.name]
+        save_tensors(self.network.state_dict(), folder / WEIGHTS)
+        content = {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "outputs": list(self.outputs),
+            "answers": self.answers,
+            "preprocessing": asdict(self.preprocessing),
+            "framing": asdict(self.framing),
+            "layers": asdict(self.layers),
+            "network": spec.as_json(),
+            "files": {name: digest(folder / name) for name in files},
+        }
+        write_json(folder / CARD, content)
+        return folder
+
+
+def load(folder: str | Path) -> Classifier:
+    """Load a classifier: from a bundle, or from the folder of a finished run.
 
     Parameters
     ----------
-    answer
-        A tensor; or a tuple, list, mapping or output object with one in it, perhaps among others: the
-        ``logits`` if it has such, otherwise the first float tensor (N, answers).
-    answers
-        How many outputs the network has.
+    folder
+        It holds ``classifier.json`` and ``model.safetensors``.
+
+    Returns
+    -------
+    Classifier
+        In evaluation mode, on the CPU.  Nothing is executed but the factory that the file names, if the
+        network is built by one.
 
     Raises
     ------
-    TypeError
-        If there are no logits in it.
+    CrossferError
+        If a file is missing, altered or cut off, of another version, or its factory is not to be found.
     """
-    return _found(answer, answers)[0]
+    folder = Path(folder)
+    content = _read(folder / CARD)
+    try:
+        files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
+        spec = Spec.from_json(content["network"], folder)
+        described = {
+            "classes": tuple(map(str, content["classes"])),
+            "outputs": tuple(content["outputs"]),
+            "preprocessing": Preprocessing.from_json(content["preprocessing"]),
+            "framing": Framing(**content["framing"]),
+            "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
+            "answers": int(content["answers"]),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
+    for name, recorded in files.items():
+        _check_file(folder / name, recorded)
+    with torch.random.fork_rng([]):  # its random weights are replaced
+        classifier = Classifier(spec.build(), **described, spec=spec)
+    try:
+        classifier.network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CrossferError(
+            f"{folder / WEIGHTS}: not of what {spec.name} builds now ({one_line(error)})"
+        ) from None
+    return classifier.eval()
 
 
-def place_of_logits(answer: Any, answers: int) -> str:
-    """Say where in a network's answer its logits are: empty where they are all of it, or as ``[0]``."""
-    return _found(answer, answers)[1]
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CrossferError(
+            f"{file}: no such file; name the folder of a bundle or of a finished run"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CrossferError(f"{file}: cannot be read ({one_line(error)})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise CrossferError(
+            f"{file}: of format {found}, this version reads {FORMAT}; save it again with this version"
+        )
+    return content
 
 
-def _found(answer: Any, answers: int) -> tuple[Tensor, str]:
-    if isinstance(answer, Tensor):
-        return answer, ""
-    if isinstance(named := getattr(answer, "logits", None), Tensor):
-        return named, ".logits"
-    parts: dict[str, Any] = {}
-    if isinstance(answer, Mapping):
-        parts = {f"[{key!r}]": answer[key] for key in sorted(answer, key=lambda k: k != "logits")}
-    elif isinstance(answer, (tuple, list)):
-        parts = {f"[{index}]": part for index, part in enumerate(answer)}
-    for place, part in parts.items():
-        if isinstance(part, Tensor) and part.is_floating_point() and part.shape[1:] == (answers,):
-            return part, place
-    kinds = ", ".join(_described(part) for part in parts.values()) or type(answer).__name__
-    raise TypeError(f"gives {kinds}: no tensor of logits (N, {answers}) among it")
-
-
-def _described(part: Any) -> str:
-    return f"a tensor {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+def _check_file(file: Path, recorded: str) -> None:
+    try:
+        found = digest(file)
+    except OSError as error:
+        raise CrossferError(f"{file}: cannot be read ({error.strerror})") from None
+    if found != recorded:
+        raise CrossferError(f"{file}: altered or cut off (another SHA-256 than in {CARD})")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -58,6 +59,12 @@ class Preprocessing:
             raise ValueError("normalisation: white must be above 0")
         if self.order not in ("RGB", "BGR"):
             raise ValueError(f"normalisation: order is {self.order!r}: RGB or BGR")
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return what `dataclasses.asdict` wrote and JSON made lists of."""
+        lists = {key: tuple(content[key]) for key in ("mean", "deviation")}
+        return cls(**{**content, **lists})
 
     @property
     def image_shape(self) -> tuple[int, ...]:

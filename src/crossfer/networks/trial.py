@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
-from crossfer.networks.classifier import logits_in
+from crossfer.networks.answers import logits_in
 from crossfer.networks.spec import NetworkConfig
 
 

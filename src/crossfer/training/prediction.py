@@ -7,12 +7,13 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from crossfer.networks.classifier import Classifier
-from crossfer.networks.preprocessing import normalise
+from crossfer.networks.prediction import probabilities_of
 from crossfer.training.batches import Faces
 
 
-@torch.no_grad()
-def predict(model: Classifier, images: Tensor, fabric: Fabric, batch_size: int = 512) -> Tensor:
+def predict(
+    model: Classifier, images: Tensor, fabric: Fabric, batch_size: int | None = None
+) -> Tensor:
     """Return the probability of every class for every image.
 
     Parameters
@@ -24,28 +25,19 @@ def predict(model: Classifier, images: Tensor, fabric: Fabric, batch_size: int =
     fabric
         Where to run.
     batch_size
-        Images at a time; does not change the result beyond rounding.
+        Images at a time; by default as many as memory allows.  Does not change the result beyond rounding.
 
     Returns
     -------
     Tensor
         float32 (N, classes) on the CPU, rows summing to 1.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    is_raw = images.dtype == torch.uint8
-    rows = []
-    for start in range(0, len(images), batch_size):
-        part = images[start : start + batch_size].to(device)
-        with fabric.autocast():
-            logits = model(normalise(part, model.preprocessing) if is_raw else part)
-        rows.append(logits.float().softmax(1))
-    return torch.cat(rows).cpu()
+    return probabilities_of(model, images, model.preprocessing, batch_size, fabric.autocast)
 
 
 @torch.no_grad()
 def features(
-    model: Classifier, layer: str, images: Tensor, fabric: Fabric, batch_size: int = 512
+    model: Classifier, layer: str, images: Tensor, fabric: Fabric, batch_size: int | None = None
 ) -> Tensor:
     """Return what a layer is given, for every image.
 

@@ -20,6 +20,7 @@ from crossfer.datasets.readers import (
     rafdb,
     tfeid,
 )
+from crossfer.datasets.readers.tables import columns_of
 from crossfer.datasets.record import Reader
 from crossfer.errors import CrossferError
 
@@ -66,7 +67,7 @@ def recognise(path: Path) -> tuple[Reader, str]:
             return reader, why
     if path.is_dir():
         raise CrossferError(f"{path}: no images and no known table in this folder")
-    if columns := ", ".join(manifest.columns_of(path))[:200]:
+    if columns := ", ".join(filter(None, columns_of(path)))[:200]:
         raise CrossferError(
             f"{path}: a table with the columns {columns}; yours needs path and label, "
             "and `crossfer datasets` lists what others need"

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossfer.datasets.pictures import UnreadableImage
-from crossfer.datasets.readers.files import SPLIT_NAMES, labelled
+from crossfer.datasets.readers.files import labelled
+from crossfer.datasets.readers.splitnames import SPLIT_NAMES
 from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped, Split
 from crossfer.errors import CrossferError
 

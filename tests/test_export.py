@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -16,12 +17,15 @@ import yaml
 from torch import Tensor, nn
 
 import crossfer
+from crossfer.cli import main
 from crossfer.datasets import Dataset
 from crossfer.deploy import export as exporting
 from crossfer.deploy.export import Exporting, drawn_faces, export
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
-from crossfer.networks import Classifier, Preprocessing, normalise, study_cnn
+from crossfer.networks import Classifier, Preprocessing, Spec, normalise, study_cnn
+from crossfer.standins.layouts import portrait
+from crossfer.standins.worlds import LAB_JAFFE
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +34,11 @@ def classifier() -> Classifier:
     torch.manual_seed(0)
     network = study_cnn(width=0.1)
     network.train()(torch.randn(64, 1, 48, 48))
-    classifier = Classifier(network.eval())
+    classifier = Classifier(network.eval(), spec=Spec("study", {"width": 0.1}))
     with torch.no_grad():
         logits = classifier(normalise(torch.from_numpy(drawn_faces(Framing()))))
         head = network.get_submodule("fc3")
-        head.bias.sub_(logits.mean(0))  # type: ignore[operator, union-attr]
+        head.bias.sub_(logits.mean(0))  # type: ignore[operator]
         for parameter in head.parameters():
             parameter.div_(logits.std(0).mean())
     return classifier
@@ -108,6 +112,27 @@ def test_the_card_is_one_that_hugging_face_reads(exported: Path) -> None:
     assert len(table) == 1 and table[0].count("–") == 3
 
 
+def test_a_bundle_is_exported_and_both_are_used_alike(
+    classifier: Classifier, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    photo = portrait(LAB_JAFFE, 0, 3)
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    bundle, out = classifier.save(tmp_path / "bundle"), tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["crossfer", "export", str(bundle), "--out", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0
+    assert said[0].startswith("fp32: ") and said[1:] == [f"written: {out}"]
+    answers = [crossfer.load(folder).analyze(tmp_path / "photo.png") for folder in (bundle, out)]
+    (before,), (after,) = answers
+    assert before["emotion"] == pytest.approx(after["emotion"], abs=1e-3)
+    assert before["region"] == after["region"]
+    assert crossfer.load(bundle).classifier.spec == classifier.spec
+    with pytest.raises(CrossferError, match="exported: it holds no PyTorch classifier"):
+        _ = crossfer.load(out).classifier
+
+
 class Colours(nn.Module):
     """A network of colour faces that answers with a tuple, and knows a class more than is asked."""
 
@@ -138,7 +163,7 @@ class ByItsValues(nn.Module):
         self.head = nn.Linear(48 * 48, 7)
 
     def forward(self, images: Tensor) -> Tensor:
-        said = self.head(images.flatten(1))
+        said: Tensor = self.head(images.flatten(1))
         return said if len(images) == 2 else 50 * said
 
 
@@ -161,7 +186,7 @@ def test_what_cannot_be_exported_is_one_line(
     classifier: Classifier, prepared: dict[str, Dataset], tmp_path: Path
 ) -> None:
     def refused(words: str, **changes: Any) -> None:
-        asked = {"classifier": classifier, "out": tmp_path / "out", "what": Exporting()} | changes
+        asked: dict[str, Any] = {"classifier": classifier, "out": tmp_path / "out"} | changes
         with pytest.raises(CrossferError, match=words) as error:
             export(**asked)
         assert "\n" not in str(error.value)

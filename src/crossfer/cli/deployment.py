@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
     from crossfer.deploy.output import Counted
@@ -137,7 +136,6 @@ def export(
     from crossfer.deploy import load
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
-    from crossfer.deploy.pytorch import TorchEngine
 
     what = Exporting(
         half,
@@ -146,10 +144,7 @@ def export(
         [open_dataset(folder) for folder in measure or ()],
         least_equal,
     )
-    engine = load(model).engine
-    if not isinstance(engine, TorchEngine):
-        raise CrossferError(f"{model}: exported already; name the bundle or the run that it is of")
-    for variant, found in write(engine.classifier, out, what, str(model)).items():
+    for variant, found in write(load(model).classifier, out, what, str(model)).items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
         out_console.print(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "

@@ -33,7 +33,7 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
     Returns
     -------
     Predictor
-        Of a bundle or a run, its ``engine.classifier`` is the `crossfer.networks.Classifier`.
+        Of a bundle or a run, its ``classifier`` is the `crossfer.networks.Classifier`.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import Tracker
 from crossfer.errors import CrossferError
 from crossfer.progress import Told, silent
+
+if TYPE_CHECKING:
+    from crossfer.networks.classifier import Classifier
 
 PICTURES, FRAMES = 16, 4
 """What a thread takes at a time; a video's frames are large."""
@@ -148,6 +151,23 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         """The classes that it answers with, in its order."""
         return self.engine.classes
+
+    @property
+    def classifier(self) -> Classifier:
+        """The PyTorch classifier, of a bundle or a run.
+
+        Raises
+        ------
+        CrossferError
+            If it is an exported one.
+        """
+        found = getattr(self.engine, "classifier", None)
+        if found is None:
+            raise CrossferError(
+                "exported: it holds no PyTorch classifier; load the bundle or the run that it is of"
+            )
+        classifier: Classifier = found
+        return classifier
 
     def predict(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities float32 (N, classes) of faces that are cut out already.

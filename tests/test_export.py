@@ -94,7 +94,9 @@ def test_the_network_takes_bytes_in_batches_of_any_size(exported: Path) -> None:
 def test_the_card_is_one_that_hugging_face_reads(exported: Path) -> None:
     _, header, text = (exported / "README.md").read_text().split("---\n", 2)
     read = yaml.safe_load(header)
-    (result,) = read["model-index"][0]["results"]
+    (model,) = read["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "exported"
     assert result["dataset"]["name"] == "jaffe (stand-in)"
     (metric,) = result["metrics"]
     assert metric["type"] == "accuracy" and 0 <= metric["value"] <= 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -12,10 +11,8 @@ import yaml
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.deploy.engine import VARIANTS
-from crossfer.files import write_bytes
+from crossfer.networks.classifier import Classifier
 from crossfer.provenance import versions
-
-README = "README.md"
 
 
 @dataclass(frozen=True)
@@ -68,22 +65,22 @@ class Measured:
     accuracies: Sequence[Accuracy] = ()
 
 
-def write_card(
-    folder: Path,
-    classifier: Any,
+def model_card(
+    name: str,
+    classifier: Classifier,
     measured: Mapping[str, Measured],
     datasets: Sequence[Dataset],
     origin: str,
     processor: str,
-) -> None:
-    """Write ``README.md``.
+) -> str:
+    """Return the text of ``README.md``.
 
     Parameters
     ----------
-    folder
-        Of the exported classifier.
+    name
+        What the model is called.
     classifier
-        A `crossfer.networks.Classifier`.
+        What was exported.
     measured
         By variant.
     datasets
@@ -100,8 +97,8 @@ def write_card(
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701  Markdown
     )
-    text = environment.get_template("card.md.j2").render(
-        header=_header(folder.name, classifier, measured["fp32"]),
+    return environment.get_template("card.md.j2").render(
+        header=_header(name, classifier, measured["fp32"]),
         classes=classifier.classes,
         framing=classifier.framing,
         preprocessing=str(classifier.preprocessing),
@@ -112,10 +109,9 @@ def write_card(
         processor=processor,
         versions=versions(),
     )
-    write_bytes(folder / README, text.encode())
 
 
-def _header(name: str, classifier: Any, measured: Measured) -> str:
+def _header(name: str, classifier: Classifier, measured: Measured) -> str:
     """Return the YAML that Hugging Face reads."""
     header: dict[str, Any] = {
         "license": "other",
@@ -131,9 +127,9 @@ def _header(name: str, classifier: Any, measured: Measured) -> str:
     return yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip()
 
 
-def _base_model(classifier: Any) -> str | None:
+def _base_model(classifier: Classifier) -> str | None:
     """Return the name of the network on Hugging Face that it was trained from, where it is one."""
-    source = str(getattr(getattr(classifier, "spec", None), "source", ""))
+    source = str(getattr(classifier.spec, "network", ""))
     kind, _, name = source.partition(":")
     if kind == "timm" and name:
         return f"timm/{name.removeprefix('hf_hub:').removeprefix('timm/')}"

@@ -34,21 +34,21 @@ from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
-from crossfer.deploy.card import Accuracy, Measured, write_card
+from crossfer.deploy.card import Accuracy, Measured, model_card
 from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine, session
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
-from crossfer.files import digest, write_json
+from crossfer.files import digest, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.preprocessing import normalise
 from crossfer.provenance import versions
 from crossfer.standins.layouts import portrait
-from crossfer.standins.worlds import LAB_TFEID
+from crossfer.standins.worlds import LAB_MUG
 
 OPSET = 18
-EXAMPLES, TEST = "examples.npz", "test_model.py"
-PEOPLE = 4
+README, EXAMPLES, TEST = "README.md", "examples.npz", "test_model.py"
+PEOPLE = 2
 """Drawn people who show each of the seven expressions."""
 
 LARGEST_DIFFERENCE = {"fp32": 1e-4}
@@ -150,7 +150,8 @@ def export(
             for variant in what.variants
         }
         write_json(beside / CARD, _card(classifier, models))
-        measured, answered = {}, {}
+        measured: dict[str, Measured] = {}
+        answered: dict[str, Any] = {"faces": drawn, "pytorch": expected[: len(drawn)]}
         for variant in what.variants:
             engine = OnnxEngine(beside, variant)
             answered[variant] = engine(drawn)
@@ -163,10 +164,18 @@ def export(
                 milliseconds=_latency(beside / VARIANTS[variant], faces[:1]),
                 accuracies=[_accuracy(engine, dataset) for dataset in what.measure],
             )
-        np.savez(beside / EXAMPLES, faces=drawn, pytorch=expected[: len(drawn)], **answered)
+        np.savez(beside / EXAMPLES, **answered)
         shutil.copy(Path(__file__).with_name("portable") / TEST, beside / TEST)
-        write_card(
-            beside, classifier, measured, (*what.calibrate, *what.measure), origin, processor()
+        write_bytes(
+            beside / README,
+            model_card(
+                out.name,
+                classifier,
+                measured,
+                (*what.calibrate, *what.measure),
+                origin,
+                processor(),
+            ).encode(),
         )
         beside.chmod(0o755)  # mkdtemp lets only its owner in
         os.replace(beside, out)
@@ -208,7 +217,7 @@ def drawn_faces(framing: Framing) -> NDArray[np.uint8]:
     uint8 (N, side, side) or (N, side, side, 3)
     """
     detector = Detector()
-    pictures = [portrait(LAB_TFEID, who, label) for who in range(PEOPLE) for label in range(7)]
+    pictures = [portrait(LAB_MUG, who, label) for who in range(PEOPLE) for label in range(7)]
     return np.stack([face_of(p, None, framing, detector, 1.0).image for p in pictures])
 
 

@@ -68,8 +68,8 @@ def test_statistics_of_frozen_layers_never_move(layers: str) -> None:
     free = {"network.norm5"} if layers == "FC+CL" else set()
     mixed, _, _ = best_mixture(start, trained, {"target": shown}, shown, fabric, [0.5])
     for after in (trained, mixed):
-        for name, norm in batch_norms(after).items():
-            before = batch_norms(start)[name].state_dict()
+        for name, norm in batch_norms(after.network).items():
+            before = batch_norms(start.network)[name].state_dict()
             same = all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
             assert same == (name not in free), name
 

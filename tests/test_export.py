@@ -60,7 +60,7 @@ def test_every_variant_answers_as_pytorch_does(exported: Path, classifier: Class
     faces = np.concatenate([drawn, drawn[..., ::-1], 255 - drawn])
     expected = classifier.predict(faces)
     assert len({*expected.argmax(1)}) > 3
-    for variant, most, least_equal in [("fp32", 1e-5, 1), ("fp16", 2e-2, 0.98), ("int8", 0.8, 0.6)]:
+    for variant, most, least_equal in [("fp32", 1e-5, 1), ("fp16", 2e-2, 0.95), ("int8", 0.8, 0.6)]:
         model = crossfer.load(exported, variant)
         answers = model.predict(faces)
         assert model.classes == classifier.classes

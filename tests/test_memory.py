@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.evaluation.decision import PAST_DATA
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, interpolate
@@ -23,6 +22,7 @@ from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, P
 from crossfer.networks import Classifier, study_cnn
 from crossfer.networks.flop import training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
+from crossfer.terms import PAST_DATA
 from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
 from crossfer.training.prediction import features
 
@@ -229,7 +229,9 @@ def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -
     generator, shown = torch.Generator().manual_seed(0), {"source": faces(1), "target": faces(1)}
     for _ in range(5):
         right = torch.rand((), generator=generator).item()
-        monkeypatch.setattr(merging, "accuracy", lambda *of, right=right: right)
+        judged = {f"{side}/right": torch.tensor([True]) for side in shown}
+        judged |= {f"{side}/likelihood": torch.tensor([right]) for side in shown}
+        monkeypatch.setattr(merging, "judged_on", lambda *of, judged=judged: judged)
         assert best_mixture(small(0), small(1), shown, None, machine("cpu"))[1] == 0.5
 
 

@@ -229,12 +229,13 @@ def test_fer_plus_s_own_folders_with_and_without_boxes(tmp_path: Path) -> None:
 def test_blank_rows_do_not_shift_row_numbers(tmp_path: Path) -> None:
     rows = ["emotion,pixels,Usage", f"0,{pixels_row(1)},Training", "", "3,1", ""]
     file = text(tmp_path / "f.csv", "\n".join([*rows, f"6,{pixels_row(2)},PrivateTest", ""]))
-    items = list(READERS["fer2013"].read(file, ReadOptions()))
+    found = READERS["fer2013"].read(file, ReadOptions())
+    items = [item for item in found if not isinstance(item, Remark)]
     assert [item.origin for item in items] == ["f.csv row 2", "f.csv row 4", "f.csv row 6"]
     assert isinstance(items[1], Skipped)
-    table = "\npath;label;;\n\na.png;3.0;;\n;sad;;\nb.png;sad;;x\n"
-    found = list(READERS["manifest"].read(text(tmp_path / "m.csv", table), ReadOptions()))
-    assert [(item.origin) for item in found if not isinstance(item, Remark)] == [
+    table = "\npath;label;;\n\na.png;joy;;\n;sad;;\nb.png;sad;;x\n"
+    listed = READERS["manifest"].read(text(tmp_path / "m.csv", table), ReadOptions())
+    assert [(item.origin) for item in listed if not isinstance(item, Remark)] == [
         "a.png",
         "m.csv row 5",
         "m.csv row 6",
@@ -284,7 +285,11 @@ def test_raf_db_s_original_pictures_and_odd_rows(tmp_path: Path) -> None:
     rows = b"train_00001.jpg 5\r\ntest_0001.jpg 9\r\ncaf\xe9\r\n\r\n"
     listed = empty(tmp_path, "EmoLabel/list_patition_label.txt") / "EmoLabel"
     (listed / "list_patition_label.txt").write_bytes(rows)
-    records, reasons = read(tmp_path)
+    with pytest.raises(
+        CrossferError, match="labels 9: RAF-DB's basic labels are 1–7.*--order rafdb"
+    ):
+        read(tmp_path)
+    records, reasons = read(tmp_path, order="rafdb")
     assert [(r.label, r.split) for r in records] == [("sad", "training")]
     assert reasons == {"unknown class '9'": 1, "not a row like: train_00001.jpg 5": 1}
 
@@ -298,7 +303,9 @@ def test_the_nearest_folder_that_is_a_class_counts(tmp_path: Path) -> None:
         "Test/5/1.jpg",
         "1.jpg",
     )
-    records, reasons = read(top)
+    with pytest.raises(CrossferError, match="nothing says what the numbers 5 mean"):
+        read(top)
+    records, reasons = read(top, order="fer2013")
     assert [(r.label, r.split) for r in records] == [
         ("surprise", "test"),
         ("fear", "test"),
@@ -307,9 +314,11 @@ def test_the_nearest_folder_that_is_a_class_counts(tmp_path: Path) -> None:
     ]
     assert reasons == {"not in the folder of a class": 1}
     with pytest.raises(CrossferError, match=r"smirk: unknown class 'smirk'.*--label"):
-        read(empty(tmp_path, "Test/smirk/1.jpg"))
-    assert "happy" in names(read(tmp_path, labels={"smirk": "happy"})[0])
-    assert read(tmp_path, labels={"smirk": None})[1]["class smirk is left out"] == 1
+        read(empty(tmp_path, "Test/smirk/1.jpg"), order="fer2013")
+    assert "happy" in names(read(tmp_path, labels={"smirk": "happy"}, order="fer2013")[0])
+    assert (
+        read(tmp_path, labels={"smirk": None}, order="fer2013")[1]["class smirk is left out"] == 1
+    )
 
 
 def test_a_user_may_map_a_dataset_s_codes_or_its_classes(tmp_path: Path) -> None:
@@ -330,13 +339,15 @@ def test_tensors_and_arrays_become_pixels() -> None:
     gray, colour = torch.full((1, 4, 6), 0.5), torch.zeros((3, 4, 6), dtype=torch.uint8)
     colour[0] = 200
     deep = np.full((4, 6, 4), 255, np.int64)
-    first, second, third = taken([(gray, 0), (colour, torch.tensor(3)), (deep, "joy")])
+    first, second, third = taken(
+        [(gray, 0), (colour, torch.tensor(3)), (deep, "joy")], order="fer2013"
+    )
     assert pixels(first).dtype == np.uint8
     assert pixels(first).tolist() == [[128] * 6] * 4
     assert pixels(second)[0, 0].tolist() == [200, 0, 0]
     assert pixels(third).shape == (4, 6, 3)
     assert names([first, second, third]) == ["angry", "happy", "happy"]
-    normalised, flat = taken([(gray - 1, 0), (np.zeros(5), 0)])
+    normalised, flat = taken([(gray - 1, "sad"), (np.zeros(5), "sad")])
     with pytest.raises(UnreadableImage, match="^values below 0: leave out what normalises"):
         pixels(normalised)
     with pytest.raises(UnreadableImage, match="shape"):
@@ -345,11 +356,15 @@ def test_tensors_and_arrays_become_pixels() -> None:
 
 def test_the_names_of_classes_come_from_whoever_names_them() -> None:
     images = np.zeros((3, 4, 6, 3), np.uint8)
-    assert names(taken((images, np.array([0, 1, -1])))) == ["angry", "disgust"]  # −1: no label
+    numbers = (images, np.array([0, 1, -1]))  # −1: no label
+    assert names(taken(numbers, order="fer2013")) == ["angry", "disgust"]
+    assert names(taken(numbers, order="affectnet")) == ["neutral", "happy"]
     assert names(taken((images, [1, 0, 1]), classes=["sad", "fear"])) == ["fear", "sad", "fear"]
     with pytest.raises(CrossferError, match="mine row 2: class 2, but there are names for 0–1"):
         taken((images, [1, 0, 2]), classes=["sad", "fear"])
-    with pytest.raises(CrossferError, match="mine row 0: unknown class '9'.*--label"):
+    with pytest.raises(
+        CrossferError, match="mine: labels: nothing says what the numbers 0, 9 mean.*--order"
+    ):
         taken((images, [9, 0, 0]))
     with pytest.raises(CrossferError, match="must be a number or a name, not list"):
         taken((images, np.eye(3)))
@@ -399,10 +414,12 @@ def test_encoded_pictures_and_paths_are_opened_late(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.new("L", (8, 8), 99).save(file)
     encoded = {"bytes": file.read_bytes(), "path": None}
-    for record in taken([(encoded, 0), ({"bytes": None, "path": str(file)}, 0), (file, 0)]):
+    for record in taken(
+        [(encoded, "joy"), ({"bytes": None, "path": str(file)}, "joy"), (file, "joy")]
+    ):
         assert pixels(record)[0, 0] == 99
     with pytest.raises(UnreadableImage, match="^not an image that can be read$"):
-        pixels(taken([({"bytes": b"text"}, 0)])[0])
+        pixels(taken([({"bytes": b"text"}, "joy")])[0])
 
 
 def test_no_foreign_library_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,7 +489,7 @@ def test_a_video_whose_name_is_no_text_is_skipped(tmp_path: Path) -> None:
 
 def test_a_subject_that_is_not_said_is_nobody() -> None:
     images, nan = np.zeros((4, 4, 6), np.uint8), float("nan")
-    records = taken((images, [0] * 4), subject=["a", nan, "", None], split=[nan] * 4)
+    records = taken((images, ["joy"] * 4), subject=["a", nan, "", None], split=[nan] * 4)
     assert [record.subject for record in records] == ["a", None, None, None]
     assert ReadOptions(subject=re.compile("([a-z]*)_")).subject_of("happy/_1.png") is None
 

@@ -22,7 +22,8 @@ from crossfer.classes import FER7
 from crossfer.datasets import Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
-from crossfer.experiment.plan import plan
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.plan import Run, plan
 from crossfer.networks import (
     Classifier,
     NetworkConfig,
@@ -335,7 +336,7 @@ def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -
 class Heard(Progress):
     images = 0
 
-    def step(self, images: int) -> None:
+    def step(self, run: Run, images: int) -> None:
         self.images += images
 
 
@@ -391,30 +392,30 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
     results = run_experiment(experiment, tmp_path / "out", heard)
     report = write_report(results, tmp_path / "out").read_text(encoding="utf-8")
     assert "their_networks:Residual(width=8); the old model is deployed" in report
-    runs = {(run["strategy"], run["seed"]): run for run in results["runs"]}
+    runs = {(run.strategy, run.seed): run for run in results.runs}
     assert len(runs) == 2 * 6  # RE too, which WiSE-FT starts from
     deployed = untrained(Residual, 5).state_dict()
     for (name, _), run in runs.items():
-        weights = load_file(tmp_path / "out" / run["folder"] / "model.safetensors")
+        weights = load_file(tmp_path / "out" / run.folder / "model.safetensors")
         mine = Residual(width=8)
         mine.load_state_dict(weights)
         if name == "BL":
             assert all(torch.equal(weights[key], deployed[key]) for key in deployed)
-            assert run["cost"]["images_seen"] == run["cost"]["flop"] == run["training_images"] == 0
-            assert "recipe" not in run["identity"] and "source" not in run["identity"]
-            arguments = run["identity"]["model"]
+            assert run.cost.images_seen == run.cost.flop == run.training_images == 0
+            assert "recipe" not in run.identity and "source" not in run.identity
+            arguments = run.identity["network"] | {"weights": run.identity["weights"]}
             assert arguments["network"] == "their_networks:Residual"
             assert arguments["arguments"] == {"width": 8} and len(arguments["weights"]) == 64
         elif name == "FC":
             changed = [key for key in deployed if not torch.equal(weights[key], deployed[key])]
             assert changed == ["head.weight", "head.bias"]
-    for run in results["runs"]:
-        assert_as_recorded(tmp_path / "out" / run["folder"], tmp_path / "out/datasets")
-    shown = {row["strategy"] for row in results["summary"]}
+    for run in results.runs:
+        assert_as_recorded(tmp_path / "out" / run.folder, tmp_path / "out/datasets")
+    shown = {row.strategy for row in results.summary}
     assert shown == {"BL", "FC", "FC+CL", "LwF", "RE", "WiSE-FT"}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
     heard.images = 0
-    assert run_experiment(experiment, tmp_path / "out", heard)["summary"] == results["summary"]
+    assert run_experiment(experiment, tmp_path / "out", heard).summary == results.summary
     assert heard.images == 0
 
 
@@ -425,7 +426,7 @@ def test_other_weights_are_another_baseline_and_a_new_network_is_another_run(
         model = {"network": "their_networks:Residual", "folder": owner, "input": (3, 32, 32)}
         content = {"name": "x", "source": "a", "targets": ["b"], "fractions": [1.0]}
         experiment = check_experiment(content | {"model": model | changes})
-        return [run.key for run in plan(experiment, source, [target], "32-true")]
+        return [run.key for run in plan(experiment, source, [target], Arithmetic("cpu", "32-true"))]
 
     how = Preparation(channels=3, side=32, faces="cropped")
     source, target = (prepare(raw / n, tmp_path / n, how) for n in ("fer2013", "jaffe"))
@@ -460,8 +461,8 @@ def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_p
         "seeds": [0],
     }
     results = run_experiment(check_experiment(content | changes), tmp_path / "out")
-    assert sum(results["datasets"][0]["counts"]["training"].values()) == 0
-    assert [row["strategy"] for row in results["summary"]] == ["BL", "FC"]
+    assert sum(results.datasets[0].counts["training"].values()) == 0
+    assert [row.strategy for row in results.summary] == ["BL", "FC"]
     with pytest.raises(CrossferError, match="its training set is empty"):
         run_experiment(
             check_experiment(content | changes | {"strategies": ["WF"]}), tmp_path / "other"

@@ -183,9 +183,10 @@ class ClassSet:
         """Return the labels that belong to a class."""
         return [label for label, own in self.members.items() if own == name]
 
-    def as_mapping(self) -> dict[str, list[str]]:
-        """Return the labels of each class, sorted: what the set means."""
-        return {name: sorted(self.labels_of(name)) for name in self.names}
+    @property
+    def meaning(self) -> list[list[str | list[str]]]:
+        """Each class in order and its labels, sorted: what makes the set, as JSON holds it."""
+        return [[name, sorted(self.labels_of(name))] for name in self.names]
 
     def as_config(self) -> str | list[str] | dict[str, list[str]]:
         """Return what a configuration would hold; `of` reads it."""

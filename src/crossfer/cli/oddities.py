@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crossfer.classes import is_known
 from crossfer.datasets import SPLITS, Dataset
 from crossfer.datasets.card import SKIPPED
 
@@ -11,7 +12,13 @@ from crossfer.datasets.card import SKIPPED
 def oddities(dataset: Dataset) -> list[str]:
     """Return what a person should know of a dataset's preparation, a line each."""
     card, dataset = dataset.card, dataset.with_own_classes()
-    lines = [*card.get("remarks", ()), _split_in_words(card["split"])]
+    lines = [*card.get("remarks", ())]
+    if kept := [name for name in card["classes"] if not is_known(name)]:
+        lines.append(
+            f"classes not known by name, kept as they are: {', '.join(kept)}; map them with --label "
+            "THEIRS=OURS"
+        )
+    lines += [_split_in_words(card["split"])]
     if kept := card["split"].get("kept"):
         lines.append(_kept_in_words(kept))
     if card["faces"]["mode"] == "find":
@@ -21,12 +28,25 @@ def oddities(dataset: Dataset) -> list[str]:
         lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")
     if shared := card["split"]["subjects_in_several_splits"]:
         lines.append(
-            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good"
+            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good "
+            "(after --replace: --new-split divides all anew)"
         )
+    if copies := card["split"].get("copies"):
+        lines.append(_copies_in_words(copies))
     for split in SPLITS:
         if not len(dataset.rows(split)):
             lines.append(_empty_in_words(split, card["split"]["how"]))
     return lines
+
+
+def _copies_in_words(copies: dict[str, Any]) -> str:
+    counts = " and ".join(f"{found['images']:,} {split}" for split, found in copies.items())
+    first, second = next(iter(copies.values()))["example"]
+    return (
+        f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
+        f"are (e.g. {second} = {first}): accuracy will be too good; --subject keeps people on one side, "
+        "crossfer check shows all"
+    )
 
 
 def _empty_in_words(split: str, how: str) -> str:
@@ -41,6 +61,7 @@ def _empty_in_words(split: str, how: str) -> str:
 FOUND = {
     "eyes": "aligned on the eyes",
     "several": "with several faces: the largest central one aligned",
+    "turned": "upside down: turned and aligned",
     "box": "without a face to be found in the dataset's box: the box taken",
     "centre": "without a face to be found: the centre taken",
     "cropped": "taken as they are",

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from crossfer.errors import CrossferError
+from crossfer.terms import PastData
 
 if TYPE_CHECKING:
     from crossfer.datasets.record import Split
@@ -63,9 +64,9 @@ def numbers_of(option: str, text: str | None, example: Numbers) -> Numbers | Non
     return cast(Numbers, numbers)
 
 
-def past_data_of(text: str) -> tuple[str, int | None]:
+def past_data_of(text: str) -> tuple[PastData, int | None]:
     """Read what is left of the source."""
-    kinds = {"none": "none", "statistics": "statistics", "all": "all source"}
+    kinds: dict[str, PastData] = {"none": "none", "statistics": "statistics", "all": "all source"}
     if text in kinds:
         return kinds[text], None
     if text.isascii() and text.isdigit() and int(text):

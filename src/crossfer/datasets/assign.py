@@ -177,7 +177,7 @@ def _exact(
         )
     parts = parts.copy()
     parts[free] = splits.reach(
-        labels[free], [subjects[row] for row in free], parts[free], lacking.tolist()
+        labels[free], [subjects[int(row)] for row in free], parts[free], lacking.tolist()
     )
     return parts
 

@@ -85,11 +85,11 @@ class Dataset:
         uint8 (N, side, side) gray or (N, side, side, 3) RGB, memory-mapped read-only; side is 48 unless
         the user wants another.
     table
-        The sample table, or its file, open: it is read when it is first needed.  A row per image: label
-        (a name), subject, split, origin, the SHA-256 of the face (sha256) and of the picture that it was
-        taken from (picture); where it was: left, top, width, height in pixels of the square turned by roll
-        degrees about its centre; how it was found and the detector's score (see
-        `crossfer.datasets.faces.Face`); what else the raw dataset says (group.…).
+        The sample table, or its file, open: it is read when it is first needed.  A row per image: label (a
+        name), subject, split, origin, the SHA-256 of the face (sha256) and of the picture that it was taken
+        from (picture); where it was: left, top, width, height in pixels of the square turned by roll degrees
+        about its centre; how it was found and the detector's score (see `crossfer.datasets.faces.Face`);
+        what else the raw dataset says (group.…).
     class_set
         The classes that it is used with, by default the study's seven.  An image whose label belongs to none
         of them is in no split.

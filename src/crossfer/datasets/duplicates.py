@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.datasets.record import SPLITS
+from crossfer.datasets.record import SPLITS, Split
 from crossfer.datasets.splits import shared_subjects
 from crossfer.progress import Told, silent
 
@@ -98,6 +98,31 @@ def copied(groups: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
     """Tell for the rows `second` whether each has a copy, other than itself, among the rows `first`."""
     counts = np.bincount(groups[first], minlength=groups.max(initial=0) + 1)
     return np.asarray(counts[groups[second]] > np.isin(second, first))
+
+
+def across_splits(images: Images, splits: Sequence[Split]) -> dict[Split, tuple[int, Rows]]:
+    """Find the images of validation and test that are copies of an image before them in the order of splits.
+
+    Parameters
+    ----------
+    images
+        uint8 (N, height, width) gray or (N, height, width, 3) RGB.
+    splits
+        N splits.
+
+    Returns
+    -------
+    dict
+        By split with such images: how many, and two rows that are copies of each other.
+    """
+    near, found = group_copies([images]).near, dict[Split, tuple[int, Rows]]()
+    split = np.array(splits)
+    for number, name in enumerate(SPLITS[1:], 1):
+        before, own = np.flatnonzero(np.isin(split, SPLITS[:number])), np.flatnonzero(split == name)
+        if len(before) and len(own) and (copies := own[copied(near, before, own)]).size:
+            example = np.array([_copy_of(copies[0], before, near), copies[0]])
+            found[name] = (len(copies), example)
+    return found
 
 
 def in_training(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Rows]:

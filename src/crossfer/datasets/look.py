@@ -17,6 +17,7 @@ from crossfer.datasets.record import Split
 LOOK = "look.html"
 DOUBTFUL = {
     "several": "several faces: the largest central one",
+    "turned": "upside down: turned",
     "box": "no face found in the dataset's own box",
     "centre": "no face found: the centre",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossfer.datasets.readers import READERS
-from crossfer.datasets.readers.labels import check_label_map
+from crossfer.datasets.readers.labels import ORDERS, check_label_map
 from crossfer.datasets.record import SPLITS, ReadOptions, Split
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
@@ -32,6 +32,9 @@ class Preparation:
         One of `crossfer.datasets.READERS`, instead of recognising the layout.
     labels
         From the dataset's class names to those that they get, or to ``None`` for a class to leave out.
+    order
+        What numbers mean that are the labels of a folder, a table or a dataset in memory: one of
+        `crossfer.datasets.readers.labels.ORDERS`.
     classes
         The labels that it tells apart: among them it is learnt from and measured.  By default those that
         occur; name them all if one is missing only by chance.
@@ -74,6 +77,7 @@ class Preparation:
 
     reader: str | None = None
     labels: Mapping[str, str | None] = field(default_factory=dict)
+    order: str | None = None
     classes: Sequence[str] | None = None
     subject: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -97,6 +101,8 @@ class Preparation:
             raise CrossferError(
                 f"unknown dataset {self.reader!r}: choose one of {', '.join(READERS)}"
             )
+        if self.order is not None and self.order not in ORDERS:
+            raise CrossferError(f"order is {self.order!r}: choose one of {', '.join(ORDERS)}")
         for key, choices in (
             ("faces", ("auto", "find", "cropped")),
             ("no_face", ("keep", "drop", "refuse")),
@@ -166,6 +172,7 @@ class Preparation:
             everything=self.everything,
             columns=self.columns,
             root=self.root,
+            order=self.order,
             splits=self.splits,
         )
 

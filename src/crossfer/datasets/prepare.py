@@ -12,7 +12,16 @@ import numpy as np
 
 from crossfer.datasets.assign import assign
 from crossfer.datasets.card import card_of, write_tables
-from crossfer.datasets.dataset import BOX, IMAGES, Dataset, is_prepared, open_dataset, sample_table
+from crossfer.datasets.dataset import (
+    BOX,
+    GROUP,
+    IMAGES,
+    Dataset,
+    is_prepared,
+    open_dataset,
+    sample_table,
+)
+from crossfer.datasets.duplicates import across_splits
 from crossfer.datasets.earlier import check_draw, earlier_state
 from crossfer.datasets.extract import Block, Extraction, are_cropped, blocks
 from crossfer.datasets.preparation import Preparation
@@ -22,6 +31,9 @@ from crossfer.datasets.record import Record, Skipped
 from crossfer.datasets.workshop import NoFace, check_free, put_in_place, resumable, workshop_of
 from crossfer.errors import CrossferError
 from crossfer.progress import Told, silent
+
+COMPARED = 5_000
+"""Up to so many faces are compared with each other at once: it takes seconds."""
 
 
 def prepare(
@@ -98,10 +110,24 @@ def prepare(
             **table,
         }
         columns["split"], split = assign(kept, columns, how, raw.reader.sizes, earlier)
+        split["copies"] = None if raw.stand_in else _copies(partial, columns)
+        for name in sorted({name for record in kept for name in record.groups}):
+            columns[f"{GROUP}{name}"] = [record.groups.get(name) for record in kept]
         card = card_of(raw, how, extraction, columns, split, skipped)
         write_tables(partial, card, sample_table(columns), skipped)
         put_in_place(partial, out)
     return open_dataset(out)
+
+
+def _copies(partial: Path, columns: dict[str, list[Any]]) -> dict[str, Any] | None:
+    """Count faces with a near copy in another split, among few enough to compare at once."""
+    if len(columns["split"]) > COMPARED:
+        return None
+    found = across_splits(np.load(partial / IMAGES, mmap_mode="r"), columns["split"])
+    return {
+        split: {"images": count, "example": [columns["origin"][row] for row in example]}
+        for split, (count, example) in found.items()
+    }
 
 
 def _extraction(raw: Raw, how: Preparation) -> Extraction:
@@ -109,6 +135,17 @@ def _extraction(raw: Raw, how: Preparation) -> Extraction:
     cropped = raw.reader.cropped if how.faces == "auto" else how.faces == "cropped"
     if cropped is None:
         cropped = are_cropped(raw.records)
+    if cropped:
+        for key, flag in (("eyes", "--eyes"), ("no_face", "--no-face")):
+            if getattr(how, key) != getattr(Preparation, key):
+                raise CrossferError(
+                    f"{raw.place}: its pictures are taken as the faces they are, so {flag} has no effect: "
+                    "leave it out, or add --faces find"
+                )
+    if how.crop is not None and all(record.box for record in raw.records):
+        raise CrossferError(
+            f"{raw.place}: every face has a box of its own, so --crop has no effect"
+        )
     return Extraction(how.framing, not cropped, how.crop or (1.0 if cropped else raw.reader.crop))
 
 

@@ -46,6 +46,8 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
     """Read all records; archives are unpacked first."""
     if isinstance(source, Memory):
         own = legible(source.name)
+        if how.reader:
+            raise CrossferError(f"reader {how.reader} has no effect on a dataset in memory")
         _check_takes(source.reader, how)
         found = _usable(source.read(how.read_options), source.reader, own)
         return Raw(legible(name or own), source.reader, "as the user says", own, "", False, *found)
@@ -96,6 +98,7 @@ def _check_takes(reader: Reader, how: Preparation) -> None:
         ("everything", "--everything"),
         ("columns", "--column"),
         ("root", "--root"),
+        ("order", "--order"),
         ("splits", "--split"),
     ):
         if option not in reader.takes and getattr(how, option) != getattr(Preparation(), option):

@@ -103,6 +103,8 @@ class ReadOptions:
         From what a table's column holds (path, label, subject, split) to its name; an empty name: none does.
     root
         The folder from which the paths in a table start.
+    order
+        What numbers mean where the layout does not say it: one of `crossfer.datasets.readers.labels.ORDERS`.
     splits
         From a dataset's names of its parts to ours, or to ``None`` for a name that is no split.
     """
@@ -113,6 +115,7 @@ class ReadOptions:
     everything: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     root: Path | None = None
+    order: str | None = None
     splits: Mapping[str, Split | None] = field(default_factory=dict)
 
     def subject_of(self, origin: str) -> str | None:
@@ -141,7 +144,8 @@ class Reader:
         Where no face is found: side of the centred square that holds it, as a share of a picture's
         shorter side.
     takes
-        The options that it reads by, of subject, everything, columns, root and splits: any other is refused.
+        The options that it reads by, of subject, everything, columns, root, order and splits: any other is
+        refused.
     own_files
         Names (as in a shell) of the files beside the pictures that it reads, as lists of labels.
     sizes

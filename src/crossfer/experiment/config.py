@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
 from pydantic import (
@@ -13,13 +13,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 
+from crossfer.classes import PRESETS, ClassSet
 from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
@@ -27,6 +30,9 @@ from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strateg
 from crossfer.training.recipe import Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
+"""Of the predictions, these columns say which image it is; a column a class follows, of its name."""
+
 Selection = Literal["trained-on", "source", "target", "both", "last"]
 
 
@@ -34,40 +40,46 @@ class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class DatasetConfig(_Checked):
-    """A dataset: a prepared one, or a raw one with how to prepare it.
+_Options = create_model(  # type: ignore[call-overload]  # the options of `Preparation`, declared there
+    "_Options",
+    __base__=_Checked,
+    **{
+        field.name: (
+            get_type_hints(Preparation)[field.name],
+            Field(
+                Preparation.__dict__.get(field.name, {}),
+                alias="as" if field.name == "reader" else None,
+            ),
+        )
+        for field in fields(Preparation)
+    },
+)
+
+
+class DatasetConfig(_Options):  # type: ignore[misc, valid-type]
+    """A dataset: a prepared one, or a raw one with how to prepare it, see `Preparation`.
 
     Paths are relative to the data root (``data`` or ``--data``).
     """
 
     path: Path
     name: str | None = None
-    reader: str | None = Field(None, alias="as")
-    labels: dict[str, str | None] = {}
-    classes: tuple[str, ...] | None = None
-    subject: str | None = None
-    everything: bool = False
-    faces: Literal["auto", "find", "cropped"] = "auto"
-    no_face: Literal["keep", "drop", "refuse"] = "keep"
-    side: int = Preparation.side
-    channels: Literal[1, 3] = Preparation.channels
-    eyes: tuple[float, float] = Preparation.eyes
-    crop: float | None = None
-    sizes: tuple[float, float, float] | None = None
-    exact: bool = False
-    seed: Seed = 0
 
     def preparation(
         self, channels: int = Preparation.channels, side: int = Preparation.side
     ) -> Preparation:
         """Return how to prepare it, should it be a raw one: for a network that reads such faces."""
-        own = {field.name: getattr(self, field.name) for field in fields(Preparation)}
+        own = {
+            field.name: getattr(self, field.name)
+            for field in fields(Preparation)
+            if field.name in type(self).model_fields
+        }
         read = {"channels": channels, "side": side}
         left = {key: value for key, value in read.items() if key not in self.model_fields_set}
         return Preparation(**own | left)
 
     @model_validator(mode="after")
-    def _preparation_is_valid(self) -> DatasetConfig:
+    def _preparation_is_valid(self) -> Self:
         self.preparation()
         return self
 
@@ -88,6 +100,19 @@ def _as_strategy(value: Any) -> Any:
     return value
 
 
+def _as_classes(value: Any) -> ClassSet:
+    try:
+        classes = ClassSet.of(value)
+    except CrossferError as error:
+        raise ValueError(str(error).removeprefix("classes: ")) from None
+    if taken := set(classes.names) & set(IMAGE_COLUMNS):
+        raise ValueError(f"no class can be called {min(taken)}: predictions have such a column")
+    return classes
+
+
+ClassesField = Annotated[
+    ClassSet, BeforeValidator(_as_classes), PlainSerializer(ClassSet.as_config)
+]
 DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
 NetworkField = Annotated[NetworkConfig, BeforeValidator(_as_network)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
@@ -108,6 +133,10 @@ class Experiment(_Checked):
         its own.
     source, targets
         Datasets; a string is a path.
+    classes
+        What networks answer with: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
+        or from the name of each class to its labels.  An image whose label is in no class is left out, and
+        counted.
     model
         The network: see `crossfer.networks.NetworkConfig`; a string is its `network`.
     strategies
@@ -121,9 +150,10 @@ class Experiment(_Checked):
     recipes
         Changes to the default recipes: by strategy name, and ``default`` for all of them.
     selection
-        Which epoch's weights are kept.  ``trained-on``: the highest mean accuracy over the validation
-        sets of the data that the strategy trains on; ``source``, ``target``, ``both``: over these
-        validation sets; ``last``: the last epoch, without looking.  A test set is never looked at.
+        Which epoch's weights are kept: the latest that is not shown to be worse than the best (see
+        `crossfer.selection`).  ``trained-on``: on the validation sets of the data that the strategy trains
+        on; ``source``, ``target``, ``both``: on these validation sets; ``last``: the last epoch, without
+        looking.  A test set is never looked at.
         What trains on the source alone (the baseline) is always selected on the source.
     protocols
         With more than one target, beside the pairs of the source and each: ``together``, all targets as one;
@@ -144,6 +174,7 @@ class Experiment(_Checked):
     cache: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
+    classes: ClassesField = PRESETS["fer7"]
     model: NetworkField = NetworkConfig()
     strategies: list[StrategyField] = Field(list(DEFAULT), min_length=1, validate_default=True)
     fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
@@ -206,7 +237,11 @@ class Experiment(_Checked):
 
     def path(self, dataset: DatasetConfig) -> Path:
         """Return where a dataset lies."""
-        return (self.data or Path()).expanduser() / dataset.path.expanduser()
+        return self.under_data(dataset.path)
+
+    def under_data(self, path: Path) -> Path:
+        """Return where a path relative to the data root lies."""
+        return (self.data or Path()).expanduser() / path.expanduser()
 
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.duplicates import METHOD, group_copies, in_training, leakage
 from crossfer.errors import CrossferError
+from crossfer.evaluation.rows import Leakage
 from crossfer.files import write_json
 from crossfer.progress import Told, silent
 
@@ -27,7 +29,7 @@ def look_for_leakage(
     datasets: Sequence[Dataset],
     file: Path,
     progress: Told = silent,
-) -> dict[str, Any] | None:
+) -> Leakage | None:
     """Find the copies among an experiment's datasets; what was found for the same ones is not found again.
 
     Parameters
@@ -43,10 +45,8 @@ def look_for_leakage(
 
     Returns
     -------
-    dict or None
-        What `crossfer.datasets.duplicates.leakage` counts; ``in_training``: by dataset, how many test images
-        have a copy in any training set; ``dropped``: by dataset, the rows of those that do not count.  None
-        if copies were not looked for.
+    Leakage or None
+        None if copies were not looked for.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def look_for_leakage(
         return None
     asked = {
         "method": METHOD,
-        "datasets": [[d.name, d.fingerprint, d.class_set.as_mapping()] for d in datasets],
+        "datasets": [[d.name, d.fingerprint, d.class_set.meaning] for d in datasets],
     }
     content: Any = None
     with suppress(OSError, ValueError):  # not there, or damaged: it is made anew
@@ -82,11 +82,9 @@ def look_for_leakage(
                 f"{dataset.name}: every test image also stands in a training set; with copies: drop, "
                 "none is left to measure on"
             )
-    return {
-        **content["found"],
-        "in_training": {name: len(rows) for name, rows in copied.items()},
-        "dropped": dropped,
-    }
+    in_training_sets = {name: len(rows) for name, rows in copied.items()}
+    found = {**content["found"], "in_training": in_training_sets, "dropped": dropped}
+    return TypeAdapter(Leakage).validate_python(found)
 
 
 def test_rows(dataset: Dataset, dropped: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:

@@ -20,10 +20,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossfer.networks import Classifier
+from crossfer.terms import PastData
 from crossfer.training import Faces, Mixture, Term, normalise, specialised
-
-PastData = Literal["none", "statistics"]
-"""What a penalty needs of the source's training images."""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class NetworkConfig:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
+    NOT_IDENTITY: ClassVar = frozenset({"folder", "weights"})
+    """Places; what lies there is identified by `weights_digest`."""
 
     network: str = STUDY
     width: float = 1.0
@@ -132,20 +134,6 @@ class NetworkConfig:
         how = self.normalisation
         told = {"mean": how.mean, "deviation": how.deviation, "white": how.white} if how else {}
         return Preprocessing(channels, side, order=self.order, **told)  # type: ignore[arg-type]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What determines the network before any training, its deployed weights aside."""
-        if self.network == STUDY:
-            built: dict[str, Any] = {"name": "study_cnn", "width": self.width}
-        else:
-            built = {"network": self.network, "arguments": dict(self.arguments)}
-        told = {
-            "preprocessing": vars(self.preprocessing),
-            "classes": [canonical(name) for name in self.classes],
-            "layers": [self.FC, self.CL],
-        }
-        return built | told
 
     @cached_property
     def weights_digest(self) -> str:

@@ -8,20 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossfer.datasets.readers.files import image_files, labelled_or_unknown, most_look_like
+from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
 
 FRAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
 LABEL_FILE = re.compile(r"(S\d{3})_(\d{3})_\d{8}_emotion\.txt", re.IGNORECASE)
-CODES = {
-    "0": "neutral",
-    "1": "angry",
-    "2": "contempt",
-    "3": "disgust",
-    "4": "fear",
-    "5": "happy",
-    "6": "sad",
-    "7": "surprise",
-}
+CODES = ORDERS["ckplus"]
 PEAK_FRAMES = 3
 
 
@@ -106,6 +98,7 @@ READER = Reader(
     layout="cohn-kanade-images/S005/001/S005_001_00000011.png and "
     "Emotion/S005/001/S005_001_00000011_emotion.txt",
     citation="Lucey et al., The Extended Cohn-Kanade Dataset (CK+), CVPR Workshops 2010",
+    own_files=("*",),  # of a sequence most frames are not taken, by design
     recognise=recognise,
     read=read,
     crop=0.8,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from crossfer.classes import FER8, canonical
 from crossfer.datasets.record import Box, ReadOptions
@@ -27,8 +26,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
         *("actorid", "participant", "participantid", "subjectname", "personname", "individual"),
     ),
     "split": (
-        *("split", "usage", "set", "subset", "partition", "dataset_split", "datasplit", "phase"),
-        *("splitname", "fold"),
+        *("split", "usage", "set", "subset", "partition", "datasetsplit", "datasplit", "phase"),
+        *("splitname",),
     ),
 }
 """Names without case and separators, the plainest first: where several are there, ours goes before others."""
@@ -214,6 +213,3 @@ def _box(by_plain: Mapping[str, str], taken: set[str]) -> tuple[tuple[str, ...],
             if len(columns) == 4 and not taken & set(columns):
                 return columns, form
     return (), ""
-
-
-Form = Literal["corners", "sides", "centre"]

@@ -21,44 +21,13 @@ LOOK = 50
 COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)?)?)+$", re.I)
 
 
-PICTURE_STARTS = (
-    b"\x89PNG",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"BM",
-    b"II*\x00",
-    b"MM\x00*",
-    b"\x00\x00\x00\x0cjP  ",
-)
+PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 TEXT_SUFFIXES = frozenset(
     {
-        *(
-            ".csv",
-            ".tsv",
-            ".txt",
-            ".json",
-            ".jsonl",
-            ".md",
-            ".yaml",
-            ".yml",
-            ".xml",
-            ".html",
-            ".py",
-        ),
-        *(
-            ".parquet",
-            ".npy",
-            ".npz",
-            ".mat",
-            ".pkl",
-            ".h5",
-            ".hdf5",
-            ".ipynb",
-            ".pdf",
-            ".db",
-            ".ini",
-        ),
-        *(".lst", ".log", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".tar", ".gz", ".7z", ".rar"),
+        *(".csv", ".tsv", ".txt", ".lst", ".log", ".md", ".html", ".json", ".jsonl"),
+        *(".yaml", ".yml", ".xml", ".ini", ".py", ".ipynb", ".pdf", ".doc", ".docx", ".xls"),
+        *(".xlsx", ".db", ".parquet", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"),
+        *(".zip", ".tar", ".gz", ".7z", ".rar"),
     }
 )
 """Of what is no picture, whatever its first bytes are."""
@@ -68,26 +37,29 @@ SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "stand-in.t
 
 def is_picture(file: str) -> bool:
     """Tell by its first bytes whether a file is a picture."""
-    try:
-        with open(file, "rb") as data:
-            start = data.read(16)
-    except OSError:
-        return False
+    start = _start(file)
     return start.startswith(PICTURE_STARTS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
 def is_text(file: Path) -> bool:
     """Tell by its first bytes whether a file is a text."""
-    try:
-        with file.open("rb") as data:
-            start = data.read(1024)
-    except OSError:
-        return False
+    start = _start(file)
     return (
         bool(start)
         and (start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" not in start)
         and not (start.startswith(PICTURE_STARTS) or start[:2] in (b"PK", b"\x1f\x8b"))
     )
+
+
+def _start(file: str | Path) -> bytes:
+    """Return what a file begins with: nothing where it is no regular one, as a pipe, or may not be read."""
+    try:
+        if not os.path.isfile(file):
+            return b""
+        with open(file, "rb") as data:
+            return data.read(1024)
+    except OSError:
+        return b""
 
 
 def what_is(file: str) -> str:

@@ -7,13 +7,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from crossfer.datasets.readers import manifest, splitnames
+from crossfer.classes import is_known
+from crossfer.datasets.readers import levels, manifest, splitnames
 from crossfer.datasets.readers.files import image_files, labelled
+from crossfer.datasets.readers.inventory import found_in, way_on
+from crossfer.datasets.readers.labels import understood
+from crossfer.datasets.readers.levels import Folders
 from crossfer.datasets.readers.tables import tables_near
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
-Folders = tuple[str, ...]
 CROWD = 8
 """So many folders without a number in their names may be people by their names."""
 NOT_PEOPLE = frozenset(
@@ -31,21 +34,30 @@ def recognise(path: Path) -> str | None:
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Yield one record an image.
 
-    Its class is the nearest folder above it that has the name of a class (a number is one only where no
-    name is: people number subjects too); a folder above the class may be the split, and one above or below
-    it the subject.
+    Its class is one of the folders above it, see `crossfer.datasets.readers.levels`, or the name of its file
+    where each folder holds pictures named like classes; a folder above the class may be the split, and one
+    above or below it the subject.
     """
     files = {file: file.relative_to(path).parts[:-1] for file in image_files(path)}
-    found = {
-        folders: _class(path, folders, options)
-        for folders in sorted(set(files.values()))
-        if folders
-    }
-    places = {folders: _place(folders, label, options) for folders, (label, _) in found.items()}
+    kinds = sorted(set(files.values()) - {()})
+    stems = levels.classes_by_file(files, options)
+    options, places, said = _understood(path, kinds, stems, options)
+    yield Remark(said)
+    try:
+        found = {} if stems else {f: _class(path, f, places[f], options) for f in kinds}
+    except CrossferError as error:
+        if any(is_known(name) for folders in kinds for name in folders):
+            raise
+        raise CrossferError(f"{error}; found are {found_in(path)}; {way_on(path)}") from None
     splits, said = _splits(places, options)
     yield Remark(said)
     people: dict[tuple[str, ...], str] = {}
-    if options.people and not options.subject:
+    if stems:
+        yield Remark("classes: the files are named like classes, their folders are not")
+    if stems and options.people and not options.subject:
+        people, said = _people_of_files(kinds, splits)
+        yield Remark(said)
+    elif options.people and not options.subject:
         labels = {folders: label for folders, (label, _) in found.items()}
         people, said = _people(places, labels, splits)
         yield Remark(said)
@@ -53,10 +65,10 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         yield Remark(manifest.unused(table, path))
     for file, folders in files.items():
         origin = file.relative_to(path).as_posix()
-        if folders not in found:
+        if not folders:
             yield Skipped(origin, "not in the folder of a class")
             continue
-        label, reason = found[folders]
+        label, reason = labelled(stems[file], options) if stems else found[folders]
         if label is None:
             yield Skipped(origin, reason)
             continue
@@ -69,15 +81,18 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         )
 
 
-def _place(folders: Folders, label: object, options: ReadOptions) -> int:
-    """Return which of the folders is the class."""
-    for index in reversed(range(len(folders))):
-        try:
-            if labelled(folders[index], options)[0] == label:
-                return index
-        except CrossferError:
-            continue
-    return len(folders) - 1
+def _understood(
+    path: Path, kinds: list[Folders], stems: Mapping[Path, str], options: ReadOptions
+) -> tuple[ReadOptions, dict[Folders, int], str]:
+    """Find out which folder is the class, and what those names mean that do not say it."""
+    if stems:
+        return options, {folders: len(folders) for folders in kinds}, ""
+    places, names = levels.find_classes(kinds, options)
+    try:
+        options, said = understood(names, options)
+    except CrossferError as error:
+        raise CrossferError(f"{path}: {error}") from None
+    return options, places, said
 
 
 def _splits(
@@ -154,7 +169,7 @@ def _people(
     some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     rival = any(len(other) == len(names) for key, other in likely.items() if key != level)
     numbered = all(any(map(str.isdigit, name)) for name in names)
-    kinds = {word.lower() for name in names for word in re.findall("[A-Za-z]+", name)}
+    kinds = {word for name in names for word in _words(name)}
     if rival or kinds & NOT_PEOPLE or not (numbered or len(names) >= CROWD):
         before = next(iter(places.values())) + level
         return {}, (
@@ -168,17 +183,30 @@ def _people(
     )
 
 
-def _class(path: Path, folders: tuple[str, ...], options: ReadOptions) -> tuple[str | None, str]:
+def _class(
+    path: Path, folders: Folders, place: int, options: ReadOptions
+) -> tuple[str | None, str]:
     """Return the label of a folder, or the reason why its images are left out."""
-    for name in sorted(reversed(folders), key=str.isdigit):
-        try:
-            return labelled(name, options)
-        except CrossferError:
-            continue
     try:
-        return labelled(folders[-1], options)
+        return labelled(folders[place], options)
     except CrossferError as error:
         raise CrossferError(f"{path.joinpath(*folders)}: {error}") from None
+
+
+def _people_of_files(
+    kinds: list[Folders], splits: Mapping[Folders, Split | None]
+) -> tuple[dict[Folders, str], str]:
+    """Take folders for people in which files are named like classes; see `_people`."""
+    people = {f: f[-1] for f in kinds if not (splits[f] and splitnames.affixed(f[-1]))}
+    names = sorted(set(people.values()))
+    if len(names) < 2 or NOT_PEOPLE & {word for name in names for word in _words(name)}:
+        return {}, ""
+    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return people, f"subjects: the {len(names):,} folders ({some}); --subject '' undoes it"
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall("[A-Za-z]+", name)]
 
 
 READER = Reader(
@@ -189,7 +217,7 @@ READER = Reader(
     access="yours",
     layout="CLASS/IMAGE or SPLIT/CLASS/IMAGE; class names by synonym or --label; subjects by --subject",
     cropped=None,
-    takes=frozenset({"subject", "splits"}),
+    takes=frozenset({"subject", "order", "splits"}),
     recognise=recognise,
     read=read,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from crossfer.classes import is_known
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.columns import Columns, are_shares, columns_in
 from crossfer.datasets.readers.files import image_files, labelled
+from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.lookup import Lookup
 from crossfer.datasets.readers.tables import (
     Encoded,
@@ -34,11 +35,11 @@ LONGEST_GROUP = 200
 def recognise(path: Path) -> str | None:
     """Say why a path looks like a manifest: it is such a table, or a folder whose pictures tables list."""
     if path.is_file():
-        return _why(path, columns_of(path))
+        return _why(columns_in(columns_of(path), ReadOptions(), str(path)))
     tables = complete_tables(path)
     if not tables:
         return None
-    why = _why(tables[0], columns_of(tables[0]))
+    why = _why(columns_in(columns_of(tables[0]), ReadOptions()))
     return (
         f"{tables[0].name} lists its pictures: {why}"
         if len(tables) == 1
@@ -61,6 +62,10 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     splits = splitnames.splits_of((_part(table, top) for table in tables), options)
     if len(tables) < 2 or None in splits.values():
         splits = {}
+    options, said = understood(
+        (label for table in tables for label in _labels(table, _columns(table, options))), options
+    )
+    yield Remark(said)
     seen: set[str] = set()
     contradictions: list[str] = []
     values: set[str] = set(splits)
@@ -197,10 +202,8 @@ class _Reading:
         box = columns.box_of(row)
         if isinstance(box, str):
             return Skipped(origin, box)
-        if self.names and raw.isdigit() and int(raw) < len(self.names):
-            raw = self.names[int(raw)]
         try:
-            label, reason = labelled(raw, options)
+            label, reason = labelled(_named(raw, self.names), options)
         except CrossferError as error:
             raise CrossferError(f"{self.table} row {number}: {error}") from None
         if label is None:
@@ -251,6 +254,23 @@ class _Reading:
         return None
 
 
+def _labels(table: Path, columns: Columns) -> Iterator[str]:
+    """Yield what a table writes as labels."""
+    if not columns.label:
+        yield from columns.marks
+        return
+    if names := class_names(table).get(columns.label):
+        yield from names
+    for _, row in any_rows(table):
+        if isinstance(row, dict) and (label := row[columns.label]):
+            yield _named(label, names or [])
+
+
+def _named(label: str, names: Sequence[str]) -> str:
+    """Return the name of a number for which a table holds names."""
+    return names[int(label)] if names and label.isdigit() and int(label) < len(names) else label
+
+
 def _columns(table: Path, options: ReadOptions) -> Columns:
     return columns_in(columns_of(table), options, str(table))
 
@@ -263,11 +283,7 @@ def _part(table: Path, top: Path) -> str:
     return table.parent.name
 
 
-def _why(table: Path, names: list[str]) -> str | None:
-    try:
-        columns = columns_in(names, ReadOptions())
-    except CrossferError:
-        return None
+def _why(columns: Columns) -> str | None:
     if not columns.complete:
         return None
     what = columns.label or f"{columns.marks[0]}, {columns.marks[1]} …"
@@ -306,7 +322,7 @@ READER = Reader(
     layout="columns path, label; optional subject, split, left, top, width, height, or other usual names for "
     "them (docs/datasets.md); --column label=NAME names yours, --root the folder of the pictures",
     cropped=None,
-    takes=frozenset({"subject", "columns", "root", "splits"}),
+    takes=frozenset({"subject", "columns", "order", "root", "splits"}),
     recognise=recognise,
     read=read,
 )

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import crossfer
 from crossfer import standins
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
@@ -30,6 +29,7 @@ from crossfer.networks import (
     NetworkConfig,
     Normalisation,
     check_network,
+    load,
     normalise,
     study_cnn,
 )
@@ -481,7 +481,7 @@ precision: 32-true
 def assert_as_recorded(run: Path, datasets: Path) -> None:
     """The documented way to load a result gives what was measured."""
     table = pa.parquet.read_table(run / "predictions.parquet")
-    classifier = crossfer.load(run)
+    classifier = load(run)
     recorded = np.column_stack([table.column(name).to_numpy() for name in classifier.classes])
     fingerprints = table.column("fingerprint").to_numpy(zero_copy_only=False)
     for folder in datasets.iterdir():

@@ -69,8 +69,12 @@ def test_the_first_trial_is_the_recipe_as_it_was_cut_to_the_budget(
         "label_smoothing": recipe.label_smoothing,
     }
     for one in results.strategies:
-        values = [trial.value for trial in one.trials if trial.value is not None]
-        assert one.best.value == max(values)
+        begin, *others = one.trials
+        assert begin.kept and begin.ahead is None
+        for trial in others:
+            assert trial.ahead is not None and trial.error is not None
+            assert trial.kept == (trial.ahead > trial.error)
+        assert one.best == [trial for trial in one.trials if trial.kept][-1]
         assert one.best.source is not None and one.best.target is not None
         assert one.best.value == pytest.approx((one.best.source + one.best.target) / 2)
 
@@ -128,7 +132,7 @@ class Stopped(Progress):
     def started(self, run: Run) -> None:
         self.left -= 1
 
-    def step(self, images: int) -> None:
+    def step(self, run: Run, images: int) -> None:
         if not self.left:
             raise KeyboardInterrupt
 

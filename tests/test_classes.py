@@ -170,13 +170,14 @@ def test_the_whole_path_with_any_number_of_classes(
 
 
 def test_what_a_class_means_makes_the_identity_of_a_run(data: Path, tmp_path: Path) -> None:
+    from crossfer.experiment.identity import Arithmetic
     from crossfer.experiment.plan import plan
     from crossfer.experiment.run import Progress, open_datasets
 
     def keys(classes: Any) -> set[str]:
         experiment = check_experiment(configuration(data, "basic", classes))
         source, *targets = open_datasets(experiment, tmp_path, Progress())
-        return {run.key for run in plan(experiment, source, targets, "32-true")}
+        return {run.key for run in plan(experiment, source, targets, Arithmetic("cpu", "32-true"))}
 
     two = {"good": ["happy"], "bad": ["sad"]}
     assert keys(two) == keys({"good": ["joy"], "bad": "sadness"}), "the same, otherwise written"

@@ -11,13 +11,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from crossfer.classes import FER7
+from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.evaluation.metrics import accuracy, decide
@@ -29,7 +32,9 @@ from crossfer.experiment import (
     load_results,
     run_experiment,
 )
-from crossfer.experiment.plan import Run, fraction_rows, plan
+from crossfer.experiment.data import fraction_rows
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.plan import Run, plan
 from crossfer.files import digest
 from crossfer.report import write_report
 from crossfer.terms import SIDES
@@ -43,13 +48,15 @@ SMALL: dict[str, Any] = {
     "recipes": {"default": {"epochs": 2, "batch_size": 32}},
 }
 
+CPU = Arithmetic("cpu", "32-true")
+
 
 class Heard(Progress):
     def __init__(self) -> None:
         self.trained: list[str] = []
         self.images = 0
 
-    def step(self, images: int) -> None:
+    def step(self, run: Run, images: int) -> None:
         self.images += images
 
     def ended(self, run: Run, folder: Path) -> None:
@@ -135,7 +142,7 @@ def test_the_baseline_is_trained_once_per_seed_and_shared(prepared: dict[str, Da
     experiment = check_experiment(SMALL | {"targets": ["jaffe", "other"], "seeds": [0, 1]})
     source, jaffe = prepared["fer2013"], prepared["jaffe"]
     other = replace(jaffe, card=jaffe.card | {"name": "other", "fingerprint": "another"})
-    runs = plan(experiment, source, [jaffe, other], "32-true")
+    runs = plan(experiment, source, [jaffe, other], CPU)
     assert len(runs) == 2 * (1 + 4 * 2 * 2)
     assert len({run.key for run in runs}) == len(runs)
     baselines = [run for run in runs if run.strategy.name == "BL"]
@@ -161,7 +168,7 @@ def test_a_strategy_starts_where_another_arrived_whatever_that_was_shown(
     ]
     content = SMALL | {"seeds": [0], "fractions": [0.5, 1.0], "strategies": [*points, "FU"]}
     runs = plan(
-        check_experiment(content), prepared["fer2013"], [prepared["jaffe"]], "32-true"
+        check_experiment(content), prepared["fer2013"], [prepared["jaffe"]], CPU
     )  # fmt: skip
     found = {(run.strategy.name, run.fraction): run for run in runs}
     assert len(found) == len(runs) == len({run.key for run in runs}) == 2 + 2 * 5
@@ -183,9 +190,7 @@ def test_a_run_is_identified_by_what_determines_it_and_nothing_else(
 ) -> None:
     def keys(**changes: Any) -> list[str]:
         experiment = check_experiment(SMALL | {"seeds": [0]} | changes)
-        return [
-            run.key for run in plan(experiment, prepared["fer2013"], [prepared["jaffe"]], "32-true")
-        ]
+        return [run.key for run in plan(experiment, prepared["fer2013"], [prepared["jaffe"]], CPU)]
 
     base = keys()
     assert keys(name="another name") == base
@@ -199,7 +204,7 @@ def test_selection_never_involves_a_test_set_and_follows_the_option(
 ) -> None:
     def sides(selection: str) -> dict[str, tuple[str, ...]]:
         experiment = check_experiment(SMALL | {"selection": selection, "fractions": [1.0]})
-        runs = plan(experiment, prepared["fer2013"], [prepared["jaffe"]], "32-true")
+        runs = plan(experiment, prepared["fer2013"], [prepared["jaffe"]], CPU)
         return {run.strategy.name: run.validate_on for run in runs}
 
     assert sides("trained-on") == {
@@ -217,7 +222,7 @@ def test_selection_never_involves_a_test_set_and_follows_the_option(
 def test_a_fraction_that_leaves_nothing_is_an_error(prepared: dict[str, Dataset]) -> None:
     experiment = check_experiment(SMALL | {"fractions": [0.001]})
     with pytest.raises(CrossferError, match=r"fractions: 0.001 leaves too few images of jaffe"):
-        plan(experiment, prepared["fer2013"], [prepared["jaffe"]], "32-true")
+        plan(experiment, prepared["fer2013"], [prepared["jaffe"]], CPU)
 
 
 def test_every_network_is_measured_on_both_test_sets(
@@ -241,6 +246,19 @@ def test_every_network_is_measured_on_both_test_sets(
     assert float(table[3]["gain"]) == pytest.approx(results.results[3].gain.points)
 
 
+def test_a_run_says_which_epoch_was_kept_and_by_how_many_images(
+    finished: tuple[Path, dict[str, Any], int],
+) -> None:
+    for run in finished[1]["runs"]:
+        chosen = run["chosen"]
+        assert (chosen["what"], chosen["kept"]["epoch"]) == ("epoch", run["kept_epoch"])
+        assert chosen["in_doubt"]["epoch"] == chosen["of"] >= run["kept_epoch"]
+        assert set(chosen["by"]) == set(run["identity"]["validate_on"])
+        for side, by in chosen["by"].items():
+            assert by["images"] > 0
+            assert (by["subjects"] is None) == (side == "source")
+
+
 def test_every_number_can_be_recomputed_from_the_stored_predictions(
     finished: tuple[Path, Results, int],
 ) -> None:
@@ -251,7 +269,7 @@ def test_every_number_can_be_recomputed_from_the_stored_predictions(
             for split in ("validation", "test"):
                 rows = [r for r in table if r["dataset"] == name and r["split"] == split]
                 probabilities = np.array([[r[e] for e in results.classes] for r in rows])
-                labels = np.array([r.label for r in rows])
+                labels = np.array([r["label"] for r in rows])
                 assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
                 expected = accuracy(labels, decide(probabilities))
                 measured = getattr(result.on(side), split)
@@ -308,6 +326,36 @@ def test_every_test_number_has_its_interval_and_every_flip_its_line(
     of_jaffe = [x for x in lines if x["dataset"] == "jaffe"]
     assert len(of_jaffe) > 10
     assert all((raw / "jaffe" / x["origin"]).is_file() for x in of_jaffe)
+
+
+def test_the_gate_is_an_exit_status(finished: tuple[Path, Results, int], tmp_path: Path) -> None:
+    out, results, _ = finished
+
+    def gate(*options: str) -> Any:
+        return CliRunner().invoke(app, ["gate", str(out), "--strategy", "RE", *options])
+
+    lenient = ["--max-source-drop", "100", "--min-target-gain", "-100", "--max-class-drop", "100"]
+    passed = gate(*lenient, "--max-size-ratio", "1", "--junit", str(tmp_path / "gate.xml"))
+    assert passed.exit_code == 0, passed.output
+    assert "PASS" in passed.stdout and "ship it" in passed.stdout
+    assert "One seed" in passed.stdout
+    chosen = next(r for r in results.results if (r.strategy, r.fraction) == ("RE", 1.0))
+    assert str(out / results.run(chosen.runs[0]).folder) in passed.stdout
+    suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
+    assert suite.get("failures") == "0" and suite.get("tests") == str(len(suite))
+
+    failed = gate("--min-target-gain", "99", "--max-source-drop", "100", "--by", "found", "--json")
+    assert failed.exit_code == 1
+    content = json.loads(failed.stdout)
+    assert content["passed"] is False
+    (answer,) = content["answers"]
+    verdicts = {(c["side"], c["about"]): c["verdict"] for c in answer["criteria"]}
+    assert verdicts["source", "accuracy"] == "pass"
+    assert verdicts["target", "accuracy"] == "fail"
+    assert verdicts["target", "found = eyes"] == "fail"
+    assert "people: 2; you need about" in gate("--min-target-gain", "-50").stdout
+    unknown = gate("--by", "camera").exception
+    assert isinstance(unknown, CrossferError) and "choose among found" in str(unknown)
 
 
 def test_started_again_nothing_is_trained_again(
@@ -419,8 +467,8 @@ def test_a_target_without_some_classes_is_measured_on_those_it_has(
         assert np.array(result.on_target.test.confusion)[:, 6].sum() == 0
         assert result.on_target.test.recall[6] is None
     baseline, adapted = (run.identity for run in results.runs)
-    assert "known" not in baseline, "a source with all classes is learnt from as ever"
-    assert adapted["known"] == {"target": [0, 1, 2, 3, 4, 5]}
+    assert baseline["source"]["parts"][0]["classes"] == list(range(7))
+    assert adapted["target"]["parts"][0]["classes"] == list(range(6))
 
 
 def test_a_class_that_is_missing_by_chance_can_be_named(raw: Path, tmp_path: Path) -> None:

@@ -16,19 +16,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import crossfer
 from crossfer import standins
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
 from crossfer.datasets import Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
-from crossfer.experiment.plan import plan
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.plan import Run, plan
 from crossfer.networks import (
     Classifier,
     NetworkConfig,
     Normalisation,
     check_network,
+    load,
     normalise,
     study_cnn,
 )
@@ -442,7 +443,7 @@ def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -
 class Heard(Progress):
     images = 0
 
-    def step(self, images: int) -> None:
+    def step(self, run: Run, images: int) -> None:
         self.images += images
 
 
@@ -480,7 +481,7 @@ precision: 32-true
 def assert_as_recorded(run: Path, datasets: Path) -> None:
     """The documented way to load a result gives what was measured."""
     table = pa.parquet.read_table(run / "predictions.parquet")
-    classifier = crossfer.load(run)
+    classifier = load(run)
     recorded = np.column_stack([table.column(name).to_numpy() for name in classifier.classes])
     fingerprints = table.column("fingerprint").to_numpy(zero_copy_only=False)
     for folder in datasets.iterdir():
@@ -509,7 +510,7 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
             assert all(torch.equal(weights[key], deployed[key]) for key in deployed)
             assert run.cost.images_seen == run.cost.flop == run.training_images == 0
             assert "recipe" not in run.identity and "source" not in run.identity
-            arguments = run.identity["model"]
+            arguments = run.identity["network"] | {"weights": run.identity["weights"]}
             assert arguments["network"] == "their_networks:Residual"
             assert arguments["arguments"] == {"width": 8} and len(arguments["weights"]) == 64
         elif name == "FC":
@@ -532,7 +533,7 @@ def test_other_weights_are_another_baseline_and_a_new_network_is_another_run(
         model = {"network": "their_networks:Residual", "folder": owner, "input": (3, 32, 32)}
         content = {"name": "x", "source": "a", "targets": ["b"], "fractions": [1.0]}
         experiment = check_experiment(content | {"model": model | changes})
-        return [run.key for run in plan(experiment, source, [target], "32-true")]
+        return [run.key for run in plan(experiment, source, [target], Arithmetic("cpu", "32-true"))]
 
     how = Preparation(channels=3, side=32, faces="cropped")
     source, target = (prepare(raw / n, tmp_path / n, how) for n in ("fer2013", "jaffe"))

@@ -19,8 +19,9 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation import continual
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import check_experiment, load_results, run_experiment, verify
+from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.execute import faces
-from crossfer.experiment.plan import fraction_rows
+from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.protocols import plan_all
 from crossfer.report import write_report
 from crossfer.terms import SIDES
@@ -136,13 +137,16 @@ def test_of_what_came_before_only_the_share_that_was_shown_is_past(
     source, first = prepared["fer2013"], prepared["jaffe"]
     second = replace(first, card=first.card | {"name": "other", "fingerprint": "another"})
     content = CONTENT | {"targets": ["jaffe", "other"], "strategies": ["FU"], "fractions": [0.5]}
-    planned = plan_all(check_experiment(content), source, [first, second], "32-true")
+    planned = plan_all(
+        check_experiment(content), source, [first, second], Arithmetic("cpu", "32-true")
+    )
     (chain,) = planned.chains
     _, one, two = chain.runs
     shown = len(fraction_rows(first, 0.5, 0))
     assert shown < len(first.rows("training"))
     assert one.training_images == len(source.rows("training")) + shown
-    taken = faces(two.source, two.source.rows("training"))
+    past = two.source.open(planned.datasets)
+    taken = faces(past, past.rows("training"))
     assert np.array_equal(taken.images[-shown:], first.images[fraction_rows(first, 0.5, 0)])
     assert len(taken) == one.training_images
     assert planned.measured_on(two) == [source, first, second]

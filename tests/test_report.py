@@ -25,6 +25,7 @@ from crossfer.evaluation.evidence import (
 from crossfer.evaluation.measure import change, measure
 from crossfer.evaluation.rows import (
     Change,
+    ClassChange,
     Comparison,
     Cost,
     DatasetFacts,
@@ -208,6 +209,7 @@ def _run(
         identity={"recipe": {"epochs": 30, "augmentation": {"flip": True}}},
         kept_epoch=2,
         merged={},
+        chosen=None,
         training_images=100,
         parameters=19_271_431,
         trained_parameters=19_271_431,
@@ -281,6 +283,69 @@ def test_the_page_tells_what_is_real_and_what_flipped(tmp_path: Path) -> None:
     assert "All 6 comparisons, with p-values" in page
     assert "<code>faces/KA.HA1.tiff</code> (happy): happy → sad" in page
     assert '<span class="up">+6</span> <span class="down">−1</span>' in page
+
+
+def with_fallen_fear(results: Results) -> Results:
+    """Let fear be recognised far less often on the source after FU."""
+
+    def fallen(row: Result) -> Result:
+        if row.strategy != "FU":
+            return row
+        classes = list(row.memory_integrity.classes)
+        classes[2] = ClassChange(500, -47.0, (-52.0, -42.0))
+        integrity = replace(row.memory_integrity, classes=tuple(classes))
+        recall = tuple(11.0 if i == 2 else 70.0 for i in range(7))
+        test = replace(row.on_source.test, recall=recall)
+        return replace(row, memory_integrity=integrity, on_source=replace(row.on_source, test=test))
+
+    return replace(results, summary=tuple(map(fallen, results.summary)))
+
+
+def test_a_class_that_falls_is_warned_of_on_the_first_screen(tmp_path: Path) -> None:
+    results = with_fallen_fear(made_results({"jaffe": STUDY}, images={"jaffe": 67}))
+    (answer,) = words.answers(View(results))
+    assert answer.verdict == "care"
+    assert answer.sentence.endswith("use it only if fear may be recognised less often.")
+    warning = answer.warnings[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert warning.startswith("Of fear faces of FER2013, FU gets 11 % right, the old model 6")
+    assert "(−47.0 points, 500 images; 95 % interval −52.0 to −42.0)" in warning
+    assert answer.warnings[0] in explain(results, results.recommendations[0])
+    page = write_report(results, tmp_path).read_text(encoding="utf-8")
+    assert page.index(answer.warnings[0]) < page.index('<section id="fig6">')
+
+
+def test_these_images_and_other_people_are_two_questions(tmp_path: Path) -> None:
+    results = made_results({"jaffe": STUDY}, images={"jaffe": 67})
+
+    def of_three(row: Comparison) -> Comparison:
+        if (row.strategy, row.against, row.side) != ("FU", BL, "target"):
+            return row
+        paired = replace(row.paired, gained=40.0, lost=7.0, people=3, p=0.2, p_images=1e-6)
+        return replace(row, paired=paired, p_holm=0.4, p_images_holm=6e-6)
+
+    jaffe = replace(results.targets[0], test_subjects=3)
+    results = replace(
+        results,
+        datasets=(results.source, jaffe),
+        comparisons=tuple(map(of_three, results.comparisons)),
+    )
+    (answer,) = words.answers(View(results))
+    said = [text.replace("\N{NO-BREAK SPACE}", " ") for text in (*answer.warnings, *answer.notes)]
+    assert (
+        "On these images of JAFFE the difference is real (40 won, 7 lost, p < 0.001); "
+        "for other people it is not known yet: 3 people." in said
+    )
+    assert any("has 3 people: cross-validation over all of its people" in text for text in said)
+    assert 'class="real-on-these-images"' in write_report(results, tmp_path).read_text("utf-8")
+
+
+def test_the_network_to_ship_is_named() -> None:
+    one = made_results({"jaffe": STUDY})
+    assert words.answers(View(one))[0].notes[-1] == ("The network to ship: runs/FU-jaffe-1.0-0")
+    (answer,) = words.answers(View(made_results({"jaffe": STUDY}, seeds=(0, 1, 2))))
+    assert answer.notes[-1] == (
+        "The network to ship (seed 2, the best on the validation data): runs/FU-jaffe-1.0-2"
+    )
 
 
 def test_a_comparison_looks_the_same_from_the_other_side() -> None:

@@ -24,6 +24,7 @@ from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_results, run_experiment
+from crossfer.experiment.plan import Run
 from crossfer.files import alone
 from crossfer.report import write_report
 from crossfer.training.checkpoint import save_weights
@@ -50,7 +51,7 @@ class Heard(Progress):
     def __init__(self) -> None:
         self.images = 0
 
-    def step(self, images: int) -> None:
+    def step(self, run: Run, images: int) -> None:
         self.images += images
 
 

@@ -204,7 +204,10 @@ def test_the_command(out: Path) -> None:
 def test_a_run_says_where_it_came_from(out: Path) -> None:
     for record in load_results(out).runs:
         assert {"crossfer", "torch", "numpy"} <= record.versions.keys()
-        assert record.identity["source"] == load_results(out).source.fingerprint
+        assert (
+            record.identity["source"]["parts"][0]["fingerprint"]
+            == load_results(out).source.fingerprint
+        )
         assert record.machine["threads"] >= 1
         assert record.seed == 0
     page = write_report(load_results(out), out).read_text()

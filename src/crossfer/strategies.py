@@ -58,6 +58,8 @@ class Strategy:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
+    NOT_IDENTITY: ClassVar = frozenset({"name", "about", "paper", "recipe", "start"})
+    """What does not determine a run's weights beside its recipe and the run that it starts from."""
 
     name: str
     start: str

@@ -69,7 +69,7 @@ def recommend(
 def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:
     """Print a choice, why, all that there was to choose from, and where the network lies."""
     from crossfer.evaluation.decision import comparable
-    from crossfer.report import explain
+    from crossfer.report import explain, shipped
     from crossfer.terms import SIDES
 
     out_console.print(f"\n{choice.target}", style="bold")
@@ -102,19 +102,7 @@ def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:
     out_console.print(table)
     for name, reasons in choice.ruled_out.items():
         out_console.print(f"Ruled out: {name} {'; '.join(reasons)}.")
-    out_console.print(_shipped(results, choice.run, folder), soft_wrap=True)
-
-
-def _shipped(results: Results, run: str, folder: Path) -> str:
-    """Name the file of a run's network, and which seed it is where there are several."""
-    from crossfer.networks.classifier import WEIGHTS
-
-    facts = results.run(run)
-    seeds = {
-        seed for row in results.results if row.strategy == facts.strategy for seed in row.seeds
-    }
-    which = f" (seed {facts.seed}, the best on the validation data)" if len(seeds) > 1 else ""
-    return f"The network{which}: {folder / facts.folder / WEIGHTS}"
+    out_console.print(shipped(results, choice.run, folder), soft_wrap=True)
 
 
 @command()
@@ -168,6 +156,7 @@ def gate(
     from crossfer.evaluation.gate import gate as ask
     from crossfer.experiment import load_results
     from crossfer.experiment.finished import Finished
+    from crossfer.report import shipped
 
     if not 0.5 <= confidence < 1:
         raise CrossferError(f"--confidence {confidence:g}: must be between 0.5 and 1")
@@ -195,7 +184,7 @@ def gate(
         for row in rows
     ]
     passed = all(criterion.verdict == "pass" for answer in answers for criterion in answer)
-    files = [_shipped(results, _network(results, row), folder) for row in rows]
+    files = [shipped(results, _network(results, row), folder) for row in rows]
     if junit:
         _write_junit(junit, rows, answers)
     if as_json:

@@ -4,82 +4,49 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
+from crossfer.cli.bars import LOG_SECONDS, SECONDS_TO_JUDGE, Bars
 from crossfer.cli.oddities import oddities
 from crossfer.datasets import Dataset
 from crossfer.experiment import Progress as ExperimentProgress
 from crossfer.experiment.plan import WORK, Run
 
-LOG_SECONDS = 20.0
-ENOUGH_TO_JUDGE, SECONDS_TO_JUDGE = 0.01, 120.0
+ENOUGH_TO_JUDGE = 0.01
 """The last hundredth of all the work, and the last two minutes, say how long the rest takes: less would be a
 guess, and longer ago the machine may have been busier."""
 
 
-class Shown(ExperimentProgress):
+class Shown(Bars, ExperimentProgress):
     """Shows bars on a terminal; elsewhere prints a line now and then.  A context manager."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            speed_estimate_period=SECONDS_TO_JUDGE,
-            disable=not console.is_terminal,
-        )
-        self.tasks: dict[str, TaskID] = {}
+        super().__init__(console)
         self.training: TaskID | None = None
-        self.run: Run | None = None
-        self.finished_before: set[str] = set()
-        self.work_done = 0.0
+        self.running: dict[str, str] = {}  # labels, by key
+        self.work_done: dict[str, float] = {}  # of runs that were not finished before
         self.marks: deque[tuple[float, float]] = deque()  # when, and what share was done
-        self.spoke = time.monotonic()
-
-    def __enter__(self) -> Shown:
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.bars.stop()
+        self.others: list[Mapping[str, str]] = []
 
     def drawing(self, name: str, done: int, total: int) -> None:
         """Pictures of a stand-in were drawn."""
-        self._count(f"draw {name} stand-in", done, total)
+        self.count(f"draw {name} stand-in", done, total)
 
     def preparing(self, name: str, done: int, total: int) -> None:
         """Pictures of a dataset were decoded."""
-        self._count(f"prepare {name}", done, total)
+        self.count(f"prepare {name}", done, total)
 
     def searching(self, strategy: str, done: int, total: int) -> None:
         """Recipes of a strategy were tried."""
-        self._count(f"search {strategy}", done, total)
+        self.count(f"search {strategy}", done, total)
 
     def comparing(self, done: int, total: int) -> None:
         """Blocks of faces were compared with each other."""
-        self._count("compare faces, block by block", done, total)
+        self.count("compare faces, block by block", done, total)
 
     def prepared(self, dataset: Dataset) -> None:
         """Say what is odd about a dataset that was prepared on the way."""
@@ -106,31 +73,45 @@ class Shown(ExperimentProgress):
         done = f", {len(finished)} of them finished before" if finished else ""
         count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
         self.console.print(f"{count}{done}", highlight=False)
-        work = sum(run.work for run in runs) - sum(run.work for run in finished)
-        self.finished_before = {run.key for run in finished}
+        before = {run.key for run in finished}
+        self.work_done = {run.key: 0.0 for run in runs if run.key not in before}
+        work = sum(run.work for run in runs if run.key not in before)
         if work:
             self.training = self.bars.add_task("train", total=work)
 
-    def started(self, run: Run) -> None:
-        """Name the run on the bar."""
-        self.run = run
-        if self.training is not None and run.key not in self.finished_before:
-            self.bars.update(self.training, description=f"train {run.label}")
+    def reused(self, run: Run, versions: Mapping[str, str]) -> None:
+        """Say once which other versions made runs that are reused."""
+        if versions not in self.others:
+            self.others.append(versions)
+            made = ", ".join(f"{name} {version}" for name, version in versions.items())
+            self.console.print(
+                f"{run.label}: made by {made}; it is reused, and may differ by rounding",
+                highlight=False,
+                soft_wrap=True,
+            )
 
-    def step(self, images: int) -> None:
+    def started(self, run: Run) -> None:
+        """Name the run on the bar, beside those that run at the same time."""
+        if run.key in self.work_done:
+            self.running[run.key] = run.label
+            self._show()
+
+    def step(self, run: Run, images: int) -> None:
         """Move the bar on."""
-        if self.training is not None and self.run is not None:
-            self.bars.advance(self.training, images * WORK[self.run.strategy.layers])
+        if run.key in self.work_done:
+            self.work_done[run.key] += images * WORK[run.strategy.layers]
+            self._show()
             if not self.marks:  # what an interrupted training had done comes first, at once
                 self.marks.append((time.monotonic(), self._share()))
             self._say_remaining()
 
     def ended(self, run: Run, folder: Path) -> None:
         """Close the run's share of the bar, whatever of it was not counted step by step."""
-        if self.training is not None and run.key not in self.finished_before:
-            self.work_done += run.work
-            self.bars.update(self.training, completed=self.work_done)
+        if run.key in self.work_done:
+            self.work_done[run.key] = run.work
+            self._show()
             self._say_remaining()
+            self.running.pop(run.key, None)
 
     def waiting(self, run: Run, owner: str) -> None:
         """Say who trains the run."""
@@ -141,19 +122,21 @@ class Shown(ExperimentProgress):
         self.console.print(f"{run.label} failed: {why}", highlight=False)
         self.ended(run, Path())
 
-    def _count(self, what: str, done: int, total: int) -> None:
-        if what not in self.tasks:
-            self.tasks[what] = self.bars.add_task(what, total=total)
-        self.bars.update(self.tasks[what], completed=done)
-        if not self.console.is_terminal and done == total:
-            self.console.print(f"{what}: {total:,} done", highlight=False)
+    def _show(self) -> None:
+        """Bring the bar up to date."""
+        if self.training is not None:
+            self.bars.update(
+                self.training,
+                description=f"train {' | '.join(self.running.values())}",
+                completed=sum(self.work_done.values()),
+            )
 
     def _say_remaining(self) -> None:
         now = time.monotonic()
         if self.console.is_terminal or self.training is None or now - self.spoke < LOG_SECONDS:
             return
         self.spoke = now
-        share, label = self._share(), self.run.label if self.run else ""
+        share, label = self._share(), " | ".join(self.running.values())
         remaining = self._remaining(now, share)
         left = "" if remaining is None else ", {}:{:02d} left".format(*divmod(round(remaining), 60))
         self.console.print(f"{share:4.0%}{left}: {label}", highlight=False)

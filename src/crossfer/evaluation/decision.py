@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from crossfer.evaluation.rows import Recommendation, Result, StrategyFacts
+from crossfer.evaluation.rows import Change, ClassChange, Recommendation, Result, StrategyFacts
 from crossfer.terms import BL, PAST_DATA, PastData
 
 KEPT = 1.0
@@ -171,6 +171,12 @@ def front(rows: Sequence[Result]) -> list[Result]:
         )
 
     return sorted((row for row in rows if not beaten(row)), key=sides, reverse=True)
+
+
+def worst_class(change: Change) -> tuple[int, ClassChange] | None:
+    """Return the class whose recall fell most, and its change; None where none fell."""
+    fallen = [(i, one) for i, one in enumerate(change.classes) if one and one.points < 0]
+    return min(fallen, key=lambda fall: fall[1].points, default=None)
 
 
 def past_data_in_words(past_data: PastData, exemplars: int | None) -> str:

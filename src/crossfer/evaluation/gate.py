@@ -201,7 +201,7 @@ class _Test:
         images = max(
             self.images + 1, self.images * (NORMAL.inv_cdf(1 - alpha) * error / distance) ** 2
         )
-        unit = 10 ** max(0, math.floor(math.log10(images)) - 1)
+        unit: int = 10 ** max(0, math.floor(math.log10(images)) - 1)
         return unit * math.ceil(images / unit)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import wilson_interval
 from crossfer.evaluation.mistaken import mistaken_order
@@ -18,7 +19,7 @@ FAR = 3.0
 """Points from what a model is expected to reach, beyond its interval, that are no coincidence."""
 
 
-def check_baseline(run: Run, folder: Path) -> None:
+def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
     """Refuse a deployed model that is read wrongly, or is none to compare with.
 
     Its classes are checked on the source's validation set; `NetworkConfig.expect`, which is stated
@@ -28,6 +29,8 @@ def check_baseline(run: Run, folder: Path) -> None:
     ----------
     run
         The baseline's, finished in `folder`.
+    source
+        What it was measured on.
 
     Raises
     ------
@@ -37,7 +40,7 @@ def check_baseline(run: Run, folder: Path) -> None:
     """
     if run.strategy.start != "deployed":
         return
-    names, parts = run.source.class_set.names, parts_of(run.source)
+    names, parts = run.classes.names, parts_of(source)
     validation = load_answers(folder, parts, "validation", {})
     labels, decisions = validation.labels, validation.decisions
     if order := mistaken_order(labels, decisions, len(names)):
@@ -45,14 +48,14 @@ def check_baseline(run: Run, folder: Path) -> None:
             f"{names[said]} where it is {names[i]}" for i, said in enumerate(order) if said != i
         ]
         raise CrossferError(
-            f"model.classes: the order looks mistaken: on {run.source.name} it says {', '.join(pairs)}; "
+            f"model.classes: the order looks mistaken: on {source.name} it says {', '.join(pairs)}; "
             f"its outputs may be {', '.join(_renamed(run, order))}"
         )
     right, count = int((labels == decisions).sum()), len(labels)
     frequent = 100 * int(np.bincount(labels).max()) / count
     if wilson_interval(right, count)[1] < frequent + ABOVE_CHANCE:
         raise CrossferError(
-            f"model: the deployed network is right about {100 * right / count:.1f} % of {run.source.name}'s "
+            f"model: the deployed network is right about {100 * right / count:.1f} % of {source.name}'s "
             f"validation set, near chance ({frequent:.1f} %): nothing to compare with; look at its "
             "classes, normalisation, colour order and framing"
         )
@@ -64,13 +67,13 @@ def check_baseline(run: Run, folder: Path) -> None:
     if not low <= wanted <= high and abs(100 * right / count - wanted) > FAR:
         raise CrossferError(
             f"model.expect: the deployed network reaches {100 * right / count:.1f} % ({low:.1f} to "
-            f"{high:.1f}) on {run.source.name}'s test set, not {wanted:g} %: look at its classes, "
+            f"{high:.1f}) on {source.name}'s test set, not {wanted:g} %: look at its classes, "
             "normalisation, colour order and framing"
         )
 
 
 def _renamed(run: Run, order: tuple[int, ...]) -> list[str]:
     """Return what a network's outputs stand for if its answers mean other classes."""
-    names = run.source.class_set.names
+    names = run.classes.names
     true = {names[said]: names[meant] for meant, said in enumerate(order)}
     return [true.get(name, name) for name in run.network.outputs or names]

@@ -10,19 +10,25 @@ import csv
 import io
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
+from crossfer.evaluation.intervals import subject_codes
+from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.folder import (
     BUNDLE,
     CHECKPOINT,
@@ -41,6 +47,7 @@ from crossfer.experiment.folder import (
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.framing import Framing
+from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
 from crossfer.networks.flop import training_flop
 from crossfer.provenance import versions
@@ -52,7 +59,8 @@ from crossfer.training.machine import describe, peak_memory, reset_peak_memory
 def execute(
     run: Run,
     runs_folder: Path,
-    measured_on: list[Dataset],
+    datasets: Sequence[Dataset],
+    measured_on: Sequence[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None] = lambda images: None,
     on_wait: Callable[[str], None] = lambda owner: None,
@@ -67,6 +75,8 @@ def execute(
         What to train; its parent must be finished.
     runs_folder
         Where run folders lie.
+    datasets
+        Those that it learns from, open; there may be others among them.
     measured_on
         The datasets whose validation and test sets it has to be measured on.
     fabric
@@ -83,7 +93,7 @@ def execute(
         try:
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
-                _train(run, folder, runs_folder, measured_on, fabric, on_step)
+                _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step)
             else:
                 _measure(run, folder, measured_on, fabric)
         except OSError:
@@ -106,25 +116,35 @@ def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset; those of several, part after part."""
     # A part without a row would only add a mask of the classes that it has.
     parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
+    return reduce(add, (_taken(part, own) for part, own in parts))
+
+
+def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
+    """Take rows of one prepared dataset, with who is in them."""
+    subjects = subject_codes([dataset.subjects[row] for row in rows])
     count = len(dataset.class_set)
-    taken = (
-        Faces.from_numpy(part.images, part.labels, part.classes, own, count) for part, own in parts
+    return replace(
+        Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows, count),
+        subjects=None if subjects is None else torch.from_numpy(subjects),
     )
-    return reduce(add, taken)
 
 
 def _train(
     run: Run,
     folder: Path,
     runs_folder: Path,
-    measured_on: list[Dataset],
+    datasets: Sequence[Dataset],
+    measured_on: Sequence[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None],
 ) -> None:
-    sides = {"source": run.source, "target": run.target}
-    rows = {"source": run.source.rows("training"), "target": run.target_rows}
-    training = {s: faces(d, rows[s]) for s, d in sides.items() if d and s in run.strategy.needs}
-    validation = {s: faces(d, d.rows("validation")) for s in run.validate_on if (d := sides[s])}
+    source = run.source.open(datasets)
+    sides, rows = {"source": source}, {"source": source.rows("training")}
+    if run.target:
+        sides["target"] = target = run.target.open(datasets)
+        rows["target"] = fraction_rows(target, run.fraction or 1.0, run.seed)
+    training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
+    validation = {s: faces(sides[s], sides[s].rows("validation")) for s in run.validate_on}
     start = _start(run, runs_folder)
     baseline = start
     if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
@@ -152,7 +172,7 @@ def _train(
     memory = peak_memory(fabric.device)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
-    trained.model.framing = _framing(run)
+    trained.model.framing = _framing(run, source)
     trained.model.save(folder)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
@@ -167,6 +187,7 @@ def _train(
         "identity": run.identity,
         "kept_epoch": trained.kept_epoch,
         "merged": {"alpha": trained.alpha, "tried": trained.tried},
+        "chosen": _chosen(trained, validation, run.keep),
         "training_images": run.training_images,
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
@@ -182,12 +203,38 @@ def _train(
     write_json(folder / RUN, content)
 
 
-def _framing(run: Run) -> Framing:
+def _framing(run: Run, source: Dataset) -> Framing:
     """Return how the faces that a run learnt from fill their images."""
     reads = run.network.preprocessing
-    dataset = (run.source.parts or (run.source,))[0]
-    framing = dataset.card["faces"]["framing"]
+    framing = source.parts[0].card["faces"]["framing"]
     return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
+
+
+def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dict[str, Any] | None:
+    """Say which epoch, or share of the trained network, was kept, by what, and how clear that was.
+
+    See `crossfer.selection`: ``kept`` and what would be kept ``in_doubt``, each with how far it is behind
+    the best (`crossfer.selection.Behind.as_row`); ``of`` how many; ``by`` how many images of how many people.
+    """
+    what, rows = ("alpha", trained.tried) if trained.tried else ("epoch", trained.history)
+    if not rows or (what == "epoch" and keep == "last"):
+        return None
+    values: dict[str, float] = (
+        {"kept": trained.alpha or 0.0, "in_doubt": DEFAULT_ALPHA}
+        if trained.tried
+        else {"kept": trained.kept_epoch, "in_doubt": len(rows)}
+    )
+    columns = (what, "behind", "behind_error", "behind_accuracy")
+    found = {row[what]: {column: row[column] for column in columns} for row in rows}
+    return {
+        "what": what,
+        "of": len(rows),
+        **{name: found[value] for name, value in values.items()},
+        "by": {
+            side: {"images": len(faces), "subjects": faces.people}
+            for side, faces in validation.items()
+        },
+    }
 
 
 def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
@@ -219,10 +266,10 @@ def _start(run: Run, runs_folder: Path) -> Classifier:
         return load_network(folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
     build = run.network.deployed if deployed else run.network.build
-    return untrained(partial(build, run.classes), run.seed)
+    return untrained(partial(build, run.classes.names), run.seed)
 
 
-def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:
+def _measure(run: Run, folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:
     """Add the predictions that a finished run has not made yet; damaged ones are made again."""
     check_weights(folder)
     content, file = read_run(folder), folder / PREDICTIONS
@@ -236,7 +283,7 @@ def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric)
         write_json(folder / RUN, content | {"files": files})
 
 
-def _predictions(model: Classifier, datasets: list[Dataset], fabric: Fabric) -> pa.Table:
+def _predictions(model: Classifier, datasets: Sequence[Dataset], fabric: Fabric) -> pa.Table:
     """Return the probabilities of every validation and test image, from which any metric follows."""
     one = faces(datasets[0], datasets[0].rows("test")[:1])
     network = specialised(model, one.images, fabric.device)

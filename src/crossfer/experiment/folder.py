@@ -21,7 +21,7 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.rows import RunFacts
 from crossfer.experiment.config import IMAGE_COLUMNS
 from crossfer.experiment.plan import Run
-from crossfer.files import digest
+from crossfer.files import digest, write_bytes
 from crossfer.networks.classifier import CARD, WEIGHTS
 
 RUN, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.parquet"
@@ -76,6 +76,14 @@ def load_run(folder: Path) -> RunFacts:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise CrossferError(f"{folder / RUN}: damaged ({where}); delete the folder") from None
+
+
+def record_failure(run: Run, runs_folder: Path, why: str) -> None:
+    """Leave on disk why a run failed, unless a traceback is there that says more."""
+    folder = folder_of(run, runs_folder)
+    if not (folder / ERROR).exists() and not is_finished(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / ERROR, f"{why}\n".encode("utf-8", "backslashreplace"))
 
 
 def altered(folder: Path, name: str) -> str | None:

@@ -15,8 +15,10 @@ from crossfer.evaluation import continual
 from crossfer.evaluation.metrics import accuracy
 from crossfer.evaluation.rows import Chain, LeftOut
 from crossfer.experiment.config import Experiment
+from crossfer.experiment.data import DataRef
 from crossfer.experiment.folder import folder_of, load_answers, parts_of
-from crossfer.experiment.plan import Run, at_hand, make_run, plan
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.plan import Run, make_run, plan
 from crossfer.strategies import BASELINE, Strategy
 
 
@@ -76,7 +78,8 @@ class Plan:
         widely |= {r.key for _, r in self.left_out}
         if run.target is None or run.key in widely:
             return self.datasets
-        return [self.datasets[0], *run.target.parts]
+        on_target = {part.fingerprint for part in run.target.parts}
+        return [self.datasets[0], *(d for d in self.datasets if d.fingerprint in on_target)]
 
 
 def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[Dataset]:
@@ -86,13 +89,13 @@ def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[D
 
 
 def plan_all(
-    experiment: Experiment, source: Dataset, targets: Sequence[Dataset], precision: str
+    experiment: Experiment, source: Dataset, targets: Sequence[Dataset], arithmetic: Arithmetic
 ) -> Plan:
     """Plan the pairs and whatever other protocols the experiment asks for.
 
     Parameters
     ----------
-    experiment, source, precision
+    experiment, source, arithmetic
         As for `crossfer.experiment.plan.plan`.
     targets
         Each alone.
@@ -102,12 +105,12 @@ def plan_all(
     CrossferError
         As `plan`.
     """
-    pairs = plan(experiment, source, united_targets(experiment, targets), precision)
+    pairs = plan(experiment, source, united_targets(experiment, targets), arithmetic)
     chains, left_out = [], []
     if "in-turn" in experiment.protocols and len(targets) > 1:
-        chains = _chains(experiment, source, targets, pairs, precision)
+        chains = _chains(experiment, source, targets, pairs, arithmetic)
     if "leave-one-out" in experiment.protocols:
-        left_out = _left_out(experiment, [source, *targets], precision)
+        left_out = _left_out(experiment, [source, *targets], arithmetic)
     return Plan(pairs, chains, left_out, [source, *targets])
 
 
@@ -126,7 +129,7 @@ def _chains(
     source: Dataset,
     targets: Sequence[Dataset],
     pairs: Sequence[Run],
-    precision: str,
+    arithmetic: Arithmetic,
 ) -> list[PlannedChain]:
     found = []
     fraction = experiment.fractions[-1]
@@ -135,17 +138,21 @@ def _chains(
         for strategy in filter(goes_on, experiment.strategies):
             runs = [baseline]
             for step, target in enumerate(targets):
-                past = unite([source, *(at_hand(t, fraction, seed) for t in targets[:step])])
+                past = DataRef.of(source)
+                if "source" in strategy.needs:
+                    met = (DataRef.of(t).at_hand(fraction, seed) for t in targets[:step])
+                    past = sum(met, start=past)
                 runs.append(
                     make_run(
                         experiment,
-                        precision,
+                        arithmetic,
+                        [source, *targets],
                         strategy,
                         seed,
-                        past if "source" in strategy.needs else source,
+                        past,
                         runs[-1],
                         baseline,
-                        target,
+                        DataRef.of(target),
                         fraction,
                         note=f"after {', '.join(t.name for t in targets[:step])}" if step else "",
                     )
@@ -155,17 +162,18 @@ def _chains(
 
 
 def _left_out(
-    experiment: Experiment, datasets: Sequence[Dataset], precision: str
+    experiment: Experiment, datasets: Sequence[Dataset], arithmetic: Arithmetic
 ) -> list[tuple[Dataset, Run]]:
     return [
         (
             dataset,
             make_run(
                 experiment,
-                precision,
+                arithmetic,
+                datasets,
                 BASELINE,
                 seed,
-                unite([other for other in datasets if other is not dataset]),
+                DataRef.of(unite([other for other in datasets if other is not dataset])),
                 note=f"without {dataset.name}",
             ),
         )

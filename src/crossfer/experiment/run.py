@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
@@ -17,19 +18,22 @@ from crossfer.datasets.earlier import can_keep
 from crossfer.datasets.prepare import prepare
 from crossfer.datasets.raw import raw_state
 from crossfer.datasets.workshop import sweep
-from crossfer.errors import CrossferError, one_line
+from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
+from crossfer.executors import Events, Failure, Work, run_here, run_in_processes
 from crossfer.experiment.baseline import check_baseline
-from crossfer.experiment.config import DatasetConfig, Experiment
-from crossfer.experiment.execute import execute
-from crossfer.experiment.folder import folder_of, is_finished
+from crossfer.experiment.config import DatasetConfig, Experiment, check_experiment
+from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
+from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.plan import Run
-from crossfer.experiment.protocols import plan_all
+from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
+from crossfer.experiment.workers import STEP, how_many, task_of, work_on
 from crossfer.files import alone, write_json
 from crossfer.networks import NetworkConfig, check_network
-from crossfer.training.machine import machine, precision_of
+from crossfer.provenance import versions
+from crossfer.training.machine import machine
 
 EXPERIMENT, LOCK, DATASETS, RUNS = "experiment.json", ".lock", "datasets", "runs"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
@@ -57,14 +61,17 @@ class Progress:
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """All runs are known, and those that were finished before."""
 
+    def reused(self, run: Run, versions: Mapping[str, str]) -> None:
+        """A run that was finished before was made by other versions of these packages."""
+
     def started(self, run: Run) -> None:
-        """A run begins, or goes on."""
+        """A run begins, or goes on; several may at the same time."""
 
     def waiting(self, run: Run, owner: str) -> None:
         """Another experiment, in another process, trains the same run just now."""
 
-    def step(self, images: int) -> None:
-        """The running training has seen that many more images."""
+    def step(self, run: Run, images: int) -> None:
+        """A run's training has seen that many more images."""
 
     def ended(self, run: Run, folder: Path) -> None:
         """A run is finished and measured."""
@@ -74,7 +81,12 @@ class Progress:
 
 
 def run_experiment(
-    experiment: Experiment, out: str | Path, progress: Progress | None = None
+    experiment: Experiment,
+    out: str | Path,
+    progress: Progress | None = None,
+    *,
+    workers: int | Literal["auto"] = 1,
+    threads: int = 1,
 ) -> Results:
     """Run whatever of an experiment is not finished yet, and write its results.
 
@@ -87,6 +99,12 @@ def run_experiment(
         folder, finished runs are not repeated, and interrupted or failed ones go on.
     progress
         Told how it goes on.
+    workers
+        Processes that train at the same time; ``"auto"``: one for each core where that pays, see
+        `crossfer.experiment.workers.how_many`.  With more than one, a script must guard its own code by
+        ``if __name__ == "__main__":``, since every process imports it anew.
+    threads
+        Of each process, where there are several; a single one uses PyTorch's setting.
 
     Returns
     -------
@@ -113,40 +131,87 @@ def run_experiment(
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
         )
-        planned = plan_all(experiment, source, targets, precision_of(fabric))
-        runs = planned.runs
-        runs_folder = experiment.cache.expanduser() if experiment.cache else out / RUNS
-        progress.planned(runs, [run for run in runs if is_finished(folder_of(run, runs_folder))])
-        failed: dict[str, str] = {}
-        for run in runs:
-            progress.started(run)
-            try:
-                _check_possible(run, failed)
-                folder = execute(
-                    run,
-                    runs_folder,
-                    planned.measured_on(run),
-                    fabric,
-                    progress.step,
-                    partial(progress.waiting, run),
-                )
-            except OSError:
-                raise  # no fault of this run: none would fare better
-            except Exception as error:
-                failed[run.key] = one_line(error)
-                progress.failed(run, failed[run.key])
-            else:
-                progress.ended(run, folder)
-                check_baseline(run, folder)
+        planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
+        runs = {run.key: run for run in planned.runs}
+        runs_folder = folder_of_runs(experiment, out)
+        finished = [r for r in runs.values() if is_finished(folder_of(r, runs_folder))]
+        progress.planned(list(runs.values()), finished)
+        _say_versions(finished, runs_folder, progress)
+        count = how_many(workers, [r for r in runs.values() if r not in finished], fabric)
+        events, tasks = (
+            _Events(planned, runs_folder, progress),
+            [task_of(run) for run in runs.values()],
+        )
+        if count == 1:
+            failures = run_here(tasks, lambda: work_on(planned, runs_folder, fabric), events)
+        else:
+            failures = run_in_processes(tasks, partial(open_worker, out), events, count, threads)
+        failed = {key: _why(failure, runs) for key, failure in failures.items()}
         collected = collect(experiment, planned, runs_folder, out, failed, leakage)
         write_results(collected, out)
     return collected.results
 
 
-def _check_possible(run: Run, failed: dict[str, str]) -> None:
-    """Refuse a run that starts where one failed."""
-    if run.parent and run.parent.key in failed:
-        raise CrossferError(f"it starts from {run.parent.label}, which failed")
+def open_worker(out: Path) -> Work:
+    """Make a process ready for the runs of an experiment that another process has begun.
+
+    Parameters
+    ----------
+    out
+        The experiment's folder, with its prepared datasets.
+    """
+    experiment = check_experiment(read_json(out / EXPERIMENT), str(out / EXPERIMENT))
+    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    source, *targets = open_datasets(experiment, out, Progress())
+    planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
+    return work_on(planned, folder_of_runs(experiment, out), fabric)
+
+
+def folder_of_runs(experiment: Experiment, out: Path) -> Path:
+    """Return where the folders of an experiment's runs lie."""
+    return experiment.cache.expanduser() if experiment.cache else out / RUNS
+
+
+class _Events(Events):
+    """Passes on what an executor says of tasks, as the progress of runs."""
+
+    def __init__(self, planned: Plan, runs_folder: Path, progress: Progress) -> None:
+        self.planned, self.runs_folder, self.progress = planned, runs_folder, progress
+        self.runs = {run.key: run for run in planned.runs}
+
+    def started(self, key: str) -> None:
+        self.progress.started(self.runs[key])
+
+    def told(self, key: str, what: str, value: Any) -> None:
+        tell = self.progress.step if what == STEP else self.progress.waiting
+        tell(self.runs[key], value)
+
+    def succeeded(self, key: str) -> None:
+        run = self.runs[key]
+        folder = folder_of(run, self.runs_folder)
+        self.progress.ended(run, folder)
+        check_baseline(run, run.source.open(self.planned.datasets), folder)
+
+    def failed(self, key: str, failure: Failure) -> None:
+        why = _why(failure, self.runs)
+        record_failure(self.runs[key], self.runs_folder, why)
+        self.progress.failed(self.runs[key], why)
+
+
+def _why(failure: Failure, runs: Mapping[str, Run]) -> str:
+    if failure.because_of:
+        return f"it starts from {runs[failure.because_of].label}, which failed"
+    return failure.why
+
+
+def _say_versions(finished: Sequence[Run], runs_folder: Path, progress: Progress) -> None:
+    """Name the finished runs that other versions made: they are reused, and may differ by rounding."""
+    now = versions()
+    for run in finished:
+        then = load_run(folder_of(run, runs_folder)).versions
+        other = {name: str(then[name]) for name in ("crossfer", "torch") if then[name] != now[name]}
+        if other:
+            progress.reused(run, other)
 
 
 def load_results(folder: str | Path) -> Results:
@@ -158,8 +223,8 @@ def load_results(folder: str | Path) -> Results:
         If there are none, another version wrote them, or they are not those of the configuration that stands
         beside them.
     """
-    file, asked = Path(folder) / RESULTS, _read_json(Path(folder) / EXPERIMENT)
-    content = _read_json(file)
+    file, asked = Path(folder) / RESULTS, read_json(Path(folder) / EXPERIMENT)
+    content = read_json(file)
     if content is None:
         raise CrossferError(f"{file}: no results; finish the experiment with `crossfer run` first")
     results = read_results(content, file)
@@ -170,7 +235,7 @@ def load_results(folder: str | Path) -> Results:
     return results
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
     """Return what a file says; None if it is not there, or damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -255,6 +320,8 @@ def _dataset(
         return dataset.called(config.name or dataset.name)
     reads = experiment.model.preprocessing
     how = config.preparation(reads.channels, reads.side)
+    if how.root:
+        how = dataclasses.replace(how, root=experiment.under_data(how.root))
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"

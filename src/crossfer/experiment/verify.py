@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +34,8 @@ from crossfer.experiment.folder import (
     load_predictions,
     load_run,
 )
-from crossfer.experiment.plan import Run, key_of
+from crossfer.experiment.identity import Arithmetic, key_of
+from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
 from crossfer.experiment.run import EXPERIMENT, Progress, load_results
@@ -214,8 +216,8 @@ def _called(item: Any, position: int) -> str:
 def _planned(finished: Finished) -> Plan:
     """Plan an experiment again, on the data that it was measured on."""
     source, *targets = finished.datasets
-    precision = finished.results.runs[0].identity["precision"]  # all have the same
-    return plan_all(finished.experiment, source, targets, precision)
+    arithmetic = Arithmetic(**finished.results.runs[0].identity["arithmetic"])  # all have the same
+    return plan_all(finished.experiment, source, targets, arithmetic)
 
 
 class _Again:
@@ -240,7 +242,7 @@ class _Again:
         if run is None:
             return ["this configuration, with this version of crossfer, gives no such run"]
         self.progress.started(run)
-        precision = cast(Precision, run.precision)
+        precision = cast(Precision, run.arithmetic.precision)
         fabric = machine(self.experiment.device, precision, self.experiment.deterministic)
         before = self.folders[run.key]
         measured_on = self.planned.measured_on(run)
@@ -250,7 +252,14 @@ class _Again:
         ):
             for key in _ancestors(run):
                 shutil.copytree(self.folders[key], Path(elsewhere) / f"from-{key}")
-            after = execute(run, Path(elsewhere), measured_on, fabric, self.progress.step)
+            after = execute(
+                run,
+                Path(elsewhere),
+                self.planned.datasets,
+                measured_on,
+                fabric,
+                partial(self.progress.step, run),
+            )
             self.progress.ended(run, after)
             found = [f"trained again: {what}" for what in _other_bits(before, after, measured_on)]
         if found:

@@ -82,6 +82,8 @@ class NetworkConfig:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
+    NOT_IDENTITY: ClassVar = frozenset({"folder", "weights", "expect"})
+    """Places, whose content `built` and `weights_digest` identify, and what is only checked."""
 
     network: str = STUDY
     width: float = 1.0
@@ -236,16 +238,12 @@ class NetworkConfig:
             )
         return Spec(self.network, given, self.folder)
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What determines the network before any training, its deployed weights aside."""
+    def built(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return what it comes to for an experiment with some classes, the model's own configuration read."""
         return {
-            "network": self.network,
-            "width": self.width,
-            "arguments": dict(self.arguments),
-            "preprocessing": vars(self.preprocessing),
-            "classes": self.outputs,
-            "layers": [self.FC, self.CL],
+            "arguments": dict(self.spec(classes).arguments),
+            "preprocessing": self.preprocessing,
+            "outputs": self.outputs,
         }
 
     @cached_property

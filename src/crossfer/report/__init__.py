@@ -55,6 +55,11 @@ def explain(results: Results, choice: Recommendation) -> list[str]:
     return words.explain(View(results), choice)
 
 
+def shipped(results: Results, run: str, folder: str | Path = "") -> str:
+    """Name the bundle with a run's network, below the experiment's folder."""
+    return words.shipped(View(results), run, str(folder))
+
+
 def _write(file: Path, content: bytes) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(file, content)

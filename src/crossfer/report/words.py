@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from crossfer.evaluation.decision import KEPT, merit
+from crossfer.evaluation.decision import KEPT, merit, worst_class
 from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result
-from crossfer.report.view import View, duration, listed, number, shown, signed
+from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
 from crossfer.terms import BL, SIDES
 
 NOTHING, MUCH = 1.0, 5.0
@@ -22,6 +22,12 @@ FEW_IMAGES = 100
 
 LEVEL = 0.05
 """A difference that chance alone brings about more often than this may be chance."""
+
+FELL = 10.0
+"""A class whose recall falls by so many points is warned of."""
+
+FEW_PEOPLE = 20
+"""With fewer people than this in a test set, little is known about others."""
 
 STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
 
@@ -49,8 +55,10 @@ class Answer:
         ``"use"`` it, take ``"care"``, or ``"keep"`` the old model.
     sentence
         The answer.
+    warnings
+        Classes that fell, and what is known about these images alone.
     notes
-        What it costs, what else there is, and how far to trust it.
+        What it costs, what else there is, how far to trust it, and where the network lies.
     before, after
         Means over seeds: the baseline and the recommended strategy.
     """
@@ -60,6 +68,7 @@ class Answer:
     about: str
     verdict: Verdict
     sentence: str
+    warnings: list[str]
     notes: list[str]
     before: Result
     after: Result
@@ -93,7 +102,72 @@ def explain(view: View, choice: Recommendation) -> list[str]:
     sentence, _ = _sentence(view, view.dataset(choice.target), after)
     if after.strategy == BL and choice.ruled_out:
         sentence = "Keep the old model: nothing that is allowed beats it."
-    return [sentence, _why(view, choice, after), *_given_up(view, choice, after)]
+    return [
+        sentence,
+        *_fallen(view, after),
+        _why(view, choice, after),
+        *_given_up(view, choice, after),
+        *_known_here(view, after),
+        *_few_people(view, after),
+    ]
+
+
+def shipped(view: View, run: str, folder: str = "") -> str:
+    """Name the bundle with a run's network, below a folder, and its seed where there are several."""
+    facts = view.runs[run]
+    seed = f" (seed {facts.seed}, the best on the validation data)" if len(view.seeds) > 1 else ""
+    return f"The network to ship{seed}: {'/'.join(filter(None, [folder, facts.folder]))}"
+
+
+def _fallen(view: View, after: Result) -> list[str]:
+    """Name on each test set the class that fell most, if it fell much."""
+    found = []
+    before = view.before(after.target)
+    for side, dataset in zip(SIDES, (view.source, view.dataset(after.target)), strict=True):
+        worst = worst_class(after.change(side))
+        if worst is None or worst[1].points > -FELL:
+            continue
+        label, change = worst
+        old, new = (number(row.on(side).test.recall[label], 0) for row in (before, after))
+        found.append(
+            f"Of {view.classes[label]} faces of {shown(dataset)}, {after.strategy} gets "
+            f"{new}\N{NO-BREAK SPACE}% right, the old model {old}\N{NO-BREAK SPACE}% "
+            f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% interval "
+            f"{span(change.interval)})."
+        )
+    return found
+
+
+def _known_here(view: View, after: Result) -> list[str]:
+    """Say where a change is real on these images, and not known to be so for other people."""
+    found = []
+    for row in view.results.comparisons:
+        if (row.target, row.strategy, row.against) != (after.target, after.strategy, BL):
+            continue
+        if row.fraction == after.fraction and sureness(row) == HERE:
+            dataset = view.source if row.side == "source" else view.dataset(row.target)
+            one = row.paired
+            found.append(
+                f"On these images of {shown(dataset)} the difference is real ({number(one.gained, 0)} "
+                f"won, {number(one.lost, 0)} lost, p\N{NO-BREAK SPACE}{surprise(one.p_images or 0)}); for "
+                f"other people it is not known yet: {_people(one.people)}."
+            )
+    return found
+
+
+def _few_people(view: View, after: Result) -> list[str]:
+    dataset = view.dataset(after.target)
+    people = dataset.test_subjects
+    if not people or people >= FEW_PEOPLE:
+        return []
+    return [
+        f"The test set of {shown(dataset)} has {_people(people)}: cross-validation over all of its people "
+        "would tell more."
+    ]
+
+
+def _people(count: int | None) -> str:
+    return "1 person" if count == 1 else f"{count} people"
 
 
 def _recommended(view: View, choice: Recommendation) -> Result:
@@ -238,9 +312,13 @@ def certainty(view: View) -> str:
     return f"Means over {len(view.seeds)} seeds; the intervals count other trainings too."
 
 
+HERE = "real on these images"
+
 SURENESS = {
     "real": f"chance alone would do this in fewer than 1 of {1 / LEVEL:.0f} experiments, although so many "
     "differences are tested here",
+    HERE: "the two networks differ on these very images; the people in them are too few, or too different "
+    "from one another, to tell for others",
     "likely": "the same would hold if this were the only difference tested, but not for so many",
     "may be chance": "the images are too few, or the difference too small, to tell",
 }
@@ -250,7 +328,10 @@ def sureness(comparison: Comparison) -> str:
     """Say how sure a difference is: a key of `SURENESS`."""
     if comparison.p_holm < LEVEL:
         return "real"
-    return "likely" if comparison.paired.p < LEVEL else "may be chance"
+    if comparison.paired.p < LEVEL:
+        return "likely"
+    here = comparison.p_images_holm is not None and comparison.p_images_holm < LEVEL
+    return HERE if here else "may be chance"
 
 
 def _answer(view: View, choice: Recommendation) -> Answer:
@@ -266,6 +347,8 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         _uncertain(view, target, after),
         missing_classes(view, view.source),
         missing_classes(view, target),
+        *_few_people(view, after),
+        shipped(view, choice.run),
     )
     return Answer(
         target=shown(target),
@@ -273,6 +356,7 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         about=view.about(after.strategy),
         verdict=verdict,
         sentence=sentence,
+        warnings=[*_fallen(view, after), *_known_here(view, after)],
         notes=[note for note in notes if note],
         before=view.before(choice.target),
         after=after,
@@ -294,7 +378,20 @@ def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdi
         return f"{facts}: use it only if the new faces matter more than the old.", "care"
     if row.gain.interval and row.gain.interval[0] <= 0:
         return f"{facts}: use it, though the gain may be chance.", "care"
+    if fallen := [view.classes[label] for label in _surely_fallen(row)]:
+        return f"{facts}: use it only if {listed(fallen)} may be recognised less often.", "care"
     return f"{facts}: use it.", "use"
+
+
+def _surely_fallen(row: Result) -> list[int]:
+    """Return the classes that fell most, on each side, where they fell much and beyond chance."""
+    worst = [fall for side in SIDES if (fall := worst_class(row.change(side)))]
+    sure = [
+        label
+        for label, change in worst
+        if change.points <= -FELL and change.interval and change.interval[1] < 0
+    ]
+    return list(dict.fromkeys(sure))
 
 
 def _on_source(change: float, name: str) -> str:

@@ -15,7 +15,7 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7, FER8
 from crossfer.errors import CrossferError
 from crossfer.memory.penalties import L2SP, Distillation
-from crossfer.networks import Classifier, Spec, grow
+from crossfer.networks import Classifier, Spec, grow, load
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, features, machine
 
@@ -48,7 +48,7 @@ def test_the_new_row_points_where_the_new_features_do_and_the_others_stay(tmp_pa
     images = torch.randn(3, 1, 48, 48)
     assert torch.allclose(after(images)[:, :7], before(images)[:, :7], atol=1e-6)
     shown = faces(4, 7).images.numpy()
-    again = crossfer.load(after.save(tmp_path))
+    again = load(after.save(tmp_path))
     assert np.array_equal(again.predict(shown), after.predict(shown))
     with pytest.raises(ValueError, match="happy is not new"):
         grow(after, {"happy": given})

@@ -54,12 +54,13 @@ def refused(
     answers = Answers.of(labels, np.eye(7, dtype=np.float32)[said])
     monkeypatch.setattr(baseline, "load_answers", lambda *a: answers)
     monkeypatch.setattr(baseline, "parts_of", lambda dataset: [])
-    source = SimpleNamespace(class_set=PRESETS["fer7"], name="old")
+    source: Any = SimpleNamespace(name="old")
     network = SimpleNamespace(outputs=FER7, expect=expect)
     strategy = SimpleNamespace(start="deployed")
-    run: Any = SimpleNamespace(strategy=strategy, source=source, network=network)
+    classes = PRESETS["fer7"]
+    run: Any = SimpleNamespace(strategy=strategy, classes=classes, network=network)
     try:
-        baseline.check_baseline(run, Path())
+        baseline.check_baseline(run, source, Path())
     except CrossferError as error:
         return str(error)
     return ""

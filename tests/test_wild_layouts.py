@@ -165,6 +165,15 @@ def test_options_of_a_dataset_that_knows_better_are_refused(tmp_path: Path) -> N
         made(loose, ignore_splits=True)
 
 
+def test_a_label_translated_in_vain_is_said(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{c}/{n}.png" for c in ("Gioia", "sad") for n in range(4)))
+    dataset = made(raw, labels={"gioia": "happy", "joyful": "happy"})
+    assert set(rows(dataset, "label").values()) == {"happy", "sad"}
+    assert dataset.card["remarks"] == [
+        "warning: there is no label 'joyful' here, which --label translates"
+    ]
+
+
 # People
 
 
@@ -282,6 +291,32 @@ def test_an_unknown_split_or_two_labels_columns_are_asked_about(tmp_path: Path) 
     moved = table(tmp_path / "sub" / "odd.csv", "where,mood", ["a.png,sad", "b.png,fear"])
     own = {"path": "where", "label": "mood"}
     assert made(moved, columns=own, root=tmp_path).card["images"] == 2
+
+
+def test_moved_and_converted_pictures_are_found_but_never_another_one(tmp_path: Path) -> None:
+    many(tmp_path, "faces/happy/1.png", "faces/happy/2.png", "faces/sad/2.png", "faces/sad/4.png")
+    lines = [
+        "C:\\x\\happy\\1.bmp,happy",
+        "/home/me/happy/2.jpg,happy",
+        "sad/2.png,sad",
+        "sad/1.png,sad",
+    ]
+    dataset = made(table(tmp_path / "t.csv", "path,label", lines))
+    assert [len(dataset.images), dataset.card["skipped"]] == [3, {"no such file": 1}]
+    assert [int(np.abs(noise(n).astype(int) - dataset.images[n]).max()) for n in range(3)] == [
+        0
+    ] * 3
+
+
+def test_every_option_of_preparing_can_be_given_on_the_command_line() -> None:
+    from dataclasses import fields
+    from inspect import signature
+
+    from crossfer.cli.faces import prepare as command
+
+    called = {"labels": "label", "columns": "column", "splits": "split", "channels": "colour"}
+    own = {called.get(field.name, field.name) for field in fields(Preparation)}
+    assert own <= set(signature(command).parameters)
 
 
 def test_one_picture_with_two_labels_is_in_nobody_s_set(tmp_path: Path) -> None:

@@ -246,6 +246,19 @@ def test_every_network_is_measured_on_both_test_sets(
     assert float(table[3]["gain"]) == pytest.approx(results.results[3].gain.points)
 
 
+def test_a_run_says_which_epoch_was_kept_and_by_how_many_images(
+    finished: tuple[Path, dict[str, Any], int],
+) -> None:
+    for run in finished[1]["runs"]:
+        chosen = run["chosen"]
+        assert (chosen["what"], chosen["kept"]["epoch"]) == ("epoch", run["kept_epoch"])
+        assert chosen["in_doubt"]["epoch"] == chosen["of"] >= run["kept_epoch"]
+        assert set(chosen["by"]) == set(run["identity"]["validate_on"])
+        for side, by in chosen["by"].items():
+            assert by["images"] > 0
+            assert (by["subjects"] is None) == (side == "source")
+
+
 def test_every_number_can_be_recomputed_from_the_stored_predictions(
     finished: tuple[Path, Results, int],
 ) -> None:

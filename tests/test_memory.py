@@ -229,7 +229,9 @@ def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -
     generator, shown = torch.Generator().manual_seed(0), {"source": faces(1), "target": faces(1)}
     for _ in range(5):
         right = torch.rand((), generator=generator).item()
-        monkeypatch.setattr(merging, "accuracy", lambda *of, right=right: right)
+        judged = {f"{side}/right": torch.tensor([True]) for side in shown}
+        judged |= {f"{side}/likelihood": torch.tensor([right]) for side in shown}
+        monkeypatch.setattr(merging, "judged_on", lambda *of, judged=judged: judged)
         assert best_mixture(small(0), small(1), shown, None, machine("cpu"))[1] == 0.5
 
 

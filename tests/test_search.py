@@ -68,8 +68,10 @@ def test_the_first_trial_is_the_recipe_as_it_was_cut_to_the_budget(
         "label_smoothing": recipe.label_smoothing,
     }
     for one in results["strategies"]:
-        values = [trial["value"] for trial in one["trials"]]
-        assert one["best"]["value"] == max(values)
+        first, *others = one["trials"]
+        assert first["kept"] and first["ahead"] is None
+        assert all(trial["kept"] == (trial["ahead"] > trial["error"]) for trial in others)
+        assert one["best"] == [trial for trial in one["trials"] if trial["kept"]][-1]
         assert one["best"]["value"] == pytest.approx(
             (one["best"]["source"] + one["best"]["target"]) / 2
         )

@@ -265,6 +265,7 @@ def _runs() -> list[Files]:
     about = {
         "cost": {"seconds": 1.0},
         "merged": {"alpha": None, "tried": []},
+        "chosen": None,
         "machine": {},
         "files": {},
     }

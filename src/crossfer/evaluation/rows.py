@@ -340,6 +340,8 @@ class RunFacts(Row):
     """What the key was made of."""
     kept_epoch: int
     merged: Mapping[str, Any]
+    chosen: Mapping[str, Any] | None
+    """Which epoch or mixture was kept, by how many images of how many people, and how clear that was."""
     training_images: int
     parameters: int
     trained_parameters: int

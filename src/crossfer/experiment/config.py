@@ -150,9 +150,10 @@ class Experiment(_Checked):
     recipes
         Changes to the default recipes: by strategy name, and ``default`` for all of them.
     selection
-        Which epoch's weights are kept.  ``trained-on``: the highest mean accuracy over the validation
-        sets of the data that the strategy trains on; ``source``, ``target``, ``both``: over these
-        validation sets; ``last``: the last epoch, without looking.  A test set is never looked at.
+        Which epoch's weights are kept: the latest that is not shown to be worse than the best (see
+        `crossfer.selection`).  ``trained-on``: on the validation sets of the data that the strategy trains
+        on; ``source``, ``target``, ``both``: on these validation sets; ``last``: the last epoch, without
+        looking.  A test set is never looked at.
         What trains on the source alone (the baseline) is always selected on the source.
     protocols
         With more than one target, beside the pairs of the source and each: ``together``, all targets as one;

@@ -10,19 +10,24 @@ import csv
 import io
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
+from crossfer.evaluation.intervals import subject_codes
 from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.folder import (
     BUNDLE,
@@ -42,6 +47,7 @@ from crossfer.experiment.folder import (
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.framing import Framing
+from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
 from crossfer.networks.flop import training_flop
 from crossfer.provenance import versions
@@ -110,11 +116,17 @@ def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset; those of several, part after part."""
     # A part without a row would only add a mask of the classes that it has.
     parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
+    return reduce(add, (_taken(part, own) for part, own in parts))
+
+
+def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
+    """Take rows of one prepared dataset, with who is in them."""
+    subjects = subject_codes([dataset.subjects[row] for row in rows])
     count = len(dataset.class_set)
-    taken = (
-        Faces.from_numpy(part.images, part.labels, part.classes, own, count) for part, own in parts
+    return replace(
+        Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows, count),
+        subjects=None if subjects is None else torch.from_numpy(subjects),
     )
-    return reduce(add, taken)
 
 
 def _train(
@@ -175,6 +187,7 @@ def _train(
         "identity": run.identity,
         "kept_epoch": trained.kept_epoch,
         "merged": {"alpha": trained.alpha, "tried": trained.tried},
+        "chosen": _chosen(trained, validation, run.keep),
         "training_images": run.training_images,
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
@@ -195,6 +208,33 @@ def _framing(run: Run, source: Dataset) -> Framing:
     reads = run.network.preprocessing
     framing = source.parts[0].card["faces"]["framing"]
     return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
+
+
+def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dict[str, Any] | None:
+    """Say which epoch, or share of the trained network, was kept, by what, and how clear that was.
+
+    See `crossfer.selection`: ``kept`` and what would be kept ``in_doubt``, each with how far it is behind
+    the best (`crossfer.selection.Behind.as_row`); ``of`` how many; ``by`` how many images of how many people.
+    """
+    what, rows = ("alpha", trained.tried) if trained.tried else ("epoch", trained.history)
+    if not rows or (what == "epoch" and keep == "last"):
+        return None
+    values: dict[str, float] = (
+        {"kept": trained.alpha or 0.0, "in_doubt": DEFAULT_ALPHA}
+        if trained.tried
+        else {"kept": trained.kept_epoch, "in_doubt": len(rows)}
+    )
+    columns = (what, "behind", "behind_error", "behind_accuracy")
+    found = {row[what]: {column: row[column] for column in columns} for row in rows}
+    return {
+        "what": what,
+        "of": len(rows),
+        **{name: found[value] for name, value in values.items()},
+        "by": {
+            side: {"images": len(faces), "subjects": faces.people}
+            for side, faces in validation.items()
+        },
+    }
 
 
 def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:

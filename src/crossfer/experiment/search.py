@@ -6,6 +6,7 @@ an epoch; one that trains the last layers alone, a fraction.  Every strategy get
 other, and no trial may use more than the budget: how many epochs it makes of it is its own choice.
 
 No test set is looked at: a trial is worth the mean of the source's and the target's validation accuracy.
+The first trial, the recipe as it is, is kept until another is shown to be better (`crossfer.selection`).
 (The networks are measured on the test sets too, as any finished run is; nothing here reads that.)
 """
 
@@ -23,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
-from crossfer.evaluation.metrics import accuracy
+from crossfer.evaluation.intervals import subject_codes
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
@@ -44,6 +46,7 @@ from crossfer.experiment.run import (
 )
 from crossfer.files import write_bytes, write_json
 from crossfer.networks import check_network
+from crossfer.selection import Lead, lead
 from crossfer.strategies import Strategy, starts
 from crossfer.training.machine import machine
 
@@ -111,7 +114,8 @@ def search(
         The content of ``search.json``: for each strategy, those of earlier searches in the folder too, its
         ``budget``, ``seed``, the ``default`` and the ``best`` trial and all ``trials`` (``recipe``,
         ``value``, ``source`` and ``target`` validation accuracy in per cent, ``equivalent_epochs``,
-        ``seconds``; ``value`` None and ``why`` where it failed); ``left_out``: what one epoch takes of
+        ``seconds``, whether it was ``kept``, how many points ``ahead`` of the one kept before, with the
+        standard ``error``; ``value`` None and ``why`` where it failed); ``left_out``: what one epoch takes of
         strategies for which that is beyond the budget; ``failed``: why, where every trial failed.
 
     Raises
@@ -231,25 +235,33 @@ class _Trials:
         """Return how many epochs fit into the budget."""
         return int(budget / max(map(equivalent_epochs, self.runs({"epochs": 1}))))
 
-    def measure(self, recipe: dict[str, Any]) -> dict[str, Any]:
-        """Train, and return what came of it on the validation sets, over the targets, or why nothing did."""
+    def measure(self, recipe: dict[str, Any], kept: dict[str, Any] | None) -> dict[str, Any]:
+        """Train, and return what came of it on the validation sets, over the targets, or why nothing did.
+
+        ``ahead`` and ``error``: of the trial that was `kept` so far, in points; ``kept``: whether this one is
+        kept instead, since it is shown to be better (`crossfer.selection`).
+        """
         runs = self.runs(recipe)
         tried: dict[str, Any] = {"recipe": recipe, "runs": [run.key for run in runs]}
         try:
             for run in runs:
                 self._execute(run)
         except CrossferError as error:
-            return tried | {"value": None, "why": str(error)}
+            return tried | {"value": None, "why": str(error), "kept": False}
         sides = {
             "source": [self._accuracy(run, self.source) for run in runs],
             "target": [self._accuracy(run, self._target(run)) for run in runs],
         }
+        ahead = self._ahead(runs, self.runs(kept["recipe"])) if kept else None
         records = [load_run(folder_of(run, self.runs_folder)) for run in runs]
         return tried | {
             "value": float(np.mean([*sides["source"], *sides["target"]])),
             **{side: float(np.mean(values)) for side, values in sides.items()},
             "equivalent_epochs": sum(map(equivalent_epochs, runs)),
             "seconds": sum(record.cost.seconds for record in records),
+            "ahead": 100 * ahead.difference if ahead else None,
+            "error": 100 * ahead.error if ahead else None,
+            "kept": ahead is None or ahead.shown,
         }
 
     def forget(self, keys: set[str]) -> None:
@@ -292,9 +304,29 @@ class _Trials:
         return run.target.open(self.targets)
 
     def _accuracy(self, run: Run, dataset: Dataset) -> float:
+        return 100 * float(self._right(run, dataset).mean())
+
+    def _right(self, run: Run, dataset: Dataset) -> NDArray[np.bool_]:
+        """Tell which validation images a run's network is right about.
+
+        Recipes differ in how sure they let a network be of its answers: probabilities cannot be compared.
+        """
         folder = folder_of(run, self.runs_folder)
-        said = load_answers(folder, parts_of(dataset), "validation", {})
-        return accuracy(said.labels, said.decisions)
+        return load_answers(folder, parts_of(dataset), "validation", {}).right
+
+    def _ahead(self, runs: Sequence[Run], kept: Sequence[Run]) -> Lead:
+        """Return how far a trial's runs are ahead of another's, over all targets and both sides."""
+        subjects = {}
+        mine: dict[str, NDArray[np.float64]] = {}
+        theirs: dict[str, NDArray[np.float64]] = {}
+        for number, pair in enumerate(zip(runs, kept, strict=True)):
+            for dataset in (self.source, self._target(pair[0])):
+                name = f"{number}/{dataset.name}"
+                rows = dataset.rows("validation")
+                subjects[name] = subject_codes([dataset.subjects[row] for row in rows])
+                for scores, run in zip((mine, theirs), pair, strict=True):
+                    scores[name] = self._right(run, dataset).astype(np.float64)
+        return lead(mine, theirs, subjects)
 
 
 def _optimise(
@@ -325,7 +357,7 @@ def _optimise(
             "weight_decay": trial.suggest_float("weight_decay", 1e-7, 1e-1, log=True),
             "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
         }
-        measured = one.measure(recipe)
+        measured = one.measure(recipe, _best(study))
         trial.set_user_attr("measured", measured)
         if measured["value"] is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -343,9 +375,8 @@ def _ended(study: optuna.Study) -> list[dict[str, Any]]:
 
 
 def _best(study: optuna.Study) -> dict[str, Any] | None:
-    """Return the best trial so far, the first of equals."""
-    found = [measured for measured in _ended(study) if measured["value"] is not None]
-    return max(found, key=lambda measured: float(measured["value"]), default=None)
+    """Return the trial that is kept so far: the last that was shown to be better than the one before."""
+    return next((measured for measured in reversed(_ended(study)) if measured["kept"]), None)
 
 
 def _found_before(file: Path) -> dict[str, dict[str, Any]]:

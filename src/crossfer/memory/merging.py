@@ -10,10 +10,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from crossfer.networks import Classifier
-from crossfer.training import Faces, accuracy, normalise, specialised
+from crossfer.selection import choose
+from crossfer.training import Faces, normalise, specialised
+from crossfer.training.prediction import candidate, judged_on, people_in
 from crossfer.training.statistics import batch_norms, dealt, renew_statistics
 
 ALPHAS = tuple(n / 10 for n in range(11))
+DEFAULT_ALPHA = 0.5
+"""What is chosen in doubt (Wortsman et al., section 4)."""
 
 
 def interpolate(
@@ -63,7 +67,7 @@ def best_mixture(
     fabric: Fabric,
     alphas: Sequence[float] = ALPHAS,
 ) -> tuple[Classifier, float, list[dict[str, float]]]:
-    """Choose how much of each network by the mean accuracy over the validation sets.
+    """Choose how much of each network by the validation sets.
 
     Parameters
     ----------
@@ -77,14 +81,16 @@ def best_mixture(
     fabric
         Where to run.
     alphas
-        The shares of `after` that are tried; where some tie, the one nearest to one half wins.
+        The shares of `after` that are tried: the one nearest to one half is chosen that is not shown to be
+        worse than the best (`crossfer.selection`).
 
     Returns
     -------
     model : Classifier
     alpha : float
     tried : list of dict
-        ``alpha`` and the accuracy (0–1) on every validation set.
+        ``alpha``, the accuracy (0–1) on every validation set, and how far it is behind the best
+        (`crossfer.selection.Behind.as_row`).
     """
     weights = before.state_dict(), after.state_dict()
     one = next(iter(validation.values())).images[:1]
@@ -103,12 +109,18 @@ def best_mixture(
         return model
 
     tried: list[dict[str, float]] = []
+    candidates = []
     for alpha in alphas:
         network = specialised(mixture(alpha), one, fabric.device)
-        row = {name: accuracy(network, faces, fabric) for name, faces in validation.items()}
-        tried.append({"alpha": alpha, **row})
-    best = max(tried, key=lambda row: (sum(row[n] for n in validation), -abs(row["alpha"] - 0.5)))
-    return mixture(best["alpha"]), best["alpha"], tried
+        judged = judged_on(network, validation, fabric)
+        candidates.append(candidate(judged, validation))
+        accuracies = {name: judged[f"{name}/right"].float().mean().item() for name in validation}
+        tried.append({"alpha": alpha, **accuracies})
+    preferred = sorted(range(len(alphas)), key=lambda index: abs(alphas[index] - DEFAULT_ALPHA))
+    choice = choose(candidates, people_in(validation), preferred)
+    for row, behind in zip(tried, choice.behind, strict=True):
+        row |= behind.as_row()
+    return mixture(alphas[choice.index]), alphas[choice.index], tried
 
 
 def _differ(name: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:

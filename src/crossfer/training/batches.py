@@ -33,11 +33,14 @@ class Faces:
     known
         bool (N, classes): the classes that the dataset of each image has; among them it is judged, in
         training and in measuring.  ``None`` where all have all.
+    subjects
+        int64 (N,): who is in each image, by number.  ``None``: everybody another.
     """
 
     images: Tensor
     labels: Tensor
     known: Tensor | None = None
+    subjects: Tensor | None = None
 
     @classmethod
     def from_numpy(
@@ -68,19 +71,31 @@ class Faces:
     def __add__(self, other: Faces) -> Faces:
         """Return the union of two sets: first these, then the others."""
         images = united(self.images, other.images)
-        return Faces(images, torch.cat([self.labels, other.labels]), _joined(self, other))
+        labels = torch.cat([self.labels, other.labels])
+        return Faces(images, labels, _known(self, other), _people(self, other))
 
     def __getitem__(self, rows: Tensor) -> Faces:
         """Return some of the faces."""
         known = self.known[rows] if self.known is not None else None
-        return Faces(self.images[rows], self.labels[rows], known)
+        subjects = self.subjects[rows] if self.subjects is not None else None
+        return Faces(self.images[rows], self.labels[rows], known, subjects)
 
     def to(self, device: torch.device) -> Self:
         """Return the same faces on a device."""
         known = self.known.to(device) if self.known is not None else None
+        subjects = self.subjects.to(device) if self.subjects is not None else None
         return replace(
-            self, images=self.images.to(device), labels=self.labels.to(device), known=known
+            self,
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            known=known,
+            subjects=subjects,
         )
+
+    @property
+    def people(self) -> int | None:
+        """How many people there are; ``None`` where it is not known."""
+        return None if self.subjects is None else len(torch.unique(self.subjects))
 
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
         """Deal every image once into equal batches, nearest to a size; hardly one is left over.
@@ -116,7 +131,7 @@ class Mixture(Faces):
     def of(cls, new: Faces, old: Faces, share: float) -> Mixture:
         """Mix two sets."""
         both = new + old
-        return cls(both.images, both.labels, both.known, len(new), share)
+        return cls(both.images, both.labels, both.known, both.subjects, len(new), share)
 
     def fresh(self, size: int) -> int:
         """Return how many images of a batch, which are its first, are new ones."""
@@ -135,7 +150,18 @@ class Mixture(Faces):
         return torch.cat([new, old], 1)
 
 
-def _joined(first: Faces, second: Faces) -> Tensor | None:
+def _people(first: Faces, second: Faces) -> Tensor | None:
+    """Number the people of two sets, none of whom is in both; ``None`` where nobody is known."""
+    if first.subjects is None and second.subjects is None:
+        return None
+    mine, theirs = (
+        torch.arange(len(faces)) if faces.subjects is None else faces.subjects
+        for faces in (first, second)
+    )
+    return torch.cat([mine, theirs + (int(mine.max()) + 1 if len(mine) else 0)])
+
+
+def _known(first: Faces, second: Faces) -> Tensor | None:
     """Return which classes the images of two sets know, or ``None`` where all know all."""
     known = [faces.known for faces in (first, second)]
     width = next((part.shape[1] for part in known if part is not None), None)

@@ -20,8 +20,8 @@ SHARE_OF_TIME = 0.02
 FIRST_TAKES = 1.0
 """Seconds; what the first checkpoint of a training is expected to take."""
 
-TENSORS = ("weights", "momenta", "averaged", "best", "inside")
-PROGRESS = ("best_epoch", "history", "images_seen", "seconds", "step")
+TENSORS = ("weights", "momenta", "averaged", "kept", "best", "inside")
+PROGRESS = ("kept_epoch", "history", "images_seen", "seconds", "step")
 """The two parts of a state: tensors, and the rest."""
 
 

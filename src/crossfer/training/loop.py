@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from crossfer.errors import CrossferError
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
+from crossfer.selection import Behind, compare
 from crossfer.training.batches import Faces
 from crossfer.training.cpu.descent import SGD
 from crossfer.training.inputs import learner_of
 from crossfer.training.loss import cross_entropy
-from crossfer.training.prediction import measure
+from crossfer.training.prediction import candidate, judged_on, measures, people_in
 from crossfer.training.recipe import Recipe
 from crossfer.training.recorded import Recorded, is_recordable
 from crossfer.training.specialised import specialised
@@ -44,14 +45,17 @@ class State:
 
     Every epoch seeds its generators from (seed, epoch), so that between epochs there is nothing to keep of
     them.  After `step` steps of one, `inside` holds their states and the sum of the losses so far.
+    `kept` are the weights of `kept_epoch`; `best` is what the best epoch so far made of every validation
+    image (see `crossfer.selection`).
     `weights`, `momenta`, `averaged` and `inside` are live tensors: save them before the training goes on.
     """
 
     weights: Weights = field(default_factory=dict)
     momenta: Weights = field(default_factory=dict)
     averaged: Weights = field(default_factory=dict)
+    kept: Weights = field(default_factory=dict)
+    kept_epoch: int = 0
     best: Weights = field(default_factory=dict)
-    best_epoch: int = 0
     history: list[Row] = field(default_factory=list)
     images_seen: int = 0
     seconds: float = 0.0
@@ -114,8 +118,8 @@ def train(
         Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
         more of the next layer than these need; changes the result by no more than rounding.
     keep
-        ``"best"``: the weights of the epoch with the highest mean validation accuracy (the lower mean
-        loss where they tie); ``"last"``: of the last epoch.
+        ``"best"``: the weights of the latest epoch that is not shown to be worse than the best on the
+        validation sets (`crossfer.selection`); ``"last"``: of the last epoch.
     resume
         A state that an earlier, interrupted call gave to `on_state`.
     on_step
@@ -258,19 +262,24 @@ def train(
         measured = averaged if averaged is not None else part
         rows = dealt(training, generator)
         renew_statistics(measured, moving_norms(measured), map(inputs, rows), fabric)
-        for name, faces in learner.validation.items():
-            row |= {f"{name}_{key}": v for key, v in measure(measured, faces, fabric).items()}
+        judged = judged_on(measured, learner.validation, fabric)
+        for name in learner.validation:
+            found = measures(judged[f"{name}/right"], judged[f"{name}/likelihood"])
+            row |= {f"{name}_{key}": value for key, value in found.items()}
         if not math.isfinite(row["training_loss"]):
             raise CrossferError(
                 f"the training diverged in epoch {epoch + 1}: choose a lower learning_rate"
             )
-        better = not state.best or _score(row) > _score(state.history[state.best_epoch - 1])
-        improved = keep == "last" or better
+        behind = _behind(judged, state.best or judged, learner.validation)
+        row |= behind.as_row() if behind else {}
+        # Of all epochs so far this is the latest: the one to keep, unless it is shown to be worse.
+        improved = keep == "last" or not (behind and behind.shown)
         row["seconds"] = time.perf_counter() - began - sum(r["seconds"] for r in state.history)
         state = replace(
             state,
-            best=_copy(measured.state_dict()) if improved else state.best,
-            best_epoch=epoch + 1 if improved else state.best_epoch,
+            kept=_copy(measured.state_dict()) if improved else state.kept,
+            kept_epoch=epoch + 1 if improved else state.kept_epoch,
+            best=state.best if behind and behind.loss.difference > 0 else judged,
             history=[*state.history, row],
             images_seen=state.images_seen + shown,
             seconds=time.perf_counter() - began,
@@ -280,8 +289,8 @@ def train(
         on_state(standing)
 
     result = copy.deepcopy(model).cpu().eval()
-    result.load_state_dict(result.state_dict() | learner.whole(state.best))
-    return Trained(result, state.best_epoch, state.history, state.images_seen, state.seconds)
+    result.load_state_dict(result.state_dict() | learner.whole(state.kept))
+    return Trained(result, state.kept_epoch, state.history, state.images_seen, state.seconds)
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
@@ -314,13 +323,12 @@ def _generator_of_dropout(device: torch.device) -> Any:
     return torch.random if device.type == "cpu" else torch.get_device_module(device)
 
 
-def _score(row: Row) -> tuple[float, float]:
-    """Rank an epoch: its mean validation accuracy, and where that ties minus its mean loss."""
-    accuracies = [value for key, value in row.items() if key.endswith("_accuracy")]
-    losses = [
-        value for key, value in row.items() if key.endswith("_loss") and key != "training_loss"
-    ]
-    return (sum(accuracies), -sum(losses))
+def _behind(judged: Weights, best: Weights, validation: Mapping[str, Faces]) -> Behind | None:
+    """Return how far an epoch is behind the best; ``None`` where there is nothing to tell by."""
+    if not validation:
+        return None
+    now, then = (candidate(one, validation) for one in (judged, best))
+    return compare(now, then, people_in(validation))
 
 
 def _seed(*entropy: int) -> int:

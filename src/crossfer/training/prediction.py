@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.prediction import probabilities_of
+from crossfer.selection import Candidate
 from crossfer.training.batches import Faces
 
 
@@ -64,18 +69,61 @@ def features(
     return torch.cat(found)
 
 
-def measure(model: Classifier, faces: Faces, fabric: Fabric) -> dict[str, float]:
-    """Return accuracy (0–1) and mean cross-entropy (nats) among the classes that each face knows."""
+def judge(model: Classifier, faces: Faces, fabric: Fabric) -> tuple[Tensor, Tensor]:
+    """Judge a network's answers, image by image, among the classes that each face knows.
+
+    Returns
+    -------
+    right : Tensor
+        bool (N,): whether the most probable class is the right one.
+    likelihood : Tensor
+        float32 (N,): the probability of the right class, above 0.
+    """
     labels = faces.labels.cpu()
     probabilities = predict(model, faces.images, fabric)
     if faces.known is not None:
         probabilities = probabilities.masked_fill(~faces.known.cpu(), 0)
         probabilities /= probabilities.sum(1, keepdim=True).clamp_min(1e-12)
     likelihood = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
-    accuracy = (probabilities.argmax(1) == labels).float().mean().item()
-    return {"accuracy": accuracy, "loss": -likelihood.log().mean().item()}
+    return probabilities.argmax(1) == labels, likelihood[:, 0]
+
+
+def measures(right: Tensor, likelihood: Tensor) -> dict[str, float]:
+    """Return ``accuracy`` (0–1) and ``loss``, the mean cross-entropy (nats), of what was judged."""
+    return {
+        "accuracy": right.float().mean().item(),
+        "loss": -likelihood.log().mean().item(),
+    }
 
 
 def accuracy(model: Classifier, faces: Faces, fabric: Fabric) -> float:
     """Return the share (0–1) of faces recognised, among the classes that they have."""
-    return measure(model, faces, fabric)["accuracy"]
+    right, _ = judge(model, faces, fabric)
+    return right.float().mean().item()
+
+
+def candidate(judged: Mapping[str, Tensor], names: Iterable[str]) -> Candidate:
+    """Return what `judged_on` found on sets of these names, for `crossfer.selection`."""
+    likelihood, right = (
+        {name: judged[f"{name}/{what}"].numpy() for name in names}
+        for what in ("likelihood", "right")
+    )
+    return Candidate(likelihood, right)
+
+
+def judged_on(
+    model: Classifier, validation: Mapping[str, Faces], fabric: Fabric
+) -> dict[str, Tensor]:
+    """Judge a network's answers on named sets: ``NAME/right`` and ``NAME/likelihood``, see `judge`."""
+    found: dict[str, Tensor] = {}
+    for name, faces in validation.items():
+        found[f"{name}/right"], found[f"{name}/likelihood"] = judge(model, faces, fabric)
+    return found
+
+
+def people_in(validation: Mapping[str, Faces]) -> dict[str, NDArray[np.int64] | None]:
+    """Return who is in each image of some sets, for `crossfer.selection`; None: everybody another."""
+    return {
+        name: None if faces.subjects is None else faces.subjects.cpu().numpy()
+        for name, faces in validation.items()
+    }

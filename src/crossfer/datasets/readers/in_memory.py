@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -154,6 +155,8 @@ def in_memory(
             raise CrossferError(f"{name}: {error}") from None
         if said:
             yield Remark(said)
+            if order is None and options.order is None:
+                warnings.warn(f"{name}: {said}", stacklevel=2)
         for read in reads:
             yield from read(known)
 

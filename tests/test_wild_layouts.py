@@ -293,6 +293,16 @@ def test_an_unknown_split_or_two_labels_columns_are_asked_about(tmp_path: Path) 
     assert made(moved, columns=own, root=tmp_path).card["images"] == 2
 
 
+def test_splits_in_the_paths_of_a_table_count_too(tmp_path: Path) -> None:
+    names = [f"{part}/{n}.png" for part in ("train", "test") for n in range(4)]
+    raw = many(tmp_path / "raw", *names)
+    table(raw / "labels.csv", "image,emotion", [f"{name},sad" for name in names])
+    found = rows(made(raw), "split")
+    assert {found[name] for name in names[4:]} == {"test"} and "test" not in map(
+        found.get, names[:4]
+    )
+
+
 def test_moved_and_converted_pictures_are_found_but_never_another_one(tmp_path: Path) -> None:
     many(tmp_path, "faces/happy/1.png", "faces/happy/2.png", "faces/sad/2.png", "faces/sad/4.png")
     lines = [

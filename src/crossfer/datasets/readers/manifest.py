@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crossfer.classes import is_known
@@ -180,6 +180,8 @@ class _Reading:
                     f"{table}: unknown split {some} in the column {columns.split}: say what each is with "
                     f"--split {unknown[0]}=training, or use no such column with --column split="
                 )
+        elif part is None:
+            self.translation = self._splits_in_paths()
         self.by_folder = cache(self._by_folder)
 
     def items(self) -> Iterator[Record | Skipped]:
@@ -209,6 +211,9 @@ class _Reading:
         if label is None:
             return Skipped(origin, reason)
         split = self.translation.get(row[columns.split]) if columns.split else self.part
+        if self.translation and not columns.split and isinstance(name, str):
+            found = {self.translation.get(folder) for folder in _folders_in(name)} - {None}
+            split = next(iter(found)) if len(found) == 1 else None
         groups = {
             column: text
             for column in columns.others
@@ -245,6 +250,17 @@ class _Reading:
             groups=groups,
         )
 
+    def _splits_in_paths(self) -> dict[str, Split | None]:
+        """Return what the folders in the paths mean, where they name more than one split."""
+        names = {
+            folder
+            for _, row in any_rows(self.table)
+            if isinstance(row, dict) and isinstance(name := row[str(self.columns.path)], str)
+            for folder in _folders_in(name)
+        }
+        translation = splitnames.splits_of(names, self.options)
+        return translation if len(set(translation.values()) - {None}) > 1 else {}
+
     def _by_folder(self, folder: Path) -> str | None:
         """Return the class that the folders of a picture name, if they name one."""
         if folder.is_relative_to(self.top):
@@ -269,6 +285,10 @@ def _labels(table: Path, columns: Columns) -> Iterator[str]:
 def _named(label: str, names: Sequence[str]) -> str:
     """Return the name of a number for which a table holds names."""
     return names[int(label)] if names and label.isdigit() and int(label) < len(names) else label
+
+
+def _folders_in(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts[:-1]
 
 
 def _columns(table: Path, options: ReadOptions) -> Columns:

@@ -12,7 +12,7 @@ from typing import Any
 from crossfer.classes import is_known
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.columns import Columns, are_shares, columns_in
-from crossfer.datasets.readers.files import image_files, labelled
+from crossfer.datasets.readers.files import image_files, labelled, labelled_or_unknown
 from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.lookup import Lookup
 from crossfer.datasets.readers.tables import (
@@ -115,6 +115,33 @@ def unused(table: Path, top: Path) -> str:
     except CrossferError:
         names = ""
     return f"{table.relative_to(top).as_posix()}: not used (columns {names or 'unknown'})"
+
+
+def contradiction(
+    table: Path, top: Path, shown: Mapping[Path, str | None], options: ReadOptions
+) -> str:
+    """Count the pictures of which a table that is not used says another label than their folders."""
+    try:
+        columns = _columns(table, ReadOptions())
+        if not columns.complete or not columns.label:
+            return ""
+        lookup, other, known = Lookup(top, table, None), list[str](), 0
+        for _, row in any_rows(table):
+            name = row[str(columns.path)] if isinstance(row, dict) else None
+            if isinstance(row, str) or not isinstance(name, str) or not name:
+                continue
+            label, _reason = labelled_or_unknown(row[columns.label], options)
+            here = shown.get(lookup.find(name))
+            known += here is not None
+            if here is not None and label is not None and here != label:
+                other.append(name)
+    except CrossferError:
+        return ""
+    if not other:
+        return ""
+    return (
+        f"; it contradicts the folders for {len(other):,} of {known:,} pictures (first: {other[0]})"
+    )
 
 
 def complete_tables(path: Path) -> list[Path]:

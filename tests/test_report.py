@@ -209,6 +209,7 @@ def _run(
         identity={"recipe": {"epochs": 30, "augmentation": {"flip": True}}},
         kept_epoch=2,
         merged={},
+        chosen=None,
         training_images=100,
         parameters=19_271_431,
         trained_parameters=19_271_431,

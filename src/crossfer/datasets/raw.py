@@ -18,10 +18,11 @@ from crossfer.classes import canonical, comparable
 from crossfer.datasets import archives
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.readers import READERS, recognise
-from crossfer.datasets.readers.files import SYSTEM_FILES, files_below, find, what_is
+from crossfer.datasets.readers.files import SYSTEM_FILES, find, what_is
 from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.readers.labels import number_in
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
+from crossfer.datasets.walk import files_below
 from crossfer.errors import CrossferError
 
 STAND_IN_NOTE = "STAND-IN.txt"

@@ -16,8 +16,9 @@ import pyarrow.parquet
 from PIL import Image
 
 from crossfer.datasets.pictures import UnreadableImage, decoded
-from crossfer.datasets.readers.files import STRAY_FOLDERS, is_text
+from crossfer.datasets.readers.files import is_text
 from crossfer.datasets.record import Box
+from crossfer.datasets.walk import STRAY_FOLDERS
 from crossfer.errors import CrossferError
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})

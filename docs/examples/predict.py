@@ -30,12 +30,8 @@ def cut_out(pixels, left_eye, right_eye, framing):
     a, b = (x - left)[grid], (y - top)[grid]
     values = (1 - b) * ((1 - a) * pixels[top, left] + a * pixels[top, left + 1])
     values += b * ((1 - a) * pixels[top + 1, left] + a * pixels[top + 1, left + 1])
-    return (
-        values.reshape(side, times, side, times, -1)
-        .mean((1, 3))
-        .squeeze(-1 if pixels.ndim == 2 else ())
-        .round()
-    )
+    values = values.reshape(side, times, side, times, *pixels.shape[2:])
+    return values.mean((1, 3)).round()
 
 
 folder, picture, *eyes = sys.argv[1:]

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfer import standins
+from crossfer.classes import FER7
 from crossfer.datasets import SPLITS, Dataset, Preparation, prepare
 from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError

@@ -17,10 +17,11 @@ import pytest
 from PIL import Image
 
 from crossfer.datasets import Dataset, Preparation, in_memory, prepare
+from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import open_picture
 from crossfer.datasets.record import ReadOptions, Record
 from crossfer.errors import CrossferError
-from crossfer.framing import Framing, face_of
+from crossfer.framing import Framing
 from tests.test_layouts import pixels_row, text
 
 
@@ -496,7 +497,7 @@ def test_label_files_of_yolo_are_read_with_their_boxes(tmp_path: Path) -> None:
 
 
 def rows_index(dataset: Dataset, origin: str) -> int:
-    return dataset.samples.column("origin").to_pylist().index(origin)
+    return int(dataset.samples.column("origin").to_pylist().index(origin))
 
 
 def test_one_hot_tables_of_roboflow_and_metadata_of_hugging_face(tmp_path: Path) -> None:

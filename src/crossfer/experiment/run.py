@@ -311,8 +311,7 @@ def _dataset(
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
     path = experiment.path(config)
     if is_prepared(path):
-        plain = DatasetConfig(path=config.path, name=config.name)
-        if given := {name for name, value in config if value != getattr(plain, name)}:
+        if given := config.model_fields_set - {"path", "name"}:
             raise CrossferError(
                 f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
             )

@@ -22,6 +22,7 @@ from crossfer.adaptation import untrained
 from crossfer.errors import CrossferError
 from crossfer.memory.penalties import L2SP
 from crossfer.models import fully_connected, study_cnn, train_only
+from crossfer.selection import MARGIN
 from crossfer.training import (
     Augmentation,
     Faces,
@@ -194,7 +195,8 @@ def test_selection_keeps_the_best_epoch_or_the_last() -> None:
     in_doubt = [
         row["epoch"]
         for row in best.history
-        if row["behind"] <= row["behind_error"] or row["behind_accuracy"] < 0
+        if row["loss_behind"] <= MARGIN * row["loss_behind_error"]
+        or row["accuracy_ahead"] > MARGIN * row["accuracy_ahead_error"]
     ]
     assert best.kept_epoch == max(in_doubt)
     last = train(small(), faces, {"source": faces}, RECIPE, 0, fabric, keep="last")

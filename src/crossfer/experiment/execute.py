@@ -50,6 +50,7 @@ from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.models import training_flop
 from crossfer.provenance import versions
+from crossfer.selection import BEHIND
 from crossfer.training import Faces, Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
@@ -204,17 +205,16 @@ def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dic
     what, rows = ("alpha", trained.tried) if trained.tried else ("epoch", trained.history)
     if not rows or (what == "epoch" and keep == "last"):
         return None
-    values = (
-        {"kept": trained.alpha, "in_doubt": DEFAULT_ALPHA}
-        if trained.tried
-        else {"kept": trained.kept_epoch, "in_doubt": len(rows)}
-    )
-    columns = (what, "behind", "behind_error", "behind_accuracy")
+    kept, in_doubt = float(trained.kept_epoch), float(len(rows))
+    if trained.alpha is not None:
+        kept, in_doubt = trained.alpha, DEFAULT_ALPHA
+    columns = (what, *BEHIND)
     found = {row[what]: {column: row[column] for column in columns} for row in rows}
     return {
         "what": what,
         "of": len(rows),
-        **{name: found[value] for name, value in values.items()},
+        "kept": found[kept],
+        "in_doubt": found[in_doubt],
         "by": {
             side: {"images": len(faces), "subjects": faces.people}
             for side, faces in validation.items()

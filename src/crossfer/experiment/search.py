@@ -304,16 +304,16 @@ class _Trials:
 
     def _ahead(self, runs: Sequence[Run], kept: Sequence[Run]) -> Lead:
         """Return how far a trial's runs are ahead of another's, over all targets and both sides."""
-        scores: tuple[dict[str, NDArray[np.float64]], ...] = ({}, {})
+        mine: dict[str, NDArray[np.bool_]] = {}
+        theirs: dict[str, NDArray[np.bool_]] = {}
         subjects = {}
-        for number, pair in enumerate(zip(runs, kept, strict=True)):
-            for dataset in (self.source, pair[0].target or self.source):
+        for number, (run, before) in enumerate(zip(runs, kept, strict=True)):
+            for dataset in (self.source, run.target or self.source):
                 name = f"{number}/{dataset.name}"
                 rows = dataset.rows("validation")
                 subjects[name] = subject_codes([dataset.subjects[row] for row in rows])
-                for of, run in zip(scores, pair, strict=True):
-                    of[name] = self._right(run, dataset).astype(np.float64)
-        return lead(*scores, subjects)
+                mine[name], theirs[name] = (self._right(r, dataset) for r in (run, before))
+        return lead(mine, theirs, subjects)
 
 
 def _optimise(

@@ -19,8 +19,9 @@ import cv2
 from crossfer import standins
 from crossfer.datasets import Preparation, prepare
 from crossfer.datasets.detector import Detector
-from crossfer.datasets.faces import Framing, face_of
+from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import open_picture
+from crossfer.framing import Framing
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import torch
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
-from crossfer.models import LAYERS, study_cnn, train_only
+from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Faces, Recipe, machine, train
 from crossfer.training.machine import describe
 
@@ -43,8 +43,8 @@ def faces(data: Path | None, count: int) -> Faces:
 
 def seconds(layers: str, shown: Faces, recipe: Recipe, reuse: bool) -> tuple[float, float]:
     """Return how long an epoch takes, the median of the last half, and how long an epoch on average."""
-    model = untrained(study_cnn, 0)
-    train_only(model, LAYERS[layers](model))
+    model = untrained(lambda: Classifier(study_cnn()), 0)
+    model.train_only(layers)
     began = time.perf_counter()
     history = train(model, shown, {}, recipe, 0, machine(), keep="last", reuse=reuse).history
     average = (time.perf_counter() - began) / len(history)

@@ -77,10 +77,10 @@ def main() -> None:
         results = run_experiment(experiment, folder / "out", Said())
         whole = time.perf_counter() - began
     seconds: dict[str, float] = defaultdict(float)
-    for run in results["runs"]:
-        seconds[run["strategy"]] += run["cost"]["seconds"]
-    measuring = sum(run["cost"]["evaluation_seconds"] for run in results["runs"])
-    print(f"{len(results['runs'])} trainings of {asked.epochs} epochs: {whole:.0f} s in all")
+    for run in results.runs:
+        seconds[run.strategy] += run.cost.seconds
+    measuring = sum(run.cost.evaluation_seconds for run in results.runs)
+    print(f"{len(results.runs)} trainings of {asked.epochs} epochs: {whole:.0f} s in all")
     for strategy, spent in seconds.items():
         print(f"  {strategy:6} {spent:8.1f} s")
     print(f"  measuring {measuring:.1f} s, {measuring / whole:.1%}")

@@ -26,10 +26,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from crossfer.classes import FER7
 from crossfer.datasets import Preparation, open_dataset, prepare
 from crossfer.datasets.dataset import CARD, IMAGES, SAMPLES, sample_table
 from crossfer.datasets.readers.fer2013 import read_rows
-from crossfer.emotions import EMOTIONS
 
 ROWS, PICTURES, MILLION = 35_887, 4_000, 1_000_000
 USAGE = ("Training",) * 8 + ("PublicTest", "PrivateTest")
@@ -128,7 +128,7 @@ def million(folder: Path) -> None:
 
     zeros = [0.0] * MILLION
     columns = {
-        "label": [row % 7 for row in range(MILLION)],
+        "label": [FER7[row % 7] for row in range(MILLION)],
         "subject": [None] * MILLION,
         "split": ["test" if row % 100 == 0 else "training" for row in range(MILLION)],
         "origin": [f"{row}.png" for row in range(MILLION)],
@@ -139,7 +139,7 @@ def million(folder: Path) -> None:
     pyarrow.parquet.write_table(sample_table(columns), place / SAMPLES)
     card = {
         **{key: "" for key in ("title", "licence", "citation", "raw", "raw_state")},
-        "format": 3,
+        "format": 4,
         "name": "million",
         "preparation": {},
         "faces": {
@@ -147,7 +147,7 @@ def million(folder: Path) -> None:
             "framing": {"eye_distance": 0.4, "eye_height": 0.4},
             "found": {"cropped": MILLION},
         },
-        "classes": list(EMOTIONS),
+        "classes": list(FER7),
         "images": MILLION,
         "subjects": 0,
         "split": {"how": "", "asked": None, "reached": {}, "subjects_in_several_splits": 0},
@@ -177,7 +177,7 @@ def train_on(place: Path) -> None:
     """Open a dataset, train for 300 steps and report."""
     from crossfer.adaptation import untrained
     from crossfer.experiment.execute import faces
-    from crossfer.models import study_cnn
+    from crossfer.networks import Classifier, study_cnn
     from crossfer.training import Recipe, machine, train
 
     began = time.perf_counter()
@@ -196,7 +196,7 @@ def train_on(place: Path) -> None:
         if steps == 300:
             raise Enough
 
-    model = untrained(lambda: study_cnn(width=0.1), 0)
+    model = untrained(lambda: Classifier(study_cnn(width=0.1)), 0)
     with suppress(Enough):
         train(model, training, {}, Recipe(epochs=1), 0, machine(), keep="last", on_step=step)
     size = dataset.images.nbytes / 1e9

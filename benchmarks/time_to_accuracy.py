@@ -19,7 +19,7 @@ from pathlib import Path
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
 from crossfer.experiment.execute import faces
-from crossfer.models import study_cnn
+from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Recipe, State, machine, train
 from crossfer.training.loop import Row
 from crossfer.training.machine import describe
@@ -47,7 +47,7 @@ def trained(data: Path, recipe: Recipe, seed: int) -> list[Row]:
             row, seconds = history[-1], sum(row["seconds"] for row in history)
             print(f"epoch {told}: {row['source_accuracy']:.2%}, {seconds:.1f} s", flush=True)
 
-    model = untrained(study_cnn, seed)
+    model = untrained(lambda: Classifier(study_cnn()), seed)
     sides = {"source": validation}
     return train(model, training, sides, recipe, seed, fabric, on_state=tell).history
 

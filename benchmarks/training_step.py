@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from crossfer.adaptation import untrained
-from crossfer.models import study_cnn
+from crossfer.networks import study_cnn
 from crossfer.training.cpu.descent import SGD
 from crossfer.training.cpu.layers import fuse
 from crossfer.training.machine import _keep_freed_memory, describe, machine
@@ -47,7 +47,7 @@ def relu_first(model: nn.Sequential) -> nn.Sequential:
 
 def images_per_second(level: int, order: str) -> float:
     """Measure a step with the first `level` improvements."""
-    model = untrained(study_cnn, 0)
+    model: nn.Module = untrained(study_cnn, 0)
     if order == "relu-first":
         model = relu_first(model)
     memory_format = torch.channels_last if level >= 1 else torch.contiguous_format

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import pytest
+# Workers of one thread each do not wait for one another; read when PyTorch and Numba are imported.
+for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
-from crossfer import standins
-from crossfer.datasets import Dataset, prepare
+import pytest  # noqa: E402
+
+from crossfer import standins  # noqa: E402
+from crossfer.datasets import Dataset, prepare  # noqa: E402
 
 SIZES = {"fer2013": 160, "jaffe": 84, "mug": 12}
 

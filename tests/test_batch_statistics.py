@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from crossfer.adaptation import untrained
 from crossfer.memory.merging import best_mixture
-from crossfer.models import LAYERS, study_cnn, train_only
+from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Augmentation, Faces, Mixture, Recipe, machine, normalise, train
 from crossfer.training import statistics as module
 from crossfer.training.statistics import batch_norms, dealt, moving_norms, renew_statistics
@@ -27,11 +26,11 @@ def faces(count: int = 40, seed: int = 0) -> Faces:
     return Faces(images, torch.arange(count) % 7)
 
 
-def small(kind: str = "study", momentum: float = 0.1, layers: str = "all") -> nn.Module:
-    model = untrained(lambda: study_cnn(0.1) if kind == "study" else Residual(1), 0)
+def small(kind: str = "study", momentum: float = 0.1, layers: str = "all") -> Classifier:
+    model = untrained(lambda: Classifier(study_cnn(0.1) if kind == "study" else Residual(1)), 0)
     for norm in batch_norms(model).values():
         norm.momentum = momentum
-    train_only(model, LAYERS[layers](model))
+    model.train_only(layers)
     return model
 
 
@@ -54,8 +53,8 @@ def test_after_few_steps_the_momentum_makes_no_difference(kind: str, averaging: 
 def test_kept_statistics_are_those_of_the_kept_weights(averaging: float) -> None:
     recipe, fabric, shown = replace(RECIPE, averaging=averaging), machine("cpu", "32-true"), faces()
     model = train(small(), shown, {}, recipe, 0, fabric, keep="last").model
-    given = model.get_submodule("conv1")(normalise(shown.images))
-    norm = batch_norms(model)["norm1"]
+    given = model.network.get_submodule("conv1")(normalise(shown.images))
+    norm = batch_norms(model.network)["norm1"]
     assert norm.running_mean is not None and norm.running_var is not None
     assert torch.allclose(norm.running_mean, given.mean((0, 2, 3)), atol=1e-5)
     assert torch.allclose(norm.running_var, given.var((0, 2, 3)), rtol=1e-4)
@@ -69,8 +68,8 @@ def test_statistics_of_frozen_layers_never_move(layers: str) -> None:
     free = {"norm5"} if layers == "FC+CL" else set()
     mixed, _, _ = best_mixture(start, trained, {"target": shown}, shown, fabric, [0.5])
     for after in (trained, mixed):
-        for name, norm in batch_norms(after).items():
-            before = batch_norms(start)[name].state_dict()
+        for name, norm in batch_norms(after.network).items():
+            before = batch_norms(start.network)[name].state_dict()
             same = all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
             assert same == (name not in free), name
 
@@ -81,7 +80,7 @@ def test_batches_together_have_the_moments_of_all_images() -> None:
     norms, kept = moving_norms(model)[:1], copy.deepcopy(dict(model.named_parameters()))
     batches = torch.split(normalise(shown.images), 16)
     with torch.no_grad():
-        given = model.get_submodule("conv1")(torch.cat(batches))
+        given = model.network.get_submodule("conv1")(torch.cat(batches))
     renew_statistics(model, norms, batches, fabric)
     (norm,) = norms
     assert norm.running_mean is not None and norm.running_var is not None

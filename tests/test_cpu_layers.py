@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from crossfer.adaptation import untrained
-from crossfer.models import study_cnn
+from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Faces, Recipe, machine, train
 from crossfer.training.cpu.layers import Dropout, NormReluPool, fuse
 
@@ -178,9 +178,12 @@ def test_whatever_else_could_notice_is_left_alone() -> None:
 def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.randint(0, 256, (48, 48, 48), generator=torch.Generator().manual_seed(0))
     shown = Faces(images.byte(), torch.arange(48) % 7)
-    model, recipe = untrained(lambda: study_cnn(0.2), 0), Recipe(epochs=2, batch_size=16)
+    model, recipe = (
+        untrained(lambda: Classifier(study_cnn(0.2)), 0),
+        Recipe(epochs=2, batch_size=16),
+    )
     for name in ("fc1_dropout", "fc2_dropout"):
-        model.get_submodule(name).p = 0.3  # type: ignore[assignment]  # no multiple of 1/256: PyTorch draws, with and without
+        model.network.get_submodule(name).p = 0.3  # type: ignore[assignment]  # no multiple of 1/256: PyTorch draws, with and without
     fabric = machine("cpu", "32-true")
     fused = train(model, shown, {}, recipe, 0, fabric, keep="last")
     monkeypatch.setattr("crossfer.training.cpu.layers.fuse", lambda network: network)
@@ -190,7 +193,7 @@ def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) ->
     weights: OrderedDict[str, Tensor] = plain.model.state_dict()  # type: ignore[assignment]
     for name, tensor in fused.model.state_dict().items():
         assert torch.allclose(tensor, weights[name], atol=5e-3), name
-    assert type(fused.model.get_submodule("norm1")) is nn.BatchNorm2d
+    assert type(fused.model.network.get_submodule("norm1")) is nn.BatchNorm2d
 
 
 @pytest.mark.parametrize("p", [1 / 256, 0.25, 0.5, 0.75])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from crossfer.classes import FER7
 from crossfer.cli import app
 from crossfer.datasets import open_dataset, prepare
 from crossfer.datasets.dataset import Dataset, sample_table
@@ -52,13 +53,13 @@ def dataset(
     name: str,
     images: Faces,
     splits: Sequence[str],
-    labels: Sequence[int] | None = None,
+    labels: Sequence[str] | None = None,
     subjects: Sequence[str | None] | None = None,
 ) -> Dataset:
     n = len(images)
     numbers = dict.fromkeys(("left", "top", "width", "height", "roll", "score"), [0.0] * n)
     columns: dict[str, Sequence[Any]] = {
-        "label": labels or [0] * n,
+        "label": labels or ["angry"] * n,
         "subject": subjects or [None] * n,
         "split": splits,
         "origin": [f"{name}/{row}.png" for row in range(n)],
@@ -66,7 +67,7 @@ def dataset(
         "found": [""] * n,
         **numbers,
     }
-    return Dataset(Path(), {"name": name}, images, sample_table(columns))
+    return Dataset(Path(), {"name": name, "classes": [*FER7]}, images, sample_table(columns))
 
 
 def test_different_faces_are_different() -> None:
@@ -106,7 +107,7 @@ def test_counts_within_and_across_splits_and_datasets() -> None:
         "one",
         np.stack([*FACES[:4], FACES[0], FACES[1], jpeg(FACES[2]), FACES[5]]),
         ["training"] * 5 + ["test"] * 3,
-        labels=[0, 1, 2, 3, 0, 1, 6, 5],
+        labels=[FER7[code] for code in (0, 1, 2, 3, 0, 1, 6, 5)],
         subjects=["A", *"BCDEFG", "A"],
     )
     other = dataset("other", np.stack([jpeg(FACES[5]), FACES[6]]), ["training", "test"])

@@ -10,15 +10,24 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from crossfer.evaluation import paper, summary
+from crossfer.evaluation.answers import Answers
+from crossfer.evaluation.measure import change, find_flips, measure
 from crossfer.evaluation.metrics import (
     accuracy,
     balanced_accuracy,
     confusion,
     decide,
     macro_f1,
-    measure,
-    measure_as_one,
-    per_class_accuracy,
+    recalls,
+)
+from crossfer.evaluation.rows import (
+    Change,
+    ClassChange,
+    Cost,
+    Flips,
+    Measured,
+    Measurements,
+    Result,
 )
 
 PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)
@@ -35,10 +44,10 @@ def one_hot(decisions: list[int]) -> np.ndarray:
 
 def test_a_handmade_example() -> None:
     labels = np.array([0, 0, 1, 3])
-    result = measure(labels, one_hot([0, 3, 1, 3]))
-    assert result["accuracy"] == 75.0
-    assert result["per_class"] == [50.0, 100.0, None, 100.0, None, None, None]
-    matrix = np.array(result["confusion"])
+    result = measure(Answers.of(labels, one_hot([0, 3, 1, 3])))
+    assert result.accuracy == 75.0
+    assert result.recall == (50.0, 100.0, None, 100.0, None, None, None)
+    matrix = np.array(result.confusion)
     assert matrix[0, 3] == 1
     assert matrix.sum() == 4
 
@@ -52,28 +61,53 @@ def test_a_dataset_without_neutral_is_decided_among_its_own_classes() -> None:
 def test_several_sets_as_one_are_decided_each_among_its_own_classes() -> None:
     rng = np.random.default_rng(0)
     sets = [(rng.integers(0, 6, 40), rng.dirichlet(np.ones(7), 40), c) for c in (range(6), None)]
-    one, other = (measure(*each) for each in sets)
-    both = measure_as_one(sets)
-    assert both["images"] == 80
-    assert both["accuracy"] == pytest.approx((one["accuracy"] + other["accuracy"]) / 2)
-    assert np.array_equal(both["confusion"], np.add(one["confusion"], other["confusion"]))
+    answers = [Answers.of(labels, said, classes) for labels, said, classes in sets]
+    one, other = map(measure, answers)
+    both = measure(Answers.joined(answers))
+    assert both.images == 80
+    assert both.accuracy == pytest.approx((one.accuracy + other.accuracy) / 2)
+    assert np.array_equal(both.confusion, np.add(one.confusion, other.confusion))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8, 11])
+def test_sizes_come_from_the_answers(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes - 1, 60)  # none of the last class
+    before, after = (
+        Answers.of(labels, rng.dirichlet(np.ones(classes), 60).astype(np.float32)) for _ in range(2)
+    )
+    measured = measure(after)
+    assert np.shape(measured.confusion) == (classes, classes)
+    assert measured.recall[-1] is None and len(measured.recall) == classes
+    names = [f"class {i}" for i in range(classes)]
+    changed = change(before, after, names, ["image"] * 60)
+    assert changed.classes[-1] is None
+    positive, negative = find_flips(before, after)
+    assert changed.points == pytest.approx(100 * (len(positive) - len(negative)) / 60)
+    assert sum(changed.flips.positive) == len(positive)
+    for name, old, new, one in zip(
+        names, measure(before).recall, measured.recall, changed.classes, strict=True
+    ):
+        assert (old is None) == (one is None), name
+        if one and old is not None and new is not None:
+            assert one.points == pytest.approx(new - old)
 
 
 @given(PAIRS)
 def test_accuracy_confusion_and_recall_agree(pairs: list[tuple[int, int]]) -> None:
     labels, decisions = as_arrays(pairs)
-    matrix = confusion(labels, decisions)
+    matrix = confusion(labels, decisions, 7)
     assert matrix.sum() == len(pairs)
     assert accuracy(labels, decisions) == pytest.approx(100 * np.trace(matrix) / len(pairs))
     weights = matrix.sum(1) / len(pairs)
-    recalls = [recall or 0.0 for recall in per_class_accuracy(matrix)]
-    assert accuracy(labels, decisions) == pytest.approx(float(np.dot(weights, recalls)))
+    shares = [recall or 0.0 for recall in recalls(matrix)]
+    assert accuracy(labels, decisions) == pytest.approx(float(np.dot(weights, shares)))
 
 
 @given(PAIRS)
 def test_balanced_accuracy_and_macro_f1_against_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     labels, decisions = as_arrays(pairs)
-    matrix, present = confusion(labels, decisions), np.unique(labels)
+    matrix, present = confusion(labels, decisions, 7), np.unique(labels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sklearn.metrics._classification.warnings.warn", lambda *_, **__: None)
         recall = balanced_accuracy_score(labels, decisions)
@@ -106,36 +140,40 @@ def test_calibration_error_against_a_slow_loop(seed: int, images: int, classes: 
     probabilities = rng.dirichlet(np.full(7, 0.5), images)
     labels = rng.integers(0, classes, images)
     expected = slow_calibration_error(labels, probabilities, list(range(classes)))
-    found = measure(labels, probabilities, range(classes))["calibration_error"]
+    found = measure(Answers.of(labels, probabilities, range(classes))).calibration_error
     assert found == pytest.approx(expected)
 
 
 def test_calibration_error_of_extremes() -> None:
     labels = np.array([0, 1, 2, 3])
     sure = np.eye(7)[[0, 1, 2, 3]]
-    assert measure(labels, sure)["calibration_error"] == 0
-    assert measure(labels, sure[::-1])["calibration_error"] == 100
-    assert np.isnan(measure(labels[:0], sure[:0])["calibration_error"])
+    assert measure(Answers.of(labels, sure)).calibration_error == 0
+    assert measure(Answers.of(labels, sure[::-1])).calibration_error == 100
+    assert np.isnan(measure(Answers.of(labels[:0], sure[:0])).calibration_error)
 
 
 def result(
     strategy: str, source: float, target: float, fraction: float | None, seed: int = 0
-) -> summary.Result:
-    def side(value: float) -> dict[str, object]:
-        recalls = [value, None, *[value] * 5]
-        return dict.fromkeys(summary.METRICS, value) | {"per_class": recalls, "images": 100}
+) -> Result:
+    def on(value: float) -> Measurements:
+        one = Measured(100, value, value, value, value, (value, None), ((1, 2), (0, 0)))
+        return Measurements(one, one, {})
 
-    return {
-        "strategy": strategy,
-        "target": "jaffe",
-        "fraction": fraction,
-        "seed": seed,
-        "source_test": side(source),
-        "target_test": side(target),
-        "source_validation": side(source),
-        "target_validation": side(target),
-        "cost": {"seconds": 1.0, "images_seen": 10},
-    }
+    def changed(points: float) -> Change:
+        return Change(points, (ClassChange(3, points), None), Flips((2, 0), (1, 0), (), ()))
+
+    return Result(
+        target="jaffe",
+        fraction=fraction,
+        strategy=strategy,
+        seeds=(seed,),
+        runs=(f"{strategy}-{seed}",),
+        on_source=on(source),
+        on_target=on(target),
+        memory_integrity=changed(source - 64.0),
+        gain=changed(target - 40.3),
+        cost=Cost(10, 1e9, 1.0, 0.1, 1e8 * (seed + 1)),
+    )
 
 
 ROWS = [
@@ -147,27 +185,26 @@ ROWS = [
 ]
 
 
-def test_memory_integrity_and_gain_are_differences_to_the_baseline() -> None:
-    rows = {row["strategy"]: row for row in summary.with_changes(ROWS)}
-    assert rows["FU"]["memory_integrity"] == pytest.approx(0.27)
-    assert rows["FU"]["gain"] == pytest.approx(28.36)
-    assert rows["BL"]["memory_integrity"] == 0
-    assert rows["FU"]["gain_per_class"] == pytest.approx([28.36, None, *[28.36] * 5])
-
-
 def test_averages_over_the_three_fine_tunings() -> None:
-    averages = summary.over_targets(summary.by_strategy(summary.with_changes(ROWS)))
-    tuned = next(row for row in averages if row["strategy"] == "fine-tunings")
-    assert tuned["memory_integrity"] == pytest.approx(-24.0)
-    assert tuned["gain"] == pytest.approx(62 - 40.3)
+    averages = summary.over_targets(summary.by_strategy(ROWS))
+    tuned = next(row for row in averages if row.strategy == "fine-tunings")
+    assert tuned.memory_integrity.points == pytest.approx(-24.0)
+    assert tuned.gain.points == pytest.approx(62 - 40.3)
 
 
 def test_seeds_are_averaged_with_their_deviation() -> None:
     rows = [result("BL", 60.0, 40.0, None, 0), result("BL", 64.0, 44.0, None, 1)]
-    (row,) = summary.by_strategy(summary.with_changes(rows))
-    assert row["source_test"]["accuracy"] == 62.0
-    assert row["source_test"]["deviation"] == pytest.approx(np.std([60, 64], ddof=1))
-    assert row["seeds"] == [0, 1]
+    (row,) = summary.by_strategy(rows)
+    test = row.on_source.test
+    assert test.accuracy == 62.0
+    assert test.deviation == pytest.approx(np.std([60, 64], ddof=1))
+    assert (test.recall, test.confusion) == ((62.0, None), ((2, 4), (0, 0)))
+    of_class, other = row.gain.classes
+    assert of_class and other is None
+    assert of_class.images == 3 and of_class.points == pytest.approx(1.7)
+    assert (row.seeds, row.runs) == ((0, 1), ("BL-0", "BL-1"))
+    assert row.cost.peak_memory_bytes == 2e8
+    assert row.balance == pytest.approx((62 + 42) / 2)
 
 
 def test_the_papers_figures_are_the_papers() -> None:

@@ -14,9 +14,10 @@ from PIL import Image
 
 from crossfer import standins
 from crossfer.datasets.detector import Detector, Found
-from crossfer.datasets.faces import Framing, align, choose, cut, face_of, is_plausible
+from crossfer.datasets.faces import align, choose, cut, face_of, is_plausible
 from crossfer.datasets.pictures import UnreadableImage, frame_count, open_picture, video_frames
 from crossfer.errors import CrossferError
+from crossfer.framing import Framing
 
 GRAY = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 

@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossfer.adaptation import untrained
-from crossfer.models import (
-    Conventions,
-    channels_last,
-    fully_connected,
-    last_convolution,
-    study_cnn,
-    train_only,
-)
+from crossfer.networks import Classifier, Preprocessing, study_cnn
+from crossfer.networks.layers import channels_last, train_only
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, State, inputs, machine, predict, train
 from crossfer.training.checkpoint import Checkpoints
@@ -40,14 +34,13 @@ def faces(count: int = 40, seed: int = 0) -> Faces:
     return Faces(images, torch.arange(count) % 7)
 
 
-def partly_frozen(what: str, width: float = 0.1) -> nn.Module:
-    model = untrained(lambda: study_cnn(width), 0)
-    convolution = last_convolution(model) if what == "FC+CL" else []
-    train_only(model, convolution + fully_connected(model))
+def partly_frozen(what: str, width: float = 0.1) -> Classifier:
+    model = untrained(lambda: Classifier(study_cnn(width)), 0)
+    model.train_only(what.removesuffix(" many images"))
     return model
 
 
-def learner(model: nn.Module, shown: Faces, recipe: Recipe = RECIPE) -> inputs.Learner:
+def learner(model: Classifier, shown: Faces, recipe: Recipe = RECIPE) -> inputs.Learner:
     fabric, generator = machine("cpu", "32-true"), torch.Generator()
     return learner_of(model.eval(), shown, {"target": faces(9, 1)}, recipe, 0, generator, fabric)
 
@@ -82,9 +75,9 @@ def test_reuse_gives_the_same_weights_up_to_rounding(
     before, after = model.state_dict(), anew.model.state_dict()
     for name, tensor in reused.model.state_dict().items():
         assert torch.allclose(tensor.float(), after[name].float(), atol=LARGEST_DIFFERENCE), name
-        if name.startswith(("conv1", "norm1", "conv4", "norm4")):
+        if name.startswith(("network.conv1", "network.norm1", "network.conv4", "network.norm4")):
             assert torch.equal(tensor, before[name]), name
-    assert not torch.equal(after["fc1.weight"], before["fc1.weight"])
+    assert not torch.equal(after["network.fc1.weight"], before["network.fc1.weight"])
     for ours, theirs in zip(reused.history, anew.history, strict=True):
         assert ours["target_loss"] == pytest.approx(theirs["target_loss"], abs=1e-4)
 
@@ -117,7 +110,7 @@ def test_the_study_s_network_too() -> None:
     """All of its 8,192 features: FC as 137 inputs."""
     model, fabric = partly_frozen("FC", width=1.0), machine("cpu", "32-true")
     recipe, shown = Recipe(epochs=2, batch_size=16, learning_rate=0.01, views=2), faces(64)
-    assert learner(partly_frozen("FC", width=1.0), shown, recipe).dual == "fc1"
+    assert learner(partly_frozen("FC", width=1.0), shown, recipe).dual == "network.fc1"
     reused = train(model, shown, {}, recipe, 0, fabric, keep="last").model
     anew = train(model, shown, {}, recipe, 0, fabric, keep="last", reuse=False).model
     for name, tensor in reused.state_dict().items():
@@ -196,7 +189,7 @@ def test_frozen_layers_see_each_version_of_an_image_once() -> None:
         train(model, shown, {"target": validation}, recipe, 0, machine("cpu"))
         return sum(seen)
 
-    handle = model.get_submodule("conv1").register_forward_pre_hook(count)
+    handle = model.network.get_submodule("conv1").register_forward_pre_hook(count)
     try:
         assert counting(6, 2) == 2 * len(shown) + len(validation)
         assert counting(2, 5) == 2 * len(shown) + len(validation)
@@ -210,7 +203,7 @@ def test_versions_differ_and_come_back_in_turn(frozen: str) -> None:
     shown, fabric, rows = faces(), machine("cpu", "32-true"), torch.arange(40)
     layers = nn.Sequential() if frozen == "nothing" else split_frozen(partly_frozen("FC"))[0].eval()
     recipe = replace(RECIPE, views=3, epochs=9)
-    anew = Anew(shown.images, layers, recipe, 5, torch.Generator(), fabric, Conventions())
+    anew = Anew(shown.images, layers, recipe, 5, torch.Generator(), fabric, Preprocessing())
     versions = []
     for of in (anew, Kept(anew)):
         for epoch in range(6):
@@ -235,8 +228,8 @@ def test_a_layer_that_is_used_otherwise_is_left_as_it_is() -> None:
         ),
     ):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(1, 4, 2), *layers)
-        train_only(model, trained)
+        model = Classifier(nn.Sequential(nn.Conv2d(1, 4, 2), *layers))
+        train_only(model.network, trained)
         fabric, shown, sides = machine("cpu", "32-true"), faces(8), {"target": faces(9, 1)}
         recipe = replace(RECIPE, learning_rate=0.001)
         reused = train(model, shown, sides, recipe, 0, fabric, keep="last").model
@@ -259,7 +252,7 @@ def test_how_much_would_be_kept_is_known_beforehand(what: str) -> None:
     model = partly_frozen(what).eval()
     fabric, shown = machine("cpu", "32-true"), faces()
     frozen = split_frozen(model)[0]
-    anew = Anew(shown.images, frozen, RECIPE, 0, torch.Generator(), fabric, Conventions())
+    anew = Anew(shown.images, frozen, RECIPE, 0, torch.Generator(), fabric, Preprocessing())
     kept = Kept(anew)
     kept.begin(0)
     assert kept.outputs is not None and anew.size() == kept.outputs.nbytes
@@ -283,7 +276,7 @@ def test_validation_is_measured_by_what_is_kept() -> None:
     whole = predict(model, faces(9, 1).images, machine("cpu", "32-true"))
     cut = learner(model, faces())
     kept = predict(cut.part, cut.validation["target"].images, machine("cpu", "32-true"))
-    assert isinstance(cut.part.get_submodule("fc1"), Dual)
+    assert isinstance(cut.part.network.get_submodule("fc1"), Dual)
     assert torch.allclose(kept, whole, atol=1e-6)
 
 
@@ -293,8 +286,8 @@ def test_a_network_is_cut_before_the_first_layer_that_trains() -> None:
     images = torch.randn(3, 1, 48, 48)
     assert torch.equal(rest(frozen(images)), model(images))
     assert [name for name, _ in frozen.named_children()][-1] == "relu4"
-    assert rest.get_parameter("conv5.weight") is model.get_parameter("conv5.weight")
-    everything = untrained(lambda: study_cnn(0.1), 0)
+    assert rest.get_parameter("network.conv5.weight") is model.get_parameter("network.conv5.weight")
+    everything = untrained(lambda: Classifier(study_cnn(0.1)), 0)
     frozen, rest = split_frozen(everything)
     assert not list(frozen.children()) and rest is everything
 
@@ -302,9 +295,10 @@ def test_a_network_is_cut_before_the_first_layer_that_trains() -> None:
 def test_a_layer_that_stands_in_two_places_is_in_both() -> None:
     """Many a network makes one ReLU and uses it everywhere."""
     relu = nn.ReLU()
-    model = nn.Sequential(nn.Linear(4, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 4), relu)
-    train_only(model, ["4"])
+    layers = [nn.Linear(4, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 7), relu]
+    model = Classifier(nn.Sequential(*layers))
+    train_only(model.network, ["4"])
     frozen, rest = split_frozen(model)
     numbers = torch.randn(5, 4)
     assert torch.equal(rest(frozen(numbers)), model(numbers))
-    assert [*rest.state_dict()] == ["4.weight", "4.bias"]
+    assert [*rest.state_dict()] == ["network.4.weight", "network.4.bias"]

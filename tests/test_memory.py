@@ -15,13 +15,14 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.evaluation.decision import PAST_DATA
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, interpolate
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty, fisher
-from crossfer.models import study_cnn, training_flop
+from crossfer.networks import Classifier, study_cnn
+from crossfer.networks.flop import training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
+from crossfer.terms import PAST_DATA
 from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
 from crossfer.training.prediction import features
 
@@ -34,8 +35,8 @@ def faces(count: int = 42, seed: int = 0) -> Faces:
     return Faces(images, torch.arange(count) % 7)
 
 
-def small(seed: int = 0) -> nn.Module:
-    return untrained(lambda: study_cnn(0.05), seed).eval()
+def small(seed: int = 0) -> Classifier:
+    return untrained(lambda: Classifier(study_cnn(0.05)), seed).eval()
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ def test_features_are_what_the_layer_is_given() -> None:
     model, shown, fabric = small(), faces(10), machine("cpu", "32-true")
     found = features(model, "fc3", shown.images, fabric, batch_size=4)
     with torch.no_grad():
-        again = model.get_submodule("fc3")(found)
+        again = model.network.get_submodule("fc3")(found)
         assert torch.allclose(again, model(normalise(shown.images)), atol=1e-5)
 
 
@@ -134,9 +135,9 @@ def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
     fabric, start = machine("cpu", "32-true"), small()
     moved = copy.deepcopy(start)
     with torch.no_grad():
-        moved.get_parameter("fc3.bias").add_(2.0)
-        moved.get_parameter("fc1.bias").add_(1.0)
-    moved.get_parameter("fc1.bias").requires_grad_(False)
+        moved.get_parameter("network.fc3.bias").add_(2.0)
+        moved.get_parameter("network.fc1.bias").add_(1.0)
+    moved.get_parameter("network.fc1.bias").requires_grad_(False)
     term = L2SP(weight=0.1).term(start, faces(1), None, 0, fabric)
     none = torch.empty(0)
     assert term(start, none, none, none) == 0
@@ -164,10 +165,10 @@ def test_ewc_charges_by_importance() -> None:
     fabric, start, past = machine("cpu", "32-true"), small(), faces(14)
     moved = copy.deepcopy(start)
     with torch.no_grad():
-        moved.get_parameter("fc3.bias")[2] += 3
+        moved.get_parameter("network.fc3.bias")[2] += 3
     term = EWC(weight=10.0, samples=99).term(start, faces(1), past, 5, fabric)
     order = torch.randperm(14, generator=torch.Generator().manual_seed(5))
-    importance = fisher(start, past.images[order], 5, fabric)["fc3.bias"][2]
+    importance = fisher(start, past.images[order], 5, fabric)["network.fc3.bias"][2]
     none = torch.empty(0)
     assert term(moved, none, none, none).item() == pytest.approx(
         float(5 * importance * 9), rel=1e-4
@@ -205,7 +206,8 @@ def test_interpolation_has_both_networks_at_its_ends_bit_for_bit() -> None:
         mixed = interpolate(before, after, alpha)
         assert all(torch.equal(mixed[name], end[name]) for name in end)
     middle = interpolate(before, after, 0.5)
-    assert torch.allclose(middle["fc1.weight"], (before["fc1.weight"] + after["fc1.weight"]) / 2)
+    name = "network.fc1.weight"
+    assert torch.allclose(middle[name], (before[name] + after[name]) / 2)
     with pytest.raises(ValueError, match="different networks"):
         interpolate(before, {"other": torch.zeros(1)}, 0.5)
 
@@ -240,7 +242,9 @@ def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
     lagging = train(start, shown, {}, recipe, 0, fabric, keep="last").model
 
     def moved(model: nn.Module) -> float:
-        change = model.get_parameter("fc1.weight") - start.get_parameter("fc1.weight")
+        change = model.get_parameter("network.fc1.weight") - start.get_parameter(
+            "network.fc1.weight"
+        )
         return float(change.detach().norm())
 
     assert 0 < moved(lagging) < moved(plain)
@@ -271,7 +275,7 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
         if not torch.equal(parameter, untouched[name])
     ]
     if strategy.layers == "head":
-        assert changed == ["fc3.weight", "fc3.bias"]
+        assert changed == ["network.fc3.weight", "network.fc3.bias"]
     elif strategy.layers == "all":
         assert len(changed) == len(list(deployed.parameters()))
     assert (trained.alpha is not None) == strategy.merge

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from crossfer.classes import FER7
 from crossfer.datasets import in_memory
 from crossfer.datasets.pictures import UnreadableImage, open_picture
 from crossfer.datasets.readers import READERS, recognise
-from crossfer.datasets.record import ReadOptions, Record, Skipped
-from crossfer.emotions import EMOTIONS
+from crossfer.datasets.record import ReadOptions, Record, Remark, Skipped
 from crossfer.errors import CrossferError
 from tests.test_layouts import (
     Torchvision,
@@ -143,7 +143,7 @@ def test_mug_takes_short_doubled_and_set_aside(tmp_path: Path) -> None:
         "001/anger/take000.avi",
     )
     records, reasons = read(tmp_path)
-    assert Counter((r.subject, EMOTIONS[r.label]) for r in records) == {
+    assert Counter((r.subject, r.label) for r in records) == {
         ("001", "neutral"): 2,
         ("001", "angry"): 3,
         ("002", "neutral"): 2,
@@ -191,11 +191,11 @@ def test_every_sequence_gives_its_frames(rows: list[tuple[int, int, int]], name:
                 text(top / "Emotion" / place / f"{stem}_{7:08d}_emotion.txt", f"{code}.0000000e+00")
                 neutral, peak = 1, 3
             expected["neutral", subject] += neutral
-            expected[EMOTIONS[label], subject] += peak
+            expected[FER7[label], subject] += peak
         reader, _ = recognise(top)
         assert reader.name == name
         found = [r for r in reader.read(top, ReadOptions()) if isinstance(r, Record)]
-        assert Counter((EMOTIONS[r.label], r.subject) for r in found) == +expected
+        assert Counter((r.label, r.subject) for r in found) == +expected
 
 
 def test_fer_plus_must_fit_fer2013_row_by_row(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_fer_plus_s_own_folders_with_and_without_boxes(tmp_path: Path) -> None:
     text(tmp_path / "data" / "FER2013Train" / "label.csv", rows)
     text(tmp_path / "data" / "FER2013Test" / "label.csv", "fer0000009.png,0,0,0,0,8,0,0,0,2,x\n")
     records, reasons = read(tmp_path)
-    assert [(EMOTIONS[r.label], r.split) for r in records] == [("surprise", "training")]
+    assert [(r.label, r.split) for r in records] == [("surprise", "training")]
     assert reasons == {"no such file": 1, "its votes are not ten numbers": 1}
     text(tmp_path / "data" / "FER2013Test" / "label.csv", "fer0000009.png,0,0,0,0,8,0,0,0,2,0\n")
     assert [r.split for r in read(tmp_path)[0]] == ["training", "test"]
@@ -229,12 +229,17 @@ def test_fer_plus_s_own_folders_with_and_without_boxes(tmp_path: Path) -> None:
 def test_blank_rows_do_not_shift_row_numbers(tmp_path: Path) -> None:
     rows = ["emotion,pixels,Usage", f"0,{pixels_row(1)},Training", "", "3,1", ""]
     file = text(tmp_path / "f.csv", "\n".join([*rows, f"6,{pixels_row(2)},PrivateTest", ""]))
-    items = list(READERS["fer2013"].read(file, ReadOptions()))
+    found = READERS["fer2013"].read(file, ReadOptions())
+    items = [item for item in found if not isinstance(item, Remark)]
     assert [item.origin for item in items] == ["f.csv row 2", "f.csv row 4", "f.csv row 6"]
     assert isinstance(items[1], Skipped)
-    table = "\npath;label;;\n\na.png;3.0;;\n;sad;;\nb.png;sad;;x\n"
-    found = list(READERS["manifest"].read(text(tmp_path / "m.csv", table), ReadOptions()))
-    assert [(item.origin) for item in found] == ["a.png", "m.csv row 5", "m.csv row 6"]
+    table = "\npath;label;;\n\na.png;joy;;\n;sad;;\nb.png;sad;;x\n"
+    listed = READERS["manifest"].read(text(tmp_path / "m.csv", table), ReadOptions())
+    assert [(item.origin) for item in listed if not isinstance(item, Remark)] == [
+        "a.png",
+        "m.csv row 5",
+        "m.csv row 6",
+    ]
 
 
 def test_affectnet_without_header_and_with_damaged_annotations(tmp_path: Path) -> None:
@@ -242,7 +247,7 @@ def test_affectnet_without_header_and_with_damaged_annotations(tmp_path: Path) -
     rows = "1/a.jpg,-1,-1,-1,-1,1;2,5,0,0\n1/b.jpg,0,0,9,9,1;2,8,0,0\n1/c.jpg,0,0,9,9,1;2,77,0,0\n"
     text(tmp_path / "Manually_Annotated_file_lists" / "training.csv", rows)
     records, reasons = read(tmp_path, labels={"none": "neutral"})
-    assert [(r.origin, EMOTIONS[r.label], r.box) for r in records] == [
+    assert [(r.origin, r.label, r.box) for r in records] == [
         ("Manually_Annotated_Images/1/a.jpg", "disgust", None),
         ("Manually_Annotated_Images/1/b.jpg", "neutral", (0, 0, 9, 9)),
     ]
@@ -280,8 +285,12 @@ def test_raf_db_s_original_pictures_and_odd_rows(tmp_path: Path) -> None:
     rows = b"train_00001.jpg 5\r\ntest_0001.jpg 9\r\ncaf\xe9\r\n\r\n"
     listed = empty(tmp_path, "EmoLabel/list_patition_label.txt") / "EmoLabel"
     (listed / "list_patition_label.txt").write_bytes(rows)
-    records, reasons = read(tmp_path)
-    assert [(EMOTIONS[r.label], r.split) for r in records] == [("sad", "training")]
+    with pytest.raises(
+        CrossferError, match="labels 9: RAF-DB's basic labels are 1–7.*--order rafdb"
+    ):
+        read(tmp_path)
+    records, reasons = read(tmp_path, order="rafdb")
+    assert [(r.label, r.split) for r in records] == [("sad", "training")]
     assert reasons == {"unknown class '9'": 1, "not a row like: train_00001.jpg 5": 1}
 
 
@@ -294,8 +303,10 @@ def test_the_nearest_folder_that_is_a_class_counts(tmp_path: Path) -> None:
         "Test/5/1.jpg",
         "1.jpg",
     )
-    records, reasons = read(top)
-    assert [(EMOTIONS[r.label], r.split) for r in records] == [
+    with pytest.raises(CrossferError, match="nothing says what the numbers 5 mean"):
+        read(top)
+    records, reasons = read(top, order="fer2013")
+    assert [(r.label, r.split) for r in records] == [
         ("surprise", "test"),
         ("fear", "test"),
         ("happy", "training"),
@@ -303,9 +314,11 @@ def test_the_nearest_folder_that_is_a_class_counts(tmp_path: Path) -> None:
     ]
     assert reasons == {"not in the folder of a class": 1}
     with pytest.raises(CrossferError, match=r"smirk: unknown class 'smirk'.*--label"):
-        read(empty(tmp_path, "Test/smirk/1.jpg"))
-    assert "happy" in names(read(tmp_path, labels={"smirk": "happy"})[0])
-    assert read(tmp_path, labels={"smirk": None})[1]["class smirk is left out"] == 1
+        read(empty(tmp_path, "Test/smirk/1.jpg"), order="fer2013")
+    assert "happy" in names(read(tmp_path, labels={"smirk": "happy"}, order="fer2013")[0])
+    assert (
+        read(tmp_path, labels={"smirk": None}, order="fer2013")[1]["class smirk is left out"] == 1
+    )
 
 
 def test_a_user_may_map_a_dataset_s_codes_or_its_classes(tmp_path: Path) -> None:
@@ -326,13 +339,15 @@ def test_tensors_and_arrays_become_pixels() -> None:
     gray, colour = torch.full((1, 4, 6), 0.5), torch.zeros((3, 4, 6), dtype=torch.uint8)
     colour[0] = 200
     deep = np.full((4, 6, 4), 255, np.int64)
-    first, second, third = taken([(gray, 0), (colour, torch.tensor(3)), (deep, "joy")])
+    first, second, third = taken(
+        [(gray, 0), (colour, torch.tensor(3)), (deep, "joy")], order="fer2013"
+    )
     assert pixels(first).dtype == np.uint8
     assert pixels(first).tolist() == [[128] * 6] * 4
     assert pixels(second)[0, 0].tolist() == [200, 0, 0]
     assert pixels(third).shape == (4, 6, 3)
     assert names([first, second, third]) == ["angry", "happy", "happy"]
-    normalised, flat = taken([(gray - 1, 0), (np.zeros(5), 0)])
+    normalised, flat = taken([(gray - 1, "sad"), (np.zeros(5), "sad")])
     with pytest.raises(UnreadableImage, match="^values below 0: leave out what normalises"):
         pixels(normalised)
     with pytest.raises(UnreadableImage, match="shape"):
@@ -341,11 +356,15 @@ def test_tensors_and_arrays_become_pixels() -> None:
 
 def test_the_names_of_classes_come_from_whoever_names_them() -> None:
     images = np.zeros((3, 4, 6, 3), np.uint8)
-    assert names(taken((images, np.array([0, 1, -1])))) == ["angry", "disgust"]  # −1: no label
+    numbers = (images, np.array([0, 1, -1]))  # −1: no label
+    assert names(taken(numbers, order="fer2013")) == ["angry", "disgust"]
+    assert names(taken(numbers, order="affectnet")) == ["neutral", "happy"]
     assert names(taken((images, [1, 0, 1]), classes=["sad", "fear"])) == ["fear", "sad", "fear"]
     with pytest.raises(CrossferError, match="mine row 2: class 2, but there are names for 0–1"):
         taken((images, [1, 0, 2]), classes=["sad", "fear"])
-    with pytest.raises(CrossferError, match="mine row 0: unknown class '9'.*--label"):
+    with pytest.raises(
+        CrossferError, match="mine: labels: nothing says what the numbers 0, 9 mean.*--order"
+    ):
         taken((images, [9, 0, 0]))
     with pytest.raises(CrossferError, match="must be a number or a name, not list"):
         taken((images, np.eye(3)))
@@ -382,23 +401,25 @@ def test_columns_splits_subjects_and_boxes_are_kept() -> None:
         (dict(how, label="mood"), "no column 'mood'"),
         (dict(how, subject="age"), "no column 'age' for subject="),
         (dict(how, subject=["a"]), "2 rows, but 1 for subject="),
-        (dict(how, split=["train", "holdout"]), "unknown split 'holdout'"),
+        (dict(how, split=["train", "later"]), "unknown split 'later'"),
         (dict(how, box=[(1, 2), None]), "four numbers"),
     ):
         with pytest.raises(CrossferError, match=problem):
             taken(columns, **wrong)
-    with pytest.raises(CrossferError, match="unknown split 'holdout'"):
-        taken({"holdout": columns}, **how)
+    with pytest.raises(CrossferError, match="unknown split 'later'"):
+        taken({"later": columns}, **how)
 
 
 def test_encoded_pictures_and_paths_are_opened_late(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.new("L", (8, 8), 99).save(file)
     encoded = {"bytes": file.read_bytes(), "path": None}
-    for record in taken([(encoded, 0), ({"bytes": None, "path": str(file)}, 0), (file, 0)]):
+    for record in taken(
+        [(encoded, "joy"), ({"bytes": None, "path": str(file)}, "joy"), (file, "joy")]
+    ):
         assert pixels(record)[0, 0] == 99
     with pytest.raises(UnreadableImage, match="^not an image that can be read$"):
-        pixels(taken([({"bytes": b"text"}, 0)])[0])
+        pixels(taken([({"bytes": b"text"}, "joy")])[0])
 
 
 def test_no_foreign_library_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +489,7 @@ def test_a_video_whose_name_is_no_text_is_skipped(tmp_path: Path) -> None:
 
 def test_a_subject_that_is_not_said_is_nobody() -> None:
     images, nan = np.zeros((4, 4, 6), np.uint8), float("nan")
-    records = taken((images, [0] * 4), subject=["a", nan, "", None], split=[nan] * 4)
+    records = taken((images, ["joy"] * 4), subject=["a", nan, "", None], split=[nan] * 4)
     assert [record.subject for record in records] == ["a", None, None, None]
     assert ReadOptions(subject=re.compile("([a-z]*)_")).subject_of("happy/_1.png") is None
 

@@ -7,12 +7,11 @@ import torch
 from torch import nn
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.models import (
-    LAYERS,
+from crossfer.networks import Classifier, study_cnn
+from crossfer.networks.layers import (
     fully_connected,
     last_convolution,
     layers_with_parameters,
-    study_cnn,
     train_only,
     training_mode,
 )
@@ -67,16 +66,16 @@ def faces(count: int = 24) -> Faces:
 def test_frozen_layers_stay_as_they_are_bit_for_bit(name: str) -> None:
     """Every tensor of a frozen layer, batch statistics included; every trained one moves."""
     strategy = STRATEGIES[name]
-    baseline = untrained(lambda: study_cnn(0.1), 0)
+    baseline = untrained(lambda: Classifier(study_cnn(0.1)), 0)
     before = {key: value.clone() for key, value in baseline.state_dict().items()}
     sides = {"target": faces()}
     recipe = Recipe(epochs=2, batch_size=8)
     trained = adapt(
         strategy, baseline, baseline, sides, sides, recipe, 0, machine("cpu"), keep="last"
     )
-    trained_layers = set(LAYERS[strategy.layers](baseline))
+    trained_layers = set(baseline.layer_names(strategy.layers))
     for key, value in trained.model.state_dict().items():
-        if key.rsplit(".", 1)[0] in trained_layers:
+        if key.removeprefix("network.").rsplit(".", 1)[0] in trained_layers:
             assert not torch.equal(value, before[key]), key
         else:
             assert torch.equal(value, before[key]), key
@@ -85,7 +84,7 @@ def test_frozen_layers_stay_as_they_are_bit_for_bit(name: str) -> None:
 
 def test_one_step_of_the_real_network_trains_every_layer() -> None:
     sides = {"source": faces(16)}
-    model = untrained(study_cnn, 0)
+    model = untrained(lambda: Classifier(study_cnn()), 0)
     trained = adapt(
         STRATEGIES["BL"], model, model, sides, sides, Recipe(epochs=1, batch_size=16, warmup=0), 0,
         machine("cpu"),
@@ -105,7 +104,7 @@ def test_what_stands_before_the_first_trained_layer_stays_in_evaluation_mode() -
 
 def test_a_new_strategy_is_one_declaration() -> None:
     warm = Strategy("warm FU", "baseline", "all", "source+target")
-    baseline = untrained(lambda: study_cnn(0.1), 0)
+    baseline = untrained(lambda: Classifier(study_cnn(0.1)), 0)
     sides = {"source": faces(24), "target": faces(8)}
     trained = adapt(
         warm, baseline, baseline, sides, sides, Recipe(epochs=1, batch_size=16), 0, machine("cpu")

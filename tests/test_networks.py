@@ -8,34 +8,44 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import crossfer
 from crossfer import standins
 from crossfer.adaptation import adapt, untrained
-from crossfer.datasets import Preparation, prepare
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
+from crossfer.datasets import Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
-from crossfer.experiment.plan import plan
-from crossfer.models import (
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.plan import Run, plan
+from crossfer.networks import (
+    Classifier,
+    NetworkConfig,
+    Normalisation,
+    check_network,
+    normalise,
+    study_cnn,
+)
+from crossfer.networks.flop import training_flop
+from crossfer.networks.layers import (
     LAYERS,
     channels_last,
-    conventions_of,
     fully_connected,
     last_convolution,
     last_layer,
-    study_cnn,
     train_only,
-    training_flop,
     training_mode,
 )
-from crossfer.networks import Network, Normalisation
 from crossfer.report import write_report
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, Recipe, machine, normalise, predict, train
+from crossfer.training import Faces, Recipe, machine, predict, train
 from crossfer.training.inputs import split_frozen
 from tests import tiny_networks
 from tests.tiny_networks import Next, Residual, Vision
@@ -57,13 +67,13 @@ def faces(shape: tuple[int, int, int], count: int = 28, seed: int = 0) -> Faces:
     return Faces(images, torch.arange(count) % 7)
 
 
-def tiny(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+def tiny(name: str) -> tuple[Classifier, tuple[int, int, int]]:
     build, shape = ZOO[name]
-    return untrained(build, 0).eval(), shape
+    return untrained(lambda: Classifier(build()), 0).eval(), shape
 
 
-def network(factory: str = "Residual", **changes: Any) -> Network:
-    return Network(factory=f"tests.tiny_networks:{factory}", **{"input": COLOUR} | changes)
+def network(factory: str = "Residual", **changes: Any) -> NetworkConfig:
+    return NetworkConfig(network=f"tests.tiny_networks:{factory}", **{"input": COLOUR} | changes)
 
 
 def test_the_fully_connected_layers_and_the_last_convolution_are_found() -> None:
@@ -82,16 +92,18 @@ def test_the_fully_connected_layers_and_the_last_convolution_are_found() -> None
 def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
     named = network("Vision", input=GRAY, FC=["blocks.2.linear2", "head"], CL=["blocks.1"])
     model = named.build()
-    assert fully_connected(model) == ["blocks.2.linear2", "head"]
-    assert last_convolution(model) == [n for n in LAYERS["all"](model) if n.startswith("blocks.1.")]
-    assert fully_connected(copy.deepcopy(model)) == fully_connected(model)
+    assert model.layer_names("FC") == ["blocks.2.linear2", "head"]
+    convolution = [n for n in model.layer_names("all") if n.startswith("blocks.1.")]
+    assert model.layer_names("FC+CL") == convolution + model.layer_names("FC")
+    assert copy.deepcopy(model).layer_names("FC") == model.layer_names("FC")
     wrong = network("Vision", input=GRAY, CL=("blocks.9",))
     with pytest.raises(CrossferError, match=r"FC\+CL trains no layer: .* no layer blocks.9"):
-        wrong.check(LAYERS, machine("cpu"))
+        check_network(wrong, LAYERS, machine("cpu"))
     convolutional = network("fully_convolutional", input=GRAY)
     with pytest.raises(CrossferError, match="FC trains no layer: .* name its FC layers"):
-        convolutional.check(["FC"], machine("cpu"))
-    network("fully_convolutional", input=GRAY, FC=("5",), CL=("3",)).check(LAYERS, machine("cpu"))
+        check_network(convolutional, ["FC"], machine("cpu"))
+    named = network("fully_convolutional", input=GRAY, FC=("5",), CL=("3",))
+    check_network(named, LAYERS, machine("cpu"))
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -112,7 +124,7 @@ def test_what_is_frozen_stays_bit_for_bit_in_any_network(name: str, strategy: st
         machine("cpu"),
         keep="last",
     )
-    layers = set(LAYERS[STRATEGIES[strategy].layers](deployed))
+    layers = {f"network.{n}".rstrip(".") for n in deployed.layer_names(STRATEGIES[strategy].layers)}
     learns = {
         f"{layer}.{name}"
         for layer in layers
@@ -152,7 +164,7 @@ def test_dropout_and_statistics_of_frozen_parts_rest_inside_other_modules_too() 
 
 def test_a_network_that_flattens_with_view_is_trained_in_the_layout_it_knows() -> None:
     images = normalise(faces(COLOUR, 2).images)
-    assert channels_last(Residual(), images).stem[0].weight.is_contiguous()  # type: ignore[index, union-attr]
+    assert channels_last(Residual(), images).get_parameter("stem.0.weight").is_contiguous()
     study = channels_last(study_cnn(0.1), torch.zeros(2, 1, 48, 48))
     assert not study.get_parameter("conv5.weight").is_contiguous()
 
@@ -164,10 +176,11 @@ def test_only_a_plain_sequence_is_cut_and_keeps_its_conventions() -> None:
 
     skipping = Skipping(nn.Linear(3, 3), nn.Flatten(), nn.Linear(3, 7))
     train_only(skipping, ["2"])
-    frozen, rest = split_frozen(skipping)
-    assert len(frozen) == 0 and rest is skipping
-    model = Network(width=0.1, classes=tuple(reversed(EMOTIONS))).build().eval()
-    train_only(model, fully_connected(model))
+    classifier = Classifier(skipping)
+    frozen, rest = split_frozen(classifier)
+    assert len(frozen) == 0 and rest is classifier
+    model = NetworkConfig(width=0.1, classes=tuple(reversed(FER7))).build().eval()
+    model.train_only("FC")
     frozen, rest = split_frozen(model)
     images = torch.randn(2, 1, 48, 48)
     assert len(frozen) and torch.equal(rest(frozen(images)), model(images))
@@ -177,7 +190,7 @@ def test_only_a_plain_sequence_is_cut_and_keeps_its_conventions() -> None:
 def test_the_work_of_any_network_is_counted(name: str) -> None:
     model, shape = tiny(name)
     whole = training_flop(model, shape)
-    train_only(model, last_layer(model))
+    model.train_only("head")
     assert 0 < training_flop(model, shape) < whole
 
 
@@ -203,7 +216,7 @@ def test_its_own_order_of_classes_and_its_own_normalisation_are_respected() -> N
         machine("cpu", "32-true"),
     )
     alone = Residual(outputs=8).eval()
-    alone.load_state_dict(model.state_dict())
+    alone.load_state_dict(model.network.state_dict())
     pixels = shown.images.permute(0, 3, 1, 2) / 255
     mean, deviation = (torch.tensor(v)[:, None, None] for v in (how.mean, how.deviation))
     with torch.no_grad():
@@ -211,8 +224,8 @@ def test_its_own_order_of_classes_and_its_own_normalisation_are_respected() -> N
     expected = logits[:, [6, 5, 4, 1, 2, 3, 0]].softmax(1)
     assert torch.allclose(predict(model, shown.images, fabric), expected, atol=1e-5)
     trained = train(model, shown, {}, RECIPE, 0, fabric, keep="last").model
-    assert conventions_of(trained) == conventions_of(model)
-    alone.load_state_dict(trained.state_dict())
+    assert (trained.outputs, trained.preprocessing) == (model.outputs, model.preprocessing)
+    alone.load_state_dict(trained.network.state_dict())
 
 
 def test_colours_are_standardised_together() -> None:
@@ -225,32 +238,30 @@ def test_colours_are_standardised_together() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"factory": "nets.tiny"}, "write package.module:function"),
+        ({"network": "nets.tiny"}, "write package.module:function"),
         ({"width": 0.5}, "width: of the study's network only"),
         (
-            {"factory": None, "arguments": {"a": 1}, "input": (1, 48, 48)},
-            "arguments: .*name a factory",
+            {"network": "study", "arguments": {"a": 1}, "input": (1, 48, 48)},
+            "arguments: .*name another network",
         ),
         ({"input": (2, 48, 48)}, "input: channels"),
         ({"input": (3, 48, 64)}, "input: channels"),
-        ({"classes": EMOTIONS[:6]}, "classes: neutral is missing"),
-        ({"classes": (*EMOTIONS, "bored")}, "classes: 'bored' is none"),
-        ({"classes": (*EMOTIONS, "joy")}, "classes: happy stands there twice"),
+        ({"classes": (*FER7, "joy")}, "classes: happy stands there twice"),
         ({"normalisation": Normalisation((0.5,), (0.5,))}, "each of 3 channels"),
         ({"arguments": {"a": object()}}, "arguments: only texts"),
     ],
 )
 def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: str) -> None:
-    content = {"factory": "nets:tiny", "input": COLOUR} | changes
+    content = {"network": "nets:tiny", "input": COLOUR} | changes
     with pytest.raises(ValueError, match=words):
-        Network(**content)
+        NetworkConfig(**content)
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (network("missing"), "model.factory: tests.tiny_networks:missing failed: AttributeError"),
-        (Network(factory="no_such:module"), "model.factory: .*No module named 'no_such'"),
+        (network("missing"), "model.network: tests.tiny_networks:missing failed: AttributeError"),
+        (NetworkConfig(network="no_such:module"), "model.network: .*No module named 'no_such'"),
         (network("no_network"), "returns str, not a torch.nn.Module"),
         (network(arguments={"depth": 3}), "failed: TypeError.*depth"),
         (network(arguments={"outputs": 8}), r"gives \(2, 8\) for two faces, not \(2, 7\)"),
@@ -258,10 +269,10 @@ def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: s
         (network("softmaxed", input=GRAY), "gives probabilities"),
     ],
 )
-def test_what_does_not_work_is_found_before_anything_runs(wrong: Network, words: str) -> None:
+def test_what_does_not_work_is_found_before_anything_runs(wrong: NetworkConfig, words: str) -> None:
     state = torch.get_rng_state()
     with pytest.raises(CrossferError, match=words) as error:
-        wrong.check(["all"], machine("cpu"))
+        check_network(wrong, ["all"], machine("cpu"))
     assert "\n" not in str(error.value)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -273,7 +284,7 @@ def test_a_deployed_network_that_answers_nan_is_refused(damaged: str, tmp_path: 
     state[damaged][0] = float("nan")
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(CrossferError, match=r"^model.weights: .* answers with NaN.*damaged"):
-        network(weights=tmp_path / "w.safetensors").check(["all"], machine("cpu"))
+        check_network(network(weights=tmp_path / "w.safetensors"), ["all"], machine("cpu"))
 
 
 def test_on_a_cpu_no_gpu_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +293,7 @@ def test_on_a_cpu_no_gpu_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_rng_state", touched)
-    network().check(["all"], machine("cpu"))
+    check_network(network(), ["all"], machine("cpu"))
 
 
 def test_weights_are_read_from_whatever_a_training_script_left(tmp_path: Path) -> None:
@@ -296,13 +307,13 @@ def test_weights_are_read_from_whatever_a_training_script_left(tmp_path: Path) -
     torch.save({"state_dict": lightning, "epoch": 3}, tmp_path / "lightning.ckpt")
     for file in tmp_path.iterdir():
         model = network(weights=file).deployed()
-        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()), file
+        assert all(torch.equal(v, state[k]) for k, v in model.network.state_dict().items()), file
 
 
 def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -> None:
     def said(weights: Path, **changes: Any) -> str:
         with pytest.raises(CrossferError) as error:
-            network(weights=weights, **changes).check([], machine("cpu"))
+            check_network(network(weights=weights, **changes), [], machine("cpu"))
         assert str(error.value).startswith(f"model.weights: {weights}: ")
         return str(error.value)
 
@@ -325,7 +336,7 @@ def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -
 class Heard(Progress):
     images = 0
 
-    def step(self, images: int) -> None:
+    def step(self, run: Run, images: int) -> None:
         self.images += images
 
 
@@ -345,7 +356,7 @@ strategies: [FC, FC+CL, LwF, WiSE-FT]
 fractions: [1.0]
 seeds: [0, 1]
 model:
-  factory: their_networks:Residual
+  network: their_networks:Residual
   arguments: {{width: 8}}
   weights: deployed.pth
   input: [3, 32, 32]
@@ -360,6 +371,19 @@ precision: 32-true
     return folder
 
 
+def assert_as_recorded(run: Path, datasets: Path) -> None:
+    """The documented way to load a result gives what was measured."""
+    table = pa.parquet.read_table(run / "predictions.parquet")
+    classifier = crossfer.load(run)
+    recorded = np.column_stack([table.column(name).to_numpy() for name in classifier.classes])
+    fingerprints = table.column("fingerprint").to_numpy(zero_copy_only=False)
+    for folder in datasets.iterdir():
+        dataset = open_dataset(folder)
+        of_it = fingerprints == dataset.fingerprint
+        faces = dataset.images[table.column("row").to_numpy()[of_it]]
+        assert np.allclose(classifier.predict(faces), recorded[of_it], atol=1e-5)
+
+
 def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
     owner: Path, tmp_path: Path
 ) -> None:
@@ -368,28 +392,30 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
     results = run_experiment(experiment, tmp_path / "out", heard)
     report = write_report(results, tmp_path / "out").read_text(encoding="utf-8")
     assert "their_networks:Residual(width=8); the old model is deployed" in report
-    runs = {(run["strategy"], run["seed"]): run for run in results["runs"]}
+    runs = {(run.strategy, run.seed): run for run in results.runs}
     assert len(runs) == 2 * 6  # RE too, which WiSE-FT starts from
     deployed = untrained(Residual, 5).state_dict()
     for (name, _), run in runs.items():
-        weights = load_file(tmp_path / "out" / run["folder"] / "model.safetensors")
+        weights = load_file(tmp_path / "out" / run.folder / "model.safetensors")
         mine = Residual(width=8)
         mine.load_state_dict(weights)
         if name == "BL":
             assert all(torch.equal(weights[key], deployed[key]) for key in deployed)
-            assert run["cost"]["images_seen"] == run["cost"]["flop"] == run["training_images"] == 0
-            assert "recipe" not in run["identity"] and "source" not in run["identity"]
-            arguments = run["identity"]["model"]
-            assert arguments["factory"] == "their_networks:Residual"
+            assert run.cost.images_seen == run.cost.flop == run.training_images == 0
+            assert "recipe" not in run.identity and "source" not in run.identity
+            arguments = run.identity["network"] | {"weights": run.identity["weights"]}
+            assert arguments["network"] == "their_networks:Residual"
             assert arguments["arguments"] == {"width": 8} and len(arguments["weights"]) == 64
         elif name == "FC":
             changed = [key for key in deployed if not torch.equal(weights[key], deployed[key])]
             assert changed == ["head.weight", "head.bias"]
-    shown = {row["strategy"] for row in results["summary"]}
+    for run in results.runs:
+        assert_as_recorded(tmp_path / "out" / run.folder, tmp_path / "out/datasets")
+    shown = {row.strategy for row in results.summary}
     assert shown == {"BL", "FC", "FC+CL", "LwF", "RE", "WiSE-FT"}
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
     heard.images = 0
-    assert run_experiment(experiment, tmp_path / "out", heard)["summary"] == results["summary"]
+    assert run_experiment(experiment, tmp_path / "out", heard).summary == results.summary
     assert heard.images == 0
 
 
@@ -397,10 +423,10 @@ def test_other_weights_are_another_baseline_and_a_new_network_is_another_run(
     owner: Path, raw: Path, tmp_path: Path
 ) -> None:
     def keys(**changes: Any) -> list[str]:
-        model = {"factory": "their_networks:Residual", "folder": owner, "input": (3, 32, 32)}
+        model = {"network": "their_networks:Residual", "folder": owner, "input": (3, 32, 32)}
         content = {"name": "x", "source": "a", "targets": ["b"], "fractions": [1.0]}
         experiment = check_experiment(content | {"model": model | changes})
-        return [run.key for run in plan(experiment, source, [target], "32-true")]
+        return [run.key for run in plan(experiment, source, [target], Arithmetic("cpu", "32-true"))]
 
     how = Preparation(channels=3, side=32, faces="cropped")
     source, target = (prepare(raw / n, tmp_path / n, how) for n in ("fer2013", "jaffe"))
@@ -435,8 +461,8 @@ def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_p
         "seeds": [0],
     }
     results = run_experiment(check_experiment(content | changes), tmp_path / "out")
-    assert sum(results["datasets"][0]["counts"]["training"].values()) == 0
-    assert [row["strategy"] for row in results["summary"]] == ["BL", "FC"]
+    assert sum(results.datasets[0].counts["training"].values()) == 0
+    assert [row.strategy for row in results.summary] == ["BL", "FC"]
     with pytest.raises(CrossferError, match="its training set is empty"):
         run_experiment(
             check_experiment(content | changes | {"strategies": ["WF"]}), tmp_path / "other"
@@ -446,5 +472,5 @@ def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_p
 def test_stand_ins_in_colour_reach_a_network_in_colour(tmp_path: Path) -> None:
     standins.write("tfeid", tmp_path / "tfeid", images=20)
     dataset = prepare(tmp_path / "tfeid", tmp_path / "out", Preparation(channels=3, side=64))
-    assert dataset.images.shape[1:] == network().image_shape
+    assert dataset.images.shape[1:] == network().preprocessing.image_shape
     assert (dataset.images[..., 0] != dataset.images[..., 2]).any()

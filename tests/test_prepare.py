@@ -26,7 +26,7 @@ from crossfer.datasets import (
     prepare,
     write_look,
 )
-from crossfer.datasets.prepare import raw_state
+from crossfer.datasets.raw import raw_state
 from crossfer.errors import CrossferError
 
 

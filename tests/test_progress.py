@@ -32,7 +32,7 @@ def lines_of(clock: list[float], steps: list[tuple[float, int]]) -> list[str]:
         shown.started(run)
         for seconds, images in steps:
             clock[0] += seconds
-            shown.step(images)
+            shown.step(run, images)
         clock[0] += 25
         shown.ended(run, Path())
     return [line.strip() for line in text.getvalue().splitlines()]

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
 from crossfer.evaluation import summary
+from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.decision import recommend
 from crossfer.evaluation.evidence import (
-    SIDES,
     Evidence,
+    Key,
     comparisons,
-    with_bounds,
     with_intervals,
     with_mean_intervals,
 )
-from crossfer.evaluation.metrics import balanced_accuracy, macro_f1, per_class_accuracy
+from crossfer.evaluation.measure import change, measure
+from crossfer.evaluation.rows import (
+    Change,
+    ClassChange,
+    Comparison,
+    Cost,
+    DatasetFacts,
+    Division,
+    FlippedImage,
+    Flips,
+    Measurements,
+    Result,
+    Results,
+    RunFacts,
+    StrategyFacts,
+)
 from crossfer.report import answers, charts, explain, tables, words, write_report
 from crossfer.report.view import View
+from crossfer.terms import BL, SIDES, Side
 
 ABOUT = {
     "BL": ("random", "all", "source", "the network trained on the source, not adapted"),
@@ -45,162 +62,162 @@ def made_results(
     name: str = "made up",
     titles: dict[str, str] | None = None,
     stand_in: bool = False,
-) -> dict[str, Any]:
+) -> Results:
     """Make results from accuracies: target → strategy → (on the source, on the target)."""
     images, missing = {"fer2013": 3589} | (images or {}), missing or {}
     titles = {"fer2013": "FER2013, made up", "jaffe": "JAFFE, made up"} | (titles or {})
     names = list(next(iter(accuracies.values())))
-    rows, runs = [], {}
+    measured: list[Result] = []
+    runs: dict[str, RunFacts] = {}
+    answers: dict[tuple[Key, Side], Answers] = {}
+    rng = np.random.default_rng(0)
     for target, by_strategy in accuracies.items():
         for strategy, (on_source, on_target) in by_strategy.items():
-            for fraction in fractions if strategy != "BL" else (None,):
+            for fraction in fractions if strategy != BL else (None,):
                 for seed in seeds:
-                    key = f"{strategy}-{target if strategy != 'BL' else ''}-{fraction}-{seed}"
+                    key = (target, fraction, strategy, seed)
                     less = 0 if fraction is None else 6 * (1 - fraction)
                     jitter = 0.0 if len(seeds) == 1 else (seed - 1) * 0.4
-                    sides = {
-                        f"{side}_{split}": _measured(
-                            at + jitter, images.get(data, 400), missing.get(data, ())
+                    on: list[Measurements] = []
+                    changes: list[Change] = []
+                    for side, data, at in (
+                        ("source", "fer2013", on_source + jitter),
+                        ("target", target, on_target - less + jitter),
+                    ):
+                        side = cast(Side, side)
+                        said = _said(rng, at, images.get(data, 400), missing.get(data, ()))
+                        answers[key, side] = said
+                        exact = replace(measure(said), accuracy=at)
+                        on.append(Measurements(exact, exact, {}))
+                        before = answers[(target, None, BL, seed), side]
+                        old = by_strategy[BL][side == "target"] + jitter
+                        changed = change(before, said, FER7, ["faces/KA.HA1.tiff"] * len(said.rows))
+                        changes.append(replace(changed, points=at - old, flips=FLIPS))
+                    run = f"{strategy}-{target if strategy != BL else ''}-{fraction}-{seed}"
+                    cost = Cost(4000, 1e12, SECONDS.get(strategy, 90.0), 1.0, 700_000_000)
+                    runs[run] = _run(run, strategy, target, fraction, seed, cost)
+                    measured.append(
+                        Result(
+                            target=target,
+                            fraction=fraction,
+                            strategy=strategy,
+                            seeds=(seed,),
+                            runs=(run,),
+                            on_source=on[0],
+                            on_target=on[1],
+                            memory_integrity=changes[0],
+                            gain=changes[1],
+                            cost=cost,
                         )
-                        for side, data, at in (
-                            ("source", "fer2013", on_source),
-                            ("target", target, on_target - less),
-                        )
-                        for split in ("test", "validation")
-                    }
-                    cost = {"images_seen": 4000, "seconds": SECONDS.get(strategy, 90.0)}
-                    cost |= {"evaluation_seconds": 1.0, "peak_memory_bytes": 700_000_000}
-                    rows.append(
-                        {"strategy": strategy, "target": target, "fraction": fraction}
-                        | {"seed": seed, "run": key, **sides, "cost": cost}
                     )
-                    runs[key] = _run(key, strategy, target, fraction, seed, cost)
-    evidence = _evidence(rows)
-    results = summary.with_changes(rows)
-    averaged = summary.by_strategy(results)
-    known: list[dict[str, Any]] = [
-        dict(zip(("name", "start", "layers", "data", "about"), (n, *_about(n)), strict=True))
-        | {"exemplars": None, "past_data": "all source" if "source" in _about(n)[2] else "none"}
+    people: dict[tuple[str, Side], None] = {(t, side): None for t in accuracies for side in SIDES}
+    evidence = Evidence(answers, people)
+    averaged = summary.by_strategy(measured)
+    known = tuple(
+        StrategyFacts(n, *_about(n), "all source" if "source" in _about(n)[2] else "none", None)
         for n in names
-    ]
-    return {
-        "format": 3,
-        "crossfer": "0",
-        "name": name,
-        "stand_in": stand_in,
-        "emotions": list(EMOTIONS),
-        "config": {
+    )
+    return Results(
+        format=4,
+        crossfer="0",
+        name=name,
+        stand_in=stand_in,
+        classes=FER7,
+        config={
             "name": name,
             "selection": "trained-on",
-            "model": {"factory": None, "width": 1.0, "weights": None},
+            "model": {"network": "study", "width": 1.0, "weights": None},
         },
-        "machine": {"device": "cpu"},
-        "datasets": [
+        machine={"device": "cpu"},
+        datasets=tuple(
             _dataset(data, titles.get(data, data), missing.get(data, ()), stand_in)
             for data in ("fer2013", *accuracies)
-        ],
-        "strategies": known,
-        "leakage": None,
-        "in_turn": [],
-        "leave_one_out": [],
-        "runs": list(runs.values()),
-        "failed": [],
-        "results": [row | {"flips": _flips()} for row in with_intervals(results, evidence)],
-        "summary": with_bounds(with_intervals(averaged, evidence), evidence),
-        "averages": with_mean_intervals(summary.over_targets(averaged), averaged, evidence),
-        "comparisons": comparisons(averaged, evidence),
-        "recommendations": recommend(averaged, known),
-    }
+        ),
+        leakage=None,
+        strategies=known,
+        runs=tuple(runs.values()),
+        failed=(),
+        results=tuple(with_intervals(measured, evidence)),
+        summary=tuple(with_intervals(averaged, evidence, classes=True)),
+        averages=tuple(with_mean_intervals(summary.over_targets(averaged), averaged, evidence)),
+        comparisons=tuple(comparisons(averaged, evidence)),
+        recommendations=tuple(recommend(measured, averaged, known)),
+        in_turn=(),
+        leave_one_out=(),
+    )
 
 
 def _about(name: str) -> tuple[str, str, str, str]:
     return ABOUT.get(name, ("baseline", "all", "source+target", ""))
 
 
-def _measured(accuracy: float, images: int, missing: tuple[str, ...]) -> dict[str, Any]:
-    has = [i for i, emotion in enumerate(EMOTIONS) if emotion not in missing]
-    matrix = np.zeros((7, 7), int)
-    for i, total in zip(
-        has, np.diff(np.linspace(0, images, len(has) + 1).astype(int)), strict=True
-    ):
-        matrix[i, i] = round(accuracy / 100 * total)
-        matrix[i, has[has.index(i) - 1]] += total - matrix[i, i]
-    return {
-        "images": images,
-        "accuracy": accuracy,
-        "balanced_accuracy": balanced_accuracy(matrix),
-        "macro_f1": macro_f1(matrix),
-        "calibration_error": 12.5,
-        "per_class": per_class_accuracy(matrix),
-        "confusion": matrix.tolist(),
-    }
+def _said(
+    rng: np.random.Generator, accuracy: float, images: int, missing: tuple[str, ...]
+) -> Answers:
+    """Make up who was right about which image: as often as the accuracy says."""
+    has = np.array([i for i, name in enumerate(FER7) if name not in missing])
+    labels = has[np.arange(images) % len(has)]
+    right = rng.permutation(images) < round(accuracy / 100 * images)
+    decisions = np.where(right, labels, has[(np.arange(images) + 1) % len(has)])
+    return Answers.of(labels, np.eye(len(FER7), dtype=np.float32)[decisions])
 
 
-def _evidence(rows: list[dict[str, Any]]) -> Evidence:
-    """Make up who was right about which image, as often as the rows say."""
-    rng, answers = np.random.default_rng(0), {}
-    for row in rows:
-        for side in SIDES:
-            key = (row["target"], row["fraction"], row["strategy"], row["seed"])
-            images, share = row[f"{side}_test"]["images"], row[f"{side}_test"]["accuracy"] / 100
-            answers[key, side] = rng.permutation(images) < round(share * images)
-    return Evidence(answers, {(row["target"], side): None for row in rows for side in SIDES})
+IMAGE = FlippedImage(1, "faces/KA.HA1.tiff", "happy", "sad", "happy")
+FLIPS = Flips(
+    positive=(3, 0, 1, 0, 0, 2, 0),
+    negative=(0, 1, 0, 0, 0, 0, 0),
+    positive_examples=(IMAGE,),
+    negative_examples=(replace(IMAGE, before="happy", after="sad"),),
+)
 
 
-def _flips() -> dict[str, Any]:
-    image = {"row": 1, "origin": "faces/KA.HA1.tiff", "label": "happy"}
-    return {
-        side: {
-            "positive": [3, 0, 1, 0, 0, 2, 0],
-            "negative": [0, 1, 0, 0, 0, 0, 0],
-            "positive_examples": [image | {"before": "sad", "after": "happy"}],
-            "negative_examples": [image | {"before": "happy", "after": "sad"}],
-        }
-        for side in SIDES
-    }
-
-
-def _dataset(name: str, title: str, missing: tuple[str, ...], stand_in: bool) -> dict[str, Any]:
-    classes = [emotion for emotion in EMOTIONS if emotion not in missing]
+def _dataset(name: str, title: str, missing: tuple[str, ...], stand_in: bool) -> DatasetFacts:
+    classes = tuple(one for one in FER7 if one not in missing)
     asked = {"training": 70, "validation": 7, "test": 30}
-    split = {"how": "subject-disjoint", "asked": asked, "subjects_in_several_splits": 0}
-    return {
-        "role": "source" if name == "fer2013" else "target",
-        "name": name,
-        "stand_in": stand_in,
-        "fingerprint": "0123456789abcdef" * 4,
-        "classes": classes,
-        "counts": {part: {c: 10 for c in classes} for part in ("training", "validation", "test")},
-        "title": title,
-        "licence": "research use",
-        "citation": "Somebody, 2020",
-        "images": 210,
-        "subjects": 10,
-        "split": split,
-        "skipped": {"no face found": 3},
-        "crop": 1.0,
-    }
+    return DatasetFacts(
+        role="source" if name == "fer2013" else "target",
+        name=name,
+        title=title,
+        stand_in=stand_in,
+        fingerprint="0123456789abcdef" * 4,
+        classes=classes,
+        counts={part: dict.fromkeys(classes, 10) for part in ("training", "validation", "test")},
+        images=210,
+        subjects=10,
+        test_subjects=None,
+        split=Division("subject-disjoint", asked, 0),
+        skipped={"no face found": 3},
+        left_out={},
+        faces={},
+        licence="research use",
+        citation="Somebody, 2020",
+        parts=(),
+    )
 
 
 def _run(
-    key: str, strategy: str, target: str, fraction: float | None, seed: int, cost: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "key": key,
-        "label": key,
-        "strategy": strategy,
-        "target": None if strategy == "BL" else target,
-        "fraction": fraction,
-        "seed": seed,
-        "identity": {"recipe": {"epochs": 30, "augmentation": {"flip": True}}},
-        "kept_epoch": 2,
-        "training_images": 100,
-        "trained_parameters": 19_271_431,
-        "cost": cost,
-        "machine": {"device": "cpu"},
-        "versions": {"crossfer": "0"},
-        "folder": f"runs/{key}",
-    }
+    key: str, strategy: str, target: str, fraction: float | None, seed: int, cost: Cost
+) -> RunFacts:
+    return RunFacts(
+        key=key,
+        label=key,
+        strategy=strategy,
+        about="",
+        target=None if strategy == BL else target,
+        fraction=fraction,
+        seed=seed,
+        identity={"recipe": {"epochs": 30, "augmentation": {"flip": True}}},
+        kept_epoch=2,
+        merged={},
+        chosen=None,
+        training_images=100,
+        parameters=19_271_431,
+        trained_parameters=19_271_431,
+        cost=cost,
+        machine={"device": "cpu"},
+        versions={"crossfer": "0"},
+        folder=f"runs/{key}",
+    )
 
 
 STUDY = {"BL": (64.0, 40.0), "FC": (43.0, 60.6), "RE": (35.3, 77.4), "FU": (64.3, 80.3)}
@@ -253,17 +270,14 @@ def test_the_answer_says_what_it_costs_and_how_sure_it_is() -> None:
 def test_the_page_tells_what_is_real_and_what_flipped(tmp_path: Path) -> None:
     strategies = {"BL": (64.0, 40.0), "FC": (63.9, 44.0), "FU": (64.3, 80.3)}
     results = made_results({"jaffe": strategies}, images={"jaffe": 67})
-    sure = {
-        (c["strategy"], c["side"]): words.sureness(c)
-        for c in results["comparisons"]
-        if c["against"] == "BL"
-    }
+    sure = {(c.strategy, c.side): words.sureness(c) for c in results.comparisons if c.against == BL}
     assert sure["FU", "target"] == "real"
     assert sure["FC", "target"] == sure["FC", "source"] == "may be chance"
-    assert words.sureness({"p": 0.03, "p_holm": 0.3}) == "likely"
     (row,) = tables.against_others(View(results), "jaffe")
-    assert row["strategy"] == "FC"
-    assert row["target"]["difference"] > 0
+    assert row.strategy == "FC" and row.target
+    assert row.target.paired.difference > 0
+    one = replace(row.target, paired=replace(row.target.paired, p=0.03), p_holm=0.3)
+    assert words.sureness(one) == "likely"
     page = write_report(results, tmp_path).read_text(encoding="utf-8")
     assert "Is the difference real?" in page
     assert "All 6 comparisons, with p-values" in page
@@ -271,20 +285,86 @@ def test_the_page_tells_what_is_real_and_what_flipped(tmp_path: Path) -> None:
     assert '<span class="up">+6</span> <span class="down">−1</span>' in page
 
 
+def with_fallen_fear(results: Results) -> Results:
+    """Let fear be recognised far less often on the source after FU."""
+
+    def fallen(row: Result) -> Result:
+        if row.strategy != "FU":
+            return row
+        classes = list(row.memory_integrity.classes)
+        classes[2] = ClassChange(500, -47.0, (-52.0, -42.0))
+        integrity = replace(row.memory_integrity, classes=tuple(classes))
+        recall = tuple(11.0 if i == 2 else 70.0 for i in range(7))
+        test = replace(row.on_source.test, recall=recall)
+        return replace(row, memory_integrity=integrity, on_source=replace(row.on_source, test=test))
+
+    return replace(results, summary=tuple(map(fallen, results.summary)))
+
+
+def test_a_class_that_falls_is_warned_of_on_the_first_screen(tmp_path: Path) -> None:
+    results = with_fallen_fear(made_results({"jaffe": STUDY}, images={"jaffe": 67}))
+    (answer,) = words.answers(View(results))
+    assert answer.verdict == "care"
+    assert answer.sentence.endswith("use it only if fear may be recognised less often.")
+    warning = answer.warnings[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert warning.startswith("Of fear faces of FER2013, FU gets 11 % right, the old model 6")
+    assert "(−47.0 points, 500 images; 95 % interval −52.0 to −42.0)" in warning
+    assert answer.warnings[0] in explain(results, results.recommendations[0])
+    page = write_report(results, tmp_path).read_text(encoding="utf-8")
+    assert page.index(answer.warnings[0]) < page.index('<section id="fig6">')
+
+
+def test_these_images_and_other_people_are_two_questions(tmp_path: Path) -> None:
+    results = made_results({"jaffe": STUDY}, images={"jaffe": 67})
+
+    def of_three(row: Comparison) -> Comparison:
+        if (row.strategy, row.against, row.side) != ("FU", BL, "target"):
+            return row
+        paired = replace(row.paired, gained=40.0, lost=7.0, people=3, p=0.2, p_images=1e-6)
+        return replace(row, paired=paired, p_holm=0.4, p_images_holm=6e-6)
+
+    jaffe = replace(results.targets[0], test_subjects=3)
+    results = replace(
+        results,
+        datasets=(results.source, jaffe),
+        comparisons=tuple(map(of_three, results.comparisons)),
+    )
+    (answer,) = words.answers(View(results))
+    said = [text.replace("\N{NO-BREAK SPACE}", " ") for text in (*answer.warnings, *answer.notes)]
+    assert (
+        "On these images of JAFFE the difference is real (40 won, 7 lost, p < 0.001); "
+        "for other people it is not known yet: 3 people." in said
+    )
+    assert any("has 3 people: cross-validation over all of its people" in text for text in said)
+    assert 'class="real-on-these-images"' in write_report(results, tmp_path).read_text("utf-8")
+
+
+def test_the_network_to_ship_is_named() -> None:
+    one = made_results({"jaffe": STUDY})
+    assert words.answers(View(one))[0].notes[-1] == ("The network to ship: runs/FU-jaffe-1.0-0")
+    (answer,) = words.answers(View(made_results({"jaffe": STUDY}, seeds=(0, 1, 2))))
+    assert answer.notes[-1] == (
+        "The network to ship (seed 2, the best on the validation data): runs/FU-jaffe-1.0-2"
+    )
+
+
 def test_a_comparison_looks_the_same_from_the_other_side() -> None:
     view = View(made_results({"jaffe": STUDY}, images={"jaffe": 67}))
-    here = {row["strategy"]: row["target"] for row in tables.against_others(view, "jaffe")}
+    here = {row.strategy: row.target for row in tables.against_others(view, "jaffe")}
     (stored,) = (
         c
         for c in tables.all_comparisons(view, "jaffe")
-        if (c["strategy"], c["against"], c["side"]) == ("FU", "FC", "target")
+        if (c.strategy, c.against, c.side) == ("FU", "FC", "target")
     )
     assert here["FC"] == stored
-    view.results["recommendations"][0]["strategy"] = "FC"
-    there = {row["strategy"]: row["target"] for row in tables.against_others(view, "jaffe")}
-    assert there["FU"]["difference"] == -stored["difference"]
-    assert there["FU"]["interval"] == [-end for end in reversed(stored["interval"])]
-    assert (there["FU"]["gained"], there["FU"]["lost"]) == (stored["lost"], stored["gained"])
+    other = replace(view.results.recommendations[0], strategy="FC")
+    view = View(replace(view.results, recommendations=(other,)))
+    there = {row.strategy: row.target for row in tables.against_others(view, "jaffe")}
+    assert there["FU"]
+    mirrored, paired = there["FU"].paired, stored.paired
+    assert mirrored.difference == -paired.difference
+    assert mirrored.interval == tuple(-end for end in reversed(paired.interval))
+    assert (mirrored.gained, mirrored.lost) == (paired.lost, paired.gained)
 
 
 def test_a_page_that_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
@@ -330,10 +410,22 @@ def test_names_from_outside_are_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> $x_{"
     strategies = {"BL": (64.0, 40.0), evil: (60.0, 70.0)}
     results = made_results({evil: strategies}, name=evil, titles={"fer2013": evil})
-    results["emotions"][0] = evil
-    results["datasets"][0]["skipped"][evil] = 1
-    for row in results["results"]:
-        row["flips"]["source"]["negative_examples"][0]["origin"] = evil
+    source = replace(results.source, skipped={evil: 1})
+    flips = replace(FLIPS, negative_examples=(replace(IMAGE, origin=evil),))
+    summary_ = [
+        replace(
+            row,
+            gain=replace(row.gain, flips=flips),
+            memory_integrity=replace(row.gain, flips=flips),
+        )
+        for row in results.summary
+    ]
+    results = replace(
+        results,
+        classes=(evil, *FER7[1:]),
+        datasets=(source, *results.targets),
+        summary=tuple(summary_),
+    )
     page = write_report(results, tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -344,40 +436,46 @@ def test_a_target_whose_runs_failed_has_its_own_largest_share(
     failed: tuple[float, ...], tmp_path: Path
 ) -> None:
     results = made_results({"jaffe": STUDY, "ck48": STUDY}, fractions=(0.5, 1.0))
-    for part in ("results", "summary", "comparisons"):
-        results[part] = [
-            r for r in results[part] if r["target"] != "jaffe" or r["fraction"] not in failed
-        ]
-    results["recommendations"] = recommend(results["summary"], results["strategies"])
-    jaffe, ck48 = (explain(results, choice) for choice in results["recommendations"])
+
+    def kept(row: Result | Comparison) -> bool:
+        return row.target != "jaffe" or row.fraction not in failed
+
+    results = replace(
+        results,
+        results=tuple(filter(kept, results.results)),
+        summary=tuple(filter(kept, results.summary)),
+        comparisons=tuple(filter(kept, results.comparisons)),
+    )
+    found = recommend(results.results, results.summary, results.strategies)
+    results = replace(results, recommendations=tuple(found))
+    jaffe, ck48 = (explain(results, choice) for choice in results.recommendations)
     page = write_report(results, tmp_path).read_text(encoding="utf-8")
     assert "FU" in ck48[0]
-    assert tables.front(View(results), "ck48")[-1]["fraction"] == 1.0
+    assert tables.front(View(results), "ck48")[-1].row.fraction == 1.0
     if 0.5 in failed:
         assert jaffe[0].startswith("Keep the old model")
         assert page.count("(every update failed)") == 4
     else:
         assert "FU" in jaffe[0]
-        assert [row["fraction"] for row in tables.front(View(results), "jaffe")][-1] == 0.5
+        assert tables.front(View(results), "jaffe")[-1].row.fraction == 0.5
         assert page.count("(trained on at most 50\N{NO-BREAK SPACE}% of its training set)") == 4
 
 
 def test_the_page_shows_what_it_says(tmp_path: Path) -> None:
     """Networks of other protocols and several targets as one are not taken for what they are not."""
     results = made_results(dict.fromkeys(("jaffe", "tfeid", "mug"), STUDY))
-    left_out = results["runs"][0] | {"key": "other", "folder": "runs/other"}
-    results["runs"].append(left_out)
-    for run in (results["runs"][0], left_out):
-        file = tmp_path / run["folder"] / "history.csv"
+    left_out = replace(results.runs[0], key="other", folder="runs/other")
+    results = replace(results, runs=(*results.runs, left_out))
+    for run in (results.runs[0], left_out):
+        file = tmp_path / run.folder / "history.csv"
         file.parent.mkdir(parents=True)
         file.write_text("epoch,source_accuracy\n1,0.2\n2,0.5\n")
     drawn = charts.curves(View(results), tmp_path)
     assert [[curve.strategy for curve in curves] for _, curves in drawn] == [["BL"]] * 3
-    united = results["datasets"][1] | {"name": "all", "title": "all", "parts": ["jaffe", "tfeid"]}
-    results["datasets"].append(united)
-    view = View(results)
-    assert view.targets[-1]["name"] == "all"
-    assert "all" not in [target["name"] for target in view.alone]
+    united = replace(results.targets[0], name="all", title="all", parts=("jaffe", "tfeid"))
+    view = View(replace(results, datasets=(*results.datasets, united)))
+    assert view.targets[-1].name == "all"
+    assert "all" not in [target.name for target in view.alone]
     assert words.comparability(view).startswith("Same four datasets")
 
 

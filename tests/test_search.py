@@ -131,7 +131,7 @@ class Stopped(Progress):
     def started(self, run: Run) -> None:
         self.left -= 1
 
-    def step(self, images: int) -> None:
+    def step(self, run: Run, images: int) -> None:
         if not self.left:
             raise KeyboardInterrupt
 

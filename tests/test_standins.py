@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
 from crossfer.errors import CrossferError
 from crossfer.progress import silent
 from crossfer.standins import STANDINS, contact_sheet, layouts, write
@@ -112,7 +112,7 @@ def test_mug_runs_from_neutral_to_apex_and_back(raw: Path) -> None:
         assert 11 <= len(names) <= 17
         assert names == [f"img_{frame:04d}.jpg" for frame in range(len(names))]
     surprise = next(take for take in takes if take.parent.name == "surprise")
-    frames = sequence(LAB_MUG, 0, EMOTIONS.index("surprise"))
+    frames = sequence(LAB_MUG, 0, FER7.index("surprise"))
     assert len(frames) == len(list(surprise.iterdir()))
     first, middle, last = (frames[at].astype(float) for at in (0, len(frames) // 2, -1))
     assert np.abs(middle - first).mean() > 2 * np.abs(last - first).mean()
@@ -138,7 +138,7 @@ def test_people_differ() -> None:
         assert all(np.abs(face - other).mean() > 3 for other in faces[:number])
 
 
-@pytest.mark.parametrize("emotion", EMOTIONS[:6])
+@pytest.mark.parametrize("emotion", FER7[:6])
 def test_an_expression_changes_the_face_only(emotion: str) -> None:
     who = subject(LAB_JAFFE, 0)
     pose, backdrop = Pose(scale=0.25, centre=(0.5, 0.45)), np.full((160, 160, 3), 128.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import (
     Evidence,
     comparisons,
     with_intervals,
     with_mean_intervals,
 )
-from crossfer.evaluation.flips import find_flips, per_class
 from crossfer.evaluation.intervals import (
     accuracy_interval,
     change,
@@ -31,10 +32,13 @@ from crossfer.evaluation.intervals import (
     subject_codes,
     wilson_interval,
 )
+from crossfer.evaluation.measure import find_flips
 from crossfer.evaluation.paired import compare, holm, mcnemar
+from crossfer.evaluation.rows import Average, Mean, Result
+from crossfer.terms import BL, SIDES
+from tests.test_evaluation import result
 
 Right = NDArray[np.bool_]
-SIDES = ("source", "target")
 
 
 def drawn(
@@ -68,20 +72,20 @@ def test_swapping_two_strategies_mirrors_everything(case: Case) -> None:
     after, before, subjects = case
     assume(np.any(after != before))
     one, other = compare(after, before, subjects), compare(before, after, subjects)
-    assert one["difference"] == -other["difference"]
-    assert one["interval"] == pytest.approx([-end for end in reversed(other["interval"])])
-    assert (one["gained"], one["lost"], one["p"]) == (other["lost"], other["gained"], other["p"])
+    assert one.difference == -other.difference
+    assert one.interval == pytest.approx([-end for end in reversed(other.interval)])
+    assert (one.gained, one.lost, one.p) == (other.lost, other.gained, other.p)
+    assert (one.p_images, one.people) == (other.p_images, other.people)
 
 
 @given(SEED, st.integers(1, 70))
 def test_flips_add_up_to_the_change(seed: int, images: int) -> None:
     labels, before, after = np.random.default_rng(seed).integers(0, 7, (3, images))
-    flips = find_flips(labels, before, after)
-    difference = change((after == labels)[None], (before == labels)[None])
-    positive, negative = len(flips.positive), len(flips.negative)
-    assert difference == 100 * (positive - negative) / len(labels)
-    assert sum(per_class(labels, flips.positive)) == positive
-    assert all(before[i] == labels[i] != after[i] for i in flips.negative)
+    old, new = (Answers.of(labels, np.eye(7)[said]) for said in (before, after))
+    positive, negative = find_flips(old, new)
+    difference = change(new.right[None], old.right[None])
+    assert difference == 100 * (len(positive) - len(negative)) / len(labels)
+    assert all(before[i] == labels[i] != after[i] for i in negative)
 
 
 def test_subjects_of_one_image_each_are_images() -> None:
@@ -166,6 +170,7 @@ def test_mcnemar_of_many_images() -> None:
     assert 0 < mcnemar(49_000, 51_000) < 1e-9
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_holm_against_statsmodels(p_values: list[float]) -> None:
     expected = multipletests(p_values, method="holm")[1] if p_values else []
@@ -174,53 +179,73 @@ def test_holm_against_statsmodels(p_values: list[float]) -> None:
 
 def test_which_test_is_used() -> None:
     after, before, subjects = drawn(1, 1, 60, 6)
-    assert compare(after, before)["test"] == "McNemar"
-    assert compare(after, before, np.arange(60))["test"] == "McNemar"
-    assert compare(after, before, subjects)["test"] == "bootstrap"
-    assert compare(np.repeat(after, 2, 0), np.repeat(before, 2, 0))["test"] == "bootstrap"
+    assert compare(after, before).test == "McNemar"
+    assert compare(after, before, np.arange(60)).test == "McNemar"
+    assert compare(after, before, subjects).test == "bootstrap"
+    assert compare(np.repeat(after, 2, 0), np.repeat(before, 2, 0)).test == "bootstrap"
+
+
+def test_these_images_and_other_people_are_two_questions() -> None:
+    """Forty won, seven lost, of three people of whom one gained nothing."""
+    before, after = np.zeros((2, 1, 90), bool)
+    after[0, :40], before[0, 83:] = True, True
+    compared = compare(after, before, np.repeat([0, 1, 2], 30))
+    assert (compared.gained, compared.lost, compared.people) == (40, 7, 3)
+    assert compared.p_images == pytest.approx(mcnemar(40, 7))
+    assert compared.p_images is not None and compared.p_images < 1e-5
+    assert compared.p > 0.05
+    assert compare(np.repeat(after, 2, 0), np.repeat(before, 2, 0)).p_images is None
 
 
 def test_every_pair_is_compared_once_and_every_number_has_an_interval() -> None:
     rng = np.random.default_rng(0)
-    rows: list[dict[str, Any]] = [
-        {"target": target, "fraction": fraction, "strategy": strategy, "seeds": [0, 1]}
-        | {"source_test": {}, "target_test": {}, "memory_integrity": 0.0, "gain": 0.0}
+    rows = [
+        replace(result(strategy, 50, 50, fraction), target=target, seeds=(0, 1))
         for target in ("jaffe", "mug")
         for strategy, fraction in (
-            ("BL", None),
+            (BL, None),
             *((s, f) for f in (0.5, 1.0) for s in ("FC", "RE")),
         )
     ]
+    rows = [
+        replace(
+            row,
+            memory_integrity=replace(row.memory_integrity, points=0.0),
+            gain=replace(row.gain, points=0.0),
+        )
+        for row in rows
+    ]
+    labels = {"source": np.zeros(300, int), "target": np.zeros(80, int)}
     answers = {
-        ((row["target"], row["fraction"], row["strategy"], seed), side): rng.random(n) < 0.5
+        ((row.target, row.fraction, row.strategy, seed), side): Answers.of(
+            labels[side], np.eye(2)[rng.integers(0, 2, len(labels[side]))]
+        )
         for row in rows
         for seed in (0, 1)
-        for side, n in (("source", 300), ("target", 80))
+        for side in SIDES
     }
     people = np.arange(80) // 20
     subjects = {(t, s): people if s == "target" else None for t in ("jaffe", "mug") for s in SIDES}
     evidence = Evidence(answers, subjects)
     found = comparisons(rows, evidence)
-    who = [(r["target"], r["fraction"], r["side"], r["strategy"], r["against"]) for r in found]
+    who = [(r.target, r.fraction, r.side, r.strategy, r.against) for r in found]
     assert len(who) == len(set(who)) == 2 * 2 * 2 * 3
-    assert all(row["p_holm"] >= row["p"] for row in found)
-    certain = with_intervals(rows, evidence)
-    assert certain[0]["gain_interval"] == [0, 0]
-    for row in (row for row in certain if row["strategy"] != "BL"):
-        low, high = row["gain_interval"]
-        assert low < high
-        assert row["target_test"]["interval"][0] < row["target_test"]["interval"][1]
-    value = float(
-        np.mean([100 * _integrity(evidence, row) for row in rows if row["fraction"] == 1])
-    )
-    averages = [
-        {"fraction": 1.0, "strategy": "fine-tunings", "memory_integrity": value, "gain": 0.0}
-    ]
+    assert all(row.p_holm >= row.paired.p for row in found)
+    certain = with_intervals(rows, evidence, classes=True)
+    assert certain[0].gain.interval == (0, 0)
+    for row in (row for row in certain if row.strategy != BL):
+        of_class, other = row.gain.classes
+        assert of_class and other is None
+        for ends in (row.gain.interval, of_class.interval, row.on_target.test.interval):
+            assert ends and ends[0] < ends[1]
+    value = float(np.mean([100 * _integrity(evidence, row) for row in rows if row.fraction == 1]))
+    averages = [Average(1.0, "fine-tunings", ("jaffe", "mug"), Mean(value), Mean(0.0))]
     (mean,) = with_mean_intervals(averages, rows, evidence)
-    low, high = mean["memory_integrity_interval"]
+    assert mean.memory_integrity.interval
+    low, high = mean.memory_integrity.interval
     assert low < value < high
     assert (low + high) / 2 == pytest.approx(value, abs=(high - low) / 8)
 
 
-def _integrity(evidence: Evidence, row: dict[str, Any]) -> float:
+def _integrity(evidence: Evidence, row: Result) -> float:
     return float(evidence.right(row, "source").mean() - evidence.before(row, "source").mean())

@@ -65,8 +65,8 @@ def test_every_strategy_trains_to_the_same_bits(
 
     def weights(out: Path) -> dict[str, str]:
         results = run_experiment(check_experiment(content), out)
-        assert not results["failed"]
-        return {r["key"]: digest(out / r["folder"] / "model.safetensors") for r in results["runs"]}
+        assert not results.failed
+        return {r.key: digest(out / r.folder / "model.safetensors") for r in results.runs}
 
     in_memory = weights(tmp_path / "in memory")
     monkeypatch.setattr(stored, "IN_MEMORY", 0)

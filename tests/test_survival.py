@@ -24,6 +24,7 @@ from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_results, run_experiment
+from crossfer.experiment.plan import Run
 from crossfer.files import alone
 from crossfer.report import write_report
 from crossfer.training.checkpoint import save_weights
@@ -50,7 +51,7 @@ class Heard(Progress):
     def __init__(self) -> None:
         self.images = 0
 
-    def step(self, images: int) -> None:
+    def step(self, run: Run, images: int) -> None:
         self.images += images
 
 
@@ -89,7 +90,7 @@ def test_a_failed_run_does_not_fail_the_others(
     assert "failed: RE · fer2013" not in done.output
     assert "failed: RE · jaffe · 100% · seed 0: RuntimeError: out of memory" in done.output
     results = load_results(out)
-    why = {run["label"]: run["why"] for run in results["failed"]}
+    why = {run.label: run.why for run in results.failed}
     assert why == {
         "RE · jaffe · 100% · seed 0": "RuntimeError: out of memory",
         "after · jaffe · 100% · seed 0": "it starts from RE · jaffe · 100% · seed 0, which failed",
@@ -98,8 +99,8 @@ def test_a_failed_run_does_not_fail_the_others(
         "RE · jaffe · 100% · seed 1": "it starts from BL · seed 1, which failed",
         "after · jaffe · 100% · seed 1": "it starts from RE · jaffe · 100% · seed 1, which failed",
     }
-    assert {row["strategy"] for row in results["summary"]} == {"BL", "FC", "FU"}
-    assert {row["seed"] for row in results["results"]} == {0}, "seed 1 has nothing to compare with"
+    assert {row.strategy for row in results.summary} == {"BL", "FC", "FU"}
+    assert {row.seeds[0] for row in results.results} == {0}, "seed 1 has nothing to compare with"
     assert "6 of 10 runs failed" in (out / "report.html").read_text()
     (error,) = out.glob("runs/RE-*/error.txt")
     assert "Traceback" in error.read_text()
@@ -107,9 +108,9 @@ def test_a_failed_run_does_not_fail_the_others(
     finished = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/run.json")}
     assert len(finished) == 4
     again = run_experiment(check_experiment(content), out)
-    assert again["failed"] == []
+    assert again.failed == ()
     assert all(file.stat().st_mtime_ns == time for file, time in finished.items())
-    assert [row["gain"] for row in again["summary"]] == [row["gain"] for row in whole["summary"]]
+    assert [row.gain for row in again.summary] == [row.gain for row in whole.summary]
     assert not list(out.glob("runs/*/error.txt"))
 
 
@@ -123,10 +124,10 @@ def test_whatever_fails_the_report_copes(
     seeds = configuration(prepared, seeds=[0, 1], strategies=["FC", "RE"])
     monkeypatch.setattr(f"{EXECUTE}.adapt", broken("FC 0", "RE 1"))
     mixed = run_experiment(check_experiment(seeds), tmp_path / "mixed")
-    assert {row["strategy"]: row["seeds"] for row in mixed["summary"]} == {
-        "BL": [0, 1],
-        "FC": [1],
-        "RE": [0],
+    assert {row.strategy: row.seeds for row in mixed.summary} == {
+        "BL": (0, 1),
+        "FC": (1,),
+        "RE": (0,),
     }
     write_report(mixed, tmp_path / "mixed")
     monkeypatch.setattr(f"{EXECUTE}.adapt", broken("BL 0"))
@@ -144,14 +145,12 @@ def test_two_experiments_share_a_cache(
     jaffe = run_experiment(check_experiment(first), tmp_path / "a" / "jaffe", heard[0])
     elsewhere = run_experiment(check_experiment(second), tmp_path / "b" / "other", heard[1])
     again = run_experiment(check_experiment(first), tmp_path / "a" / "jaffe", heard[2])
-    trained = {
-        run["label"]: run["cost"]["images_seen"] for r in (jaffe, elsewhere) for run in r["runs"]
-    }
+    trained = {run.label: run.cost.images_seen for r in (jaffe, elsewhere) for run in r.runs}
     assert heard[0].images + heard[1].images == sum(trained.values()), "the baseline once"
     assert heard[2].images == 0
     assert again == jaffe
     for results, out in ((jaffe, tmp_path / "a" / "jaffe"), (elsewhere, tmp_path / "b" / "other")):
-        assert all((out / run["folder"] / "run.json").is_file() for run in results["runs"])
+        assert all((out / run.folder / "run.json").is_file() for run in results.runs)
         assert "polyline" in write_report(results, out).read_text()
 
 
@@ -195,7 +194,7 @@ def test_an_experiment_that_cannot_begin_leaves_nothing_behind(
     (tmp_path / "out" / ".lock").touch()
     (tmp_path / "out" / "experiment.json.partial").touch()  # killed in its first moment
     content = configuration(prepared, strategies=["BL"])
-    assert run_experiment(check_experiment(content), tmp_path / "out")["failed"] == []
+    assert run_experiment(check_experiment(content), tmp_path / "out").failed == ()
 
 
 @pytest.mark.parametrize("files", [0, 4, 8])
@@ -220,7 +219,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     assert isinstance(stopped.exception, OSError)
     assert str(out) in stopped.exception.filename
     assert not list(out.rglob("*.partial"))
-    assert run_experiment(check_experiment(content), out)["failed"] == []
+    assert run_experiment(check_experiment(content), out).failed == ()
 
 
 def test_no_room_for_weights_is_an_error_of_the_system_that_names_the_file(tmp_path: Path) -> None:
@@ -343,10 +342,10 @@ def test_weights_and_predictions_that_are_not_what_was_trained_are_not_used(
 ) -> None:
     experiment = check_experiment(configuration(prepared))
     before = run_experiment(experiment, tmp_path)
-    folder = tmp_path / before["runs"][0]["folder"]
+    folder = tmp_path / before.runs[0].folder
     predictions = (folder / "predictions.parquet").read_bytes()
     spoil(folder / "predictions.parquet")
-    assert run_experiment(experiment, tmp_path)["results"] == before["results"]
+    assert run_experiment(experiment, tmp_path).results == before.results
     assert (folder / "predictions.parquet").read_bytes() == predictions
     spoil(folder / "model.safetensors")
     with pytest.raises(
@@ -355,6 +354,6 @@ def test_weights_and_predictions_that_are_not_what_was_trained_are_not_used(
         run_experiment(experiment, tmp_path)
     shutil.rmtree(folder)
     again = run_experiment(experiment, tmp_path)
-    assert [row["source_test"] for row in again["results"]] == [
-        row["source_test"] for row in before["results"]
+    assert [row.on_source.test for row in again.results] == [
+        row.on_source.test for row in before.results
     ]

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from crossfer.adaptation import untrained
 from crossfer.errors import CrossferError
 from crossfer.memory.penalties import L2SP
-from crossfer.models import fully_connected, study_cnn, train_only
+from crossfer.networks import Classifier, study_cnn
+from crossfer.networks.preprocessing import normalise
 from crossfer.selection import MARGIN
 from crossfer.training import (
     Augmentation,
@@ -34,7 +35,7 @@ from crossfer.training import (
     specialised,
     train,
 )
-from crossfer.training.batches import augment, chances, normalise
+from crossfer.training.batches import augment, chances
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
 from crossfer.training.loop import learning_rate
 from crossfer.training.loss import cross_entropy
@@ -54,8 +55,8 @@ def squares(count: int = 56, seed: int = 0) -> Faces:
     return Faces(images, labels)
 
 
-def small() -> torch.nn.Module:
-    return untrained(lambda: study_cnn(0.1), 0)
+def small() -> Classifier:
+    return untrained(lambda: Classifier(study_cnn(0.1)), 0)
 
 
 def weights_equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -95,7 +96,7 @@ def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
 def bits_of_trainings(precision: Precision) -> list[str]:
     """Train every layer, and the last ones alone; return what tells the bits of each apart."""
     every, last = small(), small()
-    train_only(last, fully_connected(last))
+    last.train_only("FC")
     found = []
     for model, recipe in ((every, RECIPE), (last, replace(RECIPE, views=2))):
         fabric = machine("cpu", precision)
@@ -211,7 +212,7 @@ def test_epochs_are_chosen_among_the_classes_that_a_dataset_has() -> None:
     """What is reported and what an epoch is chosen by are the same measure."""
     model, fabric, faces = small(), machine("cpu"), squares()
     with torch.no_grad():
-        model.get_parameter("fc3.bias")[6] = 8.0  # always neutral
+        model.get_parameter("network.fc3.bias")[6] = 8.0  # always neutral
     kept = faces.labels < 6
     every = Faces(faces.images[kept], faces.labels[kept])
     some = Faces.from_numpy(every.images.numpy(), every.labels.numpy(), range(6))
@@ -308,7 +309,7 @@ def test_a_diverged_training_says_so() -> None:
 
 
 def test_weights_survive_the_disk_and_refuse_another_network(tmp_path: Path) -> None:
-    model, other = small(), untrained(lambda: study_cnn(0.1), 1)
+    model, other = small(), untrained(lambda: Classifier(study_cnn(0.1)), 1)
     save_weights(model, tmp_path / "model.safetensors")
     load_weights(other, tmp_path / "model.safetensors")
     assert weights_equal(model, other)
@@ -319,7 +320,7 @@ def test_weights_survive_the_disk_and_refuse_another_network(tmp_path: Path) -> 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_network_made_for_a_device_answers_the_same_up_to_rounding(precision: Any) -> None:
     model, shown, fabric = small().eval(), squares(), machine("cpu", precision)
-    model.get_submodule("norm2").running_mean.fill_(0.1)  # type: ignore[operator]
+    model.get_submodule("network.norm2").running_mean.fill_(0.1)  # type: ignore[operator]
     before = copy.deepcopy(model)
     fast = specialised(model, shown.images, fabric.device)
     close = 1e-5 if precision == "32-true" else 0.02

@@ -48,8 +48,8 @@ def out(kept: Path, tmp_path: Path) -> Path:
 
 
 def folder_of(out: Path, strategy: str) -> Path:
-    record = next(r for r in load_results(out)["runs"] if r["strategy"] == strategy)
-    return out / str(record["folder"])
+    record = next(r for r in load_results(out).runs if r.strategy == strategy)
+    return out / record.folder
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -81,7 +81,7 @@ def better(folder: Path) -> None:
     file = folder / "predictions.parquet"
     table = pa.parquet.read_table(file)
     rows = table.to_pylist()
-    emotions = load_results(folder.parent.parent)["emotions"]
+    emotions = load_results(folder.parent.parent).classes
     wrong = next(
         row
         for row in rows
@@ -101,8 +101,8 @@ def put_down(folder: Path) -> None:
 def better_number(folder: Path) -> None:
     file = folder.parent.parent / "results.json"
     content = json.loads(file.read_text())
-    row = next(r for r in content["results"] if r["run"] == folder.name.rpartition("-")[2])
-    row["target_test"]["accuracy"] += 0.5
+    row = next(r for r in content["results"] if r["runs"] == [folder.name.rpartition("-")[2]])
+    row["on_target"]["test"]["accuracy"] += 0.5
     file.write_text(json.dumps(content))
 
 
@@ -140,12 +140,12 @@ def test_whatever_was_changed_is_named(out: Path, spoil: Callable[[Path], Any], 
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (("results", 2, "gain"), "results: LP-FT jaffe 1.0 0: gain is"),
-        (("summary", 1, "gain_bounds", "0.95"), "summary: HEAD jaffe 1.0: gain_bounds: 0.95 is"),
-        (("averages", 0, "memory_integrity"), "averages: HEAD 1.0: memory_integrity is"),
-        (("comparisons", 0, "p"), "comparisons: HEAD BL jaffe 1.0 source: p is"),
-        (("recommendations", 0, "validation_balance"), "1.0: validation_balance is"),
-        (("strategies", 1, "exemplars"), "strategies: HEAD: exemplars is None, not 2.5"),
+        (("results", 2, "gain", "points"), "results: LP-FT jaffe 1.0: gain: points is"),
+        (("summary", 1, "gain", "interval", 0), "summary: HEAD jaffe 1.0: gain: interval: 0 is"),
+        (("averages", 0, "memory_integrity", "points"), "averages: HEAD 1.0: memory_integrity: "),
+        (("comparisons", 0, "paired", "p"), "comparisons: HEAD BL jaffe 1.0 source: paired: p is"),
+        (("recommendations", 0, "validation_balance"), "validation_balance is"),
+        (("strategies", 1, "exemplars"), "strategies: HEAD: exemplars is None, not 2"),
     ],
 )
 def test_whatever_follows_from_the_runs_is_computed_again(
@@ -156,7 +156,7 @@ def test_whatever_follows_from_the_runs_is_computed_again(
     inner = content
     for key in path[:-1]:
         inner = inner[key]
-    inner[path[-1]] = 2.5
+    inner[path[-1]] = 2 if path[-1] == "exemplars" else 2.5
     file.write_text(json.dumps(content))
     *runs, whole = verify(out)
     assert not any(verdict.problems for verdict in runs)
@@ -202,10 +202,13 @@ def test_the_command(out: Path) -> None:
 
 
 def test_a_run_says_where_it_came_from(out: Path) -> None:
-    for record in load_results(out)["runs"]:
-        assert {"crossfer", "torch", "numpy"} <= record["versions"].keys()
-        assert record["identity"]["source"] == load_results(out)["datasets"][0]["fingerprint"]
-        assert record["machine"]["threads"] >= 1
-        assert record["seed"] == 0
+    for record in load_results(out).runs:
+        assert {"crossfer", "torch", "numpy"} <= record.versions.keys()
+        assert (
+            record.identity["source"]["parts"][0]["fingerprint"]
+            == load_results(out).source.fingerprint
+        )
+        assert record.machine["threads"] >= 1
+        assert record.seed == 0
     page = write_report(load_results(out), out).read_text()
-    assert load_results(out)["datasets"][0]["fingerprint"][:16] in page
+    assert load_results(out).source.fingerprint[:16] in page

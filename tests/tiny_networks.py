@@ -109,3 +109,17 @@ def softmaxed() -> nn.Module:
 def no_network() -> str:
     """Return something else."""
     return "a network"
+
+
+class WithFeatures(Residual):
+    """Answers with its features and its logits, as networks for recognition do."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return features (N, D) and logits (N, outputs)."""
+        found = self.pool(self.stages(self.stem(images))).flatten(1)
+        return found, self.head(self.dropout(found))
+
+
+def with_features() -> nn.Module:
+    """Build a network that answers with a tuple."""
+    return WithFeatures()

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from crossfer.adaptation import untrained
-from crossfer.models import study_cnn
+from crossfer.networks import Classifier, study_cnn
 from crossfer.training import specialised
 from crossfer.training.cpu.descent import SGD
 from crossfer.training.machine import machine
@@ -21,7 +21,7 @@ device = fabric.device
 wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 images = torch.randn(BATCH, 1, 48, 48, device=device)
 labels = torch.arange(BATCH, device=device) % 7
-network = specialised(untrained(study_cnn, 0), images.cpu(), device).train()
+network = specialised(untrained(lambda: Classifier(study_cnn()), 0), images.cpu(), device).train()
 optimizer = SGD(
     network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True
 )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from crossfer.adaptation import untrained
-from crossfer.models import study_cnn
+from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Faces, Recipe, machine, train
 
 faces = np.load(sys.argv[1])
@@ -34,5 +34,15 @@ def step(count: int) -> None:
 
 # Two epochs; the first warms up.  What an experiment does besides (validation, checkpoints) is not in it.
 epochs = Recipe(epochs=2, batch_size=BATCH)
-train(untrained(study_cnn, 0), everything, {}, epochs, 0, fabric, keep="last", on_step=step)
+model = untrained(lambda: Classifier(study_cnn()), 0)
+train(
+    model,
+    everything,
+    {},
+    epochs,
+    0,
+    fabric,
+    keep="last",
+    on_step=step,
+)
 print(json.dumps({"images_per_second": images / (times[1] - times[0])}))

@@ -20,10 +20,13 @@ The study on your own faces, in a dozen lines:
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from crossfer.adaptation import adapt
+    from crossfer.classes import FER7, ClassSet
     from crossfer.datasets import (
         READERS,
         Dataset,
@@ -33,10 +36,9 @@ if TYPE_CHECKING:
         prepare,
         write_look,
     )
-    from crossfer.emotions import EMOTIONS
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
-    from crossfer.models import study_cnn
+    from crossfer.networks import Classifier, load, study_cnn
     from crossfer.report import write_report
     from crossfer.strategies import STRATEGIES, Strategy
     from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
@@ -50,13 +52,16 @@ _HOMES = {
     "in_memory": "crossfer.datasets",
     "prepare": "crossfer.datasets",
     "write_look": "crossfer.datasets",
-    "EMOTIONS": "crossfer.emotions",
+    "FER7": "crossfer.classes",
+    "ClassSet": "crossfer.classes",
     "CrossferError": "crossfer.errors",
     "Experiment": "crossfer.experiment",
     "load_experiment": "crossfer.experiment",
     "load_results": "crossfer.experiment",
     "run_experiment": "crossfer.experiment",
-    "study_cnn": "crossfer.models",
+    "Classifier": "crossfer.networks",
+    "load": "crossfer.networks",
+    "study_cnn": "crossfer.networks",
     "write_report": "crossfer.report",
     "STRATEGIES": "crossfer.strategies",
     "Strategy": "crossfer.strategies",
@@ -69,10 +74,12 @@ _HOMES = {
 }
 
 __all__ = [
-    "EMOTIONS",
+    "FER7",
+    "ClassSet",
     "READERS",
     "STRATEGIES",
     "Augmentation",
+    "Classifier",
     "CrossferError",
     "Dataset",
     "Experiment",
@@ -82,6 +89,7 @@ __all__ = [
     "Strategy",
     "adapt",
     "in_memory",
+    "load",
     "load_experiment",
     "load_results",
     "machine",
@@ -98,6 +106,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import crossfer`` is quick."""
+    if name == "__version__":
+        return version("crossfer")
     if name not in _HOMES:
         raise AttributeError(f"module 'crossfer' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

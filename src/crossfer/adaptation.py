@@ -6,23 +6,24 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.merging import best_mixture
-from crossfer.models import LAYERS, train_only
+from crossfer.networks import Classifier
 from crossfer.strategies import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, train
+
+Built = TypeVar("Built")
 
 
 def adapt(
     strategy: Strategy,
-    start: nn.Module,
-    baseline: nn.Module,
+    start: Classifier,
+    baseline: Classifier,
     training: Mapping[str, Faces],
     validation: Mapping[str, Faces],
     recipe: Recipe,
@@ -68,7 +69,7 @@ def adapt(
         )
         training = {**training, "source": kept}
     model = copy.deepcopy(start)
-    train_only(model, LAYERS[strategy.layers](model))
+    model.train_only(strategy.layers)
     if strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
     else:
@@ -95,7 +96,7 @@ def _shown(strategy: Strategy, training: Mapping[str, Faces]) -> Faces:
 
 def _merged(
     trained: Trained,
-    baseline: nn.Module,
+    baseline: Classifier,
     faces: Faces | None,
     validation: Mapping[str, Faces],
     fabric: Fabric,
@@ -111,8 +112,8 @@ def _merged(
     return replace(trained, model=model.cpu(), alpha=alpha, tried=tried, seconds=seconds)
 
 
-def untrained(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build a network with the random weights of a seed; the global generator is left alone."""
+def untrained(build: Callable[[], Built], seed: int) -> Built:
+    """Build a network or classifier with the random weights of a seed; the global generator is left alone."""
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(seed)
         return build()

@@ -13,15 +13,13 @@ from typing import ClassVar, Literal
 
 from crossfer.memory.exemplars import Choice
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty
+from crossfer.terms import BL, PastData
 from crossfer.training.recipe import (
     FINE_TUNING,
     FINE_TUNING_LAST_LAYERS,
     FROM_SCRATCH,
     Recipe,
 )
-
-PastData = Literal["none", "statistics", "some per class", "all source"]
-"""What a strategy needs of the source's images, from the least to the most."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Strategy:
         ``"random"``: from scratch; ``"baseline"``: from the weights of BL; or the name of another strategy:
         from where that one arrived.  BL itself is ``"deployed"`` where the weights are given.
     layers
-        Which layers train: a key of `crossfer.models.LAYERS`.
+        Which layers train: a key of `crossfer.networks.LAYERS`.
     data
         Which training sets are shown: the source's, the target's, or both.
     about
@@ -60,6 +58,8 @@ class Strategy:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
+    NOT_IDENTITY: ClassVar = frozenset({"name", "about", "paper", "recipe", "start"})
+    """What does not determine a run's weights beside its recipe and the run that it starts from."""
 
     name: str
     start: str
@@ -129,7 +129,7 @@ class Strategy:
 PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
 
 BASELINE = Strategy(
-    "BL",
+    BL,
     start="random",
     layers="all",
     data="source",
@@ -138,7 +138,7 @@ BASELINE = Strategy(
 )
 
 DEPLOYED = Strategy(
-    BASELINE.name,
+    BL,
     start="deployed",
     layers="none",
     data="source",

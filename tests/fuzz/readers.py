@@ -21,15 +21,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from crossfer.classes import FER7
 from crossfer.datasets import Preparation, open_dataset, prepare, write_look
 from crossfer.datasets.extract import Extraction
-from crossfer.datasets.faces import Framing
 from crossfer.datasets.record import Record
-from crossfer.emotions import EMOTIONS
 from crossfer.experiment import load_experiment
 from crossfer.experiment.folder import load_run
-from crossfer.models import study_cnn
-from crossfer.networks import Network
+from crossfer.framing import Framing
+from crossfer.networks import NetworkConfig, study_cnn
 from crossfer.training.checkpoint import save_weights
 from tests.fuzz.mutations import Files
 
@@ -76,13 +75,13 @@ def _prepare(folder: Path, out: Path) -> object:
 
 
 def _image(folder: Path, out: Path) -> object:
-    record = Record(folder / "x", 0, "x", box=(3.0, 3.0, 30.0, 30.0))
+    record = Record(folder / "x", "angry", "x", box=(3.0, 3.0, 30.0, 30.0))
     how = Extraction(Framing(), False, 0.9)
     return how.faces([record], None)
 
 
 def _video(folder: Path, out: Path) -> object:
-    records = [Record(folder / "x.avi", 0, "x", frame=frame) for frame in (0, 2, 9)]
+    records = [Record(folder / "x.avi", "angry", "x", frame=frame) for frame in (0, 2, 9)]
     return Extraction(Framing(), False, 0.9).faces(records, None)
 
 
@@ -103,7 +102,7 @@ def _card(folder: Path, out: Path) -> object:
 
 def _weights(folder: Path, out: Path) -> object:
     (file,) = folder.iterdir()
-    return Network(width=WIDTH, weights=file).deployed().eval()(torch.zeros(1, 1, 48, 48))
+    return NetworkConfig(width=WIDTH, weights=file).deployed().eval()(torch.zeros(1, 1, 48, 48))
 
 
 def _run(folder: Path, out: Path) -> object:
@@ -144,7 +143,7 @@ def _fer2013_inputs() -> list[Files]:
 
 def _manifests() -> list[Files]:
     header = ["path", "label", "subject", "left", "top", "width", "height"]
-    names = [f"{name}{n}.png" for n, name in enumerate(EMOTIONS)]
+    names = [f"{name}{n}.png" for n, name in enumerate(FER7)]
     rows = [[name, n % 7, f"s{n}", 2, 2, 40, 40] for n, name in enumerate(names)]
     pictures = {name: _picture("PNG", n) for n, name in enumerate(names)}
     columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))

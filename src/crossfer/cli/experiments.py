@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -14,6 +14,7 @@ from rich.table import Table
 from crossfer.cli.application import app, error_console, out_console
 
 if TYPE_CHECKING:
+    from crossfer.evaluation.rows import Result, Results
     from crossfer.strategies import Strategy
     from crossfer.training import Recipe
 
@@ -240,7 +241,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _say_answer(results: dict[str, Any], report_file: Path) -> None:
+def _say_answer(results: Results, report_file: Path) -> None:
     """Print the table of test accuracies and changes, the answer, and where there is more."""
     from crossfer.report import answers
 
@@ -249,22 +250,22 @@ def _say_answer(results: dict[str, Any], report_file: Path) -> None:
         table.add_column(column)
     for column in ("source %", "target %", "integrity", "gain", "seconds"):
         table.add_column(column, justify="right")
-    targets = list(dict.fromkeys(row["target"] for row in results["summary"]))
+    targets = list(dict.fromkeys(row.target for row in results.summary))
 
-    def block(row: dict[str, Any]) -> tuple[int, float]:
-        return targets.index(row["target"]), row["fraction"] or 0
+    def block(row: Result) -> tuple[int, float]:
+        return targets.index(row.target), row.fraction or 0
 
-    for _, rows in groupby(sorted(results["summary"], key=block), block):
+    for _, rows in groupby(sorted(results.summary, key=block), block):
         for row in rows:
             table.add_row(
-                row["target"],
-                "" if row["fraction"] is None else f"{row['fraction']:.0%}",
-                row["strategy"],
-                f"{row['source_test']['accuracy']:.1f}",
-                f"{row['target_test']['accuracy']:.1f}",
-                f"{row['memory_integrity']:+.1f}",
-                f"{row['gain']:+.1f}",
-                f"{row['seconds']:.0f}",
+                row.target,
+                "" if row.fraction is None else f"{row.fraction:.0%}",
+                row.strategy,
+                f"{row.on_source.test.accuracy:.1f}",
+                f"{row.on_target.test.accuracy:.1f}",
+                f"{row.memory_integrity.points:+.1f}",
+                f"{row.gain.points:+.1f}",
+                f"{row.cost.seconds:.0f}",
             )
         table.add_section()
     out_console.print(table)
@@ -273,10 +274,10 @@ def _say_answer(results: dict[str, Any], report_file: Path) -> None:
     out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
 
 
-def _say_failures(results: dict[str, Any]) -> None:
+def _say_failures(results: Results) -> None:
     """Name the runs that failed; then the command has failed too."""
-    for run in results["failed"]:
-        error_console.print(f"failed: {run['label']}: {run['why']}", markup=False, soft_wrap=True)
-    if results["failed"]:
+    for run in results.failed:
+        error_console.print(f"failed: {run.label}: {run.why}", markup=False, soft_wrap=True)
+    if results.failed:
         error_console.print("the same command tries the failed ones again")
         raise typer.Exit(1)

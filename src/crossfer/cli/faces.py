@@ -11,7 +11,8 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import labels_of, numbers_of
+from crossfer.cli.options import labels_of, numbers_of, pairs_of, splits_of
+from crossfer.errors import CrossferError
 
 command = partial(app.command, rich_help_panel="Faces")
 
@@ -35,7 +36,19 @@ def prepare(
         ),
     ] = None,
     subject: Annotated[
-        str | None, typer.Option(help="Regular expression that finds the subject in a path.")
+        str | None,
+        typer.Option(help="Regular expression that finds the subject in a path; '' for none."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a table: path=, label=, subject= or split=COLUMN. Repeat at will."),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder from which the paths in a table start.")
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=training|validation|test: what a folder or value means."),
     ] = None,
     everything: Annotated[
         bool,
@@ -68,9 +81,22 @@ def prepare(
         bool,
         typer.Option("--exact", help="Reach these sizes to the image, at the price of subjects."),
     ] = False,
+    ignore_splits: Annotated[
+        bool, typer.Option("--ignore-splits", help="Divide anew what comes in splits.")
+    ] = False,
+    test_share: Annotated[
+        float | None,
+        typer.Option(help="Cut a test set from training, where the files come without one."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace an older prepared dataset.")
+        bool,
+        typer.Option(
+            "--replace", help="Replace an older prepared dataset; its faces keep their split."
+        ),
+    ] = False,
+    new_split: Annotated[
+        bool, typer.Option("--new-split", help="With --replace: divide all faces anew.")
     ] = False,
 ) -> None:
     """Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
@@ -94,6 +120,9 @@ def prepare(
         labels=labels_of(label or []),
         classes=[name.strip() for name in classes.split(",")] if classes else None,
         subject=subject,
+        columns=pairs_of("--column", column or []),
+        root=root,
+        splits=splits_of(split or []),
         everything=everything,
         faces=faces,
         no_face=no_face,
@@ -103,8 +132,12 @@ def prepare(
         crop=crop,
         sizes=numbers_of("--sizes", sizes, (70, 10, 20)),
         exact=exact,
+        ignore_splits=ignore_splits,
+        test_share=test_share,
         seed=seed,
     )
+    if new_split and not replace:
+        raise CrossferError("--new-split: goes with --replace, for a dataset that is there already")
     with Shown(out_console) as shown:
         dataset = prepare_dataset(
             path,
@@ -112,14 +145,16 @@ def prepare(
             how,
             name=name,
             replace=replace,
+            new_split=new_split,
             progress=lambda done, total: shown.preparing(path.name, done, total),
         )
     card = dataset.card
     out_console.print(f"{card['title']}: {card['recognised']}", soft_wrap=True)
-    table = Table("split", *dataset.counts()["training"], "all", box=box.SIMPLE_HEAD)
-    for split, counts in dataset.counts().items():
+    by_split = dataset.with_own_classes().counts()
+    table = Table("split", *by_split["training"], "all", box=box.SIMPLE_HEAD)
+    for part, counts in by_split.items():
         numbers = [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
-        table.add_row(split, *numbers)
+        table.add_row(part, *numbers)
     out_console.print(table)
     for line in oddities(dataset):
         out_console.print(line, soft_wrap=True)
@@ -178,7 +213,7 @@ def check(
     from crossfer.datasets import open_dataset
     from crossfer.datasets.duplicates import group_copies, leakage, leaks
 
-    opened = [open_dataset(folder) for folder in datasets]
+    opened = [open_dataset(folder).with_own_classes() for folder in datasets]
     with Shown(error_console) as shown:
         groups = group_copies([dataset.images for dataset in opened], shown.comparing)
     found = leakage(opened, groups)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from crossfer.classes import is_known
 from crossfer.datasets import SPLITS, Dataset
-from crossfer.datasets.prepare import SKIPPED
+from crossfer.datasets.card import SKIPPED
 
 
 def oddities(dataset: Dataset) -> list[str]:
     """Return what a person should know of a dataset's preparation, a line each."""
-    card = dataset.card
-    lines = [_split_in_words(card["split"])]
+    card, dataset = dataset.card, dataset.with_own_classes()
+    lines = [*card.get("remarks", ())]
+    if kept := [name for name in card["classes"] if not is_known(name)]:
+        lines.append(
+            f"classes not known by name, kept as they are: {', '.join(kept)}; map them with --label "
+            "THEIRS=OURS"
+        )
+    lines += [_split_in_words(card["split"])]
+    if kept := card["split"].get("kept"):
+        lines.append(_kept_in_words(kept))
     if card["faces"]["mode"] == "find":
         lines.append(_faces_in_words(card["faces"]["found"]))
     lines += [f"skipped {count:,}: {reason}" for reason, count in card["skipped"].items()]
@@ -19,19 +28,40 @@ def oddities(dataset: Dataset) -> list[str]:
         lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")
     if shared := card["split"]["subjects_in_several_splits"]:
         lines.append(
-            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good"
+            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good "
+            "(after --replace: --new-split divides all anew)"
         )
+    if copies := card["split"].get("copies"):
+        lines.append(_copies_in_words(copies))
     for split in SPLITS:
         if not len(dataset.rows(split)):
-            lines.append(
-                f"warning: its {split} set is empty: there are too few images or subjects to divide"
-            )
+            lines.append(_empty_in_words(split, card["split"]["how"]))
     return lines
+
+
+def _copies_in_words(copies: dict[str, Any]) -> str:
+    counts = " and ".join(f"{found['images']:,} {split}" for split, found in copies.items())
+    first, second = next(iter(copies.values()))["example"]
+    return (
+        f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
+        f"are (e.g. {second} = {first}): accuracy will be too good; --subject keeps people on one side, "
+        "crossfer check shows all"
+    )
+
+
+def _empty_in_words(split: str, how: str) -> str:
+    if how.startswith("official"):
+        return (
+            f"warning: its {split} set is empty: the files come without one (--test-share 0.2 cuts one from "
+            "training, --split val=test takes another's, --ignore-splits divides all anew)"
+        )
+    return f"warning: its {split} set is empty: there are too few images or subjects to divide"
 
 
 FOUND = {
     "eyes": "aligned on the eyes",
     "several": "with several faces: the largest central one aligned",
+    "turned": "upside down: turned and aligned",
     "box": "without a face to be found in the dataset's box: the box taken",
     "centre": "without a face to be found: the centre taken",
     "cropped": "taken as they are",
@@ -40,6 +70,14 @@ FOUND = {
 
 def _faces_in_words(found: dict[str, int]) -> str:
     return "faces: " + ", ".join(f"{count:,} {FOUND[how]}" for how, count in found.items())
+
+
+def _kept_in_words(kept: dict[str, Any]) -> str:
+    new = ", ".join(f"{count:,} to {split}" for split, count in kept["new"].items() if count)
+    words = f"{kept['faces']:,} faces that were there before keep their split; new: {new or 'none'}"
+    if kept["moved"]:
+        words += f"; {kept['moved']:,} stand elsewhere than before, as the files now say"
+    return words
 
 
 def _split_in_words(split: dict[str, Any]) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from crossfer.errors import CrossferError
+from crossfer.terms import PastData
+
+if TYPE_CHECKING:
+    from crossfer.datasets.record import Split
 
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])
 
@@ -23,6 +27,29 @@ def labels_of(pairs: list[str]) -> dict[str, str | None]:
     return labels
 
 
+def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:
+    """Read NAME=VALUE, as often as it was given."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise CrossferError(f"{option} {pair}: write NAME=VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def splits_of(pairs: list[str]) -> dict[str, Split | None]:
+    """Read which name of a part is which split, or none."""
+    from crossfer.datasets.readers.splitnames import SPLIT_NAMES
+
+    found: dict[str, Split | None] = {}
+    for name, value in pairs_of("--split", pairs).items():
+        if value and value.lower() not in SPLIT_NAMES:
+            raise CrossferError(f"--split {name}={value}: choose training, validation or test")
+        found[name] = SPLIT_NAMES[value.lower()] if value else None
+    return found
+
+
 def numbers_of(option: str, text: str | None, example: Numbers) -> Numbers | None:
     """Read as many numbers as the example has."""
     if text is None:
@@ -37,9 +64,9 @@ def numbers_of(option: str, text: str | None, example: Numbers) -> Numbers | Non
     return cast(Numbers, numbers)
 
 
-def past_data_of(text: str) -> tuple[str, int | None]:
+def past_data_of(text: str) -> tuple[PastData, int | None]:
     """Read what is left of the source."""
-    kinds = {"none": "none", "statistics": "statistics", "all": "all source"}
+    kinds: dict[str, PastData] = {"none": "none", "statistics": "statistics", "all": "all source"}
     if text in kinds:
         return kinds[text], None
     if text.isascii() and text.isdigit() and int(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -47,11 +48,11 @@ class Shown(ExperimentProgress):
         )
         self.tasks: dict[str, TaskID] = {}
         self.training: TaskID | None = None
-        self.run: Run | None = None
-        self.finished_before: set[str] = set()
-        self.work_done = 0.0
+        self.running: dict[str, str] = {}  # labels, by key
+        self.work_done: dict[str, float] = {}  # of runs that were not finished before
         self.marks: deque[tuple[float, float]] = deque()  # when, and what share was done
         self.spoke = time.monotonic()
+        self.others: list[Mapping[str, str]] = []
 
     def __enter__(self) -> Shown:
         self.bars.start()
@@ -86,36 +87,60 @@ class Shown(ExperimentProgress):
         for line in oddities(dataset):
             self.console.print(f"{dataset.name}: {line}")
 
+    def opened(self, dataset: Dataset) -> None:
+        """Say which images belong to no class of the experiment."""
+        if left_out := dataset.left_out:
+            counts = ", ".join(f"{count:,} {label}" for label, count in left_out.items())
+            self.console.print(
+                f"{dataset.name}: left out, of no class of this experiment: {counts}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
         done = f", {len(finished)} of them finished before" if finished else ""
         count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
         self.console.print(f"{count}{done}", highlight=False)
-        work = sum(run.work for run in runs) - sum(run.work for run in finished)
-        self.finished_before = {run.key for run in finished}
+        before = {run.key for run in finished}
+        self.work_done = {run.key: 0.0 for run in runs if run.key not in before}
+        work = sum(run.work for run in runs if run.key not in before)
         if work:
             self.training = self.bars.add_task("train", total=work)
 
-    def started(self, run: Run) -> None:
-        """Name the run on the bar."""
-        self.run = run
-        if self.training is not None and run.key not in self.finished_before:
-            self.bars.update(self.training, description=f"train {run.label}")
+    def reused(self, run: Run, versions: Mapping[str, str]) -> None:
+        """Say once which other versions made runs that are reused."""
+        if versions not in self.others:
+            self.others.append(versions)
+            made = ", ".join(f"{name} {version}" for name, version in versions.items())
+            self.console.print(
+                f"{run.label}: made by {made}; it is reused, and may differ by rounding",
+                highlight=False,
+                soft_wrap=True,
+            )
 
-    def step(self, images: int) -> None:
+    def started(self, run: Run) -> None:
+        """Name the run on the bar, beside those that run at the same time."""
+        if run.key in self.work_done:
+            self.running[run.key] = run.label
+            self._show()
+
+    def step(self, run: Run, images: int) -> None:
         """Move the bar on."""
-        if self.training is not None and self.run is not None:
-            self.bars.advance(self.training, images * WORK[self.run.strategy.layers])
+        if run.key in self.work_done:
+            self.work_done[run.key] += images * WORK[run.strategy.layers]
+            self._show()
             if not self.marks:  # what an interrupted training had done comes first, at once
                 self.marks.append((time.monotonic(), self._share()))
             self._say_remaining()
 
     def ended(self, run: Run, folder: Path) -> None:
         """Close the run's share of the bar, whatever of it was not counted step by step."""
-        if self.training is not None and run.key not in self.finished_before:
-            self.work_done += run.work
-            self.bars.update(self.training, completed=self.work_done)
+        if run.key in self.work_done:
+            self.work_done[run.key] = run.work
+            self._show()
             self._say_remaining()
+            self.running.pop(run.key, None)
 
     def waiting(self, run: Run, owner: str) -> None:
         """Say who trains the run."""
@@ -125,6 +150,15 @@ class Shown(ExperimentProgress):
         """Say why at once; the others go on."""
         self.console.print(f"{run.label} failed: {why}", highlight=False)
         self.ended(run, Path())
+
+    def _show(self) -> None:
+        """Bring the bar up to date."""
+        if self.training is not None:
+            self.bars.update(
+                self.training,
+                description=f"train {' | '.join(self.running.values())}",
+                completed=sum(self.work_done.values()),
+            )
 
     def _count(self, what: str, done: int, total: int) -> None:
         if what not in self.tasks:
@@ -138,7 +172,7 @@ class Shown(ExperimentProgress):
         if self.console.is_terminal or self.training is None or now - self.spoke < LOG_SECONDS:
             return
         self.spoke = now
-        share, label = self._share(), self.run.label if self.run else ""
+        share, label = self._share(), " | ".join(self.running.values())
         remaining = self._remaining(now, share)
         left = "" if remaining is None else ", {}:{:02d} left".format(*divmod(round(remaining), 60))
         self.console.print(f"{share:4.0%}{left}: {label}", highlight=False)

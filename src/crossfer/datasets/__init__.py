@@ -2,7 +2,8 @@
 
 from crossfer.datasets.dataset import Dataset, open_dataset
 from crossfer.datasets.look import write_look
-from crossfer.datasets.prepare import Preparation, prepare
+from crossfer.datasets.preparation import Preparation
+from crossfer.datasets.prepare import prepare
 from crossfer.datasets.readers import READERS
 from crossfer.datasets.readers.in_memory import in_memory
 from crossfer.datasets.record import SPLITS

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import os
 import shutil
 import stat
 import tarfile
@@ -14,12 +16,15 @@ from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
+from crossfer.datasets.readers.files import IMAGE_SUFFIXES, files_below
 from crossfer.datasets.record import Skipped
 from crossfer.errors import CrossferError
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".gz")
+DEEPEST = 2
+"""Levels of archives in archives."""
 LARGEST_GROWTH = 200
 """Unpacked over packed size; faces grow little, pixels written as text four times, bombs a thousand."""
 ALWAYS_ALLOWED = 64 * 2**20
@@ -59,10 +64,108 @@ def stem(path: Path) -> str:
     """Return a dataset's own name: the file's, without what says that it is an archive or a table."""
     name = path.name
     suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
-    return name[: -len(suffix)] if suffix and path.is_file() else path.stem
+    if not suffix or not path.is_file():
+        return path.stem
+    own = name[: -len(suffix)]
+    return Path(own).stem if suffix == ".gz" else own
 
 
-def unpack(archive: Path, folder: Path) -> list[Skipped]:
+def is_single(path: Path) -> bool:
+    """Tell whether a file is one packed file, as a table (.csv.gz), and not many."""
+    name = path.name.lower()
+    return path.is_file() and name.endswith(".gz") and not name.endswith(".tar.gz")
+
+
+def is_packed(path: Path) -> bool:
+    """Tell whether a path is an archive, or a folder of archives without a picture or a table beside them."""
+    if path.is_file():
+        return is_archive(path)
+    if not any(map(is_archive, path.iterdir())):
+        return False
+    return not any(
+        os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES | {".parquet"}
+        or _has_pixels(Path(file))
+        for file in files_below(path)
+    )
+
+
+def unpack_all(source: Path, folder: Path) -> list[Skipped]:
+    """Unpack an archive, or a folder of archives, into an empty folder; archives in it as well.
+
+    What else stands in a folder of archives is linked.
+
+    Parameters
+    ----------
+    source
+        For which `is_packed` holds.
+    folder
+        Will hold the files; of an archive in an archive, in a folder of its name.
+
+    Returns
+    -------
+    list of Skipped
+        As of `unpack`, and archives that lie too deep.
+
+    Raises
+    ------
+    CrossferError
+        As `unpack`; all of it together must not grow beyond measure either.
+    """
+    if source.is_file():
+        packed, skipped = [source], unpack(source, folder)
+    else:
+        packed, skipped = list[Path](), list[Skipped]()
+        for entry in sorted(source.iterdir()):
+            if is_archive(entry):
+                packed.append(entry)
+                skipped += unpack(entry, _beside(folder / entry.name))
+            elif not entry.name.startswith("."):
+                (folder / entry.name).symlink_to(
+                    entry.resolve(), target_is_directory=entry.is_dir()
+                )
+    most = ALWAYS_ALLOWED + LARGEST_GROWTH * sum(file.stat().st_size for file in packed)
+    for level in range(DEEPEST + 1):
+        inner = [Path(file) for file in files_below(folder) if is_archive(Path(file))]
+        for archive in inner:
+            if not archive.resolve().is_relative_to(folder.resolve()):
+                continue  # it stands in the user's own folder, below the first level
+            if level == DEEPEST:
+                where = archive.relative_to(folder).as_posix()
+                skipped.append(Skipped(where, "an archive in archives: unpack it yourself"))
+                continue
+            skipped += unpack(archive, _beside(archive), most - _size(folder))
+            archive.unlink()
+    return skipped
+
+
+def _beside(archive: Path) -> Path:
+    """Make the folder for what is in an archive: of its name, or of one more where that is taken."""
+    name = archive.name
+    suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len)
+    own = (
+        archive.parent
+        if is_single(archive)
+        else archive.with_name(name[: -len(suffix)] or "archive")
+    )
+    if own.is_file():
+        own = archive.with_name(f"{own.name} unpacked")
+    own.mkdir(parents=True, exist_ok=True)
+    return own
+
+
+def _size(folder: Path) -> int:
+    return sum(os.stat(file).st_size for file in files_below(folder) if not os.path.islink(file))
+
+
+def _has_pixels(file: Path) -> bool:
+    """Tell whether a file is a table that holds its pictures itself."""
+    if file.suffix.lower() not in (".csv", ".tsv"):
+        return False
+    with file.open("rb") as data:
+        return b"pixels" in data.read(4096).lower()
+
+
+def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped]:
     """Unpack an archive into an empty folder.
 
     Parameters
@@ -71,6 +174,8 @@ def unpack(archive: Path, folder: Path) -> list[Skipped]:
         Its name ends in one of `SUFFIXES`.
     folder
         Will hold the archive's regular files.
+    most
+        How many bytes it may unpack to, beside what its own size allows.
 
     Returns
     -------
@@ -84,8 +189,10 @@ def unpack(archive: Path, folder: Path) -> list[Skipped]:
     """
     allowance = ALWAYS_ALLOWED + LARGEST_GROWTH * archive.stat().st_size
     allowance = min(allowance, shutil.disk_usage(folder).free)
+    allowance = allowance if most is None else max(0, min(allowance, most))
     skipped: list[Skipped] = []
     members = _zipped if archive.name.lower().endswith(".zip") else _tarred
+    members = _gzipped if is_single(archive) else members
     try:
         with members(archive) as found:
             for number, member in enumerate(found):
@@ -126,6 +233,14 @@ def _zipped(archive: Path) -> Iterator[Iterator[_Member]]:
                     yield _Member(info.filename, partial(file.open, info) if regular else None)
 
         yield members()
+
+
+@contextmanager
+def _gzipped(archive: Path) -> Iterator[Iterator[_Member]]:
+    def opened() -> IO[bytes]:
+        return cast(IO[bytes], gzip.open(archive, "rb"))
+
+    yield iter([_Member(archive.name[: -len(".gz")] or "file", opened)])
 
 
 @contextmanager

@@ -20,14 +20,16 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from crossfer.classes import PRESETS, ClassSet, in_order
 from crossfer.datasets.record import SPLITS, Split
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 
 CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
-FORMAT = 3
+FORMAT = 4
 BOX = ("left", "top", "width", "height", "roll")
+GROUP = "group."
+"""Begins the names of the columns that hold what else a dataset says of its images."""
 
 
 class _Framing(BaseModel):
@@ -51,7 +53,7 @@ class _Split(BaseModel):
 class _Card(BaseModel):
     """What every card says, as far as anything depends on it."""
 
-    format: Literal[3]
+    format: Literal[4]
     name: str
     title: str
     licence: str
@@ -60,7 +62,7 @@ class _Card(BaseModel):
     raw_state: str
     preparation: dict[str, Any]
     faces: _Faces
-    classes: list[Literal[tuple(EMOTIONS)]] | None = None  # type: ignore[valid-type]
+    classes: list[str]
     images: int
     subjects: int
     split: _Split
@@ -83,16 +85,21 @@ class Dataset:
         uint8 (N, side, side) gray or (N, side, side, 3) RGB, memory-mapped read-only; side is 48 unless
         the user wants another.
     table
-        The sample table, or its file, open: it is read when it is first needed.  A row per
-        image: label, subject, split, origin, sha256; the face in the picture it came from: left, top,
-        width, height in pixels of the square turned by roll degrees about its centre; how it was found and
-        the detector's score (see `crossfer.datasets.faces.Face`).
+        The sample table, or its file, open: it is read when it is first needed.  A row per image: label (a
+        name), subject, split, origin, the SHA-256 of the face (sha256) and of the picture that it was taken
+        from (picture); where it was: left, top, width, height in pixels of the square turned by roll degrees
+        about its centre; how it was found and the detector's score (see `crossfer.datasets.faces.Face`);
+        what else the raw dataset says (group.…).
+    class_set
+        The classes that it is used with, by default the study's seven.  An image whose label belongs to none
+        of them is in no split.
     """
 
     folder: Path
     card: dict[str, Any]
     images: NDArray[np.uint8]
     table: pa.Table | pa.NativeFile
+    class_set: ClassSet = PRESETS["fer7"]
 
     @cached_property
     def samples(self) -> pa.Table:
@@ -133,20 +140,34 @@ class Dataset:
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """int64 (N,), 0–6."""
-        return np.asarray(self.samples.column("label").to_numpy(), np.int64)
+        """int64 (N,): indices into `class_set`; −1 where a label belongs to none of its classes."""
+        coded = self.samples.column("label").combine_chunks().dictionary_encode()
+        found = [self.class_set.index_of(name) for name in coded.dictionary.to_pylist()]
+        indices = np.array([-1 if index is None else index for index in found], np.int64)
+        return np.asarray(indices[coded.indices.to_numpy()])
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many images have a label that belongs to no class, by label."""
+        names = np.asarray(self.samples.column("label").to_pylist(), object)[self.labels < 0]
+        return {name: int((names == name).sum()) for name in in_order(names)}
 
     @cached_property
     def subjects(self) -> list[str | None]:
         """N subjects, ``None`` where not known."""
         return list(self.samples.column("subject").to_pylist())
 
+    @property
+    def groups(self) -> dict[str, list[str | None]]:
+        """By what else the raw dataset says of its images: N values, ``None`` where it says nothing."""
+        names = [name for name in self.samples.column_names if name.startswith(GROUP)]
+        return {n.removeprefix(GROUP): self.samples.column(n).to_pylist() for n in names}
+
     @cached_property
     def classes(self) -> list[int]:
-        """The labels that it tells apart, ascending: what its card says, else those that occur."""
-        if names := self.card.get("classes"):
-            return [EMOTIONS.index(name) for name in names]
-        return [int(label) for label in np.unique(self.labels)]
+        """The classes of `class_set` that its labels tell apart: indices, ascending."""
+        found = {self.class_set.index_of(name) for name in self.card["classes"]}
+        return sorted(index for index in found if index is not None)
 
     @property
     def parts(self) -> tuple[Dataset, ...]:
@@ -155,12 +176,13 @@ class Dataset:
 
     @property
     def class_sets(self) -> list[list[int]]:
-        """The labels that each of its parts tells apart."""
+        """The classes that each of its parts tells apart."""
         return [part.classes for part in self.parts]
 
     def rows(self, split: Split) -> NDArray[np.int64]:
-        """Return the rows of a split, ascending."""
-        return np.flatnonzero(self.samples.column("split").to_numpy(zero_copy_only=False) == split)
+        """Return the rows of a split, ascending; without those whose label belongs to no class."""
+        splits = self.samples.column("split").to_numpy(zero_copy_only=False)
+        return np.flatnonzero((splits == split) & (self.labels >= 0))
 
     def divided(self, rows: NDArray[np.int64]) -> list[tuple[Dataset, NDArray[np.int64]]]:
         """Return each part with those of its own rows that are among these: itself, with all."""
@@ -169,6 +191,14 @@ class Dataset:
     def called(self, name: str) -> Dataset:
         """Return the same dataset under another name."""
         return replace(self, card=self.card | {"name": name})
+
+    def with_classes(self, class_set: ClassSet) -> Dataset:
+        """Return the same dataset used with other classes."""
+        return replace(self, class_set=class_set)
+
+    def with_own_classes(self) -> Dataset:
+        """Return the same dataset with every label as a class: nothing is left out."""
+        return self.with_classes(ClassSet.each(self.card["classes"]))
 
     def check(self) -> None:
         """Read all of it, and compare with what was written: once before a use, not at every opening.
@@ -187,13 +217,14 @@ class Dataset:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images per split and class."""
-        return {split: class_counts(self.labels[self.rows(split)]) for split in SPLITS}
+        names = self.class_set.names
+        return {split: class_counts(self.labels[self.rows(split)], names) for split in SPLITS}
 
 
-def class_counts(labels: NDArray[np.integer]) -> dict[str, int]:
-    """Count labels by class name, every class of the seven."""
-    counts = np.bincount(labels, minlength=len(EMOTIONS))
-    return {emotion: int(count) for emotion, count in zip(EMOTIONS, counts, strict=True)}
+def class_counts(labels: NDArray[np.integer], names: Sequence[str]) -> dict[str, int]:
+    """Count labels, which are indices into names: every class, those without an image too."""
+    counts = np.bincount(labels, minlength=len(names))
+    return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
 
 def open_dataset(folder: str | Path) -> Dataset:
@@ -223,6 +254,11 @@ def open_dataset(folder: str | Path) -> Dataset:
         rows = pa.parquet.read_metadata(table).num_rows
     except (OSError, ValueError, ArithmeticError, TokenError, pa.ArrowException) as error:
         raise CrossferError(f"{folder}: damaged ({error}); prepare it again") from None
+    if isinstance(card, dict) and card.get("format") in range(FORMAT):
+        raise CrossferError(
+            f"{folder}: prepared by an older crossfer (format {card['format']}, now {FORMAT}); "
+            "prepare it again from the raw files"
+        )
     try:
         _Card.model_validate(card)
     except ValidationError as error:
@@ -245,13 +281,21 @@ def sample_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     number = pa.float32()
     return pa.table(
         {
-            "label": pa.array(columns["label"], pa.int8()),
+            "label": pa.array(columns["label"], pa.string()),
             "subject": pa.array(columns["subject"], pa.string()),
             "split": pa.array(columns["split"], pa.string()),
             "origin": pa.array(columns["origin"], pa.string()),
             "sha256": pa.array(columns["sha256"], pa.string()),
+            "picture": pa.array(
+                columns.get("picture", [None] * len(columns["label"])), pa.string()
+            ),
             **{key: pa.array(columns[key], number) for key in BOX},
             "found": pa.array(columns["found"], pa.string()),
             "score": pa.array(columns["score"], number),
+            **{
+                name: pa.array(values, pa.string())
+                for name, values in columns.items()
+                if name.startswith(GROUP)
+            },
         }
     )

@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.datasets.record import SPLITS
+from crossfer.datasets.record import SPLITS, Split
 from crossfer.datasets.splits import shared_subjects
-from crossfer.emotions import EMOTIONS
 from crossfer.progress import Told, silent
 
 Images = NDArray[np.uint8]
@@ -101,11 +100,37 @@ def copied(groups: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
     return np.asarray(counts[groups[second]] > np.isin(second, first))
 
 
+def across_splits(images: Images, splits: Sequence[Split]) -> dict[Split, tuple[int, Rows]]:
+    """Find the images of validation and test that are copies of an image before them in the order of splits.
+
+    Parameters
+    ----------
+    images
+        uint8 (N, height, width) gray or (N, height, width, 3) RGB.
+    splits
+        N splits.
+
+    Returns
+    -------
+    dict
+        By split with such images: how many, and two rows that are copies of each other.
+    """
+    near, found = group_copies([images]).near, dict[Split, tuple[int, Rows]]()
+    split = np.array(splits)
+    for number, name in enumerate(SPLITS[1:], 1):
+        before, own = np.flatnonzero(np.isin(split, SPLITS[:number])), np.flatnonzero(split == name)
+        if len(before) and len(own) and (copies := own[copied(near, before, own)]).size:
+            example = np.array([_copy_of(copies[0], before, near), copies[0]])
+            found[name] = (len(copies), example)
+    return found
+
+
 def in_training(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Rows]:
     """Return, by dataset, the test rows that have a copy in any dataset's training set."""
-    split = np.concatenate([d.samples.column("split").to_numpy() for d in datasets])
-    training = np.flatnonzero(split == "training")
     starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])
+    training = np.concatenate(
+        [d.rows("training") + start for d, start in zip(datasets, starts, strict=False)]
+    )
     found = {}
     for dataset, start in zip(datasets, starts, strict=False):
         test = dataset.rows("test")
@@ -119,7 +144,7 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
     Parameters
     ----------
     datasets
-        Prepared datasets.
+        Prepared datasets.  Images that belong to none of a dataset's classes are in no place.
     groups
         What `group_copies` found among their images.
 
@@ -133,7 +158,8 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
         else a ``near`` copy in the first, how many have one with another label (``relabelled``), whether
         it ``leaks`` (from one split into another), and ``examples`` by origin.
     """
-    labels = np.concatenate([dataset.labels for dataset in datasets])
+    label_names = [name for d in datasets for name in d.samples.column("label").to_pylist()]
+    labels = np.unique(label_names, return_inverse=True)[1]
     origins = [o for d in datasets for o in d.samples.column("origin").to_pylist()]
     starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
     names = [dataset.name for dataset in datasets]
@@ -161,7 +187,7 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
                     "examples": [
                         {
                             "origins": [origins[row] for row in pair],
-                            "labels": [EMOTIONS[labels[row]] for row in pair],
+                            "labels": [label_names[row] for row in pair],
                         }
                         for pair in pairs
                     ],
@@ -190,8 +216,9 @@ def _copy_of(row: int, rows: Rows, groups: Rows) -> int:
 
 def _relabelled(groups: Rows, labels: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
     """Tell for the rows `second` whether each has a copy with another label among `first`."""
-    labelled = groups * len(EMOTIONS) + labels
-    size = (groups.max(initial=0) + 1) * len(EMOTIONS)
+    kinds = labels.max(initial=0) + 1
+    labelled = groups * kinds + labels
+    size = (groups.max(initial=0) + 1) * kinds
     everyone = np.bincount(groups[first], minlength=size)
     alike = np.bincount(labelled[first], minlength=size)
     return np.asarray(everyone[groups[second]] > alike[labelled[second]])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.detector import Detector
-from crossfer.datasets.faces import Face, Framing, face_of
+from crossfer.datasets.faces import Face, face_of
 from crossfer.datasets.pictures import UnreadableImage, open_picture, video_frames
 from crossfer.datasets.record import Pixels, Record
+from crossfer.framing import Framing
 from crossfer.progress import Told
 
 BLOCK = 512
@@ -42,6 +44,9 @@ class Block:
         B texts: how each crop came about, see `crossfer.datasets.faces.Face`.
     scores
         float32 (B,): the detector's, 0–1; not a number where it did not decide.
+    pictures
+        B texts: the SHA-256 of the whole picture's pixels, by which it is known again however its face is
+        cut out.
     problems
         B texts: why a record's picture cannot be used; empty for those that can.
     """
@@ -50,6 +55,7 @@ class Block:
     boxes: NDArray[np.float32]
     found: NDArray[np.str_]
     scores: NDArray[np.float32]
+    pictures: NDArray[np.str_]
     problems: NDArray[np.str_]
 
 
@@ -88,7 +94,13 @@ class Extraction:
         self, record: Record, picture: Callable[[], Pixels], detector: Detector | None
     ) -> Face | str:
         try:
-            return face_of(picture(), record.box, self.framing, detector, self.crop)
+            pixels = picture()
+            box = record.box
+            if box and record.relative:
+                height, width = pixels.shape[:2]
+                box = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+            face = face_of(pixels, box, self.framing, detector, self.crop)
+            return replace(face, picture=_digest(pixels))
         except UnreadableImage as error:
             return str(error)
 
@@ -198,8 +210,15 @@ def _block(faces: list[Face | str], how: Extraction) -> Block:
         boxes,
         np.array([face.found if isinstance(face, Face) else "" for face in faces]),
         scores,
+        np.array([face.picture if isinstance(face, Face) else "" for face in faces]),
         np.array(["" if isinstance(face, Face) else face for face in faces]),
     )
+
+
+def _digest(pixels: Pixels) -> str:
+    known = hashlib.sha256(repr(pixels.shape).encode())
+    known.update(np.ascontiguousarray(pixels).data)
+    return known.hexdigest()
 
 
 def _save(file: Path, block: Block) -> None:

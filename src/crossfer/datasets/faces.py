@@ -18,9 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from crossfer.datasets.detector import Found
 from crossfer.datasets.pictures import UnreadableImage
 from crossfer.datasets.record import Box, Pixels
-from crossfer.errors import CrossferError
+from crossfer.framing import Framing
 
-SIDE = 48
 LARGEST_RENDERING = 2048
 """Pixels on a side at which a face is drawn, at most, before it is reduced."""
 STEEPEST = 60.0
@@ -34,48 +33,11 @@ MARGIN = 0.5
 OUTSIDE = 0.1
 """How much of a box's size may lie beyond the picture's edge."""
 
-How = Literal["cropped", "eyes", "several", "box", "centre"]
+SURE = 0.97
+"""A face scored lower is looked for in the picture turned upside down, too, and one found there must score as
+much: of 120 faces of CK+48 and FER2013 turned upside down 14 were found as they stood, none above 0.963."""
 
-
-@dataclass(frozen=True)
-class Framing:
-    """How a face fills its image.
-
-    Parameters
-    ----------
-    side
-        Of the image, 16–1024 pixels.
-    channels
-        1 for gray, 3 for RGB.
-    eye_distance
-        Between the eyes, as a share (0.1–0.8) of the width.
-    eye_height
-        From the top down to the middle between the eyes, as a share (0.1–0.9) of the height.
-
-    Raises
-    ------
-    CrossferError
-        If a value lies outside its range.
-    """
-
-    side: int = SIDE
-    channels: Literal[1, 3] = 1
-    eye_distance: float = 0.42
-    eye_height: float = 0.42
-
-    def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise CrossferError(f"channels is {self.channels}: it must be 1 (gray) or 3 (RGB)")
-        ranges = {"side": (16, 1024), "eye_distance": (0.1, 0.8), "eye_height": (0.1, 0.9)}
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise CrossferError(f"{name} is {value}: it must lie between {least} and {most}")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of a face: (side, side) or (side, side, 3)."""
-        return (self.side, self.side) if self.channels == 1 else (self.side, self.side, 3)
+How = Literal["cropped", "eyes", "several", "turned", "box", "centre"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +56,13 @@ class Face:
     found
         How the crop came about.  ``"cropped"``: the picture is a face.  ``"eyes"``: one face was found
         and aligned on its eyes.  ``"several"``: more than one, and the largest central one was aligned.
+        ``"turned"``: found only in the picture turned upside down, and aligned there.
         ``"box"``: the record's own box; no face was found (or looked for) in it.  ``"centre"``: no face
         was found, and this is the centred square.
     score
         How sure the detector is, 0–1; not a number where it did not decide.
+    picture
+        The SHA-256 of the picture's pixels, where somebody asked for it.
     """
 
     image: Pixels
@@ -105,6 +70,7 @@ class Face:
     roll: float
     found: How
     score: float
+    picture: str = ""
 
 
 def face_of(
@@ -148,6 +114,10 @@ def face_of(
 
     faces = [face for face in _look(image, record_box, find) if is_plausible(face)] if find else []
     chosen = choose(faces, (height, width), record_box)
+    if find and record_box is None and (chosen is None or chosen.score < SURE):
+        turned = _upside_down(image, framing, find)
+        if turned is not None:
+            return turned
     if chosen is None:
         known = record_box is not None
         square = _square(record_box) if record_box else _centred_square(width, height, crop)
@@ -157,6 +127,22 @@ def face_of(
     face, box, roll = align(image, left_eye, right_eye, framing)
     several = record_box is None and len(faces) > 1
     return Face(face, box, roll, "several" if several else "eyes", chosen.score)
+
+
+def _upside_down(
+    image: Pixels, framing: Framing, find: Callable[[Pixels], list[Found]]
+) -> Face | None:
+    """Return the face of a picture that stands on its head, ``None`` where it does not."""
+    turned = np.ascontiguousarray(image[::-1, ::-1])
+    height, width = image.shape[:2]
+    chosen = choose([face for face in find(turned) if is_plausible(face)], (height, width), None)
+    if chosen is None or chosen.score < SURE:
+        return None
+    face, (left, top, side, _), roll = align(
+        turned, chosen.landmarks[0], chosen.landmarks[1], framing
+    )
+    box = (width - left - side, height - top - side, side, side)  # in the picture as it is
+    return Face(face, box, roll - 180 if roll > 0 else roll + 180, "turned", chosen.score)
 
 
 def align(

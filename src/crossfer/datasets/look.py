@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
-from crossfer.emotions import EMOTIONS
 
 LOOK = "look.html"
 DOUBTFUL = {
     "several": "several faces: the largest central one",
+    "turned": "upside down: turned",
     "box": "no face found in the dataset's own box",
     "centre": "no face found: the centre",
 }
@@ -77,19 +77,20 @@ def write_look(
         The file.
     """
     file = Path(file) if file else dataset.folder / LOOK
+    dataset = dataset.with_own_classes()
     doubt = np.array(doubts(dataset), dtype=object)
     doubtful = doubt != ""
     rows = dataset.rows(split) if split else np.arange(len(dataset.images))
     generator = np.random.default_rng(seed)
     classes = []
-    for label, emotion in enumerate(EMOTIONS):
+    for label, name in enumerate(dataset.class_set.names):
         of_class = generator.permutation(rows[dataset.labels[rows] == label])
         if only_doubtful:
             of_class = of_class[doubtful[of_class]]
         first = of_class[np.argsort(~doubtful[of_class], kind="stable")][:per_class]
         faces = [_shown(dataset, int(row), str(doubt[row])) for row in np.sort(first)]
         if faces:
-            classes.append((emotion, len(of_class), int(doubtful[of_class].sum()), faces))
+            classes.append((name, len(of_class), int(doubtful[of_class].sum()), faces))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crossfer.datasets", "."),
         autoescape=True,

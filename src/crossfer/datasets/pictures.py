@@ -41,6 +41,8 @@ FORMATS = (
 """What pictures come in.  Pillow would open more, and starts another programme for some (EPS)."""
 MACHINE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 """Errors that say nothing about a picture: its disk is gone, or too many files are open."""
+RANGES = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]
+"""The largest values of pictures of so many bits."""
 GRAY_MODES = ("1", "L", "LA", "La")
 
 # Tags that make no sense or a palette's odd transparency do not matter to us, and whoever prepares a
@@ -56,9 +58,9 @@ def open_picture(picture: Picture, frame: int | None = None) -> Pixels:
     """Decode a picture.
 
     What is transparent shows white, as on paper.  Of an animated file the first picture is taken.
-    Values of more than 8 bits are brought to 8 by the smallest of these ranges that holds them: 0–255
-    (8 bits in a larger container) as they are, 0–65535 divided by 257, anything else by the picture's
-    own maximum.  Fractions within 0–1 are multiplied by 255.
+    Values of more than 8 bits are brought to 8 by the smallest of the ranges of 8, 10, 12, 14 and 16 bits
+    that holds them (cameras write 10 or 12 bits into 16), anything else by the picture's own maximum.
+    Fractions within 0–1 are multiplied by 255.
 
     Parameters
     ----------
@@ -241,10 +243,8 @@ def _to_8_bits(values: NDArray[Any]) -> Pixels:
     most = float(values.max())
     if values.dtype.kind == "b" or (values.dtype.kind == "f" and most <= 1):
         factor = 255.0
-    elif most <= 255:
-        factor = 1.0
     else:
-        factor = 1 / 257 if most <= 65535 else 255 / most
+        factor = 255 / next((range_ for range_ in RANGES if most <= range_), most)
     scaled = np.rint(values * np.float64(factor))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 

@@ -29,7 +29,7 @@ class Record:
         Where the picture is: an image or video file, the pixels themselves as uint8 (H, W) or
         (H, W, 3) in RGB, or a function that returns them (or a Pillow image) when they are needed.
     label
-        0–6 in the order of `crossfer.emotions.EMOTIONS`.
+        The name of the class, as `crossfer.classes.canonical` spells it.
     origin
         Where it came from, for people: a path relative to the dataset, or ``"file.csv row 17"``.
     subject
@@ -40,23 +40,49 @@ class Record:
         Which frame, from 0, where the picture is a video.
     box
         The face in the picture: left, top, width, height, in pixels.
+    relative
+        Whether the box is in shares of the picture's width and height instead.
+    groups
+        What else the dataset says of the picture, by column: results can be told apart by it.
     """
 
     picture: Picture
-    label: int
+    label: str
     origin: str
     subject: str | None = None
     split: Split | None = None
     frame: int | None = None
     box: Box | None = None
+    relative: bool = False
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in a raw dataset that is not used, and why."""
+    """Something in a raw dataset that is not used, and why; `picture` tells whether it may be one."""
 
     origin: str
     reason: str
+    picture: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What a person should know of how a dataset was read, in one line.
+
+    Parameters
+    ----------
+    text
+        The line; empty where there is nothing to say.
+    used
+        Files beside the pictures that were read, as tables are.
+    """
+
+    text: str
+    used: tuple[Path, ...] = ()
+
+
+Item = Record | Skipped | Remark
 
 
 @dataclass(frozen=True)
@@ -66,16 +92,31 @@ class ReadOptions:
     Parameters
     ----------
     labels
-        From the dataset's class names to ours, or to ``None`` for a class to leave out.
+        From the dataset's class names to those that they get, or to ``None`` for a class to leave out.
     subject
         Finds the subject in an image's relative path: its first group, or the whole match.
+    people
+        Whether folders that look like people are taken for subjects where no expression is given.
     everything
         Also read what a reader leaves out unless asked: turned heads, takes that others set aside.
+    columns
+        From what a table's column holds (path, label, subject, split) to its name; an empty name: none does.
+    root
+        The folder from which the paths in a table start.
+    order
+        What numbers mean where the layout does not say it: one of `crossfer.datasets.readers.labels.ORDERS`.
+    splits
+        From a dataset's names of its parts to ours, or to ``None`` for a name that is no split.
     """
 
     labels: Mapping[str, str | None] = field(default_factory=dict)
     subject: Pattern[str] | None = None
+    people: bool = True
     everything: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    root: Path | None = None
+    order: str | None = None
+    splits: Mapping[str, Split | None] = field(default_factory=dict)
 
     def subject_of(self, origin: str) -> str | None:
         """Return what the `subject` expression finds in a relative path."""
@@ -102,6 +143,11 @@ class Reader:
     crop
         Where no face is found: side of the centred square that holds it, as a share of a picture's
         shorter side.
+    takes
+        The options that it reads by, of subject, everything, columns, root, order and splits: any other is
+        refused.
+    own_files
+        Names (as in a shell) of the files beside the pictures that it reads, as lists of labels.
     sizes
         Images in training, validation and test as the paper has them (Table I), or shares: what a
         subject-disjoint split aims at where there is no official one.
@@ -114,8 +160,10 @@ class Reader:
     access: str
     layout: str
     recognise: Callable[[Path], str | None]
-    read: Callable[[Path, ReadOptions], Iterator[Record | Skipped]]
+    read: Callable[[Path, ReadOptions], Iterator[Item]]
     citation: str = ""
     cropped: bool | None = False
     crop: float = 1.0
+    takes: frozenset[str] = frozenset()
+    own_files: tuple[str, ...] = ()
     sizes: tuple[float, float, float] = (0.7, 0.1, 0.2)

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.emotions import EMOTIONS
-
 Labels = NDArray[np.integer]
 
 
 def divide(
-    labels: Labels, subjects: Sequence[str | None], shares: Sequence[float], seed: int
+    labels: Labels,
+    subjects: Sequence[str | None],
+    shares: Sequence[float],
+    seed: int,
+    fixed: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Assign every image to one part.
 
@@ -24,13 +26,16 @@ def divide(
     Parameters
     ----------
     labels
-        Integer (N,), 0–6.
+        Integer (N,), from 0.
     subjects
         N names; ``None`` where it is not known.
     shares
         The size that each part should have, relative to the others.
     seed
         Breaks ties, and shuffles.
+    fixed
+        Integer (N,): the part that an image is in already, −1 where it has none.  The others are dealt so
+        that all of them together come close to their shares.
 
     Returns
     -------
@@ -39,18 +44,25 @@ def divide(
     """
     shares_array = np.asarray(shares, float) / np.sum(shares)
     generator = np.random.default_rng([seed, 0x5B117])
-    parts = np.zeros(len(labels), np.int64)
-    named = np.array([subject is not None for subject in subjects], bool)
+    parts = np.full(len(labels), -1, np.int64) if fixed is None else fixed.copy()
+    have = np.zeros((len(shares), labels.max(initial=0) + 1))
+    np.add.at(have, (parts[parts >= 0], labels[parts >= 0]), 1)
+    free = parts < 0
+    named = free & np.array([subject is not None for subject in subjects], bool)
     if named.any():
         names, group = np.unique(
-            [subject for subject in subjects if subject is not None], return_inverse=True
+            [str(who) for who, one in zip(subjects, named, strict=True) if one], return_inverse=True
         )
-        counts = np.zeros((len(names), len(EMOTIONS)))
+        counts = np.zeros((len(names), have.shape[1]))
         np.add.at(counts, (group, labels[named]), 1)
-        parts[named] = _deal(counts, shares_array, generator)[group]
-    for label in np.unique(labels[~named]):
-        rows = generator.permutation(np.flatnonzero(~named & (labels == label)))
-        bounds = np.round(np.cumsum(shares_array)[:-1] * len(rows)).astype(int)
+        parts[named] = _deal(counts, shares_array, generator, have)[group]
+    for label in np.unique(labels[free & ~named]):
+        rows = generator.permutation(np.flatnonzero(free & ~named & (labels == label)))
+        lacking = shares_array
+        if have[:, label].any():
+            lacking = shares_array * (have[:, label].sum() + len(rows)) - have[:, label]
+            lacking = lacking.clip(0) / lacking.clip(0).sum()
+        bounds = np.round(np.cumsum(lacking)[:-1] * len(rows)).astype(int)
         for part, chosen in enumerate(np.split(rows, bounds)):
             parts[chosen] = part
     return parts
@@ -95,7 +107,8 @@ def reach(
     """
     parts = parts.copy()
     shares = np.asarray(counts, float) / max(1, np.sum(counts))
-    wanted = shares[:, None] * np.bincount(labels, minlength=len(EMOTIONS))
+    totals = np.bincount(labels)
+    wanted = shares[:, None] * totals
     names = np.array([f"s{subject}" if subject is not None else "" for subject in subjects])
     giver: str | None = None
     while True:
@@ -113,7 +126,7 @@ def reach(
             )
         rows = rows[names[rows] == giver]
         have = np.stack(
-            [np.bincount(labels[parts == p], minlength=len(EMOTIONS)) for p in (source, target)]
+            [np.bincount(labels[parts == p], minlength=len(totals)) for p in (source, target)]
         )
         excess = (have[0] - wanted[source]) / np.maximum(wanted[source], 1) - (
             have[1] - wanted[target]
@@ -158,12 +171,18 @@ def shared_subjects(
 
 
 def _deal(
-    counts: NDArray[np.float64], shares: NDArray[np.float64], generator: np.random.Generator
+    counts: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    generator: np.random.Generator,
+    have: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """Assign groups (rows of class counts) to parts so that every part gets its share of every class."""
-    wanted = shares[:, None] * counts.sum(0)
+    """Assign groups (rows of class counts) to parts so that every part gets its share of every class.
+
+    What the parts `have` (rows of class counts) already is counted, and stays.
+    """
+    wanted = shares[:, None] * (counts.sum(0) + have.sum(0))
     weight = 1 / np.maximum(wanted, 1)  # a missing image weighs more in a small part
-    have = np.zeros_like(wanted)
+    have = have.copy()
     parts = np.full(len(counts), -1)
 
     def misfit(part: int, held: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,12 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from crossfer.classes import ClassSet, in_order
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import SPLITS
 
@@ -30,6 +32,10 @@ class Union(Dataset):
 
     parts: tuple[Dataset, ...] = ()
 
+    def with_classes(self, class_set: ClassSet) -> Dataset:
+        """Return the same datasets used with other classes."""
+        return unite([part.with_classes(class_set) for part in self.parts])
+
     def divided(self, rows: NDArray[np.int64]) -> list[tuple[Dataset, NDArray[np.int64]]]:
         """Return each part with those of its own rows that are among these; part after part."""
         starts = np.cumsum([0, *(len(part.samples) for part in self.parts)])
@@ -40,14 +46,17 @@ class Union(Dataset):
 
 
 def unite(parts: Sequence[Dataset]) -> Dataset:
-    """Return several datasets as one; one alone as it is.
+    """Return several datasets, used with the same classes, as one; one alone as it is.
 
     Subjects of different datasets are different people.
     """
     if len(parts) == 1:
         return parts[0]
     samples = pa.concat_tables([_samples(part) for part in parts])
-    return Union(parts[0].folder, _card(parts), parts[0].images[:0], samples, tuple(parts))
+    first = parts[0]
+    return Union(
+        first.folder, _card(parts), first.images[:0], samples, first.class_set, tuple(parts)
+    )
 
 
 def _samples(part: Dataset) -> pa.Table:
@@ -97,5 +106,6 @@ def _card(parts: Sequence[Dataset]) -> dict[str, Any]:
             ),
         },
         "parts": names,
+        "classes": in_order(chain.from_iterable(of_all("classes"))),
         "fingerprint": hashlib.sha256(united.encode()).hexdigest(),
     }

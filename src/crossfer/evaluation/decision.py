@@ -1,20 +1,16 @@
-"""Which strategy to use, and whether it may be shipped: pure functions on the rows of a summary.
+"""Which strategy to use, and which of its networks: pure functions on rows.
 
-A strategy is chosen on validation data alone; its test figures stand beside and decide nothing.  Whether the
-chosen one may be shipped is asked of the test data, once.
+Both are chosen on validation data alone; test figures stand beside and decide nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
-from crossfer.evaluation.summary import CHANGES, Result, balance
-
-BASELINE = "BL"
-PAST_DATA = ("none", "statistics", "some per class", "all source")
-"""What may be left of the source, from the least to the most."""
+from crossfer.evaluation.rows import Change, ClassChange, Recommendation, Result, StrategyFacts
+from crossfer.terms import BL, PAST_DATA, PastData
 
 KEPT = 1.0
 """Points on the source's validation set: who loses no more has not forgotten."""
@@ -38,33 +34,34 @@ class Constraints:
     """
 
     max_source_drop: float | None = None
-    past_data: str = PAST_DATA[-1]
+    past_data: PastData = "all source"
     exemplars: int | None = None
     budget: float | None = None
 
-    def objections(self, row: Result, baseline: Result, strategy: Mapping[str, Any]) -> list[str]:
+    def objections(self, row: Result, baseline: Result, strategy: StrategyFacts) -> list[str]:
         """Say why a strategy is out of the question; nothing, if it is not."""
         found = []
-        if PAST_DATA.index(strategy["past_data"]) > PAST_DATA.index(self.past_data):
+        if PAST_DATA.index(strategy.past_data) > PAST_DATA.index(self.past_data) or (
+            strategy.past_data == self.past_data == "some per class"
+            and self.exemplars is not None
+            and (strategy.exemplars or 0) > self.exemplars
+        ):
             found.append(_needs(strategy))
-        elif strategy["past_data"] == self.past_data == PAST_DATA[2]:
-            needed = strategy["exemplars"]
-            if self.exemplars is not None and needed > self.exemplars:
-                found.append(_needs(strategy))
-        drop = accuracy(baseline, "source_validation") - accuracy(row, "source_validation")
+        drop = baseline.on_source.validation.accuracy - row.on_source.validation.accuracy
         if self.max_source_drop is not None and drop > self.max_source_drop:
             found.append(f"loses {drop:.1f} points on the source's validation set")
-        if self.budget is not None and row["seconds"] > self.budget:
-            found.append(f"takes {row['seconds']:.0f} s")
+        if self.budget is not None and row.cost.seconds > self.budget:
+            found.append(f"takes {row.cost.seconds:.0f} s")
         return found
 
 
 def recommend(
+    results: Sequence[Result],
     summary: Sequence[Result],
-    strategies: Iterable[Mapping[str, Any]],
+    strategies: Iterable[StrategyFacts],
     constraints: Constraints = Constraints(),  # noqa: B008  (it is frozen)
-) -> list[dict[str, Any]]:
-    """Name, for each target, the strategy to use, by validation accuracy alone.
+) -> list[Recommendation]:
+    """Name, for each target, the strategy to use and the network to ship, by validation accuracy alone.
 
     Among what the constraints allow, at the largest fraction measured, the highest target accuracy wins.
     Keeping the baseline is always allowed; if it wins, and the user has not limited the loss on the source,
@@ -73,71 +70,87 @@ def recommend(
 
     Parameters
     ----------
+    results
+        Single networks.
     summary
-        Rows of `crossfer.evaluation.summary.by_strategy`.
+        Their means over seeds: `crossfer.evaluation.summary.by_strategy`.
     strategies
-        For each ``name``: ``past_data`` and ``exemplars``.
+        What each needs of the past.
     constraints
         What is allowed.
-
-    Returns
-    -------
-    list of dict
-        ``target``, ``strategy``, ``fraction``; ``validation_balance``, the mean that it has; its test
-        figures ``memory_integrity`` and ``gain``; ``limit``: how much it was allowed to lose, None if
-        both sides counted the same; ``ruled_out``: strategies with the reasons why not; ``front``: the
-        names of the strategies on the `front`.
     """
-    known = {strategy["name"]: strategy for strategy in strategies}
+    known = {strategy.name: strategy for strategy in strategies}
     asked = constraints.max_source_drop
-    choices = []
-    for target in dict.fromkeys(row["target"] for row in summary):
+    found = []
+    for target in dict.fromkeys(row.target for row in summary):
         rows = comparable(summary, target)
         limit = KEPT if asked is None else asked
         choice = _choose(rows, known, replace(constraints, max_source_drop=limit))
-        if asked is None and choice["strategy"] == BASELINE:
+        if asked is None and choice.row.strategy == BL:
             choice = _choose(rows, known, constraints)
-        choices.append({"target": target, **choice, "front": [r["strategy"] for r in front(rows)]})
-    return choices
+        row = choice.row
+        shipped = to_ship(row, results)
+        found.append(
+            Recommendation(
+                target=target,
+                strategy=row.strategy,
+                fraction=row.fraction,
+                seed=shipped.seeds[0],
+                run=shipped.runs[0],
+                validation_balance=row.balance,
+                memory_integrity=row.memory_integrity.points,
+                gain=row.gain.points,
+                limit=choice.limit,
+                ruled_out=choice.ruled_out,
+                front=tuple(on_front.strategy for on_front in front(rows)),
+            )
+        )
+    return found
+
+
+def to_ship(row: Result, results: Iterable[Result]) -> Result:
+    """Return, of the networks behind a mean, the one with the best mean of both validation accuracies."""
+    same = (row.target, row.fraction, row.strategy)
+    own = [one for one in results if (one.target, one.fraction, one.strategy) == same]
+    return max(own, key=lambda one: one.balance)
+
+
+class _Choice(NamedTuple):
+    row: Result
+    limit: float | None
+    ruled_out: dict[str, tuple[str, ...]]
 
 
 def _choose(
-    rows: Sequence[Result], strategies: Mapping[str, Mapping[str, Any]], constraints: Constraints
-) -> dict[str, Any]:
+    rows: Sequence[Result], strategies: Mapping[str, StrategyFacts], constraints: Constraints
+) -> _Choice:
     """Choose among the rows of one target, for the target if the loss is limited, else for both sides."""
-    baseline = next(row for row in rows if row["strategy"] == BASELINE)
+    baseline = next(row for row in rows if row.strategy == BL)
     objections = {
-        row["strategy"]: constraints.objections(row, baseline, strategies[row["strategy"]])
+        row.strategy: tuple(constraints.objections(row, baseline, strategies[row.strategy]))
         for row in rows
         if row is not baseline
     }
     limit = constraints.max_source_drop
 
     def rank(row: Result) -> tuple[float, ...]:
-        more = 0 if row is baseline else row["seconds"]  # what the baseline took is spent
-        return merit(row, limit), accuracy(row, "source_validation"), -more
+        more = 0 if row is baseline else row.cost.seconds  # what the baseline took is spent
+        return merit(row, limit), row.on_source.validation.accuracy, -more
 
-    best = max((row for row in rows if not objections.get(row["strategy"])), key=rank)
-    return {
-        "strategy": best["strategy"],
-        "fraction": best["fraction"],
-        "validation_balance": balance(best),
-        **{change: best[change] for change in CHANGES},
-        "limit": limit,
-        "ruled_out": {name: reasons for name, reasons in objections.items() if reasons},
-    }
+    best = max((row for row in rows if not objections.get(row.strategy)), key=rank)
+    return _Choice(best, limit, {name: why for name, why in objections.items() if why})
 
 
 def merit(row: Result, limit: float | None) -> float:
     """Return what is maximised: the validation accuracy of the target, or, unlimited, of both sides."""
-    return balance(row) if limit is None else accuracy(row, "target_validation")
+    return row.balance if limit is None else row.on_target.validation.accuracy
 
 
 def comparable(summary: Sequence[Result], target: str) -> list[Result]:
     """Return the rows of one target that a choice is made of: the baseline, and the largest fraction."""
-    rows = [row for row in summary if row["target"] == target]
-    largest = max((r["fraction"] for r in rows if r["fraction"] is not None), default=None)
-    return [row for row in rows if row["fraction"] in (None, largest)]
+    rows = [row for row in summary if row.target == target]
+    largest = max((row.fraction for row in rows if row.fraction is not None), default=None)
+    return [row for row in rows if row.fraction in (None, largest)]
 
 
 def front(rows: Sequence[Result]) -> list[Result]:
@@ -148,7 +161,7 @@ def front(rows: Sequence[Result]) -> list[Result]:
     """
 
     def sides(row: Result) -> tuple[float, float]:
-        return accuracy(row, "source_test"), accuracy(row, "target_test")
+        return row.on_source.test.accuracy, row.on_target.test.accuracy
 
     def beaten(row: Result) -> bool:
         source, target = sides(row)
@@ -160,77 +173,21 @@ def front(rows: Sequence[Result]) -> list[Result]:
     return sorted((row for row in rows if not beaten(row)), key=sides, reverse=True)
 
 
-@dataclass(frozen=True)
-class Criterion:
-    """One question of a gate, and the answer.
-
-    Parameters
-    ----------
-    side
-        ``"source"`` or ``"target"``.
-    asked
-        The change of test accuracy, in points, that has to be exceeded.
-    measured
-        The change.
-    bound
-        What the change exceeds with the confidence asked for: its one-sided lower bound.
-    """
-
-    side: str
-    asked: float
-    measured: float
-    bound: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the evidence suffices."""
-        return self.bound >= self.asked
+def worst_class(change: Change) -> tuple[int, ClassChange] | None:
+    """Return the class whose recall fell most, and its change; None where none fell."""
+    fallen = [(i, one) for i, one in enumerate(change.classes) if one and one.points < 0]
+    return min(fallen, key=lambda fall: fall[1].points, default=None)
 
 
-def gate(
-    row: Result, max_source_drop: float, min_target_gain: float, confidence: float = 0.95
-) -> list[Criterion]:
-    """Ask whether a result may be shipped: it is shown not to forget, and to gain enough.
-
-    Both questions are one-sided tests on paired test answers: non-inferiority on the source with the margin
-    `max_source_drop`, superiority by `min_target_gain` on the target.  Both must pass, so that neither
-    needs a correction for the other (the intersection-union test: Berger 1982).
-
-    Parameters
-    ----------
-    row
-        Of the summary, with its lower bounds (`crossfer.evaluation.evidence.with_bounds`).
-    max_source_drop, min_target_gain
-        In points of test accuracy.
-    confidence
-        One of `crossfer.evaluation.intervals.CONFIDENCES`.
-
-    Raises
-    ------
-    KeyError
-        If no bound is known at this confidence.
-    """
-    asked = {"memory_integrity": -max_source_drop, "gain": min_target_gain}
-    return [
-        Criterion(side, asked[change], row[change], row[f"{change}_bounds"][f"{confidence:g}"])
-        for change, side in CHANGES.items()
-    ]
+def past_data_in_words(past_data: PastData, exemplars: int | None) -> str:
+    """Return what is needed of the past for people, with the number of images a class where these are few."""
+    return f"{exemplars} per class" if past_data == "some per class" else past_data
 
 
-def accuracy(row: Result, measured: str) -> float:
-    """Return an accuracy of a row, such as ``source_validation``, in per cent."""
-    return float(row[measured]["accuracy"])
-
-
-def past_data_in_words(past_data: str, exemplars: int | None) -> str:
-    """Return one of `PAST_DATA` for people, with the number of images a class where these are few."""
-    return f"{exemplars} per class" if past_data == PAST_DATA[2] else past_data
-
-
-def _needs(strategy: Mapping[str, Any]) -> str:
-    what = {
+def _needs(strategy: StrategyFacts) -> str:
+    what: dict[PastData, str] = {
         "statistics": "statistics of the source's images",
-        "some per class": f"{strategy['exemplars']} source images a class",
+        "some per class": f"{strategy.exemplars} source images a class",
         "all source": "all of the source's images",
     }
-    return f"needs {what[strategy['past_data']]}"
+    return f"needs {what[strategy.past_data]}"

@@ -1,177 +1,201 @@
 """How far results can be trusted: intervals for every row, and every comparison of an experiment.
 
-Rows (see `crossfer.evaluation.summary`) hold numbers; this holds who was right about which image behind them.
+Rows (see `crossfer.evaluation.rows`) hold numbers; this holds who was right about which image behind them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.intervals import (
     Right,
     accuracy_interval,
     change_interval,
     interval,
-    lower_bounds,
     resample,
 )
 from crossfer.evaluation.paired import compare, holm
-from crossfer.evaluation.summary import CHANGES, Result, behind_average
+from crossfer.evaluation.rows import (
+    Average,
+    Change,
+    ClassChange,
+    Comparison,
+    Interval,
+    Mean,
+    Measurements,
+    Result,
+)
+from crossfer.evaluation.summary import behind_average
+from crossfer.terms import BL, SIDES, Side
 
-SIDES = ("source", "target")
 Key = tuple[str, float | None, str, int]
 """Target, fraction, strategy, seed."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Who was right about which test image.
+    """What every network said about every test image.
 
     Parameters
     ----------
     answers
-        For each network and side, whether it was right about each image of the test set: bool (N,).
+        Of each network, about the test set of each side.
     subjects
-        For each target and side, who is in each of these images: int64 (N,), or None where not known.
+        For each target and side, who is in each image: int64 (N,), or None where not known.
     """
 
-    answers: Mapping[tuple[Key, str], NDArray[np.bool_]]
-    subjects: Mapping[tuple[str, str], NDArray[np.int64] | None]
+    answers: Mapping[tuple[Key, Side], Answers]
+    subjects: Mapping[tuple[str, Side], NDArray[np.int64] | None]
 
-    def right(self, row: Result, side: str) -> Right:
-        """Return the answers behind a result or an average: bool (seeds, N)."""
-        return self._stack(row, row["fraction"], row["strategy"], side)
+    def right(self, row: Result, side: Side) -> Right:
+        """Return whether the networks behind a row are right about each image: bool (seeds, N)."""
+        return self._stack(row, row.fraction, row.strategy, side)
 
-    def before(self, row: Result, side: str) -> Right:
+    def before(self, row: Result, side: Side) -> Right:
         """Return the baseline's, of the same seeds."""
-        return self._stack(row, None, "BL", side)
+        return self._stack(row, None, BL, side)
 
-    def _stack(self, row: Result, fraction: float | None, strategy: str, side: str) -> Right:
-        seeds = row["seeds"] if "seeds" in row else [row["seed"]]
-        keys = [(row["target"], fraction, strategy, seed) for seed in seeds]
-        return np.stack([self.answers[key, side] for key in keys])
+    def labels(self, row: Result, side: Side) -> NDArray[np.int64]:
+        """Return the truth: int64 (N,)."""
+        return self.answers[(row.target, row.fraction, row.strategy, row.seeds[0]), side].labels
+
+    def _stack(self, row: Result, fraction: float | None, strategy: str, side: Side) -> Right:
+        keys = [(row.target, fraction, strategy, seed) for seed in row.seeds]
+        return np.stack([self.answers[key, side].right for key in keys])
 
 
-def with_intervals(rows: Sequence[Result], evidence: Evidence) -> list[Result]:
-    """Add 95 % intervals of both test accuracies and both changes to results or averages.
+def with_intervals(
+    rows: Sequence[Result], evidence: Evidence, classes: bool = False
+) -> list[Result]:
+    """Add 95 % intervals of both test accuracies and both changes, if asked of every class's too.
 
     Validation accuracies have none: strategies and epochs were chosen by them.
     """
-    return [row | _intervals(row, evidence) for row in rows]
-
-
-def with_bounds(summary: Sequence[Result], evidence: Evidence) -> list[Result]:
-    """Add both changes' one-sided lower bounds: ``memory_integrity_bounds`` and ``gain_bounds``."""
     return [
-        row
-        | {
-            f"{name}_bounds": lower_bounds(
-                row[name],
-                resample(
-                    evidence.right(row, side),
-                    evidence.before(row, side),
-                    evidence.subjects[row["target"], side],
-                ),
-            )
-            for name, side in CHANGES.items()
-        }
-        for row in summary
+        replace(
+            row,
+            on_source=_tested(row, "source", evidence),
+            on_target=_tested(row, "target", evidence),
+            memory_integrity=_changed(row, "source", evidence, classes),
+            gain=_changed(row, "target", evidence, classes),
+        )
+        for row in rows
     ]
 
 
 def with_mean_intervals(
-    averages: Sequence[Result], summary: Sequence[Result], evidence: Evidence
-) -> list[Result]:
+    averages: Sequence[Average], summary: Sequence[Result], evidence: Evidence
+) -> list[Average]:
     """Add 95 % intervals to the means over targets: of these targets, not of all that there might be.
 
     On the source every target's networks answer the same images: their scores are added before these are
     drawn.  Each target's own images are drawn by themselves.
     """
+
+    def mean(row: Average, side: Side) -> Mean:
+        members = behind_average(row.fraction, row.strategy, summary)
+        points = row.change(side).points
+        return Mean(points, _mean_interval(points, members, side, evidence))
+
     return [
-        row
-        | {
-            f"{name}_interval": _mean_interval(
-                row[name], behind_average(row, summary), side, evidence
-            )
-            for name, side in CHANGES.items()
-        }
+        replace(row, memory_integrity=mean(row, "source"), gain=mean(row, "target"))
         for row in averages
     ]
 
 
-def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[Result]:
+def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[Comparison]:
     """Compare every two strategies that share target and fraction, the baseline included, on both test sets.
 
-    Returns
-    -------
-    list of dict
-        ``target``, ``fraction``, ``side``, ``strategy`` and ``against``; what
-        `crossfer.evaluation.paired.compare` says; ``p_holm``, corrected for all comparisons that ask the
-        same: has an update changed anything (against the baseline), or, which of two is better?
-        Only the seeds that both have count.
+    p-values are corrected for all comparisons that ask the same: has an update changed anything (against
+    the baseline), or, which of two is better?  Only the seeds that both have count.
     """
-    found: list[Result] = []
+    found: list[Comparison] = []
     for first, second in combinations(summary, 2):
-        shares = {first["fraction"], second["fraction"]} - {None}
-        if first["target"] != second["target"] or len(shares) > 1:
+        shares = {f for f in (first.fraction, second.fraction) if f is not None}
+        if first.target != second.target or len(shares) > 1:
             continue
-        where = {"target": second["target"], "fraction": next(iter(shares), None)}
-        who = {"strategy": second["strategy"], "against": first["strategy"]}
+        fraction = max(shares, default=None)
         first, second = _same_seeds(first, second)
-        if not first["seeds"]:
+        if not first.seeds:
             continue
         for side in SIDES:
             after, before = evidence.right(second, side), evidence.right(first, side)
-            result = compare(after, before, evidence.subjects[second["target"], side])
-            found.append({**where, "side": side, **who, **result})
+            paired = compare(after, before, evidence.subjects[second.target, side])
+            found.append(
+                Comparison(second.target, fraction, side, second.strategy, first.strategy, paired)
+            )
+    return _corrected(found)
+
+
+def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    """Add Holm's correction, within the comparisons with the baseline and within the others."""
+    rows = list(found)
     for with_baseline in (True, False):
-        family = [row for row in found if (row["against"] == "BL") == with_baseline]
-        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-            row["p_holm"] = p
-    return found
+        family = [i for i, row in enumerate(rows) if (row.against == BL) == with_baseline]
+        for i, p in zip(family, holm([rows[i].paired.p for i in family]), strict=True):
+            rows[i] = replace(rows[i], p_holm=p)
+        exact = {i: q for i in family if (q := rows[i].paired.p_images) is not None}
+        for i, corrected in zip(exact, holm(list(exact.values())), strict=True):
+            rows[i] = replace(rows[i], p_images_holm=corrected)
+    return rows
 
 
-def _intervals(row: Result, evidence: Evidence) -> dict[str, Any]:
-    added: dict[str, Any] = {}
-    for name, side in CHANGES.items():
-        right, subjects = evidence.right(row, side), evidence.subjects[row["target"], side]
-        added[f"{side}_test"] = row[f"{side}_test"] | {
-            "interval": accuracy_interval(right, subjects)
-        }
-        added[f"{name}_interval"] = (
-            [0.0, 0.0]
-            if row["strategy"] == "BL"
-            else change_interval(right, evidence.before(row, side), subjects)
+def _tested(row: Result, side: Side, evidence: Evidence) -> Measurements:
+    on = row.on(side)
+    right, subjects = evidence.right(row, side), evidence.subjects[row.target, side]
+    return replace(on, test=replace(on.test, interval=accuracy_interval(right, subjects)))
+
+
+def _changed(row: Result, side: Side, evidence: Evidence, classes: bool) -> Change:
+    change = row.change(side)
+    if row.strategy == BL:
+        known = [one and replace(one, interval=(0.0, 0.0)) for one in change.classes]
+        return replace(
+            change, interval=(0.0, 0.0), classes=tuple(known) if classes else change.classes
         )
-    return added
+    after, before = evidence.right(row, side), evidence.before(row, side)
+    subjects, labels = evidence.subjects[row.target, side], evidence.labels(row, side)
+
+    def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
+        own = labels == label
+        whose = None if subjects is None else subjects[own]
+        return one and replace(one, interval=change_interval(after[:, own], before[:, own], whose))
+
+    return replace(
+        change,
+        interval=change_interval(after, before, subjects),
+        classes=tuple(of_class(i, one) for i, one in enumerate(change.classes))
+        if classes
+        else change.classes,
+    )
 
 
 def _same_seeds(*rows: Result) -> list[Result]:
     """Restrict averages to the seeds that all of them have: a run may have failed."""
-    shared = [seed for seed in rows[0]["seeds"] if all(seed in row["seeds"] for row in rows)]
-    return [row | {"seeds": shared} for row in rows]
+    shared = tuple(s for s in rows[0].seeds if all(s in row.seeds for row in rows))
+    return [replace(row, seeds=shared) for row in rows]
 
 
 def _mean_interval(
-    value: float, members: Sequence[Result], side: str, evidence: Evidence
-) -> list[float] | None:
+    value: float, members: Sequence[Result], side: Side, evidence: Evidence
+) -> Interval | None:
     members = _same_seeds(*members)
-    if not members[0]["seeds"]:
+    if not members[0].seeds:
         return None
     test_sets: dict[str, list[Result]] = {}
     for row in members:
-        test_sets.setdefault(row["target"] if side == "target" else "", []).append(row)
+        test_sets.setdefault(row.target if side == "target" else "", []).append(row)
     draws = sum(
         resample(
             np.sum([evidence.right(row, side) for row in rows], 0),
             np.sum([evidence.before(row, side) for row in rows], 0),
-            evidence.subjects[rows[0]["target"], side],
+            evidence.subjects[rows[0].target, side],
             seed=number,
         )
         for number, rows in enumerate(test_sets.values())

@@ -38,6 +38,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.evaluation.rows import Interval
+
 Right = NDArray[np.bool_]
 Draws = NDArray[np.float64]
 
@@ -49,11 +51,8 @@ LEVEL = 0.95
 Z = 1.959963984540054
 """The normal distribution's quantile at (1 + `LEVEL`) / 2."""
 
-CONFIDENCES = (0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999)
-"""At which one-sided bounds are given."""
 
-
-def accuracy_interval(right: Right, subjects: NDArray[np.integer] | None = None) -> list[float]:
+def accuracy_interval(right: Right, subjects: NDArray[np.integer] | None = None) -> Interval:
     """Return the 95 % interval of an accuracy, in per cent.
 
     Images that are independent of one another, in one training, are the textbook's case: Wilson's interval.
@@ -67,7 +66,7 @@ def accuracy_interval(right: Right, subjects: NDArray[np.integer] | None = None)
 
 def change_interval(
     after: Right, before: Right, subjects: NDArray[np.integer] | None = None
-) -> list[float]:
+) -> Interval:
     """Return the 95 % interval of a change of accuracy, in points; see `resample`."""
     return interval(change(after, before), resample(after, before, subjects))
 
@@ -141,22 +140,10 @@ def resample(
     return np.asarray(100 * sign * draws)
 
 
-def interval(value: float, draws: Draws, lowest: float = -100.0) -> list[float]:
+def interval(value: float, draws: Draws, lowest: float = -100.0) -> Interval:
     """Return the range of the middle 95 % of the draws, within [lowest, 100] and around the value."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return _around(value, float(low), float(high), lowest)
-
-
-def lower_bounds(value: float, draws: Draws) -> dict[str, float]:
-    """Return what a change exceeds, one-sided, by the confidence with which it does: ``{"0.95": …}``.
-
-    The draws' quantile at 1 − confidence, at least −100 and at most the value itself.
-    """
-    quantiles = np.quantile(draws, [1 - confidence for confidence in CONFIDENCES])
-    return {
-        f"{confidence:g}": max(-100.0, min(value, float(bound)))
-        for confidence, bound in zip(CONFIDENCES, quantiles, strict=True)
-    }
 
 
 def p_value(draws: Draws) -> float:
@@ -200,8 +187,8 @@ def independent(subjects: NDArray[np.integer] | None) -> bool:
     return subjects is None or len(np.unique(subjects)) == len(subjects)
 
 
-def _around(value: float, low: float, high: float, lowest: float) -> list[float]:
-    return [max(min(low, value), lowest), min(max(high, value), 100.0)]
+def _around(value: float, low: float, high: float, lowest: float) -> Interval:
+    return max(min(low, value), lowest), min(max(high, value), 100.0)
 
 
 def _clusters(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-from crossfer.emotions import EMOTIONS
 
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
@@ -23,10 +20,10 @@ def decide(probabilities: Probabilities, classes: Sequence[int] | None = None) -
     Parameters
     ----------
     probabilities
-        Float (N, 7).
+        Float (N, C).
     classes
-        Labels to choose among; all by default.  A dataset without some of the seven classes is measured
-        on the classes that it has.
+        Labels to choose among; all by default.  A dataset without some of the classes is measured on
+        those that it has.
 
     Returns
     -------
@@ -38,9 +35,8 @@ def decide(probabilities: Probabilities, classes: Sequence[int] | None = None) -
     return np.asarray(allowed[np.argmax(probabilities[:, allowed], 1)], np.int64)
 
 
-def confusion(labels: Labels, decisions: Labels) -> NDArray[np.int64]:
-    """Count decisions, int64 (7, 7): entry (i, j) is how many images of class i were taken for class j."""
-    classes = len(EMOTIONS)
+def confusion(labels: Labels, decisions: Labels, classes: int) -> NDArray[np.int64]:
+    """Count decisions, int64 (C, C): entry (i, j) is how many images of class i were taken for class j."""
     return np.bincount(labels * classes + decisions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -49,8 +45,8 @@ def accuracy(labels: Labels, decisions: Labels) -> float:
     return float(100 * np.mean(labels == decisions)) if len(labels) else float("nan")
 
 
-def per_class_accuracy(matrix: NDArray[np.integer]) -> list[float | None]:
-    """Return each class's share decided rightly (its recall), in per cent; None where it has no image."""
+def recalls(matrix: NDArray[np.integer]) -> list[float | None]:
+    """Return each class's recall, the share decided rightly, in per cent; None where it has no image."""
     totals = matrix.sum(1)
     return [
         float(100 * right / total) if total else None
@@ -64,8 +60,8 @@ def balanced_accuracy(matrix: NDArray[np.integer]) -> float:
     With n_ij the images of class i taken for class j: (100 / K) Σ_i n_ii / Σ_j n_ij over the K classes
     with images (Brodersen and others 2010).  A network that always says the commonest class scores 100 / K.
     """
-    recalls = [recall for recall in per_class_accuracy(matrix) if recall is not None]
-    return float(np.mean(recalls)) if recalls else float("nan")
+    known = [recall for recall in recalls(matrix) if recall is not None]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def macro_f1(matrix: NDArray[np.integer]) -> float:
@@ -117,51 +113,3 @@ def calibration_error(right: NDArray[np.bool_], confidences: NDArray[np.float64]
     bin_of = np.minimum(np.searchsorted(edges[1:], confidences), BINS - 1)
     gaps = np.bincount(bin_of, right - confidences)  # n_b (accuracy_b − confidence_b)
     return float(100 * np.abs(gaps).sum() / len(right))
-
-
-def measure(
-    labels: Labels, probabilities: Probabilities, classes: Sequence[int] | None = None
-) -> dict[str, Any]:
-    """Measure a network on one test set, as the study does (section III).
-
-    Parameters
-    ----------
-    labels
-        Integer (N,), 0–6.
-    probabilities
-        Float (N, 7).
-    classes
-        The labels the dataset has; decisions are made among them.
-
-    Returns
-    -------
-    dict
-        ``images``; ``accuracy``, ``balanced_accuracy`` and ``macro_f1`` in per cent; ``calibration_error``
-        in points; ``per_class``, in per cent, None for a class without images; ``confusion``, 7 lists
-        of 7 counts.
-    """
-    return measure_as_one([(labels, probabilities, classes)])
-
-
-def measure_as_one(
-    sets: Iterable[tuple[Labels, Probabilities, Sequence[int] | None]],
-) -> dict[str, Any]:
-    """Measure a network on several sets as one: each image is decided among the classes of its own set.
-
-    Parameters
-    ----------
-    sets
-        Labels, probabilities and classes of each, as in `measure`, which says what is returned.
-    """
-    said = [(y, decide(p, classes), confidence(p, classes)) for y, p, classes in sets]
-    labels, decisions, confidences = map(np.concatenate, zip(*said, strict=True))
-    matrix = confusion(labels, decisions)
-    return {
-        "images": len(labels),
-        "accuracy": accuracy(labels, decisions),
-        "balanced_accuracy": balanced_accuracy(matrix),
-        "macro_f1": macro_f1(matrix),
-        "calibration_error": calibration_error(labels == decisions, confidences),
-        "per_class": per_class_accuracy(matrix),
-        "confusion": matrix.tolist(),
-    }

@@ -1,9 +1,13 @@
-"""Is a difference between two networks real?  Paired tests on the same images, and Holm's correction."""
+"""Is a difference between two networks real?  Paired tests on the same images, and Holm's correction.
+
+Two questions are kept apart.  On *these very images*, McNemar's exact test says whether two networks differ.
+For *other people and trainings* only the bootstrap over subjects and seeds can: three people may agree by
+chance, however many images there are of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,41 +20,36 @@ from crossfer.evaluation.intervals import (
     p_value,
     resample,
 )
+from crossfer.evaluation.rows import Paired
 
-MCNEMAR, BOOTSTRAP = "McNemar", "bootstrap"
 
-
-def compare(
-    after: Right, before: Right, subjects: NDArray[np.integer] | None = None
-) -> dict[str, Any]:
+def compare(after: Right, before: Right, subjects: NDArray[np.integer] | None = None) -> Paired:
     """Compare two networks, or strategies of several seeds, on the same test images.
 
     McNemar's test takes images for independent of one another and networks as given.  Where images share
-    subjects, or a strategy was trained with several seeds, the p-value comes from the paired bootstrap, which
+    subjects, or a strategy was trained with several seeds, `Paired.p` comes from the paired bootstrap, which
     draws whole subjects and seeds: it and the interval then say the same.
 
     Parameters
     ----------
     after, before, subjects
         As in `crossfer.evaluation.intervals.resample`.
-
-    Returns
-    -------
-    dict
-        ``difference`` and its 95 % ``interval``, in points; ``gained`` and ``lost``, how many images only
-        the first or only the second is right about (means over seeds); ``p`` and the ``test`` that gave it.
     """
     gained, lost = (int(np.count_nonzero(x & ~y)) for x, y in ((after, before), (before, after)))
     draws = resample(after, before, subjects)
-    plain = len(after) == 1 and independent(subjects)
-    return {
-        "difference": change(after, before),
-        "interval": interval(change(after, before), draws),
-        "gained": gained / len(after),
-        "lost": lost / len(after),
-        "p": mcnemar(gained, lost) if plain else p_value(draws),
-        "test": MCNEMAR if plain else BOOTSTRAP,
-    }
+    seeds = len(after)
+    p_images = mcnemar(gained, lost) if seeds == 1 else None
+    plain = p_images is not None and independent(subjects)
+    return Paired(
+        difference=change(after, before),
+        interval=interval(change(after, before), draws),
+        gained=gained / seeds,
+        lost=lost / seeds,
+        people=None if subjects is None else len(np.unique(subjects)),
+        p=p_images if plain and p_images is not None else p_value(draws),
+        test="McNemar" if plain else "bootstrap",
+        p_images=p_images,
+    )
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -1,46 +1,26 @@
-"""From measured runs to the study's tables: means over seeds, memory integrity and gain.
-
-A *result* is one row: a network (strategy, target, fraction, seed) measured on the source and on the target.
-"""
+"""From single results to the study's tables: means over seeds and over targets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
 from crossfer.evaluation.paper import FINE_TUNINGS
+from crossfer.evaluation.rows import (
+    Average,
+    Change,
+    ClassChange,
+    Cost,
+    Flips,
+    Mean,
+    Measured,
+    Measurements,
+    Result,
+)
 
-Result = dict[str, Any]
-
-CHANGES = {"memory_integrity": "source", "gain": "target"}
-"""What a change of test accuracy is called on each side."""
-
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
-
-
-def with_changes(results: Iterable[Result]) -> list[Result]:
-    """Add memory integrity and gain to every result, against the baseline of its target and seed.
-
-    Memory integrity is the source test accuracy after adaptation minus before; gain is the same on the
-    target.  Both in points; 0 for the baseline itself.  The same within each class, 7 numbers, None for
-    a class without images.
-    """
-    rows = list(results)
-    before = {(r["target"], r["seed"]): r for r in rows if r["strategy"] == "BL"}
-    changed = []
-    for row in rows:
-        base, changes = before[row["target"], row["seed"]], {}
-        for name, side in CHANGES.items():
-            new, old = row[f"{side}_test"], base[f"{side}_test"]
-            changes[name] = new["accuracy"] - old["accuracy"]
-            changes[f"{name}_per_class"] = [
-                None if a is None or b is None else a - b
-                for a, b in zip(new["per_class"], old["per_class"], strict=True)
-            ]
-        changed.append(row | changes)
-    return changed
+FINE_TUNED = "fine-tunings"
+"""What the mean over `FINE_TUNINGS` is called."""
 
 
 def by_strategy(results: Iterable[Result]) -> list[Result]:
@@ -51,58 +31,109 @@ def by_strategy(results: Iterable[Result]) -> list[Result]:
     """
     groups: dict[tuple[str, float | None, str], list[Result]] = {}
     for row in results:
-        groups.setdefault((row["target"], row["fraction"], row["strategy"]), []).append(row)
+        groups.setdefault((row.target, row.fraction, row.strategy), []).append(row)
     return [
-        {
-            "target": target,
-            "fraction": fraction,
-            "strategy": strategy,
-            "seeds": [row["seed"] for row in rows],
-            **{
-                side: {
-                    "deviation": _deviation([row[side]["accuracy"] for row in rows]),
-                    **{metric: _mean(row[side][metric] for row in rows) for metric in METRICS},
-                }
-                for side in ("source_test", "target_test", "source_validation", "target_validation")
-            },
-            **{change: _mean(row[change] for row in rows) for change in CHANGES},
-            "seconds": _mean(row["cost"]["seconds"] for row in rows),
-            "images_seen": _mean(row["cost"]["images_seen"] for row in rows),
-        }
+        Result(
+            target=target,
+            fraction=fraction,
+            strategy=strategy,
+            seeds=tuple(row.seeds[0] for row in rows),
+            runs=tuple(row.runs[0] for row in rows),
+            on_source=_measurements([row.on_source for row in rows]),
+            on_target=_measurements([row.on_target for row in rows]),
+            memory_integrity=_change([row.memory_integrity for row in rows]),
+            gain=_change([row.gain for row in rows]),
+            cost=_cost([row.cost for row in rows]),
+        )
         for (target, fraction, strategy), rows in groups.items()
     ]
 
 
-def over_targets(summary: Sequence[Result]) -> list[Result]:
+def over_targets(summary: Sequence[Result]) -> list[Average]:
     """Average over the targets as sections III.1 and III.2 do: one row for each (fraction, strategy).
 
     The last row of each fraction, ``"fine-tunings"``, is the mean over FC, FC+CL and RE.
     """
     rows = []
-    for fraction in sorted({r["fraction"] for r in summary if r["fraction"] is not None}):
-        names = dict.fromkeys(r["strategy"] for r in summary if r["fraction"] == fraction)
-        for name in [*names, "fine-tunings"]:
-            row = {"fraction": fraction, "strategy": name}
-            if members := behind_average(row, summary):
-                row["targets"] = sorted({r["target"] for r in members})
-                rows.append(row | {c: _mean(r[c] for r in members) for c in CHANGES})
+    for fraction in sorted({r.fraction for r in summary if r.fraction is not None}):
+        names = dict.fromkeys(r.strategy for r in summary if r.fraction == fraction)
+        for name in [*names, FINE_TUNED]:
+            if members := behind_average(fraction, name, summary):
+                rows.append(
+                    Average(
+                        fraction=fraction,
+                        strategy=name,
+                        targets=tuple(sorted({row.target for row in members})),
+                        memory_integrity=Mean(_mean(r.memory_integrity.points for r in members)),
+                        gain=Mean(_mean(r.gain.points for r in members)),
+                    )
+                )
     return rows
 
 
-def behind_average(row: Result, summary: Iterable[Result]) -> list[Result]:
+def behind_average(fraction: float, strategy: str, summary: Iterable[Result]) -> list[Result]:
     """Return the rows that a row of `over_targets` is the mean of."""
-    names = FINE_TUNINGS if row["strategy"] == "fine-tunings" else (row["strategy"],)
-    return [r for r in summary if r["fraction"] == row["fraction"] and r["strategy"] in names]
+    names = FINE_TUNINGS if strategy == FINE_TUNED else (strategy,)
+    return [r for r in summary if r.fraction == fraction and r.strategy in names]
 
 
-def balance(row: Result) -> float:
-    """Return what strategies are chosen by: the mean of both validation accuracies, in per cent."""
-    return _mean(row[side]["accuracy"] for side in ("source_validation", "target_validation"))
+def _measurements(several: Sequence[Measurements]) -> Measurements:
+    parts = several[0].parts
+    return Measurements(
+        _measured([one.validation for one in several]),
+        _measured([one.test for one in several]),
+        {part: _mean(one.parts[part] for one in several) for part in parts},
+    )
+
+
+def _measured(several: Sequence[Measured]) -> Measured:
+    accuracies = [one.accuracy for one in several]
+    return Measured(
+        images=several[0].images,
+        accuracy=_mean(accuracies),
+        balanced_accuracy=_mean(one.balanced_accuracy for one in several),
+        macro_f1=_mean(one.macro_f1 for one in several),
+        calibration_error=_mean(one.calibration_error for one in several),
+        recall=tuple(map(_mean_or_none, zip(*(one.recall for one in several), strict=True))),
+        confusion=tuple(map(tuple, np.sum([one.confusion for one in several], 0).tolist())),
+        deviation=float(np.std(accuracies, ddof=1)) if len(several) > 1 else None,
+    )
+
+
+def _change(several: Sequence[Change]) -> Change:
+    flips = [one.flips for one in several]
+    return Change(
+        points=_mean(one.points for one in several),
+        classes=tuple(map(_class_change, zip(*(one.classes for one in several), strict=True))),
+        flips=Flips(
+            tuple(np.mean([one.positive for one in flips], 0).tolist()),
+            tuple(np.mean([one.negative for one in flips], 0).tolist()),
+            flips[0].positive_examples,
+            flips[0].negative_examples,
+        ),
+    )
+
+
+def _class_change(several: Sequence[ClassChange | None]) -> ClassChange | None:
+    known = [one for one in several if one]
+    return ClassChange(known[0].images, _mean(one.points for one in known)) if known else None
+
+
+def _cost(several: Sequence[Cost]) -> Cost:
+    """Return the mean cost, and the largest peak of memory."""
+    return Cost(
+        images_seen=_mean(one.images_seen for one in several),
+        flop=_mean(one.flop for one in several),
+        seconds=_mean(one.seconds for one in several),
+        evaluation_seconds=_mean(one.evaluation_seconds for one in several),
+        peak_memory_bytes=max(one.peak_memory_bytes for one in several),
+    )
 
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _deviation(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None

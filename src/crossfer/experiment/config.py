@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -20,13 +21,18 @@ from pydantic import (
     model_validator,
 )
 
-from crossfer.datasets.prepare import Preparation
+from crossfer.classes import PRESETS, ClassSet
+from crossfer.datasets.preparation import Preparation
+from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
-from crossfer.networks import Network
+from crossfer.networks import NetworkConfig
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strategy, starts
 from crossfer.training.recipe import Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
+"""Of the predictions, these columns say which image it is; a column a class follows, of its name."""
+
 Selection = Literal["trained-on", "source", "target", "both", "last"]
 
 
@@ -44,8 +50,12 @@ class DatasetConfig(_Checked):
     name: str | None = None
     reader: str | None = Field(None, alias="as")
     labels: dict[str, str | None] = {}
+    order: str | None = None
     classes: tuple[str, ...] | None = None
     subject: str | None = None
+    columns: dict[str, str] = {}
+    root: Path | None = None
+    splits: dict[str, Split | None] = {}
     everything: bool = False
     faces: Literal["auto", "find", "cropped"] = "auto"
     no_face: Literal["keep", "drop", "refuse"] = "keep"
@@ -55,13 +65,19 @@ class DatasetConfig(_Checked):
     crop: float | None = None
     sizes: tuple[float, float, float] | None = None
     exact: bool = False
+    ignore_splits: bool = False
+    test_share: float | None = None
     seed: Seed = 0
 
     def preparation(
         self, channels: int = Preparation.channels, side: int = Preparation.side
     ) -> Preparation:
         """Return how to prepare it, should it be a raw one: for a network that reads such faces."""
-        own = {field.name: getattr(self, field.name) for field in fields(Preparation)}
+        own = {
+            field.name: getattr(self, field.name)
+            for field in fields(Preparation)
+            if field.name in type(self).model_fields
+        }
         read = {"channels": channels, "side": side}
         left = {key: value for key, value in read.items() if key not in self.model_fields_set}
         return Preparation(**own | left)
@@ -77,7 +93,7 @@ def _as_dataset(value: Any) -> Any:
 
 
 def _as_network(value: Any) -> Any:
-    return {"factory": value} if isinstance(value, str) else value
+    return {"network": value} if isinstance(value, str) else value
 
 
 def _as_strategy(value: Any) -> Any:
@@ -88,8 +104,21 @@ def _as_strategy(value: Any) -> Any:
     return value
 
 
+def _as_classes(value: Any) -> ClassSet:
+    try:
+        classes = ClassSet.of(value)
+    except CrossferError as error:
+        raise ValueError(str(error).removeprefix("classes: ")) from None
+    if taken := set(classes.names) & set(IMAGE_COLUMNS):
+        raise ValueError(f"no class can be called {min(taken)}: predictions have such a column")
+    return classes
+
+
+ClassesField = Annotated[
+    ClassSet, BeforeValidator(_as_classes), PlainSerializer(ClassSet.as_config)
+]
 DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
-NetworkField = Annotated[Network, BeforeValidator(_as_network)]
+NetworkField = Annotated[NetworkConfig, BeforeValidator(_as_network)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -108,8 +137,12 @@ class Experiment(_Checked):
         its own.
     source, targets
         Datasets; a string is a path.
+    classes
+        What networks answer with: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
+        or from the name of each class to its labels.  An image whose label is in no class is left out, and
+        counted.
     model
-        The network: see `crossfer.networks.Network`; a string is a factory.
+        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
         The baseline BL always runs; given a network's weights, it is that network.  By default the study's
@@ -145,7 +178,8 @@ class Experiment(_Checked):
     cache: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
-    model: NetworkField = Network()
+    classes: ClassesField = PRESETS["fer7"]
+    model: NetworkField = NetworkConfig()
     strategies: list[StrategyField] = Field(list(DEFAULT), min_length=1, validate_default=True)
     fractions: list[Fraction] = Field(default=[0.5, 1.0], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
@@ -168,7 +202,7 @@ class Experiment(_Checked):
             if strategy != STRATEGIES.get(strategy.name, strategy):
                 raise ValueError(f"{strategy.name} is known as another: give yours a new name")
         known = {**STRATEGIES, **{strategy.name: strategy for strategy in strategies}}
-        network = info.data.get("model", Network())
+        network = info.data.get("model", NetworkConfig())
         baseline = DEPLOYED if network.is_deployed else BASELINE
         ordered: dict[str, Strategy] = {baseline.name: baseline}
         for strategy in strategies:
@@ -187,7 +221,7 @@ class Experiment(_Checked):
     @field_validator("protocols")
     @classmethod
     def _protocols_are_possible(cls, values: list[str], info: ValidationInfo) -> list[str]:
-        if "leave-one-out" in values and info.data.get("model", Network()).is_deployed:
+        if "leave-one-out" in values and info.data.get("model", NetworkConfig()).is_deployed:
             raise ValueError(
                 "leave-one-out trains from random weights; take out model.weights, or it"
             )

@@ -10,9 +10,9 @@ import csv
 import io
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,20 @@ import pyarrow.parquet
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import nn
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
-from crossfer.emotions import EMOTIONS
 from crossfer.evaluation.intervals import subject_codes
+from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.folder import (
+    BUNDLE,
     CHECKPOINT,
     ERROR,
     HISTORY,
     MEASURED_SPLITS,
     PREDICTIONS,
     RUN,
-    WEIGHTS,
     altered,
     check_weights,
     folder_of,
@@ -47,19 +46,22 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
+from crossfer.framing import Framing
 from crossfer.memory.merging import DEFAULT_ALPHA
-from crossfer.models import training_flop
+from crossfer.networks import Classifier, load
+from crossfer.networks.flop import training_flop
 from crossfer.provenance import versions
 from crossfer.selection import BEHIND
 from crossfer.training import Faces, Trained, predict, specialised
-from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
+from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
 
 
 def execute(
     run: Run,
     runs_folder: Path,
-    measured_on: list[Dataset],
+    datasets: Sequence[Dataset],
+    measured_on: Sequence[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None] = lambda images: None,
     on_wait: Callable[[str], None] = lambda owner: None,
@@ -74,6 +76,8 @@ def execute(
         What to train; its parent must be finished.
     runs_folder
         Where run folders lie.
+    datasets
+        Those that it learns from, open; there may be others among them.
     measured_on
         The datasets whose validation and test sets it has to be measured on.
     fabric
@@ -90,7 +94,7 @@ def execute(
         try:
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
-                _train(run, folder, runs_folder, measured_on, fabric, on_step)
+                _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step)
             else:
                 _measure(run, folder, measured_on, fabric)
         except OSError:
@@ -103,26 +107,25 @@ def execute(
     return folder
 
 
-def load_network(run: Run, folder: Path) -> nn.Module:
-    """Return a finished run's network, in evaluation mode."""
+def load_network(folder: Path) -> Classifier:
+    """Return a finished run's classifier, in evaluation mode."""
     check_weights(folder)
-    model = untrained(run.network.build, run.seed)
-    load_weights(model, folder / WEIGHTS)
-    return model.eval()
+    return load(folder)
 
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset; those of several, part after part."""
     # A part without a row would only add a mask of the classes that it has.
     parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
-    return reduce(add, (_taken(part, own) for part, own in parts))
+    count = len(dataset.class_set)
+    return reduce(add, (_taken(part, own, count) for part, own in parts))
 
 
-def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
+def _taken(dataset: Dataset, rows: NDArray[np.int64], count: int) -> Faces:
     """Take rows of one prepared dataset, with who is in them."""
     subjects = subject_codes([dataset.subjects[row] for row in rows])
     return replace(
-        Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows),
+        Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows, count),
         subjects=None if subjects is None else torch.from_numpy(subjects),
     )
 
@@ -131,18 +134,22 @@ def _train(
     run: Run,
     folder: Path,
     runs_folder: Path,
-    measured_on: list[Dataset],
+    datasets: Sequence[Dataset],
+    measured_on: Sequence[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None],
 ) -> None:
-    sides = {"source": run.source, "target": run.target}
-    rows = {"source": run.source.rows("training"), "target": run.target_rows}
-    training = {s: faces(d, rows[s]) for s, d in sides.items() if d and s in run.strategy.needs}
-    validation = {s: faces(d, d.rows("validation")) for s in run.validate_on if (d := sides[s])}
+    source = run.source.open(datasets)
+    sides, rows = {"source": source}, {"source": source.rows("training")}
+    if run.target:
+        sides["target"] = target = run.target.open(datasets)
+        rows["target"] = fraction_rows(target, run.fraction or 1.0, run.seed)
+    training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
+    validation = {s: faces(sides[s], sides[s].rows("validation")) for s in run.validate_on}
     start = _start(run, runs_folder)
     baseline = start
     if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
-        baseline = load_network(run.baseline, folder_of(run.baseline, runs_folder))
+        baseline = load_network(folder_of(run.baseline, runs_folder))
     checkpoints = Checkpoints(folder / CHECKPOINT)
     resume = checkpoints.load()
     if resume:
@@ -166,7 +173,8 @@ def _train(
     memory = peak_memory(fabric.device)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
-    save_weights(trained.model, folder / WEIGHTS)
+    trained.model.framing = _framing(run, source)
+    trained.model.save(folder)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
     content = {
@@ -191,7 +199,7 @@ def _train(
         },
         "machine": describe(fabric),
         "versions": versions(),
-        "files": {name: digest(folder / name) for name in (WEIGHTS, PREDICTIONS)},
+        "files": {name: digest(folder / name) for name in (*BUNDLE, PREDICTIONS)},
     }
     write_json(folder / RUN, content)
 
@@ -222,17 +230,25 @@ def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dic
     }
 
 
+def _framing(run: Run, source: Dataset) -> Framing:
+    """Return how the faces that a run learnt from fill their images."""
+    reads = run.network.preprocessing
+    framing = source.parts[0].card["faces"]["framing"]
+    return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
+
+
 def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
     """Return what a network cost from the baseline on: with what the run that it starts from did."""
     cost = {
         "images_seen": trained.images_seen,
         # As if frozen layers calculated anew each time: what was asked for, not what was saved.
-        "flop": trained.images_seen * training_flop(trained.model, run.network.input),
+        "flop": trained.images_seen
+        * training_flop(trained.model, run.network.preprocessing.input_shape),
         "seconds": trained.seconds,
     }
     if run.parent and run.parent is not run.baseline:
-        before = load_run(folder_of(run.parent, runs_folder))["cost"]
-        cost = {name: value + before[name] for name, value in cost.items()}
+        before = load_run(folder_of(run.parent, runs_folder)).cost
+        cost = {name: value + getattr(before, name) for name, value in cost.items()}
     return cost
 
 
@@ -244,29 +260,30 @@ def _table(rows: list[dict[str, float]]) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def _start(run: Run, runs_folder: Path) -> nn.Module:
+def _start(run: Run, runs_folder: Path) -> Classifier:
     """Return the network that a run starts from."""
     if run.parent:
-        return load_network(run.parent, folder_of(run.parent, runs_folder))
+        return load_network(folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
-    return untrained(run.network.deployed if deployed else run.network.build, run.seed)
+    build = run.network.deployed if deployed else run.network.build
+    return untrained(partial(build, run.classes.names), run.seed)
 
 
-def _measure(run: Run, folder: Path, measured_on: list[Dataset], fabric: Fabric) -> None:
+def _measure(run: Run, folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:
     """Add the predictions that a finished run has not made yet; damaged ones are made again."""
     check_weights(folder)
     content, file = read_run(folder), folder / PREDICTIONS
     tables = [] if altered(folder, PREDICTIONS) else [pa.parquet.read_table(file)]
     known = {mark for table in tables for mark in table.column("fingerprint").unique().to_pylist()}
     if missing := [dataset for dataset in measured_on if dataset.fingerprint not in known]:
-        model = load_network(run, folder)
+        model = load_network(folder)
         tables.append(_predictions(model, missing, fabric))
         _write_table(file, pa.concat_tables(tables))
         files = content["files"] | {PREDICTIONS: digest(file)}
         write_json(folder / RUN, content | {"files": files})
 
 
-def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> pa.Table:
+def _predictions(model: Classifier, datasets: Sequence[Dataset], fabric: Fabric) -> pa.Table:
     """Return the probabilities of every validation and test image, from which any metric follows."""
     one = faces(datasets[0], datasets[0].rows("test")[:1])
     network = specialised(model, one.images, fabric.device)
@@ -275,7 +292,7 @@ def _predictions(model: nn.Module, datasets: list[Dataset], fabric: Fabric) -> p
     )
 
 
-def _predicted(network: nn.Module, dataset: Dataset, split: Split, fabric: Fabric) -> pa.Table:
+def _predicted(network: Classifier, dataset: Dataset, split: Split, fabric: Fabric) -> pa.Table:
     """Return the probabilities of every image of one set."""
     rows = dataset.rows(split)
     shown = faces(dataset, rows)
@@ -286,8 +303,11 @@ def _predicted(network: nn.Module, dataset: Dataset, split: Split, fabric: Fabri
             "fingerprint": pa.array([dataset.fingerprint] * len(rows)),
             "split": pa.array([split] * len(rows)),
             "row": pa.array(rows, pa.int64()),
-            "label": pa.array(shown.labels.numpy(), pa.int8()),
-            **{emotion: pa.array(probabilities[:, i]) for i, emotion in enumerate(EMOTIONS)},
+            "label": pa.array(shown.labels.numpy(), pa.int16()),
+            **{
+                name: pa.array(probabilities[:, i])
+                for i, name in enumerate(dataset.class_set.names)
+            },
         }
     )
 

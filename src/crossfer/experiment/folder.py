@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,41 +12,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
+from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
+from crossfer.evaluation.answers import Answers
+from crossfer.evaluation.rows import RunFacts
+from crossfer.experiment.config import IMAGE_COLUMNS
 from crossfer.experiment.plan import Run
-from crossfer.files import digest
+from crossfer.files import digest, write_bytes
+from crossfer.networks.classifier import CARD, WEIGHTS
 
-RUN, HISTORY, WEIGHTS, PREDICTIONS = (
-    "run.json",
-    "history.csv",
-    "model.safetensors",
-    "predictions.parquet",
-)
+RUN, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.parquet"
+BUNDLE = (WEIGHTS, CARD)
+"""The files of the classifier: a run's folder is a bundle, too."""
 CHECKPOINT, ERROR = "checkpoint.safetensors", "error.txt"
 """What lies there only while a run is unfinished, or after it failed."""
 
-RUN_KEYS = (
-    "key",
-    "label",
-    "strategy",
-    "about",
-    "target",
-    "fraction",
-    "seed",
-    "identity",
-    "kept_epoch",
-    "merged",
-    "chosen",
-    "training_images",
-    "parameters",
-    "trained_parameters",
-    "cost",
-    "machine",
-    "versions",
-)
+RUN_KEYS = tuple(field.name for field in fields(RunFacts) if field.name != "folder")
 MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
 """Of every dataset that a run is measured on."""
 
@@ -77,10 +62,28 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise CrossferError(f"{folder / RUN}: damaged ({error!r}); delete the folder") from None
 
 
-def load_run(folder: Path) -> dict[str, Any]:
-    """Return what a finished run says of itself."""
+def load_run(folder: Path) -> RunFacts:
+    """Return what a finished run says of itself.
+
+    Raises
+    ------
+    CrossferError
+        If its ``run.json`` is damaged.
+    """
     content = read_run(folder)
-    return {key: content[key] for key in RUN_KEYS}
+    try:
+        return TypeAdapter(RunFacts).validate_python({key: content[key] for key in RUN_KEYS})
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CrossferError(f"{folder / RUN}: damaged ({where}); delete the folder") from None
+
+
+def record_failure(run: Run, runs_folder: Path, why: str) -> None:
+    """Leave on disk why a run failed, unless a traceback is there that says more."""
+    folder = folder_of(run, runs_folder)
+    if not (folder / ERROR).exists() and not is_finished(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / ERROR, f"{why}\n".encode("utf-8", "backslashreplace"))
 
 
 def altered(folder: Path, name: str) -> str | None:
@@ -95,44 +98,102 @@ def altered(folder: Path, name: str) -> str | None:
 
 
 def check_weights(folder: Path) -> None:
-    """Make sure that a finished run's weights are those that it wrote.
+    """Make sure that a finished run's classifier is the one that it wrote.
 
     Raises
     ------
     CrossferError
-        If they are missing, or others.
+        If one of its files is missing, or another.
     """
-    if why := altered(folder, WEIGHTS):
-        raise CrossferError(
-            f"{folder / WEIGHTS}: {why}; delete its folder, and it is trained again"
-        )
+    for name in BUNDLE:
+        if why := altered(folder, name):
+            raise CrossferError(
+                f"{folder / name}: {why}; delete its folder, and it is trained again"
+            )
+
+
+class Part(NamedTuple):
+    """A dataset, or one of those that are measured as one, as far as its predictions depend on it.
+
+    Parameters
+    ----------
+    name, fingerprint
+        Of the dataset.
+    classes
+        Those that it has, as columns of the probabilities: decisions are made among them.
+    start
+        Where its rows begin in the whole.
+    """
+
+    name: str
+    fingerprint: str
+    classes: Sequence[int]
+    start: int = 0
+
+
+def parts_of(dataset: Dataset) -> list[Part]:
+    """Return the parts of a dataset: itself, unless it is several."""
+    found, start = [], 0
+    for part in dataset.parts:
+        found.append(Part(part.name, part.fingerprint, part.classes, start))
+        start += len(part.samples)
+    return found
+
+
+def load_answers(
+    folder: Path, parts: Sequence[Part], split: Split, dropped: Mapping[str, Sequence[int]]
+) -> Answers:
+    """Return what a finished run's network said about a set, each image decided among its part's classes.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    parts
+        Of the dataset.
+    split
+        Which set of it.
+    dropped
+        By part, the rows that do not count.
+
+    Raises
+    ------
+    CrossferError
+        If the predictions cannot be read.
+    """
+    return Answers.joined([_load_part(folder, part, split, dropped) for part in parts])
+
+
+def _load_part(
+    folder: Path, part: Part, split: Split, dropped: Mapping[str, Sequence[int]]
+) -> Answers:
+    said = load_predictions(folder, part.fingerprint, split)
+    kept = ~np.isin(said.rows, dropped.get(part.name, ()))
+    return Answers.of(
+        said.labels[kept], said.probabilities[kept], part.classes, said.rows[kept] + part.start
+    )
 
 
 class Predictions(NamedTuple):
-    """What a network said about one set: `rows` of the dataset and `labels`, int64 (N,); float32 (N, 7)."""
+    """What a network said about one set: `rows` of the dataset and `labels`, int64 (N,); float32 (N, C)."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
 
-    def without(self, rows: Sequence[int]) -> Predictions:
-        """Leave some rows of the dataset out."""
-        kept = ~np.isin(self.rows, rows)
-        return Predictions(self.rows[kept], self.labels[kept], self.probabilities[kept])
 
-
-def load_predictions(folder: Path, fingerprint: str, split: str) -> Predictions:
+def load_predictions(folder: Path, fingerprint: str, split: Split) -> Predictions:
     """Return what a finished run's network said about a set of the dataset with this fingerprint."""
     try:
         table = pa.parquet.read_table(
             folder / PREDICTIONS,
             filters=[("fingerprint", "=", fingerprint), ("split", "=", split)],
         )
-    except (OSError, pa.ArrowException) as error:
+        classes = [name for name in table.column_names if name not in IMAGE_COLUMNS]
+        return Predictions(
+            table.column("row").to_numpy(),
+            table.column("label").to_numpy().astype(np.int64),
+            np.column_stack([table.column(name).to_numpy() for name in classes]),
+        )
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise CrossferError(f"{folder / PREDICTIONS}: cannot be read ({error})") from None
-    probabilities = np.column_stack([table.column(emotion).to_numpy() for emotion in EMOTIONS])
-    return Predictions(
-        table.column("row").to_numpy(),
-        table.column("label").to_numpy().astype(np.int64),
-        probabilities,
-    )

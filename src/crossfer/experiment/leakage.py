@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.duplicates import METHOD, group_copies, in_training, leakage
 from crossfer.errors import CrossferError
+from crossfer.evaluation.rows import Leakage
 from crossfer.files import write_json
 from crossfer.progress import Told, silent
 
@@ -27,7 +29,7 @@ def look_for_leakage(
     datasets: Sequence[Dataset],
     file: Path,
     progress: Told = silent,
-) -> dict[str, Any] | None:
+) -> Leakage | None:
     """Find the copies among an experiment's datasets; what was found for the same ones is not found again.
 
     Parameters
@@ -43,10 +45,8 @@ def look_for_leakage(
 
     Returns
     -------
-    dict or None
-        What `crossfer.datasets.duplicates.leakage` counts; ``in_training``: by dataset, how many test images
-        have a copy in any training set; ``dropped``: by dataset, the rows of those that do not count.  None
-        if copies were not looked for.
+    Leakage or None
+        None if copies were not looked for.
 
     Raises
     ------
@@ -58,7 +58,10 @@ def look_for_leakage(
     unfit = images > MANY or any(dataset.stand_in for dataset in datasets)
     if copies == "ignore" or (copies == "auto" and unfit):
         return None
-    asked = {"method": METHOD, "datasets": [[d.name, d.fingerprint] for d in datasets]}
+    asked = {
+        "method": METHOD,
+        "datasets": [[d.name, d.fingerprint, d.class_set.meaning] for d in datasets],
+    }
     content: Any = None
     with suppress(OSError, ValueError):  # not there, or damaged: it is made anew
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -79,11 +82,9 @@ def look_for_leakage(
                 f"{dataset.name}: every test image also stands in a training set; with copies: drop, "
                 "none is left to measure on"
             )
-    return {
-        **content["found"],
-        "in_training": {name: len(rows) for name, rows in copied.items()},
-        "dropped": dropped,
-    }
+    in_training_sets = {name: len(rows) for name, rows in copied.items()}
+    found = {**content["found"], "in_training": in_training_sets, "dropped": dropped}
+    return TypeAdapter(Leakage).validate_python(found)
 
 
 def test_rows(dataset: Dataset, dropped: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
+from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
-from crossfer.datasets.splits import take_fraction
-from crossfer.emotions import EMOTIONS
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
-from crossfer.networks import Network
+from crossfer.experiment.data import DataRef, fraction_rows
+from crossfer.experiment.identity import RULES, Arithmetic, described, key_of
+from crossfer.networks import NetworkConfig
 from crossfer.strategies import Strategy, starts
 from crossfer.training.recipe import Recipe
-
-RULES = 6
-"""Raised whenever the same configuration would give other weights: it enters every run's identity."""
 
 WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}
 """Rough time of an epoch by what trains, as a share of one in which every layer does: with the default
@@ -32,12 +24,14 @@ recipes, on a CPU (docs/benchmarks.md).  For the time that is left, and the budg
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one strategy for one (source, target, fraction, seed).
+    """One training of one strategy for one (source, target, fraction, seed): plain values, no open file.
 
     Parameters
     ----------
     strategy, recipe, network
         What trains, and how.
+    classes
+        What the network answers with.
     source
         The past: one dataset, or several as one.
     target
@@ -54,72 +48,49 @@ class Run:
         The sides whose validation sets are measured after every epoch.
     keep
         The weights of which epoch: ``"best"`` or ``"last"``, see `crossfer.training.train`.
-    precision
-        The arithmetic, which changes the bits.
+    arithmetic
+        How it is calculated.
+    source_images, target_images
+        How many training images of each side are at hand.
     note
         What else tells it apart, for people: which datasets came before, or which one is left out.
     """
 
     strategy: Strategy
     recipe: Recipe
-    source: Dataset
-    target: Dataset | None
+    network: NetworkConfig
+    classes: ClassSet
+    source: DataRef
+    target: DataRef | None
     fraction: float | None
     seed: int
     parent: Run | None
     baseline: Run | None
-    network: Network
     validate_on: tuple[str, ...]
     keep: str
-    precision: str
+    arithmetic: Arithmetic
+    source_images: int
+    target_images: int
     note: str = ""
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the weights."""
-        strategy = self.strategy
-        if strategy.start == "deployed":
-            # Nothing is trained; the seed is there so that every seed has a baseline of its own.
-            return {
-                "rules": RULES,
-                "start": "deployed",
-                "model": self.network.identity | {"weights": self.network.weights_digest},
-                "seed": self.seed,
-                "precision": self.precision,
-            }
-        return {
-            "rules": RULES,
-            "start": "random" if strategy.start == "random" else "baseline",
-            "layers": strategy.layers,
-            "data": strategy.data,
-            **_not_default(strategy, "exemplars", "choice", "share", "penalty", "merge"),
-            **self._classes,
-            "recipe": {
-                key: value
-                for key, value in asdict(self.recipe).items()
-                if value or key not in ("averaging", "views")
-            },
-            "source": self.source.fingerprint,
-            "target": self.target.fingerprint if self.target else None,
-            "fraction": self.fraction,
-            "seed": self.seed,
-            "parent": self.parent.key if self.parent else None,
-            "baseline": self.baseline.key if self.baseline and strategy.looks_back else None,
-            "model": self.network.identity,
-            "validate_on": list(self.validate_on),
-            "keep": self.keep,
-            "precision": self.precision,
+        own = vars(self) | {
+            "parent": self.parent and self.parent.key,
+            "baseline": self.baseline and self.strategy.looks_back and self.baseline.key,
         }
-
-    @property
-    def _classes(self) -> dict[str, Any]:
-        """The classes of the datasets it learns from, where one lacks some: the loss is masked to them."""
-        sides = {"source": self.source, "target": self.target}
-        shown = {side: sides[side] for side in self.strategy.sides}
-        sets = {side: dataset.class_sets for side, dataset in shown.items() if dataset}
-        if all(len(classes) == len(EMOTIONS) for found in sets.values() for classes in found):
-            return {}
-        return {"classes": {k: v[0] if len(v) == 1 else v for k, v in sets.items()}}
+        if self.strategy.start == "deployed":
+            # Nothing is trained.  Of the data only the classes matter; every seed has a baseline of its own.
+            kept = ["network", "classes", "seed", "arithmetic"]
+            weights: dict[str, str] = {"weights": self.network.weights_digest}
+        else:
+            left_out = {"note", "source_images", "target_images", "identity", "key"}
+            kept = [name for name in own if name not in left_out]
+            weights = {}
+        start = self.strategy.start
+        kind = start if start in ("random", "deployed") else "parent"  # whose key says which
+        return {"rules": RULES, "start": kind, **weights, **described({k: own[k] for k in kept})}
 
     @cached_property
     def key(self) -> str:
@@ -143,13 +114,6 @@ class Run:
         safe = "".join(c if c.isalnum() or c in "+-" else "_" for c in readable)
         return f"{safe}-{self.key}"
 
-    @cached_property
-    def target_rows(self) -> NDArray[np.int64]:
-        """The rows of the target's training set that are at hand; none without a target."""
-        if self.target is None:
-            return np.empty(0, np.int64)
-        return fraction_rows(self.target, self.fraction or 1.0, self.seed)
-
     @property
     def training_images(self) -> int:
         """How many images it trains on."""
@@ -157,11 +121,12 @@ class Run:
         if self.strategy.start == "deployed":
             return count
         if "source" in self.strategy.sides:
-            count = len(self.source.rows("training"))
+            count = self.source_images
             if self.strategy.exemplars:
-                count = min(count, self.strategy.exemplars * len(self.source.classes))
+                known = {index for part in self.source.parts for index in part.classes}
+                count = min(count, self.strategy.exemplars * len(known))
         if "target" in self.strategy.sides:
-            count += len(self.target_rows)
+            count += self.target_images
         return count
 
     @property
@@ -169,50 +134,12 @@ class Run:
         """How long it will take, in full training steps of one image, roughly."""
         images = self.training_images
         if self.strategy.share:  # an epoch passes over the target
-            images = round(len(self.target_rows) / self.strategy.share)
+            images = round(self.target_images / self.strategy.share)
         return images * self.recipe.epochs * WORK[self.strategy.layers]
 
 
-def key_of(identity: dict[str, Any]) -> str:
-    """Return the hash that identifies a run, of what determines its weights."""
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _not_default(strategy: Strategy, *names: str) -> dict[str, Any]:
-    """Return the choices that differ from the default: later additions leave older identities alone."""
-    defaults = {field.name: field.default for field in fields(strategy)}
-    chosen = {name: getattr(strategy, name) for name in names}
-    return {
-        name: asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
-        for name, value in chosen.items()
-        if value != defaults[name]
-    }
-
-
-def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int64]:
-    """Return the rows of a share of a target's training set."""
-    rows = target.rows("training")
-    subjects = [target.subjects[row] for row in rows]
-    return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
-
-
-def at_hand(target: Dataset, fraction: float, seed: int) -> Dataset:
-    """Return a target of whose training set only this share is there, for what comes after it."""
-    if fraction == 1:
-        return target
-    splits = target.samples.column("split").to_numpy(zero_copy_only=False).copy()
-    splits[np.setdiff1d(target.rows("training"), fraction_rows(target, fraction, seed))] = (
-        "not used"
-    )
-    place = target.samples.schema.get_field_index("split")
-    table = target.samples.set_column(place, "split", pa.array(splits, pa.string()))
-    card = target.card | {"fingerprint": f"{target.fingerprint}-{fraction:g}-{seed}"}
-    return replace(target, card=card, table=table)
-
-
 def plan(
-    experiment: Experiment, source: Dataset, targets: Sequence[Dataset], precision: str
+    experiment: Experiment, source: Dataset, targets: Sequence[Dataset], arithmetic: Arithmetic
 ) -> list[Run]:
     """List the runs of an experiment, each after the one it starts from.
 
@@ -224,8 +151,8 @@ def plan(
         The configuration.
     source, targets
         Its datasets, open.
-    precision
-        The arithmetic of the machine, which changes the bits.
+    arithmetic
+        Of the machine, which changes the bits.
 
     Raises
     ------
@@ -233,12 +160,13 @@ def plan(
         If a data set has no test image, or a fraction leaves no image to train on.
     """
     _check(experiment, source, targets)
-    run = partial(make_run, experiment, precision)
+    datasets = [source, *(part for target in targets for part in target.parts)]
+    run, past = partial(make_run, experiment, arithmetic, datasets), DataRef.of(source)
     known = {strategy.name: strategy for strategy in experiment.strategies}
-    pairs = [(target, fraction) for target in targets for fraction in experiment.fractions]
+    pairs = [(DataRef.of(t), fraction) for t in targets for fraction in experiment.fractions]
     runs: list[Run] = []
     for seed in experiment.seeds:
-        baseline = run(experiment.strategies[0], seed, source)
+        baseline = run(experiment.strategies[0], seed, past)
         arrived: dict[tuple[str, str | None, float | None], Run] = {}
         for strategy in experiment.strategies[1:]:
             lineage = [strategy, *(known[name] for name in starts(strategy, known))]
@@ -251,7 +179,7 @@ def plan(
                     or baseline
                 )
                 arrived[strategy.name, *place] = run(
-                    strategy, seed, source, parent, baseline, target, fraction
+                    strategy, seed, past, parent, baseline, target, fraction
                 )
         runs += [baseline, *arrived.values()]
     return runs
@@ -259,17 +187,19 @@ def plan(
 
 def make_run(
     experiment: Experiment,
-    precision: str,
+    arithmetic: Arithmetic,
+    datasets: Sequence[Dataset],
     strategy: Strategy,
     seed: int,
-    source: Dataset,
+    source: DataRef,
     parent: Run | None = None,
     baseline: Run | None = None,
-    target: Dataset | None = None,
+    target: DataRef | None = None,
     fraction: float | None = None,
     note: str = "",
 ) -> Run:
-    """Plan one run of an experiment; see `Run` for the parameters."""
+    """Plan one run of an experiment on some of its open datasets; see `Run` for the parameters."""
+    known = target.open(datasets) if target else None
     return Run(
         strategy=strategy,
         recipe=experiment.recipe(strategy),
@@ -280,9 +210,12 @@ def make_run(
         parent=None if strategy.start in ("random", "deployed") else parent,
         baseline=baseline,
         network=experiment.model,
+        classes=experiment.classes,
         validate_on=_sides(strategy, experiment.selection),
         keep="last" if experiment.selection == "last" else "best",
-        precision=precision,
+        arithmetic=arithmetic,
+        source_images=len(source.open(datasets).rows("training")),
+        target_images=len(fraction_rows(known, fraction or 1.0, seed)) if known else 0,
         note=note,
     )
 
@@ -302,9 +235,12 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
             if split == "training" and dataset is source and not learnt_from:
                 continue
             if not len(dataset.rows(split)):
-                raise CrossferError(
-                    f"{dataset.folder}: its {split} set is empty; prepare it with other --sizes"
-                )
+                why = "prepare it with other --sizes"
+                if dataset.left_out:
+                    why = (
+                        f"or no label in it is in a class of the experiment; {why}, or name others"
+                    )
+                raise CrossferError(f"{dataset.folder}: its {split} set is empty; {why}")
     for target in targets:
         for fraction in experiment.fractions:
             for seed in experiment.seeds:

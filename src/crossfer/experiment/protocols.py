@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.union import unite
 from crossfer.evaluation import continual
-from crossfer.evaluation.metrics import accuracy, decide
+from crossfer.evaluation.metrics import accuracy
+from crossfer.evaluation.rows import Chain, LeftOut
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.folder import folder_of, load_predictions
-from crossfer.experiment.plan import Run, at_hand, make_run, plan
+from crossfer.experiment.data import DataRef
+from crossfer.experiment.folder import folder_of, load_answers, parts_of
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.plan import Run, make_run, plan
 from crossfer.strategies import BASELINE, Strategy
 
 
 @dataclass(frozen=True)
-class Chain:
+class PlannedChain:
     """One strategy through all targets, one after the other.
 
     Parameters
@@ -53,7 +55,7 @@ class Plan:
     """
 
     pairs: list[Run]
-    chains: list[Chain]
+    chains: list[PlannedChain]
     left_out: list[tuple[Dataset, Run]]
     datasets: list[Dataset]
 
@@ -76,7 +78,8 @@ class Plan:
         widely |= {r.key for _, r in self.left_out}
         if run.target is None or run.key in widely:
             return self.datasets
-        return [self.datasets[0], *run.target.parts]
+        on_target = {part.fingerprint for part in run.target.parts}
+        return [self.datasets[0], *(d for d in self.datasets if d.fingerprint in on_target)]
 
 
 def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[Dataset]:
@@ -86,13 +89,13 @@ def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[D
 
 
 def plan_all(
-    experiment: Experiment, source: Dataset, targets: Sequence[Dataset], precision: str
+    experiment: Experiment, source: Dataset, targets: Sequence[Dataset], arithmetic: Arithmetic
 ) -> Plan:
     """Plan the pairs and whatever other protocols the experiment asks for.
 
     Parameters
     ----------
-    experiment, source, precision
+    experiment, source, arithmetic
         As for `crossfer.experiment.plan.plan`.
     targets
         Each alone.
@@ -102,12 +105,12 @@ def plan_all(
     CrossferError
         As `plan`.
     """
-    pairs = plan(experiment, source, united_targets(experiment, targets), precision)
+    pairs = plan(experiment, source, united_targets(experiment, targets), arithmetic)
     chains, left_out = [], []
     if "in-turn" in experiment.protocols and len(targets) > 1:
-        chains = _chains(experiment, source, targets, pairs, precision)
+        chains = _chains(experiment, source, targets, pairs, arithmetic)
     if "leave-one-out" in experiment.protocols:
-        left_out = _left_out(experiment, [source, *targets], precision)
+        left_out = _left_out(experiment, [source, *targets], arithmetic)
     return Plan(pairs, chains, left_out, [source, *targets])
 
 
@@ -126,8 +129,8 @@ def _chains(
     source: Dataset,
     targets: Sequence[Dataset],
     pairs: Sequence[Run],
-    precision: str,
-) -> list[Chain]:
+    arithmetic: Arithmetic,
+) -> list[PlannedChain]:
     found = []
     fraction = experiment.fractions[-1]
     for seed in experiment.seeds:
@@ -135,37 +138,42 @@ def _chains(
         for strategy in filter(goes_on, experiment.strategies):
             runs = [baseline]
             for step, target in enumerate(targets):
-                past = unite([source, *(at_hand(t, fraction, seed) for t in targets[:step])])
+                past = DataRef.of(source)
+                if "source" in strategy.needs:
+                    met = (DataRef.of(t).at_hand(fraction, seed) for t in targets[:step])
+                    past = sum(met, start=past)
                 runs.append(
                     make_run(
                         experiment,
-                        precision,
+                        arithmetic,
+                        [source, *targets],
                         strategy,
                         seed,
-                        past if "source" in strategy.needs else source,
+                        past,
                         runs[-1],
                         baseline,
-                        target,
+                        DataRef.of(target),
                         fraction,
                         note=f"after {', '.join(t.name for t in targets[:step])}" if step else "",
                     )
                 )
-            found.append(Chain([source, *targets], runs))
+            found.append(PlannedChain([source, *targets], runs))
     return found
 
 
 def _left_out(
-    experiment: Experiment, datasets: Sequence[Dataset], precision: str
+    experiment: Experiment, datasets: Sequence[Dataset], arithmetic: Arithmetic
 ) -> list[tuple[Dataset, Run]]:
     return [
         (
             dataset,
             make_run(
                 experiment,
-                precision,
+                arithmetic,
+                datasets,
                 BASELINE,
                 seed,
-                unite([other for other in datasets if other is not dataset]),
+                DataRef.of(unite([other for other in datasets if other is not dataset])),
                 note=f"without {dataset.name}",
             ),
         )
@@ -179,38 +187,30 @@ def in_turn(
     runs_folder: Path,
     dropped: Mapping[str, Sequence[int]],
     failed: Mapping[str, str],
-) -> list[dict[str, Any]]:
-    """Measure every chain whose runs are finished: the accuracy matrix, and what follows from it.
-
-    Returns
-    -------
-    list of dict
-        ``strategy``, ``seed``, ``fraction``, ``datasets`` (names, the source first), ``runs`` (keys),
-        ``accuracy`` (per cent, after each step on each test set) and the figures of
-        `crossfer.evaluation.continual`.
-    """
+) -> list[Chain]:
+    """Measure every chain whose runs are finished: the accuracy matrix, and what follows from it."""
     found = []
     for chain in planned.chains:
         if any(run.key in failed for run in chain.runs):
             continue
         last = chain.runs[-1]
-        matrix = [
-            [_tested(run, dataset, runs_folder, dropped) for dataset in chain.datasets]
+        matrix = tuple(
+            tuple(_tested(run, dataset, runs_folder, dropped) for dataset in chain.datasets)
             for run in chain.runs
-        ]
+        )
         found.append(
-            {
-                "strategy": last.strategy.name,
-                "seed": last.seed,
-                "fraction": last.fraction,
-                "datasets": [dataset.name for dataset in chain.datasets],
-                "runs": [run.key for run in chain.runs],
-                "accuracy": matrix,
-                "average_accuracy": continual.average_accuracy(matrix),
-                "backward_transfer": continual.backward_transfer(matrix),
-                "forgetting": continual.forgetting(matrix),
-                "forward_transfer": continual.forward_transfer(matrix),
-            }
+            Chain(
+                strategy=last.strategy.name,
+                seed=last.seed,
+                fraction=last.fraction or 1.0,
+                datasets=tuple(dataset.name for dataset in chain.datasets),
+                runs=tuple(run.key for run in chain.runs),
+                accuracy=matrix,
+                average_accuracy=continual.average_accuracy(matrix),
+                backward_transfer=continual.backward_transfer(matrix),
+                forgetting=continual.forgetting(matrix),
+                forward_transfer=continual.forward_transfer(matrix),
+            )
         )
     return found
 
@@ -220,22 +220,15 @@ def leave_one_out(
     runs_folder: Path,
     dropped: Mapping[str, Sequence[int]],
     failed: Mapping[str, str],
-) -> list[dict[str, Any]]:
-    """Measure the networks that were trained on all datasets but one (as Zavarez et al., SIBGRAPI 2017).
-
-    Returns
-    -------
-    list of dict
-        ``left_out`` (its name), ``seed``, ``run`` and ``accuracy``: per cent, by dataset, the one left out
-        among them.
-    """
+) -> list[LeftOut]:
+    """Measure the networks that were trained on all datasets but one (as Zavarez et al., SIBGRAPI 2017)."""
     return [
-        {
-            "left_out": dataset.name,
-            "seed": run.seed,
-            "run": run.key,
-            "accuracy": {d.name: _tested(run, d, runs_folder, dropped) for d in planned.datasets},
-        }
+        LeftOut(
+            left_out=dataset.name,
+            seed=run.seed,
+            run=run.key,
+            accuracy={d.name: _tested(run, d, runs_folder, dropped) for d in planned.datasets},
+        )
         for dataset, run in planned.left_out
         if run.key not in failed
     ]
@@ -245,6 +238,5 @@ def _tested(
     run: Run, dataset: Dataset, runs_folder: Path, dropped: Mapping[str, Sequence[int]]
 ) -> float:
     """Return a network's accuracy on a dataset's test set, among the classes that it has, in per cent."""
-    said = load_predictions(folder_of(run, runs_folder), dataset.fingerprint, "test")
-    said = said.without(dropped.get(dataset.name, []))
-    return accuracy(said.labels, decide(said.probabilities, dataset.classes))
+    said = load_answers(folder_of(run, runs_folder), parts_of(dataset), "test", dropped)
+    return accuracy(said.labels, said.decisions)

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.datasets.prepare import Preparation, prepare, raw_state, sweep
-from crossfer.errors import CrossferError, one_line
-from crossfer.experiment.config import DatasetConfig, Experiment
-from crossfer.experiment.execute import execute
-from crossfer.experiment.folder import folder_of, is_finished
+from crossfer.datasets.earlier import can_keep
+from crossfer.datasets.prepare import prepare
+from crossfer.datasets.raw import raw_state
+from crossfer.datasets.workshop import sweep
+from crossfer.errors import CrossferError
+from crossfer.evaluation.rows import Results
+from crossfer.executors import Events, Failure, Work, run_here, run_in_processes
+from crossfer.experiment.config import DatasetConfig, Experiment, check_experiment
+from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
+from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import plan_all
-from crossfer.experiment.results import FORMAT, RESULTS, collect, write_results
+from crossfer.experiment.results import RESULTS, collect, read_results, write_results
+from crossfer.experiment.workers import STEP, how_many, task_of, work_on
 from crossfer.files import alone, write_json
-from crossfer.networks import Network
-from crossfer.training.machine import machine, precision_of
+from crossfer.networks import NetworkConfig, check_network
+from crossfer.provenance import versions
+from crossfer.training.machine import machine
 
 EXPERIMENT, LOCK, DATASETS, RUNS = "experiment.json", ".lock", "datasets", "runs"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
@@ -41,17 +50,23 @@ class Progress:
     def prepared(self, dataset: Dataset) -> None:
         """A raw dataset was prepared on the way."""
 
+    def opened(self, dataset: Dataset) -> None:
+        """A dataset is there, with the classes of the experiment."""
+
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """All runs are known, and those that were finished before."""
 
+    def reused(self, run: Run, versions: Mapping[str, str]) -> None:
+        """A run that was finished before was made by other versions of these packages."""
+
     def started(self, run: Run) -> None:
-        """A run begins, or goes on."""
+        """A run begins, or goes on; several may at the same time."""
 
     def waiting(self, run: Run, owner: str) -> None:
         """Another experiment, in another process, trains the same run just now."""
 
-    def step(self, images: int) -> None:
-        """The running training has seen that many more images."""
+    def step(self, run: Run, images: int) -> None:
+        """A run's training has seen that many more images."""
 
     def ended(self, run: Run, folder: Path) -> None:
         """A run is finished and measured."""
@@ -61,8 +76,13 @@ class Progress:
 
 
 def run_experiment(
-    experiment: Experiment, out: str | Path, progress: Progress | None = None
-) -> dict[str, Any]:
+    experiment: Experiment,
+    out: str | Path,
+    progress: Progress | None = None,
+    *,
+    workers: int | Literal["auto"] = 1,
+    threads: int = 1,
+) -> Results:
     """Run whatever of an experiment is not finished yet, and write its results.
 
     Parameters
@@ -74,11 +94,17 @@ def run_experiment(
         folder, finished runs are not repeated, and interrupted or failed ones go on.
     progress
         Told how it goes on.
+    workers
+        Processes that train at the same time; ``"auto"``: one for each core where that pays, see
+        `crossfer.experiment.workers.how_many`.  With more than one, a script must guard its own code by
+        ``if __name__ == "__main__":``, since every process imports it anew.
+    threads
+        Of each process, where there are several; a single one uses PyTorch's setting.
 
     Returns
     -------
-    dict
-        The content of ``results.json``; ``failed`` names the runs that failed, and why.
+    Results
+        The content of ``results.json``; `Results.failed` names the runs that failed, and why.
 
     Raises
     ------
@@ -94,68 +120,114 @@ def run_experiment(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
-        experiment.model.check([s.layers for s in experiment.strategies], fabric)
+        layers = [strategy.layers for strategy in experiment.strategies]
+        check_network(experiment.model, layers, fabric, experiment.classes.names)
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
         )
-        planned = plan_all(experiment, source, targets, precision_of(fabric))
-        runs = planned.runs
-        runs_folder = experiment.cache.expanduser() if experiment.cache else out / RUNS
-        progress.planned(runs, [run for run in runs if is_finished(folder_of(run, runs_folder))])
-        failed: dict[str, str] = {}
-        for run in runs:
-            progress.started(run)
-            try:
-                _check_possible(run, failed)
-                folder = execute(
-                    run,
-                    runs_folder,
-                    planned.measured_on(run),
-                    fabric,
-                    progress.step,
-                    partial(progress.waiting, run),
-                )
-            except OSError:
-                raise  # no fault of this run: none would fare better
-            except Exception as error:
-                failed[run.key] = one_line(error)
-                progress.failed(run, failed[run.key])
-            else:
-                progress.ended(run, folder)
-        results, flipped = collect(experiment, planned, runs_folder, out, failed, leakage)
-        write_results(results, flipped, out)
-    return results
+        planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
+        runs = {run.key: run for run in planned.runs}
+        runs_folder = folder_of_runs(experiment, out)
+        finished = [r for r in runs.values() if is_finished(folder_of(r, runs_folder))]
+        progress.planned(list(runs.values()), finished)
+        _say_versions(finished, runs_folder, progress)
+        count = how_many(workers, [r for r in runs.values() if r not in finished], fabric)
+        events, tasks = (
+            _Events(runs, runs_folder, progress),
+            [task_of(run) for run in runs.values()],
+        )
+        if count == 1:
+            failures = run_here(tasks, lambda: work_on(planned, runs_folder, fabric), events)
+        else:
+            failures = run_in_processes(tasks, partial(open_worker, out), events, count, threads)
+        failed = {key: _why(failure, runs) for key, failure in failures.items()}
+        collected = collect(experiment, planned, runs_folder, out, failed, leakage)
+        write_results(collected, out)
+    return collected.results
 
 
-def _check_possible(run: Run, failed: dict[str, str]) -> None:
-    """Refuse a run that starts where one failed."""
-    if run.parent and run.parent.key in failed:
-        raise CrossferError(f"it starts from {run.parent.label}, which failed")
+def open_worker(out: Path) -> Work:
+    """Make a process ready for the runs of an experiment that another process has begun.
+
+    Parameters
+    ----------
+    out
+        The experiment's folder, with its prepared datasets.
+    """
+    experiment = check_experiment(read_json(out / EXPERIMENT), str(out / EXPERIMENT))
+    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    source, *targets = open_datasets(experiment, out, Progress())
+    planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
+    return work_on(planned, folder_of_runs(experiment, out), fabric)
 
 
-def load_results(folder: str | Path) -> dict[str, Any]:
+def folder_of_runs(experiment: Experiment, out: Path) -> Path:
+    """Return where the folders of an experiment's runs lie."""
+    return experiment.cache.expanduser() if experiment.cache else out / RUNS
+
+
+class _Events(Events):
+    """Passes on what an executor says of tasks, as the progress of runs."""
+
+    def __init__(self, runs: Mapping[str, Run], runs_folder: Path, progress: Progress) -> None:
+        self.runs, self.runs_folder, self.progress = runs, runs_folder, progress
+
+    def started(self, key: str) -> None:
+        self.progress.started(self.runs[key])
+
+    def told(self, key: str, what: str, value: Any) -> None:
+        tell = self.progress.step if what == STEP else self.progress.waiting
+        tell(self.runs[key], value)
+
+    def succeeded(self, key: str) -> None:
+        run = self.runs[key]
+        self.progress.ended(run, folder_of(run, self.runs_folder))
+
+    def failed(self, key: str, failure: Failure) -> None:
+        why = _why(failure, self.runs)
+        record_failure(self.runs[key], self.runs_folder, why)
+        self.progress.failed(self.runs[key], why)
+
+
+def _why(failure: Failure, runs: Mapping[str, Run]) -> str:
+    if failure.because_of:
+        return f"it starts from {runs[failure.because_of].label}, which failed"
+    return failure.why
+
+
+def _say_versions(finished: Sequence[Run], runs_folder: Path, progress: Progress) -> None:
+    """Name the finished runs that other versions made: they are reused, and may differ by rounding."""
+    now = versions()
+    for run in finished:
+        then = load_run(folder_of(run, runs_folder)).versions
+        other = {name: str(then[name]) for name in ("crossfer", "torch") if then[name] != now[name]}
+        if other:
+            progress.reused(run, other)
+
+
+def load_results(folder: str | Path) -> Results:
     """Read the results of a finished experiment.
 
     Raises
     ------
     CrossferError
-        If there are none, or they are not those of the configuration that stands beside them.
+        If there are none, another version wrote them, or they are not those of the configuration that stands
+        beside them.
     """
-    file, asked = Path(folder) / RESULTS, _read_json(Path(folder) / EXPERIMENT)
-    content = _read_json(file)
+    file, asked = Path(folder) / RESULTS, read_json(Path(folder) / EXPERIMENT)
+    content = read_json(file)
     if content is None:
         raise CrossferError(f"{file}: no results; finish the experiment with `crossfer run` first")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CrossferError(f"{file}: written by another version; run the experiment again")
-    if asked not in (None, content.get("config")):
+    results = read_results(content, file)
+    if asked not in (None, results.config):
         raise CrossferError(
             f"{file}: of another configuration than {EXPERIMENT} beside it; run the experiment again"
         )
-    return content
+    return results
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
     """Return what a file says; None if it is not there, or damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -167,7 +239,7 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
     """Open an experiment's source and targets; what is raw is prepared in its folder."""
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
-        dataset = _dataset(config, experiment, out, progress)
+        dataset = _dataset(config, experiment, out, progress).with_classes(experiment.classes)
         _check_shape(dataset, experiment.model)
         for other in datasets:
             if dataset.name == other.name:
@@ -176,18 +248,52 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
                 )
             if dataset.fingerprint == other.fingerprint:
                 raise CrossferError(f"{dataset.name} and {other.name} are the same data")
+        progress.opened(dataset)
         datasets.append(dataset)
+    check_classes(experiment.classes, datasets)
     return datasets
 
 
-def _check_shape(dataset: Dataset, network: Network) -> None:
-    if dataset.images.shape[1:] != network.image_shape:
+def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
+    """Refuse classes that the datasets do not have.
+
+    Raises
+    ------
+    CrossferError
+        If a dataset has no image of any class; or, unless the classes are a preset, if no dataset has a
+        label of some class, or a label with a name that is not known.
+    """
+    own = {dataset.name: list(dataset.card["classes"]) for dataset in datasets}
+    there = in_order(chain.from_iterable(own.values()))
+    if classes not in PRESETS.values():
+        for name in classes.names:
+            labels = classes.labels_of(name)
+            if not set(labels) & set(there):
+                raise CrossferError(
+                    f"classes: no dataset has images of {name} (label {', '.join(labels)}); "
+                    f"their labels are {', '.join(there)}"
+                )
+        for label in classes.members:
+            if label not in there and not is_known(label):
+                raise CrossferError(
+                    f"classes: no dataset has the label {label}; their labels are {', '.join(there)}"
+                )
+    for dataset in datasets:
+        if not dataset.classes:
+            raise CrossferError(
+                f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) is in a class of the "
+                f"experiment ({', '.join(classes.names)}): say what belongs to them with classes:"
+            )
+
+
+def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:
+    how = network.preprocessing
+    if dataset.images.shape[1:] != how.image_shape:
         faces = "×".join(map(str, dataset.images.shape[1:]))
-        channels, _, side = network.input
         raise CrossferError(
             f"{dataset.name}: its faces are {faces}; the network reads "
-            f"{'×'.join(map(str, network.image_shape))} (model.input): prepare it again with "
-            f"--side {side}{' --colour' if channels == 3 else ''}"
+            f"{'×'.join(map(str, how.image_shape))} (model.input): prepare it again with "
+            f"--side {how.side}{' --colour' if how.channels == 3 else ''}"
         )
 
 
@@ -197,12 +303,15 @@ def _dataset(
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
     path = experiment.path(config)
     if is_prepared(path):
-        if config.preparation() != Preparation():
-            raise CrossferError(f"{path}: is prepared already; only raw files take labels, crop, …")
+        if given := config.model_fields_set - {"path", "name"}:
+            raise CrossferError(
+                f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
+            )
         dataset = open_dataset(path)
         dataset.check()
         return dataset.called(config.name or dataset.name)
-    how = config.preparation(*experiment.model.input[::2])
+    reads = experiment.model.preprocessing
+    how = config.preparation(reads.channels, reads.side)
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"
@@ -219,6 +328,7 @@ def _dataset(
         how,
         name=config.name,
         replace=True,
+        new_split=not can_keep(folder, how),
         progress=lambda done, total: progress.preparing(name, done, total),
     )
     progress.prepared(dataset)

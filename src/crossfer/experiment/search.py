@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.metrics import decide
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
-from crossfer.experiment.folder import folder_of, load_predictions, load_run
+from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
+from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.run import (
     DATASETS,
@@ -45,9 +45,10 @@ from crossfer.experiment.run import (
     open_datasets,
 )
 from crossfer.files import write_bytes, write_json
+from crossfer.networks import check_network
 from crossfer.selection import Lead, lead
 from crossfer.strategies import Strategy, starts
-from crossfer.training.machine import machine, precision_of
+from crossfer.training.machine import machine
 
 if TYPE_CHECKING:
     import optuna
@@ -64,7 +65,7 @@ TUNED = ("learning_rate", "epochs", "batch_size", "weight_decay", "label_smoothi
 
 def equivalent_epochs(run: Run) -> float:
     """Return what a run costs, in fine-tuning-equivalent epochs; a penalty's own passes are not counted."""
-    return run.work / len(run.target_rows)
+    return run.work / run.target_images
 
 
 def can_be_tuned(strategy: Strategy) -> bool:
@@ -148,7 +149,8 @@ def search(
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}
     with alone_in(out):
-        experiment.model.check([strategy.layers for strategy in experiment.strategies], fabric)
+        layers = [strategy.layers for strategy in experiment.strategies]
+        check_network(experiment.model, layers, fabric, experiment.classes.names)
         known = _found_before(out / SEARCH)
         datasets = open_datasets(experiment, out, progress)
         storage = optuna.storages.JournalStorage(
@@ -223,7 +225,7 @@ class _Trials:
         recipes = self.experiment.recipes
         changed = recipes | {name: recipes.get(name, {}) | recipe}
         experiment = self.experiment.model_copy(update={"recipes": changed})
-        return plan(experiment, self.source, self.targets, precision_of(self.fabric))
+        return plan(experiment, self.source, self.targets, Arithmetic.of(self.fabric))
 
     def runs(self, recipe: dict[str, Any]) -> list[Run]:
         """Return the strategy's own runs, one a target."""
@@ -248,7 +250,7 @@ class _Trials:
             return tried | {"value": None, "why": str(error), "kept": False}
         sides = {
             "source": [self._accuracy(run, self.source) for run in runs],
-            "target": [self._accuracy(run, run.target) for run in runs if run.target],
+            "target": [self._accuracy(run, self._target(run)) for run in runs],
         }
         ahead = self._ahead(runs, self.runs(kept["recipe"])) if kept else None
         records = [load_run(folder_of(run, self.runs_folder)) for run in runs]
@@ -256,7 +258,7 @@ class _Trials:
             "value": float(np.mean([*sides["source"], *sides["target"]])),
             **{side: float(np.mean(values)) for side, values in sides.items()},
             "equivalent_epochs": sum(map(equivalent_epochs, runs)),
-            "seconds": sum(record["cost"]["seconds"] for record in records),
+            "seconds": sum(record.cost.seconds for record in records),
             "ahead": 100 * ahead.difference if ahead else None,
             "error": 100 * ahead.error if ahead else None,
             "kept": ahead is None or ahead.shown,
@@ -279,9 +281,16 @@ class _Trials:
             If the disk is full, say: no fault of the run.
         """
         self.progress.started(run)
-        measured_on = [self.source, *([run.target] if run.target else self.targets)]
+        measured_on = [self.source, *([self._target(run)] if run.target else self.targets)]
         try:
-            folder = execute(run, self.runs_folder, measured_on, self.fabric, self.progress.step)
+            folder = execute(
+                run,
+                self.runs_folder,
+                [self.source, *self.targets],
+                measured_on,
+                self.fabric,
+                partial(self.progress.step, run),
+            )
         except OSError:
             raise
         except Exception as error:
@@ -289,6 +298,10 @@ class _Trials:
             self.progress.failed(run, why)
             raise CrossferError(f"{run.label} failed: {why}") from error
         self.progress.ended(run, folder)
+
+    def _target(self, run: Run) -> Dataset:
+        assert run.target is not None, "what is tuned trains on a target"
+        return run.target.open(self.targets)
 
     def _accuracy(self, run: Run, dataset: Dataset) -> float:
         return 100 * float(self._right(run, dataset).mean())
@@ -299,8 +312,7 @@ class _Trials:
         Recipes differ in how sure they let a network be of its answers: probabilities cannot be compared.
         """
         folder = folder_of(run, self.runs_folder)
-        said = load_predictions(folder, dataset.fingerprint, "validation")
-        return np.asarray(decide(said.probabilities, dataset.classes) == said.labels)
+        return load_answers(folder, parts_of(dataset), "validation", {}).right
 
     def _ahead(self, runs: Sequence[Run], kept: Sequence[Run]) -> Lead:
         """Return how far a trial's runs are ahead of another's, over all targets and both sides."""
@@ -308,7 +320,7 @@ class _Trials:
         theirs: dict[str, NDArray[np.bool_]] = {}
         subjects = {}
         for number, (run, before) in enumerate(zip(runs, kept, strict=True)):
-            for dataset in (self.source, run.target or self.source):
+            for dataset in (self.source, self._target(run)):
                 name = f"{number}/{dataset.name}"
                 rows = dataset.rows("validation")
                 subjects[name] = subject_codes([dataset.subjects[row] for row in rows])

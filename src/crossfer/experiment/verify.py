@@ -6,9 +6,10 @@ Nothing in the experiment's folder is changed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,27 +19,29 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.emotions import EMOTIONS
+from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
-from crossfer.evaluation.evidence import SIDES
-from crossfer.evaluation.metrics import measure_as_one
-from crossfer.experiment.config import Experiment, check_experiment
+from crossfer.evaluation.measure import measure
+from crossfer.evaluation.rows import Measured, RunFacts
 from crossfer.experiment.execute import execute
+from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (
+    BUNDLE,
     MEASURED_SPLITS,
     PREDICTIONS,
     RUN,
-    WEIGHTS,
     altered,
     load_predictions,
     load_run,
 )
-from crossfer.experiment.plan import Run, key_of
+from crossfer.experiment.identity import Arithmetic, key_of
+from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
-from crossfer.experiment.run import DATASETS, EXPERIMENT, Progress, load_results
+from crossfer.experiment.run import EXPERIMENT, Progress, load_results
+from crossfer.networks.classifier import WEIGHTS
 from crossfer.provenance import versions
+from crossfer.terms import SIDES
 from crossfer.training.machine import Precision, describe, machine
 
 
@@ -96,25 +99,26 @@ def verify(
     results = load_results(out)
     records = [
         record
-        for record in results["runs"]
-        if (only is None or (out / record["folder"]).resolve() == only)
-        and (not runs or record["key"].startswith(tuple(runs)))
+        for record in results.runs
+        if (only is None or (out / record.folder).resolve() == only)
+        and (not runs or record.key.startswith(tuple(runs)))
     ]
     if not records:
         raise CrossferError(f"{path}: no such run among the results of {out}")
-    again = _Again(out, results, records, progress or Progress()) if retrain else None
+    finished = Finished(out, results)
+    again = _Again(finished, records, progress or Progress()) if retrain else None
     verdicts: list[Verdict] = []
     for record in records:
-        problems = list(_differences(record, out / record["folder"], results))
+        problems = list(_differences(record, finished))
         checked = ["identity, files and metrics hold"]
         if again and not problems:
             problems += again.differences(record)
             checked.append("trained again, the same bits")
-        verdict = Verdict(record["label"], () if problems else tuple(checked), tuple(problems))
+        verdict = Verdict(record.label, () if problems else tuple(checked), tuple(problems))
         on_verdict(verdict)
         verdicts.append(verdict)
     if only is None and not runs and not any(verdict.problems for verdict in verdicts):
-        verdicts.append(_collected_again(out, results))
+        verdicts.append(_collected_again(finished))
         on_verdict(verdicts[-1])
     return verdicts
 
@@ -131,70 +135,60 @@ def _experiment_of(path: Path) -> tuple[Path, Path | None]:
     )
 
 
-def _differences(
-    record: Mapping[str, Any], folder: Path, results: Mapping[str, Any]
-) -> Iterator[str]:
+def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
     """Yield what of a run's stored result does not hold."""
+    results, folder = finished.results, finished.out / record.folder
     try:
         stored = load_run(folder)
     except CrossferError as error:
         yield str(error)
         return
-    if key_of(stored["identity"]) != record["key"]:
+    if key_of(dict(stored.identity)) != record.key:
         yield "its identity is not the one that its hash was made of"
-    if any(stored[key] != record[key] for key in stored if key not in ("strategy", "about")):
+    # Another experiment may have trained the same run under another name.
+    called = replace(stored, strategy=record.strategy, about=record.about, folder=record.folder)
+    if called != record:
         yield "run.json says something else than results.json"
-    for name in (WEIGHTS, PREDICTIONS):
+    for name in (*BUNDLE, PREDICTIONS):
         if why := altered(folder, name):
             yield f"{name}: {why}"
-    datasets = {dataset["name"]: dataset for dataset in results["datasets"]}
-    source = next(d for d in results["datasets"] if d["role"] == "source")
-    for row in results["results"]:
-        if row["run"] != record["key"]:
+    datasets = {dataset.name: dataset for dataset in results.datasets}
+    for row in results.results:
+        if record.key not in row.runs:
             continue
-        for side, dataset in zip(SIDES, (source, datasets[row["target"]]), strict=True):
+        for side, dataset in zip(SIDES, (results.source, datasets[row.target]), strict=True):
             for split in MEASURED_SPLITS:
+                told = getattr(row.on(side), split)
                 try:
-                    parts = [datasets[name] for name in dataset.get("parts", [dataset["name"]])]
-                    again = _measured(folder, parts, split, results["leakage"])
-                except (CrossferError, KeyError, ValueError) as error:
-                    yield f"{dataset['name']}, {split}: {error}"
+                    again = measure(finished.answers(record.key, dataset, split))
+                except (CrossferError, ValueError, IndexError) as error:
+                    yield f"{dataset.name}, {split}: {error}"
                     continue
-                told = row[f"{side}_{split}"]
-                for name in (name for name in again if told.get(name) != again[name]):
-                    yield f"{dataset['name']}, {split}: {name} is {again[name]}, not {told.get(name)}"
+                for name in _FROM_ANSWERS:
+                    if (now := getattr(again, name)) != (then := getattr(told, name)):
+                        yield f"{dataset.name}, {split}: {name} is {now}, not {then}"
 
 
-def _measured(
-    folder: Path,
-    parts: Sequence[Mapping[str, Any]],
-    split: str,
-    leakage: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Compute a network's metrics on one set again; no data are needed for it."""
-    dropped = leakage["dropped"] if leakage and split == "test" else {}
-    sets = []
-    for part in parts:
-        said = load_predictions(folder, part["fingerprint"], split)
-        _, labels, probabilities = said.without(dropped.get(part["name"], []))
-        sets.append((labels, probabilities, [EMOTIONS.index(name) for name in part["classes"]]))
-    return measure_as_one(sets)
+_FROM_ANSWERS = [f.name for f in fields(Measured) if f.name not in ("interval", "deviation")]
+"""What a network's own answers say; the rest is computed again with everything else."""
 
 
-def _collected_again(out: Path, results: Mapping[str, Any]) -> Verdict:
+def _collected_again(finished: Finished) -> Verdict:
     """Compute everything that ``results.json`` says again, and compare."""
-    failed = {run["key"]: run["why"] for run in results["failed"]}
+    results, out = finished.results, finished.out
+    failed = {run.key: run.why for run in results.failed}
     try:
-        experiment, planned = _planned(out, results)
-        if {run.key for run in planned.runs} != failed.keys() | {r["key"] for r in results["runs"]}:
+        planned = _planned(finished)
+        if {run.key for run in planned.runs} != failed.keys() | {run.key for run in results.runs}:
             raise CrossferError("this version of crossfer makes other runs of its configuration")
     except (CrossferError, OSError) as error:
         why = f"what follows from the runs was not computed again: {error}"
         return Verdict(RESULTS, (why,), ())
-    runs_folder = (out / results["runs"][0]["folder"]).parent
-    now, _ = collect(experiment, planned, runs_folder, out, failed, results["leakage"])
+    runs_folder = (out / results.runs[0].folder).parent
+    collected = collect(finished.experiment, planned, runs_folder, out, failed, results.leakage)
+    now, then = collected.results.as_json(), results.as_json()
     compared = now.keys() - {"crossfer", "config"}  # which version it was, and what was asked
-    found = (_difference(now[key], results.get(key), key) for key in now if key in compared)
+    found = (_difference(now[key], then[key], key) for key in now if key in compared)
     if difference := next(filter(None, found), None):
         return Verdict(RESULTS, (), (difference,))
     return Verdict(RESULTS, ("all that follows from the runs holds",), ())
@@ -204,7 +198,7 @@ def _difference(now: Any, then: Any, where: str) -> str | None:
     """Say where two contents of a JSON file differ first, if they do."""
     if isinstance(now, dict) and isinstance(then, dict):
         inside = ((f"{where}: {key}", now.get(key), then.get(key)) for key in now | then)
-    elif isinstance(now, list) and isinstance(then, list):
+    elif isinstance(now, list | tuple) and isinstance(then, list | tuple):
         both = zip_longest(now, then)
         inside = ((f"{where}: {_called(b, i)}", a, b) for i, (a, b) in enumerate(both))
     else:
@@ -219,12 +213,11 @@ def _called(item: Any, position: int) -> str:
     return " ".join(about) or str(position)
 
 
-def _planned(out: Path, results: Mapping[str, Any]) -> tuple[Experiment, Plan]:
+def _planned(finished: Finished) -> Plan:
     """Plan an experiment again, on the data that it was measured on."""
-    experiment = check_experiment(results["config"], str(out / RESULTS))
-    source, *targets = _datasets(experiment, out, results)
-    precision = results["runs"][0]["identity"]["precision"]  # all have the same
-    return experiment, plan_all(experiment, source, targets, precision)
+    source, *targets = finished.datasets
+    arithmetic = Arithmetic(**finished.results.runs[0].identity["arithmetic"])  # all have the same
+    return plan_all(finished.experiment, source, targets, arithmetic)
 
 
 class _Again:
@@ -232,40 +225,46 @@ class _Again:
 
     def __init__(
         self,
-        out: Path,
-        results: Mapping[str, Any],
-        records: Sequence[Mapping[str, Any]],
+        finished: Finished,
+        records: Sequence[RunFacts],
         progress: Progress,
     ) -> None:
-        self.experiment, self.planned = _planned(out, results)
-        self.folders = {record["key"]: out / record["folder"] for record in results["runs"]}
-        asked = {record["key"] for record in records}
+        self.experiment, self.planned = finished.experiment, _planned(finished)
+        self.folders = {run.key: finished.out / run.folder for run in finished.results.runs}
+        asked = {record.key for record in records}
         self.runs = {run.key: run for run in self.planned.runs if run.key in asked}
         self.progress = progress
         progress.planned(list(self.runs.values()), [])
 
-    def differences(self, record: Mapping[str, Any]) -> list[str]:
+    def differences(self, record: RunFacts) -> list[str]:
         """Train a run again and say what comes out differently."""
-        run = self.runs.get(record["key"])
+        run = self.runs.get(record.key)
         if run is None:
             return ["this configuration, with this version of crossfer, gives no such run"]
         self.progress.started(run)
-        precision = cast(Precision, run.precision)
+        precision = cast(Precision, run.arithmetic.precision)
         fabric = machine(self.experiment.device, precision, self.experiment.deterministic)
         before = self.folders[run.key]
         measured_on = self.planned.measured_on(run)
         with (
             TemporaryDirectory(prefix="crossfer-verify-") as elsewhere,
-            _threads(int(record["machine"]["threads"])),
+            _threads(int(record.machine["threads"])),
         ):
             for key in _ancestors(run):
                 shutil.copytree(self.folders[key], Path(elsewhere) / f"from-{key}")
-            after = execute(run, Path(elsewhere), measured_on, fabric, self.progress.step)
+            after = execute(
+                run,
+                Path(elsewhere),
+                self.planned.datasets,
+                measured_on,
+                fabric,
+                partial(self.progress.step, run),
+            )
             self.progress.ended(run, after)
             found = [f"trained again: {what}" for what in _other_bits(before, after, measured_on)]
         if found:
             now = describe(fabric) | versions()
-            then = record["machine"] | record["versions"]
+            then = {**record.machine, **record.versions}
             for name in sorted(now.keys() & then.keys()):
                 if now[name] != then[name]:
                     found.append(f"{name} was {then[name]} and is {now[name]}: bits may differ")
@@ -302,27 +301,6 @@ def _ancestors(run: Run) -> list[str]:
         keys.append(above.key)
         above = above.parent
     return keys
-
-
-def _datasets(experiment: Experiment, out: Path, results: Mapping[str, Any]) -> list[Dataset]:
-    """Open the data that an experiment was measured on, wherever they lie."""
-    prepared_here = [path for path in sorted((out / DATASETS).glob("*")) if is_prepared(path)]
-    found = []
-    configs = (experiment.source, *experiment.targets)
-    alone = [dataset for dataset in results["datasets"] if "parts" not in dataset]
-    for config, described in zip(configs, alone, strict=True):
-        for path in (experiment.path(config), *prepared_here):
-            if is_prepared(path) and open_dataset(path).fingerprint == described["fingerprint"]:
-                dataset = open_dataset(path)
-                dataset.check()
-                found.append(dataset.called(described["name"]))
-                break
-        else:
-            raise CrossferError(
-                f"{described['name']}: the data that were measured are not there any more "
-                f"(fingerprint {described['fingerprint'][:16]})"
-            )
-    return found
 
 
 @contextmanager

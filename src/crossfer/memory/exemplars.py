@@ -8,14 +8,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from crossfer.models import fully_connected
+from crossfer.networks import Classifier
 from crossfer.training import Faces, features, specialised
 
 Choice = Literal["random", "herding"]
 
 
 def choose_exemplars(
-    faces: Faces, per_class: int, how: Choice, model: nn.Module, seed: int, fabric: Fabric
+    faces: Faces, per_class: int, how: Choice, model: Classifier, seed: int, fabric: Fabric
 ) -> Faces:
     """Keep a few images of each class.
 
@@ -43,13 +43,14 @@ def choose_exemplars(
     generator = torch.Generator().manual_seed(seed)
     labels = faces.labels.cpu()
     network = model if how == "random" else specialised(model, faces.images, fabric.device)
+    head = "" if how == "random" else model.layer_names("head")[0]
     rows = []
     for label in torch.unique(labels):
         of_class = torch.nonzero(labels == label).flatten()
         if how == "random":
             order = torch.randperm(len(of_class), generator=generator)
         else:
-            found = features(network, fully_connected(network)[-1], faces.images[of_class], fabric)
+            found = features(network, head, faces.images[of_class], fabric)
             order = herd(found, per_class)
         rows.append(of_class[order[:per_class]])
     return faces[torch.cat(rows).sort().values]

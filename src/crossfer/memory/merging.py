@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossfer.models import conventions_of
+from crossfer.networks import Classifier
 from crossfer.selection import choose
 from crossfer.training import Faces, normalise, specialised
 from crossfer.training.prediction import candidate, judged_on, people_in
@@ -60,13 +60,13 @@ def interpolate(
 
 
 def best_mixture(
-    before: nn.Module,
-    after: nn.Module,
+    before: Classifier,
+    after: Classifier,
     validation: Mapping[str, Faces],
     shown: Faces | None,
     fabric: Fabric,
     alphas: Sequence[float] = ALPHAS,
-) -> tuple[nn.Module, float, list[dict[str, float]]]:
+) -> tuple[Classifier, float, list[dict[str, float]]]:
     """Choose how much of each network by the validation sets.
 
     Parameters
@@ -86,23 +86,25 @@ def best_mixture(
 
     Returns
     -------
-    model : torch.nn.Module
+    model : Classifier
     alpha : float
     tried : list of dict
         ``alpha``, the accuracy (0–1) on every validation set, and how far it is behind the best
         (`crossfer.selection.Behind.as_row`).
     """
     weights = before.state_dict(), after.state_dict()
-    one, conventions = next(iter(validation.values())).images[:1], conventions_of(after)
+    one = next(iter(validation.values())).images[:1]
     moved = {name.rpartition(".")[0] for name in weights[0] if _differ(name, *weights)}
 
-    def mixture(alpha: float) -> nn.Module:
+    def mixture(alpha: float) -> Classifier:
         model = copy.deepcopy(after).to(fabric.device)
         model.load_state_dict(interpolate(*weights, alpha))
         if shown is not None and alpha not in (0, 1):
             norms = [norm for name, norm in batch_norms(model).items() if name in moved]
             rows = dealt(shown, torch.Generator().manual_seed(0))
-            batches = (normalise(shown.images[r].to(fabric.device), conventions) for r in rows)
+            batches = (
+                normalise(shown.images[r].to(fabric.device), after.preprocessing) for r in rows
+            )
             renew_statistics(model, norms, batches, fabric)
         return model
 

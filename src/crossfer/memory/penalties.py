@@ -19,11 +19,9 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from crossfer.models import conventions_of
+from crossfer.networks import Classifier
+from crossfer.terms import PastData
 from crossfer.training import Faces, Mixture, Term, normalise, specialised
-
-PastData = Literal["none", "statistics"]
-"""What a penalty needs of the source's training images."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Distillation:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: nn.Module, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
         """Return the loss term."""
         answers = _answers(start, shown, fabric)
@@ -70,7 +68,7 @@ class DarkExperience:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: nn.Module, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
         """Return the loss term; the old images come with the batches of a mixture."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
@@ -98,7 +96,7 @@ class L2SP:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: nn.Module, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
         """Return the loss term."""
         return _held(self.weight, start, fabric)
@@ -121,7 +119,7 @@ class EWC:
     past_data: ClassVar[PastData] = "statistics"
 
     def term(
-        self, start: nn.Module, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
         """Return the loss term; its statistics are calculated from the source's training set."""
         assert past is not None, "a strategy with this penalty needs the source"
@@ -134,7 +132,7 @@ Penalty = Distillation | DarkExperience | L2SP | EWC
 
 
 def fisher(
-    model: nn.Module, images: Tensor, seed: int, fabric: Fabric, at_once: int = 8
+    model: Classifier, images: Tensor, seed: int, fabric: Fabric, at_once: int = 8
 ) -> dict[str, Tensor]:
     """Estimate the diagonal of the Fisher information.
 
@@ -170,7 +168,7 @@ def fisher(
     per_image = vmap(grad(negative_log_likelihood), in_dims=(None, 0, 0))
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     for part in torch.split(images, at_once):
-        shown = normalise(part.to(fabric.device), conventions_of(model))
+        shown = normalise(part.to(fabric.device), model.preprocessing)
         with torch.no_grad():
             probabilities = network(shown).float().softmax(1).cpu()
         drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
@@ -181,7 +179,7 @@ def fisher(
     return {name: value / len(images) for name, value in total.items()}
 
 
-def _answers(model: nn.Module, shown: Faces, fabric: Fabric) -> Callable[[Tensor], Tensor]:
+def _answers(model: Classifier, shown: Faces, fabric: Fabric) -> Callable[[Tensor], Tensor]:
     """Return the function that gives a network's logits as they are now, whatever becomes of it."""
     teacher = specialised(model, shown.images, fabric.device).requires_grad_(False)
 
@@ -201,7 +199,7 @@ def _divergence(old: Tensor, new: Tensor, temperature: float) -> Tensor:
 
 def _held(
     weight: float,
-    start: nn.Module,
+    start: Classifier,
     fabric: Fabric,
     importance: Mapping[str, Tensor] | None = None,
 ) -> Term:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from crossfer.evaluation.rows import Recommendation, Results
 from crossfer.files import write_bytes
 from crossfer.report import words
 from crossfer.report.figures import fig6
@@ -14,15 +14,13 @@ from crossfer.report.view import View
 REPORT, FIGURES = "report.html", "figures"
 
 
-def write_report(
-    results: dict[str, Any], folder: str | Path, contact_sheet: bytes | None = None
-) -> Path:
+def write_report(results: Results, folder: str | Path, contact_sheet: bytes | None = None) -> Path:
     """Write ``report.html``, ``figures/fig6.png`` and ``figures/fig6.svg``.
 
     Parameters
     ----------
     results
-        The content of ``results.json``.
+        Of an experiment.
     folder
         The experiment's folder; training curves are drawn where its runs' histories lie there.
     contact_sheet
@@ -46,15 +44,20 @@ def write_report(
     return _write(folder / REPORT, page.encode("utf-8"))
 
 
-def answers(results: dict[str, Any]) -> list[str]:
+def answers(results: Results) -> list[str]:
     """Return the answer for each target as a sentence; for drawn stand-ins, say what it is worth."""
     sentences = [answer.sentence for answer in words.answers(View(results))]
-    return [*sentences, *([words.STAND_IN] if results["stand_in"] else [])]
+    return [*sentences, *([words.STAND_IN] if results.stand_in else [])]
 
 
-def explain(results: dict[str, Any], choice: dict[str, Any]) -> list[str]:
+def explain(results: Results, choice: Recommendation) -> list[str]:
     """Return why `crossfer.evaluation.decision.recommend` chose so, and what was given up, in sentences."""
     return words.explain(View(results), choice)
+
+
+def shipped(results: Results, run: str, folder: str | Path = "") -> str:
+    """Name the bundle with a run's network, below the experiment's folder."""
+    return words.shipped(View(results), run, str(folder))
 
 
 def _write(file: Path, content: bytes) -> Path:

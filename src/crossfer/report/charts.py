@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossfer.report.view import Row, View, number, percent, shown, signed
+from crossfer.evaluation.rows import DatasetFacts, Result
+from crossfer.report.view import View, number, percent, shown, signed
+from crossfer.terms import BL, SIDES
 
 WIDTH, HEIGHT, EDGE = 340.0, 290.0, 34.0
 FEW = 8
@@ -59,9 +61,9 @@ class Curve:
 
 def tradeoffs(view: View) -> list[Tradeoff]:
     """Return the trade-off picture of every target, all on the same axes."""
-    rows = view.results["summary"]
-    x_axis = _axis([row["memory_integrity"] for row in rows])
-    y_axis = _axis([row["gain"] for row in rows])
+    rows = view.results.summary
+    x_axis = _axis([row.memory_integrity.points for row in rows])
+    y_axis = _axis([row.gain.points for row in rows])
     return [_tradeoff(view, target, rows, x_axis, y_axis) for target in view.targets]
 
 
@@ -72,8 +74,8 @@ def curves(view: View, folder: Path) -> list[tuple[str, list[Curve]]]:
     """
     found = []
     for target in view.targets:
-        rows = [row for name in view.names for row in view.measured_most(target["name"], name)]
-        curves = [_curve(view, row, folder) for row in rows if row["seed"] == view.seeds[0]]
+        rows = view.most(target.name, view.names)
+        curves = [_curve(view, row, folder) for row in rows if row.seeds[0] == view.seeds[0]]
         drawn = [curve for curve in curves if curve]
         if drawn:
             found.append((shown(target), drawn))
@@ -90,8 +92,8 @@ def _axis(values: Sequence[float]) -> tuple[float, float, float]:
 
 def _tradeoff(
     view: View,
-    target: Row,
-    rows: Sequence[Row],
+    target: DatasetFacts,
+    rows: Sequence[Result],
     x_axis: tuple[float, float, float],
     y_axis: tuple[float, float, float],
 ) -> Tradeoff:
@@ -103,29 +105,30 @@ def _tradeoff(
 
     marks, paths = [], []
     on_front: dict[str, Mark] = {}
-    choice, largest = view.recommended(target["name"]), view.largest(target["name"])
-    named = {"BL", choice["strategy"], *choice["front"]}
-    measured = {choice["strategy"]} - {"BL"}
+    choice, largest = view.recommended(target.name), view.largest(target.name)
+    named = {BL, choice.strategy, *choice.front}
+    measured = {choice.strategy} - {BL}
     if len(view.names) <= FEW:
         named.update(view.names)
-        measured.update(choice["front"])
+        measured.update(choice.front)
     for name in view.names:
-        own = [r for r in rows if r["target"] == target["name"] and r["strategy"] == name]
-        own.sort(key=lambda row: row["fraction"] or 0)
-        points = [(x(row["memory_integrity"]), y(row["gain"])) for row in own]
+        own = [r for r in rows if (r.target, r.strategy) == (target.name, name)]
+        own.sort(key=lambda row: row.fraction or 0)
+        points = [(x(row.memory_integrity.points), y(row.gain.points)) for row in own]
         for row, point in zip(own, points, strict=True):
             mark = Mark(*point, name, view.colours[name], _tip(view, target, row))
-            at_most = row["fraction"] in (None, largest)
+            at_most = row.fraction in (None, largest)
             if at_most:
                 mark.label = name if name in named else ""
-                if name in choice["front"]:
+                if name in choice.front:
                     on_front[name] = mark
             marks.append(mark)
-            if at_most and name in measured:
-                (left, right), (low, high) = row["memory_integrity_interval"], row["gain_interval"]
+            across, along = row.memory_integrity.interval, row.gain.interval
+            if at_most and name in measured and across and along:
+                (left, right), (low, high) = across, along
                 ends = (max(x(left), EDGE), min(x(right), WIDTH))
                 mark.whiskers = (*ends, min(y(low), HEIGHT - EDGE), max(y(high), 0.0))
-        if name != "BL" and points and (len(points) > 1 or len(view.names) <= FEW):
+        if name != BL and points and (len(points) > 1 or len(view.names) <= FEW):
             path = [(x(0), y(0)), *points]
             paths.append((view.colours[name], " ".join(f"{a},{b}" for a, b in path)))
     _place_labels([mark for mark in marks if mark.label])
@@ -133,7 +136,7 @@ def _tradeoff(
         [(scale(value), signed(value, 0)) for value in _ticks(axis)]
         for scale, axis in ((x, x_axis), (y, y_axis))
     ]
-    front = " ".join(f"{on_front[n].x},{on_front[n].y}" for n in choice["front"] if n in on_front)
+    front = " ".join(f"{on_front[n].x},{on_front[n].y}" for n in choice.front if n in on_front)
     return Tradeoff(shown(target), (x(0), y(0)), marks, paths, front, *ticks)
 
 
@@ -156,21 +159,20 @@ def _place_labels(marks: list[Mark]) -> None:
         placed.append(mark)
 
 
-def _tip(view: View, target: Row, row: Row) -> str:
-    share = "" if row["fraction"] is None else f", {percent(row['fraction'])} of the training set"
+def _tip(view: View, target: DatasetFacts, row: Result) -> str:
+    share = "" if row.fraction is None else f", {percent(row.fraction)} of the training set"
     sides = (
-        f"{shown(dataset)}: {number(row[side]['accuracy'])} % ({signed(row[change])} points)"
-        for side, dataset, change in (
-            ("source_test", view.source, "memory_integrity"),
-            ("target_test", target, "gain"),
-        )
+        f"{shown(dataset)}: {number(row.on(side).test.accuracy)} % "
+        f"({signed(row.change(side).points)} points)"
+        for side, dataset in zip(SIDES, (view.source, target), strict=True)
     )
-    return f"{row['strategy']}{share}. {'; '.join(sides)}"
+    return f"{row.strategy}{share}. {'; '.join(sides)}"
 
 
-def _curve(view: View, row: Row, folder: Path) -> Curve | None:
-    run = view.runs[row["run"]]
-    file = folder / run["folder"] / "history.csv"
+def _curve(view: View, row: Result, folder: Path) -> Curve | None:
+    """Return the curve of a row's first seed."""
+    run = view.runs[row.runs[0]]
+    file = folder / run.folder / "history.csv"
     if not file.is_file():
         return None
     with file.open(newline="", encoding="utf-8") as text:
@@ -181,11 +183,12 @@ def _curve(view: View, row: Row, folder: Path) -> Curve | None:
     def point(epoch: int, accuracy: str) -> tuple[float, float]:
         return round(100 * epoch / (len(history) - 1), 1), round(60 * (1 - float(accuracy)), 1)
 
-    lines, kept = {}, None
-    for side in ("source", "target"):
-        values = [row.get(f"{side}_accuracy") or "" for row in history]
+    lines: dict[str, str] = {}
+    kept = None
+    for side in SIDES:
+        values = [epoch.get(f"{side}_accuracy") or "" for epoch in history]
         if all(values):
             points = [point(epoch, value) for epoch, value in enumerate(values)]
             lines[side] = " ".join(f"{a},{b}" for a, b in points)
-            kept = points[min(run["kept_epoch"], len(points)) - 1]
-    return Curve(row["strategy"], len(history), kept, lines) if lines else None
+            kept = points[min(run.kept_epoch, len(points)) - 1]
+    return Curve(row.strategy, len(history), kept, lines) if lines else None

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from crossfer.report.view import Row, View, percent, shown
+from crossfer.evaluation.rows import DatasetFacts
+from crossfer.report.view import View, percent, shown
+from crossfer.terms import BL, Side
 
 INK, RULE, PAPER = "#1d1d1f", "#d8d4cb", "#fffffe"
 STYLE: dict[Any, Any] = {
@@ -97,7 +99,7 @@ def _width(view: View) -> float:
     return max(10.0, 0.85 * _slots(view))
 
 
-def _panel(axes: Axes, view: View, target: Row) -> None:
+def _panel(axes: Axes, view: View, target: DatasetFacts) -> None:
     axes.set_ylim(0, 112)
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.grid(axis="y", color=RULE, linewidth=0.6)
@@ -106,25 +108,32 @@ def _panel(axes: Axes, view: View, target: Row) -> None:
     axes.spines[["left", "top", "right"]].set_visible(False)
     half = len(view.names)
     ticks = []
-    for side, dataset, left in (("target", target, 0.0), ("source", view.source, half + GAP)):
+    sides: tuple[tuple[Side, DatasetFacts, float], ...] = (
+        ("target", target, 0.0),
+        ("source", view.source, half + GAP),
+    )
+    for side, dataset, left in sides:
         ticks += [left + i + 0.5 for i in range(half)]
         axes.text(left, 118, _header(view, target, dataset, side), va="bottom", fontweight="bold")
         for i, name in enumerate(view.names):
             _bars(axes, view, target, side, name, left + i + 0.5)
-        level = view.before(target["name"])[f"{side}_test"]["accuracy"]
+        level = view.before(target.name).on(side).test.accuracy
         axes.plot([left, left + half], [level, level], color=INK, lw=0.8, dashes=(4, 3))
     axes.set_xticks(ticks, view.names * 2)
     axes.set_xlim(-0.1, _slots(view) + 0.1)
 
 
-def _bars(axes: Axes, view: View, target: Row, side: str, name: str, centre: float) -> None:
-    fractions = [None] if name == "BL" else view.fractions
+def _bars(
+    axes: Axes, view: View, target: DatasetFacts, side: Side, name: str, centre: float
+) -> None:
+    fractions = [None] if name == BL else view.fractions
     width = WIDTH / max(len(view.fractions), 2)
     for i, fraction in enumerate(fractions):
-        row = view.averaged(target["name"], name, fraction)
+        row = view.averaged(target.name, name, fraction)
         if row is None:  # its runs failed
             continue
-        value, (low, high) = row[f"{side}_test"]["accuracy"], row[f"{side}_test"]["interval"]
+        test = row.on(side).test
+        value, (low, high) = test.accuracy, test.interval or (test.accuracy, test.accuracy)
         x = centre + (i - (len(fractions) - 1) / 2) * width
         alpha = 1.0 if fraction is None else _strength(view, fraction)
         axes.bar(x, value, width * 0.94, color=PAPER)  # so that the grid does not shine through
@@ -142,10 +151,10 @@ def _strength(view: View, fraction: float) -> float:
     return 0.4 + 0.6 * rank / last if last else 1.0
 
 
-def _header(view: View, target: Row, dataset: Row, side: str) -> str:
-    text = f"{shown(dataset)} test set · {view.test_images(target['name'], side):,} images"
+def _header(view: View, target: DatasetFacts, dataset: DatasetFacts, side: Side) -> str:
+    text = f"{shown(dataset)} test set · {view.test_images(target.name, side):,} images"
     if view.missing(dataset):
-        text += f" · {len(dataset['classes'])} of {len(view.emotions)} classes"
+        text += f" · {len(dataset.classes)} of {len(view.classes)} classes"
     return text if side == "source" else f"{text} (target)"
 
 

@@ -10,6 +10,7 @@ import jinja2
 
 from crossfer.report import charts, tables, view, words
 from crossfer.report.figures import inline
+from crossfer.terms import BL, SIDES
 
 
 def render(
@@ -55,9 +56,11 @@ def render(
         environment.filters[name] = getattr(view, name)
     found = words.answers(asked)
     places = ("data", "cache")
-    config = {key: value for key, value in asked.results["config"].items() if key not in places}
+    config = {key: value for key, value in asked.results.config.items() if key not in places}
     return environment.get_template("page.html.j2").render(
         v=asked,
+        BL=BL,
+        SIDES=SIDES,
         results=asked.results,
         answers=found,
         words=words,

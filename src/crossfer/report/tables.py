@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from crossfer.datasets.record import SPLITS
 from crossfer.evaluation import paper
 from crossfer.evaluation.decision import past_data_in_words
-from crossfer.evaluation.summary import CHANGES
-from crossfer.report.view import Row, View, known, shown, signed
-
-IN_TURN = ("average_accuracy", "backward_transfer", "forgetting", "forward_transfer")
-"""What is averaged over seeds of targets one after the other."""
-
-
-def strategies(view: View) -> list[Row]:
-    """Return every averaged row, with the peak memory of its runs and the target's shown name."""
-    rows = []
-    for target in view.targets:
-        for row in view.results["summary"]:
-            if row["target"] == target["name"]:
-                runs = view.measured(row["target"], row["strategy"], row["fraction"])
-                peak = max(run["cost"]["peak_memory_bytes"] for run in runs)
-                rows.append(row | {"shown": shown(target), "peak": peak})
-    return rows
+from crossfer.evaluation.rows import (
+    Average,
+    Comparison,
+    DatasetFacts,
+    Flips,
+    Mean,
+    Result,
+)
+from crossfer.evaluation.summary import FINE_TUNED
+from crossfer.report.view import View, shown, signed
+from crossfer.terms import BL, SIDES, Side
 
 
-def averages(view: View) -> list[Row]:
+def strategies(view: View) -> list[tuple[str, Result]]:
+    """Return the target's name for people and the mean over seeds, of every strategy and fraction."""
+    rows = view.results.summary
+    return [(shown(t), row) for t in view.targets for row in rows if row.target == t.name]
+
+
+class AverageRow(NamedTuple):
+    """A strategy's mean change on each side at each fraction, and what the paper has."""
+
+    strategy: str
+    about: str
+    changes: dict[Side, list[Mean | None]]
+    paper: dict[Side, str]
+
+
+def averages(view: View) -> list[AverageRow]:
     """Return one row a strategy: its mean changes at each fraction, beside the paper's."""
-    rows = view.results["averages"]
+    rows = {(row.strategy, row.fraction): row for row in view.results.averages}
+
+    def changes(name: str, side: Side) -> list[Mean | None]:
+        found: list[Average | None] = [rows.get((name, f)) for f in view.fractions]
+        return [row.change(side) if row else None for row in found]
+
     return [
-        {
-            "strategy": name,
-            "about": view.about(name),
-            "changes": {
-                key: [_find(rows, name, fraction, key) for fraction in view.fractions]
-                for key in CHANGES
-            },
-            "paper": _paper(name),
-        }
-        for name in dict.fromkeys(row["strategy"] for row in rows)
+        AverageRow(
+            name, view.about(name), {side: changes(name, side) for side in SIDES}, _paper(name)
+        )
+        for name in dict.fromkeys(row.strategy for row in view.results.averages)
     ]
 
 
@@ -50,271 +60,338 @@ def fine_tunings(view: View) -> list[str]:
     return [name for name in paper.FINE_TUNINGS if name in view.names]
 
 
-def datasets(view: View) -> list[Row]:
+class DatasetRow(NamedTuple):
+    """A dataset's sizes, and the paper's."""
+
+    facts: DatasetFacts
+    sizes: dict[str, int]
+    paper: Mapping[str, int] | None
+
+    @property
+    def total(self) -> int:
+        """All images that were kept."""
+        return sum(self.sizes.values())
+
+
+def datasets(view: View) -> list[DatasetRow]:
     """Return Table I: the sizes reached, asked for and printed in the paper, of each dataset."""
-    rows = []
-    for dataset in view.results["datasets"]:
-        counts = {split: sum(dataset["counts"][split].values()) for split in SPLITS}
-        split = dataset["split"]
-        rows.append(
-            dataset
-            | {
-                "shown": shown(dataset),
-                "sizes": counts,
-                "total": sum(counts.values()),
-                "asked": split["asked"],
-                "paper": paper.TABLE_I.get(dataset["name"]),
-                "how": split["how"],
-                "missing": view.missing(dataset),
-            }
+    return [
+        DatasetRow(
+            dataset,
+            {split: sum(dataset.counts[split].values()) for split in SPLITS},
+            paper.TABLE_I.get(dataset.name),
         )
-    return rows
+        for dataset in view.results.datasets
+    ]
 
 
-def per_class(view: View, target: str, side: str) -> Row:
-    """Return each strategy's accuracy and change against BL on the classes of one test set.
+class Cell(NamedTuple):
+    """The recall of a class, and its change."""
+
+    recall: float | None
+    change: float | None
+
+
+class Heat(NamedTuple):
+    """A table of classes by strategies."""
+
+    classes: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+
+def per_class(view: View, target: str, side: Side) -> Heat:
+    """Return each strategy's recall and its change against BL on the classes of one test set.
 
     Means over seeds, at the largest fraction.
     """
-    means = {
-        name: np.mean([np.array(run[f"{side}_test"]["per_class"], float) for run in runs], axis=0)
-        for name in view.names
-        if (runs := view.measured_most(target, name))
-    }
-    rows: list[Row] = [
-        {
-            "strategy": name,
-            "cells": [
-                {"accuracy": float(value), "change": float(value - old)}
-                for value, old in zip(values, means["BL"], strict=True)
-            ],
-        }
-        for name, values in means.items()
-    ]
-    has = [
-        any(known(row["cells"][i]["accuracy"]) for row in rows) for i in range(len(view.emotions))
-    ]
-    for row in rows:
-        row["cells"] = [cell for cell, wanted in zip(row["cells"], has, strict=True) if wanted]
-    classes = [emotion for emotion, wanted in zip(view.emotions, has, strict=True) if wanted]
-    return {"classes": classes, "rows": rows}
-
-
-def against_before(view: View, target: str) -> list[Row]:
-    """Compare every strategy with BL on both test sets, at the largest fraction."""
-    return [{"strategy": name} | _compared(view, target, name, "BL") for name in view.adapted]
-
-
-def against_others(view: View, target: str) -> list[Row]:
-    """Compare the recommended strategy with every other adapted one; none where that is BL."""
-    chosen = view.recommended(target)["strategy"]
-    others = [name for name in view.adapted if name != chosen] if chosen != "BL" else []
-    return [{"strategy": name} | _compared(view, target, chosen, name) for name in others]
-
-
-def all_comparisons(view: View, target: str) -> list[Row]:
-    """Return every comparison at the largest fraction."""
-    return [row for row in view.results["comparisons"] if _here(view, row, target)]
-
-
-def flips(view: View, target: str, side: str) -> Row:
-    """Count the images of one test set that flipped, by class, at the largest fraction: means over seeds."""
-    rows = []
-    for name in view.adapted:
-        if runs := view.measured_most(target, name):
-            ways = [
-                np.mean([run["flips"][side][way] for run in runs], axis=0)
-                for way in ("positive", "negative")
-            ]
-            cells = [(float(won), float(lost)) for won, lost in zip(*ways, strict=True)]
-            rows.append(
-                {"strategy": name, "cells": cells, "all": tuple(map(float, map(sum, ways)))}
+    rows = view.most(target, view.names)
+    has = _classes_with_images(view, target, side)
+    return Heat(
+        [view.classes[i] for i in has],
+        [
+            (
+                row.strategy,
+                [
+                    Cell(row.on(side).test.recall[i], change.points if change else None)
+                    for i in has
+                    for change in [row.change(side).classes[i]]
+                ],
             )
-    dataset = view.source if side == "source" else view.target(target)
-    has = [i for i, emotion in enumerate(view.emotions) if emotion in dataset["classes"]]
-    for row in rows:
-        row["cells"] = [row["cells"][i] for i in has]
-    return {"classes": [view.emotions[i] for i in has], "rows": rows}
+            for row in rows
+        ],
+    )
 
 
-def in_turn(view: View) -> list[Row]:
+class Versus(NamedTuple):
+    """A strategy compared with another on both test sets; None where a side is missing."""
+
+    strategy: str
+    source: Comparison | None
+    target: Comparison | None
+
+
+def against_before(view: View, target: str) -> list[Versus]:
+    """Compare every strategy with BL on both test sets, at the largest fraction."""
+    return [Versus(name, *_compared(view, target, name, BL)) for name in view.adapted]
+
+
+def against_others(view: View, target: str) -> list[Versus]:
+    """Compare the recommended strategy with every other adapted one; none where that is BL."""
+    chosen = view.recommended(target).strategy
+    others = [name for name in view.adapted if name != chosen] if chosen != BL else []
+    return [Versus(name, *_compared(view, target, chosen, name)) for name in others]
+
+
+def all_comparisons(view: View, target: str) -> list[Comparison]:
+    """Return every comparison at the largest fraction."""
+    largest = (None, view.largest(target))
+    rows = view.results.comparisons
+    return [row for row in rows if row.target == target and row.fraction in largest]
+
+
+class FlipRow(NamedTuple):
+    """Images of each class that a strategy won and lost."""
+
+    strategy: str
+    cells: list[tuple[float, float]]
+    all: tuple[float, float]
+
+
+def flips(view: View, target: str, side: Side) -> tuple[list[str], list[FlipRow]]:
+    """Count the images of one test set that flipped, by class, at the largest fraction: means over seeds."""
+    has = _classes_with_images(view, target, side)
+    rows = []
+    for row in view.most(target, view.adapted):
+        found = row.change(side).flips
+        rows.append(
+            FlipRow(
+                row.strategy,
+                [(found.positive[i], found.negative[i]) for i in has],
+                (sum(found.positive), sum(found.negative)),
+            )
+        )
+    return [view.classes[i] for i in has], rows
+
+
+class ChainRow(NamedTuple):
+    """A strategy through all targets: the accuracy matrix, a named row a step, and its figures."""
+
+    strategy: str
+    datasets: list[str]
+    rows: list[tuple[str, list[float]]]
+    average_accuracy: float
+    backward_transfer: float
+    forgetting: float
+    forward_transfer: float
+
+
+def in_turn(view: View) -> list[ChainRow]:
     """Return each strategy's accuracy matrix and figures, mean over seeds; the best average first."""
     found = []
     for name in view.names:
-        chains = [chain for chain in view.results["in_turn"] if chain["strategy"] == name]
+        chains = [chain for chain in view.results.in_turn if chain.strategy == name]
         if not chains:
             continue
-        names = chains[0]["datasets"]
-        steps = ["BL", *(f"then {view.shown(target)}" for target in names[1:])]
-        matrix = np.mean([chain["accuracy"] for chain in chains], axis=0)
+        names = chains[0].datasets
+        steps = [BL, *(f"then {view.shown(target)}" for target in names[1:])]
+        matrix = np.mean([chain.accuracy for chain in chains], axis=0)
         found.append(
-            {
-                "strategy": name,
-                "datasets": [view.shown(dataset) for dataset in names],
-                "rows": list(zip(steps, matrix.tolist(), strict=True)),
-                **{key: float(np.mean([chain[key] for chain in chains])) for key in IN_TURN},
-            }
+            ChainRow(
+                name,
+                [view.shown(dataset) for dataset in names],
+                list(zip(steps, matrix.tolist(), strict=True)),
+                _mean(chain.average_accuracy for chain in chains),
+                _mean(chain.backward_transfer for chain in chains),
+                _mean(chain.forgetting for chain in chains),
+                _mean(chain.forward_transfer for chain in chains),
+            )
         )
-    return sorted(found, key=lambda row: -row["average_accuracy"])
+    return sorted(found, key=lambda row: -row.average_accuracy)
 
 
-def together(view: View) -> Row | None:
+class TogetherRow(NamedTuple):
+    """A strategy on the source and on each part of the targets as one, with that of its own pair."""
+
+    strategy: str
+    source: float
+    parts: list[tuple[float, float | None]]
+
+
+def together(view: View) -> tuple[list[str], list[TogetherRow]] | None:
     """Return, for all targets as one, each strategy's accuracy on each, and that of its own pair beside."""
-    united = next((target for target in view.targets if "parts" in target), None)
+    united = next((target for target in view.targets if target.parts), None)
     if united is None:
         return None
-    rows, largest = [], view.largest(united["name"])
-    for name in view.names:
-        if runs := view.measured(united["name"], name, largest):
-            alone = {part: view.averaged(part, name, largest) for part in united["parts"]}
-            rows.append(
-                {
-                    "strategy": name,
-                    "source": _mean([run["source_test"]["accuracy"] for run in runs]),
-                    "parts": [
-                        (
-                            _mean([run["parts"][part] for run in runs]),
-                            pair["target_test"]["accuracy"] if pair else None,
-                        )
-                        for part, pair in alone.items()
-                    ],
-                }
-            )
-    return {"parts": [view.shown(part) for part in united["parts"]], "rows": rows}
+    largest = view.largest(united.name)
+
+    def alone(part: str, strategy: str) -> float | None:
+        pair = view.averaged(part, strategy, largest)
+        return pair.on_target.test.accuracy if pair else None
+
+    rows = [
+        TogetherRow(
+            row.strategy,
+            row.on_source.test.accuracy,
+            [(row.on_target.parts[part], alone(part, row.strategy)) for part in united.parts],
+        )
+        for row in view.most(united.name, view.names)
+    ]
+    return [view.shown(part) for part in united.parts], rows
 
 
-def leave_one_out(view: View) -> list[Row]:
-    """Return a row for each dataset left out: the accuracy on it and on the others, mean over seeds."""
+def leave_one_out(view: View) -> list[tuple[str, dict[str, float]]]:
+    """Return each dataset left out, and the accuracy on it and on the others, mean over seeds."""
     rows = []
-    found = view.results["leave_one_out"]
-    for name in dict.fromkeys(row["left_out"] for row in found):
-        runs = [row["accuracy"] for row in found if row["left_out"] == name]
-        accuracies = {dataset: _mean([run[dataset] for run in runs]) for dataset in runs[0]}
-        rows.append({"left_out": name, "accuracies": accuracies})
+    found = view.results.leave_one_out
+    for name in dict.fromkeys(row.left_out for row in found):
+        runs = [row.accuracy for row in found if row.left_out == name]
+        rows.append((name, {dataset: _mean(run[dataset] for run in runs) for dataset in runs[0]}))
     return rows
 
 
-def front(view: View, target: str) -> list[Row]:
+class FrontRow(NamedTuple):
+    """A strategy that none beats, or the recommended one, and what it needs of the past."""
+
+    row: Result
+    past_data: str
+    on_front: bool
+
+
+def front(view: View, target: str) -> list[FrontRow]:
     """Return the Pareto front and the recommended strategy, the best on the source first."""
-    needs = {s["name"]: past_data_in_words(s["past_data"], s["exemplars"]) for s in view.strategies}
-    choice, largest = view.recommended(target), view.largest(target)
-    names = dict.fromkeys([*choice["front"], choice["strategy"]])
-    rows = [row for name in names if (row := view.averaged(target, name, largest))]
-    rows.sort(key=lambda row: -row["source_test"]["accuracy"])
+    needs = {s.name: past_data_in_words(s.past_data, s.exemplars) for s in view.strategies}
+    choice = view.recommended(target)
+    names = list(dict.fromkeys([*choice.front, choice.strategy]))
+    rows = sorted(view.most(target, names), key=lambda row: -row.on_source.test.accuracy)
     return [
-        row
-        | {
-            "past_data": "" if row["strategy"] == "BL" else needs[row["strategy"]],
-            "on_front": row["strategy"] in choice["front"],
-        }
+        FrontRow(
+            row,
+            "" if row.strategy == BL else needs[row.strategy],
+            row.strategy in choice.front,
+        )
         for row in rows
     ]
 
 
-def flip_examples(view: View, target: str, side: str) -> Row | None:
+def flip_examples(view: View, target: str, side: Side) -> Flips | None:
     """Name some images that the recommended strategy flipped, first seed; None where that is BL."""
     choice = view.recommended(target)
-    if choice["strategy"] == "BL":
-        return None
-    first = view.measured(target, choice["strategy"], choice["fraction"])[0]
-    return dict(first["flips"][side])
+    row = view.averaged(target, choice.strategy, choice.fraction)
+    return row.change(side).flips if row and row.strategy != BL else None
 
 
-def confusions(view: View, target: str, side: str) -> list[Row]:
+class Matrix(NamedTuple):
+    """A confusion matrix: of each true class, how many images were taken for each, and their share."""
+
+    strategy: str
+    classes: list[str]
+    rows: list[tuple[str, list[tuple[int, float]]]]
+
+
+def confusions(view: View, target: str, side: Side) -> list[Matrix]:
     """Return the confusion matrices of one test set, summed over seeds, at the largest fraction."""
     found = []
-    for name in view.names:
-        if runs := view.measured_most(target, name):
-            counts = np.sum([run[f"{side}_test"]["confusion"] for run in runs], axis=0)
-            keep = np.flatnonzero(counts.sum(1) + counts.sum(0))
-            shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-            found.append(
-                {
-                    "strategy": name,
-                    "classes": [view.emotions[i] for i in keep],
-                    "rows": [
-                        {
-                            "emotion": view.emotions[i],
-                            "cells": [(int(counts[i, j]), float(shares[i, j])) for j in keep],
-                        }
-                        for i in keep
-                    ],
-                }
+    for row in view.most(target, view.names):
+        counts = np.array(row.on(side).test.confusion)
+        keep = np.flatnonzero(counts.sum(1) + counts.sum(0))
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        found.append(
+            Matrix(
+                row.strategy,
+                [view.classes[i] for i in keep],
+                [
+                    (view.classes[i], [(int(counts[i, j]), float(shares[i, j])) for j in keep])
+                    for i in keep
+                ],
             )
+        )
     return found
 
 
-def recipes(view: View) -> tuple[list[str], list[Row]]:
+def recipes(view: View) -> tuple[list[str], list[tuple[str, list[Any]]]]:
     """Return the hyper-parameters' names, and each strategy's values; a deployed network has none."""
-    used: dict[str, Row] = {}
-    for row in view.results["results"]:
-        identity = view.runs[row["run"]]["identity"]
+    used: dict[str, dict[str, Any]] = {}
+    for row in view.results.results:
+        identity = view.runs[row.runs[0]].identity
         if "recipe" in identity:
-            used.setdefault(row["strategy"], _flat(identity["recipe"]))
+            used.setdefault(row.strategy, _flat(identity["recipe"]))
     keys = list(dict.fromkeys(key for recipe in used.values() for key in recipe))
-    ordered = [name for name in view.names if name in used]
-    return keys, [{"strategy": n, "values": [used[n].get(key) for key in keys]} for n in ordered]
+    return keys, [(n, [used[n].get(key) for key in keys]) for n in view.names if n in used]
 
 
-def distinct(view: View, key: str) -> list[Row]:
-    """Return the different machines or versions that the runs name."""
-    found: list[Row] = []
-    for run in view.results["runs"]:
-        if run[key] not in found:
-            found.append(run[key])
-    return found
+def machines(view: View) -> list[Mapping[str, Any]]:
+    """Return the different machines that the runs name."""
+    return _distinct(run.machine for run in view.results.runs)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+def versions(view: View) -> list[Mapping[str, Any]]:
+    """Return the different versions that the runs name."""
+    return _distinct(run.versions for run in view.results.runs)
 
 
-def _find(
-    rows: Sequence[Row], strategy: str, fraction: float, key: str
-) -> tuple[float | None, list[float] | None]:
-    """Return a mean change and its interval."""
+def _classes_with_images(view: View, target: str, side: Side) -> list[int]:
+    """Return the classes of which a test set has images."""
+    recall = view.before(target).on(side).test.recall
+    return [i for i, value in enumerate(recall) if value is not None]
+
+
+def _distinct(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
     for row in rows:
-        if row["strategy"] == strategy and row["fraction"] == fraction:
-            return row[key], row[f"{key}_interval"]
-    return None, None
-
-
-def _here(view: View, comparison: Row, target: str) -> bool:
-    return comparison["target"] == target and comparison["fraction"] in (None, view.largest(target))
-
-
-def _compared(view: View, target: str, strategy: str, against: str) -> Row:
-    """Return the comparison of two strategies on each side, seen from the first; None where missing."""
-    found: Row = {"source": None, "target": None}
-    for row in all_comparisons(view, target):
-        if (row["strategy"], row["against"]) == (strategy, against):
-            found[row["side"]] = row
-        elif (row["strategy"], row["against"]) == (against, strategy):
-            low, high = row["interval"]
-            mirrored = {"difference": -row["difference"], "interval": [-high, -low]}
-            swapped = {"gained": row["lost"], "lost": row["gained"]}
-            found[row["side"]] = row | mirrored | swapped
+        if row not in found:
+            found.append(row)
     return found
 
 
-def _paper(strategy: str) -> dict[str, str] | None:
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _compared(
+    view: View, target: str, strategy: str, against: str
+) -> tuple[Comparison | None, Comparison | None]:
+    """Return the comparison of two strategies on each side, seen from the first; None where missing."""
+    found: dict[Side, Comparison] = {}
+    for row in all_comparisons(view, target):
+        if (row.strategy, row.against) == (strategy, against):
+            found[row.side] = row
+        elif (row.strategy, row.against) == (against, strategy):
+            found[row.side] = _mirrored(row)
+    return found.get("source"), found.get("target")
+
+
+def _mirrored(row: Comparison) -> Comparison:
+    """Return a comparison as seen from the other strategy."""
+    one = row.paired
+    low, high = one.interval
+    paired = replace(
+        one,
+        difference=-one.difference,
+        interval=(-high, -low),
+        gained=one.lost,
+        lost=one.gained,
+    )
+    return replace(row, strategy=row.against, against=row.strategy, paired=paired)
+
+
+def _paper(strategy: str) -> dict[Side, str]:
     source: Sequence[float]
     gain: Sequence[float]
-    if strategy == "fine-tunings":
+    if strategy == FINE_TUNED:
         source, gain = paper.FINE_TUNING_SOURCE_CHANGE, paper.FINE_TUNING_GAIN
     elif strategy == "FU":
         source, gain = (paper.FUSION_SOURCE_CHANGE,), (paper.FUSION_GAIN,)
     else:
-        return None
-    return {"memory_integrity": _range(source), "gain": _range(gain)}
+        return {"source": "", "target": ""}
+    return {"source": _range(source), "target": _range(gain)}
 
 
 def _range(values: Sequence[float]) -> str:
     return " to ".join(signed(value, 2) for value in sorted(values, key=abs))
 
 
-def _flat(recipe: Row, prefix: str = "") -> Row:
-    flat: Row = {}
+def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in recipe.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{key}: ")

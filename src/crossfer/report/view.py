@@ -1,54 +1,52 @@
-"""Questions that every part of the report asks of the content of ``results.json``."""
+"""Questions that every part of the report asks of an experiment's results."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 from crossfer.evaluation.decision import comparable
+from crossfer.evaluation.rows import DatasetFacts, Interval, Recommendation, Result, Results
+from crossfer.terms import BL, Side
 
-Row = dict[str, Any]
-
-COLOURS = {"BL": "#8b8f98", "FC": "#e69f00", "FC+CL": "#d55e00", "RE": "#cc79a7", "FU": "#0072b2"}
+COLOURS = {BL: "#8b8f98", "FC": "#e69f00", "FC+CL": "#d55e00", "RE": "#cc79a7", "FU": "#0072b2"}
 """Okabe and Ito's palette, which colour-blind readers can tell apart; the baseline stays grey."""
 
 MORE_COLOURS = ("#009e73", "#56b4e9", "#7a5195", "#9c755f", "#b8a100")
 
 
 class View:
-    """The content of ``results.json``, with short names for what is asked often.
+    """Results, with short names for what is asked often.
 
     Parameters
     ----------
     results
-        As `crossfer.experiment` writes it.
+        Of an experiment.
     """
 
-    def __init__(self, results: Row) -> None:
+    def __init__(self, results: Results) -> None:
         self.results = results
-        self.emotions: list[str] = list(results["emotions"])
-        self.source: Row = next(d for d in results["datasets"] if d["role"] == "source")
-        self.targets: list[Row] = [d for d in results["datasets"] if d["role"] == "target"]
-        self.alone: list[Row] = [target for target in self.targets if "parts" not in target]
-        self.runs: dict[str, Row] = {run["key"]: run for run in results["runs"]}
-        self.strategies: list[Row] = list(results["strategies"])
-        self.names: list[str] = [strategy["name"] for strategy in self.strategies]
-        self.adapted: list[str] = [name for name in self.names if name != "BL"]
-        self.stand_in: bool = bool(results["stand_in"])
-        self.failed: list[Row] = list(results["failed"])
+        self.classes = results.classes
+        self.source = results.source
+        self.targets = results.targets
+        self.alone = [target for target in results.targets if not target.parts]
+        self.runs = {run.key: run for run in results.runs}
+        self.strategies = results.strategies
+        self.names = [strategy.name for strategy in results.strategies]
+        self.adapted = [name for name in self.names if name != BL]
+        self.stand_in = results.stand_in
+        self.failed = results.failed
 
     @cached_property
     def fractions(self) -> list[float]:
         """The shares of the target training set that were measured, ascending."""
-        found = {row["fraction"] for row in self.results["summary"]}
-        return sorted(fraction for fraction in found if fraction is not None)
+        return sorted({row.fraction for row in self.results.summary if row.fraction is not None})
 
     @cached_property
     def seeds(self) -> list[int]:
         """The seeds of all runs, ascending."""
-        return sorted({row["seed"] for row in self.results["results"]})
+        return sorted({seed for row in self.results.summary for seed in row.seeds})
 
     @cached_property
     def colours(self) -> dict[str, str]:
@@ -57,66 +55,70 @@ class View:
         own = {name: MORE_COLOURS[i % len(MORE_COLOURS)] for i, name in enumerate(more)}
         return COLOURS | own
 
+    def dataset(self, name: str) -> DatasetFacts:
+        """Return a dataset by its name."""
+        return next(d for d in self.results.datasets if d.name == name)
+
     def shown(self, name: str) -> str:
         """Return a dataset's name for people."""
-        return shown(next(d for d in (self.source, *self.targets) if d["name"] == name))
+        return shown(self.dataset(name))
 
     def about(self, strategy: str) -> str:
         """What a strategy does, in words."""
-        return next((str(s["about"]) for s in self.strategies if s["name"] == strategy), "")
+        return next((s.about for s in self.strategies if s.name == strategy), "")
 
     def largest(self, target: str) -> float | None:
         """Return the largest share of a target's training set that was measured; None if none was."""
-        rows = comparable(self.results["summary"], target)
-        return next((row["fraction"] for row in rows if row["fraction"] is not None), None)
+        rows = comparable(self.results.summary, target)
+        return next((row.fraction for row in rows if row.fraction is not None), None)
 
-    def before(self, target: str) -> Row:
+    def before(self, target: str) -> Result:
         """Return the baseline's mean over seeds."""
-        return self._chosen("summary", target, "BL", None)[0]
+        return _chosen(self.results.summary, target, BL, None)[0]
 
-    def averaged(self, target: str, strategy: str, fraction: float | None) -> Row | None:
+    def averaged(self, target: str, strategy: str, fraction: float | None) -> Result | None:
         """Return a strategy's mean over seeds at a fraction; the baseline's at any."""
-        return next(iter(self._chosen("summary", target, strategy, fraction)), None)
+        return next(iter(_chosen(self.results.summary, target, strategy, fraction)), None)
 
-    def measured(self, target: str, strategy: str, fraction: float | None) -> list[Row]:
+    def measured(self, target: str, strategy: str, fraction: float | None) -> list[Result]:
         """Return the single results behind `averaged`, one a seed."""
-        return self._chosen("results", target, strategy, fraction)
+        return _chosen(self.results.results, target, strategy, fraction)
 
-    def measured_most(self, target: str, strategy: str) -> list[Row]:
-        """Return a strategy's single results at the largest share of a target."""
-        return self.measured(target, strategy, self.largest(target))
+    def most(self, target: str, strategies: Sequence[str]) -> list[Result]:
+        """Return strategies' means over seeds at the largest share of a target, where there are any."""
+        largest = self.largest(target)
+        rows = [self.averaged(target, name, largest) for name in strategies]
+        return [row for row in rows if row]
 
-    def recommended(self, target: str) -> Row:
+    def recommended(self, target: str) -> Recommendation:
         """Return the recommendation for a target."""
-        return next(r for r in self.results["recommendations"] if r["target"] == target)
+        return next(r for r in self.results.recommendations if r.target == target)
 
-    def target(self, name: str) -> Row:
-        """Return a target by its name."""
-        return next(target for target in self.targets if target["name"] == name)
+    def test_images(self, target: str, side: Side) -> int:
+        """Return how many test images there are on a side."""
+        return self.before(target).on(side).test.images
 
-    def test_images(self, target: str, side: str) -> int:
-        """Return how many test images there are on a side (``"source"`` or ``"target"``)."""
-        rows = [row for row in self.results["results"] if row["target"] == target]
-        return int(rows[0][f"{side}_test"]["images"]) if rows else 0
-
-    def missing(self, dataset: Row) -> list[str]:
+    def missing(self, dataset: DatasetFacts) -> list[str]:
         """Return the classes that a dataset does not have."""
-        return [emotion for emotion in self.emotions if emotion not in dataset["classes"]]
-
-    def _chosen(self, part: str, target: str, strategy: str, fraction: float | None) -> list[Row]:
-        asked = (target, strategy)
-        return [
-            row
-            for row in self.results[part]
-            if (row["target"], row["strategy"]) == asked and row["fraction"] in (None, fraction)
-        ]
+        return [name for name in self.classes if name not in dataset.classes]
 
 
-def shown(dataset: Row) -> str:
+def _chosen(
+    rows: Sequence[Result], target: str, strategy: str, fraction: float | None
+) -> list[Result]:
+    asked = (target, strategy)
+    return [
+        row
+        for row in rows
+        if (row.target, row.strategy) == asked and row.fraction in (None, fraction)
+    ]
+
+
+def shown(dataset: DatasetFacts) -> str:
     """Return a dataset's name as its title writes it: ``JAFFE`` for ``jaffe``; a stand-in says so."""
-    name, title = str(dataset["name"]), str(dataset["title"]).split(",")[0]
+    name, title = dataset.name, dataset.title.split(",")[0]
     same = title.casefold().replace("+", "") == name.casefold().replace("+", "")
-    return (title if same else name) + (" stand-in" if dataset["stand_in"] else "")
+    return (title if same else name) + (" stand-in" if dataset.stand_in else "")
 
 
 def unbroken(text: str) -> str:
@@ -143,7 +145,7 @@ def number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
-def span(interval: Sequence[float] | None) -> str:
+def span(interval: Interval | None) -> str:
     """Write an interval of a change: ``−0.5 to +1.3``; a dash where there is none."""
     return "–" if interval is None else " to ".join(signed(end) for end in interval)
 

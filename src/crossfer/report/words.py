@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from crossfer.evaluation.decision import KEPT, merit
-from crossfer.evaluation.summary import balance
-from crossfer.report.view import Row, View, duration, listed, number, shown, signed
+from crossfer.evaluation.decision import KEPT, merit, worst_class
+from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result
+from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
+from crossfer.terms import BL, SIDES
 
 NOTHING, MUCH = 1.0, 5.0
 """Changes, in points: below the first nothing happened, from the second on it is forgetting."""
@@ -20,6 +22,12 @@ FEW_IMAGES = 100
 
 LEVEL = 0.05
 """A difference that chance alone brings about more often than this may be chance."""
+
+FELL = 10.0
+"""A class whose recall falls by so many points is warned of."""
+
+FEW_PEOPLE = 20
+"""With fewer people than this in a test set, little is known about others."""
 
 STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
 
@@ -47,10 +55,12 @@ class Answer:
         ``"use"`` it, take ``"care"``, or ``"keep"`` the old model.
     sentence
         The answer.
+    warnings
+        Classes that fell, and what is known about these images alone.
     notes
-        What it costs, what else there is, and how far to trust it.
+        What it costs, what else there is, how far to trust it, and where the network lies.
     before, after
-        Rows of the summary: the baseline and the recommended strategy.
+        Means over seeds: the baseline and the recommended strategy.
     """
 
     target: str
@@ -58,14 +68,15 @@ class Answer:
     about: str
     verdict: Verdict
     sentence: str
+    warnings: list[str]
     notes: list[str]
-    before: Row
-    after: Row
+    before: Result
+    after: Result
 
 
 def answers(view: View) -> list[Answer]:
     """Return the answer for each target, in the order of the targets."""
-    return [_answer(view, choice) for choice in view.results["recommendations"]]
+    return [_answer(view, choice) for choice in view.results.recommendations]
 
 
 def headline(found: list[Answer]) -> str:
@@ -85,48 +96,118 @@ def headline(found: list[Answer]) -> str:
     return f"It depends on the target: {'; '.join(parts)}."
 
 
-def explain(view: View, choice: Row) -> list[str]:
+def explain(view: View, choice: Recommendation) -> list[str]:
     """Say why a strategy was chosen, and what was given up: for a choice of `recommend`, a line each."""
-    after = view.averaged(choice["target"], choice["strategy"], choice["fraction"])
-    assert after is not None
-    target = view.target(choice["target"])
-    sentence, _ = _sentence(view, target, after)
-    if after["strategy"] == "BL" and choice["ruled_out"]:
+    after = _recommended(view, choice)
+    sentence, _ = _sentence(view, view.dataset(choice.target), after)
+    if after.strategy == BL and choice.ruled_out:
         sentence = "Keep the old model: nothing that is allowed beats it."
-    return [sentence, _why(view, choice, after), *_given_up(view, choice, after)]
+    return [
+        sentence,
+        *_fallen(view, after),
+        _why(view, choice, after),
+        *_given_up(view, choice, after),
+        *_known_here(view, after),
+        *_few_people(view, after),
+    ]
 
 
-def _why(view: View, choice: Row, after: Row) -> str:
-    tried, limit = len(view.adapted), choice["limit"]
-    left = tried - len(choice["ruled_out"])
+def shipped(view: View, run: str, folder: str = "") -> str:
+    """Name the bundle with a run's network, below a folder, and its seed where there are several."""
+    facts = view.runs[run]
+    seed = f" (seed {facts.seed}, the best on the validation data)" if len(view.seeds) > 1 else ""
+    return f"The network to ship{seed}: {'/'.join(filter(None, [folder, facts.folder]))}"
+
+
+def _fallen(view: View, after: Result) -> list[str]:
+    """Name on each test set the class that fell most, if it fell much."""
+    found = []
+    before = view.before(after.target)
+    for side, dataset in zip(SIDES, (view.source, view.dataset(after.target)), strict=True):
+        worst = worst_class(after.change(side))
+        if worst is None or worst[1].points > -FELL:
+            continue
+        label, change = worst
+        old, new = (number(row.on(side).test.recall[label], 0) for row in (before, after))
+        found.append(
+            f"Of {view.classes[label]} faces of {shown(dataset)}, {after.strategy} gets "
+            f"{new}\N{NO-BREAK SPACE}% right, the old model {old}\N{NO-BREAK SPACE}% "
+            f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% interval "
+            f"{span(change.interval)})."
+        )
+    return found
+
+
+def _known_here(view: View, after: Result) -> list[str]:
+    """Say where a change is real on these images, and not known to be so for other people."""
+    found = []
+    for row in view.results.comparisons:
+        if (row.target, row.strategy, row.against) != (after.target, after.strategy, BL):
+            continue
+        if row.fraction == after.fraction and sureness(row) == HERE:
+            dataset = view.source if row.side == "source" else view.dataset(row.target)
+            one = row.paired
+            found.append(
+                f"On these images of {shown(dataset)} the difference is real ({number(one.gained, 0)} "
+                f"won, {number(one.lost, 0)} lost, p\N{NO-BREAK SPACE}{surprise(one.p_images or 0)}); for "
+                f"other people it is not known yet: {_people(one.people)}."
+            )
+    return found
+
+
+def _few_people(view: View, after: Result) -> list[str]:
+    dataset = view.dataset(after.target)
+    people = dataset.test_subjects
+    if not people or people >= FEW_PEOPLE:
+        return []
+    return [
+        f"The test set of {shown(dataset)} has {_people(people)}: cross-validation over all of its people "
+        "would tell more."
+    ]
+
+
+def _people(count: int | None) -> str:
+    return "1 person" if count == 1 else f"{count} people"
+
+
+def _recommended(view: View, choice: Recommendation) -> Result:
+    after = view.averaged(choice.target, choice.strategy, choice.fraction)
+    assert after is not None
+    return after
+
+
+def _why(view: View, choice: Recommendation, after: Result) -> str:
+    tried, limit = len(view.adapted), choice.limit
+    left = tried - len(choice.ruled_out)
     if limit is None:
-        best = f"the highest mean accuracy on both validation sets, {number(balance(after))}"
+        best = f"the highest mean accuracy on both validation sets, {number(after.balance)}"
         allowed = f"Of {tried} strategies, {left} are allowed" if left < tried else f"{tried} tried"
     else:
         best = "the highest accuracy on the target's validation set, "
-        best += number(after["target_validation"]["accuracy"])
+        best += number(after.on_target.validation.accuracy)
         within = f"lose at most {limit:g} {'point' if limit == 1 else 'points'} on the source's"
         allowed = f"{left} of {tried} strategies are allowed and {within} validation set"
     if not left:
         return f"{allowed}."
-    return f"{allowed}; among them and the old model, {after['strategy']} has {best}\N{NO-BREAK SPACE}%."
+    return (
+        f"{allowed}; among them and the old model, {after.strategy} has {best}\N{NO-BREAK SPACE}%."
+    )
 
 
-def _given_up(view: View, choice: Row, after: Row) -> list[str]:
+def _given_up(view: View, choice: Recommendation, after: Result) -> list[str]:
     """Name what another update has more of, on each test set: the best of the front, if it is one."""
-    largest = view.largest(choice["target"])
-    front = [view.averaged(choice["target"], name, largest) for name in choice["front"]]
+    front = view.most(choice.target, choice.front)
     sentences = []
-    for side, dataset in (("source", view.source), ("target", view.target(choice["target"]))):
-        test = f"{side}_test"
-        best = max((row for row in front if row), key=lambda row: row[test]["accuracy"])
-        more = best[test]["accuracy"] - after[test]["accuracy"]
-        if more >= 0.05 and best["strategy"] not in (after["strategy"], "BL"):
-            ruled_out = choice["ruled_out"].get(best["strategy"])
+    for side, dataset in zip(SIDES, (view.source, view.dataset(choice.target)), strict=True):
+        reached = {row.strategy: row.on(side).test.accuracy for row in front}
+        best = max(front, key=lambda row: reached[row.strategy])
+        more = reached[best.strategy] - after.on(side).test.accuracy
+        if more >= 0.05 and best.strategy not in (after.strategy, BL):
+            ruled_out = choice.ruled_out.get(best.strategy)
             why = f", but {' and '.join(ruled_out)}" if ruled_out else ""
             sentences.append(
-                f"Given up on {shown(dataset)}: {best['strategy']} has {more:.1f} points more on the test "
-                f"set ({duration(best['seconds'])} of training){why}."
+                f"Given up on {shown(dataset)}: {best.strategy} has {more:.1f} points more on the test "
+                f"set ({duration(best.cost.seconds)} of training){why}."
             )
     return sentences
 
@@ -135,7 +216,7 @@ def failures(view: View) -> str | None:
     """Say how many runs failed, and what that means for the rest; None if none did."""
     if not view.failed:
         return None
-    runs = len(view.failed) + len(view.results["runs"])
+    runs = len(view.failed) + len(view.results.runs)
     return (
         f"{len(view.failed)} of {runs} runs failed. What they would have shown is left out, and averages go "
         "over what there is. The same command tries them again."
@@ -144,18 +225,18 @@ def failures(view: View) -> str | None:
 
 def copies(view: View) -> list[str]:
     """Say which test images also stand in a training set, and whether they count; a sentence a dataset."""
-    leakage = view.results["leakage"]
+    leakage = view.results.leakage
     if leakage is None:
         return [
             "Copies of test images in the training sets were not looked for; “copies: count” does."
         ]
     sentences = []
     for dataset in (view.source, *view.targets):
-        if found := leakage["in_training"].get(dataset["name"]):
-            images = sum(dataset["counts"]["test"].values())
+        if found := leakage.in_training.get(dataset.name):
+            images = sum(dataset.counts["test"].values())
             counted = (
                 "they count nowhere on this page"
-                if leakage["dropped"]
+                if leakage.dropped
                 else "networks may remember them; with “copies: drop” they do not count, and nothing is "
                 "trained again"
             )
@@ -167,12 +248,12 @@ def copies(view: View) -> list[str]:
     return sentences or ["No test image also stands in a training set."]
 
 
-def missing_classes(view: View, dataset: Row) -> str | None:
+def missing_classes(view: View, dataset: DatasetFacts) -> str | None:
     """Say which classes a dataset lacks, and what that means; None if it has all."""
     missing = view.missing(dataset)
     if not missing:
         return None
-    classes = f"the {len(dataset['classes'])} classes that it has"
+    classes = f"the {len(dataset.classes)} classes that it has"
     return (
         f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}, and what is "
         f"learnt from it says nothing about {listed(missing)}."
@@ -186,8 +267,8 @@ def comparability(view: View) -> str:
             "These are drawn stand-ins: the two columns cannot be compared. The paper's stand "
             "here to show where its figures will go."
         )
-    same = {d["name"] for d in view.alone} == {"jaffe", "tfeid", "mug"}
-    if same and view.source["name"] == "fer2013":
+    same = {d.name for d in view.alone} == {"jaffe", "tfeid", "mug"}
+    if same and view.source.name == "fer2013":
         return (
             "Same four datasets as the paper; its split, recipe and face crops are not "
             "published, so small differences are expected."
@@ -211,11 +292,11 @@ def selection_rule(selection: str) -> str:
     return f"Kept: {rules.get(selection, selection)}. No choice ever looks at a test set."
 
 
-def network(model: Row) -> str:
+def network(model: Mapping[str, Any]) -> str:
     """Say which network it was, from the configuration."""
-    if factory := model["factory"]:
+    if (name := model["network"]) != "study":
         given = ", ".join(f"{key}={value}" for key, value in model["arguments"].items())
-        built = f"{factory}({given})"
+        built = f"{name}({given})"
     else:
         width = "" if model["width"] == 1 else f", its width times {model['width']:g}"
         built = f"the study's, five convolutions and three fully connected layers{width}"
@@ -231,25 +312,31 @@ def certainty(view: View) -> str:
     return f"Means over {len(view.seeds)} seeds; the intervals count other trainings too."
 
 
+HERE = "real on these images"
+
 SURENESS = {
     "real": f"chance alone would do this in fewer than 1 of {1 / LEVEL:.0f} experiments, although so many "
     "differences are tested here",
+    HERE: "the two networks differ on these very images; the people in them are too few, or too different "
+    "from one another, to tell for others",
     "likely": "the same would hold if this were the only difference tested, but not for so many",
     "may be chance": "the images are too few, or the difference too small, to tell",
 }
 
 
-def sureness(comparison: Row) -> str:
+def sureness(comparison: Comparison) -> str:
     """Say how sure a difference is: a key of `SURENESS`."""
-    if comparison["p_holm"] < LEVEL:
+    if comparison.p_holm < LEVEL:
         return "real"
-    return "likely" if comparison["p"] < LEVEL else "may be chance"
+    if comparison.paired.p < LEVEL:
+        return "likely"
+    here = comparison.p_images_holm is not None and comparison.p_images_holm < LEVEL
+    return HERE if here else "may be chance"
 
 
-def _answer(view: View, choice: Row) -> Answer:
-    target = next(d for d in view.targets if d["name"] == choice["target"])
-    after = view.averaged(choice["target"], choice["strategy"], choice["fraction"])
-    assert after is not None
+def _answer(view: View, choice: Recommendation) -> Answer:
+    target = view.dataset(choice.target)
+    after = _recommended(view, choice)
     sentence, verdict = _sentence(view, target, after)
     notes = (
         _unconfirmed(after),
@@ -260,25 +347,28 @@ def _answer(view: View, choice: Row) -> Answer:
         _uncertain(view, target, after),
         missing_classes(view, view.source),
         missing_classes(view, target),
+        *_few_people(view, after),
+        shipped(view, choice.run),
     )
     return Answer(
         target=shown(target),
-        strategy=after["strategy"],
-        about=view.about(after["strategy"]),
+        strategy=after.strategy,
+        about=view.about(after.strategy),
         verdict=verdict,
         sentence=sentence,
+        warnings=[*_fallen(view, after), *_known_here(view, after)],
         notes=[note for note in notes if note],
-        before=view.before(choice["target"]),
+        before=view.before(choice.target),
         after=after,
     )
 
 
-def _sentence(view: View, target: Row, row: Row) -> tuple[str, Verdict]:
-    name, old, new = row["strategy"], shown(view.source), shown(target)
-    if name == "BL":
+def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdict]:
+    name, old, new = row.strategy, shown(view.source), shown(target)
+    if name == BL:
         text = f"Keep the old model: nothing tried beats it on {old} and {new} together."
         return text, "keep"
-    change, gain = row["memory_integrity"], row["gain"]
+    change, gain = row.memory_integrity.points, row.gain.points
     kept, gained = change > -NOTHING, gain >= NOTHING
     joined = "and" if kept == gained else "but"
     facts = f"{name} {_on_source(change, old)} {joined} {_on_target(gain, new)}"
@@ -286,9 +376,22 @@ def _sentence(view: View, target: Row, row: Row) -> tuple[str, Verdict]:
         return f"{facts}: no good reason to change.", "care"
     if change <= -MUCH:
         return f"{facts}: use it only if the new faces matter more than the old.", "care"
-    if row["gain_interval"][0] <= 0:
+    if row.gain.interval and row.gain.interval[0] <= 0:
         return f"{facts}: use it, though the gain may be chance.", "care"
+    if fallen := [view.classes[label] for label in _surely_fallen(row)]:
+        return f"{facts}: use it only if {listed(fallen)} may be recognised less often.", "care"
     return f"{facts}: use it.", "use"
+
+
+def _surely_fallen(row: Result) -> list[int]:
+    """Return the classes that fell most, on each side, where they fell much and beyond chance."""
+    worst = [fall for side in SIDES if (fall := worst_class(row.change(side)))]
+    sure = [
+        label
+        for label, change in worst
+        if change.points <= -FELL and change.interval and change.interval[1] < 0
+    ]
+    return list(dict.fromkeys(sure))
 
 
 def _on_source(change: float, name: str) -> str:
@@ -308,58 +411,55 @@ def _on_target(gain: float, name: str) -> str:
     return f"gained nothing on {name}" if gain > -NOTHING else f"lost {-gain:.1f} on {name}"
 
 
-def _unconfirmed(after: Row) -> str | None:
-    if after["strategy"] == "BL" or after["gain"] >= NOTHING:
+def _unconfirmed(after: Result) -> str | None:
+    if after.strategy == BL or after.gain.points >= NOTHING:
         return None
     return "The validation data chose it; the test data do not confirm the choice."
 
 
-def _cost(view: View, after: Row) -> str | None:
+def _cost(view: View, after: Result) -> str | None:
     others = _others(view, after)
     if not others:
         return None
-    quickest = min(others, key=lambda row: float(row["seconds"]))
-    said = f"{quickest['strategy']}, took {duration(quickest['seconds'])}"
-    if after["strategy"] == "BL":
+    quickest = min(others, key=lambda row: row.cost.seconds)
+    said = f"{quickest.strategy}, took {duration(quickest.cost.seconds)}"
+    if after.strategy == BL:
         return f"It costs nothing more; the quickest of the others, {said}."
-    cost = f"{duration(after['seconds'])} of training, {after['images_seen']:,.0f} images seen"
-    if quickest["seconds"] >= after["seconds"]:
+    cost = f"{duration(after.cost.seconds)} of training, {after.cost.images_seen:,.0f} images seen"
+    if quickest.cost.seconds >= after.cost.seconds:
         return f"It cost {cost}, the least of all."
-    times = after["seconds"] / max(quickest["seconds"], 1e-9)
+    times = after.cost.seconds / max(quickest.cost.seconds, 1e-9)
     ratio = f"{times:.0f} times less" if times >= 1.95 else f"{100 * (1 - 1 / times):.0f} % less"
     return f"It cost {cost}; the quickest, {said} ({ratio})."
 
 
-def _close(view: View, choice: Row, after: Row) -> str | None:
+def _close(view: View, choice: Recommendation, after: Result) -> str | None:
     """Name the cheapest strategy that is allowed too, and comes close on the validation data."""
-    cheaper = [row for row in _others(view, after) if row["seconds"] < after["seconds"]]
-    if not cheaper or after["strategy"] == "BL":
+    cheaper = [row for row in _others(view, after) if row.cost.seconds < after.cost.seconds]
+    if not cheaper or after.strategy == BL:
         return None
-
     near = [
         row
         for row in cheaper
-        if row["strategy"] not in choice["ruled_out"]
-        and merit(after, choice["limit"]) - merit(row, choice["limit"]) <= NEAR
+        if row.strategy not in choice.ruled_out
+        and merit(after, choice.limit) - merit(row, choice.limit) <= NEAR
     ]
     if not near:
         return "Nothing cheaper comes close on the validation data without forgetting more."
-    best = min(near, key=lambda row: float(row["seconds"]))
+    best = min(near, key=lambda row: row.cost.seconds)
     changes = (
-        f"{signed(best['memory_integrity'])} on the source, {signed(best['gain'])} on the target"
+        f"{signed(best.memory_integrity.points)} on the source, "
+        f"{signed(best.gain.points)} on the target"
     )
-    cheapest = f"{best['strategy']}, {duration(best['seconds'])}"
+    cheapest = f"{best.strategy}, {duration(best.cost.seconds)}"
     return f"The cheapest that comes close: {cheapest} ({changes})."
 
 
-def _forgotten(view: View, target: Row) -> str | None:
+def _forgotten(view: View, target: DatasetFacts) -> str | None:
     """Say what fine-tuning on the target alone did to the source."""
-    tuned = [
-        s["name"] for s in view.strategies if s["start"] == "baseline" and s["data"] == "target"
-    ]
-    largest = view.largest(target["name"])
-    rows = [view.averaged(target["name"], name, largest) for name in tuned]
-    changes = {row["strategy"]: row["memory_integrity"] for row in rows if row}
+    tuned = [s.name for s in view.strategies if s.start == "baseline" and s.data == "target"]
+    rows = view.most(target.name, tuned)
+    changes = {row.strategy: row.memory_integrity.points for row in rows}
     losses = changes.values()
     if not losses:
         return None
@@ -374,19 +474,17 @@ def _forgotten(view: View, target: Row) -> str | None:
     return f"Fine-tuning on {new} alone {verdict}: {each} points on {old}."
 
 
-def _uncertain(view: View, target: Row, after: Row) -> str | None:
-    images = view.test_images(target["name"], "target")
-    if images >= FEW_IMAGES:
+def _uncertain(view: View, target: DatasetFacts, after: Result) -> str | None:
+    images = view.test_images(target.name, "target")
+    interval = after.on_target.test.interval
+    if images >= FEW_IMAGES or not interval:
         return None
-    low, high = after["target_test"]["interval"]
+    low, high = interval
     between = f"{number(low, 0)} and {number(high, 0)}\N{NO-BREAK SPACE}%"
-    network = f"{after['strategy']} on {shown(target)}"
+    network = f"{after.strategy} on {shown(target)}"
     return f"Only {images} test images: {network} lies somewhere between {between}."
 
 
-def _others(view: View, after: Row) -> list[Row]:
+def _others(view: View, after: Result) -> list[Result]:
     """Return the other adapted strategies for the same target, at the largest fraction."""
-    names = [name for name in view.adapted if name != after["strategy"]]
-    largest = view.largest(after["target"])
-    rows = [view.averaged(after["target"], name, largest) for name in names]
-    return [row for row in rows if row]
+    return view.most(after.target, [name for name in view.adapted if name != after.strategy])

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
 from crossfer.errors import CrossferError
 from crossfer.progress import Told, silent
 
@@ -105,9 +105,9 @@ def contact_sheet() -> np.ndarray:
 
     figure = Figure(figsize=(12, 7.4), dpi=110, layout="constrained", facecolor="white")
     figure.suptitle("Drawn stand-ins: no real person, no real dataset", fontsize=15)
-    cells = figure.subplots(len(WORLDS), len(EMOTIONS))
+    cells = figure.subplots(len(WORLDS), len(FER7))
     for row, world in zip(cells, WORLDS, strict=True):
-        for label, (cell, emotion) in enumerate(zip(row, EMOTIONS, strict=True)):
+        for label, (cell, emotion) in enumerate(zip(row, FER7, strict=True)):
             picture = portrait(world, label, label)
             side = min(picture.shape[:2])
             top, left = ((length - side) // 2 for length in picture.shape[:2])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def expression(
     Parameters
     ----------
     label
-        Index into `crossfer.emotions.EMOTIONS`, 0 to 6.
+        Index into `crossfer.classes.FER7`, 0 to 6.
     intensity
         0 is a face at rest, 1 is the emotion at its strongest.
     rng
@@ -141,7 +141,7 @@ def expression(
     Expression
         Every action in 0 to 1.3.
     """
-    variants = APEX[EMOTIONS[label]]
+    variants = APEX[FER7[label]]
     variant = variants[rng.integers(len(variants))]
     apex = np.array([variant.get(action, 0.0) for action in ACTIONS])
     apex *= np.maximum(0, 1 + VARIATION * rng.normal(size=len(ACTIONS)))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from crossfer.emotions import EMOTIONS
+from crossfer.classes import FER7
 from crossfer.progress import Told
 
 from .expression import between, expression
@@ -97,7 +97,7 @@ def portrait(world: World, number: int, label: int, take: int = 0) -> np.ndarray
     world, number
         Who, as in `subject`.
     label
-        Index into `crossfer.emotions.EMOTIONS`.
+        Index into `crossfer.classes.FER7`.
     take
         Which of several pictures.
 
@@ -126,7 +126,7 @@ def sequence(world: World, number: int, label: int, take: int = 0) -> list[np.nd
     """
     rng = _chance(world, 1, number, label, take)
     who, scene = subject(world, number), setting(world, rng)
-    rest = expression(EMOTIONS.index("neutral"), 0.0, rng)
+    rest = expression(FER7.index("neutral"), 0.0, rng)
     apex = expression(label, float(rng.uniform(*world.intensity)), rng, world.accent)
     frames = []
     for moment in np.linspace(0, np.pi, rng.integers(MUG_FRAMES[0], MUG_FRAMES[1] + 1)):
@@ -181,7 +181,7 @@ def write_fer2013(folder: Path, progress: Told, images: int = 2400) -> None:
     images
         How many rows; every one shows another person.
     """
-    counts = [max(3, round(images * FER_SHARES[emotion])) for emotion in EMOTIONS]
+    counts = [max(3, round(images * FER_SHARES[emotion])) for emotion in FER7]
     rows = [(label, FER_USAGES[i % 10]) for label in range(7) for i in range(counts[label])]
     order = _chance(WILD, 2).permutation(len(rows))
     jobs = [(WILD, number, rows[row][0]) for number, row in enumerate(order)]
@@ -204,7 +204,7 @@ def write_jaffe(folder: Path, progress: Told, images: int = 213) -> None:
         How many, at most 213; fewer leave out repetitions first, then people.
     """
     wanted = [
-        (repetition, number, EMOTIONS.index(emotion), code)
+        (repetition, number, FER7.index(emotion), code)
         for repetition in range(4)
         for number in range(len(JAFFE_SUBJECTS))
         for emotion, code in JAFFE_CODES.items()
@@ -232,9 +232,9 @@ def write_tfeid(folder: Path, progress: Told, images: int = 280) -> None:
     """
     jobs = []
     for index in range(images):
-        take, rest = divmod(index, len(TFEID_SUBJECTS) * len(EMOTIONS))
-        number, label = divmod(rest, len(EMOTIONS))
-        emotion = EMOTIONS[label]
+        take, rest = divmod(index, len(TFEID_SUBJECTS) * len(FER7))
+        number, label = divmod(rest, len(FER7))
+        emotion = FER7[label]
         name = f"{TFEID_SUBJECTS[number]}_{take + 1}_{TFEID_CODES[emotion]}.jpg"
         jobs.append((folder / FOLDERS[emotion] / name, LAB_TFEID, number, label, take))
     list(_at_once(_shoot, jobs, progress))
@@ -250,12 +250,12 @@ def write_mug(folder: Path, progress: Told, images: int = 6 * MUG_SUBJECTS) -> N
     images
         How many sequences: each of the 26 people shows each of six emotions once, then again.
     """
-    acted = [label for label, emotion in enumerate(EMOTIONS) if emotion != "neutral"]
+    acted = [label for label, emotion in enumerate(FER7) if emotion != "neutral"]
     jobs = []
     for index in range(images):
         take, rest = divmod(index, MUG_SUBJECTS * len(acted))
         number, place = divmod(rest, len(acted))
         label = acted[place]
-        here = folder / "subjects3" / f"{number + 1:03d}" / FOLDERS[EMOTIONS[label]]
+        here = folder / "subjects3" / f"{number + 1:03d}" / FOLDERS[FER7[label]]
         jobs.append((here / f"take{take:03d}", LAB_MUG, number, label, take))
     list(_at_once(_film, jobs, progress))

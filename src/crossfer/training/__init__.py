@@ -1,6 +1,7 @@
 """The one training loop, what it eats, and what it leaves on disk."""
 
-from crossfer.training.batches import Faces, Mixture, normalise
+from crossfer.networks.preprocessing import normalise
+from crossfer.training.batches import Faces, Mixture
 from crossfer.training.loop import State, Term, Trained, train
 from crossfer.training.machine import machine
 from crossfer.training.prediction import accuracy, features, predict

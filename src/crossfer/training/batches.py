@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from crossfer.emotions import EMOTIONS
-from crossfer.models import Conventions
+from crossfer.classes import FER7
 from crossfer.training.recipe import Augmentation
 from crossfer.training.stored import read, united
 
@@ -30,7 +29,7 @@ class Faces:
     images
         uint8 (N, H, W) gray or (N, H, W, 3) RGB; many may stay in their file.
     labels
-        int64 (N,), 0–6 in the order of `crossfer.emotions.EMOTIONS`.
+        int64 (N,), indices of classes.
     known
         bool (N, classes): the classes that the dataset of each image has; among them it is judged, in
         training and in measuring.  ``None`` where all have all.
@@ -50,17 +49,19 @@ class Faces:
         labels: NDArray[np.integer],
         classes: Sequence[int] | None = None,
         rows: NDArray[np.int64] | None = None,
+        of: int = len(FER7),
     ) -> Faces:
         """Take a dataset's images and their labels, integer (N,), all or some rows.
 
         They are copied, unless they are so many (over 1 GiB) that they are better read batch by batch from
-        where they are, which may be a file mapped into memory.  `classes` are those that the dataset has.
+        where they are, which may be a file mapped into memory.  `classes` are those that the dataset has,
+        `of` how many there are.
         """
         rows = np.arange(len(labels)) if rows is None else rows
         labels = labels[rows]
         known = None
-        if classes is not None and len(classes) < len(EMOTIONS):
-            known = torch.zeros(len(labels), len(EMOTIONS), dtype=torch.bool)
+        if classes is not None and len(classes) < of:
+            known = torch.zeros(len(labels), of, dtype=torch.bool)
             known[:, list(classes)] = True
         return cls(read(images, rows), torch.tensor(labels, dtype=torch.int64), known)
 
@@ -176,38 +177,6 @@ def _known(first: Faces, second: Faces) -> Tensor | None:
 
 def _shuffled(count: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator, device=generator.device)
-
-
-def normalise(images: Tensor, conventions: Conventions | None = None) -> Tensor:
-    """Standardise every image by its own mean and deviation: no dataset's statistics are involved.
-
-    Parameters
-    ----------
-    images
-        uint8 or float (N, H, W) gray, or (N, H, W, 3) RGB.
-    conventions
-        Of the network that will see them: where it has a mean and deviation of its own, these are taken.
-
-    Returns
-    -------
-    Tensor
-        float32 (N, C, H, W), of mean 0 and deviation 1 per image (0 everywhere where it is flat).
-    """
-    values = images.float()
-    if conventions and conventions.mean:
-        # Made where the images are: a number from the host would stop a GPU.
-        mean, deviation = (
-            torch.stack([values.new_full((), 255 * number) for number in numbers])
-            for numbers in (conventions.mean, conventions.deviation)
-        )
-        if images.ndim == 3:
-            values = values[..., None]
-        return ((values - mean) / deviation).movedim(-1, 1).contiguous()
-    of_image = tuple(range(1, images.ndim))
-    mean = values.mean(of_image, keepdim=True)
-    deviation = values.std(of_image, keepdim=True, correction=0).clamp_min(1.0)
-    normal = (values - mean) / deviation
-    return normal.unsqueeze(1) if images.ndim == 3 else normal.movedim(-1, 1).contiguous()
 
 
 CHANCES = 8

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
-from crossfer.files import written
+from crossfer.networks.weights import save_tensors
 from crossfer.training.loop import State
 
 SHARE_OF_TIME = 0.02
@@ -31,7 +27,7 @@ PROGRESS = ("kept_epoch", "history", "images_seen", "seconds", "step")
 
 def save_weights(model: nn.Module, file: Path) -> None:
     """Write a network's weights, batch-norm statistics included, atomically."""
-    _save(model.state_dict(), file)
+    save_tensors(model.state_dict(), file)
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
@@ -75,7 +71,7 @@ class Checkpoints:
         """Write a state in the place of the last."""
         tensors = {f"{part}/{n}": t for part in TENSORS for n, t in getattr(state, part).items()}
         progress = json.dumps({key: getattr(state, key) for key in PROGRESS})
-        _save(tensors, self.file, {"progress": progress})
+        save_tensors(tensors, self.file, {"progress": progress})
 
     def load(self) -> State | None:
         """Return the last state, or None where there is none that can be read."""
@@ -93,20 +89,3 @@ class Checkpoints:
     def remove(self) -> None:
         """Forget the checkpoint."""
         self.file.unlink(missing_ok=True)
-
-
-def _save(
-    tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None
-) -> None:
-    contiguous = {
-        # A copy each: safetensors refuses layers that share their weights.
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    with written(file) as beside:
-        try:
-            save_file(contiguous, beside, metadata)
-        except SafetensorError as error:  # its text alone says what the system said
-            told = re.search(r"os error (\d+)", str(error))
-            code = int(told[1]) if told else errno.EIO
-            raise OSError(code, os.strerror(code) if told else str(error)) from None

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from crossfer.models import is_just
+from crossfer.networks.layers import is_just
 from crossfer.training.cpu.descent import Linear
 
 WORTH_IT = 0.5

@@ -20,8 +20,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.files import reserve
-from crossfer.models import Conventions, conventions_of, follow, layers_in_order
-from crossfer.training.batches import Faces, augment, chances, normalise
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.layers import layers_in_order
+from crossfer.networks.preprocessing import Preprocessing, normalise
+from crossfer.training.batches import Faces, augment, chances
 from crossfer.training.dual import Dual, is_worth_it
 from crossfer.training.recipe import Recipe
 
@@ -32,16 +34,17 @@ LARGEST_IN_A_FILE = 8 * 2**30
 """Bytes; beyond it nothing is kept."""
 
 
-def split_frozen(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
-    """Cut a network before its first layer that trains.
+def split_frozen(classifier: Classifier) -> tuple[nn.Sequential, Classifier]:
+    """Cut a classifier before its first layer that trains.
 
     Returns
     -------
     frozen : torch.nn.Sequential
         Empty where the first layer trains, and for networks that are more than a sequence.
-    rest : torch.nn.Module
-        ``rest(frozen(x))`` is ``network(x)``; both share the network's layers, under their names.
+    rest : Classifier
+        ``rest(frozen(x))`` is ``classifier(x)``; both share the network's layers, under their names.
     """
+    network = classifier.network
     if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
         parts = layers_in_order(network)
         for index, (_, child) in enumerate(parts):
@@ -49,8 +52,8 @@ def split_frozen(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
                 if not index:
                     break
                 first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
-                return nn.Sequential(first), follow(nn.Sequential(rest), conventions_of(network))
-    return nn.Sequential(), network
+                return nn.Sequential(first), classifier.around(nn.Sequential(rest))
+    return nn.Sequential(), classifier
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Learner:
         Names the layer of the part that a `Dual` stands for; empty where none does.
     """
 
-    part: nn.Module
+    part: Classifier
     inputs: Anew | Kept
     validation: Mapping[str, Faces]
     dual: str = ""
@@ -87,7 +90,7 @@ class Learner:
 
 
 def learner_of(
-    network: nn.Module,
+    network: Classifier,
     training: Faces,
     validation: Mapping[str, Faces],
     recipe: Recipe,
@@ -108,13 +111,13 @@ def learner_of(
     reuse
         Otherwise nothing is cut off, and the network is shown the same pictures.
     """
-    conventions = conventions_of(network)
+    how = network.preprocessing
     frozen, part = split_frozen(network) if reuse else (nn.Sequential(), network)
-    anew = Anew(training.images, frozen, recipe, seed, generator, fabric, conventions)
+    anew = Anew(training.images, frozen, recipe, seed, generator, fabric, how)
     if part is network:
         return Learner(network, anew, validation)
     validation = {
-        name: replace(faces, images=outputs_of(frozen, faces.images, fabric, conventions))
+        name: replace(faces, images=outputs_of(frozen, faces.images, fabric, how))
         for name, faces in validation.items()
     }
     # A GPU calculates faster than it reads a file.
@@ -124,9 +127,9 @@ def learner_of(
     return _in_dual_form(part, Kept(anew), validation)
 
 
-def _in_dual_form(part: nn.Module, kept: Kept, validation: Mapping[str, Faces]) -> Learner:
+def _in_dual_form(part: Classifier, kept: Kept, validation: Mapping[str, Faces]) -> Learner:
     """Let the first layer that trains learn in its dual form, if that is worth it."""
-    name, layer = next(part.named_children())
+    name, layer = next(part.network.named_children())
     sizes = [len(kept.outputs), *(len(faces) for faces in validation.values())]
     flat = kept.outputs.ndim == 2
     if not (flat and is_worth_it(layer, sum(sizes)) and _stands_once(layer, part)):
@@ -134,14 +137,14 @@ def _in_dual_form(part: nn.Module, kept: Kept, validation: Mapping[str, Faces]) 
     for version in range(kept.anew.versions):
         kept.begin(version)
     every = torch.cat([kept.outputs, *(faces.images for faces in validation.values())])
-    part.add_module(name, Dual(layer, every))
+    part.network.add_module(name, Dual(layer, every))
     # From here on an image is the number of what the frozen layers made of it.
     kept.outputs, *others = torch.split(torch.arange(len(every), device=every.device), sizes)
     validation = {
         name: replace(faces, images=images)
         for (name, faces), images in zip(validation.items(), others, strict=True)
     }
-    return Learner(part, kept, validation, name)
+    return Learner(part, kept, validation, f"network.{name}")
 
 
 class Anew:
@@ -161,7 +164,7 @@ class Anew:
         What else is random draws from it.
     fabric
         Where to calculate.
-    conventions
+    how
         How the network reads pixels.
     """
 
@@ -173,10 +176,10 @@ class Anew:
         seed: int,
         generator: torch.Generator,
         fabric: Fabric,
-        conventions: Conventions,
+        how: Preprocessing,
     ) -> None:
         self.images, self.frozen, self.recipe, self.seed = images, frozen, recipe, seed
-        self.generator, self.fabric, self.conventions = generator, fabric, conventions
+        self.generator, self.fabric, self.how = generator, fabric, how
         self.versions = min(recipe.views, recipe.epochs)
         self.chances = torch.empty(0)
 
@@ -200,9 +203,7 @@ class Anew:
     def __call__(self, rows: Tensor) -> Tensor:
         """Return what the layers that train are given of some images: (rows, …)."""
         chance = self.chances[rows] if self.versions else chances(len(rows), self.generator)
-        images = augment(
-            normalise(self.images[rows], self.conventions), self.recipe.augmentation, chance
-        )
+        images = augment(normalise(self.images[rows], self.how), self.recipe.augmentation, chance)
         with self.fabric.autocast():
             return self.frozen(images)  # type: ignore[no-any-return]
 
@@ -238,15 +239,13 @@ class Kept:
 
 
 @torch.no_grad()
-def outputs_of(
-    frozen: nn.Module, images: Tensor, fabric: Fabric, conventions: Conventions
-) -> Tensor:
+def outputs_of(frozen: nn.Module, images: Tensor, fabric: Fabric, how: Preprocessing) -> Tensor:
     """Return what frozen layers make of images, uint8 (N, H, W) or (N, H, W, 3), as they are: (N, …)."""
     outputs = torch.empty(0)
     for start in range(0, len(images), AT_ONCE):
         part = images[start : start + AT_ONCE].to(fabric.device)
         with fabric.autocast():
-            made = frozen(normalise(part, conventions))
+            made = frozen(normalise(part, how))
         if not start:
             outputs = _room(len(images), made)
         outputs[start : start + AT_ONCE] = made

@@ -20,7 +20,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
-from crossfer.models import training_mode
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.layers import training_mode
 from crossfer.selection import Behind, compare
 from crossfer.training.batches import Faces
 from crossfer.training.cpu.descent import SGD
@@ -70,7 +71,7 @@ class Trained:
     `tried` what each share achieved.
     """
 
-    model: nn.Module
+    model: Classifier
     kept_epoch: int
     history: list[Row]
     images_seen: int
@@ -80,7 +81,7 @@ class Trained:
 
 
 def train(
-    model: nn.Module,
+    model: Classifier,
     training: Faces,
     validation: Mapping[str, Faces],
     recipe: Recipe,

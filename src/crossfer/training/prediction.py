@@ -8,55 +8,48 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossfer.models import conventions_of
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.prediction import probabilities_of
 from crossfer.selection import Candidate
-from crossfer.training.batches import Faces, normalise
+from crossfer.training.batches import Faces
 
 
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor, fabric: Fabric, batch_size: int = 512) -> Tensor:
+def predict(
+    model: Classifier, images: Tensor, fabric: Fabric, batch_size: int | None = None
+) -> Tensor:
     """Return the probability of every class for every image.
 
     Parameters
     ----------
     model
-        Any classifier of normalised images; put into evaluation mode.
+        Put into evaluation mode.
     images
         uint8 (N, H, W) or (N, H, W, 3); or float (N, …), what the model is given of them.
     fabric
         Where to run.
     batch_size
-        Images at a time; does not change the result beyond rounding.
+        Images at a time; by default as many as memory allows.  Does not change the result beyond rounding.
 
     Returns
     -------
     Tensor
         float32 (N, classes) on the CPU, rows summing to 1.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    is_raw = images.dtype == torch.uint8
-    rows = []
-    for start in range(0, len(images), batch_size):
-        part = images[start : start + batch_size].to(device)
-        with fabric.autocast():
-            logits = model(normalise(part, conventions_of(model)) if is_raw else part)
-        rows.append(logits.float().softmax(1))
-    return torch.cat(rows).cpu()
+    return probabilities_of(model, images, model.preprocessing, batch_size, fabric.autocast)
 
 
 @torch.no_grad()
 def features(
-    model: nn.Module, layer: str, images: Tensor, fabric: Fabric, batch_size: int = 512
+    model: Classifier, layer: str, images: Tensor, fabric: Fabric, batch_size: int | None = None
 ) -> Tensor:
     """Return what a layer is given, for every image.
 
     Parameters
     ----------
     layer
-        A module's name, as `torch.nn.Module.named_modules` gives it.
+        The name of one of the network's modules.
     model, images, fabric, batch_size
         As for `predict`.
 
@@ -66,7 +59,7 @@ def features(
         float32 (N, D) on the CPU: the layer's inputs, flattened.
     """
     found: list[Tensor] = []
-    hook = model.get_submodule(layer).register_forward_pre_hook(
+    hook = model.network.get_submodule(layer).register_forward_pre_hook(
         lambda module, inputs: found.append(inputs[0].float().flatten(1).cpu())
     )
     try:
@@ -76,7 +69,7 @@ def features(
     return torch.cat(found)
 
 
-def judge(model: nn.Module, faces: Faces, fabric: Fabric) -> tuple[Tensor, Tensor]:
+def judge(model: Classifier, faces: Faces, fabric: Fabric) -> tuple[Tensor, Tensor]:
     """Judge a network's answers, image by image, among the classes that each face knows.
 
     Returns
@@ -103,7 +96,7 @@ def measures(right: Tensor, likelihood: Tensor) -> dict[str, float]:
     }
 
 
-def accuracy(model: nn.Module, faces: Faces, fabric: Fabric) -> float:
+def accuracy(model: Classifier, faces: Faces, fabric: Fabric) -> float:
     """Return the share (0–1) of faces recognised, among the classes that they have."""
     right, _ = judge(model, faces, fabric)
     return right.float().mean().item()
@@ -119,7 +112,7 @@ def candidate(judged: Mapping[str, Tensor], names: Iterable[str]) -> Candidate:
 
 
 def judged_on(
-    model: nn.Module, validation: Mapping[str, Faces], fabric: Fabric
+    model: Classifier, validation: Mapping[str, Faces], fabric: Fabric
 ) -> dict[str, Tensor]:
     """Judge a network's answers on named sets: ``NAME/right`` and ``NAME/likelihood``, see `judge`."""
     found: dict[str, Tensor] = {}

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossfer.models import training_mode
+from crossfer.networks.layers import training_mode
 from crossfer.training.batches import Faces
 
 IMAGES = 1024

@@ -19,7 +19,10 @@ from crossfer.datasets.readers import (
     rafd,
     rafdb,
     tfeid,
+    yolo,
 )
+from crossfer.datasets.readers.inventory import found_in, way_on
+from crossfer.datasets.readers.tables import columns_of
 from crossfer.datasets.record import Reader
 from crossfer.errors import CrossferError
 
@@ -38,6 +41,7 @@ READERS: dict[str, Reader] = {
         rafdb,
         affectnet,
         expw,
+        yolo,
         manifest,
         folder,
     )
@@ -65,11 +69,13 @@ def recognise(path: Path) -> tuple[Reader, str]:
         if why := reader.recognise(path):
             return reader, why
     if path.is_dir():
-        raise CrossferError(f"{path}: no images and no known table in this folder")
-    if columns := ", ".join(manifest.columns_of(path))[:200]:
         raise CrossferError(
-            f"{path}: a table with the columns {columns}; yours needs path and label, "
-            "and `crossfer datasets` lists what others need"
+            f"{path}: no images and no known table in this folder, but {found_in(path)}; {way_on(path)}"
+        )
+    if columns := ", ".join(filter(None, columns_of(path)))[:200]:
+        raise CrossferError(
+            f"{path}: a table with the columns {columns}; name yours with --column path=NAME and "
+            "--column label=NAME; `crossfer datasets` lists what others need"
         )
     raise CrossferError(
         f"{path}: not a dataset that is known; `crossfer datasets` lists the layouts"

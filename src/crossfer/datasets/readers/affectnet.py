@@ -1,4 +1,4 @@
-"""AffectNet: faces from the web, eleven classes of which seven are ours."""
+"""AffectNet: faces from the web, eight expressions, and three ways to have none."""
 
 from __future__ import annotations
 
@@ -11,24 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
-from crossfer.datasets.readers.tables import box_of, header, table_rows
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
+from crossfer.datasets.readers.labels import ORDERS
+from crossfer.datasets.readers.tables import box_of, header, table_rows, tables_near
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
-CODES = {
-    "0": "neutral",
-    "1": "happy",
-    "2": "sad",
-    "3": "surprise",
-    "4": "fear",
-    "5": "disgust",
-    "6": "angry",
-    "7": "contempt",
-    "8": "none",
-    "9": "uncertain",
-    "10": "no-face",
-}
+CODES = ORDERS["affectnet"]
 COLUMNS = [
     "subdirectory_filepath",
     "face_x",
@@ -55,7 +45,7 @@ def recognise(path: Path) -> str | None:
     return None
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Read the authors' tables where there are any, else the folders of the smaller release.
 
     The authors never gave out a test set.  Everybody measures on their validation set: it is our test
@@ -65,10 +55,18 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     return _read_tables(tables, path, options) if tables else _read_folders(path, options)
 
 
-def _tables(path: Path) -> list[tuple[Path, Split]]:
-    """Find the tables of manual labels."""
+def _tables(path: Path) -> list[tuple[Path, Split | None]]:
+    """Find the tables of labels: training and validation, or else any with the columns of the release."""
+    if path.is_file():
+        return [(path, _split_of(path))] if _is_ours(path) else []
     found = ((find(path, f"*{name}.csv"), split) for name, split in TABLES.items())
-    return [(file, split) for file, split in found if file and _is_ours(file)]
+    usual: list[tuple[Path, Split | None]] = [(f, split) for f, split in found if f and _is_ours(f)]
+    return usual or [(f, _split_of(f)) for f in tables_near(path, 2) if _is_ours(f)]
+
+
+def _split_of(table: Path) -> Split | None:
+    split = splitnames.exact(table.stem) or splitnames.affixed(table.stem)
+    return "test" if split == "validation" else split
 
 
 def _is_ours(file: Path) -> bool:
@@ -82,10 +80,11 @@ def _is_bare(first: list[str]) -> bool:
 
 
 def _read_tables(
-    tables: list[tuple[Path, Split]], path: Path, options: ReadOptions
-) -> Iterator[Record | Skipped]:
+    tables: list[tuple[Path, Split | None]], path: Path, options: ReadOptions
+) -> Iterator[Item]:
     label_of_code = cache(lambda code: labelled_or_unknown(code, options, CODES))
     for table, split in tables:
+        yield Remark("", (table,))
         columns = COLUMNS if _is_bare(header(table)) else None
         top = _images(table, columns, path)
         for number, row in table_rows(table, columns):
@@ -98,7 +97,8 @@ def _read_tables(
                 yield Skipped(origin, reason)
             else:
                 name = _name(row)
-                origin = (top.relative_to(path) / name).as_posix()
+                above = top.relative_to(path) if top.is_relative_to(path) else Path()
+                origin = (above / name).as_posix()
                 box = box_of([row.get(side, "") for side in BOX])
                 yield Record(top / name, label, origin, split=split, box=box)
 
@@ -156,6 +156,7 @@ READER = Reader(
     "train_set/images/0.jpg, train_set/annotations/0_exp.npy and val_set/",
     citation="Mollahosseini, Hasani, Mahoor, AffectNet, IEEE Transactions on Affective Computing 2019",
     cropped=None,
+    own_files=("*.npy",),
     recognise=recognise,
     read=read,
 )

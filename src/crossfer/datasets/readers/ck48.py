@@ -24,7 +24,7 @@ FILES = NamedFiles(parse, like="CLASS/S010_004_00000017.png")
 READER = Reader(
     name="ck48",
     title="CK+48, faces of the extended Cohn-Kanade dataset",
-    size="981 faces of 118 subjects, 48×48 gray; 54 show contempt and are left out; no neutral",
+    size="981 faces of 118 subjects, 48×48 gray; 54 show contempt; no neutral",
     licence="research use, as CK+",
     access="CK+ on request from its authors; the cropped copy circulates on Kaggle",
     layout="CK+48/CLASS/S010_004_00000017.png",

@@ -8,22 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossfer.datasets.readers.files import image_files, labelled_or_unknown, most_look_like
+from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
-from crossfer.emotions import EMOTIONS
 
 FRAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
 LABEL_FILE = re.compile(r"(S\d{3})_(\d{3})_\d{8}_emotion\.txt", re.IGNORECASE)
-CODES = {
-    "0": "neutral",
-    "1": "angry",
-    "2": "contempt",
-    "3": "disgust",
-    "4": "fear",
-    "5": "happy",
-    "6": "sad",
-    "7": "surprise",
-}
-NEUTRAL = EMOTIONS.index("neutral")
+CODES = ORDERS["ckplus"]
 PEAK_FRAMES = 3
 
 
@@ -69,7 +59,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
         for file in [*frames[: int(begins)], *peak]:
             yield Record(
                 file,
-                label if file in peak else NEUTRAL,
+                label if file in peak else "neutral",
                 file.relative_to(path).as_posix(),
                 subject=key[0],
             )
@@ -102,12 +92,13 @@ def _code(file: Path) -> str | None:
 READER = Reader(
     name="ckplus",
     title="CK+, the extended Cohn-Kanade dataset",
-    size="593 sequences of 123 subjects, 640×490; 327 have a label, 18 of them contempt, left out",
+    size="593 sequences of 123 subjects, 640×490; 327 have a label, 18 of them contempt",
     licence="research use; may not be passed on",
     access="on request from its authors: jeffcohn.net/resources",
     layout="cohn-kanade-images/S005/001/S005_001_00000011.png and "
     "Emotion/S005/001/S005_001_00000011_emotion.txt",
     citation="Lucey et al., The Extended Cohn-Kanade Dataset (CK+), CVPR Workshops 2010",
+    own_files=("*",),  # of a sequence most frames are not taken, by design
     recognise=recognise,
     read=read,
     crop=0.8,

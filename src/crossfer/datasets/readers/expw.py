@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
+from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import box_of, encoding_of, lines_of
-from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped
+from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped
 
 LIST = "label.lst"
 FIELDS = 8
@@ -24,13 +25,14 @@ def recognise(path: Path) -> str | None:
     return f"{LIST} has a face a row" if _fields(first) else None
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Yield one record a face; classes are numbered as in FER2013."""
     file = find(path, LIST)
     if file is None:
         return
     images = {image.name: image for image in image_files(path)}
     seen: set[str] = set()
+    yield Remark("", (file,))
     with file.open(encoding=encoding_of(file)) as text:
         for number, line in enumerate(lines_of(file, text), 1):
             fields = _fields(line)
@@ -41,7 +43,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             name, face, *sides, _, code = fields
             image, box = images.get(Path(name).name), _box(sides)
             origin = f"{image.relative_to(path).as_posix() if image else name} face {face}"
-            label, reason = labelled_or_unknown(code, options)
+            label, reason = labelled_or_unknown(code, options, ORDERS["fer2013"])
             if label is None:
                 yield Skipped(origin, reason)
             elif image is None:

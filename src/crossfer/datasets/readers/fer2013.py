@@ -15,6 +15,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from crossfer.datasets.readers.files import Named, NamedFiles, labelled_or_unknown, plain_name
+from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import (
     LONGEST_LINE,
     delimiter_of,
@@ -22,12 +23,13 @@ from crossfer.datasets.readers.tables import (
     find_with_columns,
     header,
 )
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
 SIDE = 48
+CODES = ORDERS["fer2013"]
 PIXELS = SIDE * SIDE
-COLUMNS = {"emotion", "pixels", "usage"}
+COLUMNS = {"emotion", "pixels"}
 USAGES: dict[str, Split] = {
     "training": "training",
     "publictest": "validation",
@@ -43,11 +45,12 @@ NO_PIXELS = f"0 pixels instead of {PIXELS:,}"
 def recognise(path: Path) -> str | None:
     """Say why a path looks like FER2013."""
     if table := find_table(path):
-        return f"{table.name} has the columns emotion, pixels and Usage"
+        usage = " and Usage" if "usage" in header(table) else ", no Usage"
+        return f"{table.name} has the columns emotion, pixels{usage}"
     return FOLDERS.recognise(path)
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Read the CSV where there is one, else the folders."""
     table = find_table(path)
     return _read_table(table, options) if table else FOLDERS.read(path, options)
@@ -67,7 +70,7 @@ def parse(file: Path) -> Named | None:
     return Named(file.parent.name, (*named.groups(), file.parent.name), split=USAGES[usage])
 
 
-FOLDERS = NamedFiles(parse, like="Training_*, PublicTest_* or PrivateTest_*")
+FOLDERS = NamedFiles(parse, like="Training_*, PublicTest_* or PrivateTest_*", codes=CODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +134,10 @@ def read_rows(file: Path) -> Iterator[Row]:
     except pa.ArrowInvalid as error:
         raise CrossferError(f"{file}: not a readable CSV table ({error})") from None
     number = 1
-    for batch in table.select(["emotion", "usage", "pixels"]).to_batches(ROWS_AT_ONCE):
+    for batch in table.to_batches(ROWS_AT_ONCE):
         pictures, problems = _parse_pixels(batch.column("pixels"))
-        emotions, usages = batch.column("emotion").to_pylist(), batch.column("usage").to_pylist()
+        emotions = batch.column("emotion").to_pylist()
+        usages = batch.column("usage").to_pylist() if "usage" in names else [""] * len(emotions)
         for index, (emotion, usage) in enumerate(zip(emotions, usages, strict=True)):
             number += 1
             while broken and broken[0].number == number:
@@ -145,14 +149,19 @@ def read_rows(file: Path) -> Iterator[Row]:
     yield from broken
 
 
-def _read_table(file: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
-    label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options))
+def _read_table(file: Path, options: ReadOptions) -> Iterator[Item]:
+    label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options, CODES))
+    names = header(file)
+    others = [name for name in names if name and name not in {*COLUMNS, "usage"}]
+    said = [] if "usage" in names else ["has no column Usage, so its pictures come in no splits"]
+    said += [f"not used: {', '.join(others)}"] if others else []
+    yield Remark(f"{file.name}: {'; '.join(said)}" if said else "", (file,))
     for row in read_rows(file):
         origin = f"{file.name} row {row.number}"
         split = USAGES.get(row.usage.lower())
         if isinstance(row.pixels, str):
             yield Skipped(origin, row.pixels)
-        elif split is None:
+        elif split is None and "usage" in names:
             yield Skipped(origin, f"unknown Usage {row.usage!r}")
         else:
             label, reason = label_of_row(row.emotion)

@@ -10,7 +10,7 @@ from pathlib import Path
 from crossfer.datasets.readers.fer2013 import USAGES, find_table, read_rows
 from crossfer.datasets.readers.files import find, image_files, labelled
 from crossfer.datasets.readers.tables import encoding_of, find_with_columns, lines_of, table_rows
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
 CLASSES = (
@@ -27,6 +27,7 @@ CLASSES = (
 )
 """The columns of votes in their order; NF is “no face”."""
 
+IMAGE_NAME = "image name"
 PARTS: dict[str, Split] = {
     "FER2013Train": "training",
     "FER2013Valid": "validation",
@@ -41,13 +42,17 @@ def recognise(path: Path) -> str | None:
         return f"{votes.name} has votes for the pictures of {pixels.name}"
     if folders := _folders(path):
         return f"{folders[0].name} has images and a label.csv of votes"
+    if named := _named(path):
+        return f"{named.name} has votes for pictures by their names"
     return None
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Yield one record a picture on which most of the people agree, see `majority`."""
     tables = _tables(path)
-    return _read_tables(*tables, options) if tables else _read_folders(path, options)
+    if tables:
+        return _read_tables(*tables, options)
+    return _read_folders(path, options) if _folders(path) else _read_named(path, options)
 
 
 def majority(votes: Sequence[float]) -> str | None:
@@ -71,7 +76,7 @@ def majority(votes: Sequence[float]) -> str | None:
     return CLASSES[counted.index(most)] if most > sum(counted) / 2 else None
 
 
-def _label(votes: Sequence[str], options: ReadOptions) -> tuple[int | None, str]:
+def _label(votes: Sequence[str], options: ReadOptions) -> tuple[str | None, str]:
     """Return the label that a row's votes decide, or the reason why there is none."""
     try:
         winner = majority([float(vote) for vote in votes])
@@ -89,9 +94,8 @@ def _tables(path: Path) -> tuple[Path, Path] | None:
     return (pixels, votes) if pixels and votes else None
 
 
-def _read_tables(
-    pixel_file: Path, vote_file: Path, options: ReadOptions
-) -> Iterator[Record | Skipped]:
+def _read_tables(pixel_file: Path, vote_file: Path, options: ReadOptions) -> Iterator[Item]:
+    yield Remark("", (pixel_file, vote_file))
     pixel_rows, vote_rows = list(read_rows(pixel_file)), list(table_rows(vote_file))
     if len(pixel_rows) != len(vote_rows):
         raise CrossferError(
@@ -118,6 +122,36 @@ def _read_tables(
             yield Record(row.pixels, label, origin, split=USAGES[usage.lower()])
 
 
+def _named(path: Path) -> Path | None:
+    """Find the votes where pictures lie in folders, named as in the column Image name."""
+    votes = find_with_columns(path, {*CLASSES, IMAGE_NAME})
+    return votes if votes and any(find(path, f"{part}/*.png", depth=1) for part in PARTS) else None
+
+
+def _read_named(path: Path, options: ReadOptions) -> Iterator[Item]:
+    votes = _named(path)
+    if votes is None:
+        return
+    yield Remark("", (votes,))
+    images = {image.name: image for image in image_files(path if path.is_dir() else path.parent)}
+    for number, row in table_rows(votes):
+        origin = f"{votes.name} row {number}"
+        if isinstance(row, str):
+            yield Skipped(origin, row)
+            continue
+        name, usage = row[IMAGE_NAME].strip(), row.get("usage", "").strip()
+        label, reason = _label([row[column] for column in CLASSES], options)
+        if not name:
+            yield Skipped(origin, "no image name: its picture has no face")
+        elif name not in images:
+            yield Skipped(origin, "no such file")
+        elif label is None:
+            yield Skipped(origin, reason)
+        else:
+            split = USAGES.get(usage.lower()) or PARTS.get(images[name].parent.name)
+            yield Record(images[name], label, f"{images[name].parent.name}/{name}", split=split)
+
+
 def _folders(path: Path) -> list[Path]:
     """Find the folders that FER+'s own code writes."""
     found = [find(path, f"{name}/label.csv", depth=1) for name in PARTS]
@@ -125,9 +159,10 @@ def _folders(path: Path) -> list[Path]:
     return [folder for folder in folders if next(image_files(folder), None)]
 
 
-def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def _read_folders(path: Path, options: ReadOptions) -> Iterator[Item]:
     for folder in _folders(path):
         table = folder / "label.csv"
+        yield Remark("", (table,))
         with table.open(encoding=encoding_of(table), newline="") as text:
             # The name, in some versions a box, and the votes; there is no header.
             for name, *rest in filter(None, csv.reader(lines_of(table, text))):
@@ -145,7 +180,7 @@ def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped
 READER = Reader(
     name="ferplus",
     title="FER+, FER2013 labelled anew by ten people",
-    size="the 35,887 faces of FER2013; those without a majority for one of the seven are left out",
+    size="the 35,887 faces of FER2013; those without a majority for one expression are left out",
     licence="labels: MIT; images as FER2013",
     access="labels: github.com/microsoft/FERPlus; images: FER2013",
     layout="fer2013new.csv beside fer2013.csv, or FER2013Train, FER2013Valid and FER2013Test, each with "

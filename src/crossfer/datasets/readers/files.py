@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
 
+from crossfer.classes import comparable
+from crossfer.datasets.readers.labels import label_of
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
-from crossfer.emotions import comparable, label_of
 from crossfer.errors import CrossferError
 
 IMAGE_SUFFIXES = frozenset(
@@ -24,26 +25,95 @@ IMAGE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".wmv"})
 STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "training",
-    "training": "training",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""What people call the three splits, in lower case."""
-
 LOOK = 50
 """How many files a recogniser looks at: it must not read a million names to say no."""
 
 COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)?)?)+$", re.I)
 
 
+PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+TEXT_SUFFIXES = frozenset(
+    [
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".md",
+        ".yaml",
+        ".yml",
+        ".xml",
+        ".html",
+        ".py",
+        ".parquet",
+        ".npy",
+        ".npz",
+        ".mat",
+        ".pkl",
+        ".h5",
+        ".hdf5",
+        ".ipynb",
+        ".pdf",
+        ".db",
+        ".ini",
+        ".lst",
+        ".log",
+        ".doc",
+        ".docx",
+        ".xls",
+        ".xlsx",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".7z",
+        ".rar",
+    ]
+)
+"""Of what is no picture, whatever its first bytes are."""
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "stand-in.txt"})
+"""Files that systems leave behind, and our own note: nobody misses them."""
+
+
+def is_picture(file: str) -> bool:
+    """Tell by its first bytes whether a file is a picture."""
+    try:
+        with open(file, "rb") as data:
+            start = data.read(16)
+    except OSError:
+        return False
+    return start.startswith(PICTURE_STARTS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+
+
+def is_text(file: Path) -> bool:
+    """Tell by its first bytes whether a file is a text."""
+    try:
+        with file.open("rb") as data:
+            start = data.read(1024)
+    except OSError:
+        return False
+    return (
+        bool(start)
+        and (start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" not in start)
+        and not (start.startswith(PICTURE_STARTS) or start[:2] in (b"PK", b"\x1f\x8b"))
+    )
+
+
+def what_is(file: str) -> str:
+    """Say what a file is that is not taken."""
+    suffix = os.path.splitext(file)[1].lower()
+    if suffix in VIDEO_SUFFIXES:
+        return "a video; only MUG's takes are read from videos"
+    if suffix in (".csv", ".tsv", ".jsonl", ".parquet"):
+        return "a table that is not read"
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"):
+        return "an archive beside what is read: unpack it, or name it alone"
+    if suffix in IMAGE_SUFFIXES:
+        return "a picture that no list names"
+    return "a text" if is_text(Path(file)) else "not a picture"
+
+
 def image_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
-    """Yield the image files under a folder, as `files_below` does.
+    """Yield the image files under a folder, as `files_below` does; odd suffixes by what is in them.
 
     Parameters
     ----------
@@ -53,7 +123,9 @@ def image_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Iter
         Of the files to yield, in lower case.
     """
     for file in files_below(folder):
-        if os.path.splitext(file)[1].lower() in suffixes:
+        suffix = os.path.splitext(file)[1].lower()
+        known = suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES | TEXT_SUFFIXES
+        if suffix in suffixes or (suffixes >= IMAGE_SUFFIXES and not known and is_picture(file)):
             yield Path(file)
 
 
@@ -135,7 +207,7 @@ def plain_name(file: PurePath) -> str:
 
 def labelled(
     name: str, options: ReadOptions, codes: Mapping[str, str] | None = None
-) -> tuple[int | None, str]:
+) -> tuple[str | None, str]:
     """Translate a dataset's own class.
 
     Parameters
@@ -149,7 +221,8 @@ def labelled(
 
     Returns
     -------
-    label : int or None
+    label : str or None
+        The name of the class.
     reason : str
         Why there is no label, else empty.
 
@@ -170,7 +243,7 @@ def labelled(
 
 def labelled_or_unknown(
     name: str, options: ReadOptions, codes: Mapping[str, str] | None = None
-) -> tuple[int | None, str]:
+) -> tuple[str | None, str]:
     """Translate a class as `labelled` does; a class that is unknown is a reason, not an error."""
     try:
         return labelled(name, options, codes)

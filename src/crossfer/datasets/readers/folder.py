@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from crossfer.datasets.readers.files import SPLIT_NAMES, image_files, labelled
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
+from crossfer.classes import is_known
+from crossfer.datasets.readers import levels, manifest, splitnames
+from crossfer.datasets.readers.files import image_files, labelled
+from crossfer.datasets.readers.inventory import found_in, way_on
+from crossfer.datasets.readers.labels import understood
+from crossfer.datasets.readers.levels import Folders
+from crossfer.datasets.readers.tables import tables_near
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
+
+CROWD = 8
+"""So many folders without a number in their names may be people by their names."""
+NOT_PEOPLE = frozenset(
+    {"fold", "batch", "part", "session", "set", "take", "camera", "cam", "run", "group", "version"}
+)
 
 
 def recognise(path: Path) -> str | None:
@@ -18,44 +31,182 @@ def recognise(path: Path) -> str | None:
     return "it is a folder with images in folders"
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Yield one record an image.
 
-    Its class is the nearest folder above it that has the name of a class (a number is one only where no
-    name is: people number subjects too); any folder above it may be the split.
+    Its class is one of the folders above it, see `crossfer.datasets.readers.levels`, or the name of its file
+    where each folder holds pictures named like classes; a folder above the class may be the split, and one
+    above or below it the subject.
     """
-    class_of = cache(lambda folders: _class(path, folders, options))
-    for file in image_files(path):
-        relative = file.relative_to(path)
-        origin, folders = relative.as_posix(), relative.parts[:-1]
+    files = {file: file.relative_to(path).parts[:-1] for file in image_files(path)}
+    kinds = sorted(set(files.values()) - {()})
+    stems = levels.classes_by_file(files, options)
+    options, places, said = _understood(path, kinds, stems, options)
+    yield Remark(said)
+    try:
+        found = {} if stems else {f: _class(path, f, places[f], options) for f in kinds}
+    except CrossferError as error:
+        if any(is_known(name) for folders in kinds for name in folders):
+            raise
+        raise CrossferError(f"{error}; found are {found_in(path)}; {way_on(path)}") from None
+    splits, said = _splits(places, options)
+    yield Remark(said)
+    people: dict[tuple[str, ...], str] = {}
+    if stems:
+        yield Remark("classes: the files are named like classes, their folders are not")
+    if stems and options.people and not options.subject:
+        people, said = _people_of_files(kinds, splits)
+        yield Remark(said)
+    elif options.people and not options.subject:
+        labels = {folders: label for folders, (label, _) in found.items()}
+        people, said = _people(places, labels, splits)
+        yield Remark(said)
+    for table in tables_near(path, manifest.DEPTH):
+        yield Remark(manifest.unused(table, path))
+    for file, folders in files.items():
+        origin = file.relative_to(path).as_posix()
         if not folders:
             yield Skipped(origin, "not in the folder of a class")
             continue
-        label, reason = class_of(folders)
+        label, reason = labelled(stems[file], options) if stems else found[folders]
         if label is None:
             yield Skipped(origin, reason)
             continue
-        splits = [SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES]
         yield Record(
             file,
             label,
             origin,
-            subject=options.subject_of(origin),
-            split=splits[0] if splits else None,
+            subject=people.get(folders) or options.subject_of(origin),
+            split=splits[folders],
         )
 
 
-def _class(path: Path, folders: tuple[str, ...], options: ReadOptions) -> tuple[int | None, str]:
-    """Return the label of a folder, or the reason why its images are left out."""
-    for name in sorted(reversed(folders), key=str.isdigit):
-        try:
-            return labelled(name, options)
-        except CrossferError:
-            continue
+def _understood(
+    path: Path, kinds: list[Folders], stems: Mapping[Path, str], options: ReadOptions
+) -> tuple[ReadOptions, dict[Folders, int], str]:
+    """Find out which folder is the class, and what those names mean that do not say it."""
+    if stems:
+        return options, {folders: len(folders) for folders in kinds}, ""
+    places, names = levels.find_classes(kinds, options)
     try:
-        return labelled(folders[-1], options)
+        options, said = understood(names, options)
+    except CrossferError as error:
+        raise CrossferError(f"{path}: {error}") from None
+    return options, places, said
+
+
+def _splits(
+    places: Mapping[Folders, int], options: ReadOptions
+) -> tuple[dict[Folders, Split | None], str]:
+    """Tell which folders are which split, and say so in a line."""
+    above = {name for folders, place in places.items() for name in folders[:place]}
+    whole = {name for folders in places for name in folders if splitnames.exact(name)}
+    translation = splitnames.splits_of(above | whole, options)
+    if options.splits:
+        splitnames.check_used(options, {name for folders in places for name in folders})
+    own = {name.strip().lower() for name in options.splits}
+    sure = {n for n in translation if n.strip().lower() in own or splitnames.exact(n)}
+    everywhere = set.intersection(*(set(folders) for folders in places)) if places else set()
+    lone = {split for split in translation.values() if split}
+    said = ""
+    if len(lone) == 1 and not {n for n, split in translation.items() if split} <= sure:
+        for name in everywhere & {n for n, split in translation.items() if split} - sure:
+            said = f"the folder {name} holds everything: it is not taken for the {translation[name]} set"
+            translation[name] = None
+    result: dict[Folders, Split | None] = {}
+    for folders, place in places.items():
+        names = [n for n in (*folders[:place], *folders[place:]) if translation.get(n)]
+        names = [n for n in names if n in folders[:place] or n in whole]
+        chosen = {translation[n] for n in names}
+        if len(chosen) > 1:
+            names = [n for n in names if n not in everywhere] or names
+            names = [n for n in names if n in sure] or names
+            chosen = {translation[n] for n in names}
+        if len(chosen) > 1:
+            raise CrossferError(
+                f"{'/'.join(folders)}: names two splits ({', '.join(names)}): say which does not count, "
+                f"as --split {names[0]}="
+            )
+        result[folders] = next(iter(chosen), None)
+    used = {n: split for n, split in translation.items() if split and split in result.values()}
+    told = splitnames.in_words(used)
+    return result, f"splits by folder: {told}" if told else said
+
+
+def _people(
+    places: Mapping[Folders, int],
+    labels: Mapping[Folders, object],
+    splits: Mapping[Folders, Split | None],
+) -> tuple[dict[Folders, str], str]:
+    """Look for a level of folders that are people: most of them hold several classes.
+
+    Returns
+    -------
+    people : dict
+        From the folders above an image to its subject.
+    said : str
+        What was taken for people, or could be; empty where nothing is like that.
+    """
+    levels: dict[int, dict[str, set[object]]] = defaultdict(lambda: defaultdict(set))
+    counts: Counter[int] = Counter()
+    for folders, place in places.items():
+        for index, name in enumerate(folders):
+            if index != place and not (splits[folders] and splitnames.affixed(name)):
+                levels[index - place][name].add(labels[folders])
+                counts[index - place] += 1
+    likely = {
+        level: names
+        for level, names in levels.items()
+        if counts[level] == len(places)
+        and len(names) > 1
+        and 2 * sum(len(held) > 1 for held in names.values()) >= len(names)
+    }
+    if not likely:
+        return {}, ""
+    level = max(likely, key=lambda level: (len(likely[level]), level))
+    names = sorted(likely[level])
+    where = "above" if level < 0 else "in"
+    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    rival = any(len(other) == len(names) for key, other in likely.items() if key != level)
+    numbered = all(any(map(str.isdigit, name)) for name in names)
+    kinds = {word for name in names for word in _words(name)}
+    if rival or kinds & NOT_PEOPLE or not (numbered or len(names) >= CROWD):
+        before = next(iter(places.values())) + level
+        return {}, (
+            f"folders {where} the classes ({some}) are not taken for people; if they are: --subject "
+            f"'^{'[^/]+/' * before}([^/]+)/'"
+        )
+    people = {folders: folders[place + level] for folders, place in places.items()}
+    return people, (
+        f"subjects: the {len(names):,} folders {where} the classes ({some}), as each holds several classes; "
+        "--subject '' undoes it"
+    )
+
+
+def _class(
+    path: Path, folders: Folders, place: int, options: ReadOptions
+) -> tuple[str | None, str]:
+    """Return the label of a folder, or the reason why its images are left out."""
+    try:
+        return labelled(folders[place], options)
     except CrossferError as error:
         raise CrossferError(f"{path.joinpath(*folders)}: {error}") from None
+
+
+def _people_of_files(
+    kinds: list[Folders], splits: Mapping[Folders, Split | None]
+) -> tuple[dict[Folders, str], str]:
+    """Take folders for people in which files are named like classes; see `_people`."""
+    people = {f: f[-1] for f in kinds if not (splits[f] and splitnames.affixed(f[-1]))}
+    names = sorted(set(people.values()))
+    if len(names) < 2 or NOT_PEOPLE & {word for name in names for word in _words(name)}:
+        return {}, ""
+    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return people, f"subjects: the {len(names):,} folders ({some}); --subject '' undoes it"
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall("[A-Za-z]+", name)]
 
 
 READER = Reader(
@@ -66,6 +217,7 @@ READER = Reader(
     access="yours",
     layout="CLASS/IMAGE or SPLIT/CLASS/IMAGE; class names by synonym or --label; subjects by --subject",
     cropped=None,
+    takes=frozenset({"subject", "order", "splits"}),
     recognise=recognise,
     read=read,
 )

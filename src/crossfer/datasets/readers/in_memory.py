@@ -5,8 +5,10 @@ None of those libraries is imported here: what counts is how their objects behav
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -17,15 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossfer.datasets.pictures import UnreadableImage
-from crossfer.datasets.readers.files import SPLIT_NAMES, labelled
-from crossfer.datasets.record import Box, Reader, ReadOptions, Record, Skipped, Split
+from crossfer.datasets.readers.files import labelled
+from crossfer.datasets.readers.labels import understood
+from crossfer.datasets.readers.splitnames import SPLIT_NAMES
+from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
 EXPECTED = (
     "a Hugging Face dataset, a data frame, a torchvision dataset, (images, labels), or a list of "
     "(image, label)"
 )
-Read = Callable[[ReadOptions], Iterator[Record | Skipped]]
+PIXEL_TEXT = re.compile(r"\s*(\d{1,3}\s+){15,}\d{1,3}\s*")
+"""At least sixteen gray levels: no path looks like that."""
+Read = Callable[[ReadOptions], Iterator[Item]]
 
 READER = Reader(
     name="memory",
@@ -35,6 +41,7 @@ READER = Reader(
     access="yours",
     layout=EXPECTED,
     cropped=None,
+    takes=frozenset({"order"}),
     recognise=lambda path: None,
     read=lambda path, options: iter(()),
 )
@@ -79,6 +86,7 @@ def in_memory(
     subject: str | Sequence[Any] | None = None,
     split: str | Sequence[Any] | None = None,
     classes: Sequence[str] | None = None,
+    order: str | None = None,
     box: str | Sequence[Any] | None = None,
 ) -> Memory:
     """Take a dataset that another library has loaded.
@@ -99,8 +107,9 @@ def in_memory(
         A column, or a sequence with a value a row: who it is, the official part, and the face as left,
         top, width and height.
     classes
-        The names of the classes in the order of their numbers; by default the dataset's own.  Where
-        nothing names them, numbers are taken in FER2013's order.
+        The names of the classes in the order of their numbers; by default the dataset's own.
+    order
+        What the numbers mean where nothing names them, see `crossfer.datasets.readers.labels.understood`.
 
     Returns
     -------
@@ -125,7 +134,7 @@ def in_memory(
     else:
         parts = {"": data}
     columns = {"subject": subject, "split": split, "box": box}
-    reads = []
+    reads, labels = [], set[str]()
     for part, rows_data in parts.items():
         where = f"{name} {part}".strip()
         rows = _rows(rows_data, where, image, label)
@@ -134,8 +143,22 @@ def in_memory(
             for key, column in columns.items()
             if column is not None
         }
-        reads.append(partial(_read, rows, extra, part, classes or rows.names, name))
-    return Memory(name, lambda options: (item for read in reads for item in read(options)))
+        named = classes or rows.names
+        found = (_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels))
+        labels |= {label for label in found if label is not None} | set(map(str, named or ()))
+        reads.append(partial(_read, rows, extra, part, named, name))
+
+    def read_all(options: ReadOptions) -> Iterator[Item]:
+        try:
+            known, said = understood(labels, replace(options, order=options.order or order))
+        except CrossferError as error:
+            raise CrossferError(f"{name}: {error}") from None
+        if said:
+            yield Remark(said)
+        for read in reads:
+            yield from read(known)
+
+    return Memory(name, read_all)
 
 
 def _rows(data: Any, where: str, image: str, label: str) -> _Rows:
@@ -145,6 +168,8 @@ def _rows(data: Any, where: str, image: str, label: str) -> _Rows:
             f"{where}: {type(data).__name__} has no length or no rows (a stream must be loaded "
             f"first); expected {EXPECTED}"
         )
+    if hasattr(data, "to_batches") and hasattr(data, "column_names"):  # an Arrow table
+        data = {str(name): _Arrow(data[name]) for name in data.column_names}
     if hasattr(data, "columns") and not hasattr(data, "column_names"):  # a data frame
         data = {str(name): _list(data[name]) for name in data.columns}
     columns = list(data) if isinstance(data, Mapping) else getattr(data, "column_names", None)
@@ -195,9 +220,35 @@ def _pair(data: Any, row: int, where: str) -> Any:
     return item
 
 
+class _Arrow:
+    """A column of an Arrow table, whose values are Python's own."""
+
+    def __init__(self, column: Any) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.column[row].as_py()
+
+    def tolist(self) -> Any:
+        return self.column.to_pylist()
+
+
 def _list(values: Any) -> list[Any]:
     """Return plain Python values of a column, an array or a tensor."""
     return list(values.tolist() if hasattr(values, "tolist") else values)
+
+
+def _is_missing(value: Any) -> bool:
+    """Tell whether a value stands for none: ``None``, NaN, or NA of pandas, which compares as neither."""
+    if value is None:
+        return True
+    try:
+        return bool(value != value) if not hasattr(value, "shape") else False
+    except (TypeError, ValueError):
+        return type(value).__name__ in ("NAType", "NaTType")
 
 
 def _values(rows: _Rows, column: str | Sequence[Any], where: str, key: str) -> list[Any]:
@@ -211,7 +262,7 @@ def _values(rows: _Rows, column: str | Sequence[Any], where: str, key: str) -> l
     values = _list(column)
     if len(values) != len(rows.labels):
         raise CrossferError(f"{where}: {len(rows.labels):,} rows, but {len(values):,} for {key}=")
-    return [None if isinstance(v, float) and v != v else v for v in values]
+    return [None if _is_missing(value) else value for value in values]
 
 
 def _read(
@@ -251,7 +302,7 @@ def _read(
 def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:
     """Return a class's name; numbers below 0 stand for “no label”, as Hugging Face has it."""
     raw = raw.item() if hasattr(raw, "item") else raw
-    if raw is None or raw != raw or (isinstance(raw, int | float) and raw < 0):
+    if _is_missing(raw) or (isinstance(raw, int | float) and raw < 0):
         return None
     if not isinstance(raw, str | int | float):
         raise CrossferError(
@@ -288,14 +339,29 @@ def _picture(picture: Callable[[int], Any], row: int) -> Any:
     value = picture(row)
     if isinstance(value, Mapping):  # a Hugging Face image that is not decoded
         value = BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
+    if isinstance(value, bytes | bytearray):
+        value = BytesIO(value)
     if isinstance(value, BytesIO):
         try:
             return Image.open(value)
         except OSError:
             raise UnreadableImage("not an image that can be read") from None
+    if isinstance(value, str) and PIXEL_TEXT.fullmatch(value):
+        return _pixels_of_text(value)
     if isinstance(value, str | Path):
         return Path(value)
+    if _is_missing(value):
+        raise UnreadableImage("no picture")
     return value if isinstance(value, Image.Image) else _pixels(value)
+
+
+def _pixels_of_text(text: str) -> NDArray[Any]:
+    """Read a square of gray levels, as FER2013 writes pictures."""
+    levels = np.array(text.split(), np.int64)
+    side = math.isqrt(len(levels))
+    if side * side != len(levels):
+        raise UnreadableImage(f"{len(levels):,} pixel values are no square picture")
+    return levels.reshape(side, side)
 
 
 def _pixels(value: Any) -> NDArray[Any]:

@@ -44,6 +44,7 @@ READER = Reader(
     access="on request: kdef.se",
     layout="AF01/AF01ANS.JPG: series, sex and number, AF AN DI HA NE SA or SU, angle (S: the front)",
     citation="Lundqvist, Flykt, Öhman, The Karolinska Directed Emotional Faces, 1998",
+    takes=frozenset({"everything"}),
     recognise=FILES.recognise,
     read=FILES.read,
     crop=0.8,

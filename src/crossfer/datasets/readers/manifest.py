@@ -1,134 +1,328 @@
-"""Any table, CSV or Parquet, with a row per image."""
+"""Any table with a row per image, by itself or in the folder of its pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
-
-from crossfer.datasets.readers.files import SPLIT_NAMES, labelled
-from crossfer.datasets.readers.tables import box_of, header, table_rows
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
+from crossfer.classes import is_known
+from crossfer.datasets.readers import splitnames
+from crossfer.datasets.readers.columns import Columns, are_shares, columns_in
+from crossfer.datasets.readers.files import image_files, labelled
+from crossfer.datasets.readers.labels import understood
+from crossfer.datasets.readers.lookup import Lookup
+from crossfer.datasets.readers.tables import (
+    Encoded,
+    any_rows,
+    class_names,
+    columns_of,
+    tables_near,
+)
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
-NEEDED = {"path", "label"}
-BOX = ("left", "top", "width", "height")
-ROWS_AT_ONCE = 1024
-LARGEST_GROWTH = 200
-"""Bytes of a Parquet table over those of its file."""
+DEPTH = 2
+"""How deep in a folder tables are looked for."""
+LOOK = 20
+LONGEST_GROUP = 200
+"""In characters: what is longer (landmarks, say) is nothing to tell results apart by."""
 
 
 def recognise(path: Path) -> str | None:
-    """Say why a path looks like a manifest."""
+    """Say why a path looks like a manifest: it is such a table, or a folder whose pictures tables list."""
+    if path.is_file():
+        return _why(columns_in(columns_of(path), ReadOptions(), str(path)))
+    tables = complete_tables(path)
+    if not tables:
+        return None
+    why = _why(columns_in(columns_of(tables[0]), ReadOptions()))
     return (
-        "it is a table with the columns path and label" if set(columns_of(path)) >= NEEDED else None
+        f"{tables[0].name} lists its pictures: {why}"
+        if len(tables) == 1
+        else (
+            f"{len(tables)} tables list its pictures, as {tables[0].relative_to(path).as_posix()}"
+        )
     )
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
-    """Yield one record a row; paths are relative to the manifest's folder."""
-    missing = NEEDED - set(columns_of(path))
-    if missing:
-        raise CrossferError(f"{path}: no column {' and '.join(sorted(missing))}")
-    for number, row in _rows(path):
-        origin = f"{path.name} row {number}"
-        problem = row if isinstance(row, str) else _problem(row)
-        if problem or isinstance(row, str):
-            yield Skipped(origin, str(problem))
-            continue
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
+    """Yield one record a row; paths are relative to the table's folder, or are found below it."""
+    tables = [path]
+    if path.is_dir():
+        tables = complete_tables(path) or [
+            table for table in tables_near(path, DEPTH) if _columns(table, options).complete
+        ]
+        if not tables:
+            raise CrossferError(f"{path}: no table with a path and a label; {_seen(path)}")
+    top = path if path.is_dir() else path.parent
+    splits = splitnames.splits_of((_part(table, top) for table in tables), options)
+    if len(tables) < 2 or None in splits.values():
+        splits = {}
+    options, said = understood(
+        (label for table in tables for label in _labels(table, _columns(table, options))), options
+    )
+    yield Remark(said)
+    seen: set[str] = set()
+    contradictions: list[str] = []
+    values: set[str] = set(splits)
+    for table in tables:
+        columns = _columns(table, options)
+        where = table.relative_to(top).as_posix()
+        if not columns.complete:
+            missing = "a path" if columns.path is None else "a label"
+            raise CrossferError(
+                f"{table}: no column for {missing} among {', '.join(filter(None, columns_of(table)))}; name "
+                "yours with --column path=NAME and --column label=NAME"
+            )
+        if columns.subject and options.subject:
+            raise CrossferError(
+                f"{table}: --subject has no effect, since its column {columns.subject} says who it is; "
+                "--column subject= takes no column"
+            )
+        said = columns.in_words()
+        part = splits.get(_part(table, top))
+        if part and not columns.split:
+            said = "; ".join(filter(None, [said, f"all of it is {part}"]))
+        yield Remark(f"{where}: {said}" if said else "", (table,))
+        reading = _Reading(table, top, columns, options, part, seen)
+        values |= set(reading.translation)
+        yield from reading.items()
+        contradictions += reading.contradictions
+        if told := splitnames.in_words(reading.translation):
+            yield Remark(f"{where}: {told}")
+    if options.splits:
+        splitnames.check_used(options, values)
+    if contradictions:
+        yield Remark(
+            f"warning: the table contradicts the folders for {len(contradictions):,} pictures (first: "
+            f"{contradictions[0]}); the table is believed (--as folder believes the folders)"
+        )
+    if path.is_dir():
+        used = {os.fspath(table) for table in tables}
+        others = [t for t in tables_near(path, DEPTH) if os.fspath(t) not in used]
+        for table in others:
+            yield Remark(unused(table, top))
+
+
+def unused(table: Path, top: Path) -> str:
+    """Say that a table is not read."""
+    try:
+        names = ", ".join(filter(None, columns_of(table)))[:120]
+    except CrossferError:
+        names = ""
+    return f"{table.relative_to(top).as_posix()}: not used (columns {names or 'unknown'})"
+
+
+def complete_tables(path: Path) -> list[Path]:
+    """Find the tables that list the pictures of a folder.
+
+    Where the pictures lie in folders of classes, they must list all of them; else, some.
+    """
+    tables = []
+    for table in tables_near(path, DEPTH):
         try:
-            label, reason = labelled(row["label"], options)
-        except CrossferError as error:
-            raise CrossferError(f"{path} row {number}: {error}") from None
-        if label is None:
-            yield Skipped(origin, reason)
+            columns = columns_in(columns_of(table), ReadOptions())
+        except CrossferError:
             continue
-        name = row["path"].replace("\\", "/")
-        yield Record(
-            path.parent / name,
+        if columns.complete and _finds_pictures(table, path, columns):
+            tables.append(table)
+    if tables and (pictures := _pictures_in_class_folders(path)):
+        listed = set[str]()
+        for table in tables:
+            columns = columns_in(columns_of(table), ReadOptions())
+            lookup = Lookup(path, table, None)
+            for _, row in any_rows(table):
+                if (
+                    isinstance(row, dict)
+                    and isinstance(name := row[str(columns.path)], str)
+                    and name
+                ):
+                    listed.add(os.fspath(lookup.find(name)))
+        if not pictures <= listed:
+            return []
+    return tables
+
+
+class _Reading:
+    """One table, being read."""
+
+    def __init__(
+        self,
+        table: Path,
+        top: Path,
+        columns: Columns,
+        options: ReadOptions,
+        part: Split | None,
+        seen: set[str],
+    ) -> None:
+        self.table, self.top, self.columns, self.options = table, top, columns, options
+        self.part, self.seen = part, seen
+        self.lookup = Lookup(top, table, options.root)
+        self.names = class_names(table).get(columns.label or "", [])
+        self.contradictions: list[str] = []
+        self.relative = columns.form != "" and are_shares(
+            box
+            for _, row in any_rows(table)
+            if isinstance(row, dict) and isinstance(box := columns.box_of(row), tuple)
+        )
+        self.translation: dict[str, Split | None] = {}
+        if columns.split:
+            values = {r[columns.split] for _, r in any_rows(table) if isinstance(r, dict)} - {""}
+            self.translation = splitnames.splits_of(values, options)
+            unknown = [value for value, split in self.translation.items() if split is None]
+            if unknown:
+                some = ", ".join(repr(value) for value in unknown[:8])
+                raise CrossferError(
+                    f"{table}: unknown split {some} in the column {columns.split}: say what each is with "
+                    f"--split {unknown[0]}=training, or use no such column with --column split="
+                )
+        self.by_folder = cache(self._by_folder)
+
+    def items(self) -> Iterator[Record | Skipped]:
+        """Yield one record a row, or why there is none."""
+        for number, row in any_rows(self.table):
+            origin = f"{self.table.name} row {number}"
+            if isinstance(row, str):
+                yield Skipped(origin, row)
+                continue
+            yield self._item(number, row, origin)
+
+    def _item(self, number: int, row: Mapping[str, Any], origin: str) -> Record | Skipped:
+        columns, options = self.columns, self.options
+        name = row[str(columns.path)]
+        raw, reason = (row[columns.label], "") if columns.label else columns.marked(row)
+        if reason:
+            return Skipped(origin, reason)
+        if not name or not raw:
+            return Skipped(origin, "path or label is empty")
+        box = columns.box_of(row)
+        if isinstance(box, str):
+            return Skipped(origin, box)
+        try:
+            label, reason = labelled(_named(raw, self.names), options)
+        except CrossferError as error:
+            raise CrossferError(f"{self.table} row {number}: {error}") from None
+        if label is None:
+            return Skipped(origin, reason)
+        split = self.translation.get(row[columns.split]) if columns.split else self.part
+        groups = {
+            column: text
+            for column in columns.others
+            if isinstance(text := row.get(column), str) and text and len(text) <= LONGEST_GROUP
+        }
+        subject = row[columns.subject] if columns.subject else None
+        if isinstance(name, Encoded):
+            return Record(
+                name.open,
+                label,
+                origin,
+                subject or None,
+                split,
+                box=box,
+                relative=self.relative,
+                groups=groups,
+            )
+        picture = self.lookup.find(name)
+        shown = name.replace("\\", "/")
+        by_folder = self.by_folder(picture.parent)
+        if by_folder is not None and by_folder != label:
+            self.contradictions.append(shown)
+        if shown in self.seen:
+            shown = f"{shown} row {number}"
+        self.seen.add(shown)
+        return Record(
+            picture,
             label,
-            name,
-            subject=row.get("subject") or options.subject_of(name),
-            split=SPLIT_NAMES.get(row.get("split", "").lower()),
-            box=box_of([row.get(side, "") for side in BOX]),
+            shown,
+            subject=subject or options.subject_of(shown),
+            split=split,
+            box=box,
+            relative=self.relative,
+            groups=groups,
         )
 
-
-def _is_parquet(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".parquet"
-
-
-def columns_of(path: Path) -> list[str]:
-    """Return a table's column names in lower case; none where a file is no table."""
-    if not _is_parquet(path):
-        return header(path)
-    try:
-        with path.open("rb") as data:  # whose name may be no text, as pyarrow wants it
-            return [name.strip().lower() for name in pa.parquet.read_schema(data).names]
-    except (pa.ArrowException, OSError) as error:
-        raise CrossferError(f"{path}: not a readable table ({error})") from None
+    def _by_folder(self, folder: Path) -> str | None:
+        """Return the class that the folders of a picture name, if they name one."""
+        if folder.is_relative_to(self.top):
+            for name in reversed(folder.relative_to(self.top).parts):
+                if is_known(name):
+                    return labelled(name, self.options)[0]
+        return None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """Yield a table's rows as texts, with the number that people see."""
-    if not _is_parquet(path):
-        for number, row in table_rows(path):
-            yield number, row if isinstance(row, str) else _texts(row)
+def _labels(table: Path, columns: Columns) -> Iterator[str]:
+    """Yield what a table writes as labels."""
+    if not columns.label:
+        yield from columns.marks
         return
-    try:
-        with path.open("rb") as data, pa.parquet.ParquetFile(data) as file:
-            _check_size(path, file.metadata)
-            names, number = columns_of(path), 0
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    number += 1
-                    yield number, _texts(dict(zip(names, values, strict=True)))
-    except (pa.ArrowException, OSError) as error:
-        raise CrossferError(f"{path}: not a readable table ({error})") from None
+    if names := class_names(table).get(columns.label):
+        yield from names
+    for _, row in any_rows(table):
+        if isinstance(row, dict) and (label := row[columns.label]):
+            yield _named(label, names or [])
 
 
-def _check_size(path: Path, about: pa.parquet.FileMetaData) -> None:
-    """Refuse a table that claims to hold more than so many bytes can say."""
-    size = path.stat().st_size
-    groups = (about.row_group(n) for n in range(about.num_row_groups))
-    if about.num_rows > size or sum(g.total_byte_size for g in groups) > LARGEST_GROWTH * size:
-        raise CrossferError(f"{path}: claims to hold more than a table of its size can")
+def _named(label: str, names: Sequence[str]) -> str:
+    """Return the name of a number for which a table holds names."""
+    return names[int(label)] if names and label.isdigit() and int(label) < len(names) else label
 
 
-def _texts(row: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _text(value) for name, value in row.items()}
+def _columns(table: Path, options: ReadOptions) -> Columns:
+    return columns_in(columns_of(table), options, str(table))
 
 
-def _text(value: Any) -> str:
-    if value is None or value != value:  # NaN is not itself
-        return ""
-    # A column of whole numbers becomes one of fractions where a value is missing.
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+def _part(table: Path, top: Path) -> str:
+    """Return the name that may say which split a table is: its own, or its folder's."""
+    own = table.stem
+    if splitnames.exact(own) or splitnames.affixed(own) or table.parent == top:
+        return own
+    return table.parent.name
 
 
-def _problem(row: Mapping[str, str]) -> str | None:
-    if not row["path"] or not row["label"]:
-        return "path or label is empty"
-    split = row.get("split", "")
-    if split and split.lower() not in SPLIT_NAMES:
-        return f"unknown split {split!r}: training, validation or test"
-    sides = [row.get(side, "") for side in BOX]
-    if any(sides) and box_of(sides) is None:
-        return "the face box needs four numbers: left, top, width, height"
-    return None
+def _why(columns: Columns) -> str | None:
+    if not columns.complete:
+        return None
+    what = columns.label or f"{columns.marks[0]}, {columns.marks[1]} …"
+    return f"it is a table with the columns {columns.path} and {what}"
+
+
+def _finds_pictures(table: Path, top: Path, columns: Columns) -> bool:
+    """Tell whether the first rows of a table name pictures that are there."""
+    lookup = Lookup(top, table, None)
+    for _, row in islice(any_rows(table), LOOK):
+        if isinstance(row, dict):
+            name = row[str(columns.path)]
+            if isinstance(name, Encoded) or (name and os.path.isfile(lookup.find(name))):
+                return True
+    return False
+
+
+def _pictures_in_class_folders(path: Path) -> set[str]:
+    """Return the pictures of a folder if they lie in folders of classes, else none."""
+    pictures = list(image_files(path))
+    inside = sum(any(map(is_known, file.relative_to(path).parts[:-1])) for file in pictures)
+    return {os.fspath(file) for file in pictures} if 2 * inside > len(pictures) else set()
+
+
+def _seen(path: Path) -> str:
+    tables = [unused(table, path) for table in tables_near(path, DEPTH)]
+    return "; ".join(tables[:5]) or "there is no table"
 
 
 READER = Reader(
     name="manifest",
-    title="any CSV or Parquet table with a row per image",
+    title="any table with a row per image: CSV, Parquet, lines of JSON",
     size="any",
     licence="yours",
     access="yours",
-    layout="columns path, label; optional subject, split, left, top, width, height",
+    layout="columns path, label; optional subject, split, left, top, width, height, or other usual names for "
+    "them (docs/datasets.md); --column label=NAME names yours, --root the folder of the pictures",
     cropped=None,
+    takes=frozenset({"subject", "columns", "order", "root", "splits"}),
     recognise=recognise,
     read=read,
 )

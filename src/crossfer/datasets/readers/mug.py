@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossfer.classes import is_known
 from crossfer.datasets.readers.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -18,11 +19,8 @@ from crossfer.datasets.readers.files import (
     most_look_like,
 )
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
-from crossfer.emotions import EMOTIONS, label_of
-from crossfer.errors import CrossferError
 
 FRAME = re.compile(r"img_?(\d+)$", re.IGNORECASE)
-NEUTRAL = EMOTIONS.index("neutral")
 MIDDLE_FRAMES = 6
 SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
@@ -64,14 +62,14 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             yield Skipped(origin, frames)
             continue
         neutral, middle = frames_of_the_study(len(frames))
-        if label == NEUTRAL:
+        if label == "neutral":
             neutral, middle = range(len(frames)), ()
         elif not middle:
             yield Skipped(origin, "a take of fewer than three frames")
             continue
         for index in sorted([*neutral, *middle]):
             file, number, name = frames[index]
-            shown = label if index in middle else NEUTRAL
+            shown = label if index in middle else "neutral"
             yield Record(file, shown, name, subject=take.subject, frame=number)
 
 
@@ -120,9 +118,7 @@ def _take(file: Path, above: Path, path: Path) -> _Take | None:
         return None
     name, expression = folders[-1].lower(), folders[-2]
     in_session = folders[-3].lower().startswith("session") and len(folders) > 3
-    try:
-        label_of(expression)
-    except CrossferError:
+    if not is_known(expression):
         return None
     return _Take(folders[-4 if in_session else -3], expression, name)
 
@@ -153,6 +149,8 @@ READER = Reader(
     access="on request: mug.ee.auth.gr/fed",
     layout="subjects3/NNN/[sessionK/]EXPRESSION/takeNNN/img_0000.jpg, or takeNNN.avi",
     citation="Aifanti, Papachristou, Delopoulos, The MUG facial expression database, WIAMIS 2010",
+    own_files=("*",),  # of a sequence most frames are not taken, by design
+    takes=frozenset({"everything"}),
     recognise=recognise,
     read=read,
     crop=0.6,

@@ -33,6 +33,7 @@ READER = Reader(
     access="on request: rafd.socsci.ru.nl",
     layout="Rafd090_28_Caucasian_male_angry_frontal.jpg: angle, model, group, sex, class, gaze",
     citation="Langner et al., Presentation and validation of the Radboud Faces Database, 2010",
+    takes=frozenset({"everything"}),
     recognise=FILES.recognise,
     read=FILES.read,
     crop=0.7,

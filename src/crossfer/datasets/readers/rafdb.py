@@ -1,9 +1,10 @@
-"""RAF-DB: faces from the web, the basic emotions."""
+"""RAF-DB: faces from the web, the basic expressions or the compound ones."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from crossfer.datasets.readers.files import (
@@ -14,22 +15,17 @@ from crossfer.datasets.readers.files import (
     labelled_or_unknown,
     plain_name,
 )
+from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import encoding_of, lines_of
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped, Split
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
+from crossfer.errors import CrossferError
 
-LIST = "list_patition_label.txt"
-LIST_PLACES = (f"EmoLabel/{LIST}", LIST)
+LISTS = ("list_patition_label.txt", "list_partition_label.txt")
+"""As the authors spell it, and as most others do."""
+LIST_PLACES = [f"{folder}{name}" for folder in ("EmoLabel/", "") for name in LISTS]
 FILE_NAME = re.compile(r"((train|test)_\d+)(?!\d)", re.IGNORECASE)
 SPLITS: dict[str, Split] = {"train": "training", "test": "test"}
-CODES = {
-    "1": "surprise",
-    "2": "fear",
-    "3": "disgust",
-    "4": "happy",
-    "5": "sad",
-    "6": "angry",
-    "7": "neutral",
-}
+CODES, COMPOUND = ORDERS["rafdb"], ORDERS["rafdb-compound"]
 
 
 def recognise(path: Path) -> str | None:
@@ -38,16 +34,19 @@ def recognise(path: Path) -> str | None:
     return f"it holds {file.name}" if file else FOLDERS.recognise(path)
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Read the authors' list of labels where there is one, else the folders of the popular copy."""
     file = _list(path)
-    return _read_list(file, path, options) if file else FOLDERS.read(path, options)
+    if file:
+        return _read_list(file, path, options)
+    folders = {image.parent.name for image in image_files(path) if FILE_NAME.match(image.name)}
+    return replace(FOLDERS, codes=_codes(folders, options)).read(path, options)
 
 
 def parse(file: Path) -> Named | None:
     """Read ``train/5/train_00001_aligned.jpg``: its folder is the class."""
     named, folder = FILE_NAME.match(plain_name(file).lower()), file.parent.name
-    if not named or folder not in CODES:
+    if not named or folder not in COMPOUND:
         return None
     return Named(folder, (named.group(1), folder), split=SPLITS[named.group(2)])
 
@@ -55,15 +54,38 @@ def parse(file: Path) -> Named | None:
 FOLDERS = NamedFiles(parse, like="train/5/train_00001_aligned.jpg", codes=CODES)
 
 
+def _codes(written: Iterable[str], options: ReadOptions) -> Mapping[str, str]:
+    """Tell by the numbers whether the labels are the seven basic ones or the eleven compound ones."""
+    if options.order:
+        if options.order not in ("rafdb", "rafdb-compound"):
+            raise CrossferError(
+                f"--order {options.order}: of RAF-DB it is rafdb (1–7) or rafdb-compound (1–11)"
+            )
+        return ORDERS[options.order]
+    above = sorted({code for code in written if code.isdecimal()} - CODES.keys(), key=int)
+    if not above:
+        return CODES
+    if len(above) > 1 and set(above) <= COMPOUND.keys():
+        return COMPOUND
+    raise CrossferError(
+        f"labels {', '.join(above)}: RAF-DB's basic labels are 1–7, its compound ones 1–11; say which they "
+        "are with --order rafdb or --order rafdb-compound"
+    )
+
+
 def _list(path: Path) -> Path | None:
     return next(filter(None, (find(path, place) for place in LIST_PLACES)), None)
 
 
-def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Item]:
     top = file.parent.parent if file.parent.name == "EmoLabel" else file.parent
     images = {image.stem.lower(): image for image in image_files(top)}
     with file.open(encoding=encoding_of(file)) as text:
         lines = list(lines_of(file, text))
+    rows = (line.strip().rpartition(" ") for line in lines)
+    codes = _codes((code for name, _, code in rows if FILE_NAME.match(name)), options)
+    if codes is COMPOUND:
+        yield Remark(f"{file.name}: labels above 7, so they are RAF-DB's eleven compound ones")
     for number, line in enumerate(lines, 1):
         origin = f"{file.name} row {number}"
         name, _, code = line.strip().rpartition(" ")
@@ -74,7 +96,7 @@ def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Record 
             continue
         stem = Path(name.strip()).stem.lower()
         image = images.get(f"{stem}_aligned") or images.get(stem)
-        label, reason = labelled_or_unknown(code, options, CODES)
+        label, reason = labelled_or_unknown(code, options, codes)
         if label is None:
             yield Skipped(origin, reason)
         elif image is None:
@@ -87,13 +109,16 @@ def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Record 
 READER = Reader(
     name="rafdb",
     title="RAF-DB, the Real-world Affective Faces Database",
-    size="15,339 faces of basic emotions (12,271 training / 3,068 test); aligned ones are 100×100",
+    size="15,339 faces of basic emotions (12,271 training / 3,068 test), 3,954 of compound ones; aligned "
+    "ones are 100×100",
     licence="non-commercial research; may not be passed on",
     access="on request: whdeng.cn/RAF/model1.html",
     layout="EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg (or "
-    "Image/original), or folders train/1 … train/7 and test/1 … test/7",
+    "Image/original), or folders train/1 … train/7 and test/1 … test/7; compound labels up to 11",
     citation="Li, Deng, Du, Reliable Crowdsourcing and Deep Locality-Preserving Learning, CVPR 2017",
     cropped=None,
+    takes=frozenset({"order"}),
+    own_files=("*",),  # each picture is there twice, aligned and not, with files of landmarks
     recognise=recognise,
     read=read,
 )

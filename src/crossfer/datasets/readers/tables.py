@@ -1,18 +1,34 @@
-"""Tables in text files, as people really write them."""
+"""Tables as people really keep them: text, lines of JSON, Parquet, also without a suffix."""
 
 from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterable, Iterator, Set
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Set
+from functools import lru_cache, partial
+from io import BytesIO
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from crossfer.datasets.readers.files import near
+import pyarrow as pa
+import pyarrow.parquet
+from PIL import Image
+
+from crossfer.datasets.pictures import UnreadableImage
+from crossfer.datasets.readers.files import STRAY_FOLDERS, is_text
 from crossfer.datasets.record import Box
 from crossfer.errors import CrossferError
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+PARQUET = ".parquet"
+SUFFIXES = TABLE_SUFFIXES | JSON_LINES | {PARQUET, ""}
+ROWS_AT_ONCE = 1024
+LARGEST_GROWTH = 200
+"""Bytes of a Parquet table over those of its file."""
+NOT_A_TABLE = frozenset({".txt", ".md", ".json", ".yaml", ".yml", ".py", ".log", ".xml", ".html"})
 DELIMITERS = ",;\t"
 LONGEST_LINE = 2**20
 """In characters.  A row of FER2013, the longest we know of, has 9,000."""
@@ -37,9 +53,14 @@ def encoding_of(file: Path) -> str:
 
 def header(file: Path) -> list[str]:
     """Return a table's column names in lower case; none where the file is no table."""
-    if file.suffix.lower() not in TABLE_SUFFIXES or not file.is_file():
+    suffix = file.suffix.lower()
+    if not file.is_file() or suffix in NOT_A_TABLE | JSON_LINES | {PARQUET}:
+        return []
+    if suffix not in TABLE_SUFFIXES and not is_text(file):
         return []
     first = _first_line(file)
+    if suffix not in TABLE_SUFFIXES and not first.count(_delimiter(first)):
+        return []
     return _names(next(csv.reader([first], delimiter=_delimiter(first)), []))
 
 
@@ -50,8 +71,166 @@ def delimiter_of(file: Path) -> str:
 
 def find_with_columns(path: Path, columns: Set[str]) -> Path | None:
     """Find a table that has columns: the path itself, or a file in the folder or just below."""
-    files = [path] if path.is_file() else near(path, "*.[ct]sv", depth=1)
+    files = [path] if path.is_file() else tables_near(path, depth=1)
     return next((file for file in files if columns <= set(header(file))), None)
+
+
+def tables_near(path: Path, depth: int) -> Iterator[Path]:
+    """Yield what may be tables in a folder or few below, the highest first: also texts without suffix."""
+    level = [path]
+    for _ in range(depth + 1 if path.is_dir() else 0):
+        below: list[Path] = []
+        for folder in level:
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name.startswith(".") or entry.name in STRAY_FOLDERS:
+                        continue
+                    suffix = os.path.splitext(entry.name)[1].lower()
+                    if entry.is_dir():
+                        below.append(Path(entry.path))
+                    elif suffix in SUFFIXES and entry.is_file() and (suffix or _names_in(entry)):
+                        yield Path(entry.path)
+        level = below
+
+
+def _names_in(entry: os.DirEntry[str]) -> list[str]:
+    return header(Path(entry.path))
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return a table's column names in lower case; none where a file is no table."""
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix not in JSON_LINES | {PARQUET}:
+        return header(path)
+    if suffix == PARQUET:
+        return _names(_schema(path).names)
+    first = next((row for _, row in _json_rows(path)), {})
+    return _names(list(first)) if isinstance(first, Mapping) else []
+
+
+def class_names(path: Path) -> dict[str, list[str]]:
+    """Return the names of classes that a Parquet table of Hugging Face's holds, by column."""
+    if path.suffix.lower() != PARQUET:
+        return {}
+    try:
+        about = json.loads((_schema(path).metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            str(name).strip().lower(): [str(text) for text in kind["names"]]
+            for name, kind in about.items()
+            if isinstance(kind, dict) and isinstance(kind.get("names"), list)
+        }
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def any_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield the rows of any table, as `table_rows` does: texts, but for pictures (see `Encoded`)."""
+    suffix = path.suffix.lower()
+    if suffix == PARQUET:
+        yield from _parquet_rows(path)
+    elif suffix in JSON_LINES:
+        for number, row in _json_rows(path):
+            yield number, row if isinstance(row, str) else _texts(row)
+    else:
+        for number, row in table_rows(path):
+            yield number, row if isinstance(row, str) else _texts(row)
+
+
+class Encoded:
+    """A picture in a table, as the bytes of an image file; they are read when it is opened."""
+
+    def __init__(self, read: Any) -> None:
+        self.read = read
+
+    def open(self) -> Image.Image:
+        """Decode it."""
+        try:
+            return Image.open(BytesIO(self.read()))
+        except (OSError, TypeError):
+            raise UnreadableImage("not an image that can be read") from None
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        with path.open("rb") as data:  # whose name may be no text, as pyarrow wants it
+            return pa.parquet.read_schema(data)
+    except (pa.ArrowException, OSError) as error:
+        raise CrossferError(f"{path}: not a readable table ({error})") from None
+
+
+def _is_encoded(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(kind.field(n).name == "bytes" for n in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    schema = _schema(path)
+    pictures = [name for name in schema.names if _is_encoded(schema.field(name).type)]
+    try:
+        with path.open("rb") as data, pa.parquet.ParquetFile(data) as file:
+            _check_size(path, file.metadata)
+            number = 0
+            plain = [name for name in schema.names if name not in pictures]
+            for group in range(file.num_row_groups):
+                within = 0
+                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=plain):
+                    columns = [column.to_pylist() for column in batch.columns]
+                    names = batch.schema.names
+                    for index in range(batch.num_rows):
+                        number += 1
+                        texts = {n: c[index] for n, c in zip(names, columns, strict=True)}
+                        row: dict[str, Any] = _texts(texts)
+                        for name in pictures:
+                            read = partial(_bytes_at, path, group, name, within)
+                            row[name.strip().lower()] = Encoded(read)
+                        within += 1
+                        yield number, row
+    except (pa.ArrowException, OSError) as error:
+        raise CrossferError(f"{path}: not a readable table ({error})") from None
+
+
+def _bytes_at(path: Path, group: int, column: str, row: int) -> bytes | None:
+    value = _group(path, group, column)[row].as_py()
+    return value.get("bytes") if isinstance(value, dict) else value
+
+
+@lru_cache(maxsize=4)
+def _group(path: Path, group: int, column: str) -> pa.ChunkedArray:
+    """Read the pictures of one row group; they are opened one after the other."""
+    with path.open("rb") as data, pa.parquet.ParquetFile(data) as file:
+        return file.read_row_group(group, columns=[column]).column(0)
+
+
+def _check_size(path: Path, about: pa.parquet.FileMetaData) -> None:
+    """Refuse a table that claims to hold more than so many bytes can say."""
+    size = path.stat().st_size
+    groups = (about.row_group(n) for n in range(about.num_row_groups))
+    if about.num_rows > size or sum(g.total_byte_size for g in groups) > LARGEST_GROWTH * size:
+        raise CrossferError(f"{path}: claims to hold more than a table of its size can")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    with path.open(encoding=encoding_of(path)) as text:
+        for number, line in enumerate(lines_of(path, text), 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield number, row if isinstance(row, dict) else "not a line of JSON with named values"
+
+
+def _texts(row: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name).strip().lower(): _text(value) for name, value in row.items()}
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # NaN is not itself
+        return ""
+    # A column of whole numbers becomes one of fractions where a value is missing.
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
 
 def table_rows(
@@ -89,7 +268,7 @@ def table_rows(
             if len(set(names)) < len(names):
                 raise CrossferError(f"{file}: a column stands twice in its header")
             for number, row in rows:
-                if not any(row):
+                if not any(row) or _names(row) == names:  # blank, or the header once more
                     continue
                 if not any(row[len(names) :]):
                     row = row[: len(names)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from crossfer.models import is_just, layers_in_order
+from crossfer.networks.layers import is_just, layers_in_order
 from crossfer.training.cpu.descent import Linear
 from crossfer.training.cpu.kernels import kernels, moments, on_our_threads
 

@@ -1,114 +1,37 @@
-"""The study's network; the layers of any network, and the conventions that its weights do not tell.
-
-A model is any `torch.nn.Module` that maps normalised images, float (N, C, H, W), to logits (N, classes).
-"""
+"""The layers of a network: found by module order or named by its owner, frozen and set free."""
 
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
-from crossfer.emotions import EMOTIONS
-
-INPUT = (48, 48)
-"""The faces that the study's network reads: gray, height and width in pixels."""
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+GATE_TYPES = re.compile(
+    r"^SE(?=[A-Z]|$)|Squeeze|Excit|^(Effective|Lightweight)?(SE|CBAM|ECA|GatherExcite|GlobalContext)"
+    r"|(Channel|Spatial)(Attention|Attn|Gate)"
+)
+GATE_NAMES = re.compile(r"^(se|squeeze|excit(e|ation)|se_(squeeze|excite)|fc_(squeeze|excite))\d*$")
+"""Modules that weigh channels (Hu et al., Squeeze-and-Excitation Networks, CVPR 2018) and the like."""
+
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Conventions:
-    """What the weights of a network do not tell: how it reads pixels, orders its answers, names its layers.
-
-    Parameters
-    ----------
-    mean, deviation
-        Of each channel, of pixels as numbers from 0 to 1: what it standardises images by.  Where they are
-        empty, every image is standardised by its own.
-    outputs
-        For each of the seven emotions the output that stands for it; empty where they are in our order.
-    fully_connected, last_convolution
-        Names of its modules, where module order does not tell.
+class NamedLayers:
+    """Names of a network's modules, where module order does not tell: its fully connected layers, and its
+    last convolution; empty: they are found.
     """
 
-    mean: tuple[float, ...] = ()
-    deviation: tuple[float, ...] = ()
-    outputs: tuple[int, ...] = ()
-    fully_connected: tuple[str, ...] = ()
-    last_convolution: tuple[str, ...] = ()
-
-
-def follow(model: nn.Module, conventions: Conventions) -> nn.Module:
-    """Tell a network its conventions; its copies keep them, its weights are the same under the same names.
-
-    From now on it answers with the seven emotions in our order.
-    """
-    if conventions.outputs and not conventions_of(model).outputs:
-        model.register_forward_hook(_in_our_order)
-    model._conventions = conventions  # type: ignore[assignment]
-    return model
-
-
-def conventions_of(model: nn.Module) -> Conventions:
-    """Return the conventions that a network follows."""
-    told = getattr(model, "_conventions", None)
-    return told if isinstance(told, Conventions) else Conventions()
-
-
-def _in_our_order(model: nn.Module, images: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-    return torch.stack([logits[:, output] for output in conventions_of(model).outputs], 1)
-
-
-def study_cnn(width: float = 1.0) -> nn.Sequential:
-    """Build the network of the study (section II.A, Fig. 1) with random weights.
-
-    Five unpadded convolutions (64 filters of 2×2 twice, 128 of 3×3 three times), each with batch
-    normalisation and ReLU, 2×2 max-pooling after the second and the fifth, and three fully connected
-    layers (2048, 1024, 7) with dropout 0.5 after the first two.  Unpadded convolutions are the only
-    reading that gives the paper's 19.2 M parameters: 8,192 features, 19,271,431 trainable.
-
-    Parameters
-    ----------
-    width
-        Multiplies every number of filters and units; 1.0 is the study.  Narrower networks serve
-        demonstrations and tests.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        Takes float (N, 1, 48, 48); returns float (N, 7).
-    """
-
-    def scaled(units: int) -> int:
-        return max(1, round(units * width))
-
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels, side = 1, INPUT[0]
-    for index, (filters, kernel) in enumerate([(64, 2), (64, 2), (128, 3), (128, 3), (128, 3)], 1):
-        layers[f"conv{index}"] = nn.Conv2d(channels, scaled(filters), kernel)
-        layers[f"norm{index}"] = nn.BatchNorm2d(scaled(filters))
-        layers[f"relu{index}"] = nn.ReLU(inplace=True)
-        channels, side = scaled(filters), side - kernel + 1
-        if index in (2, 5):
-            layers[f"pool{index}"] = nn.MaxPool2d(2)
-            side //= 2
-    layers["flatten"] = nn.Flatten()
-    features = channels * side * side
-    for index, units in enumerate([2048, 1024], 1):
-        layers[f"fc{index}"] = nn.Linear(features, scaled(units))
-        layers[f"fc{index}_relu"] = nn.ReLU(inplace=True)
-        layers[f"fc{index}_dropout"] = nn.Dropout(0.5)
-        features = scaled(units)
-    layers["fc3"] = nn.Linear(features, len(EMOTIONS))
-    return nn.Sequential(layers)
+    FC: tuple[str, ...] = ()
+    CL: tuple[str, ...] = ()
 
 
 def layers_in_order(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -136,31 +59,36 @@ def layers_with_parameters(model: nn.Module) -> list[str]:
     ]
 
 
-def fully_connected(model: nn.Module) -> list[str]:
+FOUND = NamedLayers()
+"""Nothing is named: module order tells."""
+
+
+def fully_connected(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
     """Name "the fully connected layers" of a network: the linear layers after its last convolution.
 
     Linear layers in the block of the last convolution, as in ConvNeXt, are part of the block; in a
-    transformer they are those after its last block.
+    transformer they are those after its last block.  Layers of squeeze-and-excitation, which weigh
+    channels, are neither.
 
     Raises
     ------
     ValueError
         If the network has no linear layer there.
     """
-    if named := conventions_of(model).fully_connected:
-        return _within(model, named)
-    modules = dict(model.named_modules())
+    if named.FC:
+        return _within(model, named.FC)
+    modules = _modules(model)
     last = _last_attention(modules) or _last_convolution(modules)
     for body in (_block(modules, last), last):
         after = _after(model, body)
-        if linear := [name for name in after if isinstance(modules[name], nn.Linear)]:
+        if linear := [name for name in after if isinstance(modules.get(name), nn.Linear)]:
             return linear
     raise ValueError(
         "the network has no linear layer after its last convolution; name its FC layers"
     )
 
 
-def last_convolution(model: nn.Module) -> list[str]:
+def last_convolution(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
     """Name "the last convolution" of a network, with the normalisation that directly follows it.
 
     In a transformer it is the last block that stands in its place.
@@ -170,9 +98,9 @@ def last_convolution(model: nn.Module) -> list[str]:
     ValueError
         If the network has no convolution.
     """
-    if named := conventions_of(model).last_convolution:
-        return _within(model, named)
-    modules = dict(model.named_modules())
+    if named.CL:
+        return _within(model, named.CL)
+    modules = _modules(model)
     if attention := _last_attention(modules):
         body = _block(modules, attention)
     else:
@@ -182,8 +110,40 @@ def last_convolution(model: nn.Module) -> list[str]:
     follower = _after(model, body)[:1]
     return [
         *_within(model, [body]),
-        *(name for name in follower if isinstance(modules[name], NORMALISATIONS)),
+        *(name for name in follower if isinstance(modules.get(name), NORMALISATIONS)),
     ]
+
+
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return a network's modules by name, without those that weigh channels."""
+    gates: list[str] = []
+    for name, module in model.named_modules():
+        gate = GATE_TYPES.search(type(module).__name__) or GATE_NAMES.search(
+            name.rpartition(".")[2]
+        )
+        if name and (gate or _is_bottleneck_of_sigmoid(module)):
+            gates.append(name)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if not any(name == gate or name.startswith(f"{gate}.") for gate in gates)
+    }
+
+
+def _is_bottleneck_of_sigmoid(module: nn.Module) -> bool:
+    """Tell whether a module narrows, widens to what it was, and ends in a sigmoid: a gate, however named."""
+    layers = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    if len(layers) != 2 or not any(
+        isinstance(m, (nn.Sigmoid, nn.Hardsigmoid)) for m in module.modules()
+    ):
+        return False
+    (wide, narrow), (again, widened) = (
+        (m.in_features, m.out_features)
+        if isinstance(m, nn.Linear)
+        else (m.in_channels, m.out_channels)
+        for m in layers
+    )
+    return narrow == again and wide == widened > narrow
 
 
 def _last_convolution(modules: dict[str, nn.Module]) -> str:
@@ -239,59 +199,19 @@ def _after(model: nn.Module, name: str) -> list[str]:
     return layers[layers.index(_within(model, [name])[-1]) + 1 :] if name else layers
 
 
-def last_layer(model: nn.Module) -> list[str]:
+def last_layer(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
     """Name the head of a network: the last of its fully connected layers."""
-    return fully_connected(model)[-1:]
+    return fully_connected(model, named)[-1:]
 
 
-LAYERS: Mapping[str, Callable[[nn.Module], list[str]]] = {
-    "none": lambda model: [],
+LAYERS: Mapping[str, Callable[[nn.Module, NamedLayers], list[str]]] = {
+    "none": lambda model, named: [],
     "head": last_layer,
     "FC": fully_connected,
-    "FC+CL": lambda model: last_convolution(model) + fully_connected(model),
-    "all": layers_with_parameters,
+    "FC+CL": lambda model, named: last_convolution(model, named) + fully_connected(model, named),
+    "all": lambda model, named: layers_with_parameters(model),
 }
-"""The layers that a strategy may train, found in any network by module order."""
-
-
-def training_flop(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Count the floating-point operations of one image's training step, as much as trains.
-
-    Forward through every layer, backward from the loss to the first layer that trains: matrix products and
-    convolutions, as `torch.utils.flop_counter` counts them (a multiply-add is two).  Nothing is calculated
-    where the network does without.
-
-    Parameters
-    ----------
-    model
-        With the parameters that train requiring gradients; if none does, one pass forward is counted.
-    shape
-        Of an image: channels, height, width.
-    """
-    try:
-        return _flop(copy.deepcopy(model).to("meta"), shape)
-    except RuntimeError:  # its forward pass needs numbers, or makes tensors of its own
-        return _flop(copy.deepcopy(model).cpu(), shape)
-
-
-def _flop(model: nn.Module, shape: tuple[int, ...]) -> int:
-    device = next(model.parameters()).device
-    with FlopCounterMode(display=False) as counter, _plain_attention():
-        logits = model.eval()(torch.zeros(1, *shape, device=device))
-        if logits.requires_grad:
-            logits.sum().backward()
-    return int(counter.get_total_flops())
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Calculate transformer layers step by step: their fused kernels are counted by nobody."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+"""The layers that a strategy may train."""
 
 
 def train_only(model: nn.Module, layers: Iterable[str]) -> None:
@@ -316,7 +236,7 @@ def train_only(model: nn.Module, layers: Iterable[str]) -> None:
             parameter.requires_grad_(name in chosen)
 
 
-def channels_last(model: nn.Module, images: Tensor) -> nn.Module:
+def channels_last(model: Model, images: Tensor) -> Model:
     """Copy a network for training: its convolutions channels last, which is faster, if it bears that.
 
     Many a network flattens what its convolutions give with ``view``, which knows one layout only; then the

@@ -1,0 +1,97 @@
+"""The command that audits datasets for a paper."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from crossfer.cli.application import app, error_console, out_console
+
+if TYPE_CHECKING:
+    from crossfer.datasets.audit import DatasetAudit
+
+command = partial(app.command, rich_help_panel="Faces")
+
+
+@command()
+def audit(
+    datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets, or raw ones.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write an HTML page to this file; it shows no face.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit status 1 if there is anything to object to.")
+    ] = False,
+) -> None:
+    """Say what a reviewer asks of a dataset: clean splits, their sizes, people and classes.
+
+    Copies across splits, subjects across splits, class counts, contradicting labels, the share of test
+    images that also stand in training, and who chose on what.  Several datasets are also compared with one
+    another.  A raw dataset is prepared in a temporary folder first.
+
+    Example:  crossfer audit data/fer2013 --page fer2013-audit.html
+    """
+    import json
+    from tempfile import TemporaryDirectory
+
+    from crossfer.cli.progress import Shown
+    from crossfer.datasets import open_dataset, prepare
+    from crossfer.datasets.audit import SELECTION, write_page
+    from crossfer.datasets.audit import as_json as plain
+    from crossfer.datasets.audit import audit as ask
+    from crossfer.datasets.dataset import is_prepared
+
+    with TemporaryDirectory(prefix="crossfer-audit-") as elsewhere, Shown(error_console) as shown:
+        opened = [
+            open_dataset(path)
+            if is_prepared(path)
+            else prepare(
+                path,
+                Path(elsewhere) / str(number),
+                progress=partial(shown.preparing, path.name),
+            )
+            for number, path in enumerate(datasets)
+        ]
+        audits = ask(opened, shown.comparing)
+    if page:
+        write_page(audits, page)
+    if as_json:
+        typer.echo(json.dumps(plain(audits), indent=2, ensure_ascii=False))
+    else:
+        for one in audits:
+            _say(one)
+        out_console.print(SELECTION, soft_wrap=True)
+        if page:
+            out_console.print(f"page: {page.resolve()}", soft_wrap=True)
+    if strict and any(one.findings for one in audits):
+        raise typer.Exit(1)
+
+
+def _say(one: DatasetAudit) -> None:
+    """Print the audit of one dataset, its findings first."""
+    out_console.print(f"{one.name}: {one.title}", style="bold", soft_wrap=True)
+    for finding in one.findings or ("Nothing to object to.",):
+        out_console.print(f"  {finding}", soft_wrap=True)
+    table = Table("", *(part.split for part in one.splits), box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = {
+        "images": [f"{part.images:,}" for part in one.splits],
+        "people": ["not known" if p.subjects is None else f"{p.subjects:,}" for p in one.splits],
+        **{
+            name: [f"{part.classes[name]:,}" for part in one.splits]
+            for name in one.splits[0].classes
+        },
+        "also in training": ["–", *(f"{part.also_in_training:,}" for part in one.splits[1:])],
+        "copies within": [f"{part.copies_within:,}" for part in one.splits],
+    }
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    out_console.print(table)
+    out_console.print(f"  Split: {one.divided}.", soft_wrap=True)

@@ -1,0 +1,221 @@
+"""What a reviewer asks of a dataset: whether its test set is clean, how large it is, and who is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.datasets.dataset import Dataset, class_counts
+from crossfer.datasets.duplicates import METHOD, Groups, copied, group_copies
+from crossfer.datasets.record import SPLITS, Split
+from crossfer.datasets.splits import shared_subjects
+from crossfer.progress import Told, silent
+
+
+@dataclass(frozen=True)
+class SplitAudit:
+    """One split of a dataset.
+
+    Parameters
+    ----------
+    split
+        Which.
+    images, subjects
+        How many; `subjects` is ``None`` where the dataset does not say who is in its pictures.
+    classes
+        Images of each label.
+    also_in_training
+        Images, other than of the training set itself, of which a copy stands in the training set of any
+        audited dataset; `exact` of them have the very same pixels.
+    copies_within
+        Images that have a copy within the split.
+    """
+
+    split: str
+    images: int
+    subjects: int | None
+    classes: dict[str, int]
+    also_in_training: int
+    exact: int
+    copies_within: int
+
+
+@dataclass(frozen=True)
+class DatasetAudit:
+    """One dataset.
+
+    Parameters
+    ----------
+    name, title, licence
+        What it is.
+    divided
+        How its splits came about.
+    splits
+        One each.
+    subjects_in_several_splits
+        Their names.
+    conflicts
+        Groups of copies that have different labels, and the images in them.
+    findings
+        What a reviewer would object to, a sentence each; none is good.
+    """
+
+    name: str
+    title: str
+    licence: str
+    divided: str
+    splits: tuple[SplitAudit, ...]
+    subjects_in_several_splits: tuple[str, ...]
+    conflicts: dict[str, int]
+    findings: tuple[str, ...]
+
+
+Rows = NDArray[np.int64]
+
+FEW_PEOPLE = 20
+"""A test set with fewer subjects says little of other people: see docs/statistics.md."""
+
+
+def audit(datasets: Sequence[Dataset], progress: Told = silent) -> list[DatasetAudit]:
+    """Audit prepared datasets, alone and against one another.
+
+    Every label counts, whatever classes an experiment uses.  Drawn stand-ins are so much alike that nearly
+    all would pass for copies; they are audited without a search for copies.
+
+    Parameters
+    ----------
+    datasets
+        Prepared.
+    progress
+        Told how many of how many blocks of pairs are compared.
+    """
+    datasets = [dataset.with_own_classes() for dataset in datasets]
+    total = sum(len(dataset.images) for dataset in datasets)
+    if any(dataset.stand_in for dataset in datasets):
+        groups = Groups(np.arange(total), np.arange(total))
+    else:
+        groups = group_copies([dataset.images for dataset in datasets], progress)
+    starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
+    training = np.concatenate(
+        [dataset.rows("training") + start for dataset, start in zip(datasets, starts, strict=True)]
+    )
+    return [
+        _of_one(d, int(start), training, groups) for d, start in zip(datasets, starts, strict=True)
+    ]
+
+
+def _of_one(dataset: Dataset, start: int, training: Rows, groups: Groups) -> DatasetAudit:
+    splits = tuple(_of_split(dataset, split, start, training, groups) for split in SPLITS)
+    of_split = dataset.samples.column("split").to_pylist()
+    several = tuple(sorted(shared_subjects(dataset.subjects, of_split)))
+    own = groups.near[start : start + len(dataset.images)]
+    pairs = np.unique(np.stack([own, dataset.labels]), axis=1)
+    names, kinds = np.unique(pairs[0], return_counts=True)
+    torn = names[kinds > 1]
+    conflicts = {"groups": len(torn), "images": int(np.isin(own, torn).sum())}
+    return DatasetAudit(
+        name=dataset.name,
+        title=str(dataset.card["title"]),
+        licence=str(dataset.card["licence"]),
+        divided=str(dataset.card["split"]["how"]),
+        splits=splits,
+        subjects_in_several_splits=several,
+        conflicts=conflicts,
+        findings=tuple(_findings(splits, several, conflicts)),
+    )
+
+
+def _of_split(
+    dataset: Dataset, split: Split, start: int, training: Rows, groups: Groups
+) -> SplitAudit:
+    rows = dataset.rows(split)
+    people = {dataset.subjects[row] for row in rows} - {None}
+    elsewhere = np.zeros(len(rows), bool)
+    exact = elsewhere
+    if split != "training":
+        elsewhere = copied(groups.near, training, rows + start)
+        exact = copied(groups.exact, training, rows + start)
+    return SplitAudit(
+        split=split,
+        images=len(rows),
+        subjects=len(people) or None,
+        classes=class_counts(dataset.labels[rows], dataset.class_set.names),
+        also_in_training=int(elsewhere.sum()),
+        exact=int(exact.sum()),
+        copies_within=int(copied(groups.near, rows + start, rows + start).sum()),
+    )
+
+
+def _findings(
+    splits: Sequence[SplitAudit], several: Sequence[str], conflicts: dict[str, int]
+) -> list[str]:
+    found = []
+    for part in splits:
+        if not part.images:
+            found.append(f"The {part.split} set is empty.")
+            continue
+        if part.also_in_training:
+            share = part.also_in_training / part.images
+            found.append(
+                f"{part.also_in_training:,} of {part.images:,} {part.split} images ({share:.1%}) also "
+                f"stand in a training set, {part.exact:,} of them with the very same pixels."
+            )
+        if missing := [name for name, count in part.classes.items() if not count]:
+            found.append(f"The {part.split} set has no image of {', '.join(missing)}.")
+    test = splits[-1]
+    if several:
+        found.append(
+            f"{len(several):,} subjects stand in more than one split: {', '.join(several[:5])}"
+            f"{' …' if len(several) > 5 else ''}."
+        )
+    if test.images and test.subjects is None:
+        found.append(
+            "Who is in the pictures is not known: whether people are in training and test cannot be told, "
+            "and intervals take every image for another person."
+        )
+    elif test.subjects is not None and test.subjects < FEW_PEOPLE:
+        found.append(
+            f"The test set shows {test.subjects} people: its accuracy says little of others."
+        )
+    if conflicts["groups"]:
+        found.append(
+            f"{conflicts['groups']:,} groups of copies have contradicting labels "
+            f"({conflicts['images']:,} images)."
+        )
+    return found
+
+
+SELECTION = (
+    "Epochs, mixtures, recipes and strategies are chosen on validation sets alone; a test set is measured "
+    "and never chosen on."
+)
+"""Who chose on what, in everything that crossfer reports."""
+
+
+def as_json(audits: Sequence[DatasetAudit]) -> dict[str, Any]:
+    """Return an audit as what JSON can hold, with the method by which copies were found."""
+    return {
+        "copies": METHOD,
+        "selection": SELECTION,
+        "datasets": [asdict(one) for one in audits],
+    }
+
+
+def write_page(audits: Sequence[DatasetAudit], file: Path) -> None:
+    """Write an audit as one HTML page that shows no face: to attach to a paper."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("crossfer.datasets", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("audit.html.j2").render(audits=audits, selection=SELECTION)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")

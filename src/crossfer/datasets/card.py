@@ -1,0 +1,97 @@
+"""The card of a prepared dataset, and the files beside its images."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from crossfer.classes import canonical, in_order
+from crossfer.datasets.dataset import CARD, FORMAT, IMAGES, SAMPLES
+from crossfer.datasets.extract import Extraction
+from crossfer.datasets.preparation import Preparation
+from crossfer.datasets.raw import Raw
+from crossfer.datasets.record import Skipped
+from crossfer.errors import CrossferError
+from crossfer.files import digest
+
+SKIPPED = "skipped.csv"
+
+
+def card_of(
+    raw: Raw,
+    how: Preparation,
+    extraction: Extraction,
+    columns: Mapping[str, list[Any]],
+    split: dict[str, Any],
+    skipped: Sequence[Skipped],
+) -> dict[str, Any]:
+    """Return what ``dataset.json`` says, but for the digests."""
+    return {
+        "format": FORMAT,
+        "name": raw.name,
+        "title": raw.reader.title,
+        "stand_in": raw.stand_in,
+        "reader": raw.reader.name,
+        "recognised": raw.why,
+        "licence": raw.reader.licence,
+        "citation": raw.reader.citation,
+        "raw": raw.place,
+        "raw_state": raw.state,
+        "remarks": [*raw.remarks],
+        "preparation": how.as_json(),
+        "faces": {
+            "mode": "find" if extraction.find else "cropped",
+            "framing": asdict(extraction.framing),
+            "crop": extraction.crop,
+            "found": dict(Counter(columns["found"]).most_common()),
+        },
+        "classes": _classes(columns["label"], how.classes),
+        "images": len(columns["label"]),
+        "subjects": len(set(columns["subject"]) - {None}),
+        "split": split,
+        "skipped": dict(Counter(item.reason for item in skipped).most_common()),
+        "versions": {
+            package: version(package)
+            for package in ("crossfer", "numpy", "pillow", "opencv-python-headless")
+        },
+    }
+
+
+def _classes(labels: Sequence[str], named: Sequence[str] | None) -> list[str]:
+    """Return the labels that a dataset tells apart: those that occur, or those named."""
+    occurring, told = set(labels), {canonical(name) for name in named or ()}
+    if named and (others := occurring - told):
+        raise CrossferError(
+            f"classes: {min(others)!r} occurs too; name it, or leave it out by a label"
+        )
+    return in_order(told or occurring)
+
+
+def write_tables(
+    folder: Path, card: dict[str, Any], table: pa.Table, skipped: list[Skipped]
+) -> None:
+    """Write everything but the images, which are there; the card last, with the digests of the rest."""
+    pyarrow.parquet.write_table(table, folder / SAMPLES)
+    with (folder / SKIPPED).open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["origin", "reason"])
+        rows.writerows((item.origin, item.reason) for item in skipped)
+    digests = {file: digest(folder / file) for file in (IMAGES, SAMPLES)}
+    # Of what training and measuring use, wherever it came from and however Parquet stores it.
+    known = table.select(["label", "subject", "split"]).to_pydict()
+    rows_digest = hashlib.sha256(repr(known).encode()).hexdigest()
+    card |= {
+        "sha256": digests,
+        "fingerprint": hashlib.sha256((digests[IMAGES] + rows_digest).encode()).hexdigest(),
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")

@@ -1,0 +1,210 @@
+"""A raw dataset, read: its records, and what is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from crossfer.datasets import archives
+from crossfer.datasets.preparation import Preparation
+from crossfer.datasets.readers import READERS, recognise
+from crossfer.datasets.readers.files import SYSTEM_FILES, files_below, find, what_is
+from crossfer.datasets.readers.in_memory import Memory
+from crossfer.datasets.record import Item, Reader, Record, Remark, Skipped
+from crossfer.errors import CrossferError
+
+STAND_IN_NOTE = "STAND-IN.txt"
+TWO_LABELS = "two labels for one picture"
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What was read of a raw dataset."""
+
+    name: str
+    reader: Reader
+    why: str
+    place: str
+    state: str
+    stand_in: bool
+    records: list[Record]
+    left_out: list[Skipped]
+    remarks: list[str]
+
+
+def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop: Path) -> Raw:
+    """Read all records; archives are unpacked first."""
+    if isinstance(source, Memory):
+        own = legible(source.name)
+        _check_takes(source.reader, how)
+        found = _usable(source.read(how.read_options), source.reader, own)
+        return Raw(legible(name or own), source.reader, "as the user says", own, "", False, *found)
+    place, left_out, options = source, list[Skipped](), how.read_options
+    if archives.is_packed(source):
+        place = workshop / "raw"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        left_out = archives.unpack_all(source, place)
+        if options.root is None and archives.is_single(source):  # its pictures are beside it
+            options = dataclasses.replace(options, root=source.parent)
+    try:
+        reader, why = _reader(place, how)
+        _check_takes(reader, how)
+        items = [*reader.read(place, options), *left_out]
+        _check_subject(items, how)
+    except CrossferError as error:
+        text = str(error).replace(str(place), str(source))
+        raise CrossferError(text if str(source) in text else f"{source}: {text}") from None
+    own = archives.stem(source) if reader.name in ("folder", "manifest", "yolo") else reader.name
+    where = legible(str(source.resolve()))
+    records, left_out, remarks = _usable([*items, *_others(place, reader, items)], reader, where)
+    return Raw(
+        name=legible(name or own),
+        reader=reader,
+        why=legible(why),
+        place=where,
+        state=raw_state(source),
+        stand_in=bool(find(place, STAND_IN_NOTE)) or (source.parent / STAND_IN_NOTE).is_file(),
+        records=records,
+        left_out=left_out,
+        remarks=remarks,
+    )
+
+
+def _reader(place: Path, how: Preparation) -> tuple[Reader, str]:
+    if how.reader:
+        return READERS[how.reader], "as the user says"
+    if how.columns or how.root:
+        return READERS["manifest"], "its columns are the user's"
+    return recognise(place)
+
+
+def _check_takes(reader: Reader, how: Preparation) -> None:
+    """Refuse an option that a reader would not read by."""
+    for option, flag in (
+        ("subject", "--subject"),
+        ("everything", "--everything"),
+        ("columns", "--column"),
+        ("root", "--root"),
+        ("order", "--order"),
+        ("splits", "--split"),
+    ):
+        if option not in reader.takes and getattr(how, option) != getattr(Preparation(), option):
+            takers = [r.name for r in READERS.values() if option in r.takes]
+            raise CrossferError(
+                f"{flag} has no effect on what is read as {reader.name}: leave it out (it is for "
+                f"{', '.join(takers)}; --as NAME chooses)"
+            )
+
+
+def _check_subject(items: Sequence[Item], how: Preparation) -> None:
+    records = [item for item in items if isinstance(item, Record)]
+    if how.subject and records and not any(record.subject for record in records):
+        raise CrossferError(
+            f"--subject {how.subject!r} finds nobody in any path; the first is {records[0].origin}"
+        )
+
+
+def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:
+    """Name every file that was neither taken nor mentioned, and how many paths name nobody."""
+    if place.is_dir() and "*" not in reader.own_files:
+        known = set[str]()
+        for item in items:
+            if isinstance(item, Remark):
+                known |= {os.path.normpath(file) for file in item.used}
+            elif isinstance(item, Skipped):
+                known.add(os.path.normpath(place / item.origin))
+            elif isinstance(item.picture, Path):
+                known.add(os.path.normpath(item.picture))
+        for file in files_below(place):
+            name = os.path.basename(file)
+            if name.lower() in SYSTEM_FILES or any(fnmatch(name, own) for own in reader.own_files):
+                continue
+            if os.path.normpath(file) not in known:
+                origin = Path(file).relative_to(place).as_posix()
+                yield Skipped(origin, what_is(file), picture=False)
+    records = [item for item in items if isinstance(item, Record)]
+    nobody = [record for record in records if record.subject is None]
+    if nobody and len(nobody) < len(records):
+        yield Remark(
+            f"warning: of {len(nobody):,} pictures nobody knows who it is (first: {nobody[0].origin}); "
+            "each counts as a person of its own"
+        )
+
+
+def _usable(
+    items: Iterable[Item], reader: Reader, place: str
+) -> tuple[list[Record], list[Skipped], list[str]]:
+    """Split what was read into records of pictures that are there, each once, the rest, and remarks."""
+    there, seen = cache(os.path.exists), set[tuple[Any, ...]]()
+    records, left_out, remarks = list[Record](), list[Skipped](), list[str]()
+    items = [_legible(item) for item in items]
+    labels: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for item in items:
+        if isinstance(item, Record):
+            labels[_face(item)].add(item.label)
+    for item in items:
+        if isinstance(item, Remark):
+            remarks += [item.text] if item.text else []
+        elif isinstance(item, Skipped):
+            left_out.append(item)
+        elif not isinstance(item.picture, Path):
+            records.append(item)
+        elif not there(item.picture):
+            left_out.append(Skipped(item.origin, "no such file"))
+        elif len(labels[_face(item)]) > 1:
+            left_out.append(Skipped(item.origin, TWO_LABELS))
+        elif _face(item) in seen:
+            left_out.append(Skipped(item.origin, "listed more than once"))
+        else:
+            seen.add(_face(item))
+            records.append(item)
+    if not records:
+        odd = [item for item in left_out if item.picture] or left_out
+        detail = f" ({odd[0].origin}: {odd[0].reason})" if odd else ""
+        raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
+    if torn := [item for item in left_out if item.reason == TWO_LABELS]:
+        remarks.append(
+            f"warning: {len(torn):,} rows give a picture another label than another row does (first: "
+            f"{torn[0].origin}): none of them is used"
+        )
+    return records, left_out, remarks
+
+
+def _face(record: Record) -> tuple[Any, ...]:
+    return (
+        (os.path.normpath(record.picture), record.frame, record.box)
+        if isinstance(record.picture, Path)
+        else (id(record.picture), record.frame, record.box, record.origin)
+    )
+
+
+def legible(text: str) -> str:
+    """Write out what is no text in a name: a file system takes any bytes, a table does not."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _legible(item: Item) -> Item:
+    """Write out what is no text in what a record says."""
+    texts = ((name, getattr(item, name, None)) for name in ("origin", "subject", "reason", "text"))
+    odd: dict[str, Any] = {
+        name: legible(text) for name, text in texts if text and text != legible(text)
+    }
+    return dataclasses.replace(item, **odd) if odd else item
+
+
+def raw_state(path: Path) -> str:
+    """Return a digest of the names, sizes and times of raw files: it tells whether any changed."""
+    files = [path] if path.is_file() else sorted(map(Path, files_below(path)))
+    stats = [(str(file.relative_to(path)), file.stat()) for file in files if file.is_file()]
+    state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(repr(state).encode()).hexdigest()

@@ -1,0 +1,63 @@
+"""What is found in a folder whose layout is not known, for the error that says so."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from crossfer.datasets.readers.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
+from crossfer.datasets.readers.tables import columns_of, tables_near
+from crossfer.errors import CrossferError
+
+MOST = 100_000
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar")
+
+
+def found_in(path: Path) -> str:
+    """Say in half a line what a folder holds: pictures and where, tables with their columns, archives."""
+    kinds: Counter[str] = Counter()
+    places: Counter[str] = Counter()
+    for file in islice(files_below(path), MOST):
+        suffix = os.path.splitext(file)[1].lower()
+        if suffix in IMAGE_SUFFIXES:
+            kinds["pictures"] += 1
+            places[Path(file).parent.relative_to(path).as_posix()] += 1
+        elif suffix in VIDEO_SUFFIXES:
+            kinds["videos"] += 1
+        elif suffix in PACKED:
+            kinds["archives"] += 1
+    parts = [f"{count:,} {kind}" for kind, count in sorted(kinds.items())]
+    if places:
+        some = ", ".join(
+            name if name != "." else "the folder itself" for name in sorted(places)[:5]
+        )
+        depth = max(len(Path(name).parts) for name in places)
+        more = f", … {len(places):,} folders" if len(places) > 5 else ""
+        parts.append(f"the pictures lie in {some}{more} ({depth} deep)")
+    parts += [f"the table {t.relative_to(path).as_posix()} ({_columns(t)})" for t in _tables(path)]
+    return "; ".join(parts) or "nothing that is known"
+
+
+def way_on(path: Path) -> str:
+    """Say the shortest way from what is found to a dataset that can be read."""
+    if tables := _tables(path):
+        names = [name for name in _columns(tables[0]).split(", ") if name]
+        return (
+            f"if that table lists them: crossfer prepare {tables[0].relative_to(path).as_posix()} --column "
+            f"path={names[0] if names else 'NAME'} --column label={names[1] if len(names) > 1 else 'NAME'} "
+            "[--root FOLDER]"
+        )
+    return "put the pictures of each class in a folder of its name, or list them in a table: path,label"
+
+
+def _tables(path: Path) -> list[Path]:
+    return list(islice(tables_near(path, 2), 3))
+
+
+def _columns(table: Path) -> str:
+    try:
+        return ", ".join(filter(None, columns_of(table)))[:120]
+    except CrossferError:
+        return ""

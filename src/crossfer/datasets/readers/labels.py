@@ -1,0 +1,205 @@
+"""What a dataset's own labels mean: names, numbers, and what the user says of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from crossfer.classes import FER7, FER8, NO_EXPRESSION, RAFDB11, canonical, comparable, is_known
+from crossfer.datasets.record import ReadOptions
+from crossfer.errors import CrossferError
+
+ORDERS: dict[str, dict[str, str]] = {
+    "fer2013": {str(code): name for code, name in enumerate(FER7)},
+    "rafdb": {
+        "1": "surprise",
+        "2": "fear",
+        "3": "disgust",
+        "4": "happy",
+        "5": "sad",
+        "6": "angry",
+        "7": "neutral",
+    },
+    "rafdb-compound": {str(code): name for code, name in enumerate(RAFDB11, 1)},
+    "affectnet": {
+        "0": "neutral",
+        "1": "happy",
+        "2": "sad",
+        "3": "surprise",
+        "4": "fear",
+        "5": "disgust",
+        "6": "angry",
+        "7": "contempt",
+        "8": "none",
+        "9": "uncertain",
+        "10": "no-face",
+    },
+    "ckplus": {
+        "0": "neutral",
+        "1": "angry",
+        "2": "contempt",
+        "3": "disgust",
+        "4": "fear",
+        "5": "happy",
+        "6": "sad",
+        "7": "surprise",
+    },
+    "alphabetical": {str(code): name for code, name in enumerate(sorted(FER7))},
+    "alphabetical-8": {str(code): name for code, name in enumerate(sorted(FER8))},
+}
+"""What numbers stand for in well-known datasets, and where a tool sorted the names of the classes."""
+
+MOST_UNKNOWN = 30
+"""More labels with names that are not known look like people, or pictures, not like classes."""
+NUMBER = re.compile(r"\d+(\.0)?", re.ASCII)
+
+
+def number_in(name: object) -> str | None:
+    """Return the number that a label is, as its digits: ``03`` and ``3.0`` are 3."""
+    text = comparable(name)
+    return str(int(text.removesuffix(".0"))) if NUMBER.fullmatch(text) else None
+
+
+def check_label_map(label_map: Mapping[str, str | None]) -> None:
+    """Refuse a translation into what is no name.
+
+    Raises
+    ------
+    CrossferError
+        If a class to translate into has no letter in its name.
+    """
+    for theirs, ours in label_map.items():
+        if ours is not None and not any(letter.isalpha() for letter in ours):
+            raise CrossferError(f"labels: {theirs}={ours}: {ours!r} is not the name of a class")
+
+
+def is_named(name: str, options: ReadOptions) -> bool:
+    """Tell whether a name is that of a class: one that is known, or that the user translates."""
+    if number_in(name) is not None:
+        return False
+    own = {comparable(theirs) for theirs in options.labels}
+    return is_known(name) or comparable(name) in own
+
+
+def understood(names: Iterable[str], options: ReadOptions) -> tuple[ReadOptions, str]:
+    """Find out what all labels of a dataset mean, where its layout does not say it.
+
+    A number is never given a meaning in silence.  The user says what numbers mean, by an order or one by
+    one; numbers that are exactly 0–6 are otherwise taken in FER2013's order, which is said.
+
+    Parameters
+    ----------
+    names
+        The labels as the dataset writes them, all of them.
+    options
+        Hold the user's own translation and order.
+
+    Returns
+    -------
+    options : ReadOptions
+        With a translation of every label that would not be known.
+    said : str
+        What was taken for what, in one line; empty where the names say it.
+
+    Raises
+    ------
+    CrossferError
+        If nothing says what a number means, an order does not fit, or too many names are not known.
+    """
+    names = sorted(set(names))
+    numbers = {name: code for name in names if (code := number_in(name)) is not None}
+    meaning, said = _meaning(set(numbers.values()), options)
+    labels = dict(options.labels)
+    labels |= {name: meaning[code] for name, code in numbers.items()}
+    unknown = [
+        name for name in names if not is_named(name, options) and re.search("[^\\W\\d_]", name)
+    ]
+    if unknown and len(names) < 2:
+        return replace(options, labels=labels), said  # refused where it is met
+    if len(unknown) > MOST_UNKNOWN:
+        raise CrossferError(
+            f"{len(unknown):,} labels are not known by name ({', '.join(unknown[:3])}, …): too many for "
+            "classes; name those that are with --label THEIRS=NAME"
+        )
+    labels |= {name: canonical(name) for name in unknown}
+    return replace(options, labels=labels), said
+
+
+def _meaning(codes: set[str], options: ReadOptions) -> tuple[dict[str, str | None], str]:
+    """Return what each number means, and a line that says so."""
+    own = {
+        code: label
+        for name, label in options.labels.items()
+        if (code := number_in(name)) is not None
+    }
+    ordered, listed = sorted(codes, key=int), ", ".join(sorted(codes, key=int))
+    if options.order is None:
+        if not codes - own.keys():
+            return own, ""
+        if own:
+            raise CrossferError(
+                f"labels: of the numbers {listed}, --label names only {', '.join(own)}: name each, or give "
+                "an --order too"
+            )
+        if codes != ORDERS["fer2013"].keys():
+            fitting = [name for name, order in ORDERS.items() if codes <= order.keys()]
+            raise CrossferError(
+                f"labels: nothing says what the numbers {listed} mean: give --order "
+                f"{' or '.join(fitting or ORDERS)}, or name each with --label {ordered[0]}=NAME"
+            )
+        said = (
+            "the numbers are taken in FER2013's order: {}; if they are not, say --order or --label"
+        )
+        return dict(ORDERS["fer2013"]), said.format(_in_words(ORDERS["fer2013"], ordered))
+    order: dict[str, str | None] = {**ORDERS[options.order], **own}
+    if not codes:
+        raise CrossferError(
+            f"--order {options.order} has no effect: the labels are names, not numbers"
+        )
+    if missing := [code for code in ordered if code not in order]:
+        raise CrossferError(
+            f"--order {options.order} has no number {', '.join(missing)}, but the labels are {listed}"
+        )
+    return order, f"the numbers in the order {options.order}: {_in_words(order, ordered)}"
+
+
+def _in_words(order: Mapping[str, str | None], codes: Iterable[str]) -> str:
+    return ", ".join(f"{code} {order[code] or 'left out'}" for code in codes)
+
+
+def label_of(name: str, label_map: Mapping[str, str | None] | None = None) -> str | None:
+    """Translate a dataset's own class name.
+
+    Parameters
+    ----------
+    name
+        The class as the dataset writes it, see `comparable`.
+    label_map
+        The user's own translation, asked first: from the dataset's name to the name it gets, or to
+        ``None`` for a class to leave out.
+
+    Returns
+    -------
+    str or None
+        The name as `canonical` spells it; ``None`` for a class to leave out.
+
+    Raises
+    ------
+    CrossferError
+        If the name is unknown.
+    """
+    key = comparable(name)
+    own = {comparable(theirs): ours for theirs, ours in (label_map or {}).items()}
+    by_name = {canonical(theirs): ours for theirs, ours in own.items()}
+    if key in own or canonical(name) in by_name:
+        translated = own[key] if key in own else by_name[canonical(name)]
+        label = None if translated is None else canonical(translated)
+    elif is_known(name):
+        label = canonical(name)
+    else:
+        raise CrossferError(
+            f"unknown class {str(name)!r}; known by name are {', '.join(FER8)}; "
+            "name yours with --label THEIRS=NAME (or THEIRS= to leave a class out)"
+        )
+    return None if label in NO_EXPRESSION else label

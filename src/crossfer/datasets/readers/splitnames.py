@@ -1,0 +1,106 @@
+"""What people call the parts of a dataset, as folders, tables or values of a column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from crossfer.datasets.record import ReadOptions, Split
+from crossfer.errors import CrossferError
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "training",
+    "training": "training",
+    "trainset": "training",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "valset": "validation",
+    "dev": "validation",
+    "devel": "validation",
+    "development": "validation",
+    "publictest": "validation",
+    "test": "test",
+    "testing": "test",
+    "testset": "test",
+    "eval": "test",
+    "evaluation": "test",
+    "holdout": "test",
+    "privatetest": "test",
+}
+"""Names of the three splits, in lower case; “eval” is the validation set where there is another test set."""
+
+EVAL = frozenset({"eval", "evaluation"})
+WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+def exact(name: str) -> Split | None:
+    """Return the split that a name is, whole."""
+    return SPLIT_NAMES.get(re.sub(r"[\s_-]", "", name).lower())
+
+
+def affixed(name: str) -> Split | None:
+    """Return the split that a name begins or ends with: ``Train_Aligned_Faces``, ``FER2013Test``.
+
+    A name that speaks of two splits says nothing.
+    """
+    words = [word.lower() for word in WORDS.findall(name)]
+    joined = ["".join(words[start : start + 2]) for start in range(len(words) - 1)]
+    known = {word for word in (*words, *joined) if word in SPLIT_NAMES}
+    if {"publictest", "privatetest"} & known:
+        known.discard("test")
+    if len({SPLIT_NAMES[word] for word in known}) != 1:
+        return None
+    ends = {*words[:1], *words[-1:], *joined[:1], *joined[-1:]}
+    return next((SPLIT_NAMES[word] for word in sorted(known) if word in ends), None)
+
+
+def splits_of(names: Iterable[str], options: ReadOptions) -> dict[str, Split | None]:
+    """Understand the names of a dataset's parts, all of them together.
+
+    Parameters
+    ----------
+    names
+        As folders or values have them.
+    options
+        Holds the user's own translation, which is asked first.
+
+    Returns
+    -------
+    dict
+        From each name to its split, ``None`` where it says nothing of one.
+    """
+    own = {name.strip().lower(): split for name, split in options.splits.items()}
+    found: dict[str, Split | None] = {}
+    for name in sorted(set(names)):
+        key = name.strip().lower()
+        found[name] = own[key] if key in own else exact(name) or affixed(name)
+    others = {name for name, split in found.items() if split == "test" and not _is_eval(name)}
+    if others and "validation" not in found.values():
+        for name, split in found.items():
+            if split == "test" and _is_eval(name) and name.strip().lower() not in own:
+                found[name] = "validation"
+    return found
+
+
+def check_used(options: ReadOptions, names: Iterable[str]) -> None:
+    """Refuse a translation of a name that is not there."""
+    there = {name.strip().lower() for name in names}
+    for name in options.splits:
+        if name.strip().lower() not in there:
+            some = ", ".join(sorted(there)[:8]) or "none"
+            raise CrossferError(
+                f"--split {name}: no folder or value of that name; there are {some}"
+            )
+
+
+def in_words(splits: Mapping[str, Split | None]) -> str:
+    """Say which name is which split, those that are called so left out."""
+    told = [
+        f"{name} = {split}" for name, split in splits.items() if split and split != name.lower()
+    ]
+    return ", ".join(told)
+
+
+def _is_eval(name: str) -> bool:
+    return bool(EVAL & {word.lower() for word in WORDS.findall(name)})

@@ -1,0 +1,139 @@
+"""Label files beside the pictures, as YOLO trains on and Roboflow exports: a line a face."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossfer.datasets.readers import splitnames
+from crossfer.datasets.readers.files import files_below, find, image_files, labelled
+from crossfer.datasets.readers.labels import understood
+from crossfer.datasets.readers.tables import encoding_of, lines_of
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
+from crossfer.errors import CrossferError
+
+LOOK = 20
+LARGEST = 2**20
+EXAMPLE = "class, then centre, width and height of the face as shares of the picture"
+
+
+def recognise(path: Path) -> str | None:
+    """Say why a path looks like this: label files of the pictures' names, and names of the classes."""
+    if not path.is_dir() or not find(path, "labels", depth=2, kind=Path.is_dir):
+        return None
+    if any(os.path.isfile(_label_file(image)) for image in islice(image_files(path), LOOK)):
+        return "a folder labels holds a text for each picture"
+    return None
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
+    """Yield one record a line of a label file; the folder above images and labels may be the split."""
+    about = find(path, "data.yaml") or find(path, "*.yaml") or find(path, "classes.txt")
+    names = _names(about) if about else None
+    if about is None or names is None:
+        raise CrossferError(
+            f"{path}: no data.yaml with names: of the classes beside the label files"
+        )
+    options, said = understood(names.values(), options)
+    yield Remark(said)
+    used = [about, *(Path(file) for file in files_below(path) if _is_label(file))]
+    images = list(image_files(path))
+    folders = {image: _split_folders(image.relative_to(path).parts[:-1]) for image in images}
+    splits = splitnames.splits_of({name for names in folders.values() for name in names}, options)
+    if options.splits:
+        splitnames.check_used(options, splits)
+    told = ", ".join(f"{code} = {name}" for code, name in names.items())
+    yield Remark(f"classes by {about.name}: {told}", tuple(used))
+    for image in images:
+        origin = image.relative_to(path).as_posix()
+        found = {splits[name] for name in folders[image]} - {None}
+        split = next(iter(found), None) if len(found) == 1 else None
+        yield from _faces(image, origin, split, names, options)
+
+
+def _faces(
+    image: Path, origin: str, split: Split | None, names: dict[str, str], options: ReadOptions
+) -> Iterator[Record | Skipped]:
+    file = _label_file(image)
+    if not os.path.isfile(file):
+        yield Skipped(origin, "no label file")
+        return
+    with file.open(encoding=encoding_of(file)) as text:
+        lines = [line.split() for line in lines_of(file, text) if line.strip()]
+    if not lines:
+        yield Skipped(origin, "its label file names no face")
+    for number, fields in enumerate(lines):
+        where = origin if number == 0 else f"{origin} face {number + 1}"
+        box = _box(fields[1:5])
+        if box is None:
+            yield Skipped(where, f"not a line of a label file: {EXAMPLE}")
+            continue
+        label, reason = labelled(names.get(fields[0], fields[0]), options)
+        if label is None:
+            yield Skipped(where, reason)
+        else:
+            yield Record(image, label, where, split=split, box=box, relative=True)
+
+
+def _box(texts: list[str]) -> tuple[float, float, float, float] | None:
+    try:
+        x, y, width, height = map(float, texts)
+    except ValueError:
+        return None
+    inside = 0 < width <= 1.001 and 0 < height <= 1.001 and 0 <= x <= 1 and 0 <= y <= 1
+    return (x - width / 2, y - height / 2, width, height) if inside else None
+
+
+def _label_file(image: Path) -> Path:
+    """Return where a picture's labels are: in the folder labels in place of images, or one beside it."""
+    parts = list(image.parts)
+    for index in reversed(range(len(parts) - 1)):
+        if parts[index].lower() == "images":
+            return Path(*parts[:index], "labels", *parts[index + 1 :]).with_suffix(".txt")
+    return image.parent / "labels" / f"{image.stem}.txt"
+
+
+def _is_label(file: str) -> bool:
+    path = Path(file)
+    return path.suffix.lower() == ".txt" and "labels" in path.parts
+
+
+def _split_folders(folders: tuple[str, ...]) -> list[str]:
+    return [name for name in folders if name.lower() != "images"]
+
+
+def _names(about: Path) -> dict[str, str] | None:
+    """Read the names of the classes: a list, or from number to name."""
+    if about.stat().st_size > LARGEST:
+        return None
+    try:
+        text = about.read_text(encoding=encoding_of(about))
+        content: Any = text.split("\n") if about.suffix == ".txt" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    names = content.get("names") if isinstance(content, dict) else content
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        return None
+    return {str(code): str(name).strip() for code, name in names.items() if str(name).strip()}
+
+
+READER = Reader(
+    name="yolo",
+    title="pictures with YOLO's label files",
+    size="any",
+    licence="yours",
+    access="yours",
+    layout="[SPLIT/]images/NAME.jpg, [SPLIT/]labels/NAME.txt (a line a face: "
+    "class x y width height) and data.yaml with the names of the classes",
+    cropped=None,
+    takes=frozenset({"order", "splits"}),
+    recognise=recognise,
+    read=read,
+)

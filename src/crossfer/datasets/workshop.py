@@ -1,0 +1,109 @@
+"""The hidden folder in which a dataset is made, and how the finished one takes its place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from crossfer.datasets.card import SKIPPED
+from crossfer.datasets.dataset import CARD, IMAGES, SAMPLES, is_prepared
+from crossfer.datasets.extract import Extraction
+from crossfer.datasets.look import LOOK
+from crossfer.datasets.raw import Raw, legible
+from crossfer.errors import CrossferError
+from crossfer.files import alone, sync
+
+REPLACED = "replaced"
+"""Where an older dataset waits, in the workshop, until the new one is in its place."""
+
+
+class NoFace(CrossferError):
+    """A picture without a face, where the user wants none."""
+
+
+def check_free(out: Path, replace: bool) -> None:
+    """Refuse a folder to make that is in use, or that holds a dataset which is not to be replaced."""
+    if out.name in ("", "..") or str(out) != legible(str(out)):
+        raise CrossferError(f"{out}: cannot be the name of a dataset; name a folder to make")
+    if out.is_file():
+        raise CrossferError(f"{out}: is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not is_prepared(out):
+            raise CrossferError(
+                f"{out}: is in use and holds no prepared dataset; name another folder"
+            )
+        strangers = {file.name for file in out.iterdir()} - {CARD, IMAGES, SAMPLES, SKIPPED, LOOK}
+        if strangers:
+            raise CrossferError(f"{out}: also holds {min(strangers)}; name another folder")
+        if not replace:
+            raise CrossferError(
+                f"{out}: holds a prepared dataset already; add --replace to replace it"
+            )
+
+
+def _place(out: Path) -> Path:
+    return out.parent / f".{out.name}.partial"
+
+
+@contextmanager
+def workshop_of(out: Path) -> Iterator[Path]:
+    """Hold the hidden folder beside `out`, alone; an interruption leaves in it what is finished."""
+
+    def taken(owner: str) -> None:
+        raise CrossferError(f"{out}: {owner} prepares it; wait for it, or stop it")
+
+    workshop = _place(out)
+    workshop.mkdir(parents=True, exist_ok=True)
+    with alone(workshop / "lock", taken):
+        if (workshop / REPLACED).exists() and not out.exists():
+            (workshop / REPLACED).rename(out)  # killed between two renames
+        worth = False
+        try:
+            yield workshop
+        except BaseException as error:
+            hopeless = isinstance(error, CrossferError) and not isinstance(error, NoFace)
+            worth = not hopeless and any(workshop.glob("blocks/*.npz"))
+            raise
+        finally:
+            if not worth:
+                shutil.rmtree(workshop, ignore_errors=True)
+
+
+def sweep(out: Path) -> None:
+    """Remove what a process that was killed at the very end left beside a prepared dataset."""
+    if _place(out).exists():
+        with workshop_of(out):
+            pass
+
+
+def resumable(workshop: Path, raw: Raw, extraction: Extraction) -> Path:
+    """Return the folder for blocks of faces: emptied, unless its blocks are of the same faces."""
+    folder, note = workshop / "blocks", workshop / "blocks" / "key"
+    origins = [(record.origin, record.frame, record.box, record.relative) for record in raw.records]
+    key = hashlib.sha256(
+        repr((raw.state, extraction, version("crossfer"), origins)).encode()
+    ).hexdigest()
+    known = raw.state and note.is_file() and note.read_text() == key
+    if not known:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        note.write_text(key)
+    return folder
+
+
+def put_in_place(partial: Path, out: Path) -> None:
+    """Let the finished dataset take its place, and the older one's, by renaming alone."""
+    os.chmod(partial, 0o755)
+    for file in (*partial.iterdir(), partial):
+        sync(file)
+    replaced = partial.with_name(REPLACED)
+    shutil.rmtree(replaced, ignore_errors=True)
+    if out.exists():
+        out.rename(replaced)
+    partial.rename(out)
+    sync(out.parent)

@@ -1,0 +1,199 @@
+"""As many tasks at a time as there are processes, with the threads of the machine divided among them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from crossfer.errors import CrossferError, one_line
+from crossfer.executors.graph import Events, Failure, Frontier, Open, Task
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""What tells PyTorch, its libraries and Numba how many threads to use; read when they are imported."""
+
+ATTEMPTS = 2
+"""A task whose process is killed is given to another one once: it goes on from its checkpoint."""
+
+
+def run_in_processes(
+    tasks: Sequence[Task], open_: Open, events: Events, workers: int, threads: int = 1
+) -> dict[str, Failure]:
+    """Carry out a graph of tasks, several at a time.
+
+    A new process imports everything anew (*spawn*), so that nothing is shared but files.  Processes end with
+    this one, however it ends.
+
+    Parameters
+    ----------
+    tasks, open_, events
+        As for `crossfer.executors.here.run_here`; `open_` and what tasks tell must be picklable.
+    workers
+        Processes, at least 1; never more than there are tasks.
+    threads
+        Of each process.
+
+    Returns
+    -------
+    dict
+        Why tasks failed, by key.
+
+    Raises
+    ------
+    CrossferError
+        If a worker cannot be made ready.
+    OSError
+        If a task meets a full disk or the like: all others are stopped, since none would fare better.
+    """
+    frontier = Frontier(tasks, events)
+    attempts = dict.fromkeys((task.key for task in tasks), 0)
+    again: list[str] = []
+    with _threads_each(threads), _crew(open_) as crew:
+        while not frontier.finished:
+            ready = [*again, *frontier.ready()]
+            for key in ready[: workers - crew.busy]:
+                if key in again:
+                    again.remove(key)
+                else:
+                    frontier.start(key)
+                attempts[key] += 1
+                crew.give(key)
+            for key, what, value in crew.listen():
+                if what == "succeeded":
+                    frontier.succeed(key)
+                elif what == "failed":
+                    frontier.fail(key, str(value))
+                elif what == "died" and attempts[key] < ATTEMPTS:
+                    again.append(key)
+                elif what == "died":
+                    frontier.fail(key, f"its process was ended {ATTEMPTS} times ({value})")
+                else:
+                    events.told(key, what, value)
+    return frontier.failures
+
+
+class _Worker:
+    """A process and the two ends of what is said to it and by it."""
+
+    def __init__(self, open_: Open) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(
+            target=_serve, args=(open_, theirs), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        self.key: str | None = None
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+    @property
+    def last_words(self) -> str:
+        """Say how the process ended."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return "killed, perhaps for want of memory: use fewer workers"
+        return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+class _Crew:
+    """Processes that carry out tasks, started when they are needed."""
+
+    def __init__(self, open_: Open) -> None:
+        self.open_ = open_
+        self.workers: list[_Worker] = []
+
+    @property
+    def busy(self) -> int:
+        return sum(worker.key is not None for worker in self.workers)
+
+    def give(self, key: str) -> None:
+        """Give a task to a process that has none."""
+        idle = next((worker for worker in self.workers if worker.key is None), None)
+        if idle is None:
+            idle = _Worker(self.open_)
+            self.workers.append(idle)
+        idle.key = key
+        with suppress(BrokenPipeError):  # it has died: `listen` will notice
+            idle.connection.send(key)
+
+    def listen(self) -> Iterator[tuple[str, str, object]]:
+        """Wait for something to happen; yield the key, what happened, and more of it."""
+        by_connection = {worker.connection: worker for worker in self.workers if worker.key}
+        for connection in wait(list(by_connection)):
+            assert isinstance(connection, Connection)
+            worker = by_connection[connection]
+            key = worker.key or ""
+            try:
+                what, value = connection.recv()
+            except (EOFError, ConnectionResetError):
+                self.workers.remove(worker)
+                yield key, "died", worker.last_words
+                continue
+            if isinstance(value, BaseException):
+                raise value
+            if what in ("succeeded", "failed"):
+                worker.key = None
+            yield key, what, value
+
+
+@contextmanager
+def _crew(open_: Open) -> Iterator[_Crew]:
+    crew = _Crew(open_)
+    try:
+        yield crew
+    finally:
+        for worker in crew.workers:
+            worker.end()
+
+
+@contextmanager
+def _threads_each(threads: int) -> Iterator[None]:
+    """Tell processes that start from now on how many threads to use."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(open_: Open, connection: Connection) -> None:
+    """Carry out what the connection asks for, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+
+    def tell(what: str, value: object) -> None:
+        connection.send((what, value))
+
+    try:
+        work = open_()
+    except Exception as error:
+        tell("raised", error if isinstance(error, OSError) else CrossferError(one_line(error)))
+        return
+    with suppress(EOFError):
+        while True:
+            key = connection.recv()
+            try:
+                work(key, partial(tell))
+            except OSError as error:
+                tell("raised", error)
+            except Exception as error:
+                tell("failed", one_line(error))
+            else:
+                tell("succeeded", None)

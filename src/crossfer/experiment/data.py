@@ -1,0 +1,103 @@
+"""Which data a run learns from, as plain values: to be printed, hashed and sent to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.splits import take_fraction
+from crossfer.datasets.union import unite
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """One dataset, and how much of its training set is at hand.
+
+    Parameters
+    ----------
+    name
+        What it is called; another name is the same data.
+    fingerprint
+        Identifies its images and sample table.
+    classes
+        The classes that its labels tell apart: indices into the experiment's, ascending.
+    fraction
+        Share of the training set, above 0 and at most 1.
+    seed
+        Draws that share.
+    """
+
+    NOT_IDENTITY: ClassVar = frozenset({"name"})
+
+    name: str
+    fingerprint: str
+    classes: tuple[int, ...]
+    fraction: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """One dataset, or several as one."""
+
+    parts: tuple[DatasetRef, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DataRef:
+        """Refer to an open dataset, or to several that were united."""
+        return cls(
+            tuple(
+                DatasetRef(part.name, part.fingerprint, tuple(part.classes))
+                for part in dataset.parts
+            )
+        )
+
+    def __add__(self, other: DataRef) -> DataRef:
+        return DataRef(self.parts + other.parts)
+
+    def at_hand(self, fraction: float, seed: int) -> DataRef:
+        """Return the same data with only a share of each training set."""
+        if fraction == 1:
+            return self
+        return DataRef(tuple(replace(p, fraction=fraction, seed=seed) for p in self.parts))
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "+".join(part.name for part in self.parts)
+
+    def open(self, datasets: Sequence[Dataset]) -> Dataset:
+        """Find it among open datasets.
+
+        Raises
+        ------
+        KeyError
+            If one is not there.
+        """
+        found = {dataset.fingerprint: dataset for dataset in datasets}
+        return unite([_at_hand(found[part.fingerprint], part) for part in self.parts])
+
+
+def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int64]:
+    """Return the rows of a share of a dataset's training set: whole subjects, stratified by class."""
+    rows = target.rows("training")
+    subjects = [target.subjects[row] for row in rows]
+    return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
+
+
+def _at_hand(dataset: Dataset, part: DatasetRef) -> Dataset:
+    """Return a dataset of whose training set only a share is there."""
+    if part.fraction == 1:
+        return dataset
+    splits = dataset.samples.column("split").to_numpy(zero_copy_only=False).copy()
+    kept = fraction_rows(dataset, part.fraction, part.seed)
+    splits[np.setdiff1d(dataset.rows("training"), kept)] = "not used"
+    place = dataset.samples.schema.get_field_index("split")
+    table = dataset.samples.set_column(place, "split", pa.array(splits, pa.string()))
+    return replace(dataset, table=table)

@@ -1,0 +1,158 @@
+"""A finished experiment, read again: the data that it was measured on, and what its networks said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
+from crossfer.datasets.record import Split
+from crossfer.datasets.union import unite
+from crossfer.errors import CrossferError
+from crossfer.evaluation.answers import Answers
+from crossfer.evaluation.evidence import Evidence, Key
+from crossfer.evaluation.gate import Groups
+from crossfer.evaluation.intervals import subject_codes
+from crossfer.evaluation.rows import DatasetFacts, Result, Results
+from crossfer.experiment.config import Experiment, check_experiment
+from crossfer.experiment.folder import Part, load_answers
+from crossfer.experiment.results import RESULTS
+from crossfer.experiment.run import DATASETS
+from crossfer.terms import BL, SIDES, Side
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An experiment's folder and its results.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    results
+        From `crossfer.experiment.load_results`.
+    """
+
+    out: Path
+    results: Results
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The configuration that the results were made by."""
+        return check_experiment(dict(self.results.config), str(self.out / RESULTS))
+
+    @cached_property
+    def datasets(self) -> list[Dataset]:
+        """The source and each target, wherever they lie.
+
+        Raises
+        ------
+        CrossferError
+            If they are not there any more, or were changed.
+        """
+        experiment = self.experiment
+        here = [path for path in sorted((self.out / DATASETS).glob("*")) if is_prepared(path)]
+        alone = [dataset for dataset in self.results.datasets if not dataset.parts]
+        return [
+            _open([experiment.path(config), *here], facts).with_classes(experiment.classes)
+            for config, facts in zip((experiment.source, *experiment.targets), alone, strict=True)
+        ]
+
+    def answers(self, run: str, dataset: DatasetFacts, split: Split) -> Answers:
+        """Return what a run's network said about a set of a dataset; the data are not needed.
+
+        Raises
+        ------
+        CrossferError
+            If its predictions cannot be read.
+        """
+        dropped = self.results.leakage.dropped if self.results.leakage else {}
+        folder = self.out / self.results.run(run).folder
+        return load_answers(folder, self._parts(dataset), split, dropped)
+
+    def evidence(self, rows: Sequence[Result]) -> Evidence:
+        """Return what the networks behind some rows, and their baselines, said about the test images.
+
+        Subjects come from the data, which are needed unless nobody is known there.
+
+        Raises
+        ------
+        CrossferError
+            If predictions cannot be read, or the data are needed and not there any more.
+        """
+        answers: dict[tuple[Key, Side], Answers] = {}
+        wanted = {(row.target, name) for row in rows for name in (BL, row.strategy)}
+        for one in self.results.results:
+            if (one.target, one.strategy) in wanted:
+                key = (one.target, one.fraction, one.strategy, one.seeds[0])
+                for side in SIDES:
+                    answers[key, side] = self.answers(one.runs[0], self._on(one, side), "test")
+        people = {
+            (row.target, side): self._column(row, side, "subject")
+            if self._on(row, side).test_subjects
+            else None
+            for row in rows
+            for side in SIDES
+        }
+        codes = {
+            where: None if who is None else subject_codes(who) for where, who in people.items()
+        }
+        return Evidence(answers, codes)
+
+    def groups(self, row: Result, column: str) -> Groups:
+        """Return the group of each test image of a row's source and target: a column of the sample tables.
+
+        Raises
+        ------
+        CrossferError
+            If neither has the column, or the data are not there any more.
+        """
+        values = {side: self._column(row, side, column) for side in SIDES}
+        if all(found is None for found in values.values()):
+            known = sorted({name for d in self.datasets for name in d.samples.schema.names})
+            raise CrossferError(
+                f"--by {column}: neither {self.results.source.name} nor {row.target} has this column; "
+                f"choose among {', '.join(known)}"
+            )
+        return {
+            side: found and ["not known" if value is None else str(value) for value in found]
+            for side, found in values.items()
+        }
+
+    def _on(self, row: Result, side: Side) -> DatasetFacts:
+        facts = {dataset.name: dataset for dataset in self.results.datasets}
+        return self.results.source if side == "source" else facts[row.target]
+
+    def _parts(self, dataset: DatasetFacts) -> list[Part]:
+        facts = {one.name: one for one in self.results.datasets}
+        found, start = [], 0
+        for part in (facts[name] for name in dataset.parts or (dataset.name,)):
+            classes = [self.results.classes.index(name) for name in part.classes]
+            found.append(Part(part.name, part.fingerprint, classes, start))
+            start += part.images
+        return found
+
+    def _column(self, row: Result, side: Side, name: str) -> list[Any] | None:
+        """Return a column of the sample table for each test image; None where there is no such column."""
+        facts = self._on(row, side)
+        opened = {dataset.name: dataset for dataset in self.datasets}
+        dataset = unite([opened[part] for part in facts.parts or (facts.name,)])
+        if name not in dataset.samples.schema.names:
+            return None
+        rows = self.answers(row.runs[0], facts, "test").rows
+        return list(dataset.samples.column(name).take(rows).to_pylist())
+
+
+def _open(paths: Sequence[Path], facts: DatasetFacts) -> Dataset:
+    for path in paths:
+        if is_prepared(path) and open_dataset(path).fingerprint == facts.fingerprint:
+            dataset = open_dataset(path)
+            dataset.check()
+            return dataset.called(facts.name)
+    raise CrossferError(
+        f"{facts.name}: the data that were measured are not there any more "
+        f"(fingerprint {facts.fingerprint[:16]})"
+    )

@@ -1,0 +1,52 @@
+"""How a face fills its image: what is cut out for a network, and what a network expects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from crossfer.errors import CrossferError
+
+SIDE = 48
+"""Pixels on a side of the faces that the study's network reads."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a face fills its image.
+
+    Parameters
+    ----------
+    side
+        Of the image, 16–1024 pixels.
+    channels
+        1 for gray, 3 for RGB.
+    eye_distance
+        Between the eyes, as a share (0.1–0.8) of the width.
+    eye_height
+        From the top down to the middle between the eyes, as a share (0.1–0.9) of the height.
+
+    Raises
+    ------
+    CrossferError
+        If a value lies outside its range.
+    """
+
+    side: int = SIDE
+    channels: Literal[1, 3] = 1
+    eye_distance: float = 0.42
+    eye_height: float = 0.42
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise CrossferError(f"channels is {self.channels}: it must be 1 (gray) or 3 (RGB)")
+        ranges = {"side": (16, 1024), "eye_distance": (0.1, 0.8), "eye_height": (0.1, 0.9)}
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise CrossferError(f"{name} is {value}: it must lie between {least} and {most}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a face: (side, side) or (side, side, 3)."""
+        return (self.side, self.side) if self.channels == 1 else (self.side, self.side, 3)

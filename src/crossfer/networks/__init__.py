@@ -1,0 +1,23 @@
+"""What a classifier is: network, classes, pixels and layers; where it comes from, how it is kept."""
+
+from crossfer.networks.classifier import Classifier, load
+from crossfer.networks.layers import LAYERS, NamedLayers
+from crossfer.networks.preprocessing import Preprocessing, normalise
+from crossfer.networks.sources import Spec
+from crossfer.networks.spec import NetworkConfig, Normalisation
+from crossfer.networks.study import study_cnn
+from crossfer.networks.trial import check_network
+
+__all__ = [
+    "LAYERS",
+    "Classifier",
+    "NamedLayers",
+    "NetworkConfig",
+    "Normalisation",
+    "Preprocessing",
+    "Spec",
+    "check_network",
+    "load",
+    "normalise",
+    "study_cnn",
+]

@@ -1,0 +1,279 @@
+"""A classifier: a network with what its weights do not tell, in memory and as a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from crossfer.classes import FER7
+from crossfer.errors import CrossferError, one_line
+from crossfer.files import digest, write_json
+from crossfer.framing import Framing
+from crossfer.networks.answers import logits_in
+from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
+from crossfer.networks.prediction import probabilities_of
+from crossfer.networks.preprocessing import Preprocessing
+from crossfer.networks.sources import Spec
+from crossfer.networks.weights import save_tensors
+
+CARD, WEIGHTS = "classifier.json", "model.safetensors"
+"""The files of a bundle: what the weights do not tell, and the weights."""
+FORMAT = 1
+"""Of ``classifier.json``; raised when it changes."""
+
+NEVER = -1e4
+"""The logit of a class that the network cannot say."""
+
+
+class Classifier(nn.Module):
+    """A network that knows its classes, how it reads pixels, how faces fill its images, and its layers.
+
+    Parameters
+    ----------
+    network
+        Any module that maps float (N, C, H, W) to logits (N, outputs): a tensor, or one in a tuple, list,
+        mapping or output object.
+    classes
+        What the classifier answers with, in its order.
+    outputs
+        For each class the network's output that stands for it; ``None``: the network cannot say it.  By
+        default the first outputs, in their order.
+    preprocessing
+        How the network reads pixels.
+    framing
+        How a face fills its image; by default as `crossfer.prepare` aligns it.
+    layers
+        Names of its fully connected layers and its last convolution, where module order does not tell.
+    spec
+        How to build the network again; without it a classifier cannot be saved.
+    answers
+        How many outputs the network has; by default as many as `outputs` speak of.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: Sequence[str] = FER7,
+        outputs: Sequence[int | None] | None = None,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
+        framing: Framing | None = None,
+        layers: NamedLayers = FOUND,
+        spec: Spec | None = None,
+        answers: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = tuple(classes)
+        self.outputs = tuple(range(len(classes)) if outputs is None else outputs)
+        if len(self.outputs) != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes, but {len(self.outputs)} outputs")
+        self.preprocessing = preprocessing
+        self.framing = framing or Framing(preprocessing.side, preprocessing.channels)
+        self.layers, self.spec = layers, spec
+        said = [output for output in self.outputs if output is not None]
+        self.answers = max(said, default=-1) + 1 if answers is None else answers
+
+    def around(self, network: nn.Module) -> Classifier:
+        """Return the same classifier around another network, as the rest of the same one."""
+        return Classifier(
+            network,
+            self.classes,
+            self.outputs,
+            self.preprocessing,
+            self.framing,
+            self.layers,
+            self.spec,
+            self.answers,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, classes) of normalised images, float (N, C, H, W)."""
+        logits = logits_in(self.network(images), self.answers)
+        if self.outputs == tuple(range(self.answers)):
+            return logits
+        never = None if None not in self.outputs else torch.full_like(logits[:, 0], NEVER)
+        columns = [never if output is None else logits[:, output] for output in self.outputs]
+        return torch.stack(columns, 1)  # type: ignore[arg-type]
+
+    def layer_names(self, kind: str) -> list[str]:
+        """Name those of the network's layers that a key of `LAYERS` stands for, in the network's names.
+
+        Raises
+        ------
+        ValueError
+            If the network has no such layer.
+        """
+        return LAYERS[kind](self.network, self.layers)
+
+    def train_only(self, kind: str) -> None:
+        """Freeze every layer but those that a key of `LAYERS` stands for."""
+        train_only(self.network, self.layer_names(kind))
+
+    def predict(
+        self, pictures: NDArray[np.uint8] | Tensor, batch_size: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the probability of every class for every face.
+
+        Parameters
+        ----------
+        pictures
+            uint8 (N, H, W) gray or (N, H, W, 3) RGB: faces of the size that the network reads, framed as
+            `framing` says (`crossfer.prepare` does it).
+        batch_size
+            Faces at a time; by default as many as memory allows.  Does not change the result beyond rounding.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (N, classes), rows summing to 1.
+
+        Raises
+        ------
+        CrossferError
+            If they are not such faces.
+        """
+        images = torch.as_tensor(pictures)
+        wanted = self.preprocessing.image_shape
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != wanted:
+            found = "×".join(map(str, images.shape))
+            faces = "×".join(map(str, wanted))
+            raise CrossferError(
+                f"pictures: {str(images.dtype).removeprefix('torch.')} {found}; "
+                f"this classifier reads faces of uint8 N×{faces}"
+            )
+        if not len(images):
+            return np.empty((0, len(self.classes)), np.float32)
+        return probabilities_of(self, images, self.preprocessing, batch_size).numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a bundle: ``classifier.json``, and the weights under the network's own names.
+
+        Parameters
+        ----------
+        folder
+            Made if it is not there; a bundle that lies there is replaced.
+
+        Returns
+        -------
+        Path
+            The folder; `load` reads it.
+
+        Raises
+        ------
+        CrossferError
+            If the classifier does not know how its network is built.
+        OSError
+            If there is no room or no permission.
+        """
+        folder = Path(folder)
+        if self.spec is None:
+            raise CrossferError(
+                "this classifier cannot be saved: say how its network is built, with "
+                'Classifier(…, spec=Spec("package.module:function"))'
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CARD).unlink(missing_ok=True)  # written last: where it lies, all is there
+        spec, files = self.spec, [WEIGHTS]
+        if graph := spec.file:
+            place = folder / f"network{graph.suffix}"
+            if graph.resolve() != place.resolve():
+                shutil.copyfile(graph, place)
+            spec, files = spec.of_file(place.name), [WEIGHTS, place.name]
+        save_tensors(self.network.state_dict(), folder / WEIGHTS)
+        content = {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "outputs": list(self.outputs),
+            "answers": self.answers,
+            "preprocessing": asdict(self.preprocessing),
+            "framing": asdict(self.framing),
+            "layers": asdict(self.layers),
+            "network": spec.as_json(),
+            "files": {name: digest(folder / name) for name in files},
+        }
+        write_json(folder / CARD, content)
+        return folder
+
+
+def load(folder: str | Path) -> Classifier:
+    """Load a classifier: from a bundle, or from the folder of a finished run.
+
+    Parameters
+    ----------
+    folder
+        It holds ``classifier.json`` and ``model.safetensors``.
+
+    Returns
+    -------
+    Classifier
+        In evaluation mode, on the CPU.  Nothing is executed but the factory that the file names, if the
+        network is built by one.
+
+    Raises
+    ------
+    CrossferError
+        If a file is missing, altered or cut off, of another version, or its factory is not to be found.
+    """
+    folder = Path(folder)
+    content = _read(folder / CARD)
+    try:
+        files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
+        spec = Spec.from_json(content["network"], folder)
+        described = {
+            "classes": tuple(map(str, content["classes"])),
+            "outputs": tuple(content["outputs"]),
+            "preprocessing": Preprocessing.from_json(content["preprocessing"]),
+            "framing": Framing(**content["framing"]),
+            "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
+            "answers": int(content["answers"]),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
+    for name, recorded in files.items():
+        _check_file(folder / name, recorded)
+    with torch.random.fork_rng([]):  # its random weights are replaced
+        classifier = Classifier(spec.build(), **described, spec=spec)
+    try:
+        classifier.network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CrossferError(
+            f"{folder / WEIGHTS}: not of what {spec.name} builds now ({one_line(error)})"
+        ) from None
+    return classifier.eval()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CrossferError(
+            f"{file}: no such file; name the folder of a bundle or of a finished run"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CrossferError(f"{file}: cannot be read ({one_line(error)})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise CrossferError(
+            f"{file}: of format {found}, this version reads {FORMAT}; save it again with this version"
+        )
+    return content
+
+
+def _check_file(file: Path, recorded: str) -> None:
+    try:
+        found = digest(file)
+    except OSError as error:
+        raise CrossferError(f"{file}: cannot be read ({error.strerror})") from None
+    if found != recorded:
+        raise CrossferError(f"{file}: altered or cut off (another SHA-256 than in {CARD})")

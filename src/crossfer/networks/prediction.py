@@ -1,0 +1,92 @@
+"""Probabilities of many images, as many at a time as there is memory for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossfer.networks.preprocessing import Preprocessing, normalise
+
+MOST_AT_ONCE = 512
+ACTIVATIONS = 2**30
+"""Bytes that the largest two activations of a batch may take together."""
+FEW = 32
+"""So many images are taken at once, whatever the network."""
+
+
+@torch.no_grad()
+def probabilities_of(
+    network: nn.Module,
+    images: Tensor,
+    how: Preprocessing,
+    batch_size: int | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
+    """Return the probability of every class for every image.
+
+    Parameters
+    ----------
+    network
+        Gives logits (N, classes); put into evaluation mode.
+    images
+        uint8 (N, H, W) or (N, H, W, 3); or float (N, …), what the network is given of them.
+    how
+        How the network reads pixels.
+    batch_size
+        Images at a time, which changes the result by no more than rounding; by default as many as memory
+        allows, at most 512.
+    autocast
+        The arithmetic of the network.
+
+    Returns
+    -------
+    Tensor
+        float32 (N, classes) on the CPU, rows summing to 1.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+
+    def given(start: int, stop: int) -> Tensor:
+        part = images[start:stop].to(device)
+        return normalise(part, how) if images.dtype == torch.uint8 else part
+
+    with autocast():
+        at_once = batch_size or (images_at_once(network, given(0, 2)) if len(images) > FEW else FEW)
+    rows = []
+    for start in range(0, len(images), at_once):
+        part = given(start, start + at_once)
+        with autocast():
+            logits = network(part)
+        rows.append(logits.float().softmax(1))
+    return torch.cat(rows).cpu()
+
+
+@torch.no_grad()
+def images_at_once(network: nn.Module, few: Tensor) -> int:
+    """Return how many images a network can be given at once: its activations are measured on a few.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    few
+        What it is given of one or more images, float (N, …), on its device.
+    """
+    largest = few.nbytes
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.nbytes)
+
+    handles = [module.register_forward_hook(look) for module in network.modules()]
+    try:
+        network(few)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(1, min(MOST_AT_ONCE, ACTIVATIONS * len(few) // (2 * largest)))

@@ -1,0 +1,122 @@
+"""Where networks come from: the study's, or a factory of anybody's."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from crossfer.errors import CrossferError, one_line
+from crossfer.networks.study import study_cnn
+
+STUDY, ONNX = "study", "onnx"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How to build a network, its weights aside.
+
+    Parameters
+    ----------
+    network
+        ``study``, or a factory: ``package.module:function``.
+    arguments
+        For it, by keyword: texts, numbers, lists and mappings of them.
+    folder
+        Where Python looks for a factory too, after its own path.
+    grown
+        Rows that were added to a linear layer, by its name: see `crossfer.networks.growth.grow`.
+    """
+
+    network: str = STUDY
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    grown: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return "the study's network" if self.network == STUDY else self.network
+
+    @property
+    def file(self) -> Path | None:
+        """The file that the network is read from, for a source that needs one."""
+        kind, _, name = self.network.partition(":")
+        return (self.folder or Path()) / name if kind == ONNX else None
+
+    def of_file(self, name: str) -> Spec:
+        """Return the same for a copy of its file, beside whatever speaks of it."""
+        return replace(self, network=f"{ONNX}:{name}", folder=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        folder = str(self.folder.resolve()) if self.folder else None
+        return {**asdict(self), "folder": folder}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], beside: Path) -> Spec:
+        """Read what `as_json` wrote; a file that it needs lies in the folder `beside`."""
+        spec = cls(**content)
+        place = beside if spec.file else Path(spec.folder) if spec.folder else None
+        return replace(spec, folder=place)
+
+    def build(self) -> nn.Module:
+        """Build the network, with whatever weights its source gives it.
+
+        Raises
+        ------
+        CrossferError
+            If there is no such source, or it fails.
+        """
+        try:
+            if self.network == STUDY:
+                return study_cnn(**self.arguments)
+            network = _function(self.network, self.folder)(**self.arguments)
+        except Exception as error:
+            raise CrossferError(f"model.network: {self.name} failed: {one_line(error)}") from None
+        if not isinstance(network, nn.Module):
+            raise CrossferError(
+                f"model.network: {self.name} returns {type(network).__name__}, not a torch.nn.Module"
+            )
+        for layer, rows in self.grown.items():
+            widen(network, layer, rows)
+        return network
+
+
+def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:
+    """Add outputs to a linear layer, in place; their weights are zero.  Return the new layer."""
+    old = network.get_submodule(name)
+    if not isinstance(old, nn.Linear):
+        raise CrossferError(
+            f"model: its last layer {name} is a {type(old).__name__}; only a linear layer can grow"
+        )
+    new = nn.Linear(
+        old.in_features,
+        old.out_features + rows,
+        old.bias is not None,
+        old.weight.device,
+        old.weight.dtype,
+    )
+    with torch.no_grad():
+        for wide, narrow in zip(new.parameters(), old.parameters(), strict=True):
+            wide.zero_()[: len(narrow)] = narrow
+            wide.requires_grad_(narrow.requires_grad)
+    network.set_submodule(name, new.train(old.training))
+    return new
+
+
+def _function(name: str, folder: Path | None) -> Any:
+    """Import a factory, ``package.module:function``."""
+    module, _, function = name.partition(":")
+    if folder and (place := str(folder.resolve())) not in sys.path:
+        sys.path.append(place)
+    found: Any = importlib.import_module(module)
+    for part in function.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,118 @@
+"""Executors: every task once, after what it waits for, whatever happens to the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from crossfer.errors import CrossferError
+from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
+from crossfer.executors.graph import Tell
+
+DIAMOND = [Task("d", ("b", "c")), Task("b", ("a",)), Task("c", ("a",)), Task("a")]
+
+
+class Log(Events):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[object, ...]] = []
+
+    def started(self, key: str) -> None:
+        self.lines.append(("started", key))
+
+    def told(self, key: str, what: str, value: object) -> None:
+        self.lines.append((what, key, value))
+
+    def succeeded(self, key: str) -> None:
+        self.lines.append(("succeeded", key))
+
+    def failed(self, key: str, failure: Failure) -> None:
+        self.lines.append(("failed", key, failure))
+
+
+def opened(folder: Path) -> Work:
+    """Make a worker: a task writes a file of its name, and does what its name says."""
+
+    def work(key: str, tell: Tell) -> None:
+        file = folder / key
+        file.write_text(
+            file.read_text() + "again" if file.exists() else os.environ["OMP_NUM_THREADS"]
+        )
+        tell("step", 3)
+        if key == "fails":
+            raise ValueError("it was asked to")
+        if key == "full":
+            raise OSError(28, "No space left on device", "x")
+        if key == "killed" or (key == "killed-once" and "again" not in file.read_text()):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return work
+
+
+def cannot_open() -> Work:
+    raise CrossferError("data: no such folder")
+
+
+def processes(tasks: list[Task], folder: Path, log: Log | None = None) -> dict[str, Failure]:
+    return run_in_processes(tasks, partial(opened, folder), log or Log(), workers=2, threads=1)
+
+
+def test_every_task_is_done_once_after_what_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    for run, threads in ((partial(run_in_processes, workers=2), "1"), (run_here, "7")):
+        log, folder = Log(), tmp_path / threads
+        folder.mkdir()
+        assert run(DIAMOND, partial(opened, folder), log) == {}
+        assert sorted(file.name for file in folder.iterdir()) == ["a", "b", "c", "d"]
+        assert {file.read_text() for file in folder.iterdir()} == {threads}
+        for task in DIAMOND:
+            for before in task.after:
+                began, ended = ("started", task.key), ("succeeded", before)
+                assert log.lines.index(ended) < log.lines.index(began)
+            assert ("step", task.key, 3) in log.lines
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def test_what_waits_for_a_failure_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    tasks = [Task("fails"), Task("x", ("fails",)), Task("y", ("x", "fails")), Task("z")]
+    for run in (run_here, partial(run_in_processes, workers=2)):
+        log = Log()
+        failures = run(tasks, partial(opened, tmp_path), log)
+        assert failures["fails"] == Failure("ValueError: it was asked to")
+        assert failures["x"] == Failure("ValueError: it was asked to", because_of="fails")
+        assert failures.keys() == {"fails", "x", "y"}
+        assert ("succeeded", "z") in log.lines
+
+
+def test_a_killed_process_costs_its_task_one_more_attempt(tmp_path: Path) -> None:
+    failures = processes([Task("killed-once"), Task("killed"), Task("z")], tmp_path)
+    assert failures.keys() == {"killed"}
+    assert "memory" in failures["killed"].why
+    assert (tmp_path / "z").exists()
+
+
+def test_a_full_disk_stops_them_all(tmp_path: Path) -> None:
+    for run in (run_here, partial(run_in_processes, workers=2)):
+        with pytest.raises(OSError, match="No space left"):
+            run([Task("full"), Task("later", ("full",))], partial(opened, tmp_path), Log())
+    assert not (tmp_path / "later").exists()
+
+
+def test_a_worker_that_cannot_begin_is_one_line() -> None:
+    with pytest.raises(CrossferError, match="no such folder"):
+        run_in_processes([Task("a")], cannot_open, Log(), workers=1)
+
+
+@pytest.mark.parametrize(
+    "tasks", [[Task("a", ("a",))], [Task("a", ("b",))], [Task("a"), Task("a")]]
+)
+def test_a_graph_that_cannot_end_is_refused(tasks: list[Task]) -> None:
+    with pytest.raises(CrossferError, match="can never begin|stands twice"):
+        run_here(tasks, cannot_open, Log())

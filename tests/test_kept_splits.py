@@ -1,0 +1,100 @@
+"""Preparing again keeps what was trained on out of what is measured on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossfer.datasets import Dataset, Preparation, prepare
+from crossfer.errors import CrossferError
+
+CLASSES = ("angry", "happy", "sad")
+
+
+def faces(top: Path, numbers: range, side: int = 48) -> None:
+    """Write noise, one picture a number, in folders of classes; four pictures a person."""
+    for number in numbers:
+        pixels = np.random.default_rng(number).integers(0, 256, (side, side), np.uint8)
+        file = top / CLASSES[number % 3] / f"p{number // 4:02d}_{number:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+
+
+def split_of(dataset: Dataset) -> dict[str, str]:
+    """Return each face's split, by where it came from."""
+    return dict(
+        zip(
+            *(dataset.samples.column(name).to_pylist() for name in ("origin", "split")), strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize("subject", [None, r"/(p\d+)_"])
+def test_faces_that_were_there_keep_their_split_and_new_ones_join(
+    subject: str | None, tmp_path: Path
+) -> None:
+    raw, out, how = tmp_path / "raw", tmp_path / "out", Preparation(subject=subject)
+    faces(raw, range(200))
+    before = split_of(prepare(raw, out, how))
+    faces(raw, range(200, 250))
+    dataset = prepare(raw, out, how, replace=True)
+    after = split_of(dataset)
+    assert {origin: after[origin] for origin in before} == before
+    assert dataset.card["split"]["kept"]["faces"] == 200
+    assert sum(dataset.card["split"]["kept"]["new"].values()) == 50
+    reached = Counter(after.values())
+    for split, share in (("training", 0.7), ("validation", 0.1), ("test", 0.2)):
+        assert abs(reached[split] - 250 * share) <= 4
+    anew = split_of(prepare(raw, out, how, replace=True, new_split=True))
+    assert {origin: anew[origin] for origin in before} != before
+    assert anew == split_of(prepare(raw, tmp_path / "fresh", how))
+
+
+def test_a_new_picture_of_a_known_person_goes_where_that_person_is(tmp_path: Path) -> None:
+    raw, out, how = tmp_path / "raw", tmp_path / "out", Preparation(subject=r"/(p\d+)_")
+    faces(raw, range(39))  # of p09 there are three
+    before = split_of(prepare(raw, out, how))
+    (home,) = {split for origin, split in before.items() if "p09" in origin}
+    faces(raw, range(39, 40))
+    assert split_of(prepare(raw, out, how, replace=True))["angry/p09_039.png"] == home
+
+
+def test_renamed_pictures_and_another_framing_keep_the_split_too(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    faces(raw, range(60), side=56)
+    before = split_of(prepare(raw, out))
+    for file in sorted(raw.rglob("*.png")):
+        file.rename(file.with_name(f"new {file.name}"))
+    after = split_of(prepare(raw, out, Preparation(side=64, crop=0.8), replace=True))
+    assert {origin.replace("new ", ""): split for origin, split in after.items()} == before
+
+
+def test_another_rule_of_division_is_refused_until_all_is_divided_anew(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    faces(raw, range(30))
+    prepare(raw, out)
+    other = Preparation(sizes=(50, 25, 25))
+    with pytest.raises(CrossferError, match=r"with sizes None, not .*--new-split"):
+        prepare(raw, out, other, replace=True)
+    assert prepare(raw, out, other, replace=True, new_split=True).card["split"]["kept"] is None
+
+
+def test_validation_faces_cut_from_official_training_stay_and_moved_ones_are_counted(
+    tmp_path: Path,
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    faces(raw / "train", range(60))
+    faces(raw / "test", range(100, 130))
+    before = split_of(prepare(raw, out))
+    faces(raw / "train", range(60, 80))
+    moved = raw / "test" / "happy" / "p25_100.png"
+    moved.rename(raw / "train" / "happy" / moved.name)
+    dataset = prepare(raw, out, replace=True)
+    after = split_of(dataset)
+    same = before.keys() & after.keys()
+    assert len(same) == 89 and all(before[origin] == after[origin] for origin in same)
+    assert dataset.card["split"]["kept"]["moved"] == 1

@@ -1,0 +1,221 @@
+"""A label's meaning is never guessed in silence: numbers, names that nobody knows, people called Joy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossfer.classes import FER7, RAFDB11
+from crossfer.cli.oddities import oddities
+from crossfer.datasets import Preparation, in_memory, prepare
+from crossfer.datasets.readers import READERS, recognise
+from crossfer.datasets.readers.labels import ORDERS
+from crossfer.datasets.record import ReadOptions, Record, Remark
+from crossfer.errors import CrossferError
+from tests.test_layouts import picture, text
+
+IN_WORDS = "0 angry, 1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral"
+NUMBERS = [str(code) for code in range(7)]
+
+
+def empty(top: Path, *names: str) -> Path:
+    for name in names:
+        text(top / name, "")
+    return top
+
+
+def read(path: Path, **options: Any) -> tuple[dict[str, str], list[str]]:
+    """Return the label of each picture by its origin, and what is said of the reading."""
+    reader, _ = recognise(path)
+    items = list(reader.read(path, ReadOptions(**options)))
+    labels = {item.origin: item.label for item in items if isinstance(item, Record)}
+    return labels, [item.text for item in items if isinstance(item, Remark) and item.text]
+
+
+def folders(top: Path, names: list[str]) -> Path:
+    return empty(top, *(f"{name}/{n}.png" for name in names for n in range(2)))
+
+
+def manifest(top: Path, labels: list[str]) -> Path:
+    empty(top, *(f"{n}.png" for n in range(len(labels))))
+    rows = "".join(f"{n}.png,{label}\n" for n, label in enumerate(labels))
+    return text(top / "faces.csv", "path,label\n" + rows)
+
+
+@pytest.mark.parametrize("make", [folders, manifest])
+def test_numbers_from_0_to_6_are_fer2013_s_and_the_whole_mapping_is_said(
+    make: Any, tmp_path: Path
+) -> None:
+    labels, said = read(make(tmp_path, NUMBERS))
+    assert list(dict.fromkeys(labels.values())) == list(FER7)
+    assert [line for line in said if IN_WORDS in line and "--order" in line]
+
+
+@pytest.mark.parametrize("make", [folders, manifest])
+@pytest.mark.parametrize(
+    ("numbers", "ways"),
+    [
+        (["0", "7"], "numbers 0, 7 mean: give --order affectnet or ckplus or alphabetical-8, or"),
+        (NUMBERS[1:] + ["7"], "give --order rafdb or rafdb-compound or affectnet .*--label 1=NAME"),
+        (["1", "2", "11"], "give --order rafdb-compound, or name each with --label 1=NAME"),
+        (["12", "40"], "give --order fer2013 or rafdb .*--label 12=NAME"),
+        (["happy", "3"], "nothing says what the numbers 3 mean"),
+    ],
+)
+def test_other_numbers_are_refused_with_the_ways_on(
+    make: Any, numbers: list[str], ways: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CrossferError, match=ways) as error:
+        read(make(tmp_path, numbers))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("make", [folders, manifest])
+def test_whoever_names_one_number_names_all(make: Any, tmp_path: Path) -> None:
+    top = make(tmp_path, ["0", "7"])
+    with pytest.raises(CrossferError, match="of the numbers 0, 7, --label names only 7: name each"):
+        read(top, labels={"7": "contempt"})
+    labels, said = read(top, labels={"0": "sad", "7": "contempt"})
+    assert set(labels.values()) == {"sad", "contempt"} and not any("number" in s for s in said)
+    labels, said = read(top, labels={"0": None}, order="affectnet")
+    assert set(labels.values()) == {"contempt"}
+    assert any("0 left out, 7 contempt" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("order", "one", "six"),
+    [
+        ("fer2013", "disgust", "neutral"),
+        ("rafdb", "surprise", "angry"),
+        ("affectnet", "happy", "angry"),
+        ("alphabetical", "disgust", "surprise"),
+        ("alphabetical-8", "contempt", "sad"),
+    ],
+)
+def test_an_order_is_named(order: str, one: str, six: str, tmp_path: Path) -> None:
+    top = folders(tmp_path, ["train/1", "train/6"])
+    labels, said = read(top, order=order)
+    assert [labels["train/1/0.png"], labels["train/6/0.png"]] == [one, six]
+    assert any(f"order {order}: 1 {one}, 6 {six}" in line for line in said)
+    assert list(ORDERS["alphabetical"].values()) == sorted(FER7)
+
+
+def test_an_order_that_does_not_fit_or_has_no_effect_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        CrossferError, match="--order rafdb has no number 0, but the labels are 0, 3"
+    ):
+        read(folders(tmp_path / "a", ["0", "3"]), order="rafdb")
+    with pytest.raises(CrossferError, match="--order rafdb has no effect: the labels are names"):
+        read(folders(tmp_path / "b", ["sad", "happy"]), order="rafdb")
+    with pytest.raises(CrossferError, match="order is 'mine': choose one of fer2013, rafdb"):
+        Preparation(order="mine")
+    picture(tmp_path / "c" / "KA.AN1.39.tiff")
+    with pytest.raises(CrossferError, match="--order has no effect on what is read as jaffe"):
+        prepare(tmp_path / "c", tmp_path / "out", Preparation(order="rafdb"))
+
+
+def test_numbers_in_memory_mean_nothing_by_themselves() -> None:
+    def labels(numbers: Any, **options: Any) -> list[str]:
+        images = np.zeros((len(numbers), 8, 8), np.uint8)
+        items = in_memory((images, numbers), name="mine", **options).read(ReadOptions())
+        return [item.label for item in items if isinstance(item, Record)]
+
+    assert labels([*range(7)]) == labels(NUMBERS) == list(FER7)
+    assert labels([6, 0], classes=NUMBERS) == ["neutral", "angry"]  # a ClassLabel of digits
+    with pytest.raises(CrossferError, match="mine: labels: nothing says what the numbers 1, 2"):
+        labels([1, 2])
+    assert labels([1, 2], order="rafdb") == ["surprise", "fear"]
+    assert labels([1, 0], classes=["bored", "happy"]) == ["happy", "bored"]
+
+
+def test_a_list_with_labels_above_7_is_raf_db_s_compound_one(tmp_path: Path) -> None:
+    names = [f"train_{n:04d}" for n in range(1, 12)]
+    empty(tmp_path, *(f"Image/aligned/{name}_aligned.jpg" for name in names))
+    rows = "".join(f"{name}.jpg {code}\n" for code, name in enumerate(names, 1))
+    text(tmp_path / "EmoLabel" / "list_patition_label.txt", rows)
+    labels, said = read(tmp_path)
+    assert list(labels.values()) == list(RAFDB11)
+    assert any("eleven compound" in line for line in said)
+    folders = empty(tmp_path / "f", *(f"train/{n}/train_{n:05d}.jpg" for n in range(1, 12)))
+    assert set(read(folders)[0].values()) == set(RAFDB11)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"angry/Joy/0.png": "angry", "angry/Anna/1.png": "angry", "sad/Bob/2.png": "sad"},
+        {"Joy/angry/0.png": "angry", "Joe/angry/1.png": "angry", "Joe/sad/1.png": "sad"},
+        {"angry/Joy/0.png": "angry"},
+        {"train/Joy/angry/0.png": "angry", "test/Joe/sad/1.png": "sad"},
+        {"train/angry/Joy/0.png": "angry", "test/sad/Bob/1.png": "sad"},
+        {"bored/Joy/0.png": "bored", "sad/Ann/1.png": "sad", "happy/Bob/1.png": "happy"},
+    ],
+)
+def test_a_person_called_joy_is_no_class(names: dict[str, str], tmp_path: Path) -> None:
+    assert read(empty(tmp_path, *names))[0] == names
+
+
+def test_folders_of_people_with_files_named_like_classes(tmp_path: Path) -> None:
+    classes = ("Anger", "Happy", "Sad", "Surprised")
+    names = {f"images/{n}/{name}.jpg": name for n in range(6) for name in classes}
+    reader, _ = recognise(empty(tmp_path, *names))
+    items = list(reader.read(tmp_path, ReadOptions()))
+    records = [item for item in items if isinstance(item, Record)]
+    assert {r.label for r in records if "Surprised" in r.origin} == {"surprise"}
+    assert [r.subject for r in records[:4]] == ["0"] * 4
+    said = [item.text for item in items if isinstance(item, Remark)]
+    assert any("files are named like classes" in line for line in said)
+    assert any("subjects: the 6 folders (0, 1, 2, …)" in line for line in said)
+    parts = empty(tmp_path / "parts", "train/Anger_1.jpg", "train/Sad_1.jpg", "test/Anger_2.jpg")
+    records = [i for i in READERS["folder"].read(parts, ReadOptions()) if isinstance(i, Record)]
+    assert [(r.label, r.split, r.subject) for r in records] == [
+        ("angry", "test", None),
+        ("angry", "training", None),
+        ("sad", "training", None),
+    ]
+
+
+def test_names_that_are_not_known_are_kept_where_they_can_only_be_classes(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for n, name in enumerate(("Bored", "confused", "Happiness")):
+            picture(tmp_path / "raw" / part / name / f"{part}{n}.png")
+    dataset = prepare(tmp_path / "raw", tmp_path / "out", Preparation(faces="cropped"))
+    assert dataset.card["classes"] == ["happy", "bored", "confused"]
+    assert dataset.left_out == {"bored": 2, "confused": 2}
+    line = "classes not known by name, kept as they are: bored, confused; map them with --label"
+    assert any(told.startswith(line) for told in oddities(dataset))
+    how = Preparation(faces="cropped", labels={"bored": "neutral", "confused": None})
+    dataset = prepare(tmp_path / "raw", tmp_path / "mapped", how)
+    assert dataset.card["classes"] == ["happy", "neutral"]
+
+
+@pytest.mark.parametrize(
+    ("names", "unknown"),
+    [
+        (["images/1.png", "faces/2.png"], "'faces'"),
+        (["happy/1.png", "images/2.png"], "'images'"),
+        (["happy/1.png", "Test/smirk/2.png"], "'smirk'"),
+        (["bored/1.png", "bored/2.png"], "'bored'"),
+        (["Joe/bored/1.png", "Joe/calm/2.png", "Ann/bored/3.png"], "'bored'"),
+        (["p01/1.png", "p02/2.png"], "'p01'"),
+        ([f"{chr(97 + n % 26)}{chr(97 + n // 26)}/1.png" for n in range(40)], "'aa'"),
+    ],
+)
+def test_other_names_that_are_not_known_are_refused(
+    names: list[str], unknown: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CrossferError, match=f"unknown class {unknown}.*--label"):
+        read(empty(tmp_path, *names))
+
+
+def test_a_table_of_many_names_is_no_table_of_classes(tmp_path: Path) -> None:
+    few = manifest(tmp_path / "few", ["bored", "happy", "calm"])
+    assert list(read(few)[0].values()) == ["bored", "happy", "calm"]
+    people = manifest(tmp_path / "many", [f"person {n}" for n in range(31)])
+    with pytest.raises(
+        CrossferError, match="31 labels are not known by name .*--label THEIRS=NAME"
+    ):
+        read(people)

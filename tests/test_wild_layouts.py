@@ -1,0 +1,509 @@
+"""Folders and tables as other people keep them: read, and said how in a line, or refused with a way on."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from crossfer.datasets import Dataset, Preparation, in_memory, prepare
+from crossfer.datasets.faces import Framing, face_of
+from crossfer.datasets.pictures import open_picture
+from crossfer.datasets.record import ReadOptions, Record
+from crossfer.errors import CrossferError
+from tests.test_layouts import pixels_row, text
+
+
+def noise(number: int, side: int = 48) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (side, side), np.uint8)
+
+
+def save(file: Path, number: int = 0, side: int = 48) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(number, side)).save(file, format="PNG")
+    return file
+
+
+def many(top: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        save(top / name, number)
+    return top
+
+
+def made(raw: Path, **options: Any) -> Dataset:
+    """Prepare beside the raw files."""
+    out = raw.parent / f"out of {raw.name}"
+    return prepare(raw, out, Preparation(**options), replace=True, new_split=True)
+
+
+def rows(dataset: Dataset, *columns: str) -> dict[str, Any]:
+    """Return columns of the sample table, by where each picture came from."""
+    table = dataset.samples.to_pydict()
+    found = (table[name] for name in columns)
+    values = list(zip(*found, strict=True)) if len(columns) > 1 else table[columns[0]]
+    return dict(zip(table["origin"], values, strict=True))
+
+
+def said(dataset: Dataset) -> str:
+    return "\n".join(dataset.card["remarks"])
+
+
+# Splits
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train_Aligned_Faces", "Val_Aligned_Faces", "Test_Aligned_Faces"),
+        ("train_set", "val_set", "test_data"),
+        ("train_afew", "val_afew", "test_afew"),
+        ("Training", "PublicTest", "PrivateTest"),
+        ("training", "valid", "holdout"),
+        ("train", "dev", "eval"),
+        ("train", "eval", "test"),
+        ("FER2013Train", "FER2013Valid", "FER2013Test"),
+        ("trainset", "valset", "testset"),
+    ],
+)
+def test_folders_named_like_splits_are_splits(
+    train: str, val: str, test: str, tmp_path: Path
+) -> None:
+    names = {train: "training", val: "validation", test: "test"}
+    many(
+        tmp_path / "raw",
+        *(f"{top}/{c}/{n}.png" for top in names for c in ("Angry", "Happy") for n in (1, 2)),
+    )
+    dataset = made(tmp_path / "raw")
+    found = rows(dataset, "split")
+    assert found == {origin: names[origin.split("/")[0]] for origin in found}
+    assert len(found) == 12
+    if train == "train_set":
+        assert "train_set = training" in said(dataset)
+
+
+def test_what_is_only_partly_a_split_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", "train/sad/1.png", "test/sad/2.png", "extra/sad/3.png")
+    with pytest.raises(
+        CrossferError, match=r"1 of 3 images have no split \(first: extra/sad.*--split"
+    ):
+        made(raw)
+    assert rows(made(raw, splits={"extra": "training"}), "split")["extra/sad/3.png"] != "test"
+    with pytest.raises(CrossferError, match="--split more: no folder or value of that name"):
+        made(raw, splits={"more": "test"})
+    lone = many(tmp_path / "lone", *(f"my_test/sad/{n}.png" for n in range(10)))
+    dataset = made(lone)
+    assert set(rows(dataset, "split").values()) == {"training", "validation", "test"}
+    assert "my_test holds everything" in said(dataset)
+
+
+def test_a_test_set_is_cut_where_the_files_have_none(tmp_path: Path) -> None:
+    raw = many(
+        tmp_path / "raw",
+        *(f"train/{c}/{n}.png" for c in ("sad", "happy") for n in range(20)),
+        *(f"val/{c}/{n + 50}.png" for c in ("sad", "happy") for n in range(5)),
+    )
+    assert Counter(rows(made(raw), "split").values()) == {"training": 40, "validation": 10}
+    cut = Counter(rows(made(raw, test_share=0.25), "split").values())
+    assert cut == {"training": 30, "validation": 10, "test": 10}
+    assert rows(made(raw, splits={"val": "test"}), "split")["val/sad/50.png"] == "test"
+    anew = Counter(rows(made(raw, ignore_splits=True, sizes=(30, 10, 10)), "split").values())
+    assert anew == {"training": 30, "validation": 10, "test": 10}
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (dict(sizes=(70, 10, 20)), "--sizes: the files come in splits"),
+        (dict(exact=True), "--exact: the files come in splits"),
+        (dict(test_share=0.2), "--test-share: the files come in splits"),
+        (dict(subject=r"/person(\d+)_"), "finds nobody in any path"),
+        (dict(everything=True), "--everything has no effect on what is read as folder"),
+        (dict(columns={"label": "emotion"}, reader="folder"), "--column has no effect"),
+        (dict(root=Path("x"), reader="folder"), "--root has no effect"),
+        (dict(eyes=(0.3, 0.5)), "--eyes has no effect"),
+        (dict(no_face="drop"), "--no-face has no effect"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    options: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    raw = many(tmp_path / "raw", *(f"{s}/sad/{n}.png" for s in ("train", "test") for n in range(2)))
+    with pytest.raises(CrossferError, match=problem):
+        made(raw, **options)
+
+
+def test_options_of_a_dataset_that_knows_better_are_refused(tmp_path: Path) -> None:
+    raw = many(
+        tmp_path / "raw", *(f"KA.{c}{n}.{n}.tiff" for c in ("AN", "HA") for n in range(1, 4))
+    )
+    with pytest.raises(CrossferError, match="--subject has no effect on what is read as jaffe"):
+        made(raw, subject="([A-Z]+)", faces="cropped")
+    with pytest.raises(CrossferError, match="no_face has no effect with faces cropped"):
+        Preparation(faces="cropped", no_face="drop")
+    fer = text(
+        tmp_path / "fer.csv",
+        "emotion,pixels,Usage\n"
+        + "".join(
+            f"{n % 7},{pixels_row(n)},{('Training', 'PublicTest', 'PrivateTest')[n % 3]}\n"
+            for n in range(9)
+        ),
+    )
+    with pytest.raises(CrossferError, match="--seed: the files come in splits"):
+        made(fer, seed=3)
+    loose = many(tmp_path / "loose", *(f"sad/{n}.png" for n in range(9)))
+    with pytest.raises(CrossferError, match="--ignore-splits: the files come in no splits"):
+        made(loose, ignore_splits=True)
+
+
+# People
+
+
+@pytest.mark.parametrize(
+    "place", ["{who}/{what}/{n}.png", "Strong/{who}/{what}/{n:03d}.png", "{what}/{who}/{n}.png"]
+)
+def test_folders_of_people_are_subjects(place: str, tmp_path: Path) -> None:
+    files = [
+        place.format(who=f"P{who:03d}", what=what, n=n)
+        for who in range(10)
+        for what in ("Anger", "Happiness")
+        for n in range(3)
+    ]
+    dataset = made(many(tmp_path / "raw", *files))
+    assert dataset.card["split"]["how"] == "subject-disjoint"
+    assert (
+        dataset.subjects == [f"P{who:03d}" for who in range(10) for _ in range(6)]
+        or len(set(dataset.subjects)) == 10
+    )
+    assert "subjects: the 10 folders" in said(dataset)
+    assert set(made(tmp_path / "raw", subject="").subjects) == {None}
+
+
+def test_two_collections_are_no_people_but_said(tmp_path: Path) -> None:
+    raw = many(
+        tmp_path / "raw",
+        *(f"{c}/{e}/{n}.png" for c in ("CK", "JAFFE") for e in ("sad", "fear") for n in range(5)),
+    )
+    dataset = made(raw)
+    assert set(dataset.subjects) == {None}
+    assert "(CK, JAFFE) are not taken for people" in said(dataset) and "'^([^/]+)/'" in said(
+        dataset
+    )
+
+
+def test_frames_of_one_sequence_on_both_sides_are_called_out(tmp_path: Path) -> None:
+    from tests.test_duplicates import drawn
+
+    for person in range(6):
+        face = drawn(person).astype(int)
+        for n in range(5):
+            file = tmp_path / "raw" / ("sad" if person % 2 else "happy") / f"{person}_{n}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((face + n).clip(0, 255).astype(np.uint8)).save(file)
+    found = made(tmp_path / "raw").card["split"]["copies"]
+    assert found["test"]["images"] >= 1
+    assert made(tmp_path / "raw", subject=r"(\d)_\d\.png").card["split"]["copies"] == {}
+
+
+# Tables
+
+
+def table(file: Path, names: str, lines: list[str]) -> Path:
+    return text(file, "\n".join([names, *lines]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ("image,emotion,subject_id,Usage,age", "{p},{c},{s},{u},{a}"),
+        ("pth;label;person;set;age", "{p};{c};{s};{u};{a}"),
+        ("file_name\texpression\tactor\tsubset\tage", "{p}\t{c}\t{s}\t{u}\t{a}"),
+        ("Image Path,Class,Identity,Partition,age", "{p},{c},{s},{u},{a}"),
+    ],
+)
+def test_usual_names_of_columns_are_taken_and_said(names: str, line: str, tmp_path: Path) -> None:
+    usages = ("Training", "PublicTest", "PrivateTest")
+    lines = []
+    for n in range(12):
+        save(tmp_path / "raw" / "images" / f"{n}.png", n)
+        what = {
+            "p": f"images\\{n}.png",
+            "c": ("Joy", "sad")[n % 2],
+            "s": n % 3,
+            "u": usages[n % 3],
+            "a": 20 + n,
+        }
+        lines.append(line.format(**what))
+    file = table(tmp_path / "raw" / "faces.csv", names, lines)
+    for raw in (file, tmp_path / "raw"):
+        dataset = made(raw)
+        found = rows(dataset, "label", "subject", "split", "group.age")
+        assert found["images/4.png"] == ("happy", "1", "validation", "24")
+        assert found["images/5.png"] == ("sad", "2", "test", "25")
+        assert "not used, kept as groups: age" in said(dataset)
+        assert dataset.groups["age"][:2] == ["20", "21"]
+
+
+def test_an_unknown_split_or_two_labels_columns_are_asked_about(tmp_path: Path) -> None:
+    many(tmp_path, "a.png", "b.png")
+    file = table(tmp_path / "t.csv", "path,label,set", ["a.png,sad,1", "b.png,sad,later"])
+    with pytest.raises(
+        CrossferError, match=r"unknown split '1', 'later' in the column set: say.*--split"
+    ):
+        made(file)
+    assert set(rows(made(file, splits={"1": "training", "later": "test"}), "split").values()) >= {
+        "test"
+    }
+    assert made(file, columns={"split": ""}).card["images"] == 2
+    both = table(
+        tmp_path / "b.csv", "path,emotion,expression", ["a.png,sad,happy", "b.png,sad,fear"]
+    )
+    with pytest.raises(CrossferError, match="emotion and expression could both be the label"):
+        made(both)
+    assert rows(made(both, columns={"label": "expression"}), "label") == {
+        "a.png": "happy",
+        "b.png": "fear",
+    }
+    with pytest.raises(CrossferError, match="no column 'mood' for label"):
+        made(both, columns={"label": "mood"})
+    odd = table(tmp_path / "odd.csv", "where,mood", ["a.png,sad", "b.png,fear"])
+    with pytest.raises(CrossferError, match="columns where, mood; name yours with --column path"):
+        made(odd)
+    (tmp_path / "sub").mkdir()
+    moved = table(tmp_path / "sub" / "odd.csv", "where,mood", ["a.png,sad", "b.png,fear"])
+    own = {"path": "where", "label": "mood"}
+    assert made(moved, columns=own, root=tmp_path).card["images"] == 2
+
+
+def test_one_picture_with_two_labels_is_in_nobody_s_set(tmp_path: Path) -> None:
+    many(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    lines = ["a.png,happy", "a.png,sad", "b.png,sad", "b.png,sad", "c.png,fear", "d.png,fear"]
+    dataset = made(table(tmp_path / "t.csv", "path,label", lines))
+    assert dataset.card["skipped"] == {"two labels for one picture": 2, "listed more than once": 1}
+    assert set(rows(dataset, "label")) == {"b.png", "c.png", "d.png"}
+    assert "warning: 2 rows give a picture another label" in said(dataset)
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "second"),
+    [
+        ("xmin,ymin,xmax,ymax", "0,0,48,48", "48,48,96,96"),
+        ("left,top,right,bottom", "0,0,48,48", "48,48,96,96"),
+        ("x1,y1,x2,y2", "0,0,0.5,0.5", "0.5,0.5,1,1"),
+        ("left,top,width,height", "0,0,48,48", "48,48,48,48"),
+        ("x,y,w,h", "0,0,0.5,0.5", "0.5,0.5,0.5,0.5"),
+        ("x_center,y_center,width,height", "0.25,0.25,0.5,0.5", "0.75,0.75,0.5,0.5"),
+        ("width,height,xmin,ymin,xmax,ymax", "96,96,0,0,48,48", "96,96,48,48,96,96"),
+    ],
+)
+def test_every_face_of_a_picture_is_read_by_its_box(
+    names: str, first: str, second: str, tmp_path: Path
+) -> None:
+    save(tmp_path / "a.png", 7, side=96)
+    file = table(
+        tmp_path / "t.csv", f"path,label,{names}", [f"a.png,sad,{first}", f"a.png,joy,{second}"]
+    )
+    dataset = made(file)
+    whole = noise(7, 96)
+    assert len(dataset.images) == 2
+    assert np.array_equal(dataset.images[0], whole[:48, :48])
+    assert np.array_equal(dataset.images[1], whole[48:, 48:])
+    with pytest.raises(CrossferError, match="box of its own, so --crop has no effect"):
+        made(file, crop=0.5)
+
+
+def test_a_table_beside_folders_of_classes_is_read_or_named(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"anger/image{n}.jpg" for n in range(3)), "joy/image3.jpg")
+    lines = [
+        "0,anger/image0.jpg,surprise,0.9",
+        "1,anger/image1.jpg,anger,1",
+        "2,anger/image2.jpg,anger,1",
+    ]
+    table(raw / "labels.csv", ",pth,label,relFCs", lines)
+    dataset = made(raw)  # not all of the pictures are in it
+    assert dataset.card["reader"] == "folder" and set(rows(dataset, "label").values()) == {
+        "angry",
+        "happy",
+    }
+    assert "labels.csv: not used (columns pth, label, relfcs)" in said(dataset)
+    table(raw / "labels.csv", ",pth,label,relFCs", [*lines, "3,joy/image3.jpg,joy,1"])
+    dataset = made(raw)
+    assert rows(dataset, "label")["anger/image0.jpg"] == "surprise"
+    assert "contradicts the folders for 1 pictures (first: anger/image0.jpg)" in said(dataset)
+    assert rows(made(raw, reader="folder"), "label")["anger/image0.jpg"] == "angry"
+
+
+# Files
+
+
+def test_every_file_that_is_not_taken_is_listed(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"happy/{n}.png" for n in range(3)), "happy/a1b2c0", "stray.png")
+    text(raw / "happy" / "clip.avi", "x")
+    text(raw / "README", "hello")
+    text(raw / "Thumbs.db", "x")
+    (raw / "happy" / "unknown").write_bytes(bytes(10))
+    dataset = made(raw)
+    assert set(rows(dataset, "label")) == {*(f"happy/{n}.png" for n in range(3)), "happy/a1b2c0"}
+    lines = (dataset.folder / "skipped.csv").read_text().splitlines()[1:]
+    assert sorted(line.split(",")[0] for line in lines) == [
+        *("README", "happy/clip.avi", "happy/unknown", "stray.png")
+    ]
+
+
+def test_zips_gz_and_tables_without_a_suffix_are_opened(tmp_path: Path) -> None:
+    content = "emotion,pixels\n" + "".join(f"{n % 7},{pixels_row(n)}\n" for n in range(14))
+    plain = text(tmp_path / "fer2013", content)
+    packed = tmp_path / "train.csv.gz"
+    packed.write_bytes(gzip.compress(content.encode()))
+    for raw in (plain, packed):
+        dataset = made(raw)
+        assert dataset.card["reader"] == "fer2013" and len(dataset.images) == 14
+        assert "no column Usage" in said(dataset)
+    pictures = many(tmp_path / "pictures", *(f"train/sad/{n}.png" for n in range(5)))
+    many(pictures, *(f"test/sad/{n + 9}.png" for n in range(5)))
+    folder = tmp_path / "zips"
+    folder.mkdir()
+    for part in ("train", "test"):
+        with zipfile.ZipFile(folder / f"{part}.zip", "w") as file:
+            for picture in (pictures / part).rglob("*.png"):
+                file.write(picture, picture.relative_to(pictures / part))
+    assert Counter(rows(made(folder), "split").values())["test"] == 5
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
+        for part in ("train", "test"):
+            file.write(folder / f"{part}.zip", f"{part}.zip")
+    assert len(made(tmp_path / "outer.zip").images) == 10
+
+
+def test_label_files_of_yolo_are_read_with_their_boxes(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    text(raw / "data.yaml", "names: [Anger, Contempt, happy]\nnc: 3\n")
+    for part, number in (("train", 1), ("train", 2), ("valid", 3), ("test", 4)):
+        save(raw / part / "images" / f"{number}.jpg", number, side=96)
+        text(raw / part / "labels" / f"{number}.txt", "0 0.25 0.25 0.5 0.5\n2 0.75 0.75 0.5 0.5\n")
+    dataset = made(raw)
+    assert dataset.card["reader"] == "yolo"
+    assert rows(dataset, "label", "split")["train/images/1.jpg face 2"] == ("happy", "training")
+    assert np.array_equal(
+        dataset.images[rows_index(dataset, "train/images/1.jpg")], noise(1, 96)[:48, :48]
+    )
+    assert "0 = Anger, 1 = Contempt, 2 = happy" in said(dataset)
+
+
+def rows_index(dataset: Dataset, origin: str) -> int:
+    return dataset.samples.column("origin").to_pylist().index(origin)
+
+
+def test_one_hot_tables_of_roboflow_and_metadata_of_hugging_face(tmp_path: Path) -> None:
+    for part in ("train", "valid", "test"):
+        many(tmp_path / "robo" / part, "a.jpg", "b.jpg")
+        lines = ["a.jpg, 1, 0, 0", "b.jpg, 0, 0, 1"]
+        table(tmp_path / "robo" / part / "_classes.csv", "filename, Angry, Disgust, Happy", lines)
+        many(tmp_path / "hf" / part, "a.png", "b.png")
+        told = [{"file_name": "a.png", "label": "sad"}, {"file_name": "b.png", "label": "joy"}]
+        text(tmp_path / "hf" / part / "metadata.jsonl", "\n".join(map(json.dumps, told)))
+    for name, expected in (("robo", ("happy", "validation")), ("hf", ("happy", "validation"))):
+        dataset = made(tmp_path / name)
+        found = sorted(
+            zip(
+                dataset.samples.column("label").to_pylist(),
+                dataset.samples.column("split").to_pylist(),
+                strict=True,
+            )
+        )
+        assert len(found) == 6 and found.count(expected) == 1
+
+
+def test_pictures_in_a_parquet_table_and_its_own_class_names(tmp_path: Path) -> None:
+    def png(number: int) -> bytes:
+        content = io.BytesIO()
+        Image.fromarray(noise(number)).save(content, "PNG")
+        return content.getvalue()
+
+    names = {"info": {"features": {"label": {"names": ["happy", "sad"], "_type": "ClassLabel"}}}}
+    for part, start in (("train", 0), ("test", 10)):
+        data = pa.table(
+            {
+                "image": [{"bytes": png(start + n), "path": None} for n in range(6)],
+                "label": [n % 2 for n in range(6)],
+            }
+        ).replace_schema_metadata({"huggingface": json.dumps(names)})
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        pa.parquet.write_table(data, tmp_path / "hub" / f"{part}-00000-of-00001.parquet")
+    dataset = made(tmp_path / "hub")
+    assert len(dataset.images) == 12 and Counter(rows(dataset, "split").values())["test"] == 6
+    assert np.array_equal(
+        dataset.images[rows_index(dataset, "test-00000-of-00001.parquet row 2")], noise(11)
+    )
+    assert rows(dataset, "label")["test-00000-of-00001.parquet row 2"] == "sad"
+
+
+def test_an_unknown_layout_is_told_what_was_found(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", "images/a.png", "images/b.png")
+    table(raw / "train.csv", "who,mood", ["a,1", "b,2"])
+    with pytest.raises(CrossferError) as error:
+        made(raw)
+    for part in ("2 pictures", "images", "train.csv (who, mood)", "--column path=who"):
+        assert part in str(error.value)
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_deep_pictures_are_as_bright_as_they_were(bits: int, tmp_path: Path) -> None:
+    gray = noise(3)
+    deep = (gray.astype(np.float64) / 255 * (2**bits - 1)).round().astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    assert np.abs(open_picture(tmp_path / "a.png").astype(int) - gray).max() <= 1
+
+
+def test_a_photograph_that_stands_on_its_head_is_turned(tmp_path: Path) -> None:
+    from crossfer import standins
+    from crossfer.datasets.detector import Detector
+
+    standins.write("jaffe", tmp_path / "jaffe", images=3)
+    detector = Detector()
+    for file in sorted((tmp_path / "jaffe").glob("*.tiff")):
+        upright = open_picture(file)
+        one = face_of(upright, None, Framing(), detector, 0.8)
+        other = face_of(np.ascontiguousarray(upright[::-1, ::-1]), None, Framing(), detector, 0.8)
+        assert (one.found, other.found) == ("eyes", "turned")
+        assert np.array_equal(one.image, other.image)
+
+
+# In memory
+
+
+def test_missing_values_pixel_texts_and_arrow_tables_in_memory() -> None:
+    class NAType:  # as of pandas
+        def __ne__(self, other: object) -> Any:
+            return self
+
+        def __bool__(self) -> bool:
+            raise TypeError("boolean value of NA is ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    na: Any = NAType()
+    data = {
+        "image": [pixels_row(5), pixels_row(6), pixels_row(7)],
+        "label": ["sad", na, "joy"],
+        "who": ["a", "b", na],
+    }
+    items = list(in_memory(data, name="mine", subject="who").read(ReadOptions()))
+    assert [getattr(item, "reason", None) for item in items] == [None, "no label", None]
+    first, last = (item for item in items if isinstance(item, Record))
+    assert (first.subject, last.subject) == ("a", None)
+    assert open_picture(first.picture)[-1, -1] == 5
+    arrow = pa.table({"image": [pixels_row(5)], "label": ["sad"]})
+    (record,) = in_memory(arrow, name="arrow").read(ReadOptions())
+    assert isinstance(record, Record) and open_picture(record.picture).shape == (48, 48)

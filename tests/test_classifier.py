@@ -18,7 +18,7 @@ from crossfer.adaptation import untrained
 from crossfer.classes import FER7, FER8
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
-from crossfer.networks import NamedLayers, NetworkConfig, Normalisation, Preprocessing, Spec
+from crossfer.networks import NamedLayers, NetworkConfig, Normalisation, Preprocessing, Spec, load
 from crossfer.networks.answers import logits_in, place_of_logits
 from crossfer.networks.prediction import MOST_AT_ONCE, images_at_once, probabilities_of
 
@@ -66,13 +66,13 @@ def test_what_is_saved_comes_back_to_the_bit(
 ) -> None:
     before = make()
     state = torch.get_rng_state()
-    after = crossfer.load(before.save(tmp_path / "bundle"))
+    after = load(before.save(tmp_path / "bundle"))
     assert torch.equal(torch.get_rng_state(), state)
     shown = pictures(before)
     assert np.array_equal(after.predict(shown), before.predict(shown))
     for name in ("classes", "outputs", "answers", "preprocessing", "framing", "layers"):
         assert getattr(after, name) == getattr(before, name), name
-    again = crossfer.load(after.save(tmp_path / "again"))
+    again = load(after.save(tmp_path / "again"))
     assert (tmp_path / "again/classifier.json").read_bytes() == (
         tmp_path / "bundle/classifier.json"
     ).read_bytes()
@@ -136,7 +136,7 @@ def test_a_damaged_bundle_is_one_line(what: str, words: str, tmp_path: Path) -> 
     study().save(tmp_path)
     broken(tmp_path, what)
     with pytest.raises(CrossferError, match=words) as error:
-        crossfer.load(tmp_path)
+        load(tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -217,7 +217,7 @@ def test_a_folder_is_copied_and_works_elsewhere(tmp_path: Path) -> None:
     before.save(tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert np.array_equal(
-        crossfer.load(tmp_path / "there").predict(pictures(before)),
+        load(tmp_path / "there").predict(pictures(before)),
         before.predict(pictures(before)),
     )
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from crossfer.datasets import Dataset, Preparation, prepare
 from crossfer.errors import CrossferError
+from crossfer.experiment.config import check_experiment
+from crossfer.experiment.run import Progress, open_datasets
 
 CLASSES = ("angry", "happy", "sad")
 
@@ -98,3 +100,18 @@ def test_validation_faces_cut_from_official_training_stay_and_moved_ones_are_cou
     same = before.keys() & after.keys()
     assert len(same) == 89 and all(before[origin] == after[origin] for origin in same)
     assert dataset.card["split"]["kept"]["moved"] == 1
+
+
+def test_a_raw_dataset_inside_an_experiment_keeps_its_splits_too(tmp_path: Path) -> None:
+    for name, start in (("source", 0), ("target", 500)):
+        faces(tmp_path / name, range(start, start + 60))
+    changes = {"name": "e", "data": tmp_path, "source": "source", "targets": ["target"]}
+    experiment, out = check_experiment(changes), tmp_path / "out"
+    before = split_of(open_datasets(experiment, out, Progress())[1])
+    faces(tmp_path / "target", range(560, 580))
+    target = open_datasets(experiment, out, Progress())[1]
+    after = split_of(target)
+    assert {origin: after[origin] for origin in before} == before and len(after) == 80
+    assert target.card["split"]["kept"]["faces"] == 60
+    other = check_experiment(changes | {"targets": [{"path": "target", "seed": 1}]})
+    assert open_datasets(other, out, Progress())[1].card["split"]["kept"] is None

@@ -123,8 +123,11 @@ def test_numbers_in_memory_mean_nothing_by_themselves() -> None:
         items = in_memory((images, numbers), name="mine", **options).read(ReadOptions())
         return [item.label for item in items if isinstance(item, Record)]
 
-    assert labels([*range(7)]) == labels(NUMBERS) == list(FER7)
-    assert labels([6, 0], classes=NUMBERS) == ["neutral", "angry"]  # a ClassLabel of digits
+    for numbers, options in (([*range(7)], {}), (NUMBERS, {}), ([*range(7)], {"classes": NUMBERS})):
+        with pytest.warns(
+            UserWarning, match=f"mine: the numbers are taken in.*{IN_WORDS}.*--order"
+        ):
+            assert labels(numbers, **options) == list(FER7)
     with pytest.raises(CrossferError, match="mine: labels: nothing says what the numbers 1, 2"):
         labels([1, 2])
     assert labels([1, 2], order="rafdb") == ["surprise", "fear"]

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import crossfer
 from crossfer import standins
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
@@ -30,6 +29,7 @@ from crossfer.networks import (
     NetworkConfig,
     Normalisation,
     check_network,
+    load,
     normalise,
     study_cnn,
 )
@@ -73,7 +73,9 @@ def tiny(name: str) -> tuple[Classifier, tuple[int, int, int]]:
 
 
 def network(factory: str = "Residual", **changes: Any) -> NetworkConfig:
-    return NetworkConfig(network=f"tests.tiny_networks:{factory}", **{"input": COLOUR} | changes)
+    told = {"classes": FER7, "normalisation": "per-image"} if "weights" in changes else {}
+    given = {"input": COLOUR, **told, **changes}
+    return NetworkConfig(network=f"tests.tiny_networks:{factory}", **given)
 
 
 def test_the_fully_connected_layers_and_the_last_convolution_are_found() -> None:
@@ -238,7 +240,7 @@ def test_colours_are_standardised_together() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"network": "nets.tiny"}, "write package.module:function"),
+        ({"network": "nets.tiny"}, "or package.module:function"),
         ({"width": 0.5}, "width: of the study's network only"),
         (
             {"network": "study", "arguments": {"a": 1}, "input": (1, 48, 48)},
@@ -249,6 +251,16 @@ def test_colours_are_standardised_together() -> None:
         ({"classes": (*FER7, "joy")}, "classes: happy stands there twice"),
         ({"normalisation": Normalisation((0.5,), (0.5,))}, "each of 3 channels"),
         ({"arguments": {"a": object()}}, "arguments: only texts"),
+        ({"network": "caffe:x y"}, "write study, timm:NAME, .* or package.module:function"),
+        ({"weights": Path("w.pt")}, "classes: say what the outputs of the deployed network"),
+        ({"weights": Path("as-built"), "classes": FER7}, "normalisation: say how .*or per-image"),
+        ({"network": "onnx:x.onnx"}, "classes: say what the outputs"),
+        ({"network": "timm:resnet18", "weights": Path("w.pt")}, "classes: say what the outputs"),
+        ({"expect": 0.6}, "expect: of a deployed network only"),
+        (
+            {"weights": Path("w"), "classes": FER7, "normalisation": "per-image", "expect": 58.0},
+            "expect: the accuracy as a share",
+        ),
     ],
 )
 def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: str) -> None:
@@ -267,6 +279,12 @@ def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: s
         (network(arguments={"outputs": 8}), r"gives \(2, 8\) for two faces, not \(2, 7\)"),
         (network(input=GRAY), "model.input: .* fails on faces of 1×32×32: RuntimeError"),
         (network("softmaxed", input=GRAY), "gives probabilities"),
+        (
+            network("patched"),
+            "changes none of its answers: a copy of it still answers with the orig",
+        ),
+        (network("body_without_gradient"), r"no gradient reaches all \(stem.0.weight, stem.0.bias"),
+        (network("blind_head"), r"no gradient reaches all \(head.weight\)"),
     ],
 )
 def test_what_does_not_work_is_found_before_anything_runs(wrong: NetworkConfig, words: str) -> None:
@@ -287,6 +305,25 @@ def test_a_deployed_network_that_answers_nan_is_refused(damaged: str, tmp_path: 
         check_network(network(weights=tmp_path / "w.safetensors"), ["all"], machine("cpu"))
 
 
+def test_what_would_train_is_said_and_an_idle_head_is_no_head() -> None:
+    """An auxiliary head that takes no part in the answer may rest, unless it is taken for the head."""
+    said = check_network(network("with_an_idle_head"), ["all"], machine("cpu"))
+    assert said[0].startswith(
+        "network tests.tiny_networks:with_an_idle_head: reads 64×64 RGB, each"
+    )
+    with pytest.raises(CrossferError, match=r"no gradient reaches FC \(idle.weight, idle.bias\)"):
+        check_network(network("with_an_idle_head"), ["FC"], machine("cpu"))
+    named = network("with_an_idle_head", FC=("head",))
+    lines = check_network(named, ["FC", "head", "FC+CL"], machine("cpu"))
+    assert lines[2] == "FC and head, the same layers, train head: 455 parameters"
+    assert lines[3].startswith("FC+CL trains stages.2.conv2, stages.2.bn2, head: ")
+    said = check_network(network("with_features"), ["none"], machine("cpu"))
+    assert said[1].endswith("neutral (its [1])")
+    fewer = network("Residual", arguments={"outputs": 3}, classes=("happy", "sad", "angry"))
+    said = check_network(fewer, ["all"], machine("cpu"))
+    assert said[1] == "answers with happy, sad, angry; new to it: disgust, fear, surprise, neutral"
+
+
 def test_on_a_cpu_no_gpu_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     def touched(*_: Any) -> None:
         raise AssertionError("its generator is none of ours")
@@ -305,9 +342,79 @@ def test_weights_are_read_from_whatever_a_training_script_left(tmp_path: Path) -
     torch.save(state, tmp_path / "plain.pt")
     torch.save({"epoch": 3, "model": parallel, "optimizer": {}}, tmp_path / "parallel.pth")
     torch.save({"state_dict": lightning, "epoch": 3}, tmp_path / "lightning.ckpt")
+    torch.save({"net": state, "acc": 71.4, "epoch": 9}, tmp_path / "net.pth")
+    torch.save({"model_state": {"weights": state}}, tmp_path / "deep.pth")
+    beside = {f"model.net.{name}": tensor for name, tensor in state.items()}
+    torch.save({"state_dict": beside | {"loss.weight": torch.ones(7)}}, tmp_path / "loss.ckpt")
     for file in tmp_path.iterdir():
         model = network(weights=file).deployed()
         assert all(torch.equal(v, state[k]) for k, v in model.network.state_dict().items()), file
+
+
+def test_of_several_weights_the_running_mean_is_taken_or_the_user_is_asked(tmp_path: Path) -> None:
+    raw, mean = (untrained(Residual, seed).state_dict() for seed in (1, 2))
+    file = tmp_path / "both.pth"
+    torch.save({"state_dict": raw, "state_dict_ema": mean, "optimizer": {"state": {}}}, file)
+    model, said = network(weights=file).deployed_and_said()
+    assert torch.equal(model.network.get_parameter("head.weight"), mean["head.weight"])
+    line = "weights: of state_dict_ema, the running mean; weights_key: state_dict takes the others"
+    assert said == [line]
+    model = network(weights=file, weights_key="state_dict").deployed()
+    assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
+    both = {
+        f"{who}.{n}": t for who, s in (("teacher", raw), ("student", mean)) for n, t in s.items()
+    }
+    torch.save(both, file)
+    with pytest.raises(CrossferError, match="several sets of weights that fit: student., teacher."):
+        network(weights=file).deployed()
+    model = network(weights=file, weights_key="teacher.").deployed()
+    assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
+
+
+def test_a_prefix_that_the_file_lacks_is_added(tmp_path: Path) -> None:
+    inner = untrained(Residual, 4).state_dict()
+    save_file(inner, tmp_path / "w.safetensors")
+    model = network("wrapped", weights=tmp_path / "w.safetensors").deployed().network
+    assert torch.equal(model.get_parameter("backbone.head.bias"), inner["head.bias"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("w.pt", b"", "is empty"),
+        (
+            "w.pth",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "pointer of Git LFS",
+        ),
+        ("w.pt", b"\x89HDF\r\n\x1a\n", "holds a Keras model"),
+        ("w.bin", b"\x1c\x00\x00\x00TFL3", "is a TensorFlow Lite model"),
+        ("w.onnx", b"\x08\x07", "is an ONNX model; write model: onnx:w.onnx"),
+        ("w.pt", b"<!DOCTYPE html><html>", "is a web page"),
+    ],
+)
+def test_a_foreign_file_is_named_as_what_it_is(
+    name: str, content: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CrossferError, match=words):
+        network(weights=tmp_path / name).deployed()
+
+
+def test_weights_of_other_names_show_both(tmp_path: Path) -> None:
+    renamed = {name.replace("stages", "layers"): t for name, t in Residual().state_dict().items()}
+    save_file(renamed, tmp_path / "w.safetensors")
+    words = (
+        r"its names are .*; the network's are stem.0.weight, stem.0.bias, stem.1.weight, … \(\d+\)"
+    )
+    with pytest.raises(CrossferError, match=words):
+        network(weights=tmp_path / "w.safetensors").deployed()
+
+
+def test_weights_that_a_factory_brings_are_deployed_as_built() -> None:
+    built = network(weights=Path("as-built"), arguments={"width": 4})
+    assert built.is_deployed and len(built.weights_digest) == 64
+    assert built.weights_digest != network(weights=Path("as-built")).weights_digest
 
 
 def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -> None:
@@ -374,7 +481,7 @@ precision: 32-true
 def assert_as_recorded(run: Path, datasets: Path) -> None:
     """The documented way to load a result gives what was measured."""
     table = pa.parquet.read_table(run / "predictions.parquet")
-    classifier = crossfer.load(run)
+    classifier = load(run)
     recorded = np.column_stack([table.column(name).to_numpy() for name in classifier.classes])
     fingerprints = table.column("fingerprint").to_numpy(zero_copy_only=False)
     for folder in datasets.iterdir():

@@ -186,9 +186,9 @@ def test_a_folder_per_class_with_synonyms_a_label_map_and_subjects(tmp_path: Pat
     for subject in range(10):
         for name in ("Happiness", "anger", "böse"):
             save(tmp_path / "raw" / name / f"p{subject}_ß 1.PNG", subject)
-    with pytest.raises(CrossferError, match="unknown class 'böse'.*--label"):
-        prepare(tmp_path / "raw", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    kept = prepare(tmp_path / "raw", tmp_path / "kept")
+    assert kept.card["classes"] == ["angry", "happy", "böse"]
+    assert kept.left_out == {"böse": 10}
     how = Preparation(labels={"BÖSE": "angry"}, subject=r"/(p\d+)_", sizes=(6, 2, 2))
     dataset = prepare(tmp_path / "raw", tmp_path / "out", how)
     assert dataset.card["split"]["how"] == "subject-disjoint"

@@ -123,3 +123,72 @@ class WithFeatures(Residual):
 def with_features() -> nn.Module:
     """Build a network that answers with a tuple."""
     return WithFeatures()
+
+
+def patched() -> nn.Module:
+    """Build a network whose forward was replaced by a function of it, to give one of two outputs."""
+    model = WithFeatures()
+    forward = model.forward
+    model.forward = lambda images: forward(images)[1]  # type: ignore[method-assign, assignment]
+    return model
+
+
+class BodyWithoutGradient(Residual):
+    """Calculates its features without gradient, as somebody did who trained only the head."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        with torch.no_grad():
+            found = self.pool(self.stages(self.stem(images))).flatten(1)
+        return self.head(found)  # type: ignore[no-any-return]
+
+
+def body_without_gradient() -> nn.Module:
+    """Build a network of which the head alone can train."""
+    return BodyWithoutGradient()
+
+
+class BlindHead(Residual):
+    """Has a head of which only a gain trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        found = self.pool(self.stages(self.stem(images))).flatten(1)
+        weight, bias = self.head.weight.detach(), self.head.bias
+        return self.gain * nn.functional.linear(found, weight, bias)
+
+
+def blind_head() -> nn.Module:
+    """Build a network whose head has a weight that never trains."""
+    return BlindHead()
+
+
+class WithAnIdleHead(Residual):
+    """Has a second head, behind the first, that no answer comes from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Linear(64, 7)
+
+
+def with_an_idle_head() -> nn.Module:
+    """Build a network with a head that is not used."""
+    return WithAnIdleHead()
+
+
+def wrapped() -> nn.Module:
+    """Build a network inside another."""
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = Residual()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.backbone(images)  # type: ignore[no-any-return]
+
+    return Wrapped()

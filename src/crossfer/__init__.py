@@ -36,9 +36,10 @@ if TYPE_CHECKING:
         prepare,
         write_look,
     )
+    from crossfer.deploy import load
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
-    from crossfer.networks import Classifier, load, study_cnn
+    from crossfer.networks import Classifier, study_cnn
     from crossfer.report import write_report
     from crossfer.strategies import STRATEGIES, Strategy
     from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
@@ -52,6 +53,7 @@ _HOMES = {
     "in_memory": "crossfer.datasets",
     "prepare": "crossfer.datasets",
     "write_look": "crossfer.datasets",
+    "load": "crossfer.deploy",
     "FER7": "crossfer.classes",
     "ClassSet": "crossfer.classes",
     "CrossferError": "crossfer.errors",
@@ -60,7 +62,6 @@ _HOMES = {
     "load_results": "crossfer.experiment",
     "run_experiment": "crossfer.experiment",
     "Classifier": "crossfer.networks",
-    "load": "crossfer.networks",
     "study_cnn": "crossfer.networks",
     "write_report": "crossfer.report",
     "STRATEGIES": "crossfer.strategies",

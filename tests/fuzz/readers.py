@@ -36,7 +36,7 @@ WIDTH = 0.02
 CONFIG = """
 name: faces
 source: {path: fer2013, labels: {joy: happy, odd: null}, crop: 0.9}
-targets: [jaffe, {path: mine, name: mine, faces: cropped, sizes: [70, 10, 20], eyes: [0.4, 0.4]}]
+targets: [jaffe, {path: mine, name: mine, faces: cropped, sizes: [70, 10, 20]}]
 strategies: [BL, FC, FU, {name: warm, start: baseline, layers: all, data: source+target, share: 0.5}]
 fractions: [0.5, 1.0]
 seeds: &seeds [0, 1, 2]
@@ -70,7 +70,7 @@ class Reader:
 def _prepare(folder: Path, out: Path) -> object:
     """Prepare a folder, or the only table or archive in it."""
     files = sorted(folder.glob("only.*"))
-    how = Preparation(faces="cropped", sizes=(0.5, 0.25, 0.25), subject="([a-z]+)")
+    how = Preparation(faces="cropped")
     return write_look(prepare(files[0] if files else folder, out / "made", how))
 
 
@@ -189,6 +189,13 @@ def _folders() -> list[Files]:
         {"AF01/AF01ANS.JPG": jpeg, "AF01/AF01HAS.JPG": jpeg},
         {"Rafd090_01_Caucasian_female_angry_frontal.jpg": jpeg},
         {"happy/f01_h_1.jpg": jpeg, "angry/m02_a_1.jpg": jpeg},
+        {
+            "data.yaml": b"names: [angry, happy]\n",
+            "train/images/a.jpg": jpeg,
+            "train/labels/a.txt": b"1 0.5 0.5 0.8 0.8\n0 0.4 0.4 0.5 0.5\n",
+        },
+        {"train/_classes.csv": b"filename, angry, happy\na.jpg, 1, 0\n", "train/a.jpg": jpeg},
+        {"happy/a1": jpeg, "happy/2.png": png, "labels.csv": b"pth,label\nhappy/a1,sad\n"},
     ]
 
 

@@ -6,7 +6,7 @@ import errno
 import signal
 import sys
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -87,12 +87,31 @@ def _in_words(error: CrossferError | OSError) -> str:
     return " ".join(text.split())
 
 
+LEFT_OUT = {
+    **dict.fromkeys(("onnx",), "deploy"),
+    **dict.fromkeys(
+        ("jinja2", "lightning_fabric", "matplotlib", "numba", "pyarrow", "pydantic"), "train"
+    ),
+    **dict.fromkeys(("safetensors", "torch", "yaml"), "train"),
+}
+"""What the light install leaves out, and the extra that brings it."""
+
+
 def main() -> None:
     """Run the command line; what the user can mend is one line and exit status 2."""
     signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except (CrossferError, OSError) as error:
-        error_console.print("[red]error:[/] ", end="")
-        error_console.print(_in_words(error), markup=False, soft_wrap=True)
-        sys.exit(2)
+        _end(_in_words(error))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in LEFT_OUT:
+            raise
+        _end(f"this needs {missing}: pip install 'crossfer[{LEFT_OUT[missing]}]'")
+
+
+def _end(why: str) -> NoReturn:
+    error_console.print("[red]error:[/] ", end="")
+    error_console.print(why, markup=False, soft_wrap=True)
+    sys.exit(2)

@@ -29,10 +29,16 @@ def prepare(
         list[str] | None,
         typer.Option(help="THEIRS=OURS maps a class; THEIRS= leaves it out. Repeat at will."),
     ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="What numbers mean that are labels: fer2013, rafdb, affectnet, alphabetical, …"
+        ),
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            help="The classes it tells apart, e.g. angry,happy,neutral; by default those that occur."
+            help="The labels it tells apart, e.g. angry,happy,neutral; by default those that occur."
         ),
     ] = None,
     subject: Annotated[
@@ -118,6 +124,7 @@ def prepare(
     how = Preparation(
         reader=reader,
         labels=labels_of(label or []),
+        order=order,
         classes=[name.strip() for name in classes.split(",")] if classes else None,
         subject=subject,
         columns=pairs_of("--column", column or []),

@@ -6,86 +6,57 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
+from crossfer.cli.bars import LOG_SECONDS, SECONDS_TO_JUDGE, Bars
 from crossfer.cli.oddities import oddities
 from crossfer.datasets import Dataset
 from crossfer.experiment import Progress as ExperimentProgress
 from crossfer.experiment.plan import WORK, Run
 
-LOG_SECONDS = 20.0
-ENOUGH_TO_JUDGE, SECONDS_TO_JUDGE = 0.01, 120.0
+ENOUGH_TO_JUDGE = 0.01
 """The last hundredth of all the work, and the last two minutes, say how long the rest takes: less would be a
 guess, and longer ago the machine may have been busier."""
 
 
-class Shown(ExperimentProgress):
+class Shown(Bars, ExperimentProgress):
     """Shows bars on a terminal; elsewhere prints a line now and then.  A context manager."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            speed_estimate_period=SECONDS_TO_JUDGE,
-            disable=not console.is_terminal,
-        )
-        self.tasks: dict[str, TaskID] = {}
+        super().__init__(console)
         self.training: TaskID | None = None
         self.running: dict[str, str] = {}  # labels, by key
         self.work_done: dict[str, float] = {}  # of runs that were not finished before
         self.marks: deque[tuple[float, float]] = deque()  # when, and what share was done
-        self.spoke = time.monotonic()
         self.others: list[Mapping[str, str]] = []
-
-    def __enter__(self) -> Shown:
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.bars.stop()
 
     def drawing(self, name: str, done: int, total: int) -> None:
         """Pictures of a stand-in were drawn."""
-        self._count(f"draw {name} stand-in", done, total)
+        self.count(f"draw {name} stand-in", done, total)
 
     def preparing(self, name: str, done: int, total: int) -> None:
         """Pictures of a dataset were decoded."""
-        self._count(f"prepare {name}", done, total)
+        self.count(f"prepare {name}", done, total)
 
     def searching(self, strategy: str, done: int, total: int) -> None:
         """Recipes of a strategy were tried."""
-        self._count(f"search {strategy}", done, total)
+        self.count(f"search {strategy}", done, total)
 
     def comparing(self, done: int, total: int) -> None:
         """Blocks of faces were compared with each other."""
-        self._count("compare faces, block by block", done, total)
+        self.count("compare faces, block by block", done, total)
 
     def prepared(self, dataset: Dataset) -> None:
         """Say what is odd about a dataset that was prepared on the way."""
         for line in oddities(dataset):
             self.console.print(f"{dataset.name}: {line}")
+
+    def tried(self, said: list[str]) -> None:
+        """Say how the network is read, and what trains."""
+        for line in said:
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def opened(self, dataset: Dataset) -> None:
         """Say which images belong to no class of the experiment."""
@@ -159,13 +130,6 @@ class Shown(ExperimentProgress):
                 description=f"train {' | '.join(self.running.values())}",
                 completed=sum(self.work_done.values()),
             )
-
-    def _count(self, what: str, done: int, total: int) -> None:
-        if what not in self.tasks:
-            self.tasks[what] = self.bars.add_task(what, total=total)
-        self.bars.update(self.tasks[what], completed=done)
-        if not self.console.is_terminal and done == total:
-            self.console.print(f"{what}: {total:,} done", highlight=False)
 
     def _say_remaining(self) -> None:
         now = time.monotonic()

@@ -18,8 +18,8 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from crossfer.datasets.readers.files import IMAGE_SUFFIXES, files_below
 from crossfer.datasets.record import Skipped
+from crossfer.datasets.walk import IMAGE_SUFFIXES, files_below
 from crossfer.errors import CrossferError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".gz")

@@ -141,7 +141,7 @@ def blocks(
             own.detector = Detector()
         return how.faces(some, getattr(own, "detector", None))
 
-    with _one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for start in range(0, len(records), BLOCK):
                 some = records[start : start + BLOCK]
@@ -173,7 +173,7 @@ def _check_there(records: Sequence[Record], faces: Sequence[Face | str]) -> None
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Let OpenCV work in the calling thread: there is a thread a core already."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,18 @@ def open_picture(picture: Picture, frame: int | None = None) -> Pixels:
         return _from_pillow(opened)
 
 
+def decoded(content: bytes) -> Image.Image:
+    """Open a picture that is in memory as an image file.
+
+    Raises
+    ------
+    UnreadableImage
+        If it is no picture.
+    """
+    with _explained(None):
+        return Image.open(BytesIO(content), formats=_formats())
+
+
 def video_frames(file: Path, indices: Iterable[int]) -> Iterator[tuple[int, Pixels]]:
     """Decode some frames of a video, in one go from its start to the last of them.
 
@@ -128,6 +141,56 @@ def video_frames(file: Path, indices: Iterable[int]) -> Iterator[tuple[int, Pixe
                 decoded, image = video.retrieve()
                 if decoded:
                     yield index, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def timed_frames(
+    file: Path, per_second: float | None = None
+) -> Iterator[tuple[int, float, Pixels]]:
+    """Decode a whole video, one frame after the other: memory for one frame is needed.
+
+    Parameters
+    ----------
+    file
+        As in `video_frames`.
+    per_second
+        At most so many frames of each second; by default all.
+
+    Yields
+    ------
+    index : int
+        From 0, of all the video's frames.
+    seconds : float
+        Since the first frame, as the file has it; by the frame rate where it has none.
+    image : uint8 (H, W, 3)
+        RGB.
+
+    Raises
+    ------
+    UnreadableImage
+        If the file is missing, empty, or no video; after the last frame, if the video is cut off: it ends
+        before its header says by more than a fiftieth (headers are often off by a few frames).
+    """
+    with _video(file) as video:
+        announced, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+        index, start, seconds, due = 0, 0.0, -1.0, 0.0
+        while video.grab():
+            noted = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            start = noted if index == 0 else start
+            by_rate = index / rate if rate > 0 else float(index)
+            seconds = noted - start if index and noted - start > seconds else by_rate
+            if seconds >= due - 1e-6:
+                decoded, image = video.retrieve()
+                if decoded:
+                    yield (
+                        index,
+                        seconds,
+                        cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False),
+                    )
+                if per_second:
+                    due = (seconds * per_second // 1 + 1) / per_second
+            index += 1
+    if index < announced - 2 - announced / 50:
+        raise UnreadableImage(f"cut off: it ends after {index:,} of {announced:,.0f} frames")
 
 
 def frame_count(file: Path) -> int:

@@ -17,9 +17,10 @@ from typing import Any
 from crossfer.datasets import archives
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.readers import READERS, recognise
-from crossfer.datasets.readers.files import SYSTEM_FILES, files_below, find, what_is
+from crossfer.datasets.readers.files import SYSTEM_FILES, find, what_is
 from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import Item, Reader, Record, Remark, Skipped
+from crossfer.datasets.walk import files_below
 from crossfer.errors import CrossferError
 
 STAND_IN_NOTE = "STAND-IN.txt"
@@ -45,6 +46,8 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
     """Read all records; archives are unpacked first."""
     if isinstance(source, Memory):
         own = legible(source.name)
+        if how.reader:
+            raise CrossferError(f"reader {how.reader} has no effect on a dataset in memory")
         _check_takes(source.reader, how)
         found = _usable(source.read(how.read_options), source.reader, own)
         return Raw(legible(name or own), source.reader, "as the user says", own, "", False, *found)

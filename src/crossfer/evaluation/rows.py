@@ -341,7 +341,7 @@ class RunFacts(Row):
     kept_epoch: int
     merged: Mapping[str, Any]
     chosen: Mapping[str, Any] | None
-    """Which epoch or mixture was kept, what would be in doubt, and by how many images of how many people."""
+    """Which epoch or mixture was kept, by how many images of how many people, and how clear that was."""
     training_images: int
     parameters: int
     trained_parameters: int

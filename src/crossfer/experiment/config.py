@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
 from pydantic import (
@@ -17,13 +17,13 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 
 from crossfer.classes import PRESETS, ClassSet
 from crossfer.datasets.preparation import Preparation
-from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strategy, starts
@@ -40,34 +40,30 @@ class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class DatasetConfig(_Checked):
-    """A dataset: a prepared one, or a raw one with how to prepare it.
+_Options = create_model(  # type: ignore[call-overload]  # the options of `Preparation`, declared there
+    "_Options",
+    __base__=_Checked,
+    **{
+        field.name: (
+            get_type_hints(Preparation)[field.name],
+            Field(
+                Preparation.__dict__.get(field.name, {}),
+                alias="as" if field.name == "reader" else None,
+            ),
+        )
+        for field in fields(Preparation)
+    },
+)
+
+
+class DatasetConfig(_Options):  # type: ignore[misc, valid-type]
+    """A dataset: a prepared one, or a raw one with how to prepare it, see `Preparation`.
 
     Paths are relative to the data root (``data`` or ``--data``).
     """
 
     path: Path
     name: str | None = None
-    reader: str | None = Field(None, alias="as")
-    labels: dict[str, str | None] = {}
-    order: str | None = None
-    classes: tuple[str, ...] | None = None
-    subject: str | None = None
-    columns: dict[str, str] = {}
-    root: Path | None = None
-    splits: dict[str, Split | None] = {}
-    everything: bool = False
-    faces: Literal["auto", "find", "cropped"] = "auto"
-    no_face: Literal["keep", "drop", "refuse"] = "keep"
-    side: int = Preparation.side
-    channels: Literal[1, 3] = Preparation.channels
-    eyes: tuple[float, float] = Preparation.eyes
-    crop: float | None = None
-    sizes: tuple[float, float, float] | None = None
-    exact: bool = False
-    ignore_splits: bool = False
-    test_share: float | None = None
-    seed: Seed = 0
 
     def preparation(
         self, channels: int = Preparation.channels, side: int = Preparation.side
@@ -83,7 +79,7 @@ class DatasetConfig(_Checked):
         return Preparation(**own | left)
 
     @model_validator(mode="after")
-    def _preparation_is_valid(self) -> DatasetConfig:
+    def _preparation_is_valid(self) -> Self:
         self.preparation()
         return self
 
@@ -241,7 +237,11 @@ class Experiment(_Checked):
 
     def path(self, dataset: DatasetConfig) -> Path:
         """Return where a dataset lies."""
-        return (self.data or Path()).expanduser() / dataset.path.expanduser()
+        return self.under_data(dataset.path)
+
+    def under_data(self, path: Path) -> Path:
+        """Return where a path relative to the data root lies."""
+        return (self.data or Path()).expanduser() / path.expanduser()
 
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""

@@ -117,13 +117,13 @@ def faces(dataset: Dataset, rows: Any) -> Faces:
     """Take rows of a prepared dataset; those of several, part after part."""
     # A part without a row would only add a mask of the classes that it has.
     parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
-    count = len(dataset.class_set)
-    return reduce(add, (_taken(part, own, count) for part, own in parts))
+    return reduce(add, (_taken(part, own) for part, own in parts))
 
 
-def _taken(dataset: Dataset, rows: NDArray[np.int64], count: int) -> Faces:
+def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
     """Take rows of one prepared dataset, with who is in them."""
     subjects = subject_codes([dataset.subjects[row] for row in rows])
+    count = len(dataset.class_set)
     return replace(
         Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows, count),
         subjects=None if subjects is None else torch.from_numpy(subjects),
@@ -204,6 +204,13 @@ def _train(
     write_json(folder / RUN, content)
 
 
+def _framing(run: Run, source: Dataset) -> Framing:
+    """Return how the faces that a run learnt from fill their images."""
+    reads = run.network.preprocessing
+    framing = source.parts[0].card["faces"]["framing"]
+    return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
+
+
 def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dict[str, Any] | None:
     """Say which epoch, or share of the trained network, was kept, by what, and how clear that was.
 
@@ -228,13 +235,6 @@ def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dic
             for side, faces in validation.items()
         },
     }
-
-
-def _framing(run: Run, source: Dataset) -> Framing:
-    """Return how the faces that a run learnt from fill their images."""
-    reads = run.network.preprocessing
-    framing = source.parts[0].card["faces"]["framing"]
-    return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
 
 
 def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:

@@ -77,12 +77,13 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """Everything that determines the weights."""
         own = vars(self) | {
+            "built": self.network.built(self.classes.names),
             "parent": self.parent and self.parent.key,
-            "baseline": self.baseline and self.strategy.looks_back and self.baseline.key,
+            "baseline": self.baseline.key if self.baseline and self.strategy.looks_back else None,
         }
         if self.strategy.start == "deployed":
             # Nothing is trained.  Of the data only the classes matter; every seed has a baseline of its own.
-            kept = ["network", "classes", "seed", "arithmetic"]
+            kept = ["network", "built", "classes", "seed", "arithmetic"]
             weights: dict[str, str] = {"weights": self.network.weights_digest}
         else:
             left_out = {"note", "source_images", "target_images", "identity", "key"}

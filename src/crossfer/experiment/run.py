@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,12 +21,13 @@ from crossfer.datasets.workshop import sweep
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
 from crossfer.executors import Events, Failure, Work, run_here, run_in_processes
+from crossfer.experiment.baseline import check_baseline
 from crossfer.experiment.config import DatasetConfig, Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.plan import Run
-from crossfer.experiment.protocols import plan_all
+from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.workers import STEP, how_many, task_of, work_on
 from crossfer.files import alone, write_json
@@ -49,6 +51,9 @@ class Progress:
 
     def prepared(self, dataset: Dataset) -> None:
         """A raw dataset was prepared on the way."""
+
+    def tried(self, said: list[str]) -> None:
+        """The network works; what was found about it, a line each."""
 
     def opened(self, dataset: Dataset) -> None:
         """A dataset is there, with the classes of the experiment."""
@@ -110,7 +115,7 @@ def run_experiment(
     ------
     CrossferError
         If a dataset cannot be used, another process works in the folder, or every baseline failed, so that
-        there is nothing to compare with.
+        there is nothing to compare with; or the network cannot be used, or is not what it is said to be.
     OSError
         If there is no room or no permission to write: make some, and the same call goes on.
     """
@@ -121,7 +126,7 @@ def run_experiment(
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         layers = [strategy.layers for strategy in experiment.strategies]
-        check_network(experiment.model, layers, fabric, experiment.classes.names)
+        progress.tried(check_network(experiment.model, layers, fabric, experiment.classes.names))
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
@@ -134,7 +139,7 @@ def run_experiment(
         _say_versions(finished, runs_folder, progress)
         count = how_many(workers, [r for r in runs.values() if r not in finished], fabric)
         events, tasks = (
-            _Events(runs, runs_folder, progress),
+            _Events(planned, runs_folder, progress),
             [task_of(run) for run in runs.values()],
         )
         if count == 1:
@@ -170,8 +175,9 @@ def folder_of_runs(experiment: Experiment, out: Path) -> Path:
 class _Events(Events):
     """Passes on what an executor says of tasks, as the progress of runs."""
 
-    def __init__(self, runs: Mapping[str, Run], runs_folder: Path, progress: Progress) -> None:
-        self.runs, self.runs_folder, self.progress = runs, runs_folder, progress
+    def __init__(self, planned: Plan, runs_folder: Path, progress: Progress) -> None:
+        self.planned, self.runs_folder, self.progress = planned, runs_folder, progress
+        self.runs = {run.key: run for run in planned.runs}
 
     def started(self, key: str) -> None:
         self.progress.started(self.runs[key])
@@ -182,7 +188,9 @@ class _Events(Events):
 
     def succeeded(self, key: str) -> None:
         run = self.runs[key]
-        self.progress.ended(run, folder_of(run, self.runs_folder))
+        folder = folder_of(run, self.runs_folder)
+        self.progress.ended(run, folder)
+        check_baseline(run, run.source.open(self.planned.datasets), folder)
 
     def failed(self, key: str, failure: Failure) -> None:
         why = _why(failure, self.runs)
@@ -312,6 +320,8 @@ def _dataset(
         return dataset.called(config.name or dataset.name)
     reads = experiment.model.preprocessing
     how = config.preparation(reads.channels, reads.side)
+    if how.root:
+        how = dataclasses.replace(how, root=experiment.under_data(how.root))
     name = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"

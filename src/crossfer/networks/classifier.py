@@ -243,7 +243,7 @@ def load(folder: str | Path) -> Classifier:
     for name, recorded in files.items():
         _check_file(folder / name, recorded)
     with torch.random.fork_rng([]):  # its random weights are replaced
-        classifier = Classifier(spec.build(), **described, spec=spec)
+        classifier = Classifier(spec.build(bare=True), **described, spec=spec)
     try:
         classifier.network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -118,9 +118,9 @@ def normalise(images: Tensor, how: Preprocessing | None = None) -> Tensor:
         )
         if images.ndim == 3:
             values = values[..., None]
-        return ((values - mean) / deviation).movedim(-1, 1).contiguous()
+        return ((values - mean) / deviation).permute(0, 3, 1, 2).contiguous()
     of_image = tuple(range(1, images.ndim))
     mean = values.mean(of_image, keepdim=True)
     deviation = values.std(of_image, keepdim=True, correction=0).clamp_min(1.0)
     normal = (values - mean) / deviation
-    return normal.unsqueeze(1) if images.ndim == 3 else normal.movedim(-1, 1).contiguous()
+    return normal.unsqueeze(1) if images.ndim == 3 else normal.permute(0, 3, 1, 2).contiguous()

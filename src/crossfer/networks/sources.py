@@ -1,4 +1,4 @@
-"""Where networks come from: the study's, or a factory of anybody's."""
+"""Where networks come from: the study's, libraries of models, ONNX files, or a factory of anybody's."""
 
 from __future__ import annotations
 
@@ -13,9 +13,19 @@ import torch
 from torch import nn
 
 from crossfer.errors import CrossferError, one_line
+from crossfer.networks import hubs
+from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.study import study_cnn
 
-STUDY, ONNX = "study", "onnx"
+STUDY, TIMM, TORCHVISION, TRANSFORMERS, ONNX = (
+    "study",
+    "timm",
+    "torchvision",
+    "transformers",
+    "onnx",
+)
+LIBRARIES = (TIMM, TORCHVISION, TRANSFORMERS, ONNX)
+"""What stands before the colon where it is no package of Python."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +35,12 @@ class Spec:
     Parameters
     ----------
     network
-        ``study``, or a factory: ``package.module:function``.
+        ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``; or a
+        factory, ``package.module:function``.
     arguments
         For it, by keyword: texts, numbers, lists and mappings of them.
     folder
-        Where Python looks for a factory too, after its own path.
+        Where files and folders are looked for, and factories too, after Python's own path.
     grown
         Rows that were added to a linear layer, by its name: see `crossfer.networks.growth.grow`.
     """
@@ -66,8 +77,13 @@ class Spec:
         place = beside if spec.file else Path(spec.folder) if spec.folder else None
         return replace(spec, folder=place)
 
-    def build(self) -> nn.Module:
+    def build(self, bare: bool = False) -> nn.Module:
         """Build the network, with whatever weights its source gives it.
+
+        Parameters
+        ----------
+        bare
+            Its weights will be replaced, so that none need be fetched or read.
 
         Raises
         ------
@@ -75,9 +91,7 @@ class Spec:
             If there is no such source, or it fails.
         """
         try:
-            if self.network == STUDY:
-                return study_cnn(**self.arguments)
-            network = _function(self.network, self.folder)(**self.arguments)
+            network = self._built(bare)
         except Exception as error:
             raise CrossferError(f"model.network: {self.name} failed: {one_line(error)}") from None
         if not isinstance(network, nn.Module):
@@ -87,6 +101,53 @@ class Spec:
         for layer, rows in self.grown.items():
             widen(network, layer, rows)
         return network
+
+    def _built(self, bare: bool) -> Any:
+        kind, _, name = self.network.partition(":")
+        if self.network == STUDY:
+            return study_cnn(**self.arguments)
+        if kind == TIMM:
+            return hubs.from_timm(name, self.arguments, bare)
+        if kind == TORCHVISION:
+            return hubs.from_torchvision(name, self.arguments, bare)
+        if kind == TRANSFORMERS:
+            return hubs.from_transformers(self._place(name), self.arguments, bare)
+        if self.file:
+            from crossfer.networks.onnx_files import from_onnx  # another library
+
+            return from_onnx(self.file, check=not bare)
+        return _function(self.network, self.folder)(**self.arguments)
+
+    def own(self) -> hubs.Own:
+        """Return what the model's own configuration says, as far as it has one.
+
+        Raises
+        ------
+        CrossferError
+            If there is no such model.
+        """
+        kind, _, name = self.network.partition(":")
+        try:
+            if self.network == STUDY:
+                return hubs.Own(Preprocessing())
+            if kind == TIMM:
+                return hubs.of_timm(name, self.arguments)
+            if kind == TORCHVISION:
+                return hubs.of_torchvision(name)
+            if kind == TRANSFORMERS:
+                return hubs.of_transformers(self._place(name))
+            if self.file:
+                from crossfer.networks.onnx_files import of_onnx
+
+                return of_onnx(self.file)
+        except Exception as error:
+            raise CrossferError(f"model.network: {self.name} failed: {one_line(error)}") from None
+        return hubs.Own()
+
+    def _place(self, name: str) -> str:
+        """Return a folder as it is found from the configuration's, or what is none as it is."""
+        place = (self.folder or Path()) / name
+        return str(place) if place.is_dir() else name
 
 
 def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:

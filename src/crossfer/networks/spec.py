@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+import torch
 
 from crossfer.classes import FER7, canonical
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 from crossfer.framing import SIDE
 from crossfer.networks.classifier import Classifier
+from crossfer.networks.hubs import Own, config_of_transformers
 from crossfer.networks.layers import NamedLayers
 from crossfer.networks.preprocessing import Preprocessing
-from crossfer.networks.sources import STUDY, Spec
-from crossfer.networks.weights import read_weights, without_prefix
+from crossfer.networks.sources import LIBRARIES, ONNX, STUDY, TIMM, TORCHVISION, TRANSFORMERS, Spec
+from crossfer.networks.weights import read_weights
+
+AS_BUILT, START = Path("as-built"), Path("start")
+"""In the place of a file of weights: those that the source gives are deployed; or training starts there."""
 
 
 @dataclass(frozen=True)
@@ -38,71 +45,93 @@ class NetworkConfig:
     Parameters
     ----------
     network
-        ``study``, or ``package.module:function`` for a factory.  That takes `arguments` and returns a module
-        that maps float (N, C, H, W) to logits (N, outputs), with random weights or whatever training should
-        start from.
+        ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``; or
+        ``package.module:function``, a factory that takes `arguments` and returns a module that maps float (N,
+        C, H, W) to logits (N, outputs), or to something with logits in it.
     width
         Of the study's network: multiplies its filters and units.
     arguments
-        For the factory, by keyword.
+        For the factory or the library, by keyword.
     folder
-        Where Python looks for the factory too, after its own path; relative `weights` start here.
+        Where Python looks for a factory too, after its own path; relative files and folders start here.
     weights
-        The network that is deployed: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file of tensors alone.
-        It then is the baseline, and is not trained.
+        The network that is deployed: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file of tensors alone;
+        or ``as-built`` for those that its source gives it.  It then is the baseline, and is not trained.
+        ``start``: training starts at what its source gives, with a head for the experiment's classes.  By
+        default ``as-built`` for ``transformers:`` and ``onnx:``, otherwise ``start``.
+    weights_key
+        Which weights, where a file holds several: its key, or the prefix of their names.
     input
-        Channels (1 gray, 3 colour), height and width of the faces that it reads.
+        Channels (1 gray, 3 colour), height and width of the faces that it reads; by default the model's own,
+        or 1×48×48.
     normalisation
-        What it standardises pixels by; otherwise every image is standardised by its own mean and deviation.
+        What it standardises pixels by; or ``per-image``: every image by its own mean and deviation.  By
+        default the model's own, or ``per-image`` where no weights are deployed.
     order
         Of the colours that it reads.
     classes
-        What its outputs stand for, in its order, under any name we know for them.  Outputs that are no class
-        of the experiment are never the answer; a class of the experiment that is not there is new to it.
+        What its outputs stand for, in its order, under any name we know for them; by default the model's own,
+        or the experiment's where no weights are deployed.  Outputs that are no class of the experiment are
+        never the answer; a class of the experiment that is not there is new to the model.
     FC, CL
         Its fully connected layers, and its last convolution: names of its modules, where their order does
         not tell.
+    expect
+        The accuracy (0–1) that the deployed model is known to reach on the source's test set: a baseline far
+        from it stops the experiment.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
-    NOT_IDENTITY: ClassVar = frozenset({"folder", "weights"})
-    """Places; what lies there is identified by `weights_digest`."""
+    NOT_IDENTITY: ClassVar = frozenset({"folder", "weights", "expect"})
+    """Places, whose content `built` and `weights_digest` identify, and what is only checked."""
 
     network: str = STUDY
     width: float = 1.0
     arguments: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     weights: Path | None = None
-    input: tuple[int, int, int] = (1, SIDE, SIDE)
-    normalisation: Normalisation | None = None
+    weights_key: str = ""
+    input: tuple[int, int, int] | None = None
+    normalisation: Normalisation | Literal["per-image"] | None = None
     order: Literal["RGB", "BGR"] = "RGB"
     classes: tuple[str, ...] = ()
     FC: tuple[str, ...] = ()
     CL: tuple[str, ...] = ()
+    expect: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 4:
             raise ValueError(f"width is {self.width}: it must lie above 0 and not above 4")
         if self.network == STUDY:
-            own = [k for k in ("arguments", "normalisation", "FC", "CL") if getattr(self, k)]
-            if own or self.input != (1, SIDE, SIDE):
-                raise ValueError(
-                    f"{(own or ['input'])[0]}: of the study's network none; name another network"
-                )
-        else:
-            module, colon, function = self.network.partition(":")
-            if not all((colon, *module.split("."), *function.split("."))):
-                raise ValueError(f"network {self.network!r}: write package.module:function")
-            if self.width != 1:
-                raise ValueError("width: of the study's network only; give your factory arguments")
-        if self.input[1] != self.input[2]:
+            own = [key for key in ("arguments", "normalisation", "FC", "CL") if getattr(self, key)]
+            if self.input not in (None, (1, SIDE, SIDE)):
+                own = ["input"]
+            if own:
+                raise ValueError(f"{own[0]}: of the study's network none; name another network")
+        elif self.width != 1:
+            raise ValueError("width: of the study's network only; give your network arguments")
+        module, colon, name = self.network.partition(":")
+        if self.network != STUDY and not (
+            (colon and name)
+            and (
+                module in LIBRARIES
+                or all(part.isidentifier() for part in f"{module}.{name}".split("."))
+            )
+        ):
+            libraries = ", ".join(f"{library}:NAME" for library in LIBRARIES)
+            raise ValueError(
+                f"network {self.network!r}: write {STUDY}, {libraries} or package.module:function"
+            )
+        if self.input and self.input[1] != self.input[2]:
             raise ValueError("input: channels (1 or 3), height, width; square, of 8 pixels or more")
-        self.preprocessing  # noqa: B018  (refuses what is impossible)
+        if module not in LIBRARIES:
+            self.preprocessing  # noqa: B018  (refuses what is impossible)
         try:
             json.dumps(dict(self.arguments))
         except TypeError:
             raise ValueError("arguments: only texts, numbers, lists and mappings of them") from None
         self._check_classes()
+        self._check_deployed(module)
 
     def _check_classes(self) -> None:
         names = [canonical(name) for name in self.classes]
@@ -111,34 +140,125 @@ class NetworkConfig:
         if len(names) == 1:
             raise ValueError(f"classes: {names[0]} alone; name what each output stands for")
 
+    def _check_deployed(self, kind: str) -> None:
+        """Refuse deployed weights whose meaning would have to be guessed."""
+        if self.expect is not None and not 0 < self.expect <= 1:
+            raise ValueError("expect: the accuracy as a share, above 0 and not above 1")
+        if not self.is_deployed:
+            alone = [key for key in ("expect", "weights_key") if getattr(self, key)]
+            if alone:
+                raise ValueError(f"{alone[0]}: of a deployed network only; name its weights")
+        elif kind not in (STUDY, TRANSFORMERS):
+            if not self.classes:
+                raise ValueError(
+                    "classes: say what the outputs of the deployed network stand for, in its order"
+                )
+            if self.normalisation is None and kind not in (TIMM, TORCHVISION):
+                raise ValueError(
+                    "normalisation: say how the deployed network's pixels are standardised: "
+                    "{mean: […], deviation: […]}, or per-image"
+                )
+
     @property
     def is_deployed(self) -> bool:
         """Whether it comes with weights: then it is the baseline."""
-        return self.weights is not None
+        if self.weights is None:
+            return self.network.partition(":")[0] in (TRANSFORMERS, ONNX)
+        return self.weights != START
 
-    def spec(self, classes: Sequence[str] = FER7) -> Spec:
-        """Return how to build it, for an experiment with some classes."""
-        if self.network == STUDY:
-            return Spec(STUDY, {"width": self.width, "classes": len(self.classes or classes)})
-        return Spec(self.network, self.arguments, self.folder)
+    @property
+    def _file(self) -> Path | None:
+        """The file of its deployed weights, if they are in one."""
+        if self.weights in (None, AS_BUILT, START):
+            return None
+        assert self.weights is not None
+        return (self.folder or Path()) / self.weights.expanduser()
 
     @property
     def name(self) -> str:
         """What errors call it."""
-        return self.spec().name
+        return Spec(self.network).name
+
+    @cached_property
+    def _own(self) -> Own:
+        """What the model's own configuration says."""
+        return Spec(self.network, self.arguments, self.folder).own()
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """How it reads pixels."""
-        channels, side, _ = self.input
-        how = self.normalisation
-        told = {"mean": how.mean, "deviation": how.deviation, "white": how.white} if how else {}
-        return Preprocessing(channels, side, order=self.order, **told)  # type: ignore[arg-type]
+        own = self._own.preprocessing
+        how = own or Preprocessing()
+        try:
+            if self.input:
+                channels, side, _ = self.input
+                fits = own is not None and len(own.mean) in (0, channels)
+                told = {} if fits else {"mean": (), "deviation": ()}
+                how = replace(how, channels=channels, side=side, **told)
+            if isinstance(self.normalisation, Normalisation):
+                how = replace(how, **vars(self.normalisation))
+            elif self.normalisation:
+                how = replace(how, mean=(), deviation=(), white=1.0)
+            return replace(how, order=self.order)
+        except ValueError as error:
+            raise CrossferError(str(error)) from None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What its outputs stand for, in its order; empty: the experiment's classes."""
+        names = self.classes or (self._own.classes if self.is_deployed else ())
+        if not names and self.is_deployed and self.network != STUDY:
+            raise CrossferError(
+                f"model.classes: {self.name} does not name its classes; "
+                "say what its outputs stand for, in its order"
+            )
+        return tuple(map(canonical, names))
+
+    def spec(self, classes: Sequence[str] = FER7) -> Spec:
+        """Return how to build it, for an experiment with some classes."""
+        kind, _, name = self.network.partition(":")
+        count = len(self.outputs or classes)
+        given = dict(self.arguments)
+        if self.network == STUDY:
+            given = {"width": self.width, "classes": count}
+        elif kind == TIMM:
+            channels = {"in_chans": self.preprocessing.channels} if self.input else {}
+            given = {"num_classes": count, **channels, **given}
+        elif kind == TORCHVISION:
+            given = {"num_classes": count, **given}
+        elif kind == TRANSFORMERS:
+            place = (self.folder or Path()) / name
+            config = config_of_transformers(str(place) if place.is_dir() else name)
+            if not self.is_deployed:
+                names = dict(enumerate(classes))
+                config |= {"id2label": names, "label2id": {n: i for i, n in names.items()}}
+                given["new_head"] = True
+            given["config"] = json.loads(
+                json.dumps({**config, **given.get("config", {})}, default=str)
+            )
+        return Spec(self.network, given, self.folder)
+
+    def built(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return what it comes to for an experiment with some classes, the model's own configuration read."""
+        return {
+            "arguments": dict(self.spec(classes).arguments),
+            "preprocessing": self.preprocessing,
+            "outputs": self.outputs,
+        }
 
     @cached_property
     def weights_digest(self) -> str:
-        """SHA-256 of the file of its deployed weights."""
-        return digest(self._weights_file)
+        """SHA-256 of its deployed weights: of their file, or of the tensors that its source gives."""
+        if self._file:
+            return digest(self._file)
+        sha = hashlib.sha256()
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(0)
+            for name, tensor in sorted(self.build().network.state_dict().items()):
+                sha.update(
+                    name.encode() + tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                )
+        return sha.hexdigest()
 
     def build(self, classes: Sequence[str] = FER7) -> Classifier:
         """Build it, with whatever weights its source gives it.
@@ -153,15 +273,15 @@ class NetworkConfig:
         CrossferError
             If there is no such source, or it fails.
         """
-        spec = self.spec(classes)
+        spec, theirs = self.spec(classes), self.outputs or tuple(classes)
         return Classifier(
             spec.build(),
             classes,
-            self._outputs(classes),
+            [theirs.index(name) if name in theirs else None for name in classes],
             self.preprocessing,
             layers=NamedLayers(self.FC, self.CL),
             spec=spec,
-            answers=len(self.classes) or len(classes),
+            answers=len(theirs),
         )
 
     def deployed(self, classes: Sequence[str] = FER7) -> Classifier:
@@ -172,27 +292,21 @@ class NetworkConfig:
         CrossferError
             If the file cannot be read safely, or holds the weights of another network.
         """
-        classifier = self.build(classes)
+        return self.deployed_and_said(classes)[0]
+
+    def deployed_and_said(self, classes: Sequence[str] = FER7) -> tuple[Classifier, list[str]]:
+        """Build it with the weights that are deployed; return too what should be said of these."""
+        classifier, file = self.build(classes), self._file
+        if file is None:
+            return classifier, []
         network = classifier.network
-        tensors = without_prefix(read_weights(self._weights_file), network.state_dict().keys())
+        found = read_weights(file, network.state_dict().keys(), self.weights_key)
         try:
-            network.load_state_dict(tensors)
+            network.load_state_dict(found.tensors)
         except (RuntimeError, AttributeError, TypeError) as error:
             first, *more = str(error).splitlines()
             why = (more or [first])[0].strip()[:200]
             raise CrossferError(
-                f"model.weights: {self._weights_file}: not of what {self.name} builds: {why}"
+                f"model.weights: {file}: not of what {self.name} builds: {why}"
             ) from None
-        return classifier
-
-    def _outputs(self, classes: Sequence[str]) -> tuple[int | None, ...]:
-        """Return which output stands for each class; ``None``: none does."""
-        if not self.classes:
-            return tuple(range(len(classes)))
-        theirs = [canonical(name) for name in self.classes]
-        return tuple(theirs.index(name) if name in theirs else None for name in classes)
-
-    @property
-    def _weights_file(self) -> Path:
-        assert self.weights is not None
-        return (self.folder or Path()) / self.weights.expanduser()
+        return classifier, found.said

@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
-from crossfer.networks.answers import logits_in
+from crossfer.networks.answers import logits_in, place_of_logits
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.layers import training_mode
 from crossfer.networks.spec import NetworkConfig
+
+MOST_NAMES = 4
 
 
 def check_network(
@@ -21,8 +25,8 @@ def check_network(
     layers: Iterable[str],
     fabric: Fabric,
     classes: Sequence[str] = FER7,
-) -> None:
-    """Try a network: building, its layers, its answers, a step back.
+) -> list[str]:
+    """Try a network: building, its layers, its answers, a step of training of each set of layers.
 
     Parameters
     ----------
@@ -35,6 +39,11 @@ def check_network(
     classes
         What it shall answer with.
 
+    Returns
+    -------
+    list of str
+        What was found, for people: how it reads pixels, what its outputs stand for, what would train.
+
     Raises
     ------
     CrossferError
@@ -42,29 +51,52 @@ def check_network(
     """
     drawing = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(drawing):
-        model = config.deployed(classes) if config.is_deployed else config.build(classes)
-        for name in layers:
+        if config.is_deployed:
+            model, said = config.deployed_and_said(classes)
+        else:
+            model, said = config.build(classes), []
+        model = fabric.to_device(model)
+        images = torch.randn(2, *config.preprocessing.input_shape, device=fabric.device)
+        place = _check_answers(config, model, images, fabric)
+        trained: dict[str, list[str]] = {}
+        for kind in dict.fromkeys(layers):
             try:
-                model.layer_names(name)
+                trained[kind] = model.layer_names(kind)
             except ValueError as error:
-                raise CrossferError(f"model: {name} trains no layer: {error}") from None
-        try:
-            trial = fabric.to_device(copy.deepcopy(model.network).requires_grad_(True))
-            shape = config.preprocessing.input_shape
-            images = torch.randn(2, *shape, device=fabric.device)
-            with fabric.autocast():  # as it is measured, and as it is trained
-                measured, answers = trial.eval()(images), trial.train()(images)
-            problem = _problem(measured, model.answers) or _problem(answers, model.answers)
-            if not problem:
-                logits_in(answers, model.answers).float().logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
-        except Exception as error:
-            faces = "×".join(map(str, shape))
-            raise CrossferError(
-                f"model.input: {config.name} fails on faces of {faces}: {one_line(error)}"
-            ) from None
+                raise CrossferError(f"model: {kind} trains no layer: {error}") from None
+            if trained[kind] and (problem := _untrained(model, kind, images)):
+                raise CrossferError(f"model: {config.name}: {problem}")
+    new = [
+        name for name, output in zip(model.classes, model.outputs, strict=True) if output is None
+    ]
+    reads = f"network {config.network}: reads {config.preprocessing}"
+    answers = f"answers with {', '.join(config.outputs or classes)}"
+    if place:
+        answers += f" (its {place})"
+    if new:
+        answers += f"; new to it: {', '.join(new)}"
+    return [reads, answers, *said, *_what_trains(model, trained)]
+
+
+def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fabric: Fabric) -> str:
+    """Look at a network's answers, as it is measured and as it is trained; return where the logits are."""
+    try:
+        trial = copy.deepcopy(model.network).requires_grad_(True)
+        with fabric.autocast():
+            measured, answers = trial.eval()(images), trial.train()(images)
+        problem = _problem(measured, model.answers) or _problem(answers, model.answers)
+        if not problem:
+            logits = logits_in(answers, model.answers).float()
+            logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
+    except Exception as error:
+        faces = "×".join(map(str, images.shape[1:]))
+        raise CrossferError(
+            f"model.input: {config.name} fails on faces of {faces}: {one_line(error)}"
+        ) from None
     if problem:
         key = "weights" if config.is_deployed else "network"
         raise CrossferError(f"model.{key}: {config.name} {problem}")
+    return place_of_logits(measured, model.answers)
 
 
 def _problem(answer: Any, outputs: int) -> str | None:
@@ -72,8 +104,6 @@ def _problem(answer: Any, outputs: int) -> str | None:
         answers = logits_in(answer, outputs)
     except TypeError as error:
         return str(error)
-    if not isinstance(answers, Tensor):
-        return f"gives a {type(answers).__name__}: it must give a tensor of logits"
     if answers.shape != (2, outputs):
         shape = tuple(answers.shape)
         return f"gives {shape} for two faces, not (2, {outputs}); model.classes names its outputs"
@@ -85,3 +115,75 @@ def _problem(answer: Any, outputs: int) -> str | None:
     if bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
         return "gives probabilities: it must give logits, what stands before the softmax"
     return None
+
+
+def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
+    """Say which parameters would not train although they are to; None where all do.
+
+    A step is taken on a copy, as in a training: a network whose ``forward`` was replaced by a function of
+    the original then trains the original.
+    """
+    trial = copy.deepcopy(model)
+    trial.train_only(kind)
+    training_mode(trial)
+    logits = trial(images).float()
+    if logits.requires_grad:
+        logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
+    chosen = {name: p for name, p in trial.network.named_parameters() if p.requires_grad}
+    without = {name: p for name, p in chosen.items() if p.grad is None}
+    if len(without) == len(chosen) or not _moves(trial, chosen, images):
+        return (
+            f"training {_listed(kind, chosen)} changes none of its answers: a copy of it still answers with "
+            "the original's layers (a replaced forward?), or they are calculated without gradient"
+        )
+    if without and (kind != "all" or _matter(trial, without, images)):
+        return f"no gradient reaches {_listed(kind, without)}: its training would change other layers only"
+    return None
+
+
+@torch.no_grad()
+def _moves(trial: Classifier, parameters: dict[str, nn.Parameter], images: Tensor) -> bool:
+    """Tell whether a step by the gradients changes the answers."""
+    before = trial.eval()(images)
+    for parameter in parameters.values():
+        if parameter.grad is not None:
+            step = parameter.grad / parameter.grad.norm().clamp_min(1e-12)
+            parameter.sub_(0.1 * (1 + parameter.norm()) * step)
+    return not torch.equal(trial(images), before)
+
+
+@torch.no_grad()
+def _matter(trial: Classifier, parameters: dict[str, nn.Parameter], images: Tensor) -> bool:
+    """Tell whether the answers depend on parameters, which those of an auxiliary head are not."""
+    before = trial.eval()(images)
+    for parameter in parameters.values():
+        parameter.add_(torch.randn_like(parameter) * (1 + parameter.abs()))
+    return not torch.equal(trial(images), before)
+
+
+def _listed(kind: str, parameters: dict[str, nn.Parameter]) -> str:
+    names = list(parameters)
+    more = f", … ({len(names)} in all)" if len(names) > MOST_NAMES else ""
+    return f"{kind} ({', '.join(names[:MOST_NAMES])}{more})"
+
+
+def _what_trains(model: Classifier, trained: dict[str, list[str]]) -> list[str]:
+    """Say which layers each kind stands for, and how many parameters they have."""
+    lines = []
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for kind, names in trained.items():
+        if names:
+            alike.setdefault(tuple(names), []).append(kind)
+    for names, kinds in alike.items():
+        count = sum(
+            p.numel()
+            for name in names
+            for p in model.network.get_submodule(name).parameters(recurse=False)
+        )
+        listed = ", ".join(names[:MOST_NAMES]) + (
+            f", … ({len(names)})" if len(names) > MOST_NAMES else ""
+        )
+        same = ", the same layers," if len(kinds) > 1 else ""
+        verb = "train" if len(kinds) > 1 else "trains"
+        lines.append(f"{' and '.join(kinds)}{same} {verb} {listed}: {count:,} parameters")
+    return lines

@@ -6,9 +6,10 @@ import errno
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -18,11 +19,18 @@ from torch import Tensor
 from crossfer.errors import CrossferError, one_line
 from crossfer.files import written
 
-STATE_KEYS = ("state_dict", "model_state_dict", "model")
-"""Where a training script's checkpoint keeps the weights, beside its optimiser and the like."""
+AVERAGED = re.compile(r"ema|averag|swa", re.I)
+"""In the key of weights that are a running mean over a training."""
 
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DataParallel, torch.compile and Lightning put before the name of every tensor."""
+WRAPPED = re.compile(r"module\.|_orig_mod\.")
+"""What DataParallel and torch.compile put into the names of tensors."""
+
+
+class Weights(NamedTuple):
+    """Tensors under a network's names, and what should be said of how they were found."""
+
+    tensors: dict[str, Tensor]
+    said: list[str]
 
 
 def save_tensors(
@@ -49,20 +57,65 @@ def save_tensors(
             raise OSError(code, os.strerror(code) if told else str(error)) from None
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read a file of tensors; nothing in it is executed.
+def read_weights(file: Path, wanted: Collection[str], key: str = "") -> Weights:
+    """Read a network's weights from a file of tensors; nothing in it is executed.
+
+    Parameters
+    ----------
+    file
+        A ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.ckpt`` file of tensors and plain values alone.
+    wanted
+        The names that the network has.  A prefix that stands before all of them in the file, or that the
+        file lacks, is taken away or added.
+    key
+        Which of several sets of weights in the file: a key of it, or a prefix of names.  By default the one
+        that fits; of a network's weights and their running mean, the mean.
 
     Raises
     ------
     CrossferError
-        If it is missing, damaged, or more than tensors.
+        If it is missing, damaged, more than tensors, or not of this network.
     """
+    content = _content(file)
+    sets = dict(_sets(content))
+    if not sets:
+        raise CrossferError(
+            f"model.weights: {file}: holds no state dictionary; "
+            "write one with torch.save(model.state_dict(), …)"
+        )
+    chosen = {place: s for place, s in sets.items() if not key or place == key}
+    prefix = "" if chosen else key
+    fitting: dict[str, Weights] = {}
+    for place, tensors in (chosen or sets).items():
+        for found, fitted in _fitting(tensors, wanted, prefix):
+            fitting[".".join(filter(None, (place, found)))] = fitted
+    if not fitting:
+        place, tensors = max((chosen or sets).items(), key=lambda item: len(item[1]))
+        raise CrossferError(f"model.weights: {file}: {_misfit(list(tensors), list(wanted), place)}")
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    averaged = [place for place in fitting if AVERAGED.search(place)]
+    if len(averaged) == 1:
+        others = ", ".join(place for place in fitting if place not in averaged)
+        said = (
+            f"weights: of {averaged[0]}, the running mean; weights_key: {others} takes the others"
+        )
+        return Weights(fitting[averaged[0]].tensors, [said])
+    raise CrossferError(
+        f"model.weights: {file}: holds several sets of weights that fit: {', '.join(fitting)}; "
+        "name one with model.weights_key"
+    )
+
+
+def _content(file: Path) -> Any:
+    if foreign := _foreign(file):
+        raise CrossferError(f"model.weights: {file}: {foreign}")
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd files, which are refused below
-            content: Any = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CrossferError(f"model.weights: {file}: no such file") from None
     except (OSError, SafetensorError) as error:
@@ -72,23 +125,103 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"model.weights: {file}: not a file of tensors alone, and nothing else is loaded; write one "
             "with safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
         ) from None
-    for key in STATE_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise CrossferError(
-            f"model.weights: {file}: holds no state dictionary; "
-            "write one with torch.save(model.state_dict(), …)"
-        )
-    return dict(content)
 
 
-def without_prefix(tensors: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Take away what wrappers put before every name, as far as the network has no such names itself."""
-    wanted = set(wanted)
-    for prefix in (p for _ in PREFIXES for p in PREFIXES):  # in whichever order they wrapped it
-        if not tensors.keys() & wanted and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _foreign(file: Path) -> str | None:
+    """Say what a file is that holds no PyTorch weights; None where it may."""
+    try:
+        with file.open("rb") as content:
+            head = content.read(512)
+    except OSError:
+        return None  # said where it is read
+    here = "export PyTorch weights from there"
+    if not head:
+        return "is empty; copy or download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"
+    if head.startswith(b"\x89HDF") or file.suffix in (".h5", ".keras"):
+        return f"holds a Keras model; {here}, or convert it to ONNX and name it as onnx:FILE"
+    if head[4:8] == b"TFL3" or file.suffix == ".tflite":
+        return f"is a TensorFlow Lite model; {here}, or convert it to ONNX and name it as onnx:FILE"
+    if file.suffix == ".onnx":
+        return f"is an ONNX model; write model: onnx:{file.name} instead of weights"
+    if re.match(rb"\s*<(!doctype|html)", head, re.I):
+        return "is a web page, not a file of weights; download the file itself"
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+        if any("/code/" in name for name in names):
+            return f"is a TorchScript program, which is code; {here} with model.state_dict()"
+        if not any(name.endswith("data.pkl") for name in names):
+            return "is an archive of other files; unpack it and name the file of weights"
+    return None
+
+
+def _sets(content: Any, place: str = "", depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield every mapping from names to tensors in what a training script saved, and where it is."""
+    if not isinstance(content, Mapping) or not content or not depth:
+        return
+    if all(isinstance(name, str) for name in content):
+        values = [value for value in content.values() if isinstance(value, Tensor)]
+        if len(values) == len(content):
+            yield place, dict(content)
+            return
+    for key, value in content.items():
+        yield from _sets(value, ".".join(filter(None, (place, str(key)))), depth - 1)
+
+
+def _fitting(
+    tensors: Mapping[str, Tensor], wanted: Collection[str], prefix: str
+) -> Iterator[tuple[str, Weights]]:
+    """Yield tensors under the wanted names, for every prefix that may be taken away or added."""
+    plain = {WRAPPED.sub("", name): tensor for name, tensor in tensors.items()}
+    names = {WRAPPED.sub("", name): name for name in wanted}
+    first = next(iter(names), "")
+    before = sorted({name[: -len(first)] for name in plain if first and name.endswith(first)})
+    for found in before:
+        if prefix and found != prefix:
+            continue
+        if all(found + name in plain for name in names if not name.endswith("num_batches_tracked")):
+            own = {name for name in plain if name.startswith(found)}
+            if {name.removeprefix(found) for name in own} - names.keys():
+                continue  # it has more than the network
+            others = [name for name in plain if name not in own]
+            said = []
+            if others:
+                listed = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+                said = [
+                    f"weights: {len(others)} tensors beside the network's are not used: {listed}"
+                ]
+            fitted = {
+                name: plain[found + bare] for bare, name in names.items() if found + bare in plain
+            }
+            yield found, Weights(fitted, said)
+    added = os.path.commonprefix(list(names)).rpartition(".")[0]
+    while added and not before:
+        if {f"{added}.{name}" for name in plain} == set(names):
+            yield "", Weights({names[f"{added}.{n}"]: t for n, t in plain.items()}, [])
+            return
+        added = added.rpartition(".")[0]
+
+
+def _misfit(theirs: list[str], ours: list[str], place: str) -> str:
+    """Say how names differ, as far as it helps to mend it."""
+
+    def first(names: list[str]) -> str:
+        return ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")
+
+    known = set(ours)
+    bare = [name.rpartition(".")[2] for name in (theirs[:1] + ours[:1])]
+    text = f"its names are {first(theirs)}; the network's are {first(ours)}"
+    if place:
+        text = f"{place}: {text}"
+    missing, more = [n for n in ours if n not in theirs], [n for n in theirs if n not in known]
+    if len(missing) < len(ours) / 2:
+        if missing:
+            text += f"; missing: {first(missing)}"
+        if more:
+            text += f"; too many: {first(more)}"
+    elif len(theirs) == len(ours) and bare[0] == bare[1]:
+        left, right = (names[0].rpartition(".")[0] for names in (theirs, ours))
+        text += f"; as many on both sides, so {left} → {right} and so on may be a renaming"
+    return text

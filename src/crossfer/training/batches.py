@@ -95,7 +95,7 @@ class Faces:
     @property
     def people(self) -> int | None:
         """How many people there are; ``None`` where it is not known."""
-        return None if self.subjects is None else len(torch.bincount(self.subjects).nonzero())
+        return None if self.subjects is None else len(torch.unique(self.subjects))
 
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
         """Deal every image once into equal batches, nearest to a size; hardly one is left over.

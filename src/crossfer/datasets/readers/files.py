@@ -12,18 +12,8 @@ from pathlib import Path, PurePath
 from crossfer.classes import comparable
 from crossfer.datasets.readers.labels import label_of
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
+from crossfer.datasets.walk import IMAGE_SUFFIXES, STRAY_FOLDERS, VIDEO_SUFFIXES, files_below
 from crossfer.errors import CrossferError
-
-IMAGE_SUFFIXES = frozenset(
-    {
-        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
-        *(".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
-    }
-)
-"""Of what may be a picture: one that cannot be decoded is counted, any other file is passed over."""
-
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".wmv"})
-STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 
 LOOK = 50
 """How many files a recogniser looks at: it must not read a million names to say no."""
@@ -33,41 +23,12 @@ COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)
 
 PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 TEXT_SUFFIXES = frozenset(
-    [
-        ".csv",
-        ".tsv",
-        ".txt",
-        ".json",
-        ".jsonl",
-        ".md",
-        ".yaml",
-        ".yml",
-        ".xml",
-        ".html",
-        ".py",
-        ".parquet",
-        ".npy",
-        ".npz",
-        ".mat",
-        ".pkl",
-        ".h5",
-        ".hdf5",
-        ".ipynb",
-        ".pdf",
-        ".db",
-        ".ini",
-        ".lst",
-        ".log",
-        ".doc",
-        ".docx",
-        ".xls",
-        ".xlsx",
-        ".zip",
-        ".tar",
-        ".gz",
-        ".7z",
-        ".rar",
-    ]
+    {
+        *(".csv", ".tsv", ".txt", ".lst", ".log", ".md", ".html", ".json", ".jsonl"),
+        *(".yaml", ".yml", ".xml", ".ini", ".py", ".ipynb", ".pdf", ".doc", ".docx", ".xls"),
+        *(".xlsx", ".db", ".parquet", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"),
+        *(".zip", ".tar", ".gz", ".7z", ".rar"),
+    }
 )
 """Of what is no picture, whatever its first bytes are."""
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "stand-in.txt"})
@@ -76,26 +37,29 @@ SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "stand-in.t
 
 def is_picture(file: str) -> bool:
     """Tell by its first bytes whether a file is a picture."""
-    try:
-        with open(file, "rb") as data:
-            start = data.read(16)
-    except OSError:
-        return False
+    start = _start(file)
     return start.startswith(PICTURE_STARTS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
 def is_text(file: Path) -> bool:
     """Tell by its first bytes whether a file is a text."""
-    try:
-        with file.open("rb") as data:
-            start = data.read(1024)
-    except OSError:
-        return False
+    start = _start(file)
     return (
         bool(start)
         and (start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" not in start)
         and not (start.startswith(PICTURE_STARTS) or start[:2] in (b"PK", b"\x1f\x8b"))
     )
+
+
+def _start(file: str | Path) -> bytes:
+    """Return what a file begins with: nothing where it is no regular one, as a pipe, or may not be read."""
+    try:
+        if not os.path.isfile(file):
+            return b""
+        with open(file, "rb") as data:
+            return data.read(1024)
+    except OSError:
+        return b""
 
 
 def what_is(file: str) -> str:
@@ -127,36 +91,6 @@ def image_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Iter
         known = suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES | TEXT_SUFFIXES
         if suffix in suffixes or (suffixes >= IMAGE_SUFFIXES and not known and is_picture(file)):
             yield Path(file)
-
-
-def files_below(folder: Path) -> Iterator[str]:
-    """Yield the paths of all files under a folder, at any depth, sorted; hidden and stray ones left out.
-
-    Links to folders are followed, but never back to a folder they are in.
-
-    Raises
-    ------
-    OSError
-        If a folder cannot be read: what is in it would be missing without a word.
-    """
-
-    def give_up(error: OSError) -> None:
-        raise error
-
-    trails: dict[str, frozenset[tuple[int, int]]] = {os.fspath(folder): frozenset()}
-    for root, folders, names in os.walk(folder, onerror=give_up, followlinks=True):
-        trail, here = trails.pop(root), os.stat(root)
-        identity = (here.st_dev, here.st_ino)
-        if identity in trail:  # a link that leads back up
-            folders.clear()
-            continue
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and name not in STRAY_FOLDERS
-        )
-        trails.update((os.path.join(root, name), trail | {identity}) for name in folders)
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield os.path.join(root, name)
 
 
 def find(

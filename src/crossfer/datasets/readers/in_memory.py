@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crossfer.datasets.pictures import UnreadableImage
+from crossfer.datasets.pictures import UnreadableImage, decoded
 from crossfer.datasets.readers.files import labelled
 from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.splitnames import SPLIT_NAMES
@@ -155,6 +155,8 @@ def in_memory(
             raise CrossferError(f"{name}: {error}") from None
         if said:
             yield Remark(said)
+            if order is None and options.order is None:
+                warnings.warn(f"{name}: {said}", stacklevel=2)
         for read in reads:
             yield from read(known)
 
@@ -338,14 +340,9 @@ def _picture(picture: Callable[[int], Any], row: int) -> Any:
     """Return a picture as `crossfer.datasets.pictures.open_picture` takes it."""
     value = picture(row)
     if isinstance(value, Mapping):  # a Hugging Face image that is not decoded
-        value = BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
+        value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes | bytearray):
-        value = BytesIO(value)
-    if isinstance(value, BytesIO):
-        try:
-            return Image.open(value)
-        except OSError:
-            raise UnreadableImage("not an image that can be read") from None
+        return decoded(bytes(value))
     if isinstance(value, str) and PIXEL_TEXT.fullmatch(value):
         return _pixels_of_text(value)
     if isinstance(value, str | Path):

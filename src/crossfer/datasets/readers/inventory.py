@@ -7,8 +7,8 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from crossfer.datasets.readers.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
 from crossfer.datasets.readers.tables import columns_of, tables_near
+from crossfer.datasets.walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
 from crossfer.errors import CrossferError
 
 MOST = 100_000

@@ -65,8 +65,8 @@ def find_classes(
     if sure:
         level = max(sure, key=lambda at: (len({canonical(f[at]) for f in kinds}), -at))
         return dict.fromkeys(kinds, level), _at(kinds, level)
-    if (level := _unknown_level(kinds, named, depth)) is not None:
-        return dict.fromkeys(kinds, level), _at(kinds, level)
+    if (kept := _unknown_level(kinds, named, depth)) is not None:
+        return dict.fromkeys(kinds, kept), _at(kinds, kept)
     places = {}
     for folders in kinds:
         marks = (

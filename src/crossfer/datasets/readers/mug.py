@@ -11,14 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from crossfer.classes import is_known
-from crossfer.datasets.readers.files import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    image_files,
-    labelled,
-    most_look_like,
-)
+from crossfer.datasets.readers.files import image_files, labelled, most_look_like
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
+from crossfer.datasets.walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 FRAME = re.compile(r"img_?(\d+)$", re.IGNORECASE)
 MIDDLE_FRAMES = 6

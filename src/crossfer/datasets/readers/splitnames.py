@@ -30,6 +30,7 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 """Names of the three splits, in lower case; “eval” is the validation set where there is another test set."""
 
+USUAL = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 EVAL = frozenset({"eval", "evaluation"})
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
@@ -95,7 +96,7 @@ def check_used(options: ReadOptions, names: Iterable[str]) -> None:
 
 
 def in_words(splits: Mapping[str, Split | None]) -> str:
-    """Say which name is which split, those that are called so left out."""
+    """Say which name is which split; nothing where all are called as everybody calls them."""
     told = [
         f"{name} = {split}" for name, split in splits.items() if split and split != name.lower()
     ]

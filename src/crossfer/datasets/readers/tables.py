@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from functools import lru_cache, partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet
 from PIL import Image
 
-from crossfer.datasets.pictures import UnreadableImage
-from crossfer.datasets.readers.files import STRAY_FOLDERS, is_text
+from crossfer.datasets.pictures import UnreadableImage, decoded
+from crossfer.datasets.readers.files import is_text
 from crossfer.datasets.record import Box
+from crossfer.datasets.walk import STRAY_FOLDERS
 from crossfer.errors import CrossferError
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
@@ -144,10 +144,10 @@ class Encoded:
 
     def open(self) -> Image.Image:
         """Decode it."""
-        try:
-            return Image.open(BytesIO(self.read()))
-        except (OSError, TypeError):
-            raise UnreadableImage("not an image that can be read") from None
+        content = self.read()
+        if not isinstance(content, bytes):
+            raise UnreadableImage("no picture")
+        return decoded(content)
 
 
 def _schema(path: Path) -> pa.Schema:

@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from crossfer.datasets.readers import splitnames
-from crossfer.datasets.readers.files import files_below, find, image_files, labelled
+from crossfer.datasets.readers.files import find, image_files, labelled
 from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.tables import encoding_of, lines_of
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
+from crossfer.datasets.walk import files_below
 from crossfer.errors import CrossferError
 
 LOOK = 20

@@ -1,0 +1,154 @@
+"""Commands for a classifier in use: look at pictures and videos, write it for other programs."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crossfer.cli.application import app, error_console, out_console
+
+if TYPE_CHECKING:
+    from crossfer.deploy.output import Counted
+    from crossfer.deploy.predictor import Part
+
+command = partial(app.command, rich_help_panel="Use")
+
+
+@command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="An exported classifier, a bundle or a run.")],
+    paths: Annotated[list[Path], typer.Argument(help="Pictures, videos, folders and archives.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")
+    ] = None,
+    smooth: Annotated[
+        float,
+        typer.Option(min=0, help="In videos, average over so many seconds; 0: each frame alone."),
+    ] = 0.5,
+    fps: Annotated[
+        float | None, typer.Option(help="Look at so many frames a second of a video; default all.")
+    ] = None,
+    cropped: Annotated[
+        bool, typer.Option("--cropped", help="The pictures are faces already: look for none.")
+    ] = False,
+    smallest: Annotated[
+        float,
+        typer.Option(help="Side of the smallest face to look for, as a share of the picture's."),
+    ] = 0.1,
+    variant: Annotated[
+        str, typer.Option(help="Of an exported classifier: fp32, fp16 or int8.")
+    ] = "fp32",
+) -> None:
+    """Find every face in pictures and videos, and say what the classifier answers.
+
+    A video's faces keep their numbers from frame to frame.  Without --out the answers are printed; with it
+    they are written as they come, and the same command goes on where it stopped.
+
+    Example:  crossfer predict exported photos/ clip.mp4 --out faces.csv
+    """
+    from crossfer.cli.bars import Bars
+    from crossfer.deploy import How, load
+    from crossfer.deploy.output import Counted, table
+    from crossfer.deploy.sources import sources_in
+
+    how = How(cropped, smooth, fps)
+    predictor = load(model, variant, smallest)
+    with sources_in(paths) as sources:
+        if out is None:
+            counted = Counted()
+            for part in predictor.parts(sources.found, how):
+                counted.add(part)
+                _say(part, predictor.classes)
+        else:
+            about = {"model": predictor.engine.identity, "smallest": smallest, **vars(how)}
+            with Bars(error_console) as bars, table(out, predictor.classes, about) as rows:
+                left = [source for source in sources.found if source.name not in rows.done]
+                if rows.done:
+                    error_console.print(f"going on: {len(rows.done):,} done before")
+                for part in predictor.parts(left, how, partial(bars.count, "predict")):
+                    rows.add(part)
+                counted = rows.counted
+            out_console.print(f"written: {out}")
+    _say_counted(counted, sources.others, cropped)
+
+
+def _say(part: Part, classes: tuple[str, ...]) -> None:
+    """Print what there is in a picture, or in some frames of a video."""
+    for row in part.rows:
+        place = row.source if row.seconds is None else f"{row.source} {row.seconds:.2f} s"
+        if row.seen is None:
+            out_console.print(f"{place}: {row.problem}", soft_wrap=True)
+            continue
+        order = row.seen.probabilities.argsort()[::-1][:3]
+        said = ", ".join(f"{classes[i]} {row.seen.probabilities[i]:.0%}" for i in order)
+        left, top, width, height = (round(value) for value in row.seen.box)
+        out_console.print(
+            f"{place}: face {row.face} at {left},{top} ({width}×{height}): {said}", soft_wrap=True
+        )
+
+
+def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
+    lines = [f"{counted.faces:,} faces in {counted.sources:,} pictures and videos"]
+    if counted.without_a_face:
+        hint = "" if cropped else " (if they are faces already, say --cropped)"
+        lines.append(f"without a face: {counted.without_a_face:,}{hint}")
+    lines += [f"not read, {reason}: {count:,}" for reason, count in counted.unreadable.items()]
+    if others:
+        lines.append(f"neither pictures nor videos, passed over: {others:,}")
+    for line in lines:
+        out_console.print(line, soft_wrap=True)
+
+
+@command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A bundle or a run.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    half: Annotated[bool, typer.Option("--half", help="Also with weights of 16 bits.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also quantised to 8 bits.")] = False,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Prepared dataset whose validation faces --int8 looks at. Repeat at will."
+        ),
+    ] = None,
+    measure: Annotated[
+        list[Path] | None,
+        typer.Option(help="Prepared dataset to measure every variant on. Repeat at will."),
+    ] = None,
+    least_equal: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of faces on which a smaller variant must answer as PyTorch does; "
+            "default 0.99 for --half, 0.95 for --int8."
+        ),
+    ] = None,
+) -> None:
+    """Write a classifier that runs without crossfer: ONNX with its preprocessing inside, and a model card.
+
+    Every variant is compared with PyTorch; if one answers differently, nothing is written.
+
+    Example:  crossfer export runs/mine/best --out exported --int8 --calibrate data/mine
+    """
+    from crossfer.datasets import open_dataset
+    from crossfer.deploy import load
+    from crossfer.deploy.export import Exporting
+    from crossfer.deploy.export import export as write
+
+    what = Exporting(
+        half,
+        int8,
+        [open_dataset(folder) for folder in calibrate or ()],
+        [open_dataset(folder) for folder in measure or ()],
+        least_equal,
+    )
+    for variant, found in write(load(model).classifier, out, what, str(model)).items():
+        accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
+        out_console.print(
+            f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
+            f"within {found.difference:.2g} of PyTorch's, {found.equal:.1%} equal answers{accuracies}",
+            soft_wrap=True,
+        )
+    out_console.print(f"written: {out}")

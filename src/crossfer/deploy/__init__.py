@@ -1,0 +1,59 @@
+"""A classifier in use: on pictures and videos, and exported to run without PyTorch or crossfer.
+
+Nothing here is about experiments; `load`, `Predictor` and all they need run without PyTorch, too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossfer.deploy.engine import OnnxEngine, is_exported
+from crossfer.deploy.predictor import How, Predictor
+from crossfer.errors import CrossferError
+from crossfer.files import digest
+
+BUNDLE = "classifier.json"
+"""What `crossfer.networks` knows a bundle by; it is not asked, since it needs PyTorch."""
+
+__all__ = ["How", "Predictor", "load"]
+
+
+def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Predictor:
+    """Load a classifier to use it.
+
+    Parameters
+    ----------
+    folder
+        What ``crossfer export`` wrote, which needs no PyTorch; or a bundle, or a run's folder, which do.
+    variant
+        Of an exported classifier: ``fp32``, ``fp16`` or ``int8``.
+    smallest
+        Side of the smallest face to look for, as for `crossfer.datasets.detector.Detector`.
+
+    Returns
+    -------
+    Predictor
+        Of a bundle or a run, its ``classifier`` is the `crossfer.networks.Classifier`.
+
+    Raises
+    ------
+    CrossferError
+        If there is no classifier, it is of another version, or its files are altered.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CrossferError(
+            f"{folder}: no such folder; name what `crossfer export` wrote, a bundle or a run"
+        )
+    if is_exported(folder):
+        return Predictor(OnnxEngine(folder, variant), smallest)
+    if variant != "fp32":
+        raise CrossferError(f"{folder}: no exported classifier, so it has no {variant} variant")
+    if not (card := folder / BUNDLE).is_file():
+        raise CrossferError(
+            f"{folder}: no classifier in it; name what `crossfer export` wrote, a bundle or a finished run"
+        )
+    from crossfer.deploy.pytorch import TorchEngine
+    from crossfer.networks.classifier import load as load_classifier
+
+    return Predictor(TorchEngine(load_classifier(folder), digest(card)), smallest)

@@ -1,0 +1,151 @@
+"""The model card of an exported classifier, as Hugging Face reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import yaml
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.deploy.engine import VARIANTS
+from crossfer.networks.classifier import Classifier
+from crossfer.provenance import versions
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often a classifier is right on a test set.
+
+    Parameters
+    ----------
+    dataset
+        Its name.
+    images
+        How many.
+    value
+        Per cent, among the classes that the dataset has.
+    interval
+        95 %, in per cent; by subjects where they are known.
+    """
+
+    dataset: str
+    images: int
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a variant.
+
+    Parameters
+    ----------
+    difference
+        Largest difference of a probability from PyTorch's.
+    equal
+        Share (0–1) of faces with the same answer as PyTorch's.
+    faces
+        How many these two are of.
+    bytes
+        Of its file.
+    milliseconds
+        Of one face in one thread: the median.
+    accuracies
+        On test sets.
+    """
+
+    difference: float
+    equal: float
+    faces: int
+    bytes: int
+    milliseconds: float
+    accuracies: Sequence[Accuracy] = ()
+
+
+def model_card(
+    name: str,
+    classifier: Classifier,
+    measured: Mapping[str, Measured],
+    datasets: Sequence[Dataset],
+    origin: str,
+    processor: str,
+) -> str:
+    """Return the text of ``README.md``.
+
+    Parameters
+    ----------
+    name
+        What the model is called.
+    classifier
+        What was exported.
+    measured
+        By variant.
+    datasets
+        What it was calibrated or measured on.
+    origin
+        Where the classifier comes from; may be empty.
+    processor
+        What latencies were measured on.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("crossfer", "deploy"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701  Markdown
+    )
+    return environment.get_template("card.md.j2").render(
+        header=_header(name, classifier, measured["fp32"]),
+        classes=classifier.classes,
+        framing=classifier.framing,
+        preprocessing=str(classifier.preprocessing),
+        measured=measured,
+        files=VARIANTS,
+        datasets={d.fingerprint: d.card for d in datasets}.values(),
+        origin=origin,
+        processor=processor,
+        versions=versions(),
+    )
+
+
+def _header(name: str, classifier: Classifier, measured: Measured) -> str:
+    """Return the YAML that Hugging Face reads."""
+    header: dict[str, Any] = {
+        "license": "other",
+        "license_name": "as-its-training-data",
+        "library_name": "onnx",
+        "pipeline_tag": "image-classification",
+        "tags": ["facial-expression-recognition", "onnxruntime", "crossfer"],
+    }
+    if base := _base_model(classifier):
+        header["base_model"] = base
+    if measured.accuracies:
+        header["model-index"] = [{"name": name, "results": list(map(_result, measured.accuracies))}]
+    return yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip()
+
+
+def _base_model(classifier: Classifier) -> str | None:
+    """Return the name of the network on Hugging Face that it was trained from, where it is one."""
+    source = str(getattr(classifier.spec, "network", ""))
+    kind, _, name = source.partition(":")
+    if kind == "timm" and name:
+        return f"timm/{name.removeprefix('hf_hub:').removeprefix('timm/')}"
+    return name if kind == "transformers" and name.count("/") == 1 and name[0] not in "./" else None
+
+
+def _result(accuracy: Accuracy) -> dict[str, Any]:
+    low, high = accuracy.interval
+    return {
+        "task": {"type": "image-classification", "name": "Facial expression recognition"},
+        "dataset": {"name": accuracy.dataset, "type": "custom", "split": "test"},
+        "metrics": [
+            {
+                "type": "accuracy",
+                "value": round(accuracy.value / 100, 4),
+                "name": f"accuracy, 95 % interval {low:.1f}–{high:.1f} %, {accuracy.images:,} images",
+            }
+        ],
+    }

@@ -1,0 +1,173 @@
+"""What answers: faces in, probabilities out, by ONNX Runtime or by PyTorch.
+
+An *exported classifier* is a folder with ``model.onnx`` and ``model.json``.  The network in the former takes
+faces as they are cut out, uint8 (N, side, side) gray or (N, side, side, 3) RGB, and gives probabilities
+(N, classes); the latter names the classes and says how a face is cut out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.errors import CrossferError, one_line
+from crossfer.files import digest
+from crossfer.framing import Framing
+
+CARD = "model.json"
+FORMAT = 1
+VARIANTS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+"""The files of an exported classifier, by how its numbers are stored."""
+
+BATCH = 64
+"""Faces that are answered at a time, at most: more would need memory and gain nothing."""
+
+
+class Engine(Protocol):
+    """Anything that tells classes from faces; several threads may ask at once."""
+
+    classes: tuple[str, ...]
+    framing: Framing
+    identity: str
+    """What it answers depends on this and the faces alone."""
+
+    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return probabilities (N, classes) of faces uint8 (N, side, side) or (N, side, side, 3) RGB."""
+
+
+class OnnxEngine:
+    """An exported classifier in ONNX Runtime, on the CPU.
+
+    Parameters
+    ----------
+    folder
+        With ``model.json`` and ``model.onnx``.
+    variant
+        A key of `VARIANTS`.
+    threads
+        For one call; by default one, as `Predictor` asks from a thread on each core.
+
+    Raises
+    ------
+    CrossferError
+        If ONNX Runtime is not installed, the folder is of another version, its files are missing or
+        altered, or the network is not one of faces and these classes.
+    """
+
+    def __init__(self, folder: Path, variant: str = "fp32", threads: int = 1) -> None:
+        card = read_card(folder)
+        models = card["models"]
+        if variant not in models:
+            raise CrossferError(
+                f"{folder}: has no {variant} model, only {', '.join(models)}; export it again with it"
+            )
+        file = folder / str(models[variant]["file"])
+        self.classes = tuple(card["classes"])
+        self.framing = Framing(**card["framing"])
+        self.identity = _checked(file, models[variant].get("sha256"))
+        self._session = session(file, threads)
+        self._input = self._session.get_inputs()[0].name
+        self._check(file)
+
+    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return probabilities (N, classes)."""
+        parts = [faces[start : start + BATCH] for start in range(0, len(faces), BATCH)]
+        found = [self._session.run(None, {self._input: part})[0] for part in parts]
+        return np.concatenate(found) if found else np.empty((0, len(self.classes)), np.float32)
+
+    def _check(self, file: Path) -> None:
+        """Refuse a network that takes or gives something else than the card says."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1:
+            names = ", ".join(value.name for value in inputs)
+            raise CrossferError(
+                f"{file}: has {len(inputs)} inputs ({names}); it must have one: faces"
+            )
+        if inputs[0].type != "tensor(uint8)":
+            raise CrossferError(
+                f"{file}: reads {inputs[0].type}, not tensor(uint8): its preprocessing must be inside; "
+                "write it with `crossfer export`"
+            )
+        try:
+            answer = self(np.zeros((2, *self.framing.shape), np.uint8))
+        except Exception as error:
+            shape = "×".join(map(str, self.framing.shape))
+            raise CrossferError(
+                f"{file}: fails on two faces of {shape}: {one_line(error)}"
+            ) from None
+        if len(outputs) != 1 or answer.shape != (2, len(self.classes)):
+            raise CrossferError(
+                f"{file}: gives {answer.shape} for two faces; {CARD} names {len(self.classes)} classes"
+            )
+
+
+def session(file: Path, threads: int = 1) -> Any:
+    """Open a network in ONNX Runtime, on the CPU.
+
+    Raises
+    ------
+    CrossferError
+        If ONNX Runtime is not installed, or the file is no ONNX model that it can run.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise CrossferError("this needs ONNX Runtime: pip install onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what is wrong is raised
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise CrossferError(
+            f"{file}: no ONNX model that ONNX Runtime can run ({one_line(error)[:120]})"
+        ) from None
+
+
+def is_exported(path: Path) -> bool:
+    """Tell whether a folder holds an exported classifier."""
+    return (path / CARD).is_file()
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read what an exported classifier says of itself.
+
+    Raises
+    ------
+    CrossferError
+        If it is damaged or of another version.
+    """
+    file = folder / CARD
+    try:
+        card = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
+    if card.get("format") != FORMAT:
+        raise CrossferError(
+            f"{file}: of format {card.get('format')}, but this version reads {FORMAT}; export it again"
+        )
+    try:
+        Framing(**card["framing"])
+        names = [str(name) for name in card["classes"]]
+        if len(set(names)) != len(names) or len(names) < 2:
+            raise CrossferError("classes must be two different names or more")
+        card["models"]["fp32"]["file"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
+    return card
+
+
+def _checked(file: Path, expected: str | None) -> str:
+    """Return a file's SHA-256; refuse one that is not the one expected."""
+    if not file.is_file():
+        raise CrossferError(f"{file}: no such file; export it again")
+    found = digest(file)
+    if expected not in (None, found):
+        raise CrossferError(
+            f"{file}: altered since it was exported (another SHA-256); export it again"
+        )
+    return found

@@ -1,0 +1,400 @@
+"""A classifier for other programs: one ONNX file with everything from a face to its probabilities.
+
+The folder needs neither crossfer nor PyTorch: ``model.onnx`` (and its halved and quantised variants),
+``model.json`` (classes, framing, files), ``README.md`` (a model card), ``examples.npz`` (drawn faces and what
+PyTorch answered) and ``test_model.py``, which compares.
+
+Networks are traced (PyTorch's TorchScript exporter): of the networks we export none depends on its input's
+values, the graph stays small, and no further package is needed.  What was traced is compared with PyTorch on
+every export, with several batch sizes; a network that tracing gets wrong is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crossfer.classes import ClassSet
+from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.detector import Detector
+from crossfer.datasets.faces import face_of
+from crossfer.deploy.card import Accuracy, Measured, model_card
+from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine, session
+from crossfer.errors import CrossferError, one_line
+from crossfer.evaluation.intervals import accuracy_interval, subject_codes
+from crossfer.files import digest, write_bytes, write_json
+from crossfer.framing import Framing
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.preprocessing import normalise
+from crossfer.provenance import versions
+from crossfer.standins.layouts import portrait
+from crossfer.standins.worlds import LAB_MUG
+
+OPSET = 18
+README, EXAMPLES, TEST = "README.md", "examples.npz", "test_model.py"
+PEOPLE = 2
+"""Drawn people who show each of the seven expressions."""
+
+LARGEST_DIFFERENCE = {"fp32": 1e-4}
+"""Of probabilities, between PyTorch and a variant that must not differ."""
+LEAST_EQUAL = {"fp32": 1.0, "fp16": 0.99, "int8": 0.95}
+"""Share of faces on which a variant must answer with the same class as PyTorch."""
+
+CALIBRATION = 512
+"""Validation faces that quantisation looks at, at most; more change the ranges by little."""
+RUNS = 50
+"""Calls whose median is a latency."""
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """What to export.
+
+    Parameters
+    ----------
+    half
+        Also with weights of 16 bits.
+    int8
+        Also quantised to 8 bits.
+    calibrate
+        Prepared datasets, above all the source and the target, whose validation faces say which range of
+        values each layer has: quantisation needs them.
+    measure
+        Prepared datasets on whose test faces every variant is measured.
+    least_equal
+        Share (0–1) of faces on which a smaller variant must answer as PyTorch does; ``None``: `LEAST_EQUAL`.
+    """
+
+    half: bool = False
+    int8: bool = False
+    calibrate: Sequence[Dataset] = ()
+    measure: Sequence[Dataset] = ()
+    least_equal: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.int8 and not self.calibrate:
+            raise CrossferError(
+                "--int8 needs --calibrate: a prepared dataset whose validation faces say what range of "
+                "values each layer has; name the source and the target"
+            )
+        if self.least_equal is not None and not 0 <= self.least_equal <= 1:
+            raise CrossferError(f"--least-equal {self.least_equal:g}: it must lie between 0 and 1")
+
+    @property
+    def variants(self) -> list[str]:
+        """Keys of `VARIANTS`."""
+        return ["fp32", *(["fp16"] if self.half else []), *(["int8"] if self.int8 else [])]
+
+
+def export(
+    classifier: Classifier,
+    out: str | Path,
+    what: Exporting = Exporting(),
+    origin: str = "",  # noqa: B008
+) -> dict[str, Measured]:
+    """Write a classifier for other programs, or nothing at all if a variant does not answer as it should.
+
+    Parameters
+    ----------
+    classifier
+        What to export; it is not changed.
+    out
+        Folder to make.
+    what
+        Which variants, calibrated and measured on what.
+    origin
+        Where the classifier comes from, for its card.
+
+    Returns
+    -------
+    dict
+        Of each variant what was measured.
+
+    Raises
+    ------
+    CrossferError
+        If the folder holds something, a dataset has other faces, the network cannot be traced, or a variant
+        differs from PyTorch by more than it may.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CrossferError(f"{out} is there already: name another folder, or remove it")
+    for dataset in (*what.calibrate, *what.measure):
+        _check_shape(dataset, classifier.framing)
+    drawn = drawn_faces(classifier.framing)
+    calibration = [_some(dataset) for dataset in what.calibrate]
+    faces = np.concatenate([drawn, *calibration])
+    expected = classifier.predict(faces)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _write_networks(classifier, beside, what, faces[len(drawn) :])
+        models = {
+            variant: {"file": VARIANTS[variant], "sha256": digest(beside / VARIANTS[variant])}
+            for variant in what.variants
+        }
+        write_json(beside / CARD, _card(classifier, models))
+        measured: dict[str, Measured] = {}
+        answered: dict[str, Any] = {"faces": drawn, "pytorch": expected[: len(drawn)]}
+        for variant in what.variants:
+            engine = OnnxEngine(beside, variant)
+            answered[variant] = engine(drawn)
+            parity = _parity(engine, faces, expected)
+            _check_parity(variant, *parity, what.least_equal)
+            measured[variant] = Measured(
+                *parity,
+                faces=len(faces),
+                bytes=(beside / VARIANTS[variant]).stat().st_size,
+                milliseconds=_latency(beside / VARIANTS[variant], faces[:1]),
+                accuracies=[_accuracy(engine, dataset) for dataset in what.measure],
+            )
+        np.savez(beside / EXAMPLES, **answered)
+        shutil.copy(Path(__file__).with_name("portable") / TEST, beside / TEST)
+        write_bytes(
+            beside / README,
+            model_card(
+                out.name,
+                classifier,
+                measured,
+                (*what.calibrate, *what.measure),
+                origin,
+                processor(),
+            ).encode(),
+        )
+        beside.chmod(0o755)  # mkdtemp lets only its owner in
+        os.replace(beside, out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return measured
+
+
+class WholeFace(nn.Module):
+    """Faces as they are cut out in, probabilities out.
+
+    Parameters
+    ----------
+    classifier
+        It is not changed: what is here is a copy, on the CPU and in evaluation mode.
+    half
+        Whether its network calculates with 16 bits; preprocessing and probabilities keep 32.
+    """
+
+    def __init__(self, classifier: Classifier, half: bool = False) -> None:
+        super().__init__()
+        self.classifier = copy.deepcopy(classifier).cpu()
+        self.precision = torch.float16 if half else torch.float32
+        self.to(self.precision).eval()
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Return probabilities float32 (N, classes) of faces uint8 (N, H, W) or (N, H, W, 3) RGB."""
+        images = normalise(faces, self.classifier.preprocessing).to(self.precision)
+        logits: Tensor = self.classifier(images)
+        return logits.float().softmax(1)
+
+
+def drawn_faces(framing: Framing) -> NDArray[np.uint8]:
+    """Draw people who show every expression, and cut their faces out: always the same.
+
+    Returns
+    -------
+    uint8 (N, side, side) or (N, side, side, 3)
+    """
+    detector = Detector()
+    pictures = [portrait(LAB_MUG, who, label) for who in range(PEOPLE) for label in range(7)]
+    return np.stack([face_of(p, None, framing, detector, 1.0).image for p in pictures])
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _write_networks(
+    classifier: Classifier, folder: Path, what: Exporting, calibration: NDArray[np.uint8]
+) -> None:
+    plain = folder / VARIANTS["fp32"]
+    _trace(WholeFace(classifier), classifier.framing, plain)
+    if what.half:
+        _trace(WholeFace(classifier, half=True), classifier.framing, folder / VARIANTS["fp16"])
+    if what.int8:
+        _quantise(plain, folder / VARIANTS["int8"], calibration)
+
+
+def _trace(network: WholeFace, framing: Framing, file: Path) -> None:
+    faces = torch.zeros(2, *framing.shape, dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), _quiet():
+            warnings.simplefilter(
+                "ignore"
+            )  # of a deprecated exporter, and of sizes taken as constants
+            torch.onnx.export(
+                network,
+                (faces,),
+                str(file),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["faces"],
+                output_names=["probabilities"],
+                dynamic_axes={"faces": {0: "n"}, "probabilities": {0: "n"}},
+            )
+    except Exception as error:
+        raise CrossferError(f"the network cannot be written as ONNX: {one_line(error)}") from None
+
+
+def _quantise(file: Path, out: Path, faces: NDArray[np.uint8]) -> None:
+    """Quantise convolutions and matrix products: signed weights by channel, unsigned activations.
+
+    Weights use 7 of 8 bits: processors without VNNI add products in 16 bits, which 8 would overflow.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rest = iter(
+                [faces[start : start + BATCH] for start in range(0, len(faces), BATCH)]
+            )
+
+        def get_next(self) -> dict[str, Any] | None:
+            some = next(self.rest, None)
+            return None if some is None else {"faces": some}
+
+    simple = out.with_suffix(".simple")
+    try:
+        with _quiet():
+            quant_pre_process(str(file), str(simple), skip_symbolic_shape=True)
+            quantize_static(
+                str(simple),
+                str(out),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+    except Exception as error:
+        raise CrossferError(f"the network cannot be quantised: {one_line(error)}") from None
+    finally:
+        simple.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep exporters from writing about their progress to the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _card(classifier: Classifier, models: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "classes": list(classifier.classes),
+        "framing": vars(classifier.framing),
+        "input": {"name": "faces", "type": "uint8", "shape": ["n", *classifier.framing.shape]},
+        "output": {
+            "name": "probabilities",
+            "type": "float32",
+            "shape": ["n", len(classifier.classes)],
+        },
+        "models": models,
+        "versions": versions(),
+    }
+
+
+def _parity(
+    engine: OnnxEngine, faces: NDArray[np.uint8], expected: NDArray[np.float32]
+) -> tuple[float, float]:
+    """Return the largest difference of probabilities, and the share of equal answers; in two batch sizes."""
+    answers = engine(faces)
+    alone = np.concatenate([engine(face[None]) for face in faces[:8]])
+    difference = max(abs(answers - expected).max(), abs(alone - expected[: len(alone)]).max())
+    equal = float((answers.argmax(1) == expected.argmax(1)).mean())
+    return float(difference), equal
+
+
+def _check_parity(variant: str, difference: float, equal: float, asked: float | None) -> None:
+    if not difference <= LARGEST_DIFFERENCE.get(variant, np.inf):
+        raise CrossferError(
+            f"{variant}: probabilities differ from PyTorch's by up to {difference:.2g}, more than "
+            f"{LARGEST_DIFFERENCE[variant]:g}: this network cannot be exported by tracing it"
+        )
+    least = LEAST_EQUAL[variant] if asked is None or variant == "fp32" else asked
+    if equal < least:
+        raise CrossferError(
+            f"{variant}: answers as PyTorch does on {equal:.1%} of the faces, less than {least:.1%}; leave "
+            "this variant out, or accept it with --least-equal"
+        )
+
+
+def _latency(file: Path, face: NDArray[np.uint8]) -> float:
+    """Return the median milliseconds of one face in one thread."""
+    network, seconds = session(file), []
+    for _ in range(RUNS + 5):
+        began = time.perf_counter()
+        network.run(None, {"faces": face})
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds[5:]))
+
+
+def _check_shape(dataset: Dataset, framing: Framing) -> None:
+    if dataset.images.shape[1:] != framing.shape:
+        given, wanted = ("×".join(map(str, s)) for s in (dataset.images.shape[1:], framing.shape))
+        raise CrossferError(f"{dataset.name}: its faces are {given}; the classifier reads {wanted}")
+
+
+def _some(dataset: Dataset) -> NDArray[np.uint8]:
+    """Return validation faces, evenly from all of them."""
+    rows = dataset.with_own_classes().rows("validation")
+    if not len(rows):
+        raise CrossferError(f"{dataset.name}: has no validation faces to calibrate with")
+    return np.asarray(dataset.images[rows[:: -(-len(rows) // CALIBRATION)]])
+
+
+def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
+    """Return the test accuracy among the classes that the dataset has, with its interval."""
+    dataset = dataset.with_classes(ClassSet.of(engine.classes))
+    rows = dataset.rows("test")
+    if not len(rows):
+        raise CrossferError(
+            f"{dataset.name}: has no test face of one of {', '.join(engine.classes)}"
+        )
+    probabilities = engine(np.asarray(dataset.images[rows]))
+    others = [i for i in range(len(engine.classes)) if i not in dataset.classes]
+    probabilities[:, others] = -1
+    right = probabilities.argmax(1) == dataset.labels[rows]
+    subjects = subject_codes([dataset.subjects[row] for row in rows])
+    low, high = accuracy_interval(right[None], subjects)
+    return Accuracy(dataset.title, len(rows), 100 * float(right.mean()), (low, high))

@@ -1,0 +1,204 @@
+"""A table of faces on disk, written as they are found, that goes on where it was interrupted.
+
+Until everything is done the rows stand in ``NAME.unfinished``, a line of JSON each; after the last row of a
+picture or video a line says so.  What stands behind the last such line is looked at again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+from crossfer.deploy.predictor import NO_FACE, Part, as_record, columns, portions
+from crossfer.errors import CrossferError
+from crossfer.files import alone, written
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+AT_ONCE = 10_000
+"""Rows in memory at a time."""
+
+
+@dataclass
+class Counted:
+    """How much was found."""
+
+    sources: int = 0
+    faces: int = 0
+    """In a video, a face counts once, not in every frame."""
+    without_a_face: int = 0
+    unreadable: Counter[str] = field(default_factory=Counter)
+    """How many sources, by reason."""
+    _highest: int = 0
+
+    def add(self, part: Part) -> None:
+        """Count some rows of a source."""
+        for row in part.rows:
+            self.row(row.face, row.problem)
+        if part.last:
+            self.end()
+
+    def row(self, face: int | None, problem: str) -> None:
+        """Count a row."""
+        self._highest = max(self._highest, face or 0)
+        if problem == NO_FACE:
+            self.without_a_face += 1
+        elif problem:
+            self.unreadable[problem] += 1
+
+    def end(self) -> None:
+        """Count a picture or video, whose rows were counted."""
+        self.sources, self.faces, self._highest = self.sources + 1, self.faces + self._highest, 0
+
+
+class Table:
+    """A table of faces that is being written.
+
+    Parameters
+    ----------
+    out
+        The open file of rows so far, positioned at its end.
+    classes
+        Of the classifier.
+    done
+        Names of the sources that are in it already.
+    counted
+        What is in it.
+    """
+
+    def __init__(
+        self, out: IO[bytes], classes: Sequence[str], done: set[str], counted: Counted
+    ) -> None:
+        self.out, self.classes, self.done, self.counted = out, classes, done, counted
+
+    def add(self, part: Part) -> None:
+        """Write some rows of a source, and that it is done after its last."""
+        self.counted.add(part)
+        for row in part.rows:
+            self.out.write(_line(list(as_record(row, self.classes).values())))
+        if part.last:
+            self.out.write(_line({"done": part.source.name}))
+        self.out.flush()
+
+
+@contextmanager
+def table(file: Path, classes: Sequence[str], about: dict[str, Any]) -> Iterator[Table]:
+    """Write a table of faces, or what is left of it; the file is there when everything is in it.
+
+    Parameters
+    ----------
+    file
+        Its name says the format: one of `FORMATS`.
+    classes
+        Of the classifier.
+    about
+        What its rows depend on beside the pictures, as JSON: rows of another are not gone on with.
+
+    Raises
+    ------
+    CrossferError
+        If the file is there already, is of no known format, or its unfinished rows are of something else.
+    """
+    _check(file)
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    lock = file.with_name(f".{file.name}.lock")
+
+    def taken(who: str) -> None:
+        raise CrossferError(f"{file}: {who} is writing it just now")
+
+    with alone(lock, taken):
+        done, counted, end = _read(unfinished, about)
+        with unfinished.open("ab") as out:
+            out.truncate(end)
+            if not end:
+                out.write(_line({"about": about}))
+            yield Table(out, classes, done, counted)
+        with written(file) as beside:
+            _WRITERS[file.suffix](beside, columns(classes), _rows(unfinished))
+        unfinished.unlink()
+    lock.unlink(missing_ok=True)
+
+
+def _check(file: Path) -> None:
+    if file.suffix not in FORMATS:
+        raise CrossferError(f"{file}: its name must end in one of {', '.join(FORMATS)}")
+    if file.suffix == ".parquet" and not find_spec("pyarrow"):
+        raise CrossferError(f"{file}: Parquet needs PyArrow: pip install pyarrow, or write .csv")
+    if file.exists():
+        raise CrossferError(f"{file} is there already: remove it, or name another file")
+
+
+def _line(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+
+
+def _read(unfinished: Path, about: dict[str, Any]) -> tuple[set[str], Counted, int]:
+    """Return which sources are done, what was counted in them, and where the last of them ends."""
+    done, counted, end, at = set[str](), Counted(), 0, 0
+    rows: list[tuple[int | None, str]] = []
+    if not unfinished.exists():
+        return done, counted, end
+    with unfinished.open("rb") as lines:
+        for number, line in enumerate(lines):
+            at += len(line)
+            try:
+                content = json.loads(line)
+            except ValueError:  # written when the power failed
+                break
+            if number == 0 and content != {"about": about}:
+                raise CrossferError(
+                    f"{unfinished}: begun with another model or other options; repeat them, or remove it"
+                )
+            if isinstance(content, list):
+                rows.append((content[3], content[-1]))
+                continue
+            for row in rows:
+                counted.row(*row)
+            rows.clear()
+            end = at
+            if number:
+                counted.end()
+                done.add(content["done"])
+    return done, counted, end
+
+
+def _rows(unfinished: Path) -> Iterator[list[Any]]:
+    with unfinished.open("rb") as lines:
+        for line in lines:
+            content = json.loads(line)
+            if isinstance(content, list):
+                yield content
+
+
+def _write_csv(file: Path, names: list[str], rows: Iterator[list[Any]]) -> None:
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+        writer = csv.writer(out)
+        writer.writerow(names)
+        writer.writerows(rows)
+
+
+def _write_jsonl(file: Path, names: list[str], rows: Iterator[list[Any]]) -> None:
+    with file.open("wb") as out:
+        out.writelines(_line(dict(zip(names, row, strict=True))) for row in rows)
+
+
+def _write_parquet(file: Path, names: list[str], rows: Iterator[list[Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    kinds = {"source": pa.string(), "class": pa.string(), "problem": pa.string()}
+    kinds |= {"frame": pa.int64(), "face": pa.int32(), "seconds": pa.float64()}
+    schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in names])
+    with pa.parquet.ParquetWriter(file, schema) as out:
+        for some in portions(rows, AT_ONCE):
+            values = [dict(zip(names, row, strict=True)) for row in some]
+            out.write_table(pa.Table.from_pylist(values, schema))
+
+
+_WRITERS = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}

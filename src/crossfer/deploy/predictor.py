@@ -1,0 +1,469 @@
+"""From pictures and videos to faces, and what the classifier says of each."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.datasets.detector import Detector, Found
+from crossfer.datasets.extract import one_thread_each
+from crossfer.datasets.faces import align, cut, is_plausible
+from crossfer.datasets.pictures import UnreadableImage, open_picture, timed_frames
+from crossfer.datasets.record import Box, Pixels
+from crossfer.deploy.engine import Engine
+from crossfer.deploy.sources import Source, sources_in
+from crossfer.deploy.tracking import Tracker
+from crossfer.errors import CrossferError
+from crossfer.progress import Told, silent
+
+if TYPE_CHECKING:
+    from crossfer.networks.classifier import Classifier
+
+PICTURES, FRAMES = 16, 4
+"""What a thread takes at a time; a video's frames are large."""
+AHEAD = 2
+"""How many such portions a thread has waiting for it: memory does not grow with the work."""
+NO_FACE = "no face found"
+SMOOTH = 0.5
+"""Seconds over which what is said of a face in a video is averaged."""
+
+Point = tuple[float, float]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A face in a picture.
+
+    Parameters
+    ----------
+    box
+        Left, top, width and height in pixels of the picture; may reach beyond it.
+    eyes
+        x, y of the person's left and right eye; ``None`` where no face was looked for.
+    score
+        How sure the detector is, 0–1; ``None`` where no face was looked for.
+    probabilities
+        float32 (classes,).
+    """
+
+    box: Box
+    eyes: tuple[Point, Point] | None
+    score: float | None
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class How:
+    """How to look at pictures and videos.
+
+    Parameters
+    ----------
+    cropped
+        Whether the pictures are faces already, as those of FER2013: none is looked for.
+    smooth
+        Seconds over which what is said of a face in a video is averaged; 0: not at all.
+    per_second
+        Look at so many frames of a video's second, at most; ``None``: at all of them.
+    """
+
+    cropped: bool = False
+    smooth: float = SMOOTH
+    per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smooth < float("inf"):
+            raise CrossferError(f"smooth is {self.smooth:g}: seconds, 0 (not at all) or more")
+        if self.per_second is not None and not self.per_second > 0:
+            raise CrossferError(f"frames per second is {self.per_second:g}: it must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A face in a picture or a frame; or that there is none, or why nothing can be said.
+
+    Parameters
+    ----------
+    source
+        The picture or video.
+    frame, seconds
+        Of a video: which frame, from 0, and when it is shown.
+    face
+        From 1: in a picture the detector's surest first, in a video the same number for the same face.
+    seen
+        ``None`` where there is a problem.
+    problem
+        Empty where there is a face.
+    """
+
+    source: str
+    frame: int | None = None
+    seconds: float | None = None
+    face: int | None = None
+    seen: Seen | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a source, in order; the last part of it says so."""
+
+    source: Source
+    rows: list[Row]
+    last: bool
+
+
+class Predictor:
+    """A classifier that finds the faces itself.
+
+    Parameters
+    ----------
+    engine
+        What answers.
+    smallest
+        Side of the smallest face to look for, as for `crossfer.datasets.detector.Detector`.
+
+    Examples
+    --------
+    >>> import crossfer
+    >>> model = crossfer.load("exported")  # doctest: +SKIP
+    >>> model.analyze("team.jpg")[0]["dominant_emotion"]  # doctest: +SKIP
+    'happy'
+    >>> model.analyze_many(["photos/", "clip.mp4"]).to_csv("faces.csv")  # doctest: +SKIP
+    """
+
+    def __init__(self, engine: Engine, smallest: float = 0.1) -> None:
+        self.engine, self._smallest = engine, smallest
+        self._own = threading.local()  # a detector for each thread
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that it answers with, in its order."""
+        return self.engine.classes
+
+    @property
+    def classifier(self) -> Classifier:
+        """The PyTorch classifier, of a bundle or a run.
+
+        Raises
+        ------
+        CrossferError
+            If it is an exported one.
+        """
+        found = getattr(self.engine, "classifier", None)
+        if found is None:
+            raise CrossferError(
+                "exported: it holds no PyTorch classifier; load the bundle or the run that it is of"
+            )
+        classifier: Classifier = found
+        return classifier
+
+    def predict(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return probabilities float32 (N, classes) of faces that are cut out already.
+
+        Parameters
+        ----------
+        faces
+            uint8 (N, side, side), or (N, side, side, 3) RGB, as its framing says.
+
+        Raises
+        ------
+        CrossferError
+            If they are of another shape or type.
+        """
+        shape = self.engine.framing.shape
+        if faces.dtype != np.uint8 or faces.shape[1:] != shape:
+            given, wanted = ("×".join(map(str, s)) for s in (faces.shape[1:], shape))
+            raise CrossferError(
+                f"faces are {faces.dtype} of {given}; the classifier reads uint8 of {wanted}"
+            )
+        return self.engine(faces)
+
+    def look(self, pictures: Sequence[Pixels], cropped: bool = False) -> list[list[Seen]]:
+        """Find the faces of pictures, and say what each shows.
+
+        Parameters
+        ----------
+        pictures
+            uint8 (H, W) or (H, W, 3) RGB each.
+        cropped
+            Whether each picture is one face already.
+
+        Returns
+        -------
+        list of list of Seen
+            For each picture its faces, surest first.  Faces whose eyes cannot be right (see
+            `crossfer.datasets.faces.is_plausible`) are none, as in `crossfer.prepare`.
+        """
+        found: list[tuple[int, Found | None]] = []
+        faces: list[Pixels] = []
+        for index, picture in enumerate(pictures):
+            if cropped:
+                height, width = picture.shape[:2]
+                faces.append(cut(picture, (0, 0, width, height), self.engine.framing)[0])
+                found.append((index, None))
+                continue
+            for one in filter(is_plausible, self._detector(picture)):
+                faces.append(
+                    align(picture, one.landmarks[0], one.landmarks[1], self.engine.framing)[0]
+                )
+                found.append((index, one))
+        said = self.engine(np.stack(faces)) if faces else ()
+        seen: list[list[Seen]] = [[] for _ in pictures]
+        for (index, face), probabilities in zip(found, said, strict=True):
+            seen[index].append(_seen(pictures[index], face, probabilities))
+        return seen
+
+    def analyze(
+        self, picture: str | Path | NDArray[Any], cropped: bool = False
+    ) -> list[dict[str, Any]]:
+        """Find every face of a picture, and say what it shows: the keys are deepface's.
+
+        Parameters
+        ----------
+        picture
+            A file; or pixels, (H, W) or (H, W, 3) RGB.  (OpenCV reads BGR: turn it round first.)
+        cropped
+            Whether the picture is one face already.
+
+        Returns
+        -------
+        list of dict
+            For each face, surest first: ``region`` with ``x``, ``y``, ``w``, ``h`` in whole pixels and
+            ``left_eye``, ``right_eye`` (the person's own left and right; ``None`` where the picture is a
+            face already); ``emotion``: per cent by class; ``dominant_emotion``; ``face_confidence``, 0–1.
+            Empty where there is no face.
+
+        Raises
+        ------
+        CrossferError
+            If the picture cannot be read.
+        """
+        given = Path(picture) if isinstance(picture, str) else picture
+        try:
+            pixels = open_picture(given)
+        except UnreadableImage as error:
+            name = given if isinstance(given, Path) else "the picture"
+            raise CrossferError(f"{name}: {error}") from None
+        return [self._as_deepface(face) for face in self.look([pixels], cropped)[0]]
+
+    def analyze_many(self, paths: str | Path | Sequence[str | Path], how: How = How()) -> Any:  # noqa: B008
+        """Look at many pictures and videos, on all cores.
+
+        Parameters
+        ----------
+        paths
+            Pictures, videos, folders and archives.
+        how
+            How to look at them.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for every face, with the columns of `columns`; for a picture without a face, and for what
+            cannot be read, a row with a ``problem``.
+
+        Raises
+        ------
+        CrossferError
+            If pandas is not installed, or a path is not there.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise CrossferError("analyze_many needs pandas: pip install pandas") from None
+        given = [paths] if isinstance(paths, str | Path) else paths
+        with sources_in(given) as sources:
+            rows = [
+                as_record(row, self.classes)
+                for part in self.parts(sources.found, how)
+                for row in part.rows
+            ]
+        return pandas.DataFrame(rows, columns=columns(self.classes))
+
+    def parts(self, sources: Sequence[Source], how: How, progress: Told = silent) -> Iterator[Part]:
+        """Look at sources, in order, on all cores and in memory that does not grow.
+
+        Parameters
+        ----------
+        sources
+            What to look at.
+        how
+            How.
+        progress
+            Told how many sources of how many are done.
+        """
+        done = 0
+        with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                for is_video, some in groupby(sources, lambda source: source.is_video):
+                    for part in (self._videos if is_video else self._pictures)(pool, some, how):
+                        yield part
+                        done += part.last
+                        progress(done, len(sources))
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _pictures(
+        self, pool: ThreadPoolExecutor, sources: Iterable[Source], how: How
+    ) -> Iterator[Part]:
+        def work(some: list[Source]) -> list[Part]:
+            opened = [_opened(source.file) for source in some]
+            pictures = [picture for picture in opened if not isinstance(picture, str)]
+            seen = iter(self.look(pictures, how.cropped))
+            parts = []
+            for source, picture in zip(some, opened, strict=True):
+                faces = [] if isinstance(picture, str) else next(seen)
+                why = picture if isinstance(picture, str) else NO_FACE
+                rows = [
+                    Row(source.name, face=number, seen=face) for number, face in enumerate(faces, 1)
+                ]
+                parts.append(Part(source, rows or [Row(source.name, problem=why)], True))
+            return parts
+
+        for parts in in_order(pool, work, portions(sources, PICTURES)):
+            yield from parts
+
+    def _videos(
+        self, pool: ThreadPoolExecutor, sources: Iterable[Source], how: How
+    ) -> Iterator[Part]:
+        def work(
+            some: list[tuple[int, float, Pixels]],
+        ) -> list[tuple[int, float, list[Seen]]]:
+            seen = self.look([image for *_, image in some], how.cropped)
+            return [(f, s, faces) for (f, s, _), faces in zip(some, seen, strict=True)]
+
+        for source in sources:
+            tracker, problems = Tracker(how.smooth), list[str]()
+            frames = _until_unreadable(timed_frames(source.file, how.per_second), problems)
+            faces = 0
+            for some in in_order(pool, work, portions(frames, FRAMES)):
+                rows = [row for frame in some for row in _tracked(source.name, *frame, tracker)]
+                faces += len(rows)
+                yield Part(source, rows, False)
+            if not faces and not problems:
+                problems.append(NO_FACE)
+            yield Part(source, [Row(source.name, problem=problem) for problem in problems], True)
+
+    @property
+    def _detector(self) -> Detector:
+        if not hasattr(self._own, "detector"):
+            self._own.detector = Detector(self._smallest)
+        detector: Detector = self._own.detector
+        return detector
+
+    def _as_deepface(self, face: Seen) -> dict[str, Any]:
+        left, top, width, height = (round(value) for value in face.box)
+        left_eye, right_eye = face.eyes or (None, None)
+        region = {
+            **{"x": left, "y": top, "w": width, "h": height},
+            "left_eye": left_eye and tuple(map(round, left_eye)),
+            "right_eye": right_eye and tuple(map(round, right_eye)),
+        }
+        said = [float(p) for p in face.probabilities]
+        return {
+            "region": region,
+            "emotion": {name: 100 * p for name, p in zip(self.classes, said, strict=True)},
+            "dominant_emotion": self.classes[int(face.probabilities.argmax())],
+            "face_confidence": 1.0 if face.score is None else face.score,
+        }
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """Name the columns of a table of faces.
+
+    Returns
+    -------
+    list of str
+        ``source``; ``frame`` and ``seconds`` (of videos); ``face``; ``left``, ``top``, ``width``, ``height``
+        in pixels; the person's own ``left_eye_x`` … ``right_eye_y``; ``score``, the detector's, 0–1;
+        ``class``; ``p_`` and a class: its probability; ``problem``.
+    """
+    eyes = [f"{side}_eye_{axis}" for side in ("left", "right") for axis in "xy"]
+    box = ["left", "top", "width", "height"]
+    said = [f"p_{name}" for name in classes]
+    return ["source", "frame", "seconds", "face", *box, *eyes, "score", "class", *said, "problem"]
+
+
+def as_record(row: Row, classes: Sequence[str]) -> dict[str, Any]:
+    """Return a row as what a table holds: a value for each of `columns`, ``None`` where there is none."""
+    values: list[Any] = [None] * (11 + len(classes))
+    if row.seen:
+        seen = row.seen
+        eyes = [value for eye in seen.eyes or ((None, None), (None, None)) for value in eye]
+        said = [round(float(p), 6) for p in seen.probabilities]
+        best = classes[int(seen.probabilities.argmax())]
+        pixels = [None if value is None else round(value, 2) for value in (*seen.box, *eyes)]
+        score = None if seen.score is None else round(seen.score, 4)
+        values = [row.face, *pixels, score, best, *said]
+    seconds = None if row.seconds is None else round(row.seconds, 3)
+    names = columns(classes)
+    source = row.source.encode("utf-8", "backslashreplace").decode()  # a name need not be text
+    return dict(zip(names, [source, row.frame, seconds, *values, row.problem], strict=True))
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Given], Made], given: Iterable[Given]
+) -> Iterator[Made]:
+    """Work on several at once, and yield what comes of it in order; few wait, however many there are."""
+    most = AHEAD * (os.cpu_count() or 1)
+    waiting: deque[Future[Made]] = deque()
+    for one in given:
+        waiting.append(pool.submit(work, one))
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def portions(given: Iterable[Given], size: int) -> Iterator[list[Given]]:
+    """Yield so many at a time."""
+    rest = iter(given)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def _opened(file: Path) -> Pixels | str:
+    try:
+        return open_picture(file)
+    except UnreadableImage as error:
+        return str(error)
+
+
+def _until_unreadable(frames: Iterator[Given], problems: list[str]) -> Iterator[Given]:
+    """Yield what can be read, and note what ends it."""
+    try:
+        yield from frames
+    except UnreadableImage as error:
+        problems.append(str(error))
+
+
+def _seen(picture: Pixels, face: Found | None, probabilities: NDArray[np.float32]) -> Seen:
+    if face is None:
+        height, width = picture.shape[:2]
+        return Seen((0.0, 0.0, float(width), float(height)), None, None, probabilities)
+    right, left = (
+        (float(x), float(y)) for x, y in face.landmarks[:2]
+    )  # seen by us and by the person
+    return Seen(face.box, (left, right), float(face.score), probabilities)
+
+
+def _tracked(
+    source: str, frame: int, seconds: float, faces: list[Seen], tracker: Tracker
+) -> Iterator[Row]:
+    boxes = [face.box for face in faces]
+    said = [face.probabilities for face in faces]
+    for face, (number, smoothed) in zip(faces, tracker.update(seconds, boxes, said), strict=True):
+        seen = Seen(face.box, face.eyes, face.score, smoothed)
+        yield Row(source, frame, seconds, number, seen)

@@ -1,0 +1,35 @@
+"""A classifier in PyTorch, as what answers."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.deploy.engine import BATCH
+from crossfer.framing import Framing
+from crossfer.networks.classifier import Classifier
+
+
+class TorchEngine:
+    """A classifier in PyTorch, on the device where it is.
+
+    Parameters
+    ----------
+    classifier
+        Put into evaluation mode.
+    identity
+        Of its weights.
+    """
+
+    def __init__(self, classifier: Classifier, identity: str = "") -> None:
+        self.classifier, self.identity = classifier, identity
+        self.classes: tuple[str, ...] = classifier.classes
+        self.framing: Framing = classifier.framing
+        self._turn = Lock()  # PyTorch uses all cores for one call; two calls would slow each other
+
+    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return probabilities (N, classes)."""
+        with self._turn:
+            return self.classifier.predict(faces, BATCH)

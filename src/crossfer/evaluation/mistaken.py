@@ -1,0 +1,75 @@
+"""Is a network's order of classes mistaken?  Outputs that mean something else than is believed."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.evaluation.intervals import wilson_interval
+from crossfer.evaluation.metrics import confusion
+
+MOST = 12
+"""Classes: among more the best order is not looked for."""
+
+
+def best_assignment(gains: NDArray[np.integer]) -> tuple[int, ...]:
+    """Assign each row a column of its own so that the sum of the chosen entries is largest.
+
+    Parameters
+    ----------
+    gains
+        Integer (C, C), C at most 12: every set of columns is tried once (Held and Karp, A dynamic programming
+        approach to sequencing problems, 1962).
+
+    Returns
+    -------
+    tuple of int
+        The column of each row.
+    """
+    size = len(gains)
+
+    @cache
+    def best(row: int, used: int) -> tuple[int, tuple[int, ...]]:
+        if row == size:
+            return 0, ()
+        found = (-1, ())
+        for column in range(size):
+            if not used >> column & 1:
+                more, rest = best(row + 1, used | 1 << column)
+                found = max(found, (int(gains[row, column]) + more, (column, *rest)))
+        return found
+
+    return best(0, 0)[1]
+
+
+def mistaken_order(
+    labels: NDArray[np.integer], decisions: NDArray[np.integer], classes: int
+) -> tuple[int, ...] | None:
+    """Return the order of classes in which a network's answers would be far better.
+
+    It is chosen on every other image and judged on the rest, so that chance gains nothing by the choice.
+
+    Parameters
+    ----------
+    labels, decisions
+        Integer (N,), 0 … classes - 1.
+    classes
+        How many there are.
+
+    Returns
+    -------
+    tuple of int or None
+        For each class the one that the network says in its place; None where the order as it is, or no
+        other one, is better beyond chance (95 %, Wilson's intervals apart).
+    """
+    if classes > MOST:
+        return None
+    order = best_assignment(confusion(labels[::2], decisions[::2], classes))
+    judged, said = labels[1::2], decisions[1::2]
+    right = int((said == judged).sum())
+    better = int((said == np.asarray(order)[judged]).sum())
+    if wilson_interval(better, len(judged))[0] <= wilson_interval(right, len(judged))[1]:
+        return None
+    return best_assignment(confusion(labels, decisions, classes))

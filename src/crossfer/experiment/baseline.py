@@ -1,0 +1,79 @@
+"""Is the deployed model what it is believed to be?  Asked before anything is compared with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.errors import CrossferError
+from crossfer.evaluation.intervals import wilson_interval
+from crossfer.evaluation.mistaken import mistaken_order
+from crossfer.experiment.folder import load_answers, parts_of
+from crossfer.experiment.plan import Run
+
+ABOVE_CHANCE = 5.0
+"""Points that a baseline must be able to have above always saying the most frequent class."""
+FAR = 3.0
+"""Points from what a model is expected to reach, beyond its interval, that are no coincidence."""
+
+
+def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
+    """Refuse a deployed model that is read wrongly, or is none to compare with.
+
+    Its classes are checked on the source's validation set; `NetworkConfig.expect`, which is stated
+    beforehand, on its test set.
+
+    Parameters
+    ----------
+    run
+        The baseline's, finished in `folder`.
+    source
+        What it was measured on.
+
+    Raises
+    ------
+    CrossferError
+        If its answers are far better in another order of classes, near chance, or far from what it is
+        expected to reach.
+    """
+    if run.strategy.start != "deployed":
+        return
+    names, parts = run.classes.names, parts_of(source)
+    validation = load_answers(folder, parts, "validation", {})
+    labels, decisions = validation.labels, validation.decisions
+    if order := mistaken_order(labels, decisions, len(names)):
+        pairs = [
+            f"{names[said]} where it is {names[i]}" for i, said in enumerate(order) if said != i
+        ]
+        raise CrossferError(
+            f"model.classes: the order looks mistaken: on {source.name} it says {', '.join(pairs)}; "
+            f"its outputs may be {', '.join(_renamed(run, order))}"
+        )
+    right, count = int((labels == decisions).sum()), len(labels)
+    frequent = 100 * int(np.bincount(labels).max()) / count
+    if wilson_interval(right, count)[1] < frequent + ABOVE_CHANCE:
+        raise CrossferError(
+            f"model: the deployed network is right about {100 * right / count:.1f} % of {source.name}'s "
+            f"validation set, near chance ({frequent:.1f} %): nothing to compare with; look at its "
+            "classes, normalisation, colour order and framing"
+        )
+    if run.network.expect is None:
+        return
+    test = load_answers(folder, parts, "test", {})
+    right, count, wanted = int(test.right.sum()), len(test.labels), 100 * run.network.expect
+    low, high = wilson_interval(right, count)
+    if not low <= wanted <= high and abs(100 * right / count - wanted) > FAR:
+        raise CrossferError(
+            f"model.expect: the deployed network reaches {100 * right / count:.1f} % ({low:.1f} to "
+            f"{high:.1f}) on {source.name}'s test set, not {wanted:g} %: look at its classes, "
+            "normalisation, colour order and framing"
+        )
+
+
+def _renamed(run: Run, order: tuple[int, ...]) -> list[str]:
+    """Return what a network's outputs stand for if its answers mean other classes."""
+    names = run.classes.names
+    true = {names[said]: names[meant] for meant, said in enumerate(order)}
+    return [true.get(name, name) for name in run.network.outputs or names]

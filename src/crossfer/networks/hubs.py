@@ -1,0 +1,177 @@
+"""Models of the usual libraries, and what they say of themselves.
+
+Each library is imported when a model of it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from crossfer.errors import CrossferError
+from crossfer.networks.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a model's own configuration says: how it reads pixels, and what its outputs stand for."""
+
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] = ()
+
+
+def library(name: str) -> Any:
+    """Import a library of models.
+
+    Raises
+    ------
+    CrossferError
+        If it is not installed, or cannot work here.
+    """
+    try:
+        if name != "transformers":
+            _torchvision()
+        return importlib.import_module(name)
+    except ImportError as error:
+        missing = (error.name or name).partition(".")[0]
+        raise CrossferError(f"{missing} is not installed: pip install 'crossfer[models]'") from None
+
+
+def _torchvision() -> None:
+    """Import torchvision, which timm and onnx2torch need.
+
+    Its common build brings compiled operations for GPUs.  Beside a PyTorch for CPUs these cannot be loaded,
+    and it fails to import although no classifier needs them: two of their names have to be known.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            _OPERATIONS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        importlib.import_module("torchvision")
+
+
+_OPERATIONS = torch.library.Library("torchvision", "FRAGMENT")
+
+
+def from_timm(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.Module:
+    """Build a model of timm; `arguments` as `timm.create_model` takes them."""
+    own = {"pretrained": False} if bare else {}
+    return library("timm").create_model(name, **{**arguments, **own})  # type: ignore[no-any-return]
+
+
+def of_timm(name: str, arguments: Mapping[str, Any]) -> Own:
+    """Return what a model of timm says of itself: its ``pretrained_cfg``."""
+    # Built, as only then a model of a hub or a folder has read its configuration.
+    shape = {key: value for key, value in arguments.items() if key == "img_size"}
+    how = library("timm").create_model(name, pretrained=False, **shape).pretrained_cfg
+    channels, side, _ = how["input_size"]
+    labels = how.get("label_names") or ()
+    if size := shape.get("img_size"):
+        side = size if isinstance(size, int) else size[0]
+    mean, deviation = tuple(how["mean"]), tuple(how["std"])
+    return Own(Preprocessing(channels, side, mean, deviation), tuple(map(str, labels)))
+
+
+def from_torchvision(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.Module:
+    """Build a model of torchvision; `arguments` as `torchvision.models.get_model` takes them."""
+    vision = library("torchvision")
+    given = {
+        key: value for key, value in arguments.items() if key not in ("weights", "num_classes")
+    }
+    weights = None if bare else arguments.get("weights")
+    classes = arguments.get("num_classes")
+    if not weights:
+        return vision.models.get_model(name, num_classes=classes, **given)  # type: ignore[no-any-return]
+    network = vision.models.get_model(name, weights=weights, **given)
+    _new_head(network, classes)
+    return network  # type: ignore[no-any-return]
+
+
+def _new_head(network: nn.Module, classes: int | None) -> None:
+    """Put a head for other classes in the place of a network's last linear layer."""
+    name, old = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
+    if classes not in (None, old.out_features):
+        network.set_submodule(name, nn.Linear(old.in_features, classes, old.bias is not None))
+
+
+def of_torchvision(name: str) -> Own:
+    """Return how a model of torchvision reads pixels: as its default weights were trained."""
+    how = library("torchvision").models.get_model_weights(name).DEFAULT.transforms()
+    return Own(Preprocessing(3, how.crop_size[0], tuple(how.mean), tuple(how.std)))
+
+
+def from_transformers(place: str, arguments: Mapping[str, Any], bare: bool) -> nn.Module:
+    """Build an image classifier of transformers, with its weights unless these will be replaced.
+
+    ``arguments["config"]`` is its configuration as a mapping.
+    """
+    transformers = _transformers()
+    config = dict(arguments["config"])
+    config = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
+    auto = transformers.AutoModelForImageClassification
+    if bare:
+        return auto.from_config(config)  # type: ignore[no-any-return]
+    # A head for other classes starts anew; what else does not fit is an error.
+    model, loading = auto.from_pretrained(
+        place, config=config, ignore_mismatched_sizes=True, output_loading_info=True,
+        torch_dtype="float32",
+    )  # fmt: skip
+    wrong = [*loading["missing_keys"], *(key[0] for key in loading["mismatched_keys"])]
+    if wrong and not arguments.get("new_head"):
+        raise CrossferError(f"its weights lack {', '.join(sorted(wrong)[:3])}")
+    return model  # type: ignore[no-any-return]
+
+
+def config_of_transformers(place: str) -> dict[str, Any]:
+    """Return the configuration of a model of transformers, as a mapping."""
+    return dict(_transformers().AutoConfig.from_pretrained(place).to_dict())
+
+
+def of_transformers(place: str) -> Own:
+    """Return what a model of transformers says of itself: its preprocessor and its ``id2label``."""
+    config = config_of_transformers(place)
+    names = {int(key): str(value) for key, value in (config.get("id2label") or {}).items()}
+    classes = tuple(names[index] for index in sorted(names))
+    if all(name.startswith("LABEL_") for name in classes):
+        classes = ()  # its author named none
+    processing = _transformers().image_processing_utils.BaseImageProcessor
+    try:
+        how, _ = processing.get_image_processor_dict(place)
+    except OSError:
+        raise CrossferError(
+            "it has no preprocessor_config.json: add it, or train from another copy of the model"
+        ) from None
+    size = how.get("crop_size") if how.get("do_center_crop") else None
+    size = size or how.get("size") or config.get("image_size")
+    if isinstance(size, Mapping):
+        size = size.get("height") or size.get("shortest_edge")
+    elif isinstance(size, (list, tuple)):
+        size = size[0]
+    if not isinstance(size, int):
+        raise CrossferError("its preprocessor_config.json gives no size")
+    channels = int(config.get("num_channels") or 3)
+    mean, deviation = (0.0,) * channels, (1.0,) * channels
+    if how.get("do_normalize", True):
+        mean = tuple(how.get("image_mean") or (0.5,) * channels)
+        deviation = tuple(how.get("image_std") or (0.5,) * channels)
+    factor = how.get("rescale_factor", 1 / 255) if how.get("do_rescale", True) else 1.0
+    white = round(255 * factor, 9)
+    return Own(Preprocessing(channels, size, mean, deviation, white), classes)  # type: ignore[arg-type]
+
+
+def _transformers() -> Any:
+    transformers = library("transformers")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers

@@ -1,0 +1,403 @@
+"""From pictures and videos to faces and what the classifier says of them, with and without PyTorch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+import crossfer
+from crossfer.cli import main
+from crossfer.datasets.detector import Detector
+from crossfer.datasets.faces import face_of
+from crossfer.datasets.pictures import open_picture
+from crossfer.deploy.output import table
+from crossfer.deploy.predictor import AHEAD, How, Predictor, in_order
+from crossfer.deploy.sources import sources_in
+from crossfer.deploy.tracking import Tracker
+from crossfer.errors import CrossferError
+from crossfer.framing import Framing
+from crossfer.standins.layouts import portrait
+from crossfer.standins.worlds import LAB_JAFFE, LAB_TFEID
+from tests import tiny_onnx
+from tests.tiny_onnx import CLASSES
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_onnx.write(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder: three portraits, one picture of two people, one of nobody, a broken one, a text."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for who in range(3):
+        cv2.imwrite(str(folder / f"{who}.png"), portrait(LAB_JAFFE, who, who))
+    cv2.imwrite(str(folder / "two.png"), np.hstack([portrait(LAB_JAFFE, who, 6) for who in (0, 1)]))
+    cv2.imwrite(str(folder / "nobody.png"), np.full((100, 100), 127, np.uint8))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("neither picture nor video")
+    return folder
+
+
+def film(file: Path, frames: list[np.ndarray], rate: float = 10) -> Path:
+    """Write a video of gray frames."""
+    size = frames[0].shape[1::-1]
+    code = "mp4v" if file.suffix == ".mp4" else "MJPG"
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*code), rate, size)  # type: ignore[attr-defined]
+    for frame in frames:
+        video.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+    video.release()
+    return file
+
+
+def walk(frames: int) -> list[np.ndarray]:
+    """Film two people: one stays on the left, one comes in on the right a little later."""
+    stays, comes = portrait(LAB_JAFFE, 0, 6), portrait(LAB_JAFFE, 1, 6)
+    shown = []
+    for frame in range(frames):
+        scene = np.full((256, 620), 127, np.uint8)
+        scene[:, 4 * frame : 4 * frame + 256] = stays
+        if frame >= 3:
+            scene[:, 360:616] = comes
+        shown.append(scene)
+    return shown
+
+
+def rows_of(model: Path, *paths: Path, how: How | None = None) -> list[dict[str, Any]]:
+    found = crossfer.load(model).analyze_many(list(paths), how or How())
+    return [dict(zip(found, row, strict=True)) for row in found.itertuples(index=False)]
+
+
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["crossfer", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out, told.err
+
+
+def test_every_face_is_found_and_answered_as_prepare_would_cut_it_out(
+    exported: Path, photographs: Path
+) -> None:
+    model = crossfer.load(exported)
+    faces = model.analyze(photographs / "two.png")
+    assert sorted(face["region"]["x"] // 256 for face in faces) == [0, 1]
+    for face in faces:
+        region, emotion = face["region"], face["emotion"]
+        left_eye, right_eye = region["left_eye"], region["right_eye"]
+        assert (
+            region["x"] < right_eye[0] < left_eye[0] < region["x"] + region["w"]
+        )  # the person's own
+        assert tuple(emotion) == CLASSES and sum(emotion.values()) == pytest.approx(100, abs=1e-3)
+        assert face["dominant_emotion"] == max(emotion, key=emotion.__getitem__)
+        assert 0.7 < face["face_confidence"] <= 1
+    picture = open_picture(photographs / "0.png")
+    cut = face_of(picture, None, Framing(), Detector(), 1.0).image
+    expected = model.predict(cut[None])[0]
+    (face,) = model.analyze(picture)
+    assert list(face["emotion"].values()) == pytest.approx(list(100 * expected), abs=1e-4)
+    assert model.analyze(np.stack([picture] * 3, axis=2))[0]["region"] == face["region"]
+    assert model.analyze(photographs / "nobody.png") == []
+    (whole,) = model.analyze(cut, cropped=True)
+    assert whole["emotion"] == face["emotion"]
+
+
+def test_a_folder_gives_a_row_for_each_face_and_says_what_gave_none(
+    exported: Path, photographs: Path
+) -> None:
+    rows = rows_of(exported, photographs)
+    told = [(Path(row["source"]).name, row["problem"]) for row in rows]
+    assert told == [
+        *((f"{who}.png", "") for who in range(3)),
+        ("broken.jpg", "not an image that can be read"),
+        ("nobody.png", "no face found"),
+        *[("two.png", "")] * 2,
+    ]
+    assert [row["face"] for row in rows[-2:]] == [1, 2]
+    assert rows[-1]["class"] in CLASSES
+
+
+def test_the_table_is_the_same_in_every_format(
+    exported: Path, photographs: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    for suffix in ("csv", "jsonl", "parquet"):
+        out = tmp_path / f"faces.{suffix}"
+        status, said, _ = command(
+            monkeypatch, capsys, "predict", exported, photographs, "--out", out
+        )
+        assert status == 0
+        assert "5 faces in 6 pictures and videos" in said
+        assert "without a face: 1" in said
+        assert "not read, not an image that can be read: 1" in said
+        assert "neither pictures nor videos, passed over: 1" in said
+    lines = [json.loads(line) for line in (tmp_path / "faces.jsonl").read_text().splitlines()]
+    with (tmp_path / "faces.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert read == [{k: "" if v is None else str(v) for k, v in line.items()} for line in lines]
+    parquet = pyarrow.parquet.read_table(tmp_path / "faces.parquet").to_pylist()
+    assert [row["source"] for row in parquet] == [line["source"] for line in lines]
+    assert parquet[0]["p_dark"] == pytest.approx(lines[0]["p_dark"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "faces.csv", "faces.jsonl", "faces.parquet",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("torn", [b"", b'["half a li', b'["x", null, null, 1'])
+def test_interrupted_it_goes_on_to_the_same_table(
+    torn: bytes, exported: Path, photographs: Path, tmp_path: Path
+) -> None:
+    model = crossfer.load(exported)
+
+    def predict(out: Path, stop_after: int, about: str = "same") -> None:
+        with sources_in([photographs]) as sources, table(out, CLASSES, {"about": about}) as rows:
+            left = [source for source in sources.found if source.name not in rows.done]
+            for number, part in enumerate(model.parts(left, How())):
+                if number == stop_after:
+                    raise KeyboardInterrupt
+                rows.add(part)
+
+    predict(tmp_path / "whole.csv", 99)
+    out = tmp_path / "faces.csv"
+    with pytest.raises(KeyboardInterrupt):
+        predict(out, 4)
+    assert not out.exists()
+    unfinished = tmp_path / "faces.csv.unfinished"
+    with unfinished.open("ab") as file:
+        file.write(torn)
+    with pytest.raises(CrossferError, match="another model or other options"):
+        predict(out, 99, about="other")
+    predict(out, 2)
+    assert out.read_text() == (tmp_path / "whole.csv").read_text()
+    with pytest.raises(CrossferError, match="is there already"):
+        predict(out, 99)
+
+
+def test_an_archive_is_looked_into(exported: Path, photographs: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(photographs / "0.png", "inside/0.png")
+    (row,) = rows_of(exported, tmp_path / "all.zip")
+    assert row["source"] == str(tmp_path / "all.zip" / "inside" / "0.png")
+    assert row["class"] in CLASSES
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_in_a_video_a_face_keeps_its_number(suffix: str, exported: Path, tmp_path: Path) -> None:
+    rows = rows_of(exported, film(tmp_path / f"walk{suffix}", walk(8)))
+    stays = [row for row in rows if row["left"] < 200]
+    comes = [row for row in rows if row["left"] > 300]
+    assert [row["frame"] for row in stays] == list(range(8))
+    assert [row["seconds"] for row in stays] == pytest.approx([frame / 10 for frame in range(8)])
+    assert {row["face"] for row in stays} == {1}
+    assert [row["frame"] for row in comes] == list(range(3, 8))
+    assert {row["face"] for row in comes} == {2}
+    few = rows_of(exported, tmp_path / f"walk{suffix}", how=How(per_second=2.5))
+    assert sorted({row["frame"] for row in few}) == [0, 4]
+
+
+def test_a_video_that_is_cut_off_gives_what_it_has_and_says_so(
+    exported: Path, tmp_path: Path
+) -> None:
+    whole = film(tmp_path / "whole.avi", walk(12)).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    *faces, last = rows_of(exported, tmp_path / "cut.avi")
+    assert faces and not any(row["problem"] for row in faces)
+    assert last["problem"].startswith("cut off: it ends after ")
+    whole = film(tmp_path / "whole.mp4", walk(4)).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (row,) = rows_of(exported, tmp_path / "cut.mp4")
+    assert row["problem"] == "not a video that can be read"
+
+
+def test_smoothing_is_the_mean_of_the_frames_so_far_weighted_by_age() -> None:
+    box = (0.0, 0.0, 10.0, 10.0)
+    said = [np.asarray(p, np.float32) for p in ([1, 0], [0, 1], [0, 1])]
+    times = [0.0, 0.1, 0.4]
+    tracker = Tracker(smooth=0.5)
+    smoothed = [tracker.update(t, [box], [p])[0] for t, p in zip(times, said, strict=True)]
+    weights = np.exp(-(times[-1] - np.array(times)) / 0.5)
+    assert smoothed[-1][1] == pytest.approx(np.average(said, axis=0, weights=weights), abs=1e-6)
+    assert {number for number, _ in smoothed} == {1}
+    plain = Tracker(smooth=0)
+    for t, p in zip(times, said, strict=True):
+        assert plain.update(t, [box], [p])[0][1] == pytest.approx(p)
+
+
+def test_numbers_follow_the_nearest_box_and_end_when_a_face_is_gone() -> None:
+    def number(tracker: Tracker, seconds: float, *lefts: float) -> list[int]:
+        boxes = [(left, 0.0, 10.0, 10.0) for left in lefts]
+        said = [np.full(2, 0.5, np.float32)] * len(boxes)
+        return [face for face, _ in tracker.update(seconds, boxes, said)]
+
+    tracker = Tracker(smooth=0.5)
+    assert number(tracker, 0.0, 0, 100) == [1, 2]
+    assert number(tracker, 0.1, 97, 4) == [2, 1]  # whatever the order in which they are found
+    assert number(tracker, 0.2, 97) == [2]
+    assert number(tracker, 0.9, 5) == [1]  # out of sight for less than a second
+    assert number(tracker, 2.5, 5) == [1]  # in the last frame, however long ago
+    assert number(tracker, 2.6, 97) == [3]
+
+
+def test_only_a_few_frames_wait_however_long_the_video() -> None:
+    taken = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    with ThreadPoolExecutor(2) as pool:
+        made = in_order(pool, lambda number: 10 * number, endless())
+        assert [next(made) for _ in range(50)] == [10 * number for number in range(1, 51)]
+        assert taken <= 50 + AHEAD * 64
+        made.close()  # type: ignore[attr-defined]
+
+
+BLOCKED = (
+    *("torch", "lightning_fabric", "numba", "safetensors"),
+    *("pyarrow", "jinja2", "matplotlib", "yaml", "onnx"),
+)
+
+
+def without_pytorch(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run code where only what the light install has can be imported."""
+    blocked = f"import sys\nfor name in {BLOCKED}: sys.modules[name] = None\n"
+    command = [sys.executable, "-c", blocked + code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_light_install_predicts_without_pytorch(exported: Path, photographs: Path) -> None:
+    code = (
+        "import crossfer, sys\nmodel = crossfer.load(sys.argv[2])\n"
+        "assert model.analyze(sys.argv[3] + '/0.png')[0]['dominant_emotion'] in model.classes\n"
+        "from crossfer.cli import main\nmain()\n"
+    )
+    done = without_pytorch(code, "predict", exported, photographs)
+    assert done.returncode == 0, done.stderr
+    assert "5 faces in 6 pictures" in done.stdout
+
+
+def test_the_light_install_says_what_the_rest_needs(photographs: Path, tmp_path: Path) -> None:
+    code = "from crossfer.cli import main\nmain()\n"
+    done = without_pytorch(code, "prepare", photographs, "--out", tmp_path / "x")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: this needs ") and "crossfer[train]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def damaged(folder: Path, what: str) -> Path:
+    """Write an exported classifier with something wrong about it."""
+    text = b"This is a text, not a network.\n"
+    match what:
+        case "card":
+            tiny_onnx.write(folder)
+            (folder / "model.json").write_text("{")
+        case "version":
+            tiny_onnx.write(folder, format=99)
+        case "no classes":
+            tiny_onnx.write(folder, classes=["happy", "happy"])
+        case "framing":
+            tiny_onnx.write(folder, framing={"side": 3})
+        case "altered":
+            tiny_onnx.write(folder, models={"fp32": {"file": "model.onnx", "sha256": "0" * 64}})
+        case "text":
+            (tiny_onnx.write(folder) / "model.onnx").write_bytes(text)
+        case "missing":
+            (tiny_onnx.write(folder) / "model.onnx").unlink()
+        case "two inputs":
+            tiny_onnx.write(folder, tiny_onnx.network(inputs=("faces", "more")))
+        case "floats":
+            tiny_onnx.write(folder, tiny_onnx.network(kind=TensorProto.FLOAT))
+        case "other size":
+            tiny_onnx.write(folder, framing={"side": 64})
+        case "other classes":
+            tiny_onnx.write(folder, tiny_onnx.network(outputs=5))
+        case "empty":
+            folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("card", "model.json: damaged"),
+        ("version", "of format 99, but this version reads 1"),
+        ("no classes", "two different names or more"),
+        ("framing", "side is 3"),
+        ("altered", "altered since it was exported"),
+        ("text", "no ONNX model that ONNX Runtime can run"),
+        ("missing", "no such file"),
+        ("two inputs", "has 2 inputs (faces, more)"),
+        ("floats", "reads tensor(float), not tensor(uint8)"),
+        ("other size", "fails on two faces of 64×64"),
+        ("other classes", "gives (2, 5) for two faces; model.json names 3 classes"),
+        ("empty", "no classifier in it"),
+        ("nowhere", "no such folder"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_one_line(
+    what: str, words: str, photographs: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    model = damaged(tmp_path / "model", what)
+    status, said, why = command(monkeypatch, capsys, "predict", model, photographs)
+    assert (status, said) == (2, "")
+    assert words in why and why.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.png"], "nowhere.png: no such file or folder"),
+        (["."], ".: no picture and no video in it"),
+        (["0.png", "--out", "faces.xls"], "must end in one of .csv, .jsonl, .parquet"),
+        (["0.png", "--variant", "int8"], "has no int8 model, only fp32"),
+        (["0.png", "--fps", "0"], "frames per second is 0"),
+        (["0.png", "--smallest", "3"], "smallest is 3"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(
+    arguments: list[str], words: str, exported: Path, photographs: Path, tmp_path: Path,
+    monkeypatch: Any, capsys: Any,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0.png").write_bytes(
+        (photographs / "0.png").read_bytes() if arguments != ["."] else b""
+    )
+    if arguments == ["."]:
+        (tmp_path / "0.png").unlink()
+    status, said, why = command(monkeypatch, capsys, "predict", exported, *arguments)
+    assert (status, said) == (2, "")
+    assert words in why and why.count("\n") == 1
+
+
+def test_colours_are_kept_for_a_network_that_reads_them() -> None:
+    class Red:
+        classes: tuple[str, ...] = ("red", "blue")
+        framing, identity = Framing(side=64, channels=3), "red"
+
+        def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+            mean = faces.reshape(len(faces), -1, 3).mean(1, dtype=np.float32)[:, [0, 2]]
+            return np.asarray(mean / mean.sum(1, keepdims=True), np.float32)
+
+    picture = portrait(LAB_TFEID, 0, 6)
+    (face,) = Predictor(Red()).analyze(picture)
+    assert face["dominant_emotion"] == "red"  # a face is; were it BGR, it would be blue
+    with pytest.raises(CrossferError, match="uint8 of 64×64×3"):
+        Predictor(Red()).predict(np.zeros((1, 64, 64), np.uint8))

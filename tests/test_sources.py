@@ -1,0 +1,219 @@
+"""Networks of the usual libraries: found, read as their own configuration says, trained, and kept."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import crossfer
+from crossfer.adaptation import untrained
+from crossfer.classes import FER7, FER8
+from crossfer.errors import CrossferError
+from crossfer.networks import LAYERS, NetworkConfig, Normalisation, check_network
+from crossfer.training import machine
+
+FAMILIES = {
+    "ResNet": "resnet18",
+    "EfficientNet": "efficientnet_b0",
+    "MobileNet": "mobilenetv3_small_050",
+    "ConvNeXt": "convnext_atto",
+    "ViT": "vit_tiny_patch16_224",
+    "Swin": "swin_tiny_patch4_window7_224",
+}
+DOCS = Path(__file__).parent.parent / "docs/networks.md"
+GRAY = (1, 32, 32)
+
+
+def needs(*names: str) -> None:
+    from crossfer.networks.hubs import library
+
+    for name in names:
+        try:
+            library(name)
+        except CrossferError as error:
+            pytest.skip(str(error))
+
+
+def round_trip(config: NetworkConfig, folder: Path) -> crossfer.Classifier:
+    """Save and load; the same bits come back, without the source's own weights."""
+    before = untrained(config.build, 1).eval()
+    after = crossfer.load(before.save(folder))
+    rng = np.random.default_rng(0)
+    shown = rng.integers(0, 256, (2, *before.preprocessing.image_shape), np.uint8)
+    assert np.array_equal(after.predict(shown), before.predict(shown))
+    return after
+
+
+def table() -> str:
+    """Return the table of docs/networks.md: what FC and CL are in each family."""
+    rows = ["| | `model:` | reads | FC | CL |", "|---|---|---|---|---|"]
+    for family, name in FAMILIES.items():
+        model = NetworkConfig(network=f"timm:{name}").build()
+        dense = model.layer_names("FC")
+        last = [layer for layer in model.layer_names("FC+CL") if layer not in dense]
+        block = re.match(r"(.*blocks\.\d+)\.", last[0])
+        if block and all(layer.startswith(f"{block[1]}.") for layer in last[:-1]) and len(last) > 2:
+            last = [f"{block[1]} (the block)", last[-1]]
+        side = model.preprocessing.side
+        cells = [", ".join(f"`{layer}`" for layer in part) for part in (dense, last)]
+        cells[1] = cells[1].replace(" (the block)`", "` (the block)")
+        rows.append(f"| {family} | `timm:{name}` | {side}×{side} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def test_the_layers_of_every_family_of_timm_are_as_documented() -> None:
+    needs("timm")
+    assert table() in DOCS.read_text(encoding="utf-8"), table()
+
+
+def test_a_network_of_timm_reads_pixels_as_it_was_trained_and_comes_back(tmp_path: Path) -> None:
+    needs("timm")
+    config = NetworkConfig(network="timm:resnet10t", input=(3, 32, 32))
+    how = config.preprocessing
+    assert how.mean == (0.485, 0.456, 0.406) and how.input_shape == (3, 32, 32)
+    said = check_network(config, LAYERS, machine("cpu"))
+    assert said[0] == (
+        "network timm:resnet10t: reads 32×32 RGB, mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225"
+    )
+    assert "head and FC, the same layers, train fc: 3,591 parameters" in said
+    assert round_trip(config, tmp_path).spec is not None
+    gray = NetworkConfig(network="timm:resnet10t", input=GRAY, normalisation="per-image")
+    assert gray.build(FER8)(torch.zeros(2, 1, 32, 32)).shape == (2, 8)
+    with pytest.raises(CrossferError, match="timm:no_such failed: RuntimeError: Unknown model"):
+        NetworkConfig(network="timm:no_such").build()
+
+
+def test_a_network_of_torchvision_too(tmp_path: Path) -> None:
+    needs("torchvision")
+    config = NetworkConfig(network="torchvision:mobilenet_v3_small", input=(3, 32, 32))
+    assert config.preprocessing.deviation == (0.229, 0.224, 0.225)
+    model = round_trip(config, tmp_path)
+    assert model.layer_names("FC") == ["classifier.0", "classifier.3"]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny ViT of transformers whose author named eight emotions."""
+    needs("transformers")
+    from transformers import ViTConfig, ViTForImageClassification
+
+    folder = tmp_path_factory.mktemp("vit")
+    names = ["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ViTConfig(
+        **sizes, intermediate_size=32, image_size=32, patch_size=8, id2label=dict(enumerate(names))
+    )
+    torch.manual_seed(3)
+    ViTForImageClassification(config).save_pretrained(folder)
+    how: dict[str, Any] = {
+        "image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32},
+        "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_resize": True,
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(how))
+    return folder
+
+
+def test_a_network_of_transformers_says_itself_how_it_is_used(
+    deployed: Path, tmp_path: Path
+) -> None:
+    config = NetworkConfig(network=f"transformers:{deployed.name}", folder=deployed.parent)
+    assert config.is_deployed
+    assert config.preprocessing.mean == (0.5,) * 3 and config.preprocessing.white == 1
+    assert config.outputs == (
+        "angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise",
+    )  # fmt: skip
+    model = config.deployed()
+    assert model.outputs == (0, 2, 3, 4, 6, 7, 5)
+    assert check_network(config, LAYERS, machine("cpu"))[1].endswith("(its .logits)")
+    again = round_trip(config, tmp_path / "bundle")
+    weights = model.network.state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in again.network.state_dict().items())
+    start = NetworkConfig(network=config.network, folder=config.folder, weights=Path("start"))
+    assert not start.is_deployed and start.build(("yes", "no")).answers == 2
+    (deployed / "preprocessor_config.json").rename(tmp_path / "away.json")
+    try:
+        other = NetworkConfig(network=config.network, folder=config.folder)
+        with pytest.raises(CrossferError, match="it has no preprocessor_config.json"):
+            other.build()
+    finally:
+        (tmp_path / "away.json").rename(deployed / "preprocessor_config.json")
+
+
+def export(model: nn.Module, file: Path, inputs: int = 1) -> None:
+    shown = torch.zeros(2, *GRAY)
+    torch.onnx.export(
+        model.eval(), (shown,) * inputs, str(file), dynamo=False, input_names=["a", "b"][:inputs],
+        dynamic_axes={name: {0: "N"} for name in ("a", "b")[:inputs]},
+    )  # fmt: skip
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(900, 7)
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_is_trained_and_kept(tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime", "onnx2torch")
+    model = untrained(lambda: nn.Sequential(small(), nn.Softmax(1)), 2).eval()
+    export(model, tmp_path / "deployed.onnx")
+    told: dict[str, Any] = {
+        "classes": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"),
+        "normalisation": Normalisation((0.5,), (0.25,)), "folder": tmp_path,
+    }  # fmt: skip
+    config = NetworkConfig(network="onnx:deployed.onnx", **told)
+    check_network(config, LAYERS, machine("cpu", "32-true"))
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    with torch.no_grad():
+        theirs = model((torch.from_numpy(shown)[:, None] / 255 - 0.5) / 0.25).numpy()
+    ours = config.deployed().eval().predict(shown)
+    assert np.allclose(ours, theirs[:, [6, 5, 4, 1, 2, 3, 0]], atol=1e-5)
+    round_trip(config, tmp_path / "bundle")
+    (tmp_path / "deployed.onnx").unlink()
+    assert np.array_equal(crossfer.load(tmp_path / "bundle").predict(shown), ours)
+    assert config.outputs[0] == "neutral" and FER7[0] == "angry"
+
+
+class Two(nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a + b).flatten(1)[:, :7]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime", "onnx2torch")
+    export(Two(), tmp_path / "two.onnx", inputs=2)
+    (tmp_path / "torn.onnx").write_bytes(b"torn")
+
+    def said(name: str) -> str:
+        config = NetworkConfig(
+            network=f"onnx:{name}", folder=tmp_path, classes=FER7, normalisation="per-image"
+        )
+        with pytest.raises(CrossferError) as error:
+            config.build()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "it has 2 inputs (a, b); one batch of images is read" in said("two.onnx")
+    assert "not an ONNX model" in said("torn.onnx")
+    assert "no such file" in said("none.onnx")
+
+
+def test_a_library_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    with pytest.raises(
+        CrossferError, match=r"torchvision is not installed: pip install 'crossfer\["
+    ):
+        NetworkConfig(network="timm:resnet18").build()

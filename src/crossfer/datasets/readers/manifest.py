@@ -13,7 +13,7 @@ from crossfer.classes import is_known
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.columns import Columns, are_shares, columns_in
 from crossfer.datasets.readers.files import image_files, labelled
-from crossfer.datasets.readers.labels import understood
+from crossfer.datasets.readers.labels import check_used, understood
 from crossfer.datasets.readers.lookup import Lookup
 from crossfer.datasets.readers.tables import (
     Encoded,
@@ -62,9 +62,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     splits = splitnames.splits_of((_part(table, top) for table in tables), options)
     if len(tables) < 2 or None in splits.values():
         splits = {}
-    options, said = understood(
-        (label for table in tables for label in _labels(table, _columns(table, options))), options
-    )
+    labels = {name for table in tables for name in _labels(table, _columns(table, options))}
+    check_used(options, labels)
+    options, said = understood(labels, options)
     yield Remark(said)
     seen: set[str] = set()
     contradictions: list[str] = []

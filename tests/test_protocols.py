@@ -179,8 +179,12 @@ def test_it_is_verified_and_reported(finished: tuple[Path, Results], tmp_path: P
 
 
 def test_a_deployed_network_cannot_leave_its_past_out(tmp_path: Path) -> None:
-    model = {"network": "tests.tiny_networks:residual", "weights": str(tmp_path / "w.pt")}
-    model |= {"classes": FER7, "normalisation": "per-image"}
+    model = {
+        "network": "tests.tiny_networks:residual",
+        "weights": str(tmp_path / "w.pt"),
+        "classes": list(FER7),
+        "normalisation": "per-image",
+    }
     content = CONTENT | {"model": model, "protocols": ["leave-one-out"]}
     with pytest.raises(CrossferError, match="protocols"):
         check_experiment(content)

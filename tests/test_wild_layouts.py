@@ -17,10 +17,11 @@ import pytest
 from PIL import Image
 
 from crossfer.datasets import Dataset, Preparation, in_memory, prepare
+from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import open_picture
 from crossfer.datasets.record import ReadOptions, Record
 from crossfer.errors import CrossferError
-from crossfer.framing import Framing, face_of
+from crossfer.framing import Framing
 from tests.test_layouts import pixels_row, text
 
 

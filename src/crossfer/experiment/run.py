@@ -311,7 +311,9 @@ def _dataset(
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
     path = experiment.path(config)
     if is_prepared(path):
-        if given := config.model_fields_set - {"path", "name"}:
+        plain = DatasetConfig(path=config.path)  # a configuration read back names every default
+        options = config.model_fields_set - {"path", "name"}
+        if given := [name for name in options if getattr(config, name) != getattr(plain, name)]:
             raise CrossferError(
                 f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
             )

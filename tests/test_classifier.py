@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,7 +148,8 @@ def test_a_classifier_built_by_hand_says_what_is_missing(tmp_path: Path) -> None
 
 def test_pictures_that_it_does_not_read_are_refused() -> None:
     classifier = study()
-    for wrong in (np.zeros((2, 32, 32), np.uint8), np.zeros((2, 48, 48), np.float32)):
+    wrongs: list[Any] = [np.zeros((2, 32, 32), np.uint8), np.zeros((2, 48, 48), np.float32)]
+    for wrong in wrongs:
         with pytest.raises(CrossferError, match="this classifier reads faces of uint8 N×48×48"):
             classifier.predict(wrong)
     assert classifier.predict(np.zeros((0, 48, 48), np.uint8)).shape == (0, 7)

@@ -342,6 +342,7 @@ def test_the_command_recommends_within_limits(folder: Path) -> None:
     ("arguments", "words"),
     [
         (("gate", "--confidence", 0.4), "must be between 0.5 and 1"),
+        (("gate", "--min-target-gain", "nan"), "--min-target-gain nan: must be a finite number"),
         (("gate", "--strategy", "XX"), "choose among BL, FC"),
         (("gate", "--target", "XX"), "choose among jaffe, mug"),
         (("recommend", "--budget", "soon"), "write 90s, 10min or 2h"),

@@ -103,6 +103,17 @@ def test_an_order_is_named(order: str, one: str, six: str, tmp_path: Path) -> No
     assert list(ORDERS["alphabetical"].values()) == sorted(FER7)
 
 
+@pytest.mark.parametrize("make", [folders, manifest])
+def test_a_translation_of_what_is_not_there_is_refused(make: Any, tmp_path: Path) -> None:
+    top = make(tmp_path, ["Joyful", "anger"])
+    with pytest.raises(
+        CrossferError, match="--label joyfull: no label is called so; there are Joyful"
+    ):
+        read(top, labels={"joyfull": "happy"})
+    labels, _ = read(top, labels={"JOYFUL": "happy", "angry": None})
+    assert set(labels.values()) == {"happy"}
+
+
 def test_an_order_that_does_not_fit_or_has_no_effect_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CrossferError, match="--order rafdb has no number 0, but the labels are 0, 3"
@@ -169,6 +180,8 @@ def test_folders_of_people_with_files_named_like_classes(tmp_path: Path) -> None
     records = [item for item in items if isinstance(item, Record)]
     assert {r.label for r in records if "Surprised" in r.origin} == {"surprise"}
     assert [r.subject for r in records[:4]] == ["0"] * 4
+    with pytest.raises(CrossferError, match="--order rafdb has no effect"):
+        read(tmp_path, order="rafdb")
     said = [item.text for item in items if isinstance(item, Remark)]
     assert any("files are named like classes" in line for line in said)
     assert any("subjects: the 6 folders (0, 1, 2, …)" in line for line in said)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from crossfer.cli import app
@@ -20,7 +21,7 @@ from crossfer.experiment import Progress, check_experiment, search
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of
 from crossfer.experiment.plan import Run
-from crossfer.experiment.search import TUNED
+from crossfer.experiment.search import TUNED, Searched, Trial, Tuned
 from crossfer.selection import MARGIN
 from crossfer.strategies import STRATEGIES
 
@@ -36,30 +37,30 @@ CONTENT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def found(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def found(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Searched]:
     """Search a little."""
     out = tmp_path_factory.mktemp("search") / "out"
     return out, search(check_experiment(CONTENT | {"data": raw}), out, trials=3, budget=2.5)
 
 
 def test_every_strategy_has_the_same_budget_and_keeps_to_it(
-    found: tuple[Path, dict[str, Any]],
+    found: tuple[Path, Searched],
 ) -> None:
     _, results = found
-    tuned = {one["name"]: one for one in results["strategies"]}
+    tuned = {one.name: one for one in results.strategies}
     assert list(tuned) == ["FC", "ER-50", "HEAD", "LP-FT", "RE"]
-    assert results["left_out"]["FU"] > 2.5
+    assert results.left_out["FU"] > 2.5
     for one in tuned.values():
-        assert len(one["trials"]) == 3
-        assert all(trial["equivalent_epochs"] <= 2.5 for trial in one["trials"])
-    assert any(trial["recipe"]["epochs"] > 2 for trial in tuned["FC"]["trials"]), "FC costs less"
+        assert len(one.trials) == 3
+        assert all(0 < (trial.equivalent_epochs or 0) <= 2.5 for trial in one.trials)
+    assert any(trial.recipe["epochs"] > 2 for trial in tuned["FC"].trials), "FC costs less"
 
 
 def test_the_first_trial_is_the_recipe_as_it_was_cut_to_the_budget(
-    found: tuple[Path, dict[str, Any]],
+    found: tuple[Path, Searched],
 ) -> None:
     _, results = found
-    first = {one["name"]: one["default"]["recipe"] for one in results["strategies"]}
+    first = {one.name: one.default.recipe for one in results.strategies}
     recipe = STRATEGIES["FC"].default_recipe()
     assert first["FC"] == {
         "learning_rate": recipe.learning_rate,
@@ -68,31 +69,32 @@ def test_the_first_trial_is_the_recipe_as_it_was_cut_to_the_budget(
         "weight_decay": recipe.weight_decay,
         "label_smoothing": recipe.label_smoothing,
     }
-    for one in results["strategies"]:
-        first, *others = one["trials"]
-        assert first["kept"] and first["ahead"] is None
-        assert all(trial["kept"] == (trial["ahead"] > MARGIN * trial["error"]) for trial in others)
-        assert one["best"] == [trial for trial in one["trials"] if trial["kept"]][-1]
-        assert one["best"]["value"] == pytest.approx(
-            (one["best"]["source"] + one["best"]["target"]) / 2
-        )
+    for one in results.strategies:
+        begin, *others = one.trials
+        assert begin.kept and begin.ahead is None
+        for trial in others:
+            assert trial.ahead is not None and trial.error is not None
+            assert trial.kept == (trial.ahead > MARGIN * trial.error)
+        assert one.best == [trial for trial in one.trials if trial.kept][-1]
+        assert one.best.source is not None and one.best.target is not None
+        assert one.best.value == pytest.approx((one.best.source + one.best.target) / 2)
 
 
 def test_the_best_recipes_are_recipes_of_an_experiment(
-    found: tuple[Path, dict[str, Any]], raw: Path
+    found: tuple[Path, Searched], raw: Path
 ) -> None:
     out, results = found
     recipes = yaml.safe_load((out / "recipes.yaml").read_text())
     experiment = check_experiment(CONTENT | {"data": raw, "recipes": recipes})
-    for one in results["strategies"]:
-        recipe = experiment.recipe(STRATEGIES[one["name"]])
-        assert {name: getattr(recipe, name) for name in TUNED} == one["best"]["recipe"]
+    for one in results.strategies:
+        recipe = experiment.recipe(STRATEGIES[one.name])
+        assert {name: getattr(recipe, name) for name in TUNED} == one.best.recipe
 
 
-def test_only_the_best_run_of_each_is_kept(found: tuple[Path, dict[str, Any]]) -> None:
+def test_only_the_best_run_of_each_is_kept(found: tuple[Path, Searched]) -> None:
     out, results = found
     kept = {folder.name.rpartition("-")[2] for folder in (out / "runs").glob("[!.]*")}
-    best = {key for one in results["strategies"] for key in one["best"]["runs"]}
+    best = {key for one in results.strategies for key in one.best.runs}
     assert best <= kept
     # BL beside them, and HEAD with the recipe that LP-FT starts from.
     assert len(kept - best) <= 2
@@ -102,7 +104,7 @@ def test_the_trials_of_another_experiment_are_not_taken_over(raw: Path, tmp_path
     content = CONTENT | {"data": raw, "strategies": ["FC"]}
     begun: list[int] = []
 
-    def tuned(**changes: Any) -> dict[str, Any]:
+    def tuned(**changes: Any) -> Tuned:
         begun.clear()
         results = search(
             check_experiment(content | changes),
@@ -111,15 +113,15 @@ def test_the_trials_of_another_experiment_are_not_taken_over(raw: Path, tmp_path
             budget=0.3,
             on_trial=lambda name, done, total: begun.append(done),
         )
-        (one,) = results["strategies"]
-        return dict(one)
+        (one,) = results.strategies
+        return one
 
     first = tuned()
     assert begun == [0, 1, 2]
     assert tuned() == first and begun == [2]
     other = tuned(recipes={"default": {"epochs": 1, "batch_size": 16}})
     assert begun == [0, 1, 2]
-    assert other["default"]["recipe"]["batch_size"] == 16
+    assert other.default.recipe["batch_size"] == 16
 
 
 class Stopped(Progress):
@@ -138,7 +140,7 @@ class Stopped(Progress):
 
 @pytest.mark.parametrize("runs", [1, 2, 4])
 def test_interrupted_it_goes_on_as_if_nothing_had_been(
-    runs: int, found: tuple[Path, dict[str, Any]], raw: Path, tmp_path: Path
+    runs: int, found: tuple[Path, Searched], raw: Path, tmp_path: Path
 ) -> None:
     _, whole = found
     experiment = check_experiment(CONTENT | {"data": raw})
@@ -147,12 +149,10 @@ def test_interrupted_it_goes_on_as_if_nothing_had_been(
         search(experiment, tmp_path / "out", **arguments, progress=Stopped(runs))
     again = search(experiment, tmp_path / "out", **arguments)
 
-    def without_time(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{k: v for k, v in trial.items() if k != "seconds"} for trial in trials]
+    def without_time(trials: tuple[Trial, ...]) -> list[Trial]:
+        return [replace(trial, seconds=None) for trial in trials]
 
-    assert without_time(again["strategies"][0]["trials"]) == without_time(
-        whole["strategies"][0]["trials"]
-    )
+    assert without_time(again.strategies[0].trials) == without_time(whole.strategies[0].trials)
     unchanged = search(experiment, tmp_path / "out", **arguments, progress=Stopped(1))
     assert unchanged == again, "nothing is left to do"
 
@@ -170,7 +170,7 @@ def test_interrupted_while_it_prepares_it_goes_on(raw: Path, tmp_path: Path) -> 
     arguments: dict[str, Any] = {"trials": 1, "budget": 0.01}
     with pytest.raises(KeyboardInterrupt):
         search(experiment, tmp_path / "out", **arguments, progress=Preparing())
-    assert search(experiment, tmp_path / "out", **arguments)["left_out"].keys() >= {"FC", "FU"}
+    assert search(experiment, tmp_path / "out", **arguments).left_out.keys() >= {"FC", "FU"}
 
 
 class Faults(Progress):
@@ -205,10 +205,10 @@ def test_a_trial_that_fails_counts_and_the_search_goes_on(
     names = ["FC", "ER-50"]
     found = search(experiment, out, trials=3, budget=2.5, strategies=names, progress=faults)
     why = "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB"
-    (tuned,) = found["strategies"]
-    assert [trial["value"] is None for trial in tuned["trials"]] == [False, True, True]
-    assert tuned["trials"][1]["why"].endswith(why) and tuned["best"] == tuned["default"]
-    assert found["failed"]["ER-50"].endswith(why)
+    (tuned,) = found.strategies
+    assert [trial.value is None for trial in tuned.trials] == [False, True, True]
+    assert str(tuned.trials[1].why).endswith(why) and tuned.best == tuned.default
+    assert found.failed["ER-50"].endswith(why)
     assert faults.said == [why] * 5
     kept = sorted(folder.name.partition("-")[0] for folder in (out / "runs").glob("[!.]*"))
     assert kept == ["BL", "FC"], "nothing is left of trials that failed"
@@ -237,23 +237,24 @@ def test_what_no_trial_can_do_without_ends_the_search(
         Faults(patch, no_room)
         with pytest.raises(OSError, match="No space left"):
             search(experiment, out, **arguments)
-    assert search(experiment, out, **arguments)["strategies"][0]["best"]["value"] > 0
+    assert (search(experiment, out, **arguments).strategies[0].best.value or 0) > 0
 
 
 def test_recipes_of_other_strategies_are_kept(
-    found: tuple[Path, dict[str, Any]], raw: Path, tmp_path: Path
+    found: tuple[Path, Searched], raw: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(found[0], tmp_path / "out")
     experiment = check_experiment(CONTENT | {"data": raw})
     again = search(experiment, tmp_path / "out", trials=1, budget=1, strategies=["FC"])
-    before = {one["name"]: one for one in found[1]["strategies"]}
-    after = {one["name"]: one for one in again["strategies"]}
-    assert json.loads((tmp_path / "out" / "search.json").read_text()) == again
+    before = {one.name: one for one in found[1].strategies}
+    after = {one.name: one for one in again.strategies}
+    written = (tmp_path / "out" / "search.json").read_bytes()
+    assert TypeAdapter(Searched).validate_json(written) == again
     assert list(after) == list(before)
-    assert after.pop("FC")["budget"] == 1 and before.pop("FC")["budget"] == 2.5
+    assert after.pop("FC").budget == 1 and before.pop("FC").budget == 2.5
     assert after == before
     recipes = yaml.safe_load((tmp_path / "out" / "recipes.yaml").read_text())
-    assert recipes == {one["name"]: one["best"]["recipe"] for one in again["strategies"]}
+    assert recipes == {one.name: one.best.recipe for one in again.strategies}
 
 
 def test_what_cannot_be_done_is_said_in_one_line(

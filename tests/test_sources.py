@@ -12,11 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-import crossfer
 from crossfer.adaptation import untrained
 from crossfer.classes import FER7, FER8
 from crossfer.errors import CrossferError
-from crossfer.networks import LAYERS, NetworkConfig, Normalisation, check_network
+from crossfer.networks import LAYERS, Classifier, NetworkConfig, Normalisation, check_network, load
 from crossfer.training import machine
 
 FAMILIES = {
@@ -41,10 +40,10 @@ def needs(*names: str) -> None:
             pytest.skip(str(error))
 
 
-def round_trip(config: NetworkConfig, folder: Path) -> crossfer.Classifier:
+def round_trip(config: NetworkConfig, folder: Path) -> Classifier:
     """Save and load; the same bits come back, without the source's own weights."""
     before = untrained(config.build, 1).eval()
-    after = crossfer.load(before.save(folder))
+    after = load(before.save(folder))
     rng = np.random.default_rng(0)
     shown = rng.integers(0, 256, (2, *before.preprocessing.image_shape), np.uint8)
     assert np.array_equal(after.predict(shown), before.predict(shown))
@@ -106,7 +105,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("vit")
     names = ["anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = ViTConfig(
         **sizes, intermediate_size=32, image_size=32, patch_size=8, id2label=dict(enumerate(names))
     )
@@ -179,7 +178,7 @@ def test_an_onnx_file_is_trained_and_kept(tmp_path: Path) -> None:
     assert np.allclose(ours, theirs[:, [6, 5, 4, 1, 2, 3, 0]], atol=1e-5)
     round_trip(config, tmp_path / "bundle")
     (tmp_path / "deployed.onnx").unlink()
-    assert np.array_equal(crossfer.load(tmp_path / "bundle").predict(shown), ours)
+    assert np.array_equal(load(tmp_path / "bundle").predict(shown), ours)
     assert config.outputs[0] == "neutral" and FER7[0] == "angry"
 
 

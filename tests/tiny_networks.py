@@ -129,7 +129,7 @@ def patched() -> nn.Module:
     """Build a network whose forward was replaced by a function of it, to give one of two outputs."""
     model = WithFeatures()
     forward = model.forward
-    model.forward = lambda images: forward(images)[1]  # type: ignore[method-assign, assignment]
+    model.forward = lambda images: forward(images)[1]  # type: ignore[method-assign, assignment, return-value]
     return model
 
 

@@ -16,25 +16,31 @@ FRAMING = {"side": 48, "channels": 1, "eye_distance": 0.42, "eye_height": 0.42}
 
 
 def network(
-    inputs: Sequence[str] = ("faces",), kind: int = TensorProto.UINT8, outputs: int = 3
+    inputs: Sequence[str] = ("faces",),
+    kind: int = TensorProto.UINT8,
+    outputs: int = 3,
+    channels: int = 1,
 ) -> onnx.ModelProto:
-    """Return a network: softmax of the mean pixel times a number for each output."""
+    """Return a network: softmax of the mean pixel (of colours, the first) times a number for each output."""
     numbers = np.linspace(-0.02, 0.02, outputs, dtype=np.float32)[None]
+    shape: list[str | int | None] = ["n", 48, 48, *([3] if channels == 3 else [])]
     nodes = [
         helper.make_node("Cast", [inputs[0]], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Unsqueeze", ["mean", "last"], ["column"]),
+        helper.make_node("Reshape", ["mean", "by channel"], ["channels"]),
+        helper.make_node("Gather", ["channels", "first"], ["column"], axis=1),
         helper.make_node("MatMul", ["column", "numbers"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info(name, kind, ["n", 48, 48]) for name in inputs],
+        [helper.make_tensor_value_info(name, kind, shape) for name in inputs],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", outputs])],
         [
             numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
-            numpy_helper.from_array(np.array([1], np.int64), "last"),
+            numpy_helper.from_array(np.array([-1, channels], np.int64), "by channel"),
+            numpy_helper.from_array(np.array([0], np.int64), "first"),
             numpy_helper.from_array(numbers, "numbers"),
         ],
     )

@@ -16,7 +16,7 @@ The study on your own faces, in a dozen lines:
 ... )
 >>> results = crossfer.run_experiment(experiment, "runs/my-faces")  # doctest: +SKIP
 >>> crossfer.write_report(results, "runs/my-faces")  # doctest: +SKIP
->>> results["recommendations"]  # doctest: +SKIP
+>>> results.recommendations  # doctest: +SKIP
 """
 
 from importlib import import_module

@@ -13,9 +13,9 @@ from lightning_fabric import Fabric
 
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.merging import best_mixture
-from crossfer.networks import Classifier
+from crossfer.networks import Classifier, grow
 from crossfer.strategies import Strategy
-from crossfer.training import Faces, Mixture, Recipe, Trained, train
+from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 
 Built = TypeVar("Built")
 
@@ -39,7 +39,8 @@ def adapt(
         The point in the space.
     start
         The network that training starts from: untrained, the baseline, or another strategy's; it is left
-        as it was.
+        as it was.  Where it cannot say a class of the target, the copy that trains grows: see
+        `crossfer.networks.grow`.
     baseline
         The network before any adaptation, for strategies that merge with it or choose exemplars by it;
         often `start` itself.  It too is left as it was.
@@ -68,7 +69,7 @@ def adapt(
             training["source"], strategy.exemplars, strategy.choice, baseline, seed, fabric
         )
         training = {**training, "source": kept}
-    model = copy.deepcopy(start)
+    model, baseline = _grown(start, baseline, training, fabric)
     model.train_only(strategy.layers)
     if strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
@@ -84,6 +85,38 @@ def adapt(
         faces = Mixture.of(training["target"], training["source"], 0.5) if both else None
         trained = _merged(trained, baseline, faces, validation, fabric)
     return trained
+
+
+def _grown(
+    start: Classifier, baseline: Classifier, training: Mapping[str, Faces], fabric: Fabric
+) -> tuple[Classifier, Classifier]:
+    """Return copies of both networks that can say every class of the target."""
+    if "target" not in training:
+        return copy.deepcopy(start), baseline
+    grown = _with_classes(start, training["target"], fabric)
+    same = baseline is start
+    return grown, copy.deepcopy(grown) if same else _with_classes(
+        baseline, training["target"], fabric
+    )
+
+
+def _with_classes(classifier: Classifier, faces: Faces, fabric: Fabric) -> Classifier:
+    """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`."""
+    labels = faces.labels.cpu()
+    new = [
+        index
+        for index, output in enumerate(classifier.outputs)
+        if output is None and bool((labels == index).any())
+    ]
+    if not new:
+        return copy.deepcopy(classifier)
+    (head,) = classifier.layer_names("head")
+    network = specialised(classifier, faces.images, fabric.device)
+    given = {
+        classifier.classes[index]: features(network, head, faces.images[labels == index], fabric)
+        for index in new
+    }
+    return grow(classifier, given)
 
 
 def _shown(strategy: Strategy, training: Mapping[str, Faces]) -> Faces:

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, out_console
-from crossfer.cli.options import past_data_of, seconds_of
+from crossfer.cli.options import check_finite, past_data_of, seconds_of
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def recommend(
     from crossfer.evaluation.decision import recommend as choose
     from crossfer.experiment import load_results
 
+    check_finite({"--max-source-drop": max_source_drop})
     results = load_results(folder)
     kind, exemplars = past_data_of(past_data)
     limits = Constraints(max_source_drop, kind, exemplars, seconds_of(budget))
@@ -93,7 +94,7 @@ def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:
             *(f"{row.on(side).validation.accuracy:.1f}" for side in SIDES),
             *(
                 f"{test.accuracy:.1f}"
-                + ("({:.0f}–{:.0f})".format(*test.interval) if test.interval else "")
+                + (" ({:.0f}–{:.0f})".format(*test.interval) if test.interval else "")
                 for test in tests
             ),
             f"{row.cost.seconds:.0f}",
@@ -160,6 +161,15 @@ def gate(
 
     if not 0.5 <= confidence < 1:
         raise CrossferError(f"--confidence {confidence:g}: must be between 0.5 and 1")
+    check_finite(
+        {
+            "--max-source-drop": max_source_drop,
+            "--min-target-gain": min_target_gain,
+            "--max-class-drop": max_class_drop,
+            "--max-negative-flips": max_negative_flips,
+            "--max-size-ratio": max_size_ratio,
+        }
+    )
     results = load_results(folder)
     finished = Finished(folder, results)
     limits = Limits(

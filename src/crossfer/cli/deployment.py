@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -144,7 +145,7 @@ def export(
         [open_dataset(folder) for folder in measure or ()],
         least_equal,
     )
-    for variant, found in write(load(model).classifier, out, what, str(model)).items():
+    for variant, found in write(load(model).classifier, out, what, _origin(model)).items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
         out_console.print(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
@@ -152,3 +153,11 @@ def export(
             soft_wrap=True,
         )
     out_console.print(f"written: {out}")
+
+
+def _origin(folder: Path) -> str:
+    """Return what a run calls itself; a bundle has no such note."""
+    try:
+        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["label"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -162,29 +162,28 @@ def search(
     table = Table("strategy", box=box.SIMPLE_HEAD)
     for column in ("as it was", "best", "source %", "target %", "epochs", "equivalent", "seconds"):
         table.add_column(column, justify="right")
-    for one in found["strategies"]:
-        first, best = one["default"]["value"], one["best"]
+    for one in found.strategies:
+        best = one.best
+        row = [one.default.value, best.value, best.source, best.target]
         table.add_row(
-            one["name"],
-            "–" if first is None else f"{first:.1f}",
-            f"{best['value']:.1f}",
-            *(f"{best[side]:.1f}" for side in ("source", "target")),
-            str(best["recipe"]["epochs"]),
-            f"{best['equivalent_epochs']:.1f}",
-            f"{best['seconds']:.0f}",
+            one.name,
+            *("–" if value is None else f"{value:.1f}" for value in row),
+            str(best.recipe["epochs"]),
+            f"{best.equivalent_epochs:.1f}",
+            f"{best.seconds:.0f}",
         )
-    if found["strategies"]:
+    if found.strategies:
         out_console.print(table)
-    for name, least in found["left_out"].items():
+    for name, least in found.left_out.items():
         out_console.print(
             f"{name} is left out: one epoch is {least:.1f} fine-tuning-equivalent epochs, "
             f"the budget {budget:g}"
         )
-    if found["strategies"]:
+    if found.strategies:
         out_console.print(f"recipes: {out / RECIPES}", soft_wrap=True)
-    for name, why in found["failed"].items():
+    for name, why in found.failed.items():
         error_console.print(f"{name}: every trial failed: {why}", markup=False, soft_wrap=True)
-    if found["failed"]:
+    if found.failed:
         raise typer.Exit(1)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from crossfer.errors import CrossferError
@@ -62,6 +64,19 @@ def numbers_of(option: str, text: str | None, example: Numbers) -> Numbers | Non
         shown = ",".join(f"{number:g}" for number in example)
         raise CrossferError(f"{option} {text}: write {len(example)} numbers, e.g. {shown}")
     return cast(Numbers, numbers)
+
+
+def check_finite(options: Mapping[str, float | None]) -> None:
+    """Refuse what is no number: a limit of nan would be kept by anything.
+
+    Raises
+    ------
+    CrossferError
+        If an option is nan or infinite.
+    """
+    for name, value in options.items():
+        if value is not None and not math.isfinite(value):
+            raise CrossferError(f"{name} {value:g}: must be a finite number")
 
 
 def past_data_of(text: str) -> tuple[PastData, int | None]:

@@ -76,10 +76,11 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the weights."""
+        looked_at = self.baseline if self.strategy.looks_back else None
         own = vars(self) | {
             "built": self.network.built(self.classes.names),
-            "parent": self.parent and self.parent.key,
-            "baseline": self.baseline.key if self.baseline and self.strategy.looks_back else None,
+            "parent": self.parent.key if self.parent else None,
+            "baseline": looked_at.key if looked_at else None,
         }
         if self.strategy.start == "deployed":
             # Nothing is trained.  Of the data only the classes matter; every seed has a baseline of its own.

@@ -12,11 +12,10 @@ The first trial, the recipe as it is, is kept until another is shown to be bette
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +24,12 @@ import numpy as np
 import yaml
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import subject_codes
+from crossfer.evaluation.rows import Row
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
@@ -60,7 +61,59 @@ JOURNAL, RECIPES, SEARCH = "trials.journal", "recipes.yaml", "search.json"
 BEGUN = (LOCK, f"{LOCK}.owner", DATASETS)
 """What the folder of a search that still prepares its data may hold."""
 
+Numbers = Mapping[str, int | float]
 TUNED = ("learning_rate", "epochs", "batch_size", "weight_decay", "label_smoothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial(Row):
+    """A recipe that was tried."""
+
+    recipe: Numbers
+    runs: tuple[str, ...]
+    """Keys, one a target."""
+    value: float | None = None
+    """Mean of the validation accuracies of both sides, in per cent, over the targets; None: it failed."""
+    source: float | None = None
+    """Validation accuracy on the source."""
+    target: float | None = None
+    """Validation accuracy on the targets."""
+    equivalent_epochs: float | None = None
+    seconds: float | None = None
+    ahead: float | None = None
+    """Of the trial that was kept before, in points."""
+    error: float | None = None
+    """Standard error of `ahead`."""
+    kept: bool = False
+    """Whether it was shown to be better than the one kept before."""
+    why: str | None = None
+    """Why it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned(Row):
+    """A strategy's trials."""
+
+    name: str
+    budget: float
+    seed: int
+    default: Trial
+    """With the recipe that the experiment has, cut to the budget."""
+    best: Trial
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Searched(Row):
+    """The content of ``search.json``."""
+
+    strategies: tuple[Tuned, ...]
+    """Those of earlier searches in the folder too."""
+    left_out: Mapping[str, float]
+    """What one epoch takes, of strategies for which that is beyond the budget."""
+    failed: Mapping[str, str]
+    """Why, where every trial failed."""
+    unit: str = "fine-tuning-equivalent epochs"
 
 
 def equivalent_epochs(run: Run) -> float:
@@ -82,7 +135,7 @@ def search(
     seed: int = 0,
     progress: Progress | None = None,
     on_trial: Callable[[str, int, int], None] = lambda strategy, done, total: None,
-) -> dict[str, Any]:
+) -> Searched:
     """Tune the recipe of each strategy of an experiment on its first seed and largest fraction.
 
     The first trial is the recipe that the experiment has, cut to the budget.  Interrupted, the same call
@@ -110,13 +163,8 @@ def search(
 
     Returns
     -------
-    dict
-        The content of ``search.json``: for each strategy, those of earlier searches in the folder too, its
-        ``budget``, ``seed``, the ``default`` and the ``best`` trial and all ``trials`` (``recipe``,
-        ``value``, ``source`` and ``target`` validation accuracy in per cent, ``equivalent_epochs``,
-        ``seconds``, whether it was ``kept``, how many points ``ahead`` of the one kept before, with the
-        standard ``error``; ``value`` None and ``why`` where it failed); ``left_out``: what one epoch takes of
-        strategies for which that is beyond the budget; ``failed``: why, where every trial failed.
+    Searched
+        The content of ``search.json``.
 
     Raises
     ------
@@ -147,7 +195,8 @@ def search(
     check_free(out, "search", JOURNAL, BEGUN)
     check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    found: dict[str, Any] = {"unit": "fine-tuning-equivalent epochs", "left_out": {}, "failed": {}}
+    left_out: dict[str, float] = {}
+    failed: dict[str, str] = {}
     with alone_in(out):
         layers = [strategy.layers for strategy in experiment.strategies]
         check_network(experiment.model, layers, fabric, experiment.classes.names)
@@ -160,7 +209,7 @@ def search(
             one = _Trials(experiment, strategy, datasets, fabric, out / RUNS, progress)
             if one.most_epochs(budget) < 1:
                 least = max(map(equivalent_epochs, one.runs({"epochs": 1})))
-                found["left_out"][strategy.name] = least
+                left_out[strategy.name] = least
                 continue
             # Of other data or with another default it would be another search.
             asked = "+".join(run.key for run in one.runs(one.default))
@@ -173,18 +222,18 @@ def search(
             _optimise(study, one, trials, budget, seed, partial(on_trial, strategy.name))
             ended, best = _ended(study)[:trials], _best(study)
             if best is None:
-                found["failed"][strategy.name] = ended[0]["why"]
+                failed[strategy.name] = str(ended[0].why)
             else:
-                about = {"name": strategy.name, "budget": budget, "seed": seed}
-                known[strategy.name] = about | {"default": ended[0], "best": best, "trials": ended}
-            _write(out, found | {"strategies": list(known.values())})
-    failed = found["failed"]
-    if failed and len(failed) + len(found["left_out"]) == len(tuned):
+                known[strategy.name] = Tuned(
+                    strategy.name, budget, seed, ended[0], best, tuple(ended)
+                )
+            _write(out, Searched(tuple(known.values()), left_out, failed))
+    if failed and len(failed) + len(left_out) == len(tuned):
         why = next(iter(failed.values()))
         raise CrossferError(
             f"{', '.join(failed)}: every trial failed ({why}); mend that, and give another --seed"
         )
-    return found | {"strategies": list(known.values())}
+    return Searched(tuple(known.values()), left_out, failed)
 
 
 class _Trials:
@@ -208,7 +257,7 @@ class _Trials:
         self.runs_folder, self.progress = runs_folder, progress
 
     @property
-    def default(self) -> dict[str, Any]:
+    def default(self) -> dict[str, int | float]:
         """The recipe that the experiment has, as far as it is tuned."""
         recipe = asdict(self.experiment.recipe(self.strategy))
         return {name: recipe[name] for name in TUNED}
@@ -219,15 +268,15 @@ class _Trials:
             if run.strategy.name != self.strategy.name:
                 self._execute(run)
 
-    def planned(self, recipe: dict[str, Any]) -> list[Run]:
+    def planned(self, recipe: Numbers) -> list[Run]:
         """Plan the baseline, what the strategy starts from, and the strategy with a recipe."""
         name = self.strategy.name
         recipes = self.experiment.recipes
-        changed = recipes | {name: recipes.get(name, {}) | recipe}
+        changed = recipes | {name: recipes.get(name, {}) | dict(recipe)}
         experiment = self.experiment.model_copy(update={"recipes": changed})
         return plan(experiment, self.source, self.targets, Arithmetic.of(self.fabric))
 
-    def runs(self, recipe: dict[str, Any]) -> list[Run]:
+    def runs(self, recipe: Numbers) -> list[Run]:
         """Return the strategy's own runs, one a target."""
         return [run for run in self.planned(recipe) if run.strategy.name == self.strategy.name]
 
@@ -235,34 +284,34 @@ class _Trials:
         """Return how many epochs fit into the budget."""
         return int(budget / max(map(equivalent_epochs, self.runs({"epochs": 1}))))
 
-    def measure(self, recipe: dict[str, Any], kept: dict[str, Any] | None) -> dict[str, Any]:
+    def measure(self, recipe: Numbers, kept: Trial | None) -> Trial:
         """Train, and return what came of it on the validation sets, over the targets, or why nothing did.
 
-        ``ahead`` and ``error``: of the trial that was `kept` so far, in points; ``kept``: whether this one is
-        kept instead, since it is shown to be better (`crossfer.selection`).
+        It is kept instead of the trial that was `kept` so far if it is shown to be better
+        (`crossfer.selection`).
         """
         runs = self.runs(recipe)
-        tried: dict[str, Any] = {"recipe": recipe, "runs": [run.key for run in runs]}
+        tried = Trial(recipe, tuple(run.key for run in runs))
         try:
             for run in runs:
                 self._execute(run)
         except CrossferError as error:
-            return tried | {"value": None, "why": str(error), "kept": False}
-        sides = {
-            "source": [self._accuracy(run, self.source) for run in runs],
-            "target": [self._accuracy(run, self._target(run)) for run in runs],
-        }
-        ahead = self._ahead(runs, self.runs(kept["recipe"])) if kept else None
+            return replace(tried, why=str(error))
+        source = [self._accuracy(run, self.source) for run in runs]
+        target = [self._accuracy(run, self._target(run)) for run in runs]
+        ahead = self._ahead(runs, self.runs(kept.recipe)) if kept else None
         records = [load_run(folder_of(run, self.runs_folder)) for run in runs]
-        return tried | {
-            "value": float(np.mean([*sides["source"], *sides["target"]])),
-            **{side: float(np.mean(values)) for side, values in sides.items()},
-            "equivalent_epochs": sum(map(equivalent_epochs, runs)),
-            "seconds": sum(record.cost.seconds for record in records),
-            "ahead": 100 * ahead.difference if ahead else None,
-            "error": 100 * ahead.error if ahead else None,
-            "kept": ahead is None or ahead.shown,
-        }
+        return replace(
+            tried,
+            value=float(np.mean([*source, *target])),
+            source=float(np.mean(source)),
+            target=float(np.mean(target)),
+            equivalent_epochs=sum(map(equivalent_epochs, runs)),
+            seconds=sum(record.cost.seconds for record in records),
+            ahead=100 * ahead.difference if ahead else None,
+            error=100 * ahead.error if ahead else None,
+            kept=ahead is None or ahead.shown,
+        )
 
     def forget(self, keys: set[str]) -> None:
         """Remove the folders of runs."""
@@ -357,39 +406,40 @@ def _optimise(
             "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
         }
         measured = one.measure(recipe, _best(study))
-        trial.set_user_attr("measured", measured)
-        if measured["value"] is None:
+        trial.set_user_attr("measured", asdict(measured))
+        if measured.value is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            study.tell(trial, measured["value"])
+            study.tell(trial, measured.value)
         best = _best(study)
-        tried = {key for trial in _ended(study) for key in trial["runs"]}
-        one.forget(tried - set(best["runs"] if best else ()))
+        tried = {key for trial in _ended(study) for key in trial.runs}
+        one.forget(tried - set(best.runs if best else ()))
     on_trial(trials, trials)
 
 
-def _ended(study: optuna.Study) -> list[dict[str, Any]]:
+def _ended(study: optuna.Study) -> list[Trial]:
     """Return what was measured by the trials that ended by themselves, in their order."""
-    return [t.user_attrs["measured"] for t in study.trials if t.state.is_finished()]
+    told = [trial.user_attrs["measured"] for trial in study.trials if trial.state.is_finished()]
+    return TypeAdapter(list[Trial]).validate_python(told)
 
 
-def _best(study: optuna.Study) -> dict[str, Any] | None:
+def _best(study: optuna.Study) -> Trial | None:
     """Return the trial that is kept so far: the last that was shown to be better than the one before."""
-    return next((measured for measured in reversed(_ended(study)) if measured["kept"]), None)
+    return next((trial for trial in reversed(_ended(study)) if trial.kept), None)
 
 
-def _found_before(file: Path) -> dict[str, dict[str, Any]]:
+def _found_before(file: Path) -> dict[str, Tuned]:
     """Return what earlier searches in the folder found, by strategy."""
     try:
-        strategies = json.loads(file.read_text(encoding="utf-8"))["strategies"]
-        return {one["name"]: one for one in strategies}
-    except (OSError, ValueError, KeyError, TypeError):  # there was none, or somebody edited it
+        searched = TypeAdapter(Searched).validate_json(file.read_bytes())
+    except (OSError, ValueError):  # there was none, or somebody edited it
         return {}
+    return {one.name: one for one in searched.strategies}
 
 
-def _write(out: Path, found: dict[str, Any]) -> None:
-    recipes = {one["name"]: one["best"]["recipe"] for one in found["strategies"]}
-    write_json(out / SEARCH, found)
+def _write(out: Path, found: Searched) -> None:
+    recipes = {one.name: dict(one.best.recipe) for one in found.strategies}
+    write_json(out / SEARCH, asdict(found))
     write_bytes(out / RECIPES, yaml.safe_dump(recipes, sort_keys=False).encode("utf-8"))
 
 

@@ -43,10 +43,10 @@ class Distillation:
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
         """Return the loss term."""
-        answers = _answers(start, shown, fabric)
+        answers, said = _answers(start, shown, fabric), _said(start, fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            return self.weight * _divergence(answers(images), logits, self.temperature)
+            return self.weight * _divergence(answers(images), logits, self.temperature, said)
 
         return penalty
 
@@ -72,11 +72,13 @@ class DarkExperience:
     ) -> Term:
         """Return the loss term; the old images come with the batches of a mixture."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
-        answers = _answers(start, shown, fabric)
+        answers, said = _answers(start, shown, fabric), _said(start, fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             new = shown.fresh(len(rows))
-            return self.weight * _divergence(answers(images[new:]), logits[new:], self.temperature)
+            return self.weight * _divergence(
+                answers(images[new:]), logits[new:], self.temperature, said
+            )
 
         return penalty
 
@@ -190,8 +192,19 @@ def _answers(model: Classifier, shown: Faces, fabric: Fabric) -> Callable[[Tenso
     return answers
 
 
-def _divergence(old: Tensor, new: Tensor, temperature: float) -> Tensor:
-    """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a mean."""
+def _said(start: Classifier, fabric: Fabric) -> Tensor | None:
+    """Return the classes that the old network can say, int64 (C,); ``None`` where these are all."""
+    able = [index for index, output in enumerate(start.outputs) if output is not None]
+    return None if len(able) == len(start.outputs) else torch.tensor(able, device=fabric.device)
+
+
+def _divergence(old: Tensor, new: Tensor, temperature: float, said: Tensor | None = None) -> Tensor:
+    """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a mean.
+
+    Of a class that the old network cannot say it has no opinion: `said` are the classes that are compared.
+    """
+    if said is not None:
+        old, new = old.index_select(1, said), new.index_select(1, said)
     soft = F.log_softmax(new.float() / temperature, 1)
     target = F.log_softmax(old / temperature, 1)
     return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
@@ -203,14 +216,19 @@ def _held(
     fabric: Fabric,
     importance: Mapping[str, Tensor] | None = None,
 ) -> Term:
-    """Return the term ``weight / 2 · Σ F (w − w₀)²`` over what trains; F is 1 where nothing is given."""
+    """Return the term ``weight / 2 · Σ F (w − w₀)²`` over what trains; F is 1 where nothing is given.
+
+    The rows of classes that are new to the network are free.
+    """
     anchor = {n: p.detach().to(fabric.device).clone() for n, p in start.named_parameters()}
 
     def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
         total = logits.new_zeros(())
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
-                squares = (parameter - anchor[name]).square()
+                old = anchor[name]
+                kept = parameter if parameter.shape == old.shape else parameter[: len(old)]
+                squares = (kept - old).square()
                 total = total + (importance[name] * squares if importance else squares).sum()
         return weight / 2 * total
 

@@ -1,6 +1,7 @@
 """What a classifier is: network, classes, pixels and layers; where it comes from, how it is kept."""
 
 from crossfer.networks.classifier import Classifier, load
+from crossfer.networks.growth import grow
 from crossfer.networks.layers import LAYERS, NamedLayers
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.networks.sources import Spec
@@ -17,6 +18,7 @@ __all__ = [
     "Preprocessing",
     "Spec",
     "check_network",
+    "grow",
     "load",
     "normalise",
     "study_cnn",

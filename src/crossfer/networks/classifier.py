@@ -230,7 +230,7 @@ def load(folder: str | Path) -> Classifier:
     try:
         files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
         spec = Spec.from_json(content["network"], folder)
-        described = {
+        described: dict[str, Any] = {
             "classes": tuple(map(str, content["classes"])),
             "outputs": tuple(content["outputs"]),
             "preprocessing": Preprocessing.from_json(content["preprocessing"]),

@@ -57,11 +57,11 @@ def _torchvision() -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         for name in ("nms", "qnms"):
-            _OPERATIONS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            _OPERATIONS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
         importlib.import_module("torchvision")
 
 
-_OPERATIONS = torch.library.Library("torchvision", "FRAGMENT")
+_OPERATIONS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def from_timm(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.Module:

@@ -193,8 +193,8 @@ class NetworkConfig:
             if self.input:
                 channels, side, _ = self.input
                 fits = own is not None and len(own.mean) in (0, channels)
-                told = {} if fits else {"mean": (), "deviation": ()}
-                how = replace(how, channels=channels, side=side, **told)
+                told: dict[str, Any] = {} if fits else {"mean": (), "deviation": ()}
+                how = replace(how, **told, channels=channels, side=side)  # type: ignore[arg-type]
             if isinstance(self.normalisation, Normalisation):
                 how = replace(how, **vars(self.normalisation))
             elif self.normalisation:

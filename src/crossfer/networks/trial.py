@@ -55,7 +55,7 @@ def check_network(
             model, said = config.deployed_and_said(classes)
         else:
             model, said = config.build(classes), []
-        model = fabric.to_device(model)
+        model.to(fabric.device)
         images = torch.randn(2, *config.preprocessing.input_shape, device=fabric.device)
         place = _check_answers(config, model, images, fabric)
         trained: dict[str, list[str]] = {}
@@ -128,7 +128,7 @@ def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
     training_mode(trial)
     logits = trial(images).float()
     if logits.requires_grad:
-        logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
+        logits.logsumexp(1).sum().backward()
     chosen = {name: p for name, p in trial.network.named_parameters() if p.requires_grad}
     without = {name: p for name, p in chosen.items() if p.grad is None}
     if len(without) == len(chosen) or not _moves(trial, chosen, images):
@@ -174,15 +174,14 @@ def _what_trains(model: Classifier, trained: dict[str, list[str]]) -> list[str]:
     for kind, names in trained.items():
         if names:
             alike.setdefault(tuple(names), []).append(kind)
-    for names, kinds in alike.items():
+    for layers, kinds in alike.items():
         count = sum(
             p.numel()
-            for name in names
+            for name in layers
             for p in model.network.get_submodule(name).parameters(recurse=False)
         )
-        listed = ", ".join(names[:MOST_NAMES]) + (
-            f", … ({len(names)})" if len(names) > MOST_NAMES else ""
-        )
+        more = f", … ({len(layers)})" if len(layers) > MOST_NAMES else ""
+        listed = ", ".join(layers[:MOST_NAMES]) + more
         same = ", the same layers," if len(kinds) > 1 else ""
         verb = "train" if len(kinds) > 1 else "trains"
         lines.append(f"{' and '.join(kinds)}{same} {verb} {listed}: {count:,} parameters")

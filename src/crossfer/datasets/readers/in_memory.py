@@ -20,7 +20,7 @@ from PIL import Image
 
 from crossfer.datasets.pictures import UnreadableImage, decoded
 from crossfer.datasets.readers.files import labelled
-from crossfer.datasets.readers.labels import understood
+from crossfer.datasets.readers.labels import check_used, understood
 from crossfer.datasets.readers.splitnames import SPLIT_NAMES
 from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
@@ -150,6 +150,7 @@ def in_memory(
 
     def read_all(options: ReadOptions) -> Iterator[Item]:
         try:
+            check_used(options, labels)
             known, said = understood(labels, replace(options, order=options.order or order))
         except CrossferError as error:
             raise CrossferError(f"{name}: {error}") from None

@@ -126,6 +126,25 @@ def understood(names: Iterable[str], options: ReadOptions) -> tuple[ReadOptions,
     return replace(options, labels=labels), said
 
 
+def check_used(options: ReadOptions, names: Iterable[str]) -> None:
+    """Refuse a translation of a label that is not there.
+
+    Raises
+    ------
+    CrossferError
+        If the user translates a name that none of the labels has, under any spelling.
+    """
+    written = sorted(set(names))
+    there = {spelling for name in written for spelling in (comparable(name), canonical(name))}
+    there |= {code for name in written if (code := number_in(name)) is not None}
+    for name in options.labels:
+        if not {comparable(name), canonical(name), number_in(name)} & there:
+            some = ", ".join(written[:8]) + (", …" if len(written) > 8 else "")
+            raise CrossferError(
+                f"--label {name}: no label is called so; there are {some or 'none'}"
+            )
+
+
 def _meaning(codes: set[str], options: ReadOptions) -> tuple[dict[str, str | None], str]:
     """Return what each number means, and a line that says so."""
     own = {

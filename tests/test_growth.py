@@ -1,0 +1,110 @@
+"""A class that is new to a model: its head grows, every strategy works, the old answers stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import crossfer
+from crossfer.adaptation import adapt, untrained
+from crossfer.classes import FER7, FER8
+from crossfer.errors import CrossferError
+from crossfer.memory.penalties import L2SP, Distillation
+from crossfer.networks import Classifier, Spec, grow, load
+from crossfer.strategies import STRATEGIES
+from crossfer.training import Faces, Recipe, features, machine
+
+RECIPE = Recipe(epochs=1, batch_size=16, learning_rate=0.01)
+SPEC = Spec(arguments={"width": 0.05})
+
+
+def deployed() -> Classifier:
+    """Return a network of seven classes, in another order, where eight are asked for."""
+    outputs = (6, 5, 4, 3, 2, 1, 0, None)
+    return untrained(lambda: Classifier(SPEC.build(), FER8, outputs, spec=SPEC), 0).eval()
+
+
+def faces(count: int, classes: int, seed: int = 0) -> Faces:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 48, 48), generator=generator, dtype=torch.uint8)
+    return Faces(images, torch.arange(count) % classes)
+
+
+def test_the_new_row_points_where_the_new_features_do_and_the_others_stay(tmp_path: Path) -> None:
+    before, given = deployed(), torch.rand(5, 51, generator=torch.Generator().manual_seed(1))
+    after = grow(before, {"contempt": given})
+    assert after.outputs == (*before.outputs[:7], 7) and after.answers == 8
+    head, old = after.network.get_submodule("fc3"), before.network.get_submodule("fc3")
+    assert isinstance(head, nn.Linear) and isinstance(old, nn.Linear)
+    direction = F.normalize(F.normalize(given).mean(0), dim=0)
+    assert torch.allclose(F.normalize(head.weight[7], dim=0), direction, atol=1e-6)
+    assert torch.isclose(head.weight[7].norm(), old.weight.norm(dim=1).mean())
+    assert torch.isclose(head.bias[7], old.bias.mean())
+    images = torch.randn(3, 1, 48, 48)
+    assert torch.allclose(after(images)[:, :7], before(images)[:, :7], atol=1e-6)
+    shown = faces(4, 7).images.numpy()
+    again = load(after.save(tmp_path))
+    assert np.array_equal(again.predict(shown), after.predict(shown))
+    with pytest.raises(ValueError, match="happy is not new"):
+        grow(after, {"happy": given})
+
+
+def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(1, 4, 48), nn.Linear(4, 14)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.body(images).flatten(1))[:, :7]  # type: ignore[no-any-return]
+
+    model = Classifier(Twice(), FER8, (*range(7), None))
+    with pytest.raises(
+        CrossferError, match="its last linear layer head does not give its 7 outputs"
+    ):
+        grow(model, {"contempt": torch.ones(1, 4)})
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str) -> None:
+    strategy, fabric, start = STRATEGIES[name], machine("cpu", "32-true"), deployed()
+    if strategy.layers == "none" and "ER-50" in name:
+        strategy = STRATEGIES["MIX+WiSE"]  # merged in the same way
+    sides = {"source": faces(21, 7), "target": faces(16, 8, 1)}
+    untouched = {key: value.clone() for key, value in start.state_dict().items()}
+    begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, fabric).model
+    begin = begin if strategy.layers == "none" or strategy.start in STRATEGIES else start
+    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric).model
+    answers = crossfer.predict(model, sides["target"].images, fabric)
+    assert answers.shape == (16, 8) and bool(answers.isfinite().all())
+    assert model.outputs[7] == 7 and bool((answers[:, 7] > 0).all())
+    assert start.outputs[7] is None
+    assert all(torch.equal(value, untouched[key]) for key, value in start.state_dict().items())
+
+
+def test_without_images_of_it_nothing_grows() -> None:
+    start, sides = deployed(), {"target": faces(14, 7)}
+    model = adapt(STRATEGIES["FC"], start, start, sides, sides, RECIPE, 0, machine("cpu")).model
+    assert model.outputs == start.outputs
+
+
+@torch.no_grad()
+def test_what_holds_the_network_back_leaves_the_new_class_free() -> None:
+    fabric, start, shown = machine("cpu", "32-true"), deployed(), faces(8, 8)
+    given = features(start, "fc3", shown.images, fabric)
+    grown = grow(start, {"contempt": given})
+    images, rows = torch.randn(4, 1, 48, 48), torch.arange(4)
+    for penalty in (Distillation(), L2SP()):
+        term = penalty.term(start, shown, None, 0, fabric)
+        assert float(term(grown, images, grown(images), rows)) == pytest.approx(0, abs=1e-6)
+        grown.network.get_parameter("fc3.bias")[7] += 3
+        assert float(term(grown, images, grown(images), rows)) == pytest.approx(0, abs=1e-6)
+        grown.network.get_parameter("fc3.bias")[2] += 3
+        assert float(term(grown, images, grown(images), rows)) > 0.01
+        grown = grow(start, {"contempt": given})
+    assert FER8[:7] == FER7

@@ -23,13 +23,12 @@ from crossfer.errors import CrossferError
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.selection import Behind, compare
+from crossfer.training.backends import backend_of
 from crossfer.training.batches import Faces
-from crossfer.training.cpu.descent import SGD
 from crossfer.training.inputs import learner_of
 from crossfer.training.loss import cross_entropy
 from crossfer.training.prediction import candidate, judged_on, measures, people_in
 from crossfer.training.recipe import Recipe
-from crossfer.training.recorded import Recorded, is_recordable
 from crossfer.training.specialised import specialised
 from crossfer.training.statistics import dealt, moving_norms, renew_statistics
 
@@ -168,14 +167,8 @@ def train(
     part, inputs = learner.part, learner.inputs
     parameters = {name: p for name, p in part.named_parameters() if p.requires_grad}
     rate = torch.zeros((), device=device)
-    optimizer: torch.optim.Optimizer = SGD(
-        parameters.values(),
-        lr=rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    backend = backend_of(device)
+    optimizer = backend.optimizer(parameters.values(), rate, recipe)
     _, optimizer = fabric.setup(part, optimizer)
     averaged = copy.deepcopy(part) if recipe.averaging else None
     if resume:
@@ -207,7 +200,7 @@ def train(
         total.add_(loss.detach())
 
     # The network, not the part: frozen layers may calculate in every step.
-    advance = Recorded(step, generator) if is_recordable(network, penalty, device) else step
+    advance = backend.wrap(step, network, penalty, generator)
 
     def standing(**where: Any) -> State:
         """Return the state now; in the middle of an epoch, with `where` in it."""

@@ -38,9 +38,9 @@ from crossfer.training import (
 from crossfer.training.backends.cuda import is_recordable
 from crossfer.training.batches import augment, chances
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
-from crossfer.training.loop import learning_rate
 from crossfer.training.loss import cross_entropy
 from crossfer.training.machine import Precision
+from crossfer.training.schedule import learning_rate
 
 RECIPE = Recipe(epochs=4, batch_size=16)
 

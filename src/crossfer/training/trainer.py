@@ -25,13 +25,13 @@ from crossfer.networks.layers import training_mode
 from crossfer.selection import Behind, compare
 from crossfer.training.backends import backend_of
 from crossfer.training.batches import Faces
-from crossfer.training.inputs import learner_of
 from crossfer.training.loss import cross_entropy
 from crossfer.training.prediction import candidate, judged_on, measures, people_in
 from crossfer.training.recipe import Recipe
 from crossfer.training.schedule import learning_rate
 from crossfer.training.specialised import specialised
 from crossfer.training.statistics import dealt, moving_norms, renew_statistics
+from crossfer.training.surrogate import surrogate_of
 
 Weights = dict[str, Tensor]
 Row = dict[str, float]
@@ -178,17 +178,18 @@ class Training:
             raise ValueError("no parameter of the network requires a gradient: nothing would train")
         self.training = training.to(device)
         self.generator = torch.Generator(device)
-        self.learner = learner_of(
+        self.validation = {n: faces.to(device) for n, faces in validation.items() if len(faces)}
+        self.surrogate = surrogate_of(
             self.network,
             self.training,
-            {name: faces.to(device) for name, faces in validation.items() if len(faces)},
+            self.validation,
             recipe,
             seed,
             self.generator,
             fabric,
             reuse=reuse and penalty is None,  # a penalty looks at the images themselves
         )
-        self.part, self.inputs = self.learner.part, self.learner.inputs
+        self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
         self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
         self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
         backend = backend_of(device)
@@ -240,16 +241,16 @@ class Training:
         renew_statistics(
             self.measured, moving_norms(self.measured), map(self.inputs, rows), self.fabric
         )
-        judged = judged_on(self.measured, self.learner.validation, self.fabric)
+        judged = judged_on(self.measured, self.validation, self.fabric, self.surrogate.given)
         row: Row = {"epoch": number, "training_loss": loss}
-        for name in self.learner.validation:
+        for name in self.validation:
             found = measures(judged[f"{name}/right"], judged[f"{name}/likelihood"])
             row |= {f"{name}_{key}": value for key, value in found.items()}
         if not math.isfinite(loss):
             raise CrossferError(
                 f"the training diverged in epoch {number}: choose a lower learning_rate"
             )
-        behind = _behind(judged, self.state.best or judged, self.learner.validation)
+        behind = _behind(judged, self.state.best or judged, self.validation)
         row |= behind.as_row() if behind else {}
         # Of all epochs so far this is the latest: the one to keep, unless it is shown to be worse.
         improved = self.keep == "last" or not (behind and behind.shown)
@@ -335,7 +336,7 @@ class Training:
     def result(self) -> Trained:
         """Return the network with the weights kept."""
         state, model = self.state, copy.deepcopy(self.model).cpu().eval()
-        model.load_state_dict(model.state_dict() | self.learner.whole(state.kept))
+        model.load_state_dict(model.state_dict() | self.surrogate.fold(state.kept))
         seconds = sum(row["seconds"] for row in state.history)
         return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds)
 

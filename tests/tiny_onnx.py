@@ -23,7 +23,7 @@ def network(
 ) -> onnx.ModelProto:
     """Return a network: softmax of the mean pixel (of colours, the first) times a number for each output."""
     numbers = np.linspace(-0.02, 0.02, outputs, dtype=np.float32)[None]
-    shape = ["n", 48, 48, *([3] if channels == 3 else [])]
+    shape: list[str | int | None] = ["n", 48, 48, *([3] if channels == 3 else [])]
     nodes = [
         helper.make_node("Cast", [inputs[0]], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),

@@ -27,12 +27,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset, open_dataset
 from crossfer.memory.merging import ALPHAS, interpolate
-from crossfer.networks import study_cnn
+from crossfer.networks import Classifier, study_cnn
 from crossfer.selection import Candidate, choose, lead
 from crossfer.training import Faces, Mixture, Recipe, State, machine, specialised, train
 from crossfer.training.prediction import judge
@@ -193,7 +192,7 @@ def learning_curves(source: Dataset, target: Dataset, seed: int = 0) -> Curves:
     people = np.unique(known[~taught], return_inverse=True)[1]
     found: dict[str, list[dict[str, tuple[Array, Array]]]] = {}
 
-    def note(kind: str, model: nn.Module) -> None:
+    def note(kind: str, model: Classifier) -> None:
         network = specialised(model, old.images, fabric.device)
         judged = {side: judge(network, faces, fabric) for side, faces in measured.items()}
         answers = {
@@ -201,7 +200,7 @@ def learning_curves(source: Dataset, target: Dataset, seed: int = 0) -> Curves:
         }
         found.setdefault(kind, []).append(answers)
 
-    def trained(kind: str, start: nn.Module, faces: Faces, recipe: Recipe) -> nn.Module:
+    def trained(kind: str, start: Classifier, faces: Faces, recipe: Recipe) -> Classifier:
         model = copy.deepcopy(start)
 
         def on_state(standing: Callable[[], State]) -> None:
@@ -211,7 +210,7 @@ def learning_curves(source: Dataset, target: Dataset, seed: int = 0) -> Curves:
 
         return train(start, faces, {}, recipe, seed, fabric, keep="last", on_state=on_state).model
 
-    fresh = untrained(lambda: study_cnn(0.25), seed)
+    fresh = untrained(lambda: Classifier(study_cnn(0.25)), seed)
     baseline = trained("BL", fresh, old, replace(FROM_SCRATCH, epochs=14))
     tuned = trained("RE", baseline, new, replace(FINE_TUNING, epochs=15))
     trained("MIX", baseline, Mixture.of(new, old, 0.25), Recipe(8, 64, 0.01, warmup=0.1))

@@ -65,7 +65,7 @@ def test_statistics_of_frozen_layers_never_move(layers: str) -> None:
     """ "The parameters of the other layers are not modified" (section II.B); nor are they by merging."""
     fabric, shown, start = machine("cpu"), faces(), small(layers=layers)
     trained = train(start, shown, {"target": shown}, RECIPE, 0, fabric).model
-    free = {"network.norm5"} if layers == "FC+CL" else set()
+    free = {"norm5"} if layers == "FC+CL" else set()
     mixed, _, _ = best_mixture(start, trained, {"target": shown}, shown, fabric, [0.5])
     for after in (trained, mixed):
         for name, norm in batch_norms(after.network).items():

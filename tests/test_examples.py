@@ -40,14 +40,21 @@ def cpp(folder: Path) -> list[str | Path]:
     if not shutil.which("g++") or not (release / "include" / "onnxruntime_c_api.h").is_file():
         pytest.skip("no g++, or ONNXRUNTIME names no folder with a release of ONNX Runtime")
     program = folder / "predict"
-    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", str(EXAMPLES / "predict.cpp")]
+    command: list[str | Path] = [
+        "g++",
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        EXAMPLES / "predict.cpp",
+    ]
     found = [
         f"-I{release}/include",
         f"-L{release}/lib",
         "-lonnxruntime",
         f"-Wl,-rpath,{release}/lib",
     ]
-    subprocess.run([*command, *found, "-o", str(program)], check=True, timeout=120)
+    subprocess.run([*command, *found, "-o", program], check=True, timeout=120)
     return [program]
 
 

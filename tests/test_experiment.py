@@ -247,13 +247,14 @@ def test_every_network_is_measured_on_both_test_sets(
 
 
 def test_a_run_says_which_epoch_was_kept_and_by_how_many_images(
-    finished: tuple[Path, dict[str, Any], int],
+    finished: tuple[Path, Results, int],
 ) -> None:
-    for run in finished[1]["runs"]:
-        chosen = run["chosen"]
-        assert (chosen["what"], chosen["kept"]["epoch"]) == ("epoch", run["kept_epoch"])
-        assert chosen["in_doubt"]["epoch"] == chosen["of"] >= run["kept_epoch"]
-        assert set(chosen["by"]) == set(run["identity"]["validate_on"])
+    for run in finished[1].runs:
+        chosen = run.chosen
+        assert chosen is not None
+        assert (chosen["what"], chosen["kept"]["epoch"]) == ("epoch", run.kept_epoch)
+        assert chosen["in_doubt"]["epoch"] == chosen["of"] >= run.kept_epoch
+        assert set(chosen["by"]) == set(run.identity["validate_on"])
         for side, by in chosen["by"].items():
             assert by["images"] > 0
             assert (by["subjects"] is None) == (side == "source")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -115,3 +117,21 @@ def test_a_raw_dataset_inside_an_experiment_keeps_its_splits_too(tmp_path: Path)
     assert target.card["split"]["kept"]["faces"] == 60
     other = check_experiment(changes | {"targets": [{"path": "target", "seed": 1}]})
     assert open_datasets(other, out, Progress())[1].card["split"]["kept"] is None
+
+
+def test_splits_of_a_dataset_prepared_by_an_older_version_are_kept(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    faces(raw, range(60))
+    before = split_of(prepare(raw, out))
+    card = json.loads((out / "dataset.json").read_text())
+    card["preparation"] = {"sizes": None, "exact": False, "seed": 0}
+    (out / "dataset.json").write_text(json.dumps(card | {"format": 3}))
+    table = pyarrow.parquet.read_table(out / "samples.parquet").drop_columns(["picture"])
+    pyarrow.parquet.write_table(table, out / "samples.parquet")
+    faces(raw, range(60, 80))
+    after = split_of(prepare(raw, out, replace=True))
+    assert {origin: after[origin] for origin in before} == before
+    (out / "samples.parquet").write_bytes(b"damaged")
+    with pytest.raises(CrossferError, match="cannot be kept; add --new-split"):
+        prepare(raw, out, replace=True)
+    assert len(prepare(raw, out, replace=True, new_split=True).images) == 80

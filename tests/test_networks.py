@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,13 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
 from crossfer.datasets import Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
-from crossfer.experiment import Progress, check_experiment, load_experiment, run_experiment
+from crossfer.experiment import (
+    Progress,
+    check_experiment,
+    load_experiment,
+    load_results,
+    run_experiment,
+)
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
 from crossfer.networks import (
@@ -520,7 +525,7 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
         assert_as_recorded(tmp_path / "out" / run.folder, tmp_path / "out/datasets")
     shown = {row.strategy for row in results.summary}
     assert shown == {"BL", "FC", "FC+CL", "LwF", "RE", "WiSE-FT"}
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+    assert load_results(tmp_path / "out") == results
     heard.images = 0
     assert run_experiment(experiment, tmp_path / "out", heard).summary == results.summary
     assert heard.images == 0
@@ -531,6 +536,7 @@ def test_other_weights_are_another_baseline_and_a_new_network_is_another_run(
 ) -> None:
     def keys(**changes: Any) -> list[str]:
         model = {"network": "their_networks:Residual", "folder": owner, "input": (3, 32, 32)}
+        model |= {"classes": FER7, "normalisation": "per-image"}
         content = {"name": "x", "source": "a", "targets": ["b"], "fractions": [1.0]}
         experiment = check_experiment(content | {"model": model | changes})
         return [run.key for run in plan(experiment, source, [target], Arithmetic("cpu", "32-true"))]

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfer import standins
+from crossfer.classes import FER7
 from crossfer.datasets import SPLITS, Dataset, Preparation, prepare
 from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
@@ -178,7 +179,12 @@ def test_it_is_verified_and_reported(finished: tuple[Path, Results], tmp_path: P
 
 
 def test_a_deployed_network_cannot_leave_its_past_out(tmp_path: Path) -> None:
-    model = {"network": "tests.tiny_networks:residual", "weights": str(tmp_path / "w.pt")}
+    model = {
+        "network": "tests.tiny_networks:residual",
+        "weights": str(tmp_path / "w.pt"),
+        "classes": list(FER7),
+        "normalisation": "per-image",
+    }
     content = CONTENT | {"model": model, "protocols": ["leave-one-out"]}
     with pytest.raises(CrossferError, match="protocols"):
         check_experiment(content)

@@ -104,3 +104,22 @@ def test_the_counts_of_table_1_cost_few_subjects(
     exact = reach(labels, people, parts, counts)
     assert np.bincount(exact).tolist() == list(counts)
     assert 0 < len(shared_subjects(people, [str(part) for part in exact])) <= 3
+
+
+@settings(deadline=None)
+@given(people, st.integers(0, 3))
+def test_who_has_a_place_keeps_it_and_others_bring_the_parts_closer_to_their_shares(
+    rows: list[tuple[int, str | None]], seed: int
+) -> None:
+    labels = np.array([label for label, _ in rows], int)
+    subjects = [subject for _, subject in rows]
+    half = len(rows) // 2
+    before = divide(labels[:half], subjects[:half], (7, 1, 2), seed)
+    homes = {who: part for who, part in zip(subjects, before, strict=False) if who is not None}
+    fixed = np.array(
+        [*before, *(homes.get(who, -1) if who else -1 for who in subjects[half:])], int
+    )
+    parts = divide(labels, subjects, (7, 1, 2), seed, fixed)
+    assert np.array_equal(parts[:half], before)
+    assert set(parts.tolist()) <= {0, 1, 2}
+    assert not shared_subjects(subjects, [str(part) for part in parts])

@@ -23,6 +23,7 @@ from crossfer.errors import CrossferError
 from crossfer.memory.penalties import L2SP
 from crossfer.networks import Classifier, study_cnn
 from crossfer.networks.preprocessing import normalise
+from crossfer.selection import MARGIN
 from crossfer.training import (
     Augmentation,
     Faces,
@@ -195,7 +196,8 @@ def test_selection_keeps_the_best_epoch_or_the_last() -> None:
     in_doubt = [
         row["epoch"]
         for row in best.history
-        if row["behind"] <= row["behind_error"] or row["behind_accuracy"] < 0
+        if row["loss_behind"] <= MARGIN * row["loss_behind_error"]
+        or row["accuracy_ahead"] > MARGIN * row["accuracy_ahead_error"]
     ]
     assert best.kept_epoch == max(in_doubt)
     last = train(small(), faces, {"source": faces}, RECIPE, 0, fabric, keep="last")

@@ -17,10 +17,11 @@ import pytest
 from PIL import Image
 
 from crossfer.datasets import Dataset, Preparation, in_memory, prepare
+from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import open_picture
 from crossfer.datasets.record import ReadOptions, Record
 from crossfer.errors import CrossferError
-from crossfer.framing import Framing, face_of
+from crossfer.framing import Framing
 from tests.test_layouts import pixels_row, text
 
 
@@ -165,6 +166,15 @@ def test_options_of_a_dataset_that_knows_better_are_refused(tmp_path: Path) -> N
         made(loose, ignore_splits=True)
 
 
+def test_a_label_translated_in_vain_is_said(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{c}/{n}.png" for c in ("Gioia", "sad") for n in range(4)))
+    dataset = made(raw, labels={"gioia": "happy", "joyful": "happy"})
+    assert set(rows(dataset, "label").values()) == {"happy", "sad"}
+    assert dataset.card["remarks"] == [
+        "warning: there is no label 'joyful' here, which --label translates"
+    ]
+
+
 # People
 
 
@@ -186,6 +196,21 @@ def test_folders_of_people_are_subjects(place: str, tmp_path: Path) -> None:
     )
     assert "subjects: the 10 folders" in said(dataset)
     assert set(made(tmp_path / "raw", subject="").subjects) == {None}
+
+
+def test_a_class_may_repeat_the_name_of_the_person(tmp_path: Path) -> None:
+    raw = many(
+        tmp_path / "raw",
+        *(
+            f"{w}/{w}_{e}/{n}.png"
+            for w in ("aia", "mery")
+            for e in ("anger", "joy")
+            for n in range(3)
+        ),
+    )
+    dataset = made(raw)
+    assert Counter(rows(dataset, "label").values()) == {"angry": 6, "happy": 6}
+    assert "(aia, mery) are not taken for people" in said(dataset)
 
 
 def test_two_collections_are_no_people_but_said(tmp_path: Path) -> None:
@@ -284,6 +309,42 @@ def test_an_unknown_split_or_two_labels_columns_are_asked_about(tmp_path: Path) 
     assert made(moved, columns=own, root=tmp_path).card["images"] == 2
 
 
+def test_splits_in_the_paths_of_a_table_count_too(tmp_path: Path) -> None:
+    names = [f"{part}/{n}.png" for part in ("train", "test") for n in range(4)]
+    raw = many(tmp_path / "raw", *names)
+    table(raw / "labels.csv", "image,emotion", [f"{name},sad" for name in names])
+    found = rows(made(raw), "split")
+    assert {found[name] for name in names[4:]} == {"test"} and "test" not in map(
+        found.get, names[:4]
+    )
+
+
+def test_moved_and_converted_pictures_are_found_but_never_another_one(tmp_path: Path) -> None:
+    many(tmp_path, "faces/happy/1.png", "faces/happy/2.png", "faces/sad/2.png", "faces/sad/4.png")
+    lines = [
+        "C:\\x\\happy\\1.bmp,happy",
+        "/home/me/happy/2.jpg,happy",
+        "sad/2.png,sad",
+        "sad/1.png,sad",
+    ]
+    dataset = made(table(tmp_path / "t.csv", "path,label", lines))
+    assert [len(dataset.images), dataset.card["skipped"]] == [3, {"no such file": 1}]
+    assert [int(np.abs(noise(n).astype(int) - dataset.images[n]).max()) for n in range(3)] == [
+        0
+    ] * 3
+
+
+def test_every_option_of_preparing_can_be_given_on_the_command_line() -> None:
+    from dataclasses import fields
+    from inspect import signature
+
+    from crossfer.cli.faces import prepare as command
+
+    called = {"labels": "label", "columns": "column", "splits": "split", "channels": "colour"}
+    own = {called.get(field.name, field.name) for field in fields(Preparation)}
+    assert own <= set(signature(command).parameters)
+
+
 def test_one_picture_with_two_labels_is_in_nobody_s_set(tmp_path: Path) -> None:
     many(tmp_path, "a.png", "b.png", "c.png", "d.png")
     lines = ["a.png,happy", "a.png,sad", "b.png,sad", "b.png,sad", "c.png,fear", "d.png,fear"]
@@ -335,11 +396,45 @@ def test_a_table_beside_folders_of_classes_is_read_or_named(tmp_path: Path) -> N
         "happy",
     }
     assert "labels.csv: not used (columns pth, label, relfcs)" in said(dataset)
+    assert "it contradicts the folders for 1 of 3 pictures (first: anger/image0.jpg)" in said(
+        dataset
+    )
     table(raw / "labels.csv", ",pth,label,relFCs", [*lines, "3,joy/image3.jpg,joy,1"])
     dataset = made(raw)
     assert rows(dataset, "label")["anger/image0.jpg"] == "surprise"
     assert "contradicts the folders for 1 pictures (first: anger/image0.jpg)" in said(dataset)
     assert rows(made(raw, reader="folder"), "label")["anger/image0.jpg"] == "angry"
+
+
+def test_any_table_with_affectnet_s_columns_has_its_numbers_and_boxes(tmp_path: Path) -> None:
+    names = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence"
+    for n in range(3):
+        save(tmp_path / "raw" / "images" / "1" / f"{n}.jpg", n, side=96)
+    lines = [f"1/{n}.jpg,48,48,48,48,1;2,{code},0" for n, code in enumerate((0, 6, 7))]
+    file = table(tmp_path / "raw" / "automatically_annotated.csv", names, lines)
+    for raw in (tmp_path / "raw", file):
+        dataset = made(raw)
+        assert dataset.card["reader"] == "affectnet"
+        assert [*rows(dataset, "label").values()] == ["neutral", "angry", "contempt"]
+        assert np.array_equal(dataset.images[1], noise(1, 96)[48:, 48:])
+
+
+def test_fer_plus_names_its_pictures_in_folders(tmp_path: Path) -> None:
+    raw = many(
+        tmp_path / "raw", "images/FER2013Train/fer0000000.png", "images/FER2013Test/fer0000002.png"
+    )
+    header = (
+        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    )
+    lines = [
+        "Training,fer0000000.png,0,9,1,0,0,0,0,0,0,0",
+        "PublicTest,fer0000001.png,9,0,0,0,0,0,0,0,0,0",
+        "PrivateTest,fer0000002.png,0,0,0,9,0,0,0,0,0,0",
+    ]
+    table(raw / "fer2013new.csv", header, lines)
+    dataset = made(raw)
+    assert dataset.card["reader"] == "ferplus" and dataset.card["skipped"] == {"no such file": 1}
+    assert [*rows(dataset, "label", "split").values()] == [("happy", "training"), ("sad", "test")]
 
 
 # Files
@@ -376,7 +471,10 @@ def test_zips_gz_and_tables_without_a_suffix_are_opened(tmp_path: Path) -> None:
         with zipfile.ZipFile(folder / f"{part}.zip", "w") as file:
             for picture in (pictures / part).rglob("*.png"):
                 file.write(picture, picture.relative_to(pictures / part))
+    text(folder / "more" / "deep.zip", "no archive")
     assert Counter(rows(made(folder), "split").values())["test"] == 5
+    left = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.zip"))
+    assert left == ["more/deep.zip", "test.zip", "train.zip"]  # the user's own stay as they are
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
         for part in ("train", "test"):
             file.write(folder / f"{part}.zip", f"{part}.zip")
@@ -399,7 +497,7 @@ def test_label_files_of_yolo_are_read_with_their_boxes(tmp_path: Path) -> None:
 
 
 def rows_index(dataset: Dataset, origin: str) -> int:
-    return dataset.samples.column("origin").to_pylist().index(origin)
+    return int(dataset.samples.column("origin").to_pylist().index(origin))
 
 
 def test_one_hot_tables_of_roboflow_and_metadata_of_hugging_face(tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 Validation sets hold 15 to several thousand images, and the best of many noisy means is a lottery.  So, of the
 candidates in an order of preference, **the first is kept that is not shown to be worse than the best**.  The
-best has the lowest loss, each set counting the same; shown to be worse is what has a loss higher by more than
-one standard error of the paired difference, and is not right about more images.
+best has the lowest loss, each set counting the same.  Shown to be worse is what has a higher loss, and is not
+shown to be right about more images.  Shown is a difference of more than half its standard error.
 
-That is the one-standard-error rule (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees,
-1984, section 3.4.3) with three changes.  Differences are paired, image by image, which makes the standard
-error several times smaller.  Whole people count, not their images.  And a higher loss alone is not held
-against a candidate, since a network that goes on learning grows too sure of its answers (Guo and others, On
-calibration of modern neural networks, 2017).  Losses, not counts: among near candidates they vary far less.
+It is the one-standard-error rule (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees,
+1984, section 3.4.3) with four changes.  Differences are paired, image by image, which makes the standard
+error several times smaller.  Whole people count, not their images.  A higher loss alone is not held against
+a candidate, since a network that goes on learning grows too sure of its answers (Guo and others, On
+calibration of modern neural networks, 2017).  And half a standard error suffices: to keep what is worse costs
+as much as to leave what is better.  Losses, not counts: among near candidates they vary far less.
 
 ``docs/statistics.md`` has the simulations.
 """
@@ -30,6 +31,10 @@ Subjects = Mapping[str, NDArray[np.integer] | None]
 
 ALIKE = 0.1
 """Correlation of two candidates' differences on two images of one person: 0.0 to 0.26 on CK+48."""
+MARGIN = 0.5
+"""How many standard errors a difference has to exceed to be shown."""
+BEHIND = ("loss_behind", "loss_behind_error", "accuracy_ahead", "accuracy_ahead_error")
+"""The columns of `Behind.as_row`."""
 LEAST = 1e-3
 """The lowest probability that is believed: no image counts for more than 6.9 nats."""
 
@@ -58,8 +63,8 @@ class Lead:
 
     @property
     def shown(self) -> bool:
-        """Whether it is more than one standard error."""
-        return self.difference > self.error
+        """Whether it is more than chance may well do."""
+        return self.difference > MARGIN * self.error
 
 
 @dataclass(frozen=True)
@@ -71,24 +76,26 @@ class Behind:
     loss
         By how much its loss is higher, in nats.
     accuracy
-        By how much its accuracy is lower, 0–1.
+        By how much its accuracy is higher all the same, 0–1.
     """
 
     loss: Lead
-    accuracy: float
+    accuracy: Lead
 
     @property
     def shown(self) -> bool:
         """Whether it is shown to be worse."""
-        return self.loss.shown and self.accuracy >= 0
+        return self.loss.shown and not self.accuracy.shown
 
     def as_row(self) -> dict[str, float]:
-        """Return it as columns: ``behind``, ``behind_error`` (nats) and ``behind_accuracy`` (0–1)."""
-        return {
-            "behind": self.loss.difference,
-            "behind_error": self.loss.error,
-            "behind_accuracy": self.accuracy,
-        }
+        """Return it as columns: ``loss_behind`` (nats), ``accuracy_ahead`` (0–1), and the error of each."""
+        parts = (
+            self.loss.difference,
+            self.loss.error,
+            self.accuracy.difference,
+            self.accuracy.error,
+        )
+        return dict(zip(BEHIND, parts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ def choose(candidates: Sequence[Candidate], subjects: Subjects, preferred: Seque
 def compare(candidate: Candidate, best: Candidate, subjects: Subjects) -> Behind:
     """Return how far a candidate is behind the best."""
     loss = lead(_log(best.likelihood), _log(candidate.likelihood), subjects)
-    return Behind(loss, mean(best.right) - mean(candidate.right))
+    return Behind(loss, lead(candidate.right, best.right, subjects))
 
 
 def mean(values: Values) -> float:
@@ -171,7 +178,7 @@ def _variance(differences: NDArray[np.float64], subjects: NDArray[np.integer] | 
     """Return the variance of the mean of N differences."""
     count = len(differences)
     if count == 1:
-        return float(differences[0] ** 2)  # one image shows nothing
+        return float(differences[0] / MARGIN) ** 2  # one image shows nothing
     deviations = differences - differences.mean()
     of_images = float(deviations @ deviations) / count / (count - 1)
     if subjects is None:

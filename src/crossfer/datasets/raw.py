@@ -14,12 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from crossfer.classes import canonical, comparable
 from crossfer.datasets import archives
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.files import SYSTEM_FILES, find, what_is
 from crossfer.datasets.readers.in_memory import Memory
-from crossfer.datasets.record import Item, Reader, Record, Remark, Skipped
+from crossfer.datasets.readers.labels import number_in
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
 from crossfer.datasets.walk import files_below
 from crossfer.errors import CrossferError
 
@@ -49,7 +51,9 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
         if how.reader:
             raise CrossferError(f"reader {how.reader} has no effect on a dataset in memory")
         _check_takes(source.reader, how)
-        found = _usable(source.read(how.read_options), source.reader, own)
+        options = how.read_options
+        items = [*source.read(options), *_in_vain(options)]
+        found = _usable(items, source.reader, own)
         return Raw(legible(name or own), source.reader, "as the user says", own, "", False, *found)
     place, left_out, options = source, list[Skipped](), how.read_options
     if archives.is_packed(source):
@@ -62,7 +66,7 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
     try:
         reader, why = _reader(place, how)
         _check_takes(reader, how)
-        items = [*reader.read(place, options), *left_out]
+        items = [*reader.read(place, options), *left_out, *_in_vain(options)]
         _check_subject(items, how)
     except CrossferError as error:
         text = str(error).replace(str(place), str(source))
@@ -115,6 +119,15 @@ def _check_subject(items: Sequence[Item], how: Preparation) -> None:
         raise CrossferError(
             f"--subject {how.subject!r} finds nobody in any path; the first is {records[0].origin}"
         )
+
+
+def _in_vain(options: ReadOptions) -> Iterator[Remark]:
+    """Say which labels the user translates that do not occur."""
+    met = options.met | {number for label in options.met if (number := number_in(label))}
+    for label in options.labels:
+        spellings = {comparable(label), canonical(label), number_in(label)}
+        if not spellings & met:
+            yield Remark(f"warning: there is no label {label!r} here, which --label translates")
 
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:

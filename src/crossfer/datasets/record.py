@@ -107,6 +107,8 @@ class ReadOptions:
         What numbers mean where the layout does not say it: one of `crossfer.datasets.readers.labels.ORDERS`.
     splits
         From a dataset's names of its parts to ours, or to ``None`` for a name that is no split.
+    met
+        The labels that were translated so far: what a user translates in vain can be said.
     """
 
     labels: Mapping[str, str | None] = field(default_factory=dict)
@@ -117,6 +119,7 @@ class ReadOptions:
     root: Path | None = None
     order: str | None = None
     splits: Mapping[str, Split | None] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def subject_of(self, origin: str) -> str | None:
         """Return what the `subject` expression finds in a relative path."""

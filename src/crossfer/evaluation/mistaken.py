@@ -34,7 +34,7 @@ def best_assignment(gains: NDArray[np.integer]) -> tuple[int, ...]:
     def best(row: int, used: int) -> tuple[int, tuple[int, ...]]:
         if row == size:
             return 0, ()
-        found = (-1, ())
+        found: tuple[int, tuple[int, ...]] = (-1, ())
         for column in range(size):
             if not used >> column & 1:
                 more, rest = best(row + 1, used | 1 << column)

@@ -14,11 +14,13 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -69,11 +71,7 @@ class DatasetConfig(_Options):  # type: ignore[misc, valid-type]
         self, channels: int = Preparation.channels, side: int = Preparation.side
     ) -> Preparation:
         """Return how to prepare it, should it be a raw one: for a network that reads such faces."""
-        own = {
-            field.name: getattr(self, field.name)
-            for field in fields(Preparation)
-            if field.name in type(self).model_fields
-        }
+        own = {field.name: getattr(self, field.name) for field in fields(Preparation)}
         read = {"channels": channels, "side": side}
         left = {key: value for key, value in read.items() if key not in self.model_fields_set}
         return Preparation(**own | left)
@@ -82,6 +80,12 @@ class DatasetConfig(_Options):  # type: ignore[misc, valid-type]
     def _preparation_is_valid(self) -> Self:
         self.preparation()
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write what the user gave and no defaults, so that what is read back asks for the same."""
+        given = self.model_fields_set | ({"as"} if "reader" in self.model_fields_set else set())
+        return {key: value for key, value in write(self).items() if key in given}
 
 
 def _as_dataset(value: Any) -> Any:

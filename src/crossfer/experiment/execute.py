@@ -51,6 +51,7 @@ from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
 from crossfer.networks.flop import training_flop
 from crossfer.provenance import versions
+from crossfer.selection import BEHIND
 from crossfer.training import Faces, Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
@@ -219,17 +220,16 @@ def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dic
     what, rows = ("alpha", trained.tried) if trained.tried else ("epoch", trained.history)
     if not rows or (what == "epoch" and keep == "last"):
         return None
-    values: dict[str, float] = (
-        {"kept": trained.alpha or 0.0, "in_doubt": DEFAULT_ALPHA}
-        if trained.tried
-        else {"kept": trained.kept_epoch, "in_doubt": len(rows)}
-    )
-    columns = (what, "behind", "behind_error", "behind_accuracy")
+    kept, in_doubt = float(trained.kept_epoch), float(len(rows))
+    if trained.alpha is not None:
+        kept, in_doubt = trained.alpha, DEFAULT_ALPHA
+    columns = (what, *BEHIND)
     found = {row[what]: {column: row[column] for column in columns} for row in rows}
     return {
         "what": what,
         "of": len(rows),
-        **{name: found[value] for name, value in values.items()},
+        "kept": found[kept],
+        "in_doubt": found[in_doubt],
         "by": {
             side: {"images": len(faces), "subjects": faces.people}
             for side, faces in validation.items()

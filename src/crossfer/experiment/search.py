@@ -365,16 +365,15 @@ class _Trials:
 
     def _ahead(self, runs: Sequence[Run], kept: Sequence[Run]) -> Lead:
         """Return how far a trial's runs are ahead of another's, over all targets and both sides."""
+        mine: dict[str, NDArray[np.bool_]] = {}
+        theirs: dict[str, NDArray[np.bool_]] = {}
         subjects = {}
-        mine: dict[str, NDArray[np.float64]] = {}
-        theirs: dict[str, NDArray[np.float64]] = {}
-        for number, pair in enumerate(zip(runs, kept, strict=True)):
-            for dataset in (self.source, self._target(pair[0])):
+        for number, (run, before) in enumerate(zip(runs, kept, strict=True)):
+            for dataset in (self.source, self._target(run)):
                 name = f"{number}/{dataset.name}"
                 rows = dataset.rows("validation")
                 subjects[name] = subject_codes([dataset.subjects[row] for row in rows])
-                for scores, run in zip((mine, theirs), pair, strict=True):
-                    scores[name] = self._right(run, dataset).astype(np.float64)
+                mine[name], theirs[name] = (self._right(r, dataset) for r in (run, before))
         return lead(mine, theirs, subjects)
 
 

@@ -281,7 +281,7 @@ def comparability(view: View) -> str:
 
 def selection_rule(selection: str) -> str:
     """Say in words which epoch's weights were kept."""
-    best = "the epoch with the highest mean accuracy on the validation "
+    best = "the latest epoch that is not shown to be worse than the best on the validation "
     rules = {
         "trained-on": best + "sets of the data that the strategy trains on",
         "source": best + "set of the source",

@@ -58,10 +58,10 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
 def _tables(path: Path) -> list[tuple[Path, Split | None]]:
     """Find the tables of labels: training and validation, or else any with the columns of the release."""
     if path.is_file():
-        return [(path, _split_of(path))] if _is_ours(path) else []
+        return [(path, _split_of(path))] if _is_named(path) else []
     found = ((find(path, f"*{name}.csv"), split) for name, split in TABLES.items())
     usual: list[tuple[Path, Split | None]] = [(f, split) for f, split in found if f and _is_ours(f)]
-    return usual or [(f, _split_of(f)) for f in tables_near(path, 2) if _is_ours(f)]
+    return usual or [(f, _split_of(f)) for f in tables_near(path, 2) if _is_named(f)]
 
 
 def _split_of(table: Path) -> Split | None:
@@ -69,9 +69,12 @@ def _split_of(table: Path) -> Split | None:
     return "test" if split == "validation" else split
 
 
+def _is_named(file: Path) -> bool:
+    return set(header(file)) >= {FILE, CLASS}
+
+
 def _is_ours(file: Path) -> bool:
-    first = header(file)
-    return set(first) >= {FILE, CLASS} or _is_bare(first)
+    return _is_named(file) or _is_bare(header(file))
 
 
 def _is_bare(first: list[str]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
 
-from crossfer.classes import comparable
+from crossfer.classes import canonical, comparable
 from crossfer.datasets.readers.labels import label_of
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
 from crossfer.datasets.walk import IMAGE_SUFFIXES, STRAY_FOLDERS, VIDEO_SUFFIXES, files_below
@@ -18,6 +18,8 @@ from crossfer.errors import CrossferError
 LOOK = 50
 """How many files a recogniser looks at: it must not read a million names to say no."""
 
+SPELT = (comparable, canonical)
+"""How names of classes are compared: as they are written, and as we spell them."""
 COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)?)?)+$", re.I)
 
 
@@ -168,6 +170,9 @@ def labelled(
     codes = codes or {}
     mapped = comparable(name) in map(comparable, options.labels)
     known = None if mapped else codes.get(name)  # a class to ask the user's translation for, too
+    options.met.update(
+        spelt(each) for each in (name, known or name, comparable(name)) for spelt in SPELT
+    )
     if known:
         label = label_of(known, options.labels)
     else:

@@ -38,7 +38,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     where each folder holds pictures named like classes; a folder above the class may be the split, and one
     above or below it the subject.
     """
-    files = {file: file.relative_to(path).parts[:-1] for file in image_files(path)}
+    files = {file: _folders_above(file, path) for file in image_files(path)}
     kinds = sorted(set(files.values()) - {()})
     stems = levels.classes_by_file(files, options)
     options, places, said = _understood(path, kinds, stems, options)
@@ -61,8 +61,11 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         labels = {folders: label for folders, (label, _) in found.items()}
         people, said = _people(places, labels, splits)
         yield Remark(said)
+    shown = {file: found[folders][0] for file, folders in files.items() if folders in found}
     for table in tables_near(path, manifest.DEPTH):
-        yield Remark(manifest.unused(table, path))
+        yield Remark(
+            manifest.unused(table, path) + manifest.contradiction(table, path, shown, options)
+        )
     for file, folders in files.items():
         origin = file.relative_to(path).as_posix()
         if not folders:
@@ -79,6 +82,17 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
             subject=people.get(folders) or options.subject_of(origin),
             split=splits[folders],
         )
+
+
+def _folders_above(file: Path, path: Path) -> Folders:
+    """Return the folders above a picture; of ``aia/aia_anger`` the second is a class, anger."""
+    folders = list(file.relative_to(path).parts[:-1])
+    for index in range(1, len(folders)):
+        above, name = folders[index - 1], folders[index]
+        rest = name[len(above) :].lstrip("_- ")
+        if name.startswith(above) and len(rest) < len(name) - len(above) and is_known(rest):
+            folders[index] = rest
+    return tuple(folders)
 
 
 def _understood(

@@ -9,6 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from crossfer.datasets.readers.files import image_files
 
+DEEPEST = 3
+"""So many names at the end of a path are compared."""
+
 
 class Lookup:
     """Finds the file that a table's row means.
@@ -39,7 +42,8 @@ class Lookup:
             if os.path.isfile(file := place / clean):
                 return Path(os.path.normpath(file))
         path = PurePosixPath(clean)
-        for length in range(len(path.parts), 0, -1):
+        # Where a folder is named, it must fit: 5.png of another class is another picture.
+        for length in range(min(len(path.parts), DEEPEST), min(len(path.parts), 2) - 1, -1):
             end = PurePosixPath(*path.parts[-length:])
             found = self._by_end.get(end.with_suffix("").as_posix().lower(), [])
             if len(found) == 1:
@@ -51,10 +55,10 @@ class Lookup:
 
     @cached_property
     def _by_end(self) -> dict[str, list[Path]]:
-        """All pictures by the ends of their paths, up to three names long, without suffix."""
+        """All pictures by the ends of their paths without suffix."""
         found: dict[str, list[Path]] = defaultdict(list)
         for file in image_files(self.top) if self.top.is_dir() else ():
             parts = file.relative_to(self.top).with_suffix("").parts
-            for length in range(1, min(len(parts), 3) + 1):
+            for length in range(1, min(len(parts), DEEPEST) + 1):
                 found["/".join(parts[-length:]).lower()].append(file)
         return found

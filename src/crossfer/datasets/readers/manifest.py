@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from crossfer.classes import is_known
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.columns import Columns, are_shares, columns_in
-from crossfer.datasets.readers.files import image_files, labelled
+from crossfer.datasets.readers.files import image_files, labelled, labelled_or_unknown
 from crossfer.datasets.readers.labels import check_used, understood
 from crossfer.datasets.readers.lookup import Lookup
 from crossfer.datasets.readers.tables import (
@@ -117,6 +117,33 @@ def unused(table: Path, top: Path) -> str:
     return f"{table.relative_to(top).as_posix()}: not used (columns {names or 'unknown'})"
 
 
+def contradiction(
+    table: Path, top: Path, shown: Mapping[Path, str | None], options: ReadOptions
+) -> str:
+    """Count the pictures of which a table that is not used says another label than their folders."""
+    try:
+        columns = _columns(table, ReadOptions())
+        if not columns.complete or not columns.label:
+            return ""
+        lookup, other, known = Lookup(top, table, None), list[str](), 0
+        for _, row in any_rows(table):
+            name = row[str(columns.path)] if isinstance(row, dict) else None
+            if isinstance(row, str) or not isinstance(name, str) or not name:
+                continue
+            label, _reason = labelled_or_unknown(row[columns.label], options)
+            here = shown.get(lookup.find(name))
+            known += here is not None
+            if here is not None and label is not None and here != label:
+                other.append(name)
+    except CrossferError:
+        return ""
+    if not other:
+        return ""
+    return (
+        f"; it contradicts the folders for {len(other):,} of {known:,} pictures (first: {other[0]})"
+    )
+
+
 def complete_tables(path: Path) -> list[Path]:
     """Find the tables that list the pictures of a folder.
 
@@ -180,6 +207,8 @@ class _Reading:
                     f"{table}: unknown split {some} in the column {columns.split}: say what each is with "
                     f"--split {unknown[0]}=training, or use no such column with --column split="
                 )
+        elif part is None:
+            self.translation = self._splits_in_paths()
         self.by_folder = cache(self._by_folder)
 
     def items(self) -> Iterator[Record | Skipped]:
@@ -209,6 +238,9 @@ class _Reading:
         if label is None:
             return Skipped(origin, reason)
         split = self.translation.get(row[columns.split]) if columns.split else self.part
+        if self.translation and not columns.split and isinstance(name, str):
+            found = {self.translation.get(folder) for folder in _folders_in(name)} - {None}
+            split = next(iter(found)) if len(found) == 1 else None
         groups = {
             column: text
             for column in columns.others
@@ -245,6 +277,17 @@ class _Reading:
             groups=groups,
         )
 
+    def _splits_in_paths(self) -> dict[str, Split | None]:
+        """Return what the folders in the paths mean, where they name more than one split."""
+        names = {
+            folder
+            for _, row in any_rows(self.table)
+            if isinstance(row, dict) and isinstance(name := row[str(self.columns.path)], str)
+            for folder in _folders_in(name)
+        }
+        translation = splitnames.splits_of(names, self.options)
+        return translation if len(set(translation.values()) - {None}) > 1 else {}
+
     def _by_folder(self, folder: Path) -> str | None:
         """Return the class that the folders of a picture name, if they name one."""
         if folder.is_relative_to(self.top):
@@ -269,6 +312,10 @@ def _labels(table: Path, columns: Columns) -> Iterator[str]:
 def _named(label: str, names: Sequence[str]) -> str:
     """Return the name of a number for which a table holds names."""
     return names[int(label)] if names and label.isdigit() and int(label) < len(names) else label
+
+
+def _folders_in(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts[:-1]
 
 
 def _columns(table: Path, options: ReadOptions) -> Columns:

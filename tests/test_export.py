@@ -38,12 +38,12 @@ def classifier(prepared: dict[str, Dataset]) -> Classifier:
     images = normalise(torch.tensor(source.images))
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3)
     for _ in range(12):
-        for rows in torch.randperm(len(images)).split(32):
+        for rows in torch.randperm(len(images)).reshape(-1, 32):
             loss = nn.functional.cross_entropy(
                 classifier(images[rows]), torch.from_numpy(source.labels)[rows]
             )
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     return classifier.eval()
 

@@ -40,6 +40,7 @@ def demo(
     results = load_results(report_file.parent)
     _say_answer(results, report_file)
     _say_failures(results)
+    _say_use(results, report_file.parent, out / "stand-ins")
 
 
 @command()
@@ -297,6 +298,18 @@ def verify(
     out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} hold")
     if wrong:
         raise typer.Exit(1)
+
+
+def _say_use(results: Results, folder: Path, photographs: Path) -> None:
+    """Print how the first target's new model is used on a photograph of it."""
+    for choice in results.recommendations[:1]:
+        photograph = min((photographs / choice.target).iterdir())
+        network = folder / results.run(choice.run).folder
+        out_console.print(
+            f"\nUse the model recommended for {choice.target}:\n"
+            f"  crossfer predict {network} {photograph}",
+            soft_wrap=True,
+        )
 
 
 def _say_answer(results: Results, report_file: Path) -> None:

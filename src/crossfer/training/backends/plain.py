@@ -16,6 +16,8 @@ Step = Callable[[Tensor], None]
 class Plain:
     """What training asks of a device."""
 
+    descent: type[torch.optim.SGD] = torch.optim.SGD
+
     def prepare(self, network: nn.Module) -> None:
         """Put faster layers in the place of others, under the same names; in place."""
 
@@ -33,17 +35,14 @@ class Plain:
         recipe
             Its momentum and weight decay.
         """
-        return torch.optim.SGD(parameters, **self.options(rate, recipe))
-
-    def options(self, rate: Tensor, recipe: Recipe) -> dict[str, Tensor | float | bool]:
-        """Return what `torch.optim.SGD` is told."""
-        return {
-            "lr": rate,
-            "momentum": recipe.momentum,
-            "weight_decay": recipe.weight_decay,
-            "nesterov": recipe.momentum > 0,
-            "fused": rate.device.type in ("cpu", "cuda"),
-        }
+        return self.descent(
+            parameters,
+            lr=rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.momentum > 0,
+            fused=rate.device.type in ("cpu", "cuda"),
+        )
 
     def wrap(
         self, step: Step, network: nn.Module, penalty: object | None, generator: torch.Generator

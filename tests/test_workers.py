@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from crossfer.adaptation import adapt
 from crossfer.cli import app
 from crossfer.datasets import Dataset
 from crossfer.errors import CrossferError
@@ -24,7 +25,8 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.run import run_one
 from crossfer.experiment.status import status
 from crossfer.experiment.workers import how_many
-from crossfer.training import machine
+from crossfer.strategies import Strategy
+from crossfer.training import Trained, machine
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -95,11 +97,18 @@ def test_one_run_at_a_time_for_a_scheduler_of_ones_own(
     assert [one["state"] for one in json.loads(told.stdout)] == ["finished", "finished"]
 
 
-def test_why_a_run_failed_is_on_disk(prepared: dict[str, Dataset], tmp_path: Path) -> None:
-    wild = {"FC": {"learning_rate": 100.0, "momentum": 0.99}, "default": {"epochs": 2}}
-    run_experiment(experiment_on(prepared, strategies=["FC"], recipes=wild), tmp_path / "out")
+def test_why_a_run_failed_is_on_disk(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(strategy: Strategy, *arguments: Any, **options: Any) -> Trained:
+        if strategy.name == "FC":
+            raise RuntimeError("out of memory")
+        return adapt(strategy, *arguments, **options)
+
+    monkeypatch.setattr("crossfer.experiment.execute.adapt", broken)
+    run_experiment(experiment_on(prepared, strategies=["FC"]), tmp_path / "out")
     (failed,) = [one for one in status(tmp_path / "out") if one.state == "failed"]
-    assert failed.label.startswith("FC") and "diverged" in failed.detail
+    assert failed.label.startswith("FC") and failed.detail == "RuntimeError: out of memory"
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="POSIX signals")

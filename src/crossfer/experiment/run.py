@@ -197,7 +197,8 @@ class _Events(Events):
 
     def failed(self, key: str, failure: Failure) -> None:
         why = _why(failure, self.runs)
-        record_failure(self.runs[key], self.runs_folder, why)
+        if not failure.because_of:
+            record_failure(self.runs[key], self.runs_folder, why)
         self.progress.failed(self.runs[key], why)
 
 

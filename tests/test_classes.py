@@ -171,8 +171,9 @@ def test_the_whole_path_with_any_number_of_classes(
 
 def test_what_a_class_means_makes_the_identity_of_a_run(data: Path, tmp_path: Path) -> None:
     from crossfer.experiment.identity import Arithmetic
+    from crossfer.experiment.opening import open_datasets
     from crossfer.experiment.plan import plan
-    from crossfer.experiment.run import Progress, open_datasets
+    from crossfer.experiment.progress import Progress
 
     def keys(classes: Any) -> set[str]:
         experiment = check_experiment(configuration(data, "basic", classes))

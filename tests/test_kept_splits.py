@@ -14,7 +14,8 @@ from PIL import Image
 from crossfer.datasets import Dataset, Preparation, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import check_experiment
-from crossfer.experiment.run import Progress, open_datasets
+from crossfer.experiment.opening import open_datasets
+from crossfer.experiment.progress import Progress
 
 CLASSES = ("angry", "happy", "sad")
 

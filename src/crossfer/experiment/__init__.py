@@ -1,7 +1,8 @@
 """Configuration → the list of runs → results; resumable."""
 
 from crossfer.experiment.config import Experiment, check_experiment, load_experiment
-from crossfer.experiment.run import Progress, load_results, run_experiment
+from crossfer.experiment.progress import Progress
+from crossfer.experiment.run import load_results, run_experiment
 from crossfer.experiment.search import search
 from crossfer.experiment.verify import Verdict, verify
 

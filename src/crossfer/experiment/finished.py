@@ -19,8 +19,8 @@ from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.rows import DatasetFacts, Result, Results
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import Part, load_answers
+from crossfer.experiment.opening import DATASETS
 from crossfer.experiment.results import RESULTS
-from crossfer.experiment.run import DATASETS
 from crossfer.terms import BL, SIDES, Side
 
 

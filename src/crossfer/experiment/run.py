@@ -2,82 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from crossfer.classes import PRESETS, ClassSet, in_order, is_known
-from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
-from crossfer.datasets.earlier import can_keep
-from crossfer.datasets.prepare import prepare
-from crossfer.datasets.raw import raw_state
-from crossfer.datasets.workshop import sweep
+from lightning_fabric import Fabric
+
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
-from crossfer.executors import Events, Failure, Work, run_here, run_in_processes
+from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
 from crossfer.experiment.baseline import check_baseline
-from crossfer.experiment.config import DatasetConfig, Experiment, check_experiment
+from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
+from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
 from crossfer.experiment.plan import Run
+from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
+from crossfer.experiment.status import write_plan
 from crossfer.experiment.workers import STEP, how_many, task_of, work_on
 from crossfer.files import alone, write_json
-from crossfer.networks import NetworkConfig, check_network
+from crossfer.networks import check_network
 from crossfer.provenance import versions
 from crossfer.training.machine import machine
 
-EXPERIMENT, LOCK, DATASETS, RUNS = "experiment.json", ".lock", "datasets", "runs"
+EXPERIMENT, LOCK, RUNS = "experiment.json", ".lock", "runs"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
 """What the folder of an experiment that has only just begun may hold."""
-
-
-class Progress:
-    """Told how an experiment goes on; this one says nothing."""
-
-    def preparing(self, name: str, done: int, total: int) -> None:
-        """Pictures of a dataset were decoded."""
-
-    def comparing(self, done: int, total: int) -> None:
-        """Blocks of faces were compared with each other, to find copies."""
-
-    def prepared(self, dataset: Dataset) -> None:
-        """A raw dataset was prepared on the way."""
-
-    def tried(self, said: list[str]) -> None:
-        """The network works; what was found about it, a line each."""
-
-    def opened(self, dataset: Dataset) -> None:
-        """A dataset is there, with the classes of the experiment."""
-
-    def planned(self, runs: list[Run], finished: list[Run]) -> None:
-        """All runs are known, and those that were finished before."""
-
-    def reused(self, run: Run, versions: Mapping[str, str]) -> None:
-        """A run that was finished before was made by other versions of these packages."""
-
-    def started(self, run: Run) -> None:
-        """A run begins, or goes on; several may at the same time."""
-
-    def waiting(self, run: Run, owner: str) -> None:
-        """Another experiment, in another process, trains the same run just now."""
-
-    def step(self, run: Run, images: int) -> None:
-        """A run's training has seen that many more images."""
-
-    def ended(self, run: Run, folder: Path) -> None:
-        """A run is finished and measured."""
-
-    def failed(self, run: Run, why: str) -> None:
-        """A run failed, or cannot begin."""
 
 
 def run_experiment(
@@ -134,6 +90,7 @@ def run_experiment(
         planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
         runs = {run.key: run for run in planned.runs}
         runs_folder = folder_of_runs(experiment, out)
+        write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()])
         finished = [r for r in runs.values() if is_finished(folder_of(r, runs_folder))]
         progress.planned(list(runs.values()), finished)
         _say_versions(finished, runs_folder, progress)
@@ -160,11 +117,57 @@ def open_worker(out: Path) -> Work:
     out
         The experiment's folder, with its prepared datasets.
     """
-    experiment = check_experiment(read_json(out / EXPERIMENT), str(out / EXPERIMENT))
+    experiment, planned, fabric = _begun(out)
+    return work_on(planned, folder_of_runs(experiment, out), fabric)
+
+
+def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path:
+    """Train and measure one run of an experiment that was begun by `run_experiment`.
+
+    Parameters
+    ----------
+    out
+        The experiment's folder.
+    key
+        Of the run; the networks that it starts from must be finished.
+    progress
+        Told how it goes on.
+
+    Returns
+    -------
+    Path
+        The run's folder.
+
+    Raises
+    ------
+    CrossferError
+        If there is no such experiment or run, or it cannot begin yet.
+    """
+    out, progress = Path(out), progress or Progress()
+    experiment, planned, fabric = _begun(out)
+    runs = {run.key: run for run in planned.runs}
+    if key not in runs:
+        raise CrossferError(f"{key}: no run of {out}; `crossfer status {out}` lists them")
+    run, runs_folder = runs[key], folder_of_runs(experiment, out)
+    for other in task_of(run).after:
+        if not is_finished(folder_of(runs[other], runs_folder)):
+            raise CrossferError(f"{run.label}: waits for {runs[other].label}; run {other} first")
+    progress.planned([run], [])
+    events = _Events(planned, runs_folder, progress)
+    failures = run_here([Task(key)], lambda: work_on(planned, runs_folder, fabric), events)
+    if key in failures:
+        raise CrossferError(f"{run.label} failed: {failures[key].why}")
+    return folder_of(run, runs_folder)
+
+
+def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
+    """Return an experiment that another process has begun, its data open."""
+    if (content := read_json(out / EXPERIMENT)) is None:
+        raise CrossferError(f"{out}: no experiment was begun here; do so with `crossfer run`")
+    experiment = check_experiment(content, str(out / EXPERIMENT))
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     source, *targets = open_datasets(experiment, out, Progress())
-    planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
-    return work_on(planned, folder_of_runs(experiment, out), fabric)
+    return experiment, plan_all(experiment, source, targets, Arithmetic.of(fabric)), fabric
 
 
 def folder_of_runs(experiment: Experiment, out: Path) -> Path:
@@ -243,108 +246,6 @@ def read_json(file: Path) -> Any:
         return None
 
 
-def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
-    """Open an experiment's source and targets; what is raw is prepared in its folder."""
-    datasets: list[Dataset] = []
-    for config in (experiment.source, *experiment.targets):
-        dataset = _dataset(config, experiment, out, progress).with_classes(experiment.classes)
-        _check_shape(dataset, experiment.model)
-        for other in datasets:
-            if dataset.name == other.name:
-                raise CrossferError(
-                    f"two datasets are called {dataset.name}: give one another `name`"
-                )
-            if dataset.fingerprint == other.fingerprint:
-                raise CrossferError(f"{dataset.name} and {other.name} are the same data")
-        progress.opened(dataset)
-        datasets.append(dataset)
-    check_classes(experiment.classes, datasets)
-    return datasets
-
-
-def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
-    """Refuse classes that the datasets do not have.
-
-    Raises
-    ------
-    CrossferError
-        If a dataset has no image of any class; or, unless the classes are a preset, if no dataset has a
-        label of some class, or a label with a name that is not known.
-    """
-    own = {dataset.name: list(dataset.card["classes"]) for dataset in datasets}
-    there = in_order(chain.from_iterable(own.values()))
-    if classes not in PRESETS.values():
-        for name in classes.names:
-            labels = classes.labels_of(name)
-            if not set(labels) & set(there):
-                raise CrossferError(
-                    f"classes: no dataset has images of {name} (label {', '.join(labels)}); "
-                    f"their labels are {', '.join(there)}"
-                )
-        for label in classes.members:
-            if label not in there and not is_known(label):
-                raise CrossferError(
-                    f"classes: no dataset has the label {label}; their labels are {', '.join(there)}"
-                )
-    for dataset in datasets:
-        if not dataset.classes:
-            raise CrossferError(
-                f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) is in a class of the "
-                f"experiment ({', '.join(classes.names)}): say what belongs to them with classes:"
-            )
-
-
-def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:
-    how = network.preprocessing
-    if dataset.images.shape[1:] != how.image_shape:
-        faces = "×".join(map(str, dataset.images.shape[1:]))
-        raise CrossferError(
-            f"{dataset.name}: its faces are {faces}; the network reads "
-            f"{'×'.join(map(str, how.image_shape))} (model.input): prepare it again with "
-            f"--side {how.side}{' --colour' if how.channels == 3 else ''}"
-        )
-
-
-def _dataset(
-    config: DatasetConfig, experiment: Experiment, out: Path, progress: Progress
-) -> Dataset:
-    """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
-    path = experiment.path(config)
-    if is_prepared(path):
-        if given := config.model_fields_set - {"path", "name"}:
-            raise CrossferError(
-                f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
-            )
-        dataset = open_dataset(path)
-        dataset.check()
-        return dataset.called(config.name or dataset.name)
-    reads = experiment.model.preprocessing
-    how = config.preparation(reads.channels, reads.side)
-    if how.root:
-        how = dataclasses.replace(how, root=experiment.under_data(how.root))
-    name = config.name or path.stem
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    folder = out / DATASETS / f"{path.stem}-{place}"
-    with suppress(CrossferError):  # not there, damaged, or of another version: it is made anew
-        dataset = open_dataset(folder)
-        dataset.check()
-        card = dataset.card
-        if card["preparation"] == how.as_json() and card["raw_state"] == raw_state(path):
-            sweep(folder)
-            return dataset.called(config.name or dataset.name)
-    dataset = prepare(
-        path,
-        folder,
-        how,
-        name=config.name,
-        replace=True,
-        new_split=not can_keep(folder, how),
-        progress=lambda done, total: progress.preparing(name, done, total),
-    )
-    progress.prepared(dataset)
-    return dataset
-
-
 def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
     """Refuse a folder that holds more than what has `begun` there, unless a file marks it as of this kind."""
     if out.is_file():
@@ -352,14 +253,6 @@ def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
     strangers = {file.name for file in out.iterdir()} - set(begun) if out.is_dir() else set()
     if strangers and not (out / mark).is_file():
         raise CrossferError(f"{out}: is in use and holds no {kind}; name another folder")
-
-
-def check_paths(experiment: Experiment) -> None:
-    """Refuse an experiment that names a dataset which is not there, before anything is prepared."""
-    for config in (experiment.source, *experiment.targets):
-        path = experiment.path(config)
-        if not path.exists():
-            raise CrossferError(f"{path}: no such dataset; name the data root with --data")
 
 
 @contextmanager

@@ -34,17 +34,10 @@ from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
 from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
 from crossfer.experiment.plan import Run, plan
-from crossfer.experiment.run import (
-    DATASETS,
-    LOCK,
-    RUNS,
-    Progress,
-    alone_in,
-    check_free,
-    check_paths,
-    open_datasets,
-)
+from crossfer.experiment.progress import Progress
+from crossfer.experiment.run import LOCK, RUNS, alone_in, check_free
 from crossfer.files import write_bytes, write_json
 from crossfer.networks import check_network
 from crossfer.selection import Lead, lead

@@ -36,9 +36,10 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.identity import Arithmetic, key_of
 from crossfer.experiment.plan import Run
+from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
-from crossfer.experiment.run import EXPERIMENT, Progress, load_results
+from crossfer.experiment.run import EXPERIMENT, load_results
 from crossfer.networks.classifier import WEIGHTS
 from crossfer.provenance import versions
 from crossfer.terms import SIDES

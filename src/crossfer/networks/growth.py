@@ -21,7 +21,9 @@ def grow(classifier: Classifier, features: Mapping[str, Tensor]) -> Classifier:
 
     The row of a new class in the head is imprinted: the mean direction of the class's features (Qi, Brown,
     Lowe, Low-Shot Learning with Imprinted Weights, CVPR 2018, equation 5), as long as the head's other rows
-    are on average; its bias is the mean of theirs.  All other answers stay as they are.
+    are on average.  Imprinting is made for features and rows of length 1; here features of all classes have a
+    direction in common, and the new class would be the answer to nearly everything.  So its bias makes it,
+    on average over its own images, as strong as the strongest of the others.  Their logits stay as they are.
 
     Parameters
     ----------
@@ -55,7 +57,9 @@ def grow(classifier: Classifier, features: Mapping[str, Tensor]) -> Classifier:
         direction = F.normalize(F.normalize(given.to(head.weight)).mean(0), dim=0)
         head.weight[row] = length * direction
         if head.bias is not None:
-            head.bias[row] = head.bias[old].mean()
+            logits = F.linear(given.to(head.weight), head.weight[: row + 1])
+            others = (logits[:, old] + head.bias[old]).max(1).values
+            head.bias[row] = (others - logits[:, row]).mean()
     rows = {name: row for row, name in enumerate(features, classifier.answers)}
     outputs = zip(classifier.classes, classifier.outputs, strict=True)
     grown.outputs = tuple(rows.get(name, output) for name, output in outputs)

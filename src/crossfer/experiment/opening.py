@@ -1,0 +1,134 @@
+"""The datasets of an experiment: prepared ones are opened, raw ones are prepared in its folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from crossfer.classes import PRESETS, ClassSet, in_order, is_known
+from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
+from crossfer.datasets.earlier import can_keep
+from crossfer.datasets.prepare import prepare
+from crossfer.datasets.raw import raw_state
+from crossfer.datasets.workshop import sweep
+from crossfer.errors import CrossferError
+from crossfer.experiment.config import DatasetConfig, Experiment
+from crossfer.experiment.progress import Progress
+from crossfer.networks import NetworkConfig
+
+DATASETS = "datasets"
+"""The folder, in that of an experiment, of what had to be prepared."""
+
+
+def check_paths(experiment: Experiment) -> None:
+    """Refuse an experiment that names a dataset which is not there, before anything is prepared."""
+    for config in (experiment.source, *experiment.targets):
+        path = experiment.path(config)
+        if not path.exists():
+            raise CrossferError(f"{path}: no such dataset; name the data root with --data")
+
+
+def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
+    """Open an experiment's source and targets; what is raw is prepared in its folder."""
+    datasets: list[Dataset] = []
+    for config in (experiment.source, *experiment.targets):
+        dataset = _dataset(config, experiment, out, progress).with_classes(experiment.classes)
+        _check_shape(dataset, experiment.model)
+        for other in datasets:
+            if dataset.name == other.name:
+                raise CrossferError(
+                    f"two datasets are called {dataset.name}: give one another `name`"
+                )
+            if dataset.fingerprint == other.fingerprint:
+                raise CrossferError(f"{dataset.name} and {other.name} are the same data")
+        progress.opened(dataset)
+        datasets.append(dataset)
+    check_classes(experiment.classes, datasets)
+    return datasets
+
+
+def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
+    """Refuse classes that the datasets do not have.
+
+    Raises
+    ------
+    CrossferError
+        If a dataset has no image of any class; or, unless the classes are a preset, if no dataset has a
+        label of some class, or a label with a name that is not known.
+    """
+    own = {dataset.name: list(dataset.card["classes"]) for dataset in datasets}
+    there = in_order(chain.from_iterable(own.values()))
+    if classes not in PRESETS.values():
+        for name in classes.names:
+            labels = classes.labels_of(name)
+            if not set(labels) & set(there):
+                raise CrossferError(
+                    f"classes: no dataset has images of {name} (label {', '.join(labels)}); "
+                    f"their labels are {', '.join(there)}"
+                )
+        for label in classes.members:
+            if label not in there and not is_known(label):
+                raise CrossferError(
+                    f"classes: no dataset has the label {label}; their labels are {', '.join(there)}"
+                )
+    for dataset in datasets:
+        if not dataset.classes:
+            raise CrossferError(
+                f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) is in a class of the "
+                f"experiment ({', '.join(classes.names)}): say what belongs to them with classes:"
+            )
+
+
+def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:
+    how = network.preprocessing
+    if dataset.images.shape[1:] != how.image_shape:
+        faces = "×".join(map(str, dataset.images.shape[1:]))
+        raise CrossferError(
+            f"{dataset.name}: its faces are {faces}; the network reads "
+            f"{'×'.join(map(str, how.image_shape))} (model.input): prepare it again with "
+            f"--side {how.side}{' --colour' if how.channels == 3 else ''}"
+        )
+
+
+def _dataset(
+    config: DatasetConfig, experiment: Experiment, out: Path, progress: Progress
+) -> Dataset:
+    """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
+    path = experiment.path(config)
+    if is_prepared(path):
+        if given := config.model_fields_set - {"path", "name"}:
+            raise CrossferError(
+                f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
+            )
+        dataset = open_dataset(path)
+        dataset.check()
+        return dataset.called(config.name or dataset.name)
+    reads = experiment.model.preprocessing
+    how = config.preparation(reads.channels, reads.side)
+    if how.root:
+        how = replace(how, root=experiment.under_data(how.root))
+    name = config.name or path.stem
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    folder = out / DATASETS / f"{path.stem}-{place}"
+    with suppress(CrossferError):  # not there, damaged, or of another version: it is made anew
+        dataset = open_dataset(folder)
+        dataset.check()
+        card = dataset.card
+        if card["preparation"] == how.as_json() and card["raw_state"] == raw_state(path):
+            sweep(folder)
+            return dataset.called(config.name or dataset.name)
+    dataset = prepare(
+        path,
+        folder,
+        how,
+        name=config.name,
+        replace=True,
+        new_split=not can_keep(folder, how),
+        progress=lambda done, total: progress.preparing(name, done, total),
+    )
+    progress.prepared(dataset)
+    return dataset

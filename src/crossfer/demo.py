@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from crossfer.experiment import Experiment, Progress, check_experiment, run_experiment
 from crossfer.report import write_report
@@ -33,6 +34,7 @@ def run_demo(
     out: Path,
     progress: Progress,
     drawing: Callable[[str, int, int], None] = lambda name, done, total: None,
+    workers: int | Literal["auto"] = 1,
 ) -> Path:
     """Draw the stand-ins, run the study on them and write the report.
 
@@ -44,6 +46,8 @@ def run_demo(
         Told how the experiment goes on.
     drawing
         Told which stand-in is being drawn, and how many of how many pictures are done.
+    workers
+        Processes that train at the same time, see `crossfer.run_experiment`.
 
     Returns
     -------
@@ -55,7 +59,7 @@ def run_demo(
         if not (raw / name).exists():
             write(name, raw / name, progress=lambda *done, name=name: drawing(name, *done))
     folder = out / "experiment"
-    results = run_experiment(demo_experiment(raw), folder, progress)
+    results = run_experiment(demo_experiment(raw), folder, progress, workers=workers)
     return write_report(results, folder, _png_of_contact_sheet())
 
 

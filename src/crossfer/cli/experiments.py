@@ -36,7 +36,7 @@ def demo(
 
     out_console.print("Faces drawn by code stand in for FER2013, JAFFE, TFEID and MUG.")
     with Shown(out_console) as shown:
-        report_file = run_demo(out, shown, shown.drawing)
+        report_file = run_demo(out, shown, shown.drawing, workers="auto")
     results = load_results(report_file.parent)
     _say_answer(results, report_file)
     _say_failures(results)

@@ -226,7 +226,7 @@ class _Test:
     """A value that has to be shown to exceed another: draws of it, as they might have come out."""
 
     about: str
-    side: Side
+    side: str | None
     value: float
     least: float
     draws: Draws

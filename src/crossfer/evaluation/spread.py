@@ -1,4 +1,4 @@
-"""How sure is what is not a mean over images?  Intervals for balanced accuracy, macro F1 and calibration error.
+"""Intervals for balanced accuracy, macro F1 and calibration error, which are no means over images.
 
 They are functions of how often each class was taken for each, and of the calibration error's bins.  Both are
 sums over images, so the bootstrap draws images (or people, where they are known) with weights, and computes
@@ -61,9 +61,7 @@ def spreads(
     at_once = max(1, MOST_AT_ONCE // len(sizes))
     for start in range(0, RESAMPLES, at_once):
         weights = rng.multinomial(len(sizes), share, min(at_once, RESAMPLES - start)).astype(float)
-        drawn.append(
-            [_measures(weights @ table, weights @ sizes, old.classes) for table in tables]
-        )
+        drawn.append([_measures(weights @ table, weights @ sizes, old.classes) for table in tables])
     few = for_few(len(sizes), RESAMPLES, rng)
     draws = [np.concatenate([part[i] for part in drawn]) for i in (0, 1)]
     columns = {
@@ -89,7 +87,7 @@ def spreads(
 
 
 def _clusters(images: int, subjects: NDArray[np.integer] | None) -> NDArray[np.int64]:
-    """Return what is drawn together; of a single subject, images: how people differ cannot be seen from one."""
+    """Return what is drawn together: people; of a single one, images."""
     if subjects is not None:
         people, codes = np.unique(subjects, return_inverse=True)
         if len(people) > 1:

@@ -159,16 +159,11 @@ def test_the_intervals_hold_the_truth() -> None:
         said = np.where(right, labels, 1 - labels)
         old, new = (Answers.of(labels, np.eye(2)[s] * 0.8 + 0.1) for s in said)
         found = spreads(old, new, np.arange(30).repeat(20))
-        truth = {"balanced_accuracy": (80, -10), "calibration_error": (10, 10)}
-        held[0] += (
-            found["balanced_accuracy"].old[0]
-            <= truth["balanced_accuracy"][0]
-            <= found["balanced_accuracy"].old[1]
-        )
-        held[1] += (
-            found["balanced_accuracy"].change[0] <= -10 <= found["balanced_accuracy"].change[1]
-        )
-        held[2] += found["calibration_error"].old[0] <= 10 <= found["calibration_error"].old[1]
+        recall, error = found["balanced_accuracy"], found["calibration_error"]
+        held += [
+            low <= truth <= high
+            for (low, high), truth in ((recall.old, 80), (recall.change, -10), (error.old, 10))
+        ]
     assert (held >= 52).all(), held
 
 
@@ -178,7 +173,8 @@ def test_a_class_that_falls_does_not_pass_unseen(
     """From 58 to 11 %, while the accuracy rises."""
     file, page, flips = (tmp_path / name for name in ("c.json", "c.html", "flips.csv"))
     files = ("--json", file, "--html", page, "--flips", flips)
-    told = crossfer("compare", networks["old"], networks["exported"], data.folder, *files, "--rounds", 40, "--by", "camera")  # fmt: skip
+    asked = ("compare", networks["old"], networks["exported"], data.folder, "--rounds", 20)
+    told = crossfer(*asked, "--by", "camera", *files)
     assert told.exit_code == 0, told.exception
     words = " ".join(told.stdout.split())
     warning = "sad falls from 58 to 11 % on faces (−47.0 points, 100 images"
@@ -202,7 +198,7 @@ def test_a_class_that_falls_does_not_pass_unseen(
         assert (row["label"], row["old"], row["new"]) == tuple(
             CLASSES[x[i]] for x in (LABELS, OLD, NEW)
         )
-    told = crossfer("compare", networks["old"], networks["exported"], data.folder, "--html", page, "--pictures", "--rounds", 20)  # fmt: skip
+    told = crossfer(*asked, "--html", page, "--pictures")
     assert told.exit_code == 0 and "data:image/png" in page.read_text()
 
 
@@ -244,7 +240,8 @@ def test_what_slows_the_machine_down_meets_both() -> None:
     """The load triples for the second half: the ratio of rounds does not see it."""
     rng = np.random.default_rng(0)
     load = np.repeat([1.0, 3.0], 100)
-    old, new = load * (1 + 0.1 * rng.random(200)), 1.1 * load * (1 + 0.1 * rng.random(200))
+    old = (load * (1 + 0.1 * rng.random(200))).tolist()
+    new = (1.1 * load * (1 + 0.1 * rng.random(200))).tolist()
     assert latency_ratio(old, new) == pytest.approx(1.1, abs=0.02)
     low, high = np.quantile(ratio_draws(old, new), [0.025, 0.975])
     assert 1.07 < low < 1.1 < high < 1.13
@@ -295,10 +292,11 @@ def test_networks_that_read_faces_of_other_sizes(
         "normalisation": "per-image",
     }
     wide.write_text(yaml.safe_dump(said))
-    told = refused("compare", networks["old"], wide, data.folder, "--rounds", 20)
+    told = refused("compare", networks["old"], wide, data.folder)
     assert "its faces are 48×48" in told and "reads 96×96×3" in told
     assert "--side 96 --colour" in told
-    done = crossfer("compare", networks["old"], wide, data.folder, "--new-data", larger.folder, "--rounds", 20)  # fmt: skip
+    asked = ("compare", networks["old"], wide, data.folder, "--rounds", 20)
+    done = crossfer(*asked, "--new-data", larger.folder)
     assert done.exit_code == 0, done.exception
 
 
@@ -365,6 +363,7 @@ def test_what_the_gate_cannot_read_is_one_line(comparison: Comparison, tmp_path:
         file.write_text(content)
         assert words in refused("gate", file)
     file.write_text(json.dumps(found))
+    assert "no such file or folder" in refused("gate", tmp_path / "no", "--max-latency-ratio", 1)
     assert "compare again with --by age" in refused("gate", file, "--by", "age")
     assert "choose among faces" in refused("gate", file, "--target", "nobody")
     assert "with --target" in refused("gate", file, "--min-target-gain", 1)

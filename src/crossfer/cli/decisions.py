@@ -209,6 +209,8 @@ def gate(
         max_latency_ratio,
         confidence,
     )
+    if not what.exists():
+        raise CrossferError(f"{what}: no such file or folder; name an experiment or a comparison")
     if what.is_file():
         if strategy is not None:
             raise CrossferError("--strategy: of an experiment only; a comparison has none")

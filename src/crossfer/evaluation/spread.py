@@ -5,9 +5,12 @@ sums over images, so the bootstrap draws images (or people, where they are known
 the measures from weighted sums.  As in `crossfer.evaluation.intervals`, both networks are measured on the
 same drawn images, and deviations are multiplied by √(n / χ²ₙ₋₁) for being drawn from few.
 
-Drawn again, a calibration error is larger than the one it was drawn from, as that one is larger than the
-truth.  Its intervals are therefore basic ones, 2 x − (the draws' quantiles), which mirror this bias (Davison
-and Hinkley 1997, section 5.2); the others are percentile intervals.
+A calibration error is never negative, so chance makes it too large; drawn again it is larger still, and near
+zero no bootstrap works.  Its interval holds both the percentile interval and the basic one, 2 x − (the draws'
+quantiles), which mirrors this bias (Davison and Hinkley 1997, section 5.2).  It begins at 0 where answers
+that are right exactly as often as their confidence says would come out as far from it in more than 1 of 40
+cases (consistency resampling: Bröcker and Smith 2007).  The interval of a change follows from the two
+networks' own (MOVER: Zou and Donner 2008), as if they were independent, which errs on the wide side.
 """
 
 from __future__ import annotations
@@ -62,28 +65,26 @@ def spreads(
     for start in range(0, RESAMPLES, at_once):
         weights = rng.multinomial(len(sizes), share, min(at_once, RESAMPLES - start)).astype(float)
         drawn.append([_measures(weights @ table, weights @ sizes, old.classes) for table in tables])
-    few = for_few(len(sizes), RESAMPLES, rng)
-    draws = [np.concatenate([part[i] for part in drawn]) for i in (0, 1)]
-    columns = {
-        "old": (values[0], draws[0]),
-        "new": (values[1], draws[1]),
-        "change": (values[1] - values[0], draws[1] - draws[0]),
-    }
+    few = for_few(len(sizes), RESAMPLES, rng)[:, None]
+    draws = [
+        value + (np.concatenate([part[i] for part in drawn]) - value) * few
+        for i, value in enumerate(values)
+    ]
     found = {}
-    for m, name in enumerate(MEASURES):
-        mirrored = name == "calibration_error"
+    for m, name in enumerate(MEASURES[:-1]):
+        own, other = values[0][m], values[1][m]
+        change = draws[1][:, m] - draws[0][:, m]
         found[name] = Spread(
-            **{
-                key: _interval(
-                    float(value[m]),
-                    value[m] + (draw[:, m] - value[m]) * few,
-                    mirrored,
-                    -100.0 if key == "change" else 0.0,
-                )
-                for key, (value, draw) in columns.items()
-            }
+            _middle(own, draws[0][:, m], 0.0),
+            _middle(other, draws[1][:, m], 0.0),
+            _middle(other - own, change, -100.0),
         )
-    return found
+    before, after = (
+        _calibration(float(value[-1]), draw[:, -1], answers)
+        for value, draw, answers in zip(values, draws, (old, new), strict=True)
+    )
+    change = _mover(float(values[0][-1]), before, float(values[1][-1]), after)
+    return found | {MEASURES[-1]: Spread(before, after, change)}
 
 
 def _clusters(images: int, subjects: NDArray[np.integer] | None) -> NDArray[np.int64]:
@@ -124,8 +125,29 @@ def _measures(sums: Values, images: Values, classes: int) -> Values:
     return 100 * np.stack([balanced, f1, gap], 1)
 
 
-def _interval(value: float, draws: Values, mirrored: bool, lowest: float) -> Interval:
-    low, high = (float(q) for q in np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    if mirrored:
-        low, high = 2 * value - high, 2 * value - low
-    return max(min(low, value), lowest), min(max(high, value), 100.0)
+def _middle(value: float, draws: Values, lowest: float) -> Interval:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return max(min(float(low), value), lowest), min(max(float(high), value), 100.0)
+
+
+def _calibration(value: float, draws: Values, answers: Answers) -> Interval:
+    low, high = _middle(value, draws, 0.0)
+    lowest = 0.0 if value <= _by_chance(answers) else max(0.0, min(low, 2 * value - high))
+    return lowest, min(max(high, 2 * value - low), 100.0)
+
+
+def _by_chance(answers: Answers) -> float:
+    """Return the calibration error that perfectly calibrated answers exceed in 1 of 40 cases."""
+    rng, bins = np.random.default_rng(0), bins_of(answers.confidences)
+    found = []
+    for _ in range(RESAMPLES):
+        right = rng.random(len(bins)) < answers.confidences
+        found.append(np.abs(np.bincount(bins, right - answers.confidences)).sum() / len(bins))
+    return 100 * float(np.quantile(found, (1 + LEVEL) / 2))
+
+
+def _mover(old: float, of_old: Interval, new: float, of_new: Interval) -> Interval:
+    change = new - old
+    low = change - float(np.hypot(new - of_new[0], of_old[1] - old))
+    high = change + float(np.hypot(of_new[1] - new, old - of_old[0]))
+    return max(low, -100.0), min(high, 100.0)

@@ -19,9 +19,9 @@ from crossfer.report.page import environment
 from crossfer.report.view import number, signed, span, surprise
 
 MEASURES = {
-    "accuracy": "accuracy, %",
-    "balanced_accuracy": "balanced accuracy, %",
-    "macro_f1": "macro F1, %",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
     "calibration_error": "calibration error",
 }
 """What is measured, in order, and how it is written."""

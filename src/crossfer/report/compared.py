@@ -51,18 +51,18 @@ def answer(one: OnDataset) -> str:
     found, sure = one.difference.paired, words.sureness(one.difference)
     if found.difference == 0:
         return (
-            f"On {one.name} both networks are right about {one.new.accuracy:.1f} % of "
+            f"On {one.name} both networks are equally accurate: {one.new.accuracy:.1f} % of "
             f"{one.new.images:,} images."
         )
-    better = "more" if found.difference > 0 else "fewer"
+    better = "higher" if found.difference > 0 else "lower"
     real = {
         "real": "That is real.",
         "likely": "That is likely, and not sure, since more than one difference is tested.",
         words.HERE: f"That is real on these images; for other people it is not known: {_people(one)}.",
     }.get(sure, "That may be chance.")
     return (
-        f"On {one.name} the new network is right about {abs(found.difference):.1f} points {better} of "
-        f"{one.new.images:,} images (95 % interval {span(found.interval)}). {real}"
+        f"On {one.name} the new network's accuracy is {abs(found.difference):.1f} points {better} (95 % "
+        f"interval {span(found.interval)}; {one.new.images:,} images). {real}"
     )
 
 

@@ -134,7 +134,7 @@ def _made(file: Path) -> Path:
 
 def _say(found: Compared) -> None:
     """Print a comparison: what matters first."""
-    from crossfer.report.compared import median, size
+    from crossfer.report.compared import median
 
     for who, network in (("old", found.old), ("new", found.new)):
         out_console.print(f"{who}: {network.name} ({network.kind})", soft_wrap=True)
@@ -160,7 +160,13 @@ def _say(found: Compared) -> None:
             f"{median(new):.2f}",
             f"{ratio:.2f} ({span[0]:.2f}–{span[1]:.2f})",
         )
-    table.add_row("size", size(found.old), size(found.new), f"{found.size_ratio:.2f}")
+    networks = (found.old, found.new)
+    table.add_row(
+        "file, MB", *(f"{n.bytes / 1e6:.1f}" for n in networks), f"{found.size_ratio:.2f}"
+    )
+    table.add_row(
+        "parameters", *("–" if n.parameters is None else f"{n.parameters:,}" for n in networks), ""
+    )
     out_console.print(table)
     out_console.print(
         f"Measured in turn, {len(times.old)} faces and {len(times.old_batch)} batches; threads: "

@@ -2,7 +2,8 @@
 
 In every round both networks answer once, so that whatever else the machine does meets both; the ratio of a
 round's two times is free of it.  The measure is the median ratio.  Rounds that follow one another share
-noise, so blocks of them are drawn (the block bootstrap: Künsch 1989).
+noise, so blocks of them are drawn (the block bootstrap: Künsch 1989); few blocks count as few people do in
+`crossfer.evaluation.intervals`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crossfer.evaluation.intervals import Draws
+from crossfer.evaluation.intervals import Draws, for_few
 
-BLOCK = 10
-"""Rounds that are drawn together."""
+BLOCK, LEAST_BLOCKS = 10, 10
+"""Rounds that are drawn together; fewer, where there would be fewer blocks than that."""
 RESAMPLES = 10_000
 
 
@@ -34,7 +35,8 @@ def ratio_draws(old: Sequence[float], new: Sequence[float], resamples: int = RES
         How many draws; the same times give the same draws.
     """
     ratios = np.asarray(new) / np.asarray(old)
-    blocks = np.array_split(ratios, max(1, len(ratios) // BLOCK))
+    together = max(1, min(BLOCK, len(ratios) // LEAST_BLOCKS))
+    blocks = np.array_split(ratios, len(ratios) // together)
     shortest = min(map(len, blocks))
     table = np.stack([block[:shortest] for block in blocks])
     rng = np.random.default_rng(0)
@@ -42,4 +44,5 @@ def ratio_draws(old: Sequence[float], new: Sequence[float], resamples: int = RES
     for start in range(0, resamples, 1000):
         chosen = rng.integers(len(table), size=(min(1000, resamples - start), len(table)))
         parts.append(np.median(table[chosen].reshape(len(chosen), -1), axis=1))
-    return np.concatenate(parts)
+    value, draws = float(np.median(ratios)), np.concatenate(parts)
+    return value + (draws - value) * for_few(len(table), resamples, rng)

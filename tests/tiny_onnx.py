@@ -51,6 +51,11 @@ def write(folder: Path, model: onnx.ModelProto | None = None, **card: Any) -> Pa
     """Write an exported classifier; keywords change its card."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes((model or network()).SerializeToString())
+    return write_card(folder, **card)
+
+
+def write_card(folder: Path, **card: Any) -> Path:
+    """Write what an exported classifier says of itself, beside its ``model.onnx``."""
     content = {
         "format": 1,
         "classes": CLASSES,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -16,7 +18,7 @@ from crossfer.cli.options import check_finite, past_data_of, seconds_of
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
-    from crossfer.evaluation.gate import Criterion
+    from crossfer.evaluation.gate import Criterion, Limits
     from crossfer.evaluation.rows import Recommendation, Result, Results
 
 command = partial(app.command, rich_help_panel="Decisions")
@@ -48,7 +50,6 @@ def recommend(
     Example:  crossfer recommend runs/fer2013-ck48 --max-source-drop 1 --past-data none --budget 10min
     """
     import json
-    from dataclasses import asdict
 
     from crossfer.evaluation.decision import Constraints
     from crossfer.evaluation.decision import recommend as choose
@@ -108,13 +109,29 @@ def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:
 
 @command()
 def gate(
-    folder: Annotated[Path, typer.Argument(help="The folder of a finished experiment.")],
+    what: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder of a finished experiment, or what `crossfer compare --json` wrote."
+        ),
+    ],
     max_source_drop: Annotated[
-        float, typer.Option(min=0, help="Shown to lose at most so many points on the source.")
+        float,
+        typer.Option(
+            "--max-source-drop",
+            "--max-drop",
+            min=0,
+            help="Shown to lose at most so many points on the source; in a comparison, on every dataset.",
+        ),
     ] = 1.0,
     min_target_gain: Annotated[
-        float, typer.Option(help="Shown to gain at least so many points on the target.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Shown to gain at least so many points on the target, by default 0; in a comparison, on the "
+            "dataset that --target names.",
+            show_default=False,
+        ),
+    ] = None,
     max_class_drop: Annotated[
         float | None,
         typer.Option(min=0, help="Shown to lose at most so many points in any class."),
@@ -125,18 +142,33 @@ def gate(
     ] = None,
     by: Annotated[
         list[str] | None,
-        typer.Option(help="In each group of this column of the sample tables; repeat at will."),
+        typer.Option(
+            help="In each group of this column of the sample tables; repeat at will. A comparison was asked "
+            "for it too."
+        ),
     ] = None,
     max_size_ratio: Annotated[
-        float | None, typer.Option(min=0, help="At most so many times the old parameters.")
+        float | None,
+        typer.Option(
+            min=0, help="At most so many times the old parameters; in a comparison, the old file."
+        ),
+    ] = None,
+    max_latency_ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Of a comparison: shown to take at most so many times as long for a face."
+        ),
     ] = None,
     confidence: Annotated[
         float, typer.Option(help="One-sided, for all conditions together: between 0.5 and 1.")
     ] = 0.95,
     strategy: Annotated[
-        str | None, typer.Option(help="The strategy to ship, instead of the recommended one.")
+        str | None,
+        typer.Option(help="Of an experiment: the strategy to ship, not the recommended one."),
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Only this target.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Only this target; of a comparison, the dataset to gain on.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
     junit: Annotated[
         Path | None, typer.Option(help="Write the conditions as a JUnit XML file, for CI.")
@@ -149,15 +181,12 @@ def gate(
     is asked.  Few test images prove little; then it says about how many would.
 
     Example:  crossfer gate runs/fer2013-ck48 --max-source-drop 1 --min-target-gain 5 --max-class-drop 10
+
+    Example:  crossfer gate comparison.json --max-drop 1 --max-class-drop 10 --max-latency-ratio 1.2
     """
     import json
-    from dataclasses import asdict
 
     from crossfer.evaluation.gate import Limits
-    from crossfer.evaluation.gate import gate as ask
-    from crossfer.experiment import load_results
-    from crossfer.experiment.finished import Finished
-    from crossfer.report import shipped
 
     if not 0.5 <= confidence < 1:
         raise CrossferError(f"--confidence {confidence:g}: must be between 0.5 and 1")
@@ -168,74 +197,173 @@ def gate(
             "--max-class-drop": max_class_drop,
             "--max-negative-flips": max_negative_flips,
             "--max-size-ratio": max_size_ratio,
+            "--max-latency-ratio": max_latency_ratio,
         }
     )
-    results = load_results(folder)
-    finished = Finished(folder, results)
     limits = Limits(
         max_source_drop,
-        min_target_gain,
+        min_target_gain or 0.0,
         max_class_drop,
         max_negative_flips,
         max_size_ratio,
+        max_latency_ratio,
         confidence,
     )
-    rows = _to_ship(results, strategy, target)
-    evidence = finished.evidence(rows)
-    answers = [
-        ask(
-            row,
-            evidence,
-            limits,
-            results.classes,
-            {column: finished.groups(row, column) for column in by or ()},
-            _size_ratio(results, row),
-        )
-        for row in rows
-    ]
-    passed = all(criterion.verdict == "pass" for answer in answers for criterion in answer)
-    files = [shipped(results, _network(results, row), folder) for row in rows]
+    if not what.exists():
+        raise CrossferError(f"{what}: no such file or folder; name an experiment or a comparison")
+    if what.is_file():
+        if strategy is not None:
+            raise CrossferError("--strategy: of an experiment only; a comparison has none")
+        if min_target_gain is not None and target is None:
+            raise CrossferError("--min-target-gain: name the dataset to gain on with --target")
+        answers = _of_comparison(what, limits, target, by or [])
+    else:
+        if max_latency_ratio is not None:
+            raise CrossferError(
+                "--max-latency-ratio: latency is not measured in an experiment; compare two networks with "
+                "`crossfer compare … --json FILE`, and name that file"
+            )
+        answers = _of_experiment(what, limits, strategy, target, by or [])
+    passed = all(one.verdict == "pass" for answer in answers for one in answer.criteria)
     if junit:
-        _write_junit(junit, rows, answers)
+        _write_junit(junit, answers)
     if as_json:
-        found = [
-            {
-                "target": row.target,
-                "strategy": row.strategy,
-                "seeds": row.seeds,
-                "run": _network(results, row),
-                "criteria": [asdict(criterion) for criterion in answer],
-            }
-            for row, answer in zip(rows, answers, strict=True)
-        ]
+        found = [answer.as_json() for answer in answers]
         typer.echo(json.dumps({"passed": passed, "answers": found}, indent=2, ensure_ascii=False))
     else:
-        for row, answer, file in zip(rows, answers, files, strict=True):
-            out_console.print(f"{row.strategy}, {row.target}", style="bold")
-            for criterion in answer:
-                out_console.print(f"  {_said(results, row, criterion)}", soft_wrap=True)
-            out_console.print(f"  {file}", soft_wrap=True)
-        if any(len(row.seeds) == 1 for row in rows):
+        for answer in answers:
+            out_console.print(answer.title, style="bold", soft_wrap=True)
+            for criterion in answer.criteria:
+                out_console.print(f"  {_said(answer.names, criterion)}", soft_wrap=True)
+            for remark in answer.remarks:
+                out_console.print(f"  {remark}", soft_wrap=True)
+        if any(answer.single for answer in answers):
             out_console.print("One seed: how far another training would land is not counted.")
         out_console.print("ship it" if passed else "do not ship it", style="bold")
     if not passed:
         raise typer.Exit(1)
 
 
-def _said(results: Results, row: Result, criterion: Criterion) -> str:
+@dataclass(frozen=True)
+class _Answer:
+    """What the gate says of one update.
+
+    Parameters
+    ----------
+    title, suite
+        What it is called, for people and for CI.
+    facts
+        What JSON says beside the criteria.
+    criteria
+        Each condition with its answer.
+    names
+        What the test sets are called, by `Criterion.side`.
+    remarks
+        What else to say.
+    single
+        Whether nothing is known about other trainings that could be.
+    """
+
+    title: str
+    suite: str
+    facts: Mapping[str, Any]
+    criteria: Sequence[Criterion]
+    names: Mapping[str, str]
+    remarks: Sequence[str]
+    single: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {**self.facts, "criteria": [asdict(criterion) for criterion in self.criteria]}
+
+
+def _of_experiment(
+    folder: Path, limits: Limits, strategy: str | None, target: str | None, by: list[str]
+) -> list[_Answer]:
+    from crossfer.evaluation.gate import gate as ask
+    from crossfer.experiment import load_results
+    from crossfer.experiment.finished import Finished
+    from crossfer.report import shipped
+
+    results = load_results(folder)
+    finished = Finished(folder, results)
+    rows = _to_ship(results, strategy, target)
+    evidence = finished.evidence(rows)
+    found = []
+    for row in rows:
+        groups = {column: finished.groups(row, column) for column in by}
+        run = _network(results, row)
+        facts = {"target": row.target, "strategy": row.strategy, "seeds": row.seeds, "run": run}
+        found.append(
+            _Answer(
+                f"{row.strategy}, {row.target}",
+                f"{row.target}.{row.strategy}",
+                facts,
+                ask(row, evidence, limits, results.classes, groups, _size_ratio(results, row)),
+                {"source": results.source.name, "target": row.target},
+                [shipped(results, run, folder)],
+                single=len(row.seeds) == 1,
+            )
+        )
+    return found
+
+
+def _of_comparison(
+    file: Path, limits: Limits, target: str | None, by: Sequence[str]
+) -> list[_Answer]:
+    from crossfer.deploy.compare import read
+    from crossfer.evaluation.comparing import asked_of
+    from crossfer.evaluation.gate import ask
+    from crossfer.report.compared import warnings
+
+    found = read(file)
+    names = [one.name for one in found.datasets]
+    if target is not None and target not in names:
+        raise CrossferError(f"--target {target}: choose among {', '.join(names)}")
+    known = sorted({column for one in found.datasets for column in one.evidence.groups})
+    for column in by:
+        if column not in known:
+            raise CrossferError(
+                f"--by {column}: {file} was compared by {', '.join(known) or 'no column'}; "
+                f"compare again with --by {column}"
+            )
+    least = {name: limits.least("target" if name == target else "source") for name in names}
+    times = found.latency
+    criteria = ask(
+        asked_of(found, least, by),
+        limits,
+        found.classes,
+        found.size_ratio,
+        (times.old, times.new),
+    )
+    return [
+        _Answer(
+            f"{found.new.name} instead of {found.old.name}",
+            "compare",
+            {"old": found.old.name, "new": found.new.name},
+            criteria,
+            {name: name for name in names},
+            [f"WARNING: {w}" for one in found.datasets for w in warnings(one, found.classes)],
+        )
+    ]
+
+
+def _said(names: Mapping[str, str], criterion: Criterion) -> str:
     """Say a condition and its answer in a line."""
     if criterion.side is None:
-        return (
+        shown = "" if criterion.p is None else f", at most {criterion.bound:.2f} shown"
+        text = (
             f"{criterion.verdict.upper()}  {criterion.about}: {criterion.measured:.2f} times the old "
-            f"network's; at most {criterion.limit:g} asked for"
+            f"network's{shown}; at most {criterion.limit:g} asked for"
         )
-    name = results.source.name if criterion.side == "source" else row.target
-    way, sign = ("at least", "+") if criterion.at_least else ("at most", "")
-    unit = "points" if criterion.at_least else "% of the images"
-    text = (
-        f"{criterion.verdict.upper()}  {name}, {criterion.about}: {criterion.measured:{sign}.1f} {unit} "
-        f"measured, {way} {criterion.bound:{sign}.1f} shown; {way} {criterion.limit:{sign}g} asked for"
-    )
+    else:
+        way, sign = ("at least", "+") if criterion.at_least else ("at most", "")
+        unit = "points" if criterion.at_least else "% of the images"
+        text = (
+            f"{criterion.verdict.upper()}  {names[criterion.side]}, {criterion.about}: "
+            f"{criterion.measured:{sign}.1f} {unit} measured, {way} {criterion.bound:{sign}.1f} shown; "
+            f"{way} {criterion.limit:{sign}g} asked for"
+        )
     return text if criterion.verdict != "not proven" else f"{text} ({_missing(criterion)})"
 
 
@@ -243,6 +371,11 @@ def _missing(criterion: Criterion) -> str:
     """Say how many test images would prove a condition that is not proven."""
     if criterion.needed is None:
         return "no number of test images proves what is just at the limit"
+    if criterion.side is None:
+        return (
+            f"not enough measurements to prove it: {criterion.images}; you need about {criterion.needed:,}: "
+            "compare again with --rounds"
+        )
     text = f"not enough test images to prove it: {criterion.images}"
     needed = f"you need about {criterion.needed:,}"
     if criterion.people and criterion.images:
@@ -288,7 +421,7 @@ def _size_ratio(results: Results, row: Result) -> float:
     return after / before
 
 
-def _write_junit(file: Path, rows: list[Result], answers: list[list[Criterion]]) -> None:
+def _write_junit(file: Path, answers: Sequence[_Answer]) -> None:
     """Write every condition as a test case; one that fails or is not proven is a failure."""
     from xml.etree import ElementTree
 
@@ -296,12 +429,10 @@ def _write_junit(file: Path, rows: list[Result], answers: list[list[Criterion]])
 
     suite = ElementTree.Element("testsuite", name="crossfer gate")
     bad = 0
-    for row, answer in zip(rows, answers, strict=True):
-        for one in answer:
+    for answer in answers:
+        for one in answer.criteria:
             name = ", ".join(filter(None, [one.side, one.about]))
-            case = ElementTree.SubElement(
-                suite, "testcase", classname=f"{row.target}.{row.strategy}", name=name
-            )
+            case = ElementTree.SubElement(suite, "testcase", classname=answer.suite, name=name)
             if one.verdict != "pass":
                 bad += 1
                 shown = (
@@ -310,6 +441,6 @@ def _write_junit(file: Path, rows: list[Result], answers: list[list[Criterion]])
                 ElementTree.SubElement(
                     case, "failure", message=f"{one.verdict}: {shown}", type=one.verdict
                 )
-    suite.set("tests", str(sum(map(len, answers))))
+    suite.set("tests", str(sum(len(answer.criteria) for answer in answers)))
     suite.set("failures", str(bad))
     write_bytes(file, ElementTree.tostring(suite, "utf-8", xml_declaration=True))

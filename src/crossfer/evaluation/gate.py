@@ -4,7 +4,8 @@ A condition *passes* if the evidence excludes what is not allowed: the lower bou
 bound of a share) keeps the limit.  It *fails* if the measured value itself breaks the limit.  In between it
 is *not proven*: then the number of test images that would prove such a value is given.
 
-Bounds are those of the paired bootstrap over images, people and seeds (`crossfer.evaluation.intervals`).
+Bounds are those of the paired bootstrap over images, people and seeds (`crossfer.evaluation.intervals`), of a
+latency those of the bootstrap over rounds of measurements (`crossfer.evaluation.latency`).
 Conditions are tested together: with Holm's correction all that is said to pass is right with the
 confidence asked for, however many conditions there are.
 """
@@ -12,8 +13,8 @@ confidence asked for, however many conditions there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from crossfer.evaluation.evidence import Evidence
 from crossfer.evaluation.intervals import Draws, Right, change, resample
+from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.paired import holm
 from crossfer.evaluation.rows import Result
 from crossfer.terms import SIDES, Side
@@ -47,7 +49,9 @@ class Limits:
     max_negative_flips
         At most so many of 100 test images right before and wrong now, on either side.
     max_size_ratio
-        At most so many times the old network's parameters.
+        At most so many times the old network's size.
+    max_latency_ratio
+        At most so many times the old network's latency.
     confidence
         With which all that passes holds, in (0, 1).
     """
@@ -57,6 +61,7 @@ class Limits:
     max_class_drop: float | None = None
     max_negative_flips: float | None = None
     max_size_ratio: float | None = None
+    max_latency_ratio: float | None = None
     confidence: float = 0.95
 
     def least(self, side: Side) -> float:
@@ -73,7 +78,7 @@ class Criterion:
     about
         What is asked about: ``"accuracy"``, ``"recall of happy"``, ``"negative flips"``, ``"camera = A"``.
     side
-        On which test set; None where it is about none.
+        On which test set: a side of an experiment, or a dataset's name; None where it is about none.
     measured
         The change in points, the share in per cent, or the ratio.
     limit
@@ -86,15 +91,17 @@ class Criterion:
     p
         One-sided, corrected (Holm); None where nothing is left to chance.
     images, people
-        In the test set, as far as it is asked about; None where there are none, or nobody is known.
+        In the test set, as far as it is asked about; of a latency, the measurements.  None where there are
+        none, or nobody is known.
     needed
-        About how many such images would prove it, if `verdict` is ``"not proven"`` and any number would.
+        About how many such images, or measurements, would prove it, if `verdict` is ``"not proven"`` and any
+        number would.
     verdict
         Pass, fail or not proven.
     """
 
     about: str
-    side: Side | None
+    side: str | None
     measured: float
     limit: float
     at_least: bool
@@ -104,6 +111,37 @@ class Criterion:
     people: int | None
     needed: int | None
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """What two networks, or strategies of several seeds, said about one test set.
+
+    Parameters
+    ----------
+    name
+        A side of an experiment, or a dataset's name.
+    after, before
+        As in `crossfer.evaluation.intervals.resample`.
+    labels
+        The truth: int64 (N,).
+    subjects
+        Who is in each image: int64 (N,); None where nobody is known.
+    least
+        The change of accuracy asked for.
+    groups
+        By column, the group of each image; empty where the images have none.
+    """
+
+    __test__ = False  # or pytest takes it for a test
+
+    name: str
+    after: Right
+    before: Right
+    labels: NDArray[np.int64]
+    subjects: NDArray[np.int64] | None
+    least: float
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def gate(
@@ -132,7 +170,42 @@ def gate(
     size_ratio
         The new network's parameters divided by the old one's, if that is asked about.
     """
-    tests = [*_tests(row, evidence, limits, classes, by or {})]
+    sets = [
+        TestSet(
+            side,
+            evidence.right(row, side),
+            evidence.before(row, side),
+            evidence.labels(row, side),
+            evidence.subjects[row.target, side],
+            limits.least(side),
+            {column: groups[side] or () for column, groups in (by or {}).items()},
+        )
+        for side in SIDES
+    ]
+    return ask(sets, limits, classes, size_ratio)
+
+
+def ask(
+    sets: Iterable[TestSet],
+    limits: Limits,
+    classes: Sequence[str],
+    size_ratio: float | None = None,
+    latencies: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> list[Criterion]:
+    """Ask whether a new network may take an old one's place; it may if every criterion passes.
+
+    Parameters
+    ----------
+    sets
+        What both said about each test set.
+    limits, classes, size_ratio
+        As for `gate`.
+    latencies
+        Of the old and the new network, measured in turn, if that is asked about.
+    """
+    tests = [test for one in sets for test in _tests(one, limits, classes)]
+    if limits.max_latency_ratio is not None and latencies is not None:
+        tests.append(_latency(*latencies, limits.max_latency_ratio))
     corrected = holm([test.p for test in tests])
     ranks = np.argsort(np.argsort([test.p for test in tests], kind="stable"), kind="stable")
     alpha = 1 - limits.confidence
@@ -153,13 +226,14 @@ class _Test:
     """A value that has to be shown to exceed another: draws of it, as they might have come out."""
 
     about: str
-    side: Side
+    side: str | None
     value: float
     least: float
     draws: Draws
     at_least: bool
     images: int
     people: int | None
+    lowest: float = -100.0
 
     @property
     def p(self) -> float:
@@ -169,7 +243,7 @@ class _Test:
     def answered(self, p: float, alpha: float, own_alpha: float) -> Criterion:
         """Return the answer; `own_alpha` is what Holm's correction leaves to this test."""
         sign = 1 if self.at_least else -1
-        bound = max(-100.0, min(self.value, float(np.quantile(self.draws, own_alpha))))
+        bound = max(self.lowest, min(self.value, float(np.quantile(self.draws, own_alpha))))
         broken = self.value < self.least
         verdict: Verdict = "fail" if broken else "pass" if p <= alpha else "not proven"
         return Criterion(
@@ -205,53 +279,41 @@ class _Test:
         return unit * math.ceil(images / unit)
 
 
-def _tests(
-    row: Result,
-    evidence: Evidence,
-    limits: Limits,
-    classes: Sequence[str],
-    by: Mapping[str, Groups],
-) -> Iterator[_Test]:
-    for side in SIDES:
-        after, before = evidence.right(row, side), evidence.before(row, side)
-        subjects = evidence.subjects[row.target, side]
+def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Test]:
+    def changed(about: str, least: float, where: NDArray[np.bool_]) -> _Test:
+        new, old = on.after[:, where], on.before[:, where]
+        whose = None if on.subjects is None else on.subjects[where]
+        draws = resample(new, old, whose)
+        images = int(where.sum())
+        return _Test(about, on.name, change(new, old), least, draws, True, images, _people(whose))
 
-        def changed(
-            about: str,
-            least: float,
-            where: NDArray[np.bool_],
-            side: Side = side,
-            after: Right = after,
-            before: Right = before,
-            subjects: NDArray[np.int64] | None = subjects,
-        ) -> _Test:
-            new, old = after[:, where], before[:, where]
-            whose = None if subjects is None else subjects[where]
-            people = None if whose is None else len(np.unique(whose))
-            draws = resample(new, old, whose)
-            images = int(where.sum())
-            return _Test(about, side, change(new, old), least, draws, True, images, people)
+    yield changed("accuracy", on.least, np.ones(on.after.shape[1], bool))
+    if limits.max_class_drop is not None:
+        for label, name in enumerate(classes):
+            if (own := on.labels == label).any():
+                yield changed(f"recall of {name}", -limits.max_class_drop, own)
+    if limits.max_negative_flips is not None:
+        lost = on.before & ~on.after
+        yield _Test(
+            "negative flips",
+            on.name,
+            -100 * float(lost.mean()),
+            -limits.max_negative_flips,
+            -resample(lost, subjects=on.subjects),
+            False,
+            lost.shape[1],
+            _people(on.subjects),
+        )
+    for column, groups in on.groups.items():
+        of_image = np.asarray(groups, dtype=str)
+        for group in sorted(set(of_image.tolist())):
+            yield changed(f"{column} = {group}", on.least, of_image == group)
 
-        everywhere = np.ones(after.shape[1], bool)
-        yield changed("accuracy", limits.least(side), everywhere)
-        if limits.max_class_drop is not None:
-            labels = evidence.labels(row, side)
-            for label, name in enumerate(classes):
-                if (own := labels == label).any():
-                    yield changed(f"recall of {name}", -limits.max_class_drop, own)
-        if limits.max_negative_flips is not None:
-            lost = before & ~after
-            yield _Test(
-                "negative flips",
-                side,
-                -100 * float(lost.mean()),
-                -limits.max_negative_flips,
-                -resample(lost, subjects=subjects),
-                False,
-                lost.shape[1],
-                None if subjects is None else len(np.unique(subjects)),
-            )
-        for column, groups in by.items():
-            of_image = np.asarray(groups[side] or (), dtype=str)
-            for group in sorted(set(of_image.tolist())):
-                yield changed(f"{column} = {group}", limits.least(side), of_image == group)
+
+def _latency(old: Sequence[float], new: Sequence[float], most: float) -> _Test:
+    ratio, draws = latency_ratio(old, new), ratio_draws(old, new)
+    return _Test("latency", None, -ratio, -most, -draws, False, len(old), None, -math.inf)
+
+
+def _people(subjects: NDArray[np.int64] | None) -> int | None:
+    return None if subjects is None else len(np.unique(subjects))

@@ -130,13 +130,13 @@ def resample(
     expected = IMAGINED / 2 if before is None else 0.0
     centre = (scores.sum() / seeds + expected) / (images + IMAGINED)
     means = (drawn[:, 0] / seeds + expected) / (drawn[:, 1] + IMAGINED)
-    draws = centre + (means - centre) * _for_few(len(sums), resamples, rng)
+    draws = centre + (means - centre) * for_few(len(sums), resamples, rng)
     draws += (coins - expected) / (images + IMAGINED)
 
     if seeds > 1:
         trained = scores.mean(1)
         drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) @ trained / seeds
-        draws += (drawn_seeds - trained.mean()) * _for_few(seeds, resamples, rng)
+        draws += (drawn_seeds - trained.mean()) * for_few(seeds, resamples, rng)
     return np.asarray(100 * sign * draws)
 
 
@@ -187,6 +187,14 @@ def independent(subjects: NDArray[np.integer] | None) -> bool:
     return subjects is None or len(np.unique(subjects)) == len(subjects)
 
 
+def for_few(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw what deviations of n drawn from n are multiplied by: √(n / χ²), χ² with n − 1 degrees of freedom.
+
+    1 where there is but one.
+    """
+    return np.sqrt(n / rng.chisquare(n - 1, resamples)) if n > 1 else np.ones(resamples)
+
+
 def _around(value: float, low: float, high: float, lowest: float) -> Interval:
     return max(min(low, value), lowest), min(max(high, value), 100.0)
 
@@ -203,11 +211,6 @@ def _clusters(
         if len(sizes) > 1:
             return np.bincount(codes, scores).astype(np.int64), sizes
     return scores, np.ones_like(scores)
-
-
-def _for_few(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw the factor √(n / χ²), χ² with n − 1 degrees of freedom; 1 where there is but one."""
-    return np.sqrt(n / rng.chisquare(n - 1, resamples)) if n > 1 else np.ones(resamples)
 
 
 def _first_sign(scores: NDArray[np.int64]) -> int:

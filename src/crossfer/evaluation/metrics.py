@@ -109,7 +109,11 @@ def calibration_error(right: NDArray[np.bool_], confidences: NDArray[np.float64]
     """
     if not len(right):
         return float("nan")
-    edges = np.linspace(0, 1, BINS + 1)
-    bin_of = np.minimum(np.searchsorted(edges[1:], confidences), BINS - 1)
-    gaps = np.bincount(bin_of, right - confidences)  # n_b (accuracy_b − confidence_b)
+    gaps = np.bincount(bins_of(confidences), right - confidences)  # n_b (accuracy_b − confidence_b)
     return float(100 * np.abs(gaps).sum() / len(right))
+
+
+def bins_of(confidences: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the bin of the calibration error that each confidence lies in: int64 (N,), 0 … 14."""
+    edges = np.linspace(0, 1, BINS + 1)
+    return np.asarray(np.minimum(np.searchsorted(edges[1:], confidences), BINS - 1), np.int64)

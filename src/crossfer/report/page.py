@@ -34,7 +34,33 @@ def render(
     str
         HTML; whatever comes from the data is escaped.
     """
-    environment = jinja2.Environment(
+    found = words.answers(asked)
+    places = ("data", "cache")
+    config = {key: value for key, value in asked.results.config.items() if key not in places}
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            v=asked,
+            BL=BL,
+            SIDES=SIDES,
+            results=asked.results,
+            answers=found,
+            words=words,
+            tables=tables,
+            headline=words.headline(found),
+            tradeoffs=charts.tradeoffs(asked),
+            curves=charts.curves(asked, folder),
+            fig6=inline(figure),
+            config=json.dumps(config, indent=2, ensure_ascii=False),
+            contact_sheet=base64.b64encode(contact_sheet).decode() if contact_sheet else None,
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Return what templates of pages are read with: whatever comes from the data is escaped."""
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("crossfer.report", "."),
         autoescape=True,
         trim_blocks=True,
@@ -53,22 +79,5 @@ def render(
         "surprise",
         "unbroken",
     ):
-        environment.filters[name] = getattr(view, name)
-    found = words.answers(asked)
-    places = ("data", "cache")
-    config = {key: value for key, value in asked.results.config.items() if key not in places}
-    return environment.get_template("page.html.j2").render(
-        v=asked,
-        BL=BL,
-        SIDES=SIDES,
-        results=asked.results,
-        answers=found,
-        words=words,
-        tables=tables,
-        headline=words.headline(found),
-        tradeoffs=charts.tradeoffs(asked),
-        curves=charts.curves(asked, folder),
-        fig6=inline(figure),
-        config=json.dumps(config, indent=2, ensure_ascii=False),
-        contact_sheet=base64.b64encode(contact_sheet).decode() if contact_sheet else None,
-    )
+        found.filters[name] = getattr(view, name)
+    return found

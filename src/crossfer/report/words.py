@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from crossfer.evaluation.comparing import Difference
 from crossfer.evaluation.decision import KEPT, merit, worst_class
 from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result
 from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
@@ -324,7 +325,7 @@ SURENESS = {
 }
 
 
-def sureness(comparison: Comparison) -> str:
+def sureness(comparison: Comparison | Difference) -> str:
     """Say how sure a difference is: a key of `SURENESS`."""
     if comparison.p_holm < LEVEL:
         return "real"

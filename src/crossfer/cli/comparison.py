@@ -1,0 +1,240 @@
+"""The command that compares two classifiers, whoever trained them."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.options import pairs_of
+from crossfer.errors import CrossferError
+
+if TYPE_CHECKING:
+    from crossfer.datasets import Dataset
+    from crossfer.evaluation.comparing import Compared, OnDataset
+
+command = partial(app.command, rich_help_panel="Decisions")
+
+SPLITS = ("training", "validation", "test")
+SHOWN = 200
+"""Faces that a page shows at most."""
+
+
+@command()
+def compare(
+    old: Annotated[
+        Path,
+        typer.Argument(
+            help="A run, a bundle, an exported classifier, an ONNX file, or YAML as under model:."
+        ),
+    ],
+    new: Annotated[Path, typer.Argument(help="Another one.")],
+    datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets.")],
+    split: Annotated[str, typer.Option(help="training, validation or test.")] = "test",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also in each group of this column of the sample tables; repeat at will."
+        ),
+    ] = None,
+    new_data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The same pictures prepared as NEW reads them, where that is otherwise than OLD does; one "
+            "for each dataset."
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Only images of classes that both can say.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(help="How often one face is timed.")] = 200,
+    batch: Annotated[int, typer.Option(help="Faces in a batch that is timed.")] = 32,
+    threads: Annotated[int, typer.Option(help="Threads that answer.")] = 1,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Write all of it; `crossfer gate` reads it.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page; it shows no face.")] = None,
+    flips: Annotated[
+        Path | None, typer.Option(help="Write a CSV file of the images that flipped.")
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Show the faces that flipped on the HTML page.")
+    ] = False,
+) -> None:
+    """Compare two classifiers, whoever trained them: accuracy, flips, classes, groups, latency and size.
+
+    Both questions are answered: do they differ on these images, and would they for other people?  Exit
+    status 0 whatever comes out; to decide on it, give the JSON to `crossfer gate`.
+
+    Example:  crossfer compare deployed.yaml exported data/mine --json comparison.json --html comparison.html
+    """
+    from crossfer.cli.bars import Bars
+    from crossfer.deploy.compare import Comparing, write_flips
+    from crossfer.deploy.compare import compare as run
+    from crossfer.deploy.models import open_model
+    from crossfer.files import write_json
+    from crossfer.report.compared import write_page
+
+    if split not in SPLITS:
+        raise CrossferError(f"--split {split}: choose {', '.join(SPLITS)}")
+    if pictures and html is None:
+        raise CrossferError("--pictures: are shown on the page; name it with --html")
+    if new_data and len(new_data) != len(datasets):
+        raise CrossferError(
+            f"--new-data: {len(new_data)} given for {len(datasets)} datasets; give one for each"
+        )
+    how = Comparing(
+        split,  # type: ignore[arg-type]
+        tuple(dict.fromkeys(by or ())),
+        pairs_of("--label", label or []),
+        shared,
+        rounds,
+        batch,
+        threads,
+    )
+    models = [open_model(path, threads) for path in (old, new)]
+    pairs = list(zip(map(_open, datasets), map(_open, new_data or datasets), strict=True))
+    with Bars(error_console) as bars:
+        comparison = run(models[0], models[1], pairs, how, partial(bars.count, "compare"))
+    _say(comparison.found)
+    if as_json:
+        write_json(_made(as_json), comparison.found.as_json())
+    if flips:
+        write_flips(comparison.flips(), _made(flips))
+    if html:
+        shown = islice(comparison.flips(), SHOWN) if pictures else ()
+        faces = [("won" if f.won else "lost", f.image, f.pixels) for f in shown]
+        write_page(comparison.found, _made(html), faces)
+    for file in filter(None, (as_json, html, flips)):
+        out_console.print(f"written: {file}", soft_wrap=True)
+
+
+def _open(folder: Path) -> Dataset:
+    from crossfer.datasets import open_dataset
+
+    dataset = open_dataset(folder)
+    dataset.check()
+    return dataset
+
+
+def _made(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _say(found: Compared) -> None:
+    """Print a comparison: what matters first."""
+    from crossfer.report.compared import median
+
+    for who, network in (("old", found.old), ("new", found.new)):
+        out_console.print(f"{who}: {network.name} ({network.kind})", soft_wrap=True)
+    for note in found.notes:
+        out_console.print(f"{note}.", soft_wrap=True)
+    for one in found.datasets:
+        _say_dataset(found, one)
+    times = found.latency
+    table = _table("", "old", "new", "new / old")
+    for name, old, new, ratio, span in (
+        ("one face, ms", times.old, times.new, times.ratio, times.ratio_interval),
+        (
+            f"batch of {times.batch}, ms",
+            times.old_batch,
+            times.new_batch,
+            times.batch_ratio,
+            times.batch_ratio_interval,
+        ),
+    ):
+        table.add_row(
+            name,
+            f"{median(old):.2f}",
+            f"{median(new):.2f}",
+            f"{ratio:.2f} ({span[0]:.2f}–{span[1]:.2f})",
+        )
+    networks = (found.old, found.new)
+    table.add_row(
+        "file, MB", *(f"{n.bytes / 1e6:.1f}" for n in networks), f"{found.size_ratio:.2f}"
+    )
+    table.add_row(
+        "parameters", *("–" if n.parameters is None else f"{n.parameters:,}" for n in networks), ""
+    )
+    out_console.print(table)
+    out_console.print(
+        f"Measured in turn, {len(times.old)} faces and {len(times.old_batch)} batches; threads: "
+        f"{times.threads}; {times.processor}.",
+        soft_wrap=True,
+    )
+
+
+def _say_dataset(found: Compared, one: OnDataset) -> None:
+    from crossfer.report.compared import answer, measures, questions, warnings
+    from crossfer.report.view import signed, span
+    from crossfer.report.words import STAND_IN, sureness
+
+    out_console.print(f"\n{one.title}, {one.split} split", style="bold", soft_wrap=True)
+    out_console.print(answer(one), soft_wrap=True)
+    for warning in warnings(one, found.classes):
+        out_console.print(f"WARNING: {warning}", soft_wrap=True)
+    if one.stand_in:
+        out_console.print(STAND_IN, soft_wrap=True)
+    table = _table("", "old", "new", "change")
+    for name, old, new, change in measures(one):
+        table.add_row(
+            name,
+            *(f"{value:.1f} ({low:.1f}–{high:.1f})" for value, (low, high) in (old, new)),
+            f"{signed(change[0])} ({span(change[1])})",
+        )
+    out_console.print(table)
+    for text in questions(one):
+        out_console.print(text, soft_wrap=True)
+    if one.left_out:
+        counts = ", ".join(f"{label} {count:,}" for label, count in one.left_out.items())
+        out_console.print(f"Left out, of no class: {counts}.", soft_wrap=True)
+    table = _table("class", "images", "old", "new", "change", "won : lost")
+    for i, name in enumerate(found.classes):
+        if change_ := one.change.classes[i]:
+            recalls = (
+                "cannot say it" if name not in network.classes else f"{recall:.1f}"
+                for network, recall in (
+                    (found.old, one.old.recall[i]),
+                    (found.new, one.new.recall[i]),
+                )
+            )
+            flips = one.change.flips
+            table.add_row(
+                name,
+                f"{change_.images:,}",
+                *recalls,
+                f"{signed(change_.points)} ({span(change_.interval)})",
+                f"{flips.positive[i]:.0f} : {flips.negative[i]:.0f}",
+            )
+    out_console.print(table)
+    if one.groups:
+        table = _table("group", "images", "old", "new", "change", "is it real?")
+        for group in one.groups:
+            pair = group.difference.paired
+            table.add_row(
+                f"{group.column} = {group.value}",
+                f"{group.images:,}",
+                f"{group.old:.1f}",
+                f"{group.new:.1f}",
+                f"{signed(pair.difference)} ({span(pair.interval)})",
+                sureness(group.difference),
+            )
+        out_console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

@@ -1,0 +1,472 @@
+"""Compare two classifiers, whoever trained them, on prepared datasets: answers, latency and size."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from crossfer.classes import PRESETS, ClassSet, canonical
+from crossfer.datasets.dataset import GROUP, Dataset
+from crossfer.datasets.record import Split
+from crossfer.deploy.export import processor
+from crossfer.deploy.models import Model
+from crossfer.errors import CrossferError, one_line
+from crossfer.evaluation.answers import Answers
+from crossfer.evaluation.comparing import (
+    FORMAT,
+    Compared,
+    Latency,
+    Network,
+    corrected,
+    latency,
+    on_dataset,
+)
+from crossfer.evaluation.measure import find_flips, flipped_image
+from crossfer.evaluation.rows import FlippedImage
+from crossfer.files import write_bytes
+
+FLOOR = 1e-12
+"""Of the probability of a class that a network can say, so that it is never below one that it cannot."""
+BATCH_SHARE, LEAST_BATCH_ROUNDS = 10, 20
+"""A batch is measured a tenth as often as one face, but so often at least."""
+WARM = 3
+"""Rounds that do not count: memory is taken and caches are filled."""
+COLUMNS = ("dataset", "flip", "row", "origin", "label", "old", "new")
+"""Of the table of flips."""
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """How to compare.
+
+    Parameters
+    ----------
+    split
+        Of the datasets.
+    by
+        Columns of the sample tables in whose groups to compare too.
+    labels
+        What a dataset's label counts as, where it is no class by its own name.
+    shared
+        Whether only the classes count that both networks can say.
+    rounds
+        How often one face is measured.
+    batch
+        Faces in a batch.
+    threads
+        That answer, while measured as otherwise.
+    """
+
+    split: Split = "test"
+    by: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    shared: bool = False
+    rounds: int = 200
+    batch: int = 32
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 20), ("batch", 1), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise CrossferError(f"--{name} {getattr(self, name)}: must be {least} or more")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The same pictures as each classifier reads them.
+
+    Parameters
+    ----------
+    name
+        What the comparison calls them.
+    old, new
+        Prepared for the old classifier and for the new one, often the same dataset; with the classes that
+        count.
+    old_rows, new_rows
+        Where they stand in these: int64 (N,).
+    """
+
+    name: str
+    old: Dataset
+    new: Dataset
+    old_rows: NDArray[np.int64]
+    new_rows: NDArray[np.int64]
+
+    def column(self, name: str) -> list[Any] | None:
+        """Return a column of the sample table for each picture; None where there is no such column."""
+        columns = self.old.samples.column_names
+        found = next((one for one in (name, GROUP + name) if one in columns), None)
+        if found is None:
+            return None
+        return list(self.old.samples.column(found).take(self.old_rows).to_pylist())
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A picture that only one of the two networks is right about."""
+
+    dataset: str
+    won: bool
+    image: FlippedImage
+    pixels: NDArray[np.uint8]
+    """As the old network reads it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found out, and what was said about every picture."""
+
+    found: Compared
+    answers: Sequence[tuple[Pictures, Answers, Answers]]
+
+    def flips(self) -> Iterator[Flip]:
+        """Return the pictures that flipped, dataset by dataset: those that were won, then those lost."""
+        for pictures, old, new in self.answers:
+            origins = pictures.column("origin") or []
+            for won, places in zip((True, False), find_flips(old, new), strict=True):
+                for i in map(int, places):
+                    image = flipped_image(old, new, i, self.found.classes, origins)
+                    yield Flip(pictures.name, won, image, pictures.old.images[image.row])
+
+
+def compare(
+    old: Model,
+    new: Model,
+    datasets: Sequence[tuple[Dataset, Dataset]],
+    how: Comparing = Comparing(),  # noqa: B008  (frozen)
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
+    """Compare two classifiers.
+
+    Parameters
+    ----------
+    old, new
+        From `crossfer.deploy.models.open_model`.
+    datasets
+        For each set of pictures, the dataset as the old classifier reads it and as the new one does: twice
+        the same where both read faces of the same size.
+    how
+        What to look at.
+    progress
+        Told how many of how many steps are done.
+
+    Raises
+    ------
+    CrossferError
+        If a dataset does not fit a classifier, has no image of a class, or lacks a column; or the two
+        classifiers have no class in common.
+    """
+    torch.set_num_threads(how.threads)
+    class_set = classes_of(old, new, how)
+    sets = _pictures(old, new, datasets, class_set, how)
+    _check_columns(how.by, sets)
+    rows, answers = [], []
+    for number, pictures in enumerate(sets):
+        progress(number, len(sets) + 1)
+        before = _answers(old, pictures.old, pictures.old_rows, pictures)
+        after = _answers(new, pictures.new, pictures.new_rows, pictures)
+        answers.append((pictures, before, after))
+        dataset = pictures.old
+        rows.append(
+            on_dataset(
+                {
+                    "name": pictures.name,
+                    "title": dataset.title,
+                    "stand_in": dataset.stand_in,
+                    "fingerprint": dataset.fingerprint,
+                    "split": how.split,
+                    "left_out": _left_out(dataset, how.split),
+                },
+                before,
+                after,
+                class_set.names,
+                dataset.classes,
+                pictures.column("subject") or [],
+                pictures.column("origin") or [],
+                {column: pictures.column(column) for column in how.by},
+                [*_framing_notes("old", old, dataset), *_framing_notes("new", new, pictures.new)],
+            )
+        )
+    progress(len(sets), len(sets) + 1)
+    found = Compared(
+        kind="comparison",
+        format=FORMAT,
+        crossfer=version("crossfer"),
+        old=_network(old),
+        new=_network(new),
+        classes=class_set.names,
+        shared=how.shared,
+        datasets=corrected(rows),
+        latency=measure_latency(old, new, sets[0], how),
+        notes=tuple(_class_notes(old, new, class_set, how)),
+    )
+    progress(len(sets) + 1, len(sets) + 1)
+    return Comparison(found, answers)
+
+
+def classes_of(old: Model, new: Model, how: Comparing = Comparing()) -> ClassSet:  # noqa: B008
+    """Return the classes that two classifiers are measured among, and which labels belong to each.
+
+    Those that either can say, the old one's first: what one of them cannot say it is never right about, as
+    its users would find.  With `Comparing.shared`, those that both can say.
+
+    Raises
+    ------
+    CrossferError
+        If they have no class in common, or a label would belong to two classes.
+    """
+    common = [name for name in old.classes if name in new.classes]
+    if not common:
+        raise CrossferError(
+            f"{old.name} and {new.name} have no class in common: {', '.join(old.classes)}; "
+            f"{', '.join(new.classes)}"
+        )
+    names = tuple(common if how.shared else dict.fromkeys((*old.classes, *new.classes)))
+    if len(names) < 2:
+        raise CrossferError(
+            f"{old.name} and {new.name} share only {names[0]}; two classes are needed"
+        )
+    members = {name: name for name in names}
+    for preset in PRESETS.values():
+        if set(preset.names) in (set(old.classes), set(new.classes)):
+            own = {label: name for label, name in preset.members.items() if name in names}
+            members = own | {n: n for n in names if n not in own.values()}
+            break
+    for label, name in how.labels.items():
+        if canonical(name) not in names:
+            raise CrossferError(f"--label {label}={name}: the classes are {', '.join(names)}")
+        members[canonical(label)] = canonical(name)
+    return ClassSet(names, members)
+
+
+def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) -> Latency:
+    """Measure how long both take for one face, and for a batch: in turn, so that noise meets both.
+
+    Which of them begins a round changes from round to round.
+    """
+    own, other = (
+        np.resize(images, (how.batch, *images.shape[1:]))
+        for images in (
+            np.asarray(dataset.images[rows[: how.batch]])
+            for dataset, rows in (
+                (pictures.old, pictures.old_rows),
+                (pictures.new, pictures.new_rows),
+            )
+        )
+    )
+
+    def rounds(count: int, faces: int) -> tuple[list[float], list[float]]:
+        calls = (lambda: old.engine(own[:faces]), lambda: new.engine(other[:faces]))
+        times: tuple[list[float], list[float]] = ([], [])
+        for number in range(WARM + count):
+            for which in (0, 1) if number % 2 else (1, 0):
+                began = time.perf_counter()
+                calls[which]()
+                times[which].append(1000 * (time.perf_counter() - began))
+        return times[0][WARM:], times[1][WARM:]
+
+    batches = rounds(max(LEAST_BATCH_ROUNDS, how.rounds // BATCH_SHARE), how.batch)
+    return latency(processor(), how.threads, how.batch, rounds(how.rounds, 1), batches)
+
+
+def write_flips(flips: Iterable[Flip], file: Path) -> int:
+    """Write a CSV file with a row for each picture that flipped; return how many."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(COLUMNS)
+    count = 0
+    for flip in flips:
+        count, image = count + 1, flip.image
+        table.writerow(
+            (
+                flip.dataset,
+                "won" if flip.won else "lost",
+                image.row,
+                image.origin,
+                image.label,
+                image.before,
+                image.after,
+            )
+        )
+    write_bytes(file, text.getvalue().encode("utf-8", "backslashreplace"))
+    return count
+
+
+def read(file: Path) -> Compared:
+    """Read the JSON of a comparison.
+
+    Raises
+    ------
+    CrossferError
+        If it is none, or another version wrote it.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CrossferError(
+            f"{file}: not a comparison ({one_line(error)}); write one with `crossfer compare … --json FILE`"
+        ) from None
+    if not isinstance(content, dict) or content.get("kind") != "comparison":
+        raise CrossferError(
+            f"{file}: not a comparison; write one with `crossfer compare … --json FILE`"
+        )
+    if content.get("format") != FORMAT:
+        raise CrossferError(
+            f"{file}: of format {content.get('format')}, but this version reads {FORMAT}; compare again"
+        )
+    try:
+        return TypeAdapter(Compared).validate_python(content)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CrossferError(f"{file}: damaged ({where}); compare again") from None
+
+
+def _pictures(
+    old: Model,
+    new: Model,
+    datasets: Sequence[tuple[Dataset, Dataset]],
+    class_set: ClassSet,
+    how: Comparing,
+) -> list[Pictures]:
+    found = []
+    names = [own.name for own, _ in datasets]
+    for name, (own, other) in zip(names, datasets, strict=True):
+        own, other = own.with_classes(class_set), other.with_classes(class_set)
+        _check_shape(old, own)
+        _check_shape(new, other)
+        rows = own.rows(how.split)
+        if not len(rows):
+            labels = ", ".join(own.card["classes"])
+            raise CrossferError(
+                f"{own.name}: no {how.split} image of one of {', '.join(class_set.names)}; its labels are "
+                f"{labels}: say what they count as with --label LABEL=CLASS"
+            )
+        for model in (old, new):
+            if not any(class_set.names[label] in model.classes for label in own.classes):
+                raise CrossferError(f"{own.name}: {model.name} can say none of its classes")
+        if own.fingerprint == other.fingerprint:
+            there = rows
+        else:
+            there = _matched(own, other, rows)
+        unique = name if names.count(name) == 1 else str(own.folder)
+        found.append(Pictures(unique, own, other, rows, there))
+    if len({pictures.name for pictures in found}) < len(found):
+        raise CrossferError("a dataset was named twice")
+    return found
+
+
+def _matched(own: Dataset, other: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find the same pictures in another dataset, by where they came from."""
+    places: dict[str, int] = {}
+    for row, origin in enumerate(other.samples.column("origin").to_pylist()):
+        if places.setdefault(origin, row) != row:
+            raise CrossferError(
+                f"{other.folder}: {origin} stands there twice; it cannot be matched"
+            )
+    found = []
+    for row, origin in zip(rows, own.samples.column("origin").take(rows).to_pylist(), strict=True):
+        there = places.get(origin)
+        if there is None or other.labels[there] != own.labels[row]:
+            why = "not there" if there is None else "labelled otherwise"
+            raise CrossferError(
+                f"{other.folder}: {origin} of {own.folder} is {why}; prepare both from the same raw files"
+            )
+        found.append(there)
+    return np.asarray(found, np.int64)
+
+
+def _answers(model: Model, dataset: Dataset, rows: NDArray[np.int64], of: Pictures) -> Answers:
+    """Ask about the pictures; what a model cannot say has probability 0."""
+    said = model.engine(np.asarray(dataset.images[rows]))
+    if not np.isfinite(said).all():
+        raise CrossferError(f"{model.name}: answers with what is no number, on {dataset.name}")
+    names = of.old.class_set.names
+    probabilities = np.zeros((len(rows), len(names)), np.float32)
+    for column, name in enumerate(names):
+        if name in model.classes:
+            probabilities[:, column] = np.maximum(said[:, model.classes.index(name)], FLOOR)
+    return Answers.of(of.old.labels[of.old_rows], probabilities, of.old.classes, of.old_rows)
+
+
+def _network(model: Model) -> Network:
+    return Network(
+        model.name,
+        model.kind,
+        model.classes,
+        model.parameters,
+        model.bytes,
+        model.engine.identity,
+    )
+
+
+def _left_out(dataset: Dataset, split: Split) -> dict[str, int]:
+    """Count the images of a split whose label belongs to no class, by label."""
+    everything = dataset.with_own_classes()
+    rows = everything.rows(split)
+    rows = rows[dataset.labels[rows] < 0]
+    labels = everything.samples.column("label").take(rows).to_pylist()
+    return {name: labels.count(name) for name in sorted(set(labels))}
+
+
+def _class_notes(old: Model, new: Model, class_set: ClassSet, how: Comparing) -> Iterator[str]:
+    for who, model, other in (("old", old, new), ("new", new, old)):
+        alone = [name for name in model.classes if name not in other.classes]
+        if alone:
+            what = (
+                "images of them are left out"
+                if how.shared
+                else "the other is never right about images of them"
+            )
+            yield f"only the {who} network can say {', '.join(alone)}: {what}"
+
+
+def _framing_notes(who: str, model: Model, dataset: Dataset) -> Iterator[str]:
+    """Say it if faces fill their images otherwise than a classifier expects."""
+    faces = dataset.card["faces"]
+    if model.framing is None or faces["mode"] != "find":
+        return
+    own, theirs = (
+        (framing["eye_distance"], framing["eye_height"])
+        for framing in (faces["framing"], vars(model.framing))
+    )
+    if own != theirs:
+        yield (
+            f"faces are cut out otherwise than the {who} network expects: eye distance {own[0]:g} and height "
+            f"{own[1]:g}, not {theirs[0]:g} and {theirs[1]:g}"
+        )
+
+
+def _check_shape(model: Model, dataset: Dataset) -> None:
+    given = dataset.images.shape[1:]
+    if given != model.shape:
+        found, wanted = ("×".join(map(str, shape)) for shape in (given, model.shape))
+        colour = " --colour" if len(model.shape) == 3 else ""
+        raise CrossferError(
+            f"{dataset.folder}: its faces are {found}, but {model.name} reads {wanted}; prepare the pictures "
+            f"for it with --side {model.shape[0]}{colour}, and name them with --new-data if the other "
+            "classifier reads other ones"
+        )
+
+
+def _check_columns(columns: Sequence[str], sets: Sequence[Pictures]) -> None:
+    for column in columns:
+        if all(pictures.column(column) is None for pictures in sets):
+            known = {
+                name.removeprefix(GROUP) for one in sets for name in one.old.samples.column_names
+            }
+            raise CrossferError(
+                f"--by {column}: {' and '.join(one.name for one in sets)} has no such column; "
+                f"choose among {', '.join(sorted(known))}"
+            )

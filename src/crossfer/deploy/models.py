@@ -1,0 +1,286 @@
+"""Any classifier, whoever trained it: a folder, an ONNX file, or weights with a few lines about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from crossfer.classes import FER7, canonical
+from crossfer.deploy import load
+from crossfer.deploy.engine import BATCH, CARD, Engine, OnnxEngine, read_card, session
+from crossfer.deploy.pytorch import TorchEngine
+from crossfer.errors import CrossferError, one_line
+from crossfer.files import digest
+from crossfer.framing import Framing
+from crossfer.networks.classifier import WEIGHTS
+from crossfer.networks.onnx_files import of_onnx
+from crossfer.networks.preprocessing import Preprocessing, normalise
+from crossfer.networks.spec import NetworkConfig
+
+DESCRIPTIONS = (".yaml", ".yml", ".json")
+"""Names of files that say what weights do not tell end so."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier that answers for faces.
+
+    Parameters
+    ----------
+    name
+        The path that it was given by.
+    kind
+        What was found there.
+    engine
+        What answers.
+    framing
+        How a face fills its image; None where nothing says it.
+    parameters
+        How many numbers it has; None where they cannot be counted.
+    bytes
+        Of the file with its weights.
+    """
+
+    name: str
+    kind: str
+    engine: Engine
+    framing: Framing | None
+    parameters: int | None
+    bytes: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What it answers with, in its order, as those names are spelt here."""
+        return tuple(map(canonical, self.engine.classes))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a face: (side, side), or (side, side, 3) RGB."""
+        return self.engine.framing.shape
+
+
+class OnnxNetwork:
+    """Anybody's ONNX file in ONNX Runtime: normalised images in, logits or probabilities out.
+
+    Parameters
+    ----------
+    file
+        One input, float (N, C, H, W); N may be fixed.
+    classes
+        What its outputs stand for.
+    preprocessing
+        How it reads pixels.
+    threads
+        For one call.
+
+    Raises
+    ------
+    CrossferError
+        If it fails on faces, or does not answer with so many numbers.
+    """
+
+    def __init__(
+        self, file: Path, classes: tuple[str, ...], preprocessing: Preprocessing, threads: int = 1
+    ) -> None:
+        self.classes, self.identity = classes, digest(file)
+        self.framing = Framing(preprocessing.side, preprocessing.channels)
+        self._how, self._session = preprocessing, session(file, threads)
+        (given,) = self._session.get_inputs()
+        self._input = given.name
+        self._fixed = given.shape[0] if isinstance(given.shape[0], int) else None
+        faces = np.random.default_rng(0).integers(0, 256, (8, *self.framing.shape), np.uint8)
+        try:
+            answers = self._session.run(None, {self._input: self._given(faces[: self._fixed or 8])})
+        except Exception as error:
+            raise CrossferError(f"{file}: fails on faces: {one_line(error)}") from None
+        fitting = [i for i, a in enumerate(answers) if a.ndim == 2 and a.shape[1] == len(classes)]
+        if not fitting:
+            shapes = ", ".join(str(answer.shape) for answer in answers)
+            raise CrossferError(
+                f"{file}: answers with {shapes}; {len(classes)} classes are named for its outputs"
+            )
+        self._answer = fitting[0]
+        said = answers[self._answer]
+        self._softmaxed = bool(said.min() >= 0 and np.allclose(said.sum(1), 1, atol=1e-3))
+
+    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return probabilities (N, classes)."""
+        at_once, found = self._fixed or BATCH, [np.empty((0, len(self.classes)), np.float32)]
+        for start in range(0, len(faces), at_once):
+            part = faces[start : start + at_once]
+            images = self._given(part)
+            found.append(self._session.run(None, {self._input: images})[self._answer][: len(part)])
+        answers = np.concatenate(found).astype(np.float32)
+        return answers if self._softmaxed else _softmax(answers)
+
+    def _given(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        images: NDArray[np.float32] = normalise(torch.from_numpy(faces), self._how).numpy()
+        if self._fixed and len(images) < self._fixed:
+            images = np.resize(images, (self._fixed, *images.shape[1:]))
+        return images
+
+
+def open_model(path: str | Path, threads: int = 1) -> Model:
+    """Open any classifier.
+
+    Parameters
+    ----------
+    path
+        A run's folder; a bundle; what ``crossfer export`` wrote, or one of the ``.onnx`` files in it; any
+        other ``.onnx`` file with a description of the same name beside it (``.yaml`` or ``.json``); or a
+        description, which is what stands under ``model:`` in an experiment.
+    threads
+        For one call of ONNX Runtime.
+
+    Raises
+    ------
+    CrossferError
+        If it is none of these, or what is said about it does not fit.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path, threads)
+    if not path.is_file():
+        raise CrossferError(
+            f"{path}: no such file or folder; name a run, a bundle, an exported classifier, an ONNX file, "
+            "or a YAML file that says how to build a network"
+        )
+    if path.suffix.lower() == ".onnx":
+        return _onnx(path, threads)
+    if path.suffix.lower() in DESCRIPTIONS:
+        return _described(path, _description(path), threads)
+    raise CrossferError(
+        f"{path}: no folder, ONNX or YAML file; of weights, write a YAML file with network:, weights:, "
+        "classes: and normalisation:, as under model: in an experiment, and name that"
+    )
+
+
+def _folder(folder: Path, threads: int) -> Model:
+    if (folder / CARD).is_file():
+        return _exported(folder, "fp32", str(folder), threads)
+    engine = load(folder).engine
+    assert isinstance(engine, TorchEngine)
+    return _torch(str(folder), "bundle", engine, engine.framing, (folder / WEIGHTS).stat().st_size)
+
+
+def _exported(folder: Path, variant: str, name: str, threads: int) -> Model:
+    engine = OnnxEngine(folder, variant, threads)
+    file = folder / str(read_card(folder)["models"][variant]["file"])
+    size = file.stat().st_size
+    return Model(
+        name, f"exported classifier, {variant}", engine, engine.framing, _count(file), size
+    )
+
+
+def _onnx(file: Path, threads: int) -> Model:
+    """Open an ONNX file by what lies beside it."""
+    inputs = session(file, threads).get_inputs()  # that it is no ONNX file is said first
+    if (file.parent / CARD).is_file():
+        models: Mapping[str, Any] = read_card(file.parent)["models"]
+        for variant, what in models.items():
+            if what["file"] == file.name:
+                return _exported(file.parent, variant, str(file), threads)
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs)
+        raise CrossferError(f"{file}: has {len(inputs)} inputs ({names}); it must have one: faces")
+    for suffix in DESCRIPTIONS:
+        if (beside := file.with_suffix(suffix)).is_file():
+            content = _description(beside)
+            if content.setdefault("network", f"onnx:{file.name}") != f"onnx:{file.name}":
+                raise CrossferError(
+                    f"{beside}: network is another one than {file.name}; take it out"
+                )
+            return _described(beside, content, threads, str(file))
+    if inputs[0].type == "tensor(uint8)":
+        raise CrossferError(
+            f"{file}: nothing says what its outputs stand for; write {CARD} beside it (docs/deploy.md)"
+        )
+    raise CrossferError(
+        f"{file}: nothing says what its outputs stand for, and how it reads pixels; write beside it "
+        f"{file.stem}.yaml: {{classes: […], normalisation: {{mean: […], deviation: […]}}}}"
+    )
+
+
+def _described(file: Path, content: dict[str, Any], threads: int, name: str = "") -> Model:
+    """Open a network by what stands under ``model:`` in an experiment."""
+    content["folder"] = file.parent / str(content.get("folder") or "")
+    try:
+        config: NetworkConfig = TypeAdapter(NetworkConfig).validate_python(content)
+    except ValidationError as error:
+        raise CrossferError(f"{file}: {_first_error(error)}") from None
+    if not config.is_deployed:
+        raise CrossferError(f"{file}: weights: say which; an untrained network cannot be compared")
+    try:
+        return _built(file, config, threads, name or str(file))
+    except CrossferError as error:
+        text = str(error)
+        raise CrossferError(text if str(file.parent) in text else f"{file}: {text}") from None
+
+
+def _built(file: Path, config: NetworkConfig, threads: int, name: str) -> Model:
+    kind, _, place = config.network.partition(":")
+    if kind == "onnx" and config.weights is None:
+        onnx = (config.folder or Path()) / place
+        of_onnx(onnx)  # says what is wrong with it before anything is asked about it
+        network = OnnxNetwork(onnx, config.outputs, config.preprocessing, threads)
+        return Model(name, "ONNX file", network, None, _count(onnx), onnx.stat().st_size)
+    classifier = config.deployed(config.outputs or FER7).eval()
+    engine = TorchEngine(classifier, config.weights_digest)
+    weights = None if config.weights is None else file.parent / config.weights.expanduser()
+    if weights is not None and weights.is_file():
+        size = weights.stat().st_size
+    else:
+        size = sum(t.nbytes for t in classifier.network.state_dict().values())
+    return _torch(name, "weights", engine, None, size)
+
+
+def _torch(name: str, kind: str, engine: TorchEngine, framing: Framing | None, size: int) -> Model:
+    numbers = sum(parameter.numel() for parameter in engine.classifier.parameters())
+    return Model(name, kind, engine, framing, numbers, size)
+
+
+def _description(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CrossferError(f"{file}: cannot be read ({one_line(error)})") from None
+    if not isinstance(content, dict):
+        raise CrossferError(
+            f"{file}: not a mapping; write what stands under model: in an experiment: network:, weights:, …"
+        )
+    if isinstance(content.get("model"), dict):
+        raise CrossferError(f"{file}: write what stands under model:, without model: itself")
+    return content
+
+
+def _first_error(error: ValidationError) -> str:
+    first, *_ = error.errors()
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = ", ".join(field.name for field in fields(NetworkConfig))
+        return f"{key}: unknown key; known are {known}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
+
+
+def _count(file: Path) -> int | None:
+    """Return how many numbers an ONNX file stores; None where the package onnx is not there to count."""
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        return None
+    graph = onnx.load(str(file), load_external_data=False).graph
+    return int(sum(np.prod(tensor.dims, dtype=np.int64) for tensor in graph.initializer))
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)

@@ -1,0 +1,368 @@
+"""Which of two networks is better, and where?  Whoever trained them, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.evaluation import paired
+from crossfer.evaluation.answers import Answers
+from crossfer.evaluation.gate import TestSet
+from crossfer.evaluation.intervals import accuracy_interval, change_interval, subject_codes
+from crossfer.evaluation.latency import latency_ratio, ratio_draws
+from crossfer.evaluation.measure import change, measure
+from crossfer.evaluation.mistaken import mistaken_order
+from crossfer.evaluation.rows import Change, ClassChange, Interval, Measured, Paired, Row
+from crossfer.evaluation.spread import Spread, spreads
+
+FORMAT: Final = 1
+"""Of a comparison's JSON; raised whenever a row changes."""
+
+MISTAKEN = 20.0
+"""Points of accuracy that another order of its classes must gain to be spoken of: a network that is lost on
+new faces may gain a few from a confusion that it has."""
+
+NOT_KNOWN = "not known"
+"""The group of an image of which a column says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network(Row):
+    """A classifier that is compared."""
+
+    name: str
+    """The path that it was given by."""
+    kind: str
+    """Exported classifier, bundle, ONNX file or weights."""
+    classes: tuple[str, ...]
+    """What it can say."""
+    parameters: int | None
+    """None where they cannot be counted."""
+    bytes: int
+    """Of the file with its weights."""
+    identity: str
+    """SHA-256 of the file that it was read from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(Row):
+    """Two networks on the same images: new minus old, and whether it is real."""
+
+    paired: Paired
+    p_holm: float
+    """`Paired.p` corrected for all differences of its kind in the comparison (Holm): datasets, or groups."""
+    p_images_holm: float | None
+    """`Paired.p_images`, corrected likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Row):
+    """The images of a dataset that share a value of a column."""
+
+    column: str
+    value: str
+    images: int
+    old: float
+    """Accuracy, per cent."""
+    new: float
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence(Row):
+    """What was said about each image: what the gate decides on.  Indices are into `Compared.classes`."""
+
+    labels: tuple[int, ...]
+    old: tuple[int, ...]
+    """What the old network decided."""
+    new: tuple[int, ...]
+    people: tuple[int, ...] | None
+    """Who is in each image, numbered; None where nobody is known."""
+    groups: Mapping[str, tuple[str, ...]]
+    """By column, the group of each image; empty where the dataset has no such column."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDataset(Row):
+    """Both networks on a split of a dataset."""
+
+    name: str
+    title: str
+    stand_in: bool
+    """Whether its faces are drawn: then the numbers say nothing about real ones."""
+    fingerprint: str
+    split: str
+    classes: tuple[str, ...]
+    """Those that both are measured among: of `Compared.classes`, those that the dataset tells apart."""
+    left_out: Mapping[str, int]
+    """Images of the split whose label belongs to none of the classes, by label."""
+    old: Measured
+    new: Measured
+    spreads: Mapping[str, Spread]
+    """95 % intervals of balanced accuracy, macro F1 and calibration error."""
+    change: Change
+    difference: Difference
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Latency(Row):
+    """Milliseconds from faces (bytes) to probabilities; both networks were measured in turn."""
+
+    processor: str
+    threads: int
+    old: tuple[float, ...]
+    """Of one face, by round."""
+    new: tuple[float, ...]
+    batch: int
+    """Faces in a batch."""
+    old_batch: tuple[float, ...]
+    """Of a batch, by round."""
+    new_batch: tuple[float, ...]
+    ratio: float
+    """Median over rounds of new over old, one face."""
+    ratio_interval: Interval
+    """95 %."""
+    batch_ratio: float
+    batch_ratio_interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Compared(Row):
+    """Everything that a comparison found out: its JSON."""
+
+    kind: Literal["comparison"]
+    format: Literal[1]
+    crossfer: str
+    """Version that wrote it."""
+    old: Network
+    new: Network
+    classes: tuple[str, ...]
+    """What either network can say; with `shared`, what both can."""
+    shared: bool
+    datasets: tuple[OnDataset, ...]
+    latency: Latency
+    notes: tuple[str, ...]
+
+    @property
+    def size_ratio(self) -> float:
+        """Bytes of the new network's file, divided by the old one's."""
+        return self.new.bytes / self.old.bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+def on_dataset(
+    facts: Mapping[str, Any],
+    old: Answers,
+    new: Answers,
+    classes: Sequence[str],
+    among: Sequence[int],
+    subjects: Sequence[str | None],
+    origins: Sequence[str],
+    groups: Mapping[str, Sequence[Any] | None],
+    notes: Sequence[str] = (),
+) -> OnDataset:
+    """Compare two networks on one dataset.
+
+    Parameters
+    ----------
+    facts
+        Name, title, stand_in, fingerprint, split and left_out of an `OnDataset`.
+    old, new
+        What the networks said about the same N images, in the same order.
+    classes
+        C names.
+    among
+        The classes that the dataset tells apart.
+    subjects
+        Who is in each image.
+    origins
+        Where each image came from.
+    groups
+        By column, the value of each image; None where the dataset has no such column.
+    notes
+        What else should be said.
+
+    Returns
+    -------
+    OnDataset
+        Its p-values are those of one comparison: `corrected` corrects them.
+    """
+    codes = subject_codes(subjects)
+    was, is_ = old.right, new.right
+    named = {
+        column: tuple(NOT_KNOWN if value is None else str(value) for value in values or ())
+        for column, values in groups.items()
+    }
+    orders = [_order_note(who, one, classes, among) for who, one in (("old", old), ("new", new))]
+    return OnDataset(
+        **facts,
+        classes=tuple(classes[label] for label in among),
+        old=_measured(old, codes),
+        new=_measured(new, codes),
+        spreads=spreads(old, new, codes),
+        change=_change(old, new, codes, classes, origins),
+        difference=_difference(is_, was, codes),
+        groups=tuple(
+            _group(column, value, was, is_, np.asarray(values) == value, codes)
+            for column, values in named.items()
+            for value in sorted(set(values))
+        ),
+        notes=(*notes, *(note for note in orders if note)),
+        evidence=Evidence(
+            tuple(old.labels.tolist()),
+            tuple(old.decisions.tolist()),
+            tuple(new.decisions.tolist()),
+            None if codes is None else tuple(codes.tolist()),
+            named,
+        ),
+    )
+
+
+def corrected(datasets: Sequence[OnDataset]) -> tuple[OnDataset, ...]:
+    """Correct p-values for being many (Holm): those of all datasets together, those of all groups too."""
+    whole = _holm([one.difference for one in datasets])
+    parts = iter(_holm([group.difference for one in datasets for group in one.groups]))
+    return tuple(
+        replace(
+            one,
+            difference=difference,
+            groups=tuple(replace(group, difference=next(parts)) for group in one.groups),
+        )
+        for one, difference in zip(datasets, whole, strict=True)
+    )
+
+
+def latency(
+    processor: str,
+    threads: int,
+    batch: int,
+    single: tuple[Sequence[float], Sequence[float]],
+    batches: tuple[Sequence[float], Sequence[float]],
+) -> Latency:
+    """Return the row for times in milliseconds, of the old and the new network in each round."""
+    ratios = [(latency_ratio(*times), ratio_draws(*times)) for times in (single, batches)]
+    (one, own), (many, others) = (
+        (ratio, _around(ratio, np.quantile(draws, [0.025, 0.975]))) for ratio, draws in ratios
+    )
+    (old, new), (old_batch, new_batch) = (
+        [tuple(map(float, t)) for t in x] for x in (single, batches)
+    )
+    return Latency(
+        processor, threads, old, new, batch, old_batch, new_batch, one, own, many, others
+    )
+
+
+def asked_of(compared: Compared, least: Mapping[str, float], by: Sequence[str]) -> list[TestSet]:
+    """Return what the gate asks about.
+
+    Parameters
+    ----------
+    compared
+        The comparison.
+    least
+        By dataset, the change of accuracy asked for.
+    by
+        Columns in whose groups it is asked for too; the comparison has them.
+    """
+    found = []
+    for one in compared.datasets:
+        evidence = one.evidence
+        labels, old, new = (
+            np.asarray(x, np.int64) for x in (evidence.labels, evidence.old, evidence.new)
+        )
+        people = None if evidence.people is None else np.asarray(evidence.people, np.int64)
+        groups = {column: evidence.groups.get(column, ()) for column in by}
+        sides = ((new == labels)[None], (old == labels)[None])
+        found.append(TestSet(one.name, *sides, labels, people, least[one.name], groups))
+    return found
+
+
+def _measured(answers: Answers, subjects: NDArray[np.int64] | None) -> Measured:
+    return replace(measure(answers), interval=accuracy_interval(answers.right[None], subjects))
+
+
+def _change(
+    old: Answers,
+    new: Answers,
+    subjects: NDArray[np.int64] | None,
+    classes: Sequence[str],
+    origins: Sequence[str],
+) -> Change:
+    was, is_ = old.right[None], new.right[None]
+    found = change(old, new, classes, origins)
+
+    def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
+        own = old.labels == label
+        whose = None if subjects is None else subjects[own]
+        return one and replace(one, interval=change_interval(is_[:, own], was[:, own], whose))
+
+    return replace(
+        found,
+        interval=change_interval(is_, was, subjects),
+        classes=tuple(of_class(label, one) for label, one in enumerate(found.classes)),
+    )
+
+
+def _difference(
+    after: NDArray[np.bool_], before: NDArray[np.bool_], subjects: NDArray[np.int64] | None
+) -> Difference:
+    found = paired.compare(after[None], before[None], subjects)
+    return Difference(found, found.p, found.p_images)
+
+
+def _group(
+    column: str,
+    value: str,
+    was: NDArray[np.bool_],
+    is_: NDArray[np.bool_],
+    own: NDArray[np.bool_],
+    subjects: NDArray[np.int64] | None,
+) -> Group:
+    old, new = was[own], is_[own]
+    difference = _difference(new, old, None if subjects is None else subjects[own])
+    accuracies = 100 * float(old.mean()), 100 * float(new.mean())
+    return Group(column, value, int(own.sum()), *accuracies, difference)
+
+
+def _holm(differences: Sequence[Difference]) -> list[Difference]:
+    ps = paired.holm([one.paired.p for one in differences])
+    here = paired.holm([1.0 if (p := one.paired.p_images) is None else p for one in differences])
+    return [
+        replace(one, p_holm=p, p_images_holm=None if one.paired.p_images is None else q)
+        for one, p, q in zip(differences, ps, here, strict=True)
+    ]
+
+
+def _order_note(
+    who: str, answers: Answers, classes: Sequence[str], among: Sequence[int]
+) -> str | None:
+    """Say it if a network's answers would be far better in another order of its classes."""
+    place = {label: i for i, label in enumerate(among)}
+    labels, said = (
+        np.array([place[int(x)] for x in values]) for values in (answers.labels, answers.decisions)
+    )
+    order = mistaken_order(labels, said, len(among))
+    if order is None:
+        return None
+    better = np.mean(said == np.asarray(order)[labels]) - np.mean(said == labels)
+    if 100 * better < MISTAKEN:
+        return None
+    names = ", ".join(classes[among[i]] for i in order)
+    return (
+        f"the {who} network would be right far more often with its classes in another order: what is "
+        f"called {', '.join(classes[label] for label in among)} looks like {names}; check its classes"
+    )
+
+
+def _around(value: float, ends: NDArray[np.float64]) -> Interval:
+    return min(float(ends[0]), value), max(float(ends[1]), value)

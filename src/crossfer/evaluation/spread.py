@@ -1,0 +1,153 @@
+"""Intervals for balanced accuracy, macro F1 and calibration error, which are no means over images.
+
+They are functions of how often each class was taken for each, and of the calibration error's bins.  Both are
+sums over images, so the bootstrap draws images (or people, where they are known) with weights, and computes
+the measures from weighted sums.  As in `crossfer.evaluation.intervals`, both networks are measured on the
+same drawn images, and deviations are multiplied by √(n / χ²ₙ₋₁) for being drawn from few.
+
+A calibration error is never negative, so chance makes it too large; drawn again it is larger still, and near
+zero no bootstrap works.  Its interval holds both the percentile interval and the basic one, 2 x − (the draws'
+quantiles), which mirrors this bias (Davison and Hinkley 1997, section 5.2).  It begins at 0 where answers
+that are right exactly as often as their confidence says would come out as far from it in more than 1 of 40
+cases (consistency resampling: Bröcker and Smith 2007).  The interval of a change follows from the two
+networks' own (MOVER: Zou and Donner 2008), as if they were independent, which errs on the wide side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfer.evaluation.answers import Answers
+from crossfer.evaluation.intervals import LEVEL, for_few
+from crossfer.evaluation.metrics import BINS, bins_of
+from crossfer.evaluation.rows import Interval
+
+MEASURES = ("balanced_accuracy", "macro_f1", "calibration_error")
+RESAMPLES = 2_000
+MOST_AT_ONCE = 4_000_000
+"""Weights that are held in memory at a time."""
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """95 % intervals of a measure of two networks, and of the new one's minus the old one's."""
+
+    old: Interval
+    new: Interval
+    change: Interval
+
+
+def spreads(
+    old: Answers, new: Answers, subjects: NDArray[np.integer] | None = None
+) -> dict[str, Spread]:
+    """Return intervals for each of `MEASURES`, of two networks on the same images.
+
+    Parameters
+    ----------
+    old, new
+        What they said.
+    subjects
+        Who is in each image: integer (N,); None: everybody another.
+    """
+    clusters = _clusters(len(old.labels), subjects)
+    tables = [_sums(answers, clusters) for answers in (old, new)]
+    sizes = np.bincount(clusters)
+    whole = np.ones((1, len(sizes)))
+    values = [_measures(whole @ table, whole @ sizes, old.classes)[0] for table in tables]
+    rng = np.random.default_rng(0)
+    share, drawn = np.full(len(sizes), 1 / len(sizes)), []
+    at_once = max(1, MOST_AT_ONCE // len(sizes))
+    for start in range(0, RESAMPLES, at_once):
+        weights = rng.multinomial(len(sizes), share, min(at_once, RESAMPLES - start)).astype(float)
+        drawn.append([_measures(weights @ table, weights @ sizes, old.classes) for table in tables])
+    few = for_few(len(sizes), RESAMPLES, rng)[:, None]
+    draws = [
+        value + (np.concatenate([part[i] for part in drawn]) - value) * few
+        for i, value in enumerate(values)
+    ]
+    found = {}
+    for m, name in enumerate(MEASURES[:-1]):
+        own, other = values[0][m], values[1][m]
+        change = draws[1][:, m] - draws[0][:, m]
+        found[name] = Spread(
+            _middle(own, draws[0][:, m], 0.0),
+            _middle(other, draws[1][:, m], 0.0),
+            _middle(other - own, change, -100.0),
+        )
+    before, after = (
+        _calibration(float(value[-1]), draw[:, -1], answers)
+        for value, draw, answers in zip(values, draws, (old, new), strict=True)
+    )
+    change = _mover(float(values[0][-1]), before, float(values[1][-1]), after)
+    return found | {MEASURES[-1]: Spread(before, after, change)}
+
+
+def _clusters(images: int, subjects: NDArray[np.integer] | None) -> NDArray[np.int64]:
+    """Return what is drawn together: people; of a single one, images."""
+    if subjects is not None:
+        people, codes = np.unique(subjects, return_inverse=True)
+        if len(people) > 1:
+            return np.asarray(codes, np.int64)
+    return np.arange(images)
+
+
+def _sums(answers: Answers, clusters: NDArray[np.int64]) -> Values:
+    """Return for each cluster its confusions, C², and the sums of right minus confidence in each bin."""
+    size, groups = answers.classes**2, int(clusters.max()) + 1
+    cells = answers.labels * answers.classes + answers.decisions
+    counts = np.bincount(clusters * size + cells, minlength=groups * size)
+    gaps = np.bincount(
+        clusters * BINS + bins_of(answers.confidences),
+        answers.right - answers.confidences,
+        minlength=groups * BINS,
+    )
+    return np.hstack([counts.reshape(groups, size), gaps.reshape(groups, BINS)])
+
+
+def _measures(sums: Values, images: Values, classes: int) -> Values:
+    """Return the measures of each of D drawn sets: float64 (D, 3); see `crossfer.evaluation.metrics`."""
+    matrices = sums[:, : classes**2].reshape(-1, classes, classes)
+    right, truth, said = (
+        np.einsum("dii->di", matrices),
+        matrices.sum(2),
+        matrices.sum(1),
+    )
+    there = truth > 0
+    count = there.sum(1)
+    balanced = (right / np.maximum(truth, 1)).sum(1, where=there) / count
+    f1 = (2 * right / np.maximum(truth + said, 1)).sum(1, where=there) / count
+    gap = np.abs(sums[:, classes**2 :]).sum(1) / images
+    return 100 * np.stack([balanced, f1, gap], 1)
+
+
+def _middle(value: float, draws: Values, lowest: float) -> Interval:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return max(min(float(low), value), lowest), min(max(float(high), value), 100.0)
+
+
+def _calibration(value: float, draws: Values, answers: Answers) -> Interval:
+    low, high = _middle(value, draws, 0.0)
+    lowest = 0.0 if value <= _by_chance(answers) else max(0.0, min(low, 2 * value - high))
+    return lowest, min(max(high, 2 * value - low), 100.0)
+
+
+def _by_chance(answers: Answers) -> float:
+    """Return the calibration error that perfectly calibrated answers exceed in 1 of 40 cases."""
+    rng, bins = np.random.default_rng(0), bins_of(answers.confidences)
+    found = []
+    for _ in range(RESAMPLES):
+        right = rng.random(len(bins)) < answers.confidences
+        found.append(np.abs(np.bincount(bins, right - answers.confidences)).sum() / len(bins))
+    return 100 * float(np.quantile(found, (1 + LEVEL) / 2))
+
+
+def _mover(old: float, of_old: Interval, new: float, of_new: Interval) -> Interval:
+    change = new - old
+    low = change - float(np.hypot(new - of_new[0], of_old[1] - old))
+    high = change + float(np.hypot(of_new[1] - new, old - of_old[0]))
+    return max(low, -100.0), min(high, 100.0)

@@ -1,0 +1,165 @@
+"""A comparison of two classifiers for people: sentences, and one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from crossfer.evaluation.comparing import Compared, Network, OnDataset
+from crossfer.evaluation.rows import FlippedImage, Interval
+from crossfer.files import write_bytes
+from crossfer.report import words
+from crossfer.report.page import environment
+from crossfer.report.view import number, signed, span, surprise
+
+MEASURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "calibration_error": "calibration error",
+}
+"""What is measured, in order, and how it is written."""
+
+Values = tuple[float, Interval]
+
+
+def measures(one: OnDataset) -> list[tuple[str, Values, Values, Values]]:
+    """Return a row for each measure: its name; of the old network, of the new one and of the change, each the
+    value and its 95 % interval.
+    """
+    found = []
+    for key, name in MEASURES.items():
+        old, new = getattr(one.old, key), getattr(one.new, key)
+        if key == "accuracy":
+            intervals = one.old.interval, one.new.interval, one.change.interval
+            own, other, change = (interval or (0.0, 0.0) for interval in intervals)
+        else:
+            spread = one.spreads[key]
+            own, other, change = spread.old, spread.new, spread.change
+        found.append((name, (old, own), (new, other), (new - old, change)))
+    return found
+
+
+def answer(one: OnDataset) -> str:
+    """Say which network is better on a dataset, and whether it is real."""
+    found, sure = one.difference.paired, words.sureness(one.difference)
+    if found.difference == 0:
+        return (
+            f"On {one.name} both networks are equally accurate: {one.new.accuracy:.1f} % of "
+            f"{one.new.images:,} images."
+        )
+    better = "higher" if found.difference > 0 else "lower"
+    real = {
+        "real": "That is real.",
+        "likely": "That is likely, and not sure, since more than one difference is tested.",
+        words.HERE: f"That is real on these images; for other people it is not known: {_people(one)}.",
+    }.get(sure, "That may be chance.")
+    return (
+        f"On {one.name} the new network's accuracy is {abs(found.difference):.1f} points {better} (95 % "
+        f"interval {span(found.interval)}; {one.new.images:,} images). {real}"
+    )
+
+
+def warnings(one: OnDataset, classes: tuple[str, ...]) -> list[str]:
+    """Name every class that fell much, the one that fell most first; then what else should be said."""
+    fell = sorted(
+        (change.points, label)
+        for label, change in enumerate(one.change.classes)
+        if change is not None and change.points <= -words.FELL
+    )
+    found = []
+    for points, label in fell:
+        change = one.change.classes[label]
+        assert change is not None
+        found.append(
+            f"{classes[label]} falls from {number(one.old.recall[label], 0)} to "
+            f"{number(one.new.recall[label], 0)} % on {one.name} ({signed(points)} points, "
+            f"{change.images:,} images; 95 % interval {span(change.interval)})."
+        )
+    return [*found, *(f"{one.name}: {note}." for note in one.notes)]
+
+
+def questions(one: OnDataset) -> list[str]:
+    """Answer both questions that a paired test may ask: about these images, and about other people."""
+    found = one.difference
+    pair = found.paired
+    counts = f"{number(pair.gained, 0)} won, {number(pair.lost, 0)} lost"
+    who = "images" if pair.people is None else "people"
+    return [
+        f"These images: {counts}; McNemar's exact test, p {_equals(found.p_images_holm)} after Holm's "
+        "correction.",
+        f"Other {who}: {signed(pair.difference)} points, 95 % interval {span(pair.interval)}; "
+        f"{'McNemar' if pair.test == 'McNemar' else 'bootstrap over people'}, p {_equals(found.p_holm)} "
+        f"after Holm's correction ({_people(one)}).",
+    ]
+
+
+def size(network: Network) -> str:
+    """Say how large a network is."""
+    numbers = "" if network.parameters is None else f", {network.parameters:,} parameters"
+    return f"{network.bytes / 1e6:.1f} MB{numbers}"
+
+
+def median(times: Iterable[float]) -> float:
+    """Return the median of some times."""
+    return float(np.median(list(times)))
+
+
+def write_page(
+    compared: Compared, file: Path, pictures: Iterable[tuple[str, FlippedImage, Any]] = ()
+) -> None:
+    """Write a comparison as one HTML page.
+
+    Parameters
+    ----------
+    compared
+        The comparison.
+    file
+        The page.
+    pictures
+        Faces to show, by default none: ``won`` or ``lost``, the image and its pixels, uint8 (H, W) or (H, W,
+        3).
+    """
+    page = (
+        environment()
+        .get_template("compared.html.j2")
+        .render(
+            c=compared,
+            answer=answer,
+            warnings=warnings,
+            questions=questions,
+            measures=measures,
+            sureness=words.sureness,
+            levels=words.SURENESS,
+            size=size,
+            median=median,
+            stand_in=words.STAND_IN,
+            pictures=[(flip, image, _png(pixels)) for flip, image, pixels in pictures],
+        )
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, page.encode("utf-8", "backslashreplace"))
+
+
+def _people(one: OnDataset) -> str:
+    people = one.difference.paired.people
+    return "people not known" if people is None else f"people: {people:,}"
+
+
+def _equals(p: float | None) -> str:
+    if p is None:
+        return "not known"
+    text = surprise(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _png(pixels: Any) -> str:
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 import crossfer
 from crossfer.adaptation import adapt, untrained
-from crossfer.classes import FER7, FER8
+from crossfer.classes import FER7, FER8, ClassSet
 from crossfer.errors import CrossferError
 from crossfer.memory.penalties import L2SP, Distillation
-from crossfer.networks import Classifier, Spec, grow, load
+from crossfer.networks import Classifier, NetworkConfig, Spec, check_network, grow, load
+from crossfer.networks.weights import save_tensors
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, features, machine
 
@@ -25,7 +26,7 @@ SPEC = Spec(arguments={"width": 0.05})
 
 def deployed() -> Classifier:
     """Return a network of seven classes, in another order, where eight are asked for."""
-    outputs = (6, 5, 4, 3, 2, 1, 0, None)
+    outputs = ((6,), (5,), (4,), (3,), (2,), (1,), (0,), ())
     return untrained(lambda: Classifier(SPEC.build(), FER8, outputs, spec=SPEC), 0).eval()
 
 
@@ -38,7 +39,7 @@ def faces(count: int, classes: int, seed: int = 0) -> Faces:
 def test_the_new_row_points_where_the_new_features_do_and_the_others_stay(tmp_path: Path) -> None:
     before, given = deployed(), torch.rand(5, 51, generator=torch.Generator().manual_seed(1))
     after = grow(before, {"contempt": given})
-    assert after.outputs == (*before.outputs[:7], 7) and after.answers == 8
+    assert after.outputs == (*before.outputs[:7], (7,)) and after.answers == 8
     head, old = after.network.get_submodule("fc3"), before.network.get_submodule("fc3")
     assert isinstance(head, nn.Linear) and isinstance(old, nn.Linear)
     direction = F.normalize(F.normalize(given).mean(0), dim=0)
@@ -64,7 +65,7 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.head(self.body(images).flatten(1))[:, :7]  # type: ignore[no-any-return]
 
-    model = Classifier(Twice(), FER8, (*range(7), None))
+    model = Classifier(Twice(), FER8, (*((i,) for i in range(7)), ()))
     with pytest.raises(
         CrossferError, match="its last linear layer head does not give its 7 outputs"
     ):
@@ -83,8 +84,8 @@ def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str) -> No
     model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric).model
     answers = crossfer.predict(model, sides["target"].images, fabric)
     assert answers.shape == (16, 8) and bool(answers.isfinite().all())
-    assert model.outputs[7] == 7 and bool((answers[:, 7] > 0).all())
-    assert start.outputs[7] is None
+    assert model.outputs[7] == (7,) and bool((answers[:, 7] > 0).all())
+    assert start.outputs[7] == ()
     assert all(torch.equal(value, untouched[key]) for key, value in start.state_dict().items())
 
 
@@ -109,3 +110,27 @@ def test_what_holds_the_network_back_leaves_the_new_class_free() -> None:
         assert float(term(grown, images, grown(images), rows)) > 0.01
         grown = grow(start, {"contempt": given})
     assert FER8[:7] == FER7
+
+
+@torch.no_grad()
+def test_a_model_of_finer_classes_is_understood_through_the_map(tmp_path: Path) -> None:
+    """Its probabilities of a class's members are summed, and nothing counts as new that it can say."""
+    config = NetworkConfig(width=0.05, weights=tmp_path / "w.safetensors", classes=FER7)
+    save_tensors(untrained(config.build, 0).network.state_dict(), tmp_path / "w.safetensors")
+    shown = faces(6, 7).images.numpy()
+    fine = config.deployed().eval().predict(shown)
+    coarse = config.deployed("valence3").eval()
+    assert coarse.unknown == () and coarse.outputs == ((0, 1, 2, 4), (6,), (3,))
+    expected = np.stack([fine[:, [0, 1, 2, 4]].sum(1), fine[:, 6], fine[:, 3]], 1)
+    expected /= expected.sum(1, keepdims=True)  # surprise is never the answer
+    assert np.allclose(coarse.predict(shown), expected, atol=1e-6)
+    assert np.array_equal(load(coarse.save(tmp_path / "b")).predict(shown), coarse.predict(shown))
+    said = check_network(config, ["FC"], machine("cpu"), "valence3")
+    assert said[2:5] == [
+        "negative is what it calls angry, disgust, fear, sad",
+        "positive is what it calls happy",
+        "never the answer, as no class of the experiment: surprise",
+    ]
+    wanted = {"positive": ["happy"], "negative": ["sad", "angry"], "contempt": ["contempt"]}
+    grown = grow(config.deployed(ClassSet.of(wanted)), {"contempt": torch.ones(1, 51)})
+    assert grown.outputs == ((3,), (0, 4), (7,)) and grown.unknown == ()

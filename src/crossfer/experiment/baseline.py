@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,11 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
         pairs = [
             f"{names[said]} where it is {names[i]}" for i, said in enumerate(order) if said != i
         ]
+        theirs = run.network.outputs or names
+        better = f"; its outputs may be {', '.join(_renamed(names, theirs, order))}"
         raise CrossferError(
-            f"model.classes: the order looks mistaken: on {source.name} it says {', '.join(pairs)}; "
-            f"its outputs may be {', '.join(_renamed(run, order))}"
+            f"model.classes: the order looks mistaken: on {source.name} it says {', '.join(pairs)}"
+            + (better if set(names) & set(theirs) else "")
         )
     right, count = int((labels == decisions).sum()), len(labels)
     frequent = 100 * int(np.bincount(labels).max()) / count
@@ -72,8 +75,7 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
         )
 
 
-def _renamed(run: Run, order: tuple[int, ...]) -> list[str]:
+def _renamed(names: Sequence[str], theirs: Sequence[str], order: Sequence[int]) -> list[str]:
     """Return what a network's outputs stand for if its answers mean other classes."""
-    names = run.classes.names
     true = {names[said]: names[meant] for meant, said in enumerate(order)}
-    return [true.get(name, name) for name in run.network.outputs or names]
+    return [true.get(name, name) for name in theirs]

@@ -78,7 +78,7 @@ class Run:
         """Everything that determines the weights."""
         looked_at = self.baseline if self.strategy.looks_back else None
         own = vars(self) | {
-            "built": self.network.built(self.classes.names),
+            "built": self.network.built(self.classes),
             "parent": self.parent.key if self.parent else None,
             "baseline": looked_at.key if looked_at else None,
         }

@@ -79,7 +79,7 @@ def run_experiment(
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         layers = [strategy.layers for strategy in experiment.strategies]
-        progress.tried(check_network(experiment.model, layers, fabric, experiment.classes.names))
+        progress.tried(check_network(experiment.model, layers, fabric, experiment.classes))
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing

@@ -47,8 +47,8 @@ class Classifier(nn.Module):
     classes
         What the classifier answers with, in its order.
     outputs
-        For each class the network's output that stands for it; ``None``: the network cannot say it.  By
-        default the first outputs, in their order.
+        For each class the network's outputs that stand for it: the probability of the class is the sum of
+        theirs.  None: the network cannot say it.  By default the first outputs, one for each.
     preprocessing
         How the network reads pixels.
     framing
@@ -65,7 +65,7 @@ class Classifier(nn.Module):
         self,
         network: nn.Module,
         classes: Sequence[str] = FER7,
-        outputs: Sequence[int | None] | None = None,
+        outputs: Sequence[Sequence[int]] | None = None,
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
         framing: Framing | None = None,
         layers: NamedLayers = FOUND,
@@ -75,13 +75,14 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.classes = tuple(classes)
-        self.outputs = tuple(range(len(classes)) if outputs is None else outputs)
+        own = [[index] for index in range(len(classes))]
+        self.outputs = tuple(map(tuple, own if outputs is None else outputs))
         if len(self.outputs) != len(self.classes):
             raise ValueError(f"{len(self.classes)} classes, but {len(self.outputs)} outputs")
         self.preprocessing = preprocessing
         self.framing = framing or Framing(preprocessing.side, preprocessing.channels)
         self.layers, self.spec = layers, spec
-        said = [output for output in self.outputs if output is not None]
+        said = [output for several in self.outputs for output in several]
         self.answers = max(said, default=-1) + 1 if answers is None else answers
 
     def around(self, network: nn.Module) -> Classifier:
@@ -99,12 +100,24 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, classes) of normalised images, float (N, C, H, W)."""
-        logits = logits_in(self.network(images), self.answers)
-        if self.outputs == tuple(range(self.answers)):
+        return self.of_classes(logits_in(self.network(images), self.answers))
+
+    def of_classes(self, logits: Tensor) -> Tensor:
+        """Return the logits of the classes, float (N, classes), of those of the outputs, (N, answers).
+
+        Of a class with several outputs it is the logarithm of the sum of their exponentials: then softmax
+        gives the class the sum of their probabilities.
+        """
+        if self.outputs == tuple((index,) for index in range(self.answers)):
             return logits
-        never = None if None not in self.outputs else torch.full_like(logits[:, 0], NEVER)
-        columns = [never if output is None else logits[:, output] for output in self.outputs]
-        return torch.stack(columns, 1)  # type: ignore[arg-type]
+        return torch.stack([_joined(logits, outputs) for outputs in self.outputs], 1)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The classes that the network cannot say."""
+        return tuple(
+            name for name, outputs in zip(self.classes, self.outputs, strict=True) if not outputs
+        )
 
     def layer_names(self, kind: str) -> list[str]:
         """Name those of the network's layers that a key of `LAYERS` stands for, in the network's names.
@@ -194,7 +207,7 @@ class Classifier(nn.Module):
         content = {
             "format": FORMAT,
             "classes": list(self.classes),
-            "outputs": list(self.outputs),
+            "outputs": [list(outputs) for outputs in self.outputs],
             "answers": self.answers,
             "preprocessing": asdict(self.preprocessing),
             "framing": asdict(self.framing),
@@ -204,6 +217,15 @@ class Classifier(nn.Module):
         }
         write_json(folder / CARD, content)
         return folder
+
+
+def _joined(logits: Tensor, outputs: Sequence[int]) -> Tensor:
+    """Return the logit of the class that some outputs stand for, (N,)."""
+    if not outputs:
+        return torch.full_like(logits[:, 0], NEVER)
+    if len(outputs) == 1:
+        return logits[:, outputs[0]]
+    return logits[:, list(outputs)].logsumexp(1)
 
 
 def load(folder: str | Path) -> Classifier:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from crossfer.classes import FER7, canonical
+from crossfer.classes import FER7, ClassSet, canonical
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 from crossfer.framing import SIDE
@@ -25,6 +25,20 @@ from crossfer.networks.weights import read_weights
 
 AS_BUILT, START = Path("as-built"), Path("start")
 """In the place of a file of weights: those that the source gives are deployed; or training starts there."""
+
+
+Classes = ClassSet | str | Sequence[str]
+"""What a classifier shall answer with."""
+
+
+def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
+    """Return for each class the outputs that stand for it, by what a network's outputs are called.
+
+    An output stands for the class of its name; where there is none, for the class that its name is a label
+    of: of a network that tells sad from angry, both stand for a class ``negative`` that holds them.
+    """
+    means = [name if name in classes.names else classes.members.get(name) for name in theirs]
+    return [[i for i, own in enumerate(means) if own == name] for name in classes.names]
 
 
 @dataclass(frozen=True)
@@ -71,8 +85,9 @@ class NetworkConfig:
         Of the colours that it reads.
     classes
         What its outputs stand for, in its order, under any name we know for them; by default the model's own,
-        or the experiment's where no weights are deployed.  Outputs that are no class of the experiment are
-        never the answer; a class of the experiment that is not there is new to the model.
+        or the experiment's where no weights are deployed.  An output stands for the class of its name, or for
+        the class that its name is a label of; one that is neither is never the answer.  A class of the
+        experiment that no output stands for is new to the model.
     FC, CL
         Its fully connected layers, and its last convolution: names of its modules, where their order does
         not tell.
@@ -214,10 +229,11 @@ class NetworkConfig:
             )
         return tuple(map(canonical, names))
 
-    def spec(self, classes: Sequence[str] = FER7) -> Spec:
+    def spec(self, classes: Classes = FER7) -> Spec:
         """Return how to build it, for an experiment with some classes."""
         kind, _, name = self.network.partition(":")
-        count = len(self.outputs or classes)
+        wanted = ClassSet.of(classes).names
+        count = len(self.outputs or wanted)
         given = dict(self.arguments)
         if self.network == STUDY:
             given = {"width": self.width, "classes": count}
@@ -230,7 +246,7 @@ class NetworkConfig:
             place = (self.folder or Path()) / name
             config = config_of_transformers(str(place) if place.is_dir() else name)
             if not self.is_deployed:
-                names = dict(enumerate(classes))
+                names = dict(enumerate(wanted))
                 config |= {"id2label": names, "label2id": {n: i for i, n in names.items()}}
                 given["new_head"] = True
             given["config"] = json.loads(
@@ -238,7 +254,7 @@ class NetworkConfig:
             )
         return Spec(self.network, given, self.folder)
 
-    def built(self, classes: Sequence[str]) -> dict[str, Any]:
+    def built(self, classes: Classes) -> dict[str, Any]:
         """Return what it comes to for an experiment with some classes, the model's own configuration read."""
         return {
             "arguments": dict(self.spec(classes).arguments),
@@ -260,31 +276,32 @@ class NetworkConfig:
                 )
         return sha.hexdigest()
 
-    def build(self, classes: Sequence[str] = FER7) -> Classifier:
+    def build(self, classes: Classes = FER7) -> Classifier:
         """Build it, with whatever weights its source gives it.
 
         Parameters
         ----------
         classes
-            What the classifier shall answer with.
+            What the classifier shall answer with: a class set, or what `ClassSet.of` reads.
 
         Raises
         ------
         CrossferError
             If there is no such source, or it fails.
         """
-        spec, theirs = self.spec(classes), self.outputs or tuple(classes)
+        wanted = ClassSet.of(classes)
+        spec, theirs = self.spec(wanted), self.outputs or wanted.names
         return Classifier(
             spec.build(),
-            classes,
-            [theirs.index(name) if name in theirs else None for name in classes],
+            wanted.names,
+            outputs_of(wanted, theirs),
             self.preprocessing,
             layers=NamedLayers(self.FC, self.CL),
             spec=spec,
             answers=len(theirs),
         )
 
-    def deployed(self, classes: Sequence[str] = FER7) -> Classifier:
+    def deployed(self, classes: Classes = FER7) -> Classifier:
         """Build it with the weights that are deployed.
 
         Raises
@@ -294,7 +311,7 @@ class NetworkConfig:
         """
         return self.deployed_and_said(classes)[0]
 
-    def deployed_and_said(self, classes: Sequence[str] = FER7) -> tuple[Classifier, list[str]]:
+    def deployed_and_said(self, classes: Classes = FER7) -> tuple[Classifier, list[str]]:
         """Build it with the weights that are deployed; return too what should be said of these."""
         classifier, file = self.build(classes), self._file
         if file is None:

@@ -15,7 +15,7 @@ from crossfer.errors import CrossferError, one_line
 from crossfer.networks.answers import logits_in, place_of_logits
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
-from crossfer.networks.spec import NetworkConfig
+from crossfer.networks.spec import Classes, NetworkConfig
 
 MOST_NAMES = 4
 
@@ -24,7 +24,7 @@ def check_network(
     config: NetworkConfig,
     layers: Iterable[str],
     fabric: Fabric,
-    classes: Sequence[str] = FER7,
+    classes: Classes = FER7,
 ) -> list[str]:
     """Try a network: building, its layers, its answers, a step of training of each set of layers.
 
@@ -66,16 +66,28 @@ def check_network(
                 raise CrossferError(f"model: {kind} trains no layer: {error}") from None
             if trained[kind] and (problem := _untrained(model, kind, images)):
                 raise CrossferError(f"model: {config.name}: {problem}")
-    new = [
-        name for name, output in zip(model.classes, model.outputs, strict=True) if output is None
-    ]
     reads = f"network {config.network}: reads {config.preprocessing}"
-    answers = f"answers with {', '.join(config.outputs or classes)}"
-    if place:
-        answers += f" (its {place})"
-    if new:
-        answers += f"; new to it: {', '.join(new)}"
-    return [reads, answers, *said, *_what_trains(model, trained)]
+    return [
+        reads,
+        *_what_it_answers(model, config.outputs or model.classes, place),
+        *said,
+        *_what_trains(model, trained),
+    ]
+
+
+def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> list[str]:
+    """Say what a network's outputs are called, and which class of the experiment they stand for."""
+    lines = [f"answers with {', '.join(theirs)}" + (f" (its {place})" if place else "")]
+    for name, outputs in zip(model.classes, model.outputs, strict=True):
+        own = [theirs[output] for output in outputs]
+        if own not in ([], [name]):
+            lines.append(f"{name} is what it calls {', '.join(own)}")
+    used = {output for outputs in model.outputs for output in outputs}
+    if unused := [name for index, name in enumerate(theirs) if index not in used]:
+        lines.append(f"never the answer, as no class of the experiment: {', '.join(unused)}")
+    if model.unknown:
+        lines.append(f"new to it: {', '.join(model.unknown)}")
+    return lines
 
 
 def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fabric: Fabric) -> str:

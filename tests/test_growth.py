@@ -112,7 +112,6 @@ def test_what_holds_the_network_back_leaves_the_new_class_free() -> None:
     assert FER8[:7] == FER7
 
 
-@torch.no_grad()
 def test_a_model_of_finer_classes_is_understood_through_the_map(tmp_path: Path) -> None:
     """Its probabilities of a class's members are summed, and nothing counts as new that it can say."""
     config = NetworkConfig(width=0.05, weights=tmp_path / "w.safetensors", classes=FER7)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -228,6 +228,52 @@ def _joined(logits: Tensor, outputs: Sequence[int]) -> Tensor:
     return logits[:, list(outputs)].logsumexp(1)
 
 
+class Card(NamedTuple):
+    """What ``classifier.json`` says: the SHA-256 of each file, how to build the network, and the rest."""
+
+    files: dict[str, str]
+    spec: Spec
+    described: dict[str, Any]
+    """Parameters of `Classifier`, by name."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The class that each output stands for; empty where it stands for none."""
+        names = [""] * int(self.described["answers"])
+        pairs = zip(self.described["classes"], self.described["outputs"], strict=True)
+        for name, outputs in pairs:
+            for output in outputs:
+                names[output] = name
+        return tuple(names)
+
+
+def read_card(folder: Path) -> Card:
+    """Read what a bundle says of itself; its weights are not looked at.
+
+    Raises
+    ------
+    CrossferError
+        If the file is missing, damaged or of another version.
+    """
+    content = _read(folder / CARD)
+    try:
+        files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
+        spec = Spec.from_json(content["network"], folder)
+        described: dict[str, Any] = {
+            "classes": tuple(map(str, content["classes"])),
+            "outputs": tuple(tuple(map(int, outputs)) for outputs in content["outputs"]),
+            "preprocessing": Preprocessing.from_json(content["preprocessing"]),
+            "framing": Framing(**content["framing"]),
+            "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
+            "answers": int(content["answers"]),
+        }
+        card = Card(files, spec, described)
+        card.output_names  # noqa: B018  (refuses an output that is not there)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
+    return card
+
+
 def load(folder: str | Path) -> Classifier:
     """Load a classifier: from a bundle, or from the folder of a finished run.
 
@@ -248,20 +294,7 @@ def load(folder: str | Path) -> Classifier:
         If a file is missing, altered or cut off, of another version, or its factory is not to be found.
     """
     folder = Path(folder)
-    content = _read(folder / CARD)
-    try:
-        files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
-        spec = Spec.from_json(content["network"], folder)
-        described: dict[str, Any] = {
-            "classes": tuple(map(str, content["classes"])),
-            "outputs": tuple(content["outputs"]),
-            "preprocessing": Preprocessing.from_json(content["preprocessing"]),
-            "framing": Framing(**content["framing"]),
-            "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
-            "answers": int(content["answers"]),
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
+    files, spec, described = read_card(folder)
     for name, recorded in files.items():
         _check_file(folder / name, recorded)
     with torch.random.fork_rng([]):  # its random weights are replaced

@@ -15,15 +15,20 @@ import torch
 from torch import nn
 
 from crossfer.errors import CrossferError
+from crossfer.networks.layers import FOUND, NamedLayers
 from crossfer.networks.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
 class Own:
-    """What a model's own configuration says: how it reads pixels, and what its outputs stand for."""
+    """What a model's own configuration says: how it reads pixels, what its outputs stand for, its layers.
+
+    An output without a name stands for nothing.
+    """
 
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] = ()
+    layers: NamedLayers = FOUND
 
 
 def library(name: str) -> Any:

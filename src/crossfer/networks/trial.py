@@ -57,9 +57,15 @@ def check_network(
             model, said = config.build(classes), []
         model.to(fabric.device)
         images = torch.randn(2, *config.preprocessing.input_shape, device=fabric.device)
+        wanted = [kind for kind in dict.fromkeys(layers) if kind != "none" or _trains(model)]
+        if wanted and not _trains(model):
+            raise CrossferError(
+                f"model: {config.network} is calculated by ONNX Runtime: it can be measured and not trained; "
+                "write strategies: [BL]"
+            )
         place = _check_answers(config, model, images, fabric)
         trained: dict[str, list[str]] = {}
-        for kind in dict.fromkeys(layers):
+        for kind in wanted:
             try:
                 trained[kind] = model.layer_names(kind)
             except ValueError as error:
@@ -75,15 +81,21 @@ def check_network(
     ]
 
 
+def _trains(model: Classifier) -> bool:
+    """Tell whether anything in it can learn: nothing in what ONNX Runtime calculates."""
+    return any(parameter.numel() for parameter in model.network.parameters())
+
+
 def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> list[str]:
     """Say what a network's outputs are called, and which class of the experiment they stand for."""
-    lines = [f"answers with {', '.join(theirs)}" + (f" (its {place})" if place else "")]
+    named = dict.fromkeys(filter(None, theirs))  # several outputs may be called the same, or nothing
+    lines = [f"answers with {', '.join(named)}" + (f" (its {place})" if place else "")]
     for name, outputs in zip(model.classes, model.outputs, strict=True):
-        own = [theirs[output] for output in outputs]
+        own = list(dict.fromkeys(theirs[output] for output in outputs))
         if own not in ([], [name]):
             lines.append(f"{name} is what it calls {', '.join(own)}")
-    used = {output for outputs in model.outputs for output in outputs}
-    if unused := [name for index, name in enumerate(theirs) if index not in used]:
+    used = {theirs[output] for outputs in model.outputs for output in outputs}
+    if unused := [name for name in named if name not in used]:
         lines.append(f"never the answer, as no class of the experiment: {', '.join(unused)}")
     if model.unknown:
         lines.append(f"new to it: {', '.join(model.unknown)}")
@@ -96,8 +108,11 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
         trial = copy.deepcopy(model.network).requires_grad_(True)
         with fabric.autocast():
             measured, answers = trial.eval()(images), trial.train()(images)
-        problem = _problem(measured, model.answers) or _problem(answers, model.answers)
-        if not problem:
+        trains = _trains(model)
+        problem = _problem(measured, model.answers, trains) or _problem(
+            answers, model.answers, trains
+        )
+        if not problem and trains:
             logits = logits_in(answers, model.answers).float()
             logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
     except Exception as error:
@@ -111,7 +126,7 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
     return place_of_logits(measured, model.answers)
 
 
-def _problem(answer: Any, outputs: int) -> str | None:
+def _problem(answer: Any, outputs: int, trains: bool) -> str | None:
     try:
         answers = logits_in(answer, outputs)
     except TypeError as error:
@@ -119,7 +134,7 @@ def _problem(answer: Any, outputs: int) -> str | None:
     if answers.shape != (2, outputs):
         shape = tuple(answers.shape)
         return f"gives {shape} for two faces, not (2, {outputs}); model.classes names its outputs"
-    if not answers.requires_grad:
+    if trains and not answers.requires_grad:
         return "gives answers that depend on none of its parameters"
     if not bool(answers.isfinite().all()):
         return "answers with NaN or infinity: a weight or a running statistic of it is damaged"

@@ -55,7 +55,9 @@ def tuple_output() -> Classifier:
 
 
 def cannot_say_contempt() -> Classifier:
-    return of(Spec(arguments={"width": 0.05}), classes=FER8, outputs=(*((i,) for i in range(7)), ()))
+    return of(
+        Spec(arguments={"width": 0.05}), classes=FER8, outputs=(*((i,) for i in range(7)), ())
+    )
 
 
 BUNDLES = [study, reordered, tuple_output, cannot_say_contempt]
@@ -159,7 +161,10 @@ def test_conventions_are_not_lost_on_a_traced_module() -> None:
     """`torch.fx` keeps no attribute that it does not know, nor does a deep copy of what it made."""
     import copy
 
-    outputs, how = tuple((i,) for i in reversed(range(7))), Preprocessing(mean=(0.5,), deviation=(0.2,))
+    outputs, how = (
+        tuple((i,) for i in reversed(range(7))),
+        Preprocessing(mean=(0.5,), deviation=(0.2,)),
+    )
     plain = of(Spec(arguments={"width": 0.05}), outputs=outputs, preprocessing=how)
     traced = copy.deepcopy(plain.around(torch.fx.symbolic_trace(plain.network)))
     shown = pictures(plain)

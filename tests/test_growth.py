@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 import crossfer
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7, FER8, ClassSet
+from crossfer.cli import app
 from crossfer.errors import CrossferError
+from crossfer.evaluation.rows import Results
+from crossfer.experiment import load_results
 from crossfer.memory.penalties import L2SP, Distillation
 from crossfer.networks import Classifier, NetworkConfig, Spec, check_network, grow, load
 from crossfer.networks.weights import save_tensors
@@ -133,3 +140,44 @@ def test_a_model_of_finer_classes_is_understood_through_the_map(tmp_path: Path) 
     wanted = {"positive": ["happy"], "negative": ["sad", "angry"], "contempt": ["contempt"]}
     grown = grow(config.deployed(ClassSet.of(wanted)), {"contempt": torch.ones(1, 51)})
     assert grown.outputs == ((3,), (0, 4), (7,)) and grown.unknown == ()
+
+
+def test_integrity_is_over_the_old_classes_and_the_report_speaks_of_both(tmp_path: Path) -> None:
+    """Through the command line, from an earlier result: its folder is the model."""
+    stripes = np.arange(48) * 2 * np.pi / 48
+    for name, labels in (("old", FER7), ("both", FER8)):
+        for number in range(20 * len(labels)):
+            label, noise = (
+                number % len(labels),
+                np.random.default_rng(number).normal(0, 30, (48, 48)),
+            )
+            picture = 128 + 80 * np.sin(stripes * (label + 1)) + noise
+            (folder := tmp_path / "raw" / name / labels[label]).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{number}.png"), picture.clip(0, 255))
+        how = crossfer.Preparation(faces="cropped")
+        crossfer.prepare(tmp_path / "raw" / name, tmp_path / name, how)
+
+    def run(name: str, **changes: Any) -> Results:
+        told = {"source": "both", "targets": ["old"], "copies": "ignore", "fractions": [1.0]}
+        told |= {"strategies": ["FC"], "recipes": {"default": {"epochs": 6, "batch_size": 16}}}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(told | {"data": "."} | changes))
+        given = ["run", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name / "runs")]
+        (tmp_path / name).mkdir(exist_ok=True)
+        done = CliRunner().invoke(app, given)
+        assert done.exit_code == 0, done.output
+        return load_results(tmp_path / name / "runs")
+
+    first = run("first", model={"width": 0.05}, source="old", targets=["both"])
+    assert first.new_classes == () and first.network[0].startswith("network study: reads 48×48")
+    place = f"./first/runs/{first.run(first.results[0].runs[0]).folder}"
+    results = run("second", model=place, classes="fer8", source="both", targets=["old"])
+    assert results.new_classes == ("contempt",)
+    (row, *_) = [row for row in results.summary if row.strategy == "FC"]
+    assert sum(row.on_source.test.confusion[7]) == 0 < sum(row.on_source.test.confusion[0])
+    third = run("third", model=place, classes="fer8", source="old", targets=["both"])
+    page = (tmp_path / "third/runs/report.html").read_text(encoding="utf-8")
+    assert "New to the model: contempt." in page and "new to it: contempt" in page
+    assert "Of the other classes there," in page and third.network[1].endswith("neutral")
+    for name in ("second", "third"):
+        done = CliRunner().invoke(app, ["verify", str(tmp_path / name / "runs")])
+        assert done.exit_code == 0, done.output

@@ -444,6 +444,12 @@ class Results(Row):
     recommendations: tuple[Recommendation, ...]
     in_turn: tuple[Chain, ...]
     leave_one_out: tuple[LeftOut, ...]
+    new_classes: tuple[str, ...] = ()
+    """Classes that the baseline cannot say.  They do not count on the source: memory integrity is over the
+    others."""
+    network: tuple[str, ...] = ()
+    """What was found when the network was tried: how it reads pixels, what its outputs stand for, and what
+    each strategy trains of it."""
 
     @property
     def source(self) -> DatasetFacts:

@@ -42,7 +42,8 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
     if run.strategy.start != "deployed":
         return
     names, parts = run.classes.names, parts_of(source)
-    validation = load_answers(folder, parts, "validation", {})
+    new = [names.index(name) for name in run.network.unknown(run.classes)]
+    validation = load_answers(folder, parts, "validation", {}, new)
     labels, decisions = validation.labels, validation.decisions
     if order := mistaken_order(labels, decisions, len(names)):
         pairs = [
@@ -64,7 +65,7 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
         )
     if run.network.expect is None:
         return
-    test = load_answers(folder, parts, "test", {})
+    test = load_answers(folder, parts, "test", {}, new)
     right, count, wanted = int(test.right.sum()), len(test.labels), 100 * run.network.expect
     low, high = wilson_interval(right, count)
     if not low <= wanted <= high and abs(100 * right / count - wanted) > FAR:

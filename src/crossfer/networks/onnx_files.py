@@ -1,4 +1,4 @@
-"""ONNX files as networks: converted, so that they can be trained, or calculated by ONNX Runtime as they are."""
+"""ONNX files as networks: converted, so that they can be trained, or as they are, in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -183,7 +183,9 @@ def _with_linear_layers(model: Any) -> None:
         bias = next(name for name in add.input if name != product.output[0])
         columns = weights.get(weight, [])[1:]
         if dimensions.get(given) == 2 and len(columns) == 1 and weights.get(bias) == columns:
-            linear = onnx.helper.make_node("Gemm", [given, weight, bias], list(add.output), add.name)
+            linear = onnx.helper.make_node(
+                "Gemm", [given, weight, bias], list(add.output), add.name
+            )
             place = list(model.graph.node).index(add)
             model.graph.node.remove(add)
             model.graph.node.insert(place, linear)

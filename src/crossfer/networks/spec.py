@@ -78,9 +78,9 @@ class NetworkConfig:
     ----------
     network
         ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``;
-        ``onnxruntime:FILE``, which is measured and not trained; ``bundle:FOLDER``, an earlier result (a bundle
-        or a run); or ``package.module:function``, a factory that takes `arguments` and returns a module that
-        maps float (N, C, H, W) to logits (N, outputs), or to something with logits in it.
+        ``onnxruntime:FILE``, which is measured and not trained; ``bundle:FOLDER``, an earlier result (a
+        bundle or a run); or ``package.module:function``, a factory that takes `arguments` and returns a module
+        that maps float (N, C, H, W) to logits (N, outputs), or to something with logits in it.
     width
         Of the study's network: multiplies its filters and units.
     arguments
@@ -91,8 +91,8 @@ class NetworkConfig:
         The network that is deployed: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file of tensors alone;
         or ``as-built`` for those that its source gives it.  It then is the baseline, and is not trained.
         ``start``: training starts at what its source gives, with a head for the experiment's classes.  By
-        default ``as-built`` for ``transformers:``, ``onnx:``, ``onnxruntime:`` and ``bundle:`` (of these three
-        always), otherwise ``start``.
+        default ``as-built`` for ``transformers:``, ``onnx:``, ``onnxruntime:`` and ``bundle:`` (for these
+        three always), otherwise ``start``.
     weights_key
         Which weights, where a file holds several: its key, or the prefix of their names.
     input
@@ -268,6 +268,12 @@ class NetworkConfig:
                 "say what its outputs stand for, in its order"
             )
         return tuple(map(canonical, names))
+
+    def unknown(self, classes: Classes) -> tuple[str, ...]:
+        """Return which of some classes it cannot say: they are new to it."""
+        wanted = ClassSet.of(classes)
+        outputs = outputs_of(wanted, self.outputs or wanted.names)
+        return tuple(name for name, own in zip(wanted.names, outputs, strict=True) if not own)
 
     def spec(self, classes: Classes = FER7) -> Spec:
         """Return how to build it, for an experiment with some classes."""

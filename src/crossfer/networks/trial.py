@@ -55,6 +55,11 @@ def check_network(
             model, said = config.deployed_and_said(classes)
         else:
             model, said = config.build(classes), []
+        if set(model.unknown) == set(model.classes):
+            raise CrossferError(
+                f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of the "
+                f"experiment, or a label of one ({', '.join(model.classes)}): say with classes: what belongs to each"
+            )
         model.to(fabric.device)
         images = torch.randn(2, *config.preprocessing.input_shape, device=fabric.device)
         wanted = [kind for kind in dict.fromkeys(layers) if kind != "none" or _trains(model)]
@@ -88,7 +93,9 @@ def _trains(model: Classifier) -> bool:
 
 def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> list[str]:
     """Say what a network's outputs are called, and which class of the experiment they stand for."""
-    named = dict.fromkeys(filter(None, theirs))  # several outputs may be called the same, or nothing
+    named = dict.fromkeys(
+        filter(None, theirs)
+    )  # several outputs may be called the same, or nothing
     lines = [f"answers with {', '.join(named)}" + (f" (its {place})" if place else "")]
     for name, outputs in zip(model.classes, model.outputs, strict=True):
         own = list(dict.fromkeys(theirs[output] for output in outputs))

@@ -79,8 +79,8 @@ class NetworkConfig:
     network
         ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``;
         ``onnxruntime:FILE``, which is measured and not trained; ``bundle:FOLDER``, an earlier result (a
-        bundle or a run); or ``package.module:function``, a factory that takes `arguments` and returns a module
-        that maps float (N, C, H, W) to logits (N, outputs), or to something with logits in it.
+        bundle or a run); or ``package.module:function``, a factory that takes `arguments` and returns a
+        module that maps float (N, C, H, W) to logits (N, outputs), or to something with logits in it.
     width
         Of the study's network: multiplies its filters and units.
     arguments

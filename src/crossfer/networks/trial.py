@@ -58,7 +58,8 @@ def check_network(
         if set(model.unknown) == set(model.classes):
             raise CrossferError(
                 f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of the "
-                f"experiment, or a label of one ({', '.join(model.classes)}): say with classes: what belongs to each"
+                f"experiment, or a label of one ({', '.join(model.classes)}): "
+                "say with classes: what belongs to each"
             )
         model.to(fabric.device)
         images = torch.randn(2, *config.preprocessing.input_shape, device=fabric.device)

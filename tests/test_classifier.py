@@ -117,9 +117,12 @@ def broken(folder: Path, what: str) -> None:
     elif what == "a key less":
         del content["outputs"]
         card.write_text(json.dumps(content))
+    elif what == "other classes":
+        card.write_text(json.dumps(content | {"classes": content["classes"][::-1]}))
     elif what == "a factory that is gone":
-        content["network"]["network"] = "no_such_module:build"
-        card.write_text(json.dumps(content))
+        classifier = load(folder)
+        classifier.spec = Spec("no_such_module:build")
+        classifier.save(folder)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,7 @@ def broken(folder: Path, what: str) -> None:
         ("no JSON", r"classifier.json: cannot be read"),
         ("another version", r"classifier.json: of format 99, this version reads 1"),
         ("a key less", r"classifier.json: damaged \(KeyError\('outputs'\)"),
+        ("other classes", r"classifier.json: altered by hand"),
         ("a factory that is gone", r"no_such_module:build failed: ModuleNotFoundError"),
     ],
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,7 +216,7 @@ class Classifier(nn.Module):
             "network": spec.as_json(),
             "files": {name: digest(folder / name) for name in files},
         }
-        write_json(folder / CARD, content)
+        write_json(folder / CARD, {**content, "digest": _digest(content)})
         return folder
 
 
@@ -253,7 +254,7 @@ def read_card(folder: Path) -> Card:
     Raises
     ------
     CrossferError
-        If the file is missing, damaged or of another version.
+        If the file is missing, damaged, altered or of another version.
     """
     content = _read(folder / CARD)
     try:
@@ -269,8 +270,11 @@ def read_card(folder: Path) -> Card:
         }
         card = Card(files, spec, described)
         card.output_names  # noqa: B018  (refuses an output that is not there)
+        recorded = content.pop("digest")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
+    if _digest(content) != recorded:
+        raise CrossferError(f"{folder / CARD}: altered by hand; save the classifier again instead")
     return card
 
 
@@ -306,6 +310,11 @@ def load(folder: str | Path) -> Classifier:
             f"{folder / WEIGHTS}: not of what {spec.name} builds now ({one_line(error)})"
         ) from None
     return classifier.eval()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a card's content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read(file: Path) -> dict[str, Any]:

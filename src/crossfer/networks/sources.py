@@ -95,7 +95,7 @@ class Spec:
         try:
             network = self._built(bare)
         except Exception as error:
-            raise CrossferError(f"model.network: {self.name} failed: {one_line(error)}") from None
+            raise self._failed(error) from None
         if not isinstance(network, nn.Module):
             raise CrossferError(
                 f"model.network: {self.name} returns {type(network).__name__}, not a torch.nn.Module"
@@ -145,8 +145,13 @@ class Spec:
 
                 return of_onnx(self.file)
         except Exception as error:
-            raise CrossferError(f"model.network: {self.name} failed: {one_line(error)}") from None
+            raise self._failed(error) from None
         return hubs.Own()
+
+    def _failed(self, error: Exception) -> CrossferError:
+        if isinstance(error, CrossferError) and str(error).startswith("model."):
+            return error
+        return CrossferError(f"model.network: {self.name} failed: {one_line(error)}")
 
     def _place(self, name: str) -> str:
         """Return a folder as it is found from the configuration's, or what is none as it is."""

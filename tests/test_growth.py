@@ -158,7 +158,12 @@ def test_integrity_is_over_the_old_classes_and_the_report_speaks_of_both(tmp_pat
         crossfer.prepare(tmp_path / "raw" / name, tmp_path / name, how)
 
     def run(name: str, **changes: Any) -> Results:
-        told = {"source": "both", "targets": ["old"], "copies": "ignore", "fractions": [1.0]}
+        told: dict[str, Any] = {
+            "source": "both",
+            "targets": ["old"],
+            "copies": "ignore",
+            "fractions": [1.0],
+        }
         told |= {"strategies": ["FC"], "recipes": {"default": {"epochs": 6, "batch_size": 16}}}
         (tmp_path / f"{name}.yaml").write_text(json.dumps(told | {"data": "."} | changes))
         given = ["run", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name / "runs")]

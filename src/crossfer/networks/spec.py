@@ -322,9 +322,9 @@ class NetworkConfig:
     def _files_digest(self, spec: Spec) -> str:
         """SHA-256 of the files on this machine that the network is built from; empty where there are none."""
         kind, _, name = self.network.partition(":")
-        place = (self.folder or Path()) / name
         files = [spec.file] if spec.file else []
-        if kind == TRANSFORMERS and place.is_dir():
+        if kind == TRANSFORMERS:  # of a hub there is no such folder
+            place = (self.folder or Path()) / name
             files = sorted(f for pattern in FILES_OF_TENSORS for f in place.glob(pattern))
         sha = hashlib.sha256("".join(map(digest, files)).encode())
         return sha.hexdigest() if files else ""

@@ -42,7 +42,7 @@ def study() -> Classifier:
 
 def reordered() -> Classifier:
     spec = Spec(f"{ZOO}:Residual", {"outputs": 8})
-    outputs = (6, 5, 4, 1, 2, 3, 0)
+    outputs = tuple((i,) for i in (6, 5, 4, 1, 2, 3, 0))
     layers = NamedLayers(CL=("stages.2",))
     framing = Framing(32, 3, 0.5, 0.4)
     return of(
@@ -55,7 +55,9 @@ def tuple_output() -> Classifier:
 
 
 def cannot_say_contempt() -> Classifier:
-    return of(Spec(arguments={"width": 0.05}), classes=FER8, outputs=(*range(7), None))
+    return of(
+        Spec(arguments={"width": 0.05}), classes=FER8, outputs=(*((i,) for i in range(7)), ())
+    )
 
 
 BUNDLES = [study, reordered, tuple_output, cannot_say_contempt]
@@ -115,9 +117,12 @@ def broken(folder: Path, what: str) -> None:
     elif what == "a key less":
         del content["outputs"]
         card.write_text(json.dumps(content))
+    elif what == "other classes":
+        card.write_text(json.dumps(content | {"classes": content["classes"][::-1]}))
     elif what == "a factory that is gone":
-        content["network"]["network"] = "no_such_module:build"
-        card.write_text(json.dumps(content))
+        classifier = load(folder)
+        classifier.spec = Spec("no_such_module:build")
+        classifier.save(folder)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +135,7 @@ def broken(folder: Path, what: str) -> None:
         ("no JSON", r"classifier.json: cannot be read"),
         ("another version", r"classifier.json: of format 99, this version reads 1"),
         ("a key less", r"classifier.json: damaged \(KeyError\('outputs'\)"),
+        ("other classes", r"classifier.json: altered by hand"),
         ("a factory that is gone", r"no_such_module:build failed: ModuleNotFoundError"),
     ],
 )
@@ -159,7 +165,10 @@ def test_conventions_are_not_lost_on_a_traced_module() -> None:
     """`torch.fx` keeps no attribute that it does not know, nor does a deep copy of what it made."""
     import copy
 
-    outputs, how = tuple(reversed(range(7))), Preprocessing(mean=(0.5,), deviation=(0.2,))
+    outputs, how = (
+        tuple((i,) for i in reversed(range(7))),
+        Preprocessing(mean=(0.5,), deviation=(0.2,)),
+    )
     plain = of(Spec(arguments={"width": 0.05}), outputs=outputs, preprocessing=how)
     traced = copy.deepcopy(plain.around(torch.fx.symbolic_trace(plain.network)))
     shown = pictures(plain)
@@ -232,6 +241,6 @@ def test_configuration_becomes_a_classifier_for_any_classes() -> None:
         normalisation=Normalisation((0.5,) * 3, (0.5,) * 3),
         classes=("Neutral", "Happiness", "sad", "surprise", "fear", "disgust", "anger", "contempt"),
     )
-    assert told.build(FER7).outputs == (6, 5, 4, 1, 2, 3, 0)
-    assert told.build(("happy", "bored", "contempt")).outputs == (1, None, 7)
+    assert told.build(FER7).outputs == tuple((i,) for i in (6, 5, 4, 1, 2, 3, 0))
+    assert told.build(("happy", "bored", "contempt")).outputs == ((1,), (), (7,))
     assert NetworkConfig(width=0.1).build(("yes", "no", "perhaps")).answers == 3

@@ -158,7 +158,7 @@ class Colours(nn.Module):
 
 def test_colours_their_order_and_unanswerable_classes_are_exported(tmp_path: Path) -> None:
     how = Preprocessing(3, 64, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), order="BGR")
-    classifier = Classifier(Colours(), ("sad", "happy", "fear"), (2, 0, None), how, answers=4)
+    classifier = Classifier(Colours(), ("sad", "happy", "fear"), ((2, 3), (0,), ()), how, answers=4)
     export(classifier, tmp_path / "out")
     model = crossfer.load(tmp_path / "out")
     faces = drawn_faces(classifier.framing)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 import crossfer
 from crossfer.adaptation import adapt, untrained
-from crossfer.classes import FER7, FER8
+from crossfer.classes import FER7, FER8, ClassSet
+from crossfer.cli import app
 from crossfer.errors import CrossferError
+from crossfer.evaluation.rows import Results
+from crossfer.experiment import load_results
 from crossfer.memory.penalties import L2SP, Distillation
-from crossfer.networks import Classifier, Spec, grow, load
+from crossfer.networks import Classifier, NetworkConfig, Spec, check_network, grow, load
+from crossfer.networks.weights import save_tensors
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, features, machine
 
@@ -25,7 +33,7 @@ SPEC = Spec(arguments={"width": 0.05})
 
 def deployed() -> Classifier:
     """Return a network of seven classes, in another order, where eight are asked for."""
-    outputs = (6, 5, 4, 3, 2, 1, 0, None)
+    outputs = ((6,), (5,), (4,), (3,), (2,), (1,), (0,), ())
     return untrained(lambda: Classifier(SPEC.build(), FER8, outputs, spec=SPEC), 0).eval()
 
 
@@ -38,7 +46,7 @@ def faces(count: int, classes: int, seed: int = 0) -> Faces:
 def test_the_new_row_points_where_the_new_features_do_and_the_others_stay(tmp_path: Path) -> None:
     before, given = deployed(), torch.rand(5, 51, generator=torch.Generator().manual_seed(1))
     after = grow(before, {"contempt": given})
-    assert after.outputs == (*before.outputs[:7], 7) and after.answers == 8
+    assert after.outputs == (*before.outputs[:7], (7,)) and after.answers == 8
     head, old = after.network.get_submodule("fc3"), before.network.get_submodule("fc3")
     assert isinstance(head, nn.Linear) and isinstance(old, nn.Linear)
     direction = F.normalize(F.normalize(given).mean(0), dim=0)
@@ -64,7 +72,7 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.head(self.body(images).flatten(1))[:, :7]  # type: ignore[no-any-return]
 
-    model = Classifier(Twice(), FER8, (*range(7), None))
+    model = Classifier(Twice(), FER8, (*((i,) for i in range(7)), ()))
     with pytest.raises(
         CrossferError, match="its last linear layer head does not give its 7 outputs"
     ):
@@ -83,8 +91,8 @@ def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str) -> No
     model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric).model
     answers = crossfer.predict(model, sides["target"].images, fabric)
     assert answers.shape == (16, 8) and bool(answers.isfinite().all())
-    assert model.outputs[7] == 7 and bool((answers[:, 7] > 0).all())
-    assert start.outputs[7] is None
+    assert model.outputs[7] == (7,) and bool((answers[:, 7] > 0).all())
+    assert start.outputs[7] == ()
     assert all(torch.equal(value, untouched[key]) for key, value in start.state_dict().items())
 
 
@@ -109,3 +117,72 @@ def test_what_holds_the_network_back_leaves_the_new_class_free() -> None:
         assert float(term(grown, images, grown(images), rows)) > 0.01
         grown = grow(start, {"contempt": given})
     assert FER8[:7] == FER7
+
+
+def test_a_model_of_finer_classes_is_understood_through_the_map(tmp_path: Path) -> None:
+    """Its probabilities of a class's members are summed, and nothing counts as new that it can say."""
+    config = NetworkConfig(width=0.05, weights=tmp_path / "w.safetensors", classes=FER7)
+    save_tensors(untrained(config.build, 0).network.state_dict(), tmp_path / "w.safetensors")
+    shown = faces(6, 7).images.numpy()
+    fine = config.deployed().eval().predict(shown)
+    coarse = config.deployed("valence3").eval()
+    assert coarse.unknown == () and coarse.outputs == ((0, 1, 2, 4), (6,), (3,))
+    expected = np.stack([fine[:, [0, 1, 2, 4]].sum(1), fine[:, 6], fine[:, 3]], 1)
+    expected /= expected.sum(1, keepdims=True)  # surprise is never the answer
+    assert np.allclose(coarse.predict(shown), expected, atol=1e-6)
+    assert np.array_equal(load(coarse.save(tmp_path / "b")).predict(shown), coarse.predict(shown))
+    said = check_network(config, ["FC"], machine("cpu"), "valence3")
+    assert said[2:5] == [
+        "negative is what it calls angry, disgust, fear, sad",
+        "positive is what it calls happy",
+        "never the answer, as no class of the experiment: surprise",
+    ]
+    wanted = {"positive": ["happy"], "negative": ["sad", "angry"], "contempt": ["contempt"]}
+    grown = grow(config.deployed(ClassSet.of(wanted)), {"contempt": torch.ones(1, 51)})
+    assert grown.outputs == ((3,), (0, 4), (7,)) and grown.unknown == ()
+
+
+def test_integrity_is_over_the_old_classes_and_the_report_speaks_of_both(tmp_path: Path) -> None:
+    """Through the command line, from an earlier result: its folder is the model."""
+    stripes = np.arange(48) * 2 * np.pi / 48
+    for name, labels in (("old", FER7), ("both", FER8)):
+        for number in range(20 * len(labels)):
+            label, noise = (
+                number % len(labels),
+                np.random.default_rng(number).normal(0, 30, (48, 48)),
+            )
+            picture = 128 + 80 * np.sin(stripes * (label + 1)) + noise
+            (folder := tmp_path / "raw" / name / labels[label]).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{number}.png"), picture.clip(0, 255))
+        how = crossfer.Preparation(faces="cropped")
+        crossfer.prepare(tmp_path / "raw" / name, tmp_path / name, how)
+
+    def run(name: str, **changes: Any) -> Results:
+        told: dict[str, Any] = {
+            "source": "both",
+            "targets": ["old"],
+            "copies": "ignore",
+            "fractions": [1.0],
+        }
+        told |= {"strategies": ["FC"], "recipes": {"default": {"epochs": 6, "batch_size": 16}}}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(told | {"data": "."} | changes))
+        given = ["run", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name / "runs")]
+        (tmp_path / name).mkdir(exist_ok=True)
+        done = CliRunner().invoke(app, given)
+        assert done.exit_code == 0, done.output
+        return load_results(tmp_path / name / "runs")
+
+    first = run("first", model={"width": 0.05}, source="old", targets=["both"])
+    assert first.new_classes == () and first.network[0].startswith("network study: reads 48×48")
+    place = f"./first/runs/{first.run(first.results[0].runs[0]).folder}"
+    results = run("second", model=place, classes="fer8", source="both", targets=["old"])
+    assert results.new_classes == ("contempt",)
+    (row, *_) = [row for row in results.summary if row.strategy == "FC"]
+    assert sum(row.on_source.test.confusion[7]) == 0 < sum(row.on_source.test.confusion[0])
+    third = run("third", model=place, classes="fer8", source="old", targets=["both"])
+    page = (tmp_path / "third/runs/report.html").read_text(encoding="utf-8")
+    assert "New to the model: contempt." in page and "new to it: contempt" in page
+    assert "Of the other classes there," in page and third.network[1].endswith("neutral")
+    for name in ("second", "third"):
+        done = CliRunner().invoke(app, ["verify", str(tmp_path / name / "runs")])
+        assert done.exit_code == 0, done.output

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crossfer.classes import PRESETS
+from crossfer.classes import PRESETS, ClassSet
 from crossfer.experiment.data import DataRef, DatasetRef
 from crossfer.experiment.identity import Arithmetic, described
 from crossfer.experiment.plan import Run
@@ -130,3 +130,16 @@ def test_a_run_is_plain_data_and_comes_back_from_another_process_as_it_was() -> 
 def test_what_cannot_be_written_down_is_no_identity() -> None:
     with pytest.raises(TypeError, match="object cannot be part of an identity"):
         described({"a": object()})
+
+
+def test_a_map_of_classes_and_their_order_enter_the_key() -> None:
+    keys = {
+        a_run(classes=ClassSet.of(value)).key
+        for value in (
+            ["happy", "sad"],
+            ["sad", "happy"],
+            {"happy": ["happy"], "sad": ["sad", "angry"]},
+            {"happy": ["happy", "angry"], "sad": ["sad"]},
+        )
+    }
+    assert len(keys) == 4

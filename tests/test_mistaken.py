@@ -55,7 +55,7 @@ def refused(
     monkeypatch.setattr(baseline, "load_answers", lambda *a: answers)
     monkeypatch.setattr(baseline, "parts_of", lambda dataset: [])
     source: Any = SimpleNamespace(name="old")
-    network = SimpleNamespace(outputs=FER7, expect=expect)
+    network = SimpleNamespace(outputs=FER7, expect=expect, unknown=lambda classes: ())
     strategy = SimpleNamespace(start="deployed")
     classes = PRESETS["fer7"]
     run: Any = SimpleNamespace(strategy=strategy, classes=classes, network=network)

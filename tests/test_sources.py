@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,24 @@ def test_a_network_of_transformers_says_itself_how_it_is_used(
         "angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise",
     )  # fmt: skip
     model = config.deployed()
-    assert model.outputs == (0, 2, 3, 4, 6, 7, 5)
+    assert model.outputs == tuple((i,) for i in (0, 2, 3, 4, 6, 7, 5))
     assert check_network(config, LAYERS, machine("cpu"))[1].endswith("(its .logits)")
     again = round_trip(config, tmp_path / "bundle")
     weights = model.network.state_dict()
     assert all(torch.equal(weights[k], v) for k, v in again.network.state_dict().items())
     start = NetworkConfig(network=config.network, folder=config.folder, weights=Path("start"))
     assert not start.is_deployed and start.build(("yes", "no")).answers == 2
+    nowhere = NetworkConfig(network=f"transformers:{tmp_path}", classes=FER7)
+    with pytest.raises(
+        CrossferError, match=r"^model.network: .* no such folder with a config.json"
+    ):
+        nowhere.build()
+    told = config.built(FER7), start.built(FER7)
+    (weights_file,) = deployed.glob("*.safetensors")
+    with weights_file.open("ab") as content:
+        content.write(b"x")
+    # Other weights are another start, too.
+    assert all(one.built(FER7) != then for one, then in zip((config, start), told, strict=True))
     (deployed / "preprocessor_config.json").rename(tmp_path / "away.json")
     try:
         other = NetworkConfig(network=config.network, folder=config.folder)
@@ -180,6 +192,66 @@ def test_an_onnx_file_is_trained_and_kept(tmp_path: Path) -> None:
     (tmp_path / "deployed.onnx").unlink()
     assert np.array_equal(load(tmp_path / "bundle").predict(shown), ours)
     assert config.outputs[0] == "neutral" and FER7[0] == "angry"
+
+
+def keras(file: Path, activation: str = "Relu") -> NetworkConfig:
+    """Write what tf2onnx makes of a Keras model: images (N, H, W, C), and heads of MatMul and Add."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    rng = np.random.default_rng(0)
+    shapes = {"w": (8, 1, 3, 3), "b": (8,), "w1": (8, 16), "b1": (16,), "w2": (16, 7), "b2": (7,)}
+    weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    steps: list[tuple[str, list[str], dict[str, Any]]] = [
+        ("Transpose", ["images"], {"perm": [0, 3, 1, 2]}),
+        ("Conv", ["1", "w", "b"], {"kernel_shape": [3, 3]}), (activation, ["2"], {}),
+        ("GlobalAveragePool", ["3"], {}), ("Flatten", ["4"], {}), ("MatMul", ["5", "w1"], {}),
+        ("Add", ["6", "b1"], {}), ("Relu", ["7"], {}), ("MatMul", ["8", "w2"], {}),
+        ("Add", ["b2", "9"], {}), ("Softmax", ["10"], {}),
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node(op, given, [str(i)], **how) for i, (op, given, how) in enumerate(steps, 1)
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "keras", [value("images", TensorProto.FLOAT, ["N", 32, 32, 1])],
+        [value("11", TensorProto.FLOAT, ["N", 7])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    checker.check_model(model)
+    save(model, file)
+    return NetworkConfig(f"onnx:{file}", classes=FER7, normalisation="per-image")
+
+
+def test_an_onnx_file_of_keras_is_trained_and_its_head_is_found(tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime", "onnx2torch")
+    config = keras(tmp_path / "keras.onnx")
+    said = check_network(config, LAYERS, machine("cpu", "32-true"))
+    assert "FC trains network.Gemm, network.Gemm_1: 263 parameters" in said
+    other = replace(config, network=config.network.replace("onnx", "onnxruntime", 1))
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    ours, theirs = config.deployed().predict(shown), other.deployed().predict(shown)
+    assert np.allclose(ours, theirs, atol=1e-6)
+    key = other.built(FER7)
+    keras(tmp_path / "keras.onnx", "Sigmoid")  # the same weights, another network
+    assert other.built(FER7) != key
+
+
+def test_an_onnx_file_that_cannot_be_converted_is_measured_as_it_is(tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime", "onnx2torch")
+    config = keras(tmp_path / "odd.onnx", "Shrink")
+    with pytest.raises(
+        CrossferError, match=r"or only measure it: model: onnxruntime:odd.onnx with"
+    ):
+        config.build()
+    other = replace(config, network=f"onnxruntime:{tmp_path / 'odd.onnx'}")
+    fabric = machine("cpu", "32-true")
+    assert check_network(other, ["none"], fabric)[1].startswith("answers with angry")
+    with pytest.raises(
+        CrossferError, match=r"it can be measured and not trained; write strategies"
+    ):
+        check_network(other, ["none", "FC"], fabric)
+    round_trip(other, tmp_path / "bundle")
 
 
 class Two(nn.Module):

@@ -26,8 +26,8 @@ from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_results, run_experiment
 from crossfer.experiment.plan import Run
 from crossfer.files import alone
+from crossfer.networks.weights import save_tensors
 from crossfer.report import write_report
-from crossfer.training.checkpoint import save_weights
 from tests.stress import kill
 from tests.test_training import small
 
@@ -225,13 +225,13 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
 def test_no_room_for_weights_is_an_error_of_the_system_that_names_the_file(tmp_path: Path) -> None:
     """Really no room: the system lets no file grow beyond a limit."""
     file = tmp_path / "model.safetensors"
-    save_weights(small(), file)
+    save_tensors(small().state_dict(), file)
     before = file.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError) as error:
-            save_weights(small(), file)
+            save_tensors(small().state_dict(), file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(file))

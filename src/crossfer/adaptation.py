@@ -103,11 +103,8 @@ def _grown(
 def _with_classes(classifier: Classifier, faces: Faces, fabric: Fabric) -> Classifier:
     """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`."""
     labels = faces.labels.cpu()
-    new = [
-        index
-        for index, output in enumerate(classifier.outputs)
-        if output is None and bool((labels == index).any())
-    ]
+    unknown = [classifier.classes.index(name) for name in classifier.unknown]
+    new = [index for index in unknown if bool((labels == index).any())]
     if not new:
         return copy.deepcopy(classifier)
     (head,) = classifier.layer_names("head")

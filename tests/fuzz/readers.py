@@ -29,7 +29,7 @@ from crossfer.experiment import load_experiment
 from crossfer.experiment.folder import load_run
 from crossfer.framing import Framing
 from crossfer.networks import NetworkConfig, study_cnn
-from crossfer.training.checkpoint import save_weights
+from crossfer.networks.weights import save_tensors
 from tests.fuzz.mutations import Files
 
 WIDTH = 0.02
@@ -252,7 +252,7 @@ def _networks() -> list[Files]:
     torch.save({"state_dict": model.state_dict()}, content)
     torch.save(model.state_dict(), old, _use_new_zipfile_serialization=False)
     with tempfile.TemporaryDirectory() as name:
-        save_weights(model, Path(name, "x"))
+        save_tensors(model.state_dict(), Path(name, "x"))
         safe = Path(name, "x").read_bytes()
     return [
         {"model.safetensors": safe},

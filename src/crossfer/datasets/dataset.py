@@ -174,11 +174,6 @@ class Dataset:
         """The datasets that it is made of: itself."""
         return (self,)
 
-    @property
-    def class_sets(self) -> list[list[int]]:
-        """The classes that each of its parts tells apart."""
-        return [part.classes for part in self.parts]
-
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the rows of a split, ascending; without those whose label belongs to no class."""
         splits = self.samples.column("split").to_numpy(zero_copy_only=False)

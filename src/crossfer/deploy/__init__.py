@@ -41,6 +41,11 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
         If there is no classifier, it is of another version, or its files are altered.
     """
     folder = Path(folder)
+    if folder.suffix == ".onnx" and folder.is_file():
+        raise CrossferError(
+            f"{folder}: does not say its classes and normalisation; make a bundle of it: NetworkConfig("
+            f"'onnxruntime:{folder}', classes=…, normalisation=…).deployed(CLASSES).save(FOLDER)"
+        )
     if not folder.is_dir():
         raise CrossferError(
             f"{folder}: no such folder; name what `crossfer export` wrote, a bundle or a run"

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict
-
 from crossfer.terms import PastData, Side
 
 FORMAT: Final = 4
@@ -24,7 +22,7 @@ class Row:
     """Base of all rows: read back strictly, its fields described in the schema by their docstrings."""
 
     __slots__ = ()
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +444,12 @@ class Results(Row):
     recommendations: tuple[Recommendation, ...]
     in_turn: tuple[Chain, ...]
     leave_one_out: tuple[LeftOut, ...]
+    new_classes: tuple[str, ...] = ()
+    """Classes that the baseline cannot say.  They do not count on the source: memory integrity is over the
+    others."""
+    network: tuple[str, ...] = ()
+    """What was found when the network was tried: how it reads pixels, what its outputs stand for, and what
+    each strategy trains of it."""
 
     @property
     def source(self) -> DatasetFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +42,18 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
     if run.strategy.start != "deployed":
         return
     names, parts = run.classes.names, parts_of(source)
-    validation = load_answers(folder, parts, "validation", {})
+    new = [names.index(name) for name in run.network.unknown(run.classes)]
+    validation = load_answers(folder, parts, "validation", {}, new)
     labels, decisions = validation.labels, validation.decisions
     if order := mistaken_order(labels, decisions, len(names)):
         pairs = [
             f"{names[said]} where it is {names[i]}" for i, said in enumerate(order) if said != i
         ]
+        theirs = run.network.outputs or names
+        better = f"; its outputs may be {', '.join(_renamed(names, theirs, order))}"
         raise CrossferError(
-            f"model.classes: the order looks mistaken: on {source.name} it says {', '.join(pairs)}; "
-            f"its outputs may be {', '.join(_renamed(run, order))}"
+            f"model.classes: the order looks mistaken: on {source.name} it says {', '.join(pairs)}"
+            + (better if set(names) & set(theirs) else "")
         )
     right, count = int((labels == decisions).sum()), len(labels)
     frequent = 100 * int(np.bincount(labels).max()) / count
@@ -61,7 +65,7 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
         )
     if run.network.expect is None:
         return
-    test = load_answers(folder, parts, "test", {})
+    test = load_answers(folder, parts, "test", {}, new)
     right, count, wanted = int(test.right.sum()), len(test.labels), 100 * run.network.expect
     low, high = wilson_interval(right, count)
     if not low <= wanted <= high and abs(100 * right / count - wanted) > FAR:
@@ -72,8 +76,7 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
         )
 
 
-def _renamed(run: Run, order: tuple[int, ...]) -> list[str]:
+def _renamed(names: Sequence[str], theirs: Sequence[str], order: Sequence[int]) -> list[str]:
     """Return what a network's outputs stand for if its answers mean other classes."""
-    names = run.classes.names
     true = {names[said]: names[meant] for meant, said in enumerate(order)}
-    return [true.get(name, name) for name in run.network.outputs or names]
+    return [true.get(name, name) for name in theirs]

@@ -28,6 +28,7 @@ from crossfer.classes import PRESETS, ClassSet
 from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
+from crossfer.networks.spec import BUNDLE
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strategy, starts
 from crossfer.training.recipe import Recipe
 
@@ -93,7 +94,10 @@ def _as_dataset(value: Any) -> Any:
 
 
 def _as_network(value: Any) -> Any:
-    return {"network": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        is_path = "/" in value and ":" not in value
+        return {"network": f"{BUNDLE}:{value}" if is_path else value}
+    return value
 
 
 def _as_strategy(value: Any) -> Any:
@@ -142,7 +146,8 @@ class Experiment(_Checked):
         or from the name of each class to its labels.  An image whose label is in no class is left out, and
         counted.
     model
-        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`.
+        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, or the path of an
+        earlier result (a bundle or a run) if there is a slash in it and no colon.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
         The baseline BL always runs; given a network's weights, it is that network.  By default the study's

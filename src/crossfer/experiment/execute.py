@@ -267,7 +267,7 @@ def _start(run: Run, runs_folder: Path) -> Classifier:
         return load_network(folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
     build = run.network.deployed if deployed else run.network.build
-    return untrained(partial(build, run.classes.names), run.seed)
+    return untrained(partial(build, run.classes), run.seed)
 
 
 def _measure(run: Run, folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:

@@ -71,7 +71,9 @@ class Finished:
         """
         dropped = self.results.leakage.dropped if self.results.leakage else {}
         folder = self.out / self.results.run(run).folder
-        return load_answers(folder, self._parts(dataset), split, dropped)
+        names = self.results.new_classes if dataset.role == "source" else ()
+        new = [self.results.classes.index(name) for name in names]
+        return load_answers(folder, self._parts(dataset), split, dropped, new)
 
     def evidence(self, rows: Sequence[Result]) -> Evidence:
         """Return what the networks behind some rows, and their baselines, said about the test images.

@@ -141,7 +141,11 @@ def parts_of(dataset: Dataset) -> list[Part]:
 
 
 def load_answers(
-    folder: Path, parts: Sequence[Part], split: Split, dropped: Mapping[str, Sequence[int]]
+    folder: Path,
+    parts: Sequence[Part],
+    split: Split,
+    dropped: Mapping[str, Sequence[int]],
+    without: Sequence[int] = (),
 ) -> Answers:
     """Return what a finished run's network said about a set, each image decided among its part's classes.
 
@@ -155,20 +159,26 @@ def load_answers(
         Which set of it.
     dropped
         By part, the rows that do not count.
+    without
+        Classes whose images do not count.
 
     Raises
     ------
     CrossferError
         If the predictions cannot be read.
     """
-    return Answers.joined([_load_part(folder, part, split, dropped) for part in parts])
+    return Answers.joined([_load_part(folder, part, split, dropped, without) for part in parts])
 
 
 def _load_part(
-    folder: Path, part: Part, split: Split, dropped: Mapping[str, Sequence[int]]
+    folder: Path,
+    part: Part,
+    split: Split,
+    dropped: Mapping[str, Sequence[int]],
+    without: Sequence[int],
 ) -> Answers:
     said = load_predictions(folder, part.fingerprint, split)
-    kept = ~np.isin(said.rows, dropped.get(part.name, ()))
+    kept = ~np.isin(said.rows, dropped.get(part.name, ())) & ~np.isin(said.labels, without)
     return Answers.of(
         said.labels[kept], said.probabilities[kept], part.classes, said.rows[kept] + part.start
     )

@@ -78,7 +78,7 @@ class Run:
         """Everything that determines the weights."""
         looked_at = self.baseline if self.strategy.looks_back else None
         own = vars(self) | {
-            "built": self.network.built(self.classes.names),
+            "built": self.network.built(self.classes),
             "parent": self.parent.key if self.parent else None,
             "baseline": looked_at.key if looked_at else None,
         }
@@ -243,6 +243,12 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
                         f"or no label in it is in a class of the experiment; {why}, or name others"
                     )
                 raise CrossferError(f"{dataset.folder}: its {split} set is empty; {why}")
+    new = experiment.model.unknown(experiment.classes)
+    if not set(source.classes) - {experiment.classes.names.index(name) for name in new}:
+        raise CrossferError(
+            f"model.classes: it can say none of {source.name}'s classes ({', '.join(new)}), so there is "
+            "nothing to forget; name another source, or say what its outputs stand for"
+        )
     for target in targets:
         for fraction in experiment.fractions:
             for seed in experiment.seeds:

@@ -70,17 +70,22 @@ class TestSet:
         Whose.
     dropped
         By dataset, rows that do not count.
+    without
+        Classes whose images do not count: on the source, those that are new to the model, since what it could
+        not say it cannot forget.
     """
 
     __test__ = False  # or pytest takes it for a test
 
     dataset: Dataset
     dropped: Mapping[str, Sequence[int]]
+    without: Sequence[int] = ()
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """Where the images stand in the dataset: int64 (N,)."""
-        return test_rows(self.dataset, self.dropped)
+        rows = test_rows(self.dataset, self.dropped)
+        return rows[~np.isin(self.dataset.labels[rows], self.without)]
 
     @cached_property
     def origins(self) -> list[str]:
@@ -128,12 +133,14 @@ def collect(
     out: Path,
     failed: Mapping[str, str],
     leakage: Leakage | None = None,
+    network: Sequence[str] = (),
 ) -> Collected:
     """Measure every finished run and average.
 
     Every network is measured on the source test set and on its target's test set, each image on the
     classes that its dataset has; what only knows the source (the baseline) is measured on every target.
-    Strategies that come to the same run share its numbers.  What `leakage` says is dropped does not count.
+    Strategies that come to the same run share its numbers.  What `leakage` says is dropped does not count,
+    nor, on the source, does a class that is new to the model.  `network` is what was found when it was tried.
 
     Runs that failed, by key, are named with the reason and left out; so is a seed without its baseline,
     which has nothing to be compared with.  Runs lie relative to the experiment's folder, `out`.
@@ -147,7 +154,9 @@ def collect(
     source, *single = planned.datasets
     targets = united_targets(experiment, single)
     dropped = leakage.dropped if leakage else {}
-    of_source = TestSet(source, dropped)
+    names = experiment.classes.names
+    new = experiment.model.unknown(experiment.classes)
+    of_source = TestSet(source, dropped, [names.index(name) for name in new])
     test_sets: dict[tuple[str, Side], TestSet] = {}
     for target in targets:
         test_sets[target.name, "source"] = of_source
@@ -183,6 +192,8 @@ def collect(
         recommendations=tuple(recommend(measured, averaged, facts)),
         in_turn=tuple(in_turn(planned, runs_folder, dropped, failed)),
         leave_one_out=tuple(leave_one_out(planned, runs_folder, dropped, failed)),
+        new_classes=new,
+        network=tuple(network),
     )
     return Collected(results, evidence, test_sets)
 
@@ -305,8 +316,8 @@ def _measure(
 def _measured(folder: Path, test: TestSet) -> tuple[Measurements, Answers]:
     """Measure a network on one dataset; where that is several as one, on each of them too."""
     parts = parts_of(test.dataset)
-    validation = load_answers(folder, parts, "validation", {})
-    said = [load_answers(folder, [part], "test", test.dropped) for part in parts]
+    validation = load_answers(folder, parts, "validation", {}, test.without)
+    said = [load_answers(folder, [part], "test", test.dropped, test.without) for part in parts]
     tested = Answers.joined(said)
     alone = {
         part.name: accuracy(one.labels, one.decisions)

@@ -82,7 +82,8 @@ def run_experiment(
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         layers = [strategy.layers for strategy in experiment.strategies]
-        progress.tried(check_network(experiment.model, layers, fabric, experiment.classes.names))
+        said = check_network(experiment.model, layers, fabric, experiment.classes)
+        progress.tried(said)
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
@@ -104,7 +105,7 @@ def run_experiment(
         else:
             failures = run_in_processes(tasks, partial(open_worker, out), events, count, threads)
         failed = {key: _why(failure, runs) for key, failure in failures.items()}
-        collected = collect(experiment, planned, runs_folder, out, failed, leakage)
+        collected = collect(experiment, planned, runs_folder, out, failed, leakage, said)
         write_results(collected, out)
     return collected.results
 

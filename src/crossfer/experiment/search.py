@@ -192,7 +192,7 @@ def search(
     failed: dict[str, str] = {}
     with alone_in(out):
         layers = [strategy.layers for strategy in experiment.strategies]
-        check_network(experiment.model, layers, fabric, experiment.classes.names)
+        check_network(experiment.model, layers, fabric, experiment.classes)
         known = _found_before(out / SEARCH)
         datasets = open_datasets(experiment, out, progress)
         storage = optuna.storages.JournalStorage(

@@ -186,7 +186,9 @@ def _collected_again(finished: Finished) -> Verdict:
         why = f"what follows from the runs was not computed again: {error}"
         return Verdict(RESULTS, (why,), ())
     runs_folder = (out / results.runs[0].folder).parent
-    collected = collect(finished.experiment, planned, runs_folder, out, failed, results.leakage)
+    collected = collect(
+        finished.experiment, planned, runs_folder, out, failed, results.leakage, results.network
+    )
     now, then = collected.results.as_json(), results.as_json()
     compared = now.keys() - {"crossfer", "config"}  # which version it was, and what was asked
     found = (_difference(now[key], then[key], key) for key in now if key in compared)

@@ -194,7 +194,7 @@ def _answers(model: Classifier, shown: Faces, fabric: Fabric) -> Callable[[Tenso
 
 def _said(start: Classifier, fabric: Fabric) -> Tensor | None:
     """Return the classes that the old network can say, int64 (C,); ``None`` where these are all."""
-    able = [index for index, output in enumerate(start.outputs) if output is not None]
+    able = [index for index, outputs in enumerate(start.outputs) if outputs]
     return None if len(able) == len(start.outputs) else torch.tensor(able, device=fabric.device)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,8 +48,8 @@ class Classifier(nn.Module):
     classes
         What the classifier answers with, in its order.
     outputs
-        For each class the network's output that stands for it; ``None``: the network cannot say it.  By
-        default the first outputs, in their order.
+        For each class the network's outputs that stand for it: the probability of the class is the sum of
+        theirs.  None: the network cannot say it.  By default the first outputs, one for each.
     preprocessing
         How the network reads pixels.
     framing
@@ -65,7 +66,7 @@ class Classifier(nn.Module):
         self,
         network: nn.Module,
         classes: Sequence[str] = FER7,
-        outputs: Sequence[int | None] | None = None,
+        outputs: Sequence[Sequence[int]] | None = None,
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
         framing: Framing | None = None,
         layers: NamedLayers = FOUND,
@@ -75,13 +76,14 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.classes = tuple(classes)
-        self.outputs = tuple(range(len(classes)) if outputs is None else outputs)
+        own = [[index] for index in range(len(classes))]
+        self.outputs = tuple(map(tuple, own if outputs is None else outputs))
         if len(self.outputs) != len(self.classes):
             raise ValueError(f"{len(self.classes)} classes, but {len(self.outputs)} outputs")
         self.preprocessing = preprocessing
         self.framing = framing or Framing(preprocessing.side, preprocessing.channels)
         self.layers, self.spec = layers, spec
-        said = [output for output in self.outputs if output is not None]
+        said = [output for several in self.outputs for output in several]
         self.answers = max(said, default=-1) + 1 if answers is None else answers
 
     def around(self, network: nn.Module) -> Classifier:
@@ -99,12 +101,24 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, classes) of normalised images, float (N, C, H, W)."""
-        logits = logits_in(self.network(images), self.answers)
-        if self.outputs == tuple(range(self.answers)):
+        return self.of_classes(logits_in(self.network(images), self.answers))
+
+    def of_classes(self, logits: Tensor) -> Tensor:
+        """Return the logits of the classes, float (N, classes), of those of the outputs, (N, answers).
+
+        Of a class with several outputs it is the logarithm of the sum of their exponentials: then softmax
+        gives the class the sum of their probabilities.
+        """
+        if self.outputs == tuple((index,) for index in range(self.answers)):
             return logits
-        never = None if None not in self.outputs else torch.full_like(logits[:, 0], NEVER)
-        columns = [never if output is None else logits[:, output] for output in self.outputs]
-        return torch.stack(columns, 1)  # type: ignore[arg-type]
+        return torch.stack([_joined(logits, outputs) for outputs in self.outputs], 1)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The classes that the network cannot say."""
+        return tuple(
+            name for name, outputs in zip(self.classes, self.outputs, strict=True) if not outputs
+        )
 
     def layer_names(self, kind: str) -> list[str]:
         """Name those of the network's layers that a key of `LAYERS` stands for, in the network's names.
@@ -194,7 +208,7 @@ class Classifier(nn.Module):
         content = {
             "format": FORMAT,
             "classes": list(self.classes),
-            "outputs": list(self.outputs),
+            "outputs": [list(outputs) for outputs in self.outputs],
             "answers": self.answers,
             "preprocessing": asdict(self.preprocessing),
             "framing": asdict(self.framing),
@@ -202,8 +216,66 @@ class Classifier(nn.Module):
             "network": spec.as_json(),
             "files": {name: digest(folder / name) for name in files},
         }
-        write_json(folder / CARD, content)
+        write_json(folder / CARD, {**content, "digest": _digest(content)})
         return folder
+
+
+def _joined(logits: Tensor, outputs: Sequence[int]) -> Tensor:
+    """Return the logit of the class that some outputs stand for, (N,)."""
+    if not outputs:
+        return torch.full_like(logits[:, 0], NEVER)
+    if len(outputs) == 1:
+        return logits[:, outputs[0]]
+    return logits[:, list(outputs)].logsumexp(1)
+
+
+class Card(NamedTuple):
+    """What ``classifier.json`` says: the SHA-256 of each file, how to build the network, and the rest."""
+
+    files: dict[str, str]
+    spec: Spec
+    described: dict[str, Any]
+    """Parameters of `Classifier`, by name."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The class that each output stands for; empty where it stands for none."""
+        names = [""] * int(self.described["answers"])
+        pairs = zip(self.described["classes"], self.described["outputs"], strict=True)
+        for name, outputs in pairs:
+            for output in outputs:
+                names[output] = name
+        return tuple(names)
+
+
+def read_card(folder: Path) -> Card:
+    """Read what a bundle says of itself; its weights are not looked at.
+
+    Raises
+    ------
+    CrossferError
+        If the file is missing, damaged, altered or of another version.
+    """
+    content = _read(folder / CARD)
+    try:
+        files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
+        spec = Spec.from_json(content["network"], folder)
+        described: dict[str, Any] = {
+            "classes": tuple(map(str, content["classes"])),
+            "outputs": tuple(tuple(map(int, outputs)) for outputs in content["outputs"]),
+            "preprocessing": Preprocessing.from_json(content["preprocessing"]),
+            "framing": Framing(**content["framing"]),
+            "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
+            "answers": int(content["answers"]),
+        }
+        card = Card(files, spec, described)
+        card.output_names  # noqa: B018  (refuses an output that is not there)
+        recorded = content.pop("digest")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
+    if _digest(content) != recorded:
+        raise CrossferError(f"{folder / CARD}: altered by hand; save the classifier again instead")
+    return card
 
 
 def load(folder: str | Path) -> Classifier:
@@ -226,20 +298,7 @@ def load(folder: str | Path) -> Classifier:
         If a file is missing, altered or cut off, of another version, or its factory is not to be found.
     """
     folder = Path(folder)
-    content = _read(folder / CARD)
-    try:
-        files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
-        spec = Spec.from_json(content["network"], folder)
-        described: dict[str, Any] = {
-            "classes": tuple(map(str, content["classes"])),
-            "outputs": tuple(content["outputs"]),
-            "preprocessing": Preprocessing.from_json(content["preprocessing"]),
-            "framing": Framing(**content["framing"]),
-            "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
-            "answers": int(content["answers"]),
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
+    files, spec, described = read_card(folder)
     for name, recorded in files.items():
         _check_file(folder / name, recorded)
     with torch.random.fork_rng([]):  # its random weights are replaced
@@ -251,6 +310,11 @@ def load(folder: str | Path) -> Classifier:
             f"{folder / WEIGHTS}: not of what {spec.name} builds now ({one_line(error)})"
         ) from None
     return classifier.eval()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a card's content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def grow(classifier: Classifier, features: Mapping[str, Tensor]) -> Classifier:
     ValueError
         If the network can say one of the classes already.
     """
-    able = {name for name, output in zip(classifier.classes, classifier.outputs, strict=True)
-            if output is not None}  # fmt: skip
-    if known := [name for name in features if name in able or name not in classifier.classes]:
+    if known := [name for name in features if name not in classifier.unknown]:
         raise ValueError(f"{known[0]} is not new to the classifier")
     grown = copy.deepcopy(classifier)
     (name,) = grown.layer_names("head")
@@ -58,11 +56,11 @@ def grow(classifier: Classifier, features: Mapping[str, Tensor]) -> Classifier:
         head.weight[row] = length * direction
         if head.bias is not None:
             logits = F.linear(given.to(head.weight), head.weight[: row + 1])
-            others = (logits[:, old] + head.bias[old]).max(1).values
+            others = classifier.of_classes(logits[:, old] + head.bias[old]).max(1).values
             head.bias[row] = (others - logits[:, row]).mean()
-    rows = {name: row for row, name in enumerate(features, classifier.answers)}
+    rows = {name: (row,) for row, name in enumerate(features, classifier.answers)}
     outputs = zip(classifier.classes, classifier.outputs, strict=True)
-    grown.outputs = tuple(rows.get(name, output) for name, output in outputs)
+    grown.outputs = tuple(rows.get(name, own) for name, own in outputs)
     grown.answers = classifier.answers + len(features)
     if spec := classifier.spec:
         added = spec.grown.get(name, 0) + len(features)

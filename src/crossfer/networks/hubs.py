@@ -8,22 +8,30 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
+from crossfer.networks.layers import FOUND, NamedLayers
 from crossfer.networks.preprocessing import Preprocessing
+
+TRANSFORMERS = "transformers"
 
 
 @dataclass(frozen=True)
 class Own:
-    """What a model's own configuration says: how it reads pixels, and what its outputs stand for."""
+    """What a model's own configuration says: how it reads pixels, what its outputs stand for, its layers.
+
+    An output without a name stands for nothing.
+    """
 
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] = ()
+    layers: NamedLayers = FOUND
 
 
 def library(name: str) -> Any:
@@ -35,8 +43,8 @@ def library(name: str) -> Any:
         If it is not installed, or cannot work here.
     """
     try:
-        if name != "transformers":
-            _torchvision()
+        with suppress(ModuleNotFoundError) if name == TRANSFORMERS else nullcontext():
+            _torchvision()  # transformers uses it where it is there
         return importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or name).partition(".")[0]
@@ -44,7 +52,7 @@ def library(name: str) -> Any:
 
 
 def _torchvision() -> None:
-    """Import torchvision, which timm and onnx2torch need.
+    """Import torchvision, which timm and onnx2torch need, and transformers uses.
 
     Its common build brings compiled operations for GPUs.  Beside a PyTorch for CPUs these cannot be loaded,
     and it fails to import although no classifier needs them: two of their names have to be known.
@@ -134,8 +142,20 @@ def from_transformers(place: str, arguments: Mapping[str, Any], bare: bool) -> n
 
 
 def config_of_transformers(place: str) -> dict[str, Any]:
-    """Return the configuration of a model of transformers, as a mapping."""
-    return dict(_transformers().AutoConfig.from_pretrained(place).to_dict())
+    """Return the configuration of a model of transformers, as a mapping.
+
+    Raises
+    ------
+    CrossferError
+        If there is no such model, here or in a hub.
+    """
+    try:
+        return dict(_transformers().AutoConfig.from_pretrained(place).to_dict())
+    except (OSError, ValueError) as error:
+        raise CrossferError(
+            f"model.network: {TRANSFORMERS}:{place}: no such folder with a config.json, nor found in a hub "
+            f"({one_line(error)[:120]})"
+        ) from None
 
 
 def of_transformers(place: str) -> Own:
@@ -171,7 +191,7 @@ def of_transformers(place: str) -> Own:
 
 
 def _transformers() -> Any:
-    transformers = library("transformers")
+    transformers = library(TRANSFORMERS)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers

@@ -1,9 +1,9 @@
-"""ONNX files as networks that can be trained."""
+"""ONNX files as networks: converted, so that they can be trained, or as they are, in ONNX Runtime."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from crossfer.errors import CrossferError
 from crossfer.networks.hubs import Own, library
 from crossfer.networks.preprocessing import Preprocessing
 
+RUNTIME = "onnxruntime"
 LARGEST_DIFFERENCE = 1e-3
 """Between the converted network's answers and ONNX Runtime's, as a share of the largest of these."""
 
@@ -24,14 +25,15 @@ def of_onnx(file: Path) -> Own:
     CrossferError
         If the file is not one network of one batch of images.
     """
-    channels, side = _shape(_read(file), file)
-    return Own(Preprocessing(channels, side))  # type: ignore[arg-type]
+    images = _images(_read(file), file)
+    return Own(Preprocessing(images.channels, images.side))  # type: ignore[arg-type]
 
 
 def from_onnx(file: Path, check: bool = True) -> nn.Module:
     """Convert an ONNX file to a PyTorch network that gives logits, checked against ONNX Runtime.
 
-    A softmax at its end is left out, so that it can be trained.
+    A softmax at its end is left out, so that it can be trained.  What reads images (N, H, W, C), as exports
+    of Keras do, is given them so.
 
     Raises
     ------
@@ -40,20 +42,82 @@ def from_onnx(file: Path, check: bool = True) -> nn.Module:
     """
     onnx2torch = library("onnx2torch")
     model = _read(file)
-    channels, side = _shape(model, file)
+    images = _images(model, file)
     _without_softmax(model)
+    _with_linear_layers(model)
     try:
         network: nn.Module = onnx2torch.convert(model)
     except Exception as error:
         raise CrossferError(
-            f"it cannot be made trainable ({type(error).__name__}: {error}); "
-            "give its PyTorch code as a factory instead"
+            f"it cannot be made trainable ({type(error).__name__}: {error}); give its PyTorch code as a "
+            f"factory, or only measure it: model: {RUNTIME}:{file.name} with strategies: [BL]"
         ) from None
+    if images.last:
+        network = ChannelsLast(network)
     if check:
         chance = torch.Generator().manual_seed(0)
-        images = torch.randn(2, channels, side, side, generator=chance)
-        _check(network.eval(), model, images, file)
+        shown = torch.randn(2, images.channels, images.side, images.side, generator=chance)
+        _check(network.eval(), RuntimeNetwork(model.SerializeToString(), images.last), shown, file)
     return network
+
+
+class ChannelsLast(nn.Module):
+    """A network that reads images (N, H, W, C), given them as (N, C, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        """Return whatever the network answers with."""
+        return self.network(images.permute(0, 2, 3, 1))
+
+
+class RuntimeNetwork(nn.Module):
+    """A network that ONNX Runtime calculates on the CPU: it can be measured, and nothing in it trains.
+
+    Parameters
+    ----------
+    content
+        The model, serialised.
+    last
+        Whether it reads images (N, H, W, C).
+    """
+
+    def __init__(self, content: bytes, last: bool = False) -> None:
+        super().__init__()
+        self.content, self.last = content, last
+        self.device = nn.Parameter(torch.empty(0), requires_grad=False)  # says where it is
+        runtime = library("onnxruntime")
+        runtime.set_default_logger_severity(4)
+        self.session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        """Open a file; a softmax at its end is left out, as logits are wanted."""
+        model = _read(file)
+        images = _images(model, file)
+        _without_softmax(model)
+        return cls(model.SerializeToString(), images.last)
+
+    def __deepcopy__(self, memo: Any) -> RuntimeNetwork:
+        return RuntimeNetwork(self.content, self.last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the first output, float (N, outputs), of images float (N, C, H, W)."""
+        given = images.detach().float().cpu()
+        given = (given.permute(0, 2, 3, 1) if self.last else given).contiguous()
+        answer = self.session.run(None, {self.session.get_inputs()[0].name: given.numpy()})[0]
+        return torch.from_numpy(answer).to(images.device)
+
+
+class Images(NamedTuple):
+    """What a network reads."""
+
+    channels: int
+    side: int
+    last: bool
+    """Whether channels come last: (N, H, W, C)."""
 
 
 def _read(file: Path) -> Any:
@@ -68,8 +132,8 @@ def _read(file: Path) -> Any:
     return model
 
 
-def _shape(model: Any, file: Path) -> tuple[int, int]:
-    """Return channels and side of the one input, images (N, C, H, W)."""
+def _images(model: Any, file: Path) -> Images:
+    """Return what the one input is."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [part for part in model.graph.input if part.name not in weights]
     if len(inputs) != 1:
@@ -78,12 +142,15 @@ def _shape(model: Any, file: Path) -> tuple[int, int]:
             f"{file}: it has {len(inputs)} inputs ({names}); one batch of images is read"
         )
     sizes = [size.dim_value for size in inputs[0].type.tensor_type.shape.dim]
-    if len(sizes) != 4 or sizes[1] not in (1, 3) or not sizes[2] == sizes[3] > 0:
-        shape = "×".join(str(size or "?") for size in sizes)
-        raise CrossferError(
-            f"{file}: its input is {shape}; it must be images N×C×H×W with C 1 or 3 and H = W, fixed"
-        )
-    return sizes[1], sizes[2]
+    for last in (False, True):
+        if len(sizes) == 4:
+            channels, height, width = (sizes[3], *sizes[1:3]) if last else sizes[1:]
+            if channels in (1, 3) and height == width > 0:
+                return Images(channels, height, last)
+    shape = "×".join(str(size or "?") for size in sizes)
+    raise CrossferError(
+        f"{file}: its input is {shape}; it must be images N×C×H×W or N×H×W×C with C 1 or 3 and H = W, fixed"
+    )
 
 
 def _without_softmax(model: Any) -> None:
@@ -95,16 +162,39 @@ def _without_softmax(model: Any) -> None:
         model.graph.node.remove(last)
 
 
-def _check(network: nn.Module, model: Any, images: Tensor, file: Path) -> None:
-    runtime = library("onnxruntime")
-    runtime.set_default_logger_severity(4)
-    session = runtime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+def _with_linear_layers(model: Any) -> None:
+    """Make one Gemm, which becomes a linear layer, of a MatMul and an Add with constants, as Keras exports.
+
+    Only where the input has two dimensions, as Gemm knows no others.
+    """
+    onnx = library("onnx")
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    dimensions = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.input)
+    }
+    nodes = list(model.graph.node)
+    for product in nodes:
+        users = [node for node in nodes if product.output[0] in node.input]
+        if product.op_type != "MatMul" or len(users) != 1 or users[0].op_type != "Add":
+            continue
+        (given, weight), (add,) = product.input, users
+        bias = next(name for name in add.input if name != product.output[0])
+        columns = weights.get(weight, [])[1:]
+        if dimensions.get(given) == 2 and len(columns) == 1 and weights.get(bias) == columns:
+            linear = onnx.helper.make_node(
+                "Gemm", [given, weight, bias], list(add.output), add.name
+            )
+            place = list(model.graph.node).index(add)
+            model.graph.node.remove(add)
+            model.graph.node.insert(place, linear)
+            model.graph.node.remove(product)
+
+
+def _check(network: nn.Module, runtime: RuntimeNetwork, images: Tensor, file: Path) -> None:
     try:
-        theirs = torch.from_numpy(
-            session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
-        )
+        theirs = runtime(images)
         with torch.no_grad():
             ours = network(images)
         ours = ours[0] if isinstance(ours, (tuple, list)) else ours
@@ -118,5 +208,6 @@ def _check(network: nn.Module, model: Any, images: Tensor, file: Path) -> None:
     if not difference <= LARGEST_DIFFERENCE:
         raise CrossferError(
             f"{file}: converted, it answers otherwise than in ONNX Runtime (by {difference:.1%}); "
-            "give its PyTorch code as a factory instead"
+            f"give its PyTorch code as a factory, or only measure it: model: {RUNTIME}:{file.name} "
+            "with strategies: [BL]"
         )

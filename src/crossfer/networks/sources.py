@@ -17,14 +17,15 @@ from crossfer.networks import hubs
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.study import study_cnn
 
-STUDY, TIMM, TORCHVISION, TRANSFORMERS, ONNX = (
+STUDY, TIMM, TORCHVISION, TRANSFORMERS, ONNX, RUNTIME = (
     "study",
     "timm",
     "torchvision",
     "transformers",
     "onnx",
+    "onnxruntime",
 )
-LIBRARIES = (TIMM, TORCHVISION, TRANSFORMERS, ONNX)
+LIBRARIES = (TIMM, TORCHVISION, TRANSFORMERS, ONNX, RUNTIME)
 """What stands before the colon where it is no package of Python."""
 
 
@@ -35,8 +36,8 @@ class Spec:
     Parameters
     ----------
     network
-        ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``; or a
-        factory, ``package.module:function``.
+        ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``,
+        ``onnxruntime:FILE``; or a factory, ``package.module:function``.
     arguments
         For it, by keyword: texts, numbers, lists and mappings of them.
     folder
@@ -59,11 +60,12 @@ class Spec:
     def file(self) -> Path | None:
         """The file that the network is read from, for a source that needs one."""
         kind, _, name = self.network.partition(":")
-        return (self.folder or Path()) / name if kind == ONNX else None
+        return (self.folder or Path()) / name if kind in (ONNX, RUNTIME) else None
 
     def of_file(self, name: str) -> Spec:
         """Return the same for a copy of its file, beside whatever speaks of it."""
-        return replace(self, network=f"{ONNX}:{name}", folder=None)
+        kind, _, _ = self.network.partition(":")
+        return replace(self, network=f"{kind}:{name}", folder=None)
 
     def as_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -93,7 +95,7 @@ class Spec:
         try:
             network = self._built(bare)
         except Exception as error:
-            raise CrossferError(f"model.network: {self.name} failed: {one_line(error)}") from None
+            raise self._failed(error) from None
         if not isinstance(network, nn.Module):
             raise CrossferError(
                 f"model.network: {self.name} returns {type(network).__name__}, not a torch.nn.Module"
@@ -113,8 +115,10 @@ class Spec:
         if kind == TRANSFORMERS:
             return hubs.from_transformers(self._place(name), self.arguments, bare)
         if self.file:
-            from crossfer.networks.onnx_files import from_onnx  # another library
+            from crossfer.networks.onnx_files import RuntimeNetwork, from_onnx  # another library
 
+            if kind == RUNTIME:
+                return RuntimeNetwork.of(self.file)
             return from_onnx(self.file, check=not bare)
         return _function(self.network, self.folder)(**self.arguments)
 
@@ -141,8 +145,13 @@ class Spec:
 
                 return of_onnx(self.file)
         except Exception as error:
-            raise CrossferError(f"model.network: {self.name} failed: {one_line(error)}") from None
+            raise self._failed(error) from None
         return hubs.Own()
+
+    def _failed(self, error: Exception) -> CrossferError:
+        if isinstance(error, CrossferError) and str(error).startswith("model."):
+            return error
+        return CrossferError(f"model.network: {self.name} failed: {one_line(error)}")
 
     def _place(self, name: str) -> str:
         """Return a folder as it is found from the configuration's, or what is none as it is."""

@@ -12,19 +12,51 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from crossfer.classes import FER7, canonical
+from crossfer.classes import FER7, ClassSet, canonical
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 from crossfer.framing import SIDE
-from crossfer.networks.classifier import Classifier
+from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
 from crossfer.networks.layers import NamedLayers
 from crossfer.networks.preprocessing import Preprocessing
-from crossfer.networks.sources import LIBRARIES, ONNX, STUDY, TIMM, TORCHVISION, TRANSFORMERS, Spec
+from crossfer.networks.sources import (
+    LIBRARIES,
+    ONNX,
+    RUNTIME,
+    STUDY,
+    TIMM,
+    TORCHVISION,
+    TRANSFORMERS,
+    Spec,
+)
 from crossfer.networks.weights import read_weights
+
+BUNDLE = "bundle"
+SOURCES = (*LIBRARIES, BUNDLE)
+"""What stands before the colon where it is no package of Python."""
+WITH_WEIGHTS = (TRANSFORMERS, ONNX, RUNTIME, BUNDLE)
+"""Sources whose networks are deployed unless something else is said."""
 
 AS_BUILT, START = Path("as-built"), Path("start")
 """In the place of a file of weights: those that the source gives are deployed; or training starts there."""
+
+
+FILES_OF_TENSORS = ("*.safetensors", "*.bin")
+"""In a folder of transformers."""
+
+Classes = ClassSet | str | Sequence[str]
+"""What a classifier shall answer with."""
+
+
+def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
+    """Return for each class the outputs that stand for it, by what a network's outputs are called.
+
+    An output stands for the class of its name; where there is none, for the class that its name is a label
+    of: of a network that tells sad from angry, both stand for a class ``negative`` that holds them.
+    """
+    means = [name if name in classes.names else classes.members.get(name) for name in theirs]
+    return [[i for i, own in enumerate(means) if own == name] for name in classes.names]
 
 
 @dataclass(frozen=True)
@@ -45,9 +77,10 @@ class NetworkConfig:
     Parameters
     ----------
     network
-        ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``; or
-        ``package.module:function``, a factory that takes `arguments` and returns a module that maps float (N,
-        C, H, W) to logits (N, outputs), or to something with logits in it.
+        ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``;
+        ``onnxruntime:FILE``, which is measured and not trained; ``bundle:FOLDER``, an earlier result (a
+        bundle or a run); or ``package.module:function``, a factory that takes `arguments` and returns a
+        module that maps float (N, C, H, W) to logits (N, outputs), or to something with logits in it.
     width
         Of the study's network: multiplies its filters and units.
     arguments
@@ -58,7 +91,8 @@ class NetworkConfig:
         The network that is deployed: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file of tensors alone;
         or ``as-built`` for those that its source gives it.  It then is the baseline, and is not trained.
         ``start``: training starts at what its source gives, with a head for the experiment's classes.  By
-        default ``as-built`` for ``transformers:`` and ``onnx:``, otherwise ``start``.
+        default ``as-built`` for ``transformers:``, ``onnx:``, ``onnxruntime:`` and ``bundle:`` (for these
+        three always), otherwise ``start``.
     weights_key
         Which weights, where a file holds several: its key, or the prefix of their names.
     input
@@ -68,11 +102,12 @@ class NetworkConfig:
         What it standardises pixels by; or ``per-image``: every image by its own mean and deviation.  By
         default the model's own, or ``per-image`` where no weights are deployed.
     order
-        Of the colours that it reads.
+        Of the colours that it reads; by default the model's own, or RGB.
     classes
         What its outputs stand for, in its order, under any name we know for them; by default the model's own,
-        or the experiment's where no weights are deployed.  Outputs that are no class of the experiment are
-        never the answer; a class of the experiment that is not there is new to the model.
+        or the experiment's where no weights are deployed.  An output stands for the class of its name, or for
+        the class that its name is a label of; one that is neither is never the answer.  A class of the
+        experiment that no output stands for is new to the model.
     FC, CL
         Its fully connected layers, and its last convolution: names of its modules, where their order does
         not tell.
@@ -93,7 +128,7 @@ class NetworkConfig:
     weights_key: str = ""
     input: tuple[int, int, int] | None = None
     normalisation: Normalisation | Literal["per-image"] | None = None
-    order: Literal["RGB", "BGR"] = "RGB"
+    order: Literal["RGB", "BGR"] | None = None
     classes: tuple[str, ...] = ()
     FC: tuple[str, ...] = ()
     CL: tuple[str, ...] = ()
@@ -114,18 +149,24 @@ class NetworkConfig:
         if self.network != STUDY and not (
             (colon and name)
             and (
-                module in LIBRARIES
+                module in SOURCES
                 or all(part.isidentifier() for part in f"{module}.{name}".split("."))
             )
         ):
-            libraries = ", ".join(f"{library}:NAME" for library in LIBRARIES)
+            libraries = ", ".join(f"{library}:NAME" for library in SOURCES)
             raise ValueError(
                 f"network {self.network!r}: write {STUDY}, {libraries} or package.module:function"
             )
         if self.input and self.input[1] != self.input[2]:
             raise ValueError("input: channels (1 or 3), height, width; square, of 8 pixels or more")
-        if module not in LIBRARIES:
+        if module not in SOURCES:
             self.preprocessing  # noqa: B018  (refuses what is impossible)
+        if module == BUNDLE:
+            own = [key for key in ("arguments", "weights") if getattr(self, key)]
+            if own:
+                raise ValueError(f"{own[0]}: a bundle brings its own; leave it out")
+        elif module in (ONNX, RUNTIME) and self.weights not in (None, AS_BUILT):
+            raise ValueError("weights: an ONNX file brings its own; leave it out")
         try:
             json.dumps(dict(self.arguments))
         except TypeError:
@@ -148,7 +189,7 @@ class NetworkConfig:
             alone = [key for key in ("expect", "weights_key") if getattr(self, key)]
             if alone:
                 raise ValueError(f"{alone[0]}: of a deployed network only; name its weights")
-        elif kind not in (STUDY, TRANSFORMERS):
+        elif kind not in (STUDY, TRANSFORMERS, BUNDLE):
             if not self.classes:
                 raise ValueError(
                     "classes: say what the outputs of the deployed network stand for, in its order"
@@ -163,7 +204,7 @@ class NetworkConfig:
     def is_deployed(self) -> bool:
         """Whether it comes with weights: then it is the baseline."""
         if self.weights is None:
-            return self.network.partition(":")[0] in (TRANSFORMERS, ONNX)
+            return self.network.partition(":")[0] in WITH_WEIGHTS
         return self.weights != START
 
     @property
@@ -175,6 +216,17 @@ class NetworkConfig:
         return (self.folder or Path()) / self.weights.expanduser()
 
     @property
+    def _bundle(self) -> Path | None:
+        """The folder of an earlier result, if it is one."""
+        kind, _, place = self.network.partition(":")
+        return (self.folder or Path()) / Path(place).expanduser() if kind == BUNDLE else None
+
+    @cached_property
+    def _card(self) -> Card | None:
+        """What an earlier result says of itself."""
+        return read_card(self._bundle) if self._bundle else None
+
+    @property
     def name(self) -> str:
         """What errors call it."""
         return Spec(self.network).name
@@ -182,6 +234,9 @@ class NetworkConfig:
     @cached_property
     def _own(self) -> Own:
         """What the model's own configuration says."""
+        if self._card:
+            described = self._card.described
+            return Own(described["preprocessing"], self._card.output_names, described["layers"])
         return Spec(self.network, self.arguments, self.folder).own()
 
     @cached_property
@@ -199,7 +254,7 @@ class NetworkConfig:
                 how = replace(how, **vars(self.normalisation))
             elif self.normalisation:
                 how = replace(how, mean=(), deviation=(), white=1.0)
-            return replace(how, order=self.order)
+            return replace(how, order=self.order or how.order)
         except ValueError as error:
             raise CrossferError(str(error)) from None
 
@@ -214,10 +269,19 @@ class NetworkConfig:
             )
         return tuple(map(canonical, names))
 
-    def spec(self, classes: Sequence[str] = FER7) -> Spec:
+    def unknown(self, classes: Classes) -> tuple[str, ...]:
+        """Return which of some classes it cannot say: they are new to it."""
+        wanted = ClassSet.of(classes)
+        outputs = outputs_of(wanted, self.outputs or wanted.names)
+        return tuple(name for name, own in zip(wanted.names, outputs, strict=True) if not own)
+
+    def spec(self, classes: Classes = FER7) -> Spec:
         """Return how to build it, for an experiment with some classes."""
+        if self._card:
+            return self._card.spec
         kind, _, name = self.network.partition(":")
-        count = len(self.outputs or classes)
+        wanted = ClassSet.of(classes).names
+        count = len(self.outputs or wanted)
         given = dict(self.arguments)
         if self.network == STUDY:
             given = {"width": self.width, "classes": count}
@@ -230,7 +294,7 @@ class NetworkConfig:
             place = (self.folder or Path()) / name
             config = config_of_transformers(str(place) if place.is_dir() else name)
             if not self.is_deployed:
-                names = dict(enumerate(classes))
+                names = dict(enumerate(wanted))
                 config |= {"id2label": names, "label2id": {n: i for i, n in names.items()}}
                 given["new_head"] = True
             given["config"] = json.loads(
@@ -238,19 +302,40 @@ class NetworkConfig:
             )
         return Spec(self.network, given, self.folder)
 
-    def built(self, classes: Sequence[str]) -> dict[str, Any]:
+    def built(self, classes: Classes) -> dict[str, Any]:
         """Return what it comes to for an experiment with some classes, the model's own configuration read."""
+        spec = self.spec(classes)
         return {
-            "arguments": dict(self.spec(classes).arguments),
+            "arguments": dict(spec.arguments),
+            "grown": dict(spec.grown),
             "preprocessing": self.preprocessing,
             "outputs": self.outputs,
+            "layers": self._layers,
+            "files": self._files_digest(spec),
         }
+
+    @property
+    def _layers(self) -> NamedLayers:
+        own = self._own.layers
+        return NamedLayers(self.FC or own.FC, self.CL or own.CL)
+
+    def _files_digest(self, spec: Spec) -> str:
+        """SHA-256 of the files on this machine that the network is built from; empty where there are none."""
+        kind, _, name = self.network.partition(":")
+        files = [spec.file] if spec.file else []
+        if kind == TRANSFORMERS:  # of a hub there is no such folder
+            place = (self.folder or Path()) / name
+            files = sorted(f for pattern in FILES_OF_TENSORS for f in place.glob(pattern))
+        sha = hashlib.sha256("".join(map(digest, files)).encode())
+        return sha.hexdigest() if files else ""
 
     @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of its deployed weights: of their file, or of the tensors that its source gives."""
         if self._file:
             return digest(self._file)
+        if self._bundle:
+            return digest(self._bundle / WEIGHTS)
         sha = hashlib.sha256()
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(0)
@@ -260,31 +345,32 @@ class NetworkConfig:
                 )
         return sha.hexdigest()
 
-    def build(self, classes: Sequence[str] = FER7) -> Classifier:
+    def build(self, classes: Classes = FER7) -> Classifier:
         """Build it, with whatever weights its source gives it.
 
         Parameters
         ----------
         classes
-            What the classifier shall answer with.
+            What the classifier shall answer with: a class set, or what `ClassSet.of` reads.
 
         Raises
         ------
         CrossferError
             If there is no such source, or it fails.
         """
-        spec, theirs = self.spec(classes), self.outputs or tuple(classes)
+        wanted = ClassSet.of(classes)
+        spec, theirs = self.spec(wanted), self.outputs or wanted.names
         return Classifier(
-            spec.build(),
-            classes,
-            [theirs.index(name) if name in theirs else None for name in classes],
+            load(self._bundle).network if self._bundle else spec.build(),
+            wanted.names,
+            outputs_of(wanted, theirs),
             self.preprocessing,
-            layers=NamedLayers(self.FC, self.CL),
+            layers=self._layers,
             spec=spec,
             answers=len(theirs),
         )
 
-    def deployed(self, classes: Sequence[str] = FER7) -> Classifier:
+    def deployed(self, classes: Classes = FER7) -> Classifier:
         """Build it with the weights that are deployed.
 
         Raises
@@ -294,7 +380,7 @@ class NetworkConfig:
         """
         return self.deployed_and_said(classes)[0]
 
-    def deployed_and_said(self, classes: Sequence[str] = FER7) -> tuple[Classifier, list[str]]:
+    def deployed_and_said(self, classes: Classes = FER7) -> tuple[Classifier, list[str]]:
         """Build it with the weights that are deployed; return too what should be said of these."""
         classifier, file = self.build(classes), self._file
         if file is None:

@@ -15,7 +15,7 @@ from crossfer.errors import CrossferError, one_line
 from crossfer.networks.answers import logits_in, place_of_logits
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
-from crossfer.networks.spec import NetworkConfig
+from crossfer.networks.spec import Classes, NetworkConfig
 
 MOST_NAMES = 4
 
@@ -24,7 +24,7 @@ def check_network(
     config: NetworkConfig,
     layers: Iterable[str],
     fabric: Fabric,
-    classes: Sequence[str] = FER7,
+    classes: Classes = FER7,
 ) -> list[str]:
     """Try a network: building, its layers, its answers, a step of training of each set of layers.
 
@@ -55,27 +55,59 @@ def check_network(
             model, said = config.deployed_and_said(classes)
         else:
             model, said = config.build(classes), []
+        if set(model.unknown) == set(model.classes):
+            raise CrossferError(
+                f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of the "
+                f"experiment, or a label of one ({', '.join(model.classes)}): "
+                "say with classes: what belongs to each"
+            )
         model.to(fabric.device)
         images = torch.randn(2, *config.preprocessing.input_shape, device=fabric.device)
+        wanted = [kind for kind in dict.fromkeys(layers) if kind != "none" or _trains(model)]
+        if wanted and not _trains(model):
+            raise CrossferError(
+                f"model: {config.network} is calculated by ONNX Runtime: it can be measured and not trained; "
+                "write strategies: [BL]"
+            )
         place = _check_answers(config, model, images, fabric)
         trained: dict[str, list[str]] = {}
-        for kind in dict.fromkeys(layers):
+        for kind in wanted:
             try:
                 trained[kind] = model.layer_names(kind)
             except ValueError as error:
                 raise CrossferError(f"model: {kind} trains no layer: {error}") from None
             if trained[kind] and (problem := _untrained(model, kind, images)):
                 raise CrossferError(f"model: {config.name}: {problem}")
-    new = [
-        name for name, output in zip(model.classes, model.outputs, strict=True) if output is None
-    ]
     reads = f"network {config.network}: reads {config.preprocessing}"
-    answers = f"answers with {', '.join(config.outputs or classes)}"
-    if place:
-        answers += f" (its {place})"
-    if new:
-        answers += f"; new to it: {', '.join(new)}"
-    return [reads, answers, *said, *_what_trains(model, trained)]
+    return [
+        reads,
+        *_what_it_answers(model, config.outputs or model.classes, place),
+        *said,
+        *_what_trains(model, trained),
+    ]
+
+
+def _trains(model: Classifier) -> bool:
+    """Tell whether anything in it can learn: nothing in what ONNX Runtime calculates."""
+    return any(parameter.numel() for parameter in model.network.parameters())
+
+
+def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> list[str]:
+    """Say what a network's outputs are called, and which class of the experiment they stand for."""
+    named = dict.fromkeys(
+        filter(None, theirs)
+    )  # several outputs may be called the same, or nothing
+    lines = [f"answers with {', '.join(named)}" + (f" (its {place})" if place else "")]
+    for name, outputs in zip(model.classes, model.outputs, strict=True):
+        own = list(dict.fromkeys(theirs[output] for output in outputs))
+        if own not in ([], [name]):
+            lines.append(f"{name} is what it calls {', '.join(own)}")
+    used = {theirs[output] for outputs in model.outputs for output in outputs}
+    if unused := [name for name in named if name not in used]:
+        lines.append(f"never the answer, as no class of the experiment: {', '.join(unused)}")
+    if model.unknown:
+        lines.append(f"new to it: {', '.join(model.unknown)}")
+    return lines
 
 
 def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fabric: Fabric) -> str:
@@ -84,8 +116,11 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
         trial = copy.deepcopy(model.network).requires_grad_(True)
         with fabric.autocast():
             measured, answers = trial.eval()(images), trial.train()(images)
-        problem = _problem(measured, model.answers) or _problem(answers, model.answers)
-        if not problem:
+        trains = _trains(model)
+        problem = _problem(measured, model.answers, trains) or _problem(
+            answers, model.answers, trains
+        )
+        if not problem and trains:
             logits = logits_in(answers, model.answers).float()
             logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
     except Exception as error:
@@ -99,7 +134,7 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
     return place_of_logits(measured, model.answers)
 
 
-def _problem(answer: Any, outputs: int) -> str | None:
+def _problem(answer: Any, outputs: int, trains: bool) -> str | None:
     try:
         answers = logits_in(answer, outputs)
     except TypeError as error:
@@ -107,7 +142,7 @@ def _problem(answer: Any, outputs: int) -> str | None:
     if answers.shape != (2, outputs):
         shape = tuple(answers.shape)
         return f"gives {shape} for two faces, not (2, {outputs}); model.classes names its outputs"
-    if not answers.requires_grad:
+    if trains and not answers.requires_grad:
         return "gives answers that depend on none of its parameters"
     if not bool(answers.isfinite().all()):
         return "answers with NaN or infinity: a weight or a running statistic of it is damaged"

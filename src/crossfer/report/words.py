@@ -108,6 +108,7 @@ def explain(view: View, choice: Recommendation) -> list[str]:
         *_fallen(view, after),
         _why(view, choice, after),
         *_given_up(view, choice, after),
+        *_new_classes(view, after),
         *_known_here(view, after),
         *_few_people(view, after),
     ]
@@ -135,6 +136,33 @@ def _fallen(view: View, after: Result) -> list[str]:
             f"{new}\N{NO-BREAK SPACE}% right, the old model {old}\N{NO-BREAK SPACE}% "
             f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% interval "
             f"{span(change.interval)})."
+        )
+    return found
+
+
+def _new_classes(view: View, after: Result) -> list[str]:
+    """Say how well the classes that are new to the model are recognised, and the others beside them."""
+    new = [view.classes.index(name) for name in view.results.new_classes]
+    dataset, before = view.dataset(after.target), view.before(after.target)
+    found = []
+    tests = [row.on_target.test for row in (before, after)]
+    for label in new:
+        images = sum(tests[1].confusion[label]) // len(after.seeds)
+        if images:
+            reached = number(tests[1].recall[label], 0)
+            found.append(
+                f"New to the model: {view.classes[label]}. {after.strategy} gets "
+                f"{reached}\N{NO-BREAK SPACE}% of its {images:,} test faces of {shown(dataset)} right."
+            )
+    old = [label for label in range(len(view.classes)) if label not in new]
+    if found and (images := sum(sum(tests[0].confusion[label]) for label in old)):
+        was, is_ = (
+            100 * sum(t.confusion[i][i] for i in old) / sum(sum(t.confusion[i]) for i in old)
+            for t in tests
+        )
+        found.append(
+            f"Of the other classes there, {number(is_)}\N{NO-BREAK SPACE}% are right, before "
+            f"{number(was)}\N{NO-BREAK SPACE}%; on {shown(view.source)} only these count."
         )
     return found
 
@@ -297,7 +325,7 @@ def network(model: Mapping[str, Any]) -> str:
     """Say which network it was, from the configuration."""
     if (name := model["network"]) != "study":
         given = ", ".join(f"{key}={value}" for key, value in model["arguments"].items())
-        built = f"{name}({given})"
+        built = f"{name}({given})" if given else name
     else:
         width = "" if model["width"] == 1 else f", its width times {model['width']:g}"
         built = f"the study's, five convolutions and three fully connected layers{width}"
@@ -341,6 +369,7 @@ def _answer(view: View, choice: Recommendation) -> Answer:
     sentence, verdict = _sentence(view, target, after)
     notes = (
         _unconfirmed(after),
+        *_new_classes(view, after),
         _cost(view, after),
         *_given_up(view, choice, after),
         _close(view, choice, after),

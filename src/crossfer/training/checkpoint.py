@@ -1,4 +1,4 @@
-"""Weights and half-finished trainings on disk: safetensors and JSON, whole or not there."""
+"""Half-finished trainings on disk: safetensors and JSON, whole or not there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossfer.errors import CrossferError
 from crossfer.networks.weights import save_tensors
 from crossfer.training.trainer import State
 
@@ -23,27 +21,6 @@ FIRST_TAKES = 1.0
 TENSORS = ("weights", "momenta", "averaged", "kept", "best", "inside")
 PROGRESS = ("kept_epoch", "history", "images_seen", "seconds", "step")
 """The two parts of a state: tensors, and the rest."""
-
-
-def save_weights(model: nn.Module, file: Path) -> None:
-    """Write a network's weights, batch-norm statistics included, atomically."""
-    save_tensors(model.state_dict(), file)
-
-
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Read weights into a network of the same shape.
-
-    Raises
-    ------
-    CrossferError
-        If the file is missing or damaged, or belongs to another network.
-    """
-    try:
-        model.load_state_dict(load_file(file))
-    except (OSError, SafetensorError) as error:
-        raise CrossferError(f"{file}: cannot be read ({error})") from None
-    except RuntimeError as error:
-        raise CrossferError(f"{file}: weights of another network ({error})") from None
 
 
 @dataclass

@@ -30,7 +30,6 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 """Names of the three splits, in lower case; “eval” is the validation set where there is another test set."""
 
-USUAL = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 EVAL = frozenset({"eval", "evaluation"})
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 

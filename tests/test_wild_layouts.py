@@ -166,14 +166,14 @@ def test_options_of_a_dataset_that_knows_better_are_refused(tmp_path: Path) -> N
         made(loose, ignore_splits=True)
 
 
-def test_a_label_translated_in_vain_is_refused_or_said(tmp_path: Path) -> None:
+def test_a_label_translated_in_vain_is_refused(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", *(f"{c}/{n}.png" for c in ("Gioia", "sad") for n in range(4)))
     with pytest.raises(CrossferError, match="--label joyful: no label is called so"):
         made(raw, labels={"gioia": "happy", "joyful": "happy"})
     assert set(rows(made(raw, labels={"gioia": "happy"}), "label").values()) == {"happy", "sad"}
     women = many(tmp_path / "women", *(f"KA.AN{n}.{n}.tiff" for n in range(1, 4)))
-    told = made(women, labels={"joyful": "happy"}).card["remarks"]
-    assert told == ["warning: there is no label 'joyful' here, which --label translates"]
+    with pytest.raises(CrossferError, match="--label joyful: no label is called so; there are angry"):
+        made(women, labels={"joyful": "happy"})
 
 
 # People

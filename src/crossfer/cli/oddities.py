@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossfer.classes import is_known
-from crossfer.datasets import SPLITS, Dataset
+from crossfer.datasets import READERS, SPLITS, Dataset
 from crossfer.datasets.card import SKIPPED
 
 
@@ -35,7 +35,7 @@ def oddities(dataset: Dataset) -> list[str]:
         lines.append(_copies_in_words(copies))
     for split in SPLITS:
         if not len(dataset.rows(split)):
-            lines.append(_empty_in_words(split, card["split"]["how"]))
+            lines.append(_empty_in_words(split, card["split"]["how"], card["reader"]))
     return lines
 
 
@@ -49,13 +49,16 @@ def _copies_in_words(copies: dict[str, Any]) -> str:
     )
 
 
-def _empty_in_words(split: str, how: str) -> str:
-    if how.startswith("official"):
-        return (
-            f"warning: its {split} set is empty: the files come without one (--test-share 0.2 cuts one from "
-            "training, --split val=test takes another's, --ignore-splits divides all anew)"
-        )
-    return f"warning: its {split} set is empty: there are too few images or subjects to divide"
+def _empty_in_words(split: str, how: str, reader: str) -> str:
+    """Say why a set is empty, and the options that fill it."""
+    if not how.startswith("official") or f"set aside as {split}" in how:
+        return f"warning: its {split} set is empty: there are too few images or subjects to divide"
+    remedies = ["--ignore-splits divides all anew"]
+    if reader in READERS and "splits" in READERS[reader].takes:
+        remedies.insert(0, f"--split NAME={split} takes a folder or value for it")
+    if split == "test":
+        remedies.insert(0, "--test-share 0.2 cuts one from training")
+    return f"warning: its {split} set is empty: the files come without one ({', '.join(remedies)})"
 
 
 FOUND = {

@@ -18,6 +18,8 @@ from crossfer.networks.layers import training_mode
 from crossfer.networks.spec import NetworkConfig
 
 MOST_NAMES = 4
+MIXED = 0.05
+"""By more than this, as a share, no rounding changes an answer."""
 
 
 def check_network(
@@ -83,8 +85,11 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
     try:
         trial = copy.deepcopy(model.network).requires_grad_(True)
         with fabric.autocast():
-            measured, answers = trial.eval()(images), trial.train()(images)
+            measured, alone = trial.eval()(images), trial(images[:1])
+            answers = trial.train()(images)
         problem = _problem(measured, model.answers) or _problem(answers, model.answers)
+        if not problem and _mixes(*(logits_in(a, model.answers) for a in (measured, alone))):
+            problem = "answers otherwise about a face alone than beside another"
         if not problem:
             logits = logits_in(answers, model.answers).float()
             logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
@@ -139,6 +144,13 @@ def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
     if without and (kind != "all" or _matter(trial, without, images)):
         return f"no gradient reaches {_listed(kind, without)}: its training would change other layers only"
     return None
+
+
+@torch.no_grad()
+def _mixes(both: Tensor, alone: Tensor) -> bool:
+    """Tell whether the first face's answer is another beside a second face than alone."""
+    near = MIXED * float(both.abs().max())
+    return not torch.allclose(both[:1].float(), alone.float(), rtol=MIXED, atol=near)
 
 
 @torch.no_grad()

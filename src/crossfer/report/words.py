@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from crossfer.evaluation.decision import KEPT, merit, worst_class
+from crossfer.evaluation.mistaken import guesses
 from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result
 from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
 from crossfer.terms import BL, SIDES
@@ -36,7 +37,7 @@ RULE = (
     "gains, the highest mean of both."
 )
 
-Verdict = Literal["use", "care", "keep"]
+Verdict = Literal["use", "care", "keep", "none"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Answer:
     about
         What it does.
     verdict
-        ``"use"`` it, take ``"care"``, or ``"keep"`` the old model.
+        ``"use"`` it, take ``"care"``, or ``"keep"`` the old model; ``"none"``: that only guesses.
     sentence
         The answer.
     warnings
@@ -81,8 +82,18 @@ def answers(view: View) -> list[Answer]:
 
 def headline(found: list[Answer]) -> str:
     """Return the whole answer in one line."""
-    alone = {"use": "Use {}: {}.", "care": "{}, with care: {}.", "keep": "Keep the old model."}
-    within = {"use": "{}", "care": "{} with care", "keep": "the old model"}
+    alone = {
+        "use": "Use {}: {}.",
+        "care": "{}, with care: {}.",
+        "keep": "Keep the old model.",
+        "none": "Nothing to compare with: the old model only guesses.",
+    }
+    within = {
+        "use": "{}",
+        "care": "{} with care",
+        "keep": "the old model",
+        "none": "nothing to compare with",
+    }
     groups: dict[tuple[str, str], list[str]] = {}
     for answer in found:
         groups.setdefault((answer.verdict, answer.strategy), []).append(answer.target)
@@ -365,6 +376,13 @@ def _answer(view: View, choice: Recommendation) -> Answer:
 
 def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdict]:
     name, old, new = row.strategy, shown(view.source), shown(target)
+    before = view.before(row.target).on_source.test
+    if guesses(before):
+        return (
+            f"Nothing to compare with: {BL} is right about {number(before.accuracy)}\N{NO-BREAK SPACE}% of "
+            f"{old}, no better than guessing.",
+            "none",
+        )
     if name == BL:
         text = f"Keep the old model: nothing tried beats it on {old} and {new} together."
         return text, "keep"

@@ -39,6 +39,10 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     above or below it the subject.
     """
     files = {file: _folders_above(file, path) for file in image_files(path)}
+    if not any(files.values()):
+        raise CrossferError(
+            f"{path}: no picture lies in the folder of a class; found are {found_in(path)}; {way_on(path)}"
+        )
     kinds = sorted(set(files.values()) - {()})
     stems = levels.classes_by_file(files, options)
     options, places, said = _understood(path, kinds, stems, options)
@@ -122,6 +126,7 @@ def _splits(
         splitnames.check_used(options, {name for folders in places for name in folders})
     own = {name.strip().lower() for name in options.splits}
     sure = {n for n in translation if n.strip().lower() in own or splitnames.exact(n)}
+    _check_clear(above - {n for n in above if n.strip().lower() in own})
     everywhere = set.intersection(*(set(folders) for folders in places)) if places else set()
     lone = {split for split in translation.values() if split}
     said = ""
@@ -147,6 +152,16 @@ def _splits(
     used = {n: split for n, split in translation.items() if split and split in result.values()}
     told = splitnames.in_words(used)
     return result, f"splits by folder: {told}" if told else said
+
+
+def _check_clear(names: set[str]) -> None:
+    """Refuse folders above the classes whose names begin like those of splits, but say no more."""
+    doubtful = sorted(filter(splitnames.unclear, names))
+    if doubtful and len(names) > 1:
+        raise CrossferError(
+            f"{', '.join(doubtful[:4])}: may be a split: say which with --split {doubtful[0]}=training "
+            f"(validation, test), or --split {doubtful[0]}= if it is none"
+        )
 
 
 def _people(

@@ -130,3 +130,14 @@ def test_a_run_is_plain_data_and_comes_back_from_another_process_as_it_was() -> 
 def test_what_cannot_be_written_down_is_no_identity() -> None:
     with pytest.raises(TypeError, match="object cannot be part of an identity"):
         described({"a": object()})
+
+
+def test_strategies_that_train_the_same_layers_alike_are_one_run() -> None:
+    """A residual network has one linear layer behind its convolutions: its head."""
+    network = NetworkConfig("tests.tiny_networks:Residual", input=(3, 64, 64))
+
+    def key(layers: Any) -> str:
+        strategy = Strategy(f"only {layers}", "baseline", layers, "target")
+        return a_run(network=network, strategy=strategy).key
+
+    assert key("FC") == key("head") != key("FC+CL")

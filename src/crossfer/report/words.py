@@ -266,7 +266,8 @@ def missing_classes(view: View, dataset: DatasetFacts) -> str | None:
         return None
     classes = f"the {len(dataset.classes)} classes that it has"
     return (
-        f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}, and what is "
+        f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}, though the "
+        "network that is shipped may answer with all; and what is "
         f"learnt from it says nothing about {listed(missing)}."
     )
 

@@ -41,7 +41,7 @@ class Normalisation:
     def __post_init__(self) -> None:
         if any(mean > self.white for mean in self.mean):
             raise ValueError(
-                f"normalisation: mean {max(self.mean):g}, but pixels go up to white: {self.white:g}; "
+                f"mean {max(self.mean):g}, but pixels go up to white: {self.white:g}; "
                 "say white: 255 if mean and deviation are of bytes"
             )
 

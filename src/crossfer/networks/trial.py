@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -75,6 +74,10 @@ def check_network(
                 raise CrossferError(f"model: {kind} trains no layer: {error}") from None
             if trained[kind] and (problem := _untrained(model, kind, images)):
                 raise CrossferError(f"model: {config.name}: {problem}")
+        if _mixes(model.eval(), images):
+            raise CrossferError(
+                f"model.network: {config.name} answers otherwise about a face alone than beside another"
+            )
     new = [
         name for name, output in zip(model.classes, model.outputs, strict=True) if output is None
     ]
@@ -92,11 +95,8 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
     try:
         trial = copy.deepcopy(model.network).requires_grad_(True)
         with fabric.autocast():
-            measured, mixes = trial.eval()(images), _mixes(trial, model.answers, images)
-            answers = trial.train()(images)
+            measured, answers = trial.eval()(images), trial.train()(images)
         problem = _problem(measured, model.answers) or _problem(answers, model.answers)
-        if mixes and not problem:
-            problem = "answers otherwise about a face alone than beside another"
         if not problem:
             logits = logits_in(answers, model.answers).float()
             logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
@@ -154,15 +154,10 @@ def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
 
 
 @torch.no_grad()
-def _mixes(network: nn.Module, outputs: int, images: Tensor) -> bool:
+def _mixes(model: Classifier, images: Tensor) -> bool:
     """Tell whether the answer about the first face is another beside a second face than alone."""
-    with suppress(TypeError), torch.autocast(images.device.type, enabled=False):
-        both, alone = (logits_in(network(shown), outputs) for shown in (images, images[:1]))
-        if len(alone) == 1 and bool(both.isfinite().all()):
-            return not torch.allclose(
-                both[:1], alone, rtol=MIXED, atol=MIXED * float(both.abs().max())
-            )
-    return False  # what is wrong otherwise is said by `_problem`
+    both, alone = model(images), model(images[:1])
+    return not torch.allclose(both[:1], alone, rtol=MIXED, atol=MIXED * float(both.abs().max()))
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from crossfer.datasets import open_dataset
 from crossfer.experiment.execute import faces
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Recipe, State, machine, train
-from crossfer.training.loop import Row
 from crossfer.training.machine import describe
+from crossfer.training.trainer import Row
 
 SECONDS_BETWEEN = 5.0
 """How often it is asked how the training goes."""

@@ -20,8 +20,8 @@ from torch import nn
 
 from crossfer.adaptation import untrained
 from crossfer.networks import study_cnn
-from crossfer.training.cpu.descent import SGD
-from crossfer.training.cpu.layers import fuse
+from crossfer.training.backends.cpu.descent import SGD
+from crossfer.training.backends.cpu.layers import fuse
 from crossfer.training.machine import _keep_freed_memory, describe, machine
 
 BATCH = 128

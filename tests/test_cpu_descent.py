@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from crossfer.training.cpu.descent import SGD, Linear, half_of
-from crossfer.training.cpu.layers import fuse
+from crossfer.training.backends.cpu.descent import SGD, Linear, half_of
+from crossfer.training.backends.cpu.layers import fuse
 
 HOW = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
 

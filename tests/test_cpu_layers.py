@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crossfer.adaptation import untrained
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Faces, Recipe, machine, train
-from crossfer.training.cpu.layers import Dropout, NormReluPool, fuse
+from crossfer.training.backends.cpu.layers import Dropout, NormReluPool, fuse
 
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
 """Of a number near 1."""
@@ -186,7 +186,7 @@ def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) ->
         model.network.get_submodule(name).p = 0.3  # type: ignore[assignment]  # no multiple of 1/256: PyTorch draws, with and without
     fabric = machine("cpu", "32-true")
     fused = train(model, shown, {}, recipe, 0, fabric, keep="last")
-    monkeypatch.setattr("crossfer.training.cpu.layers.fuse", lambda network: network)
+    monkeypatch.setattr("crossfer.training.backends.cpu.layers.fuse", lambda network: network)
     plain = train(model, shown, {}, recipe, 0, fabric, keep="last")
     losses = [[row["training_loss"] for row in trained.history] for trained in (fused, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

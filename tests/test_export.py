@@ -29,19 +29,23 @@ from crossfer.standins.worlds import LAB_JAFFE
 
 
 @pytest.fixture(scope="module")
-def classifier() -> Classifier:
-    """Return a narrow study network whose normalisation has seen faces, and whose answers differ."""
+def classifier(prepared: dict[str, Dataset]) -> Classifier:
+    """Return a narrow study network that has learnt a little: rounding changes few of its answers."""
     torch.manual_seed(0)
     network = study_cnn(width=0.1)
-    network.train()(torch.randn(64, 1, 48, 48))
-    classifier = Classifier(network.eval(), spec=Spec("study", {"width": 0.1}))
-    with torch.no_grad():
-        logits = classifier(normalise(torch.from_numpy(drawn_faces(Framing()))))
-        head = network.get_submodule("fc3")
-        head.bias.sub_(logits.mean(0))  # type: ignore[operator]
-        for parameter in head.parameters():
-            parameter.div_(logits.std(0).mean())
-    return classifier
+    classifier = Classifier(network, spec=Spec("study", {"width": 0.1}))
+    source = prepared["fer2013"]
+    images = normalise(torch.tensor(source.images))
+    optimiser = torch.optim.AdamW(network.parameters(), 2e-3)
+    for _ in range(12):
+        for rows in torch.randperm(len(images)).reshape(-1, 32):
+            loss = nn.functional.cross_entropy(
+                classifier(images[rows]), torch.from_numpy(source.labels)[rows]
+            )
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return classifier.eval()
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +53,24 @@ def exported(
     classifier: Classifier, prepared: dict[str, Dataset], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("out") / "exported"
-    sets = [prepared["jaffe"]]
-    what = Exporting(True, True, calibrate=sets, measure=sets, least_equal=0.5)
+    what = Exporting(
+        True,
+        True,
+        calibrate=[prepared["fer2013"]],
+        measure=[prepared["jaffe"]],
+        least_equal=0.5,
+    )
     export(classifier, out, what, origin="a test")
     return out
 
 
-def test_every_variant_answers_as_pytorch_does(exported: Path, classifier: Classifier) -> None:
-    drawn = drawn_faces(Framing())
-    faces = np.concatenate([drawn, drawn[..., ::-1], 255 - drawn])
+def test_every_variant_answers_as_pytorch_does(
+    exported: Path, classifier: Classifier, prepared: dict[str, Dataset]
+) -> None:
+    faces = np.array(prepared["fer2013"].images)
     expected = classifier.predict(faces)
     assert len({*expected.argmax(1)}) > 3
-    for variant, most, least_equal in [("fp32", 1e-5, 1), ("fp16", 2e-2, 0.95), ("int8", 0.8, 0.6)]:
+    for variant, most, least_equal in [("fp32", 1e-4, 1), ("fp16", 2e-2, 0.98), ("int8", 0.6, 0.8)]:
         model = crossfer.load(exported, variant)
         answers = model.predict(faces)
         assert model.classes == classifier.classes

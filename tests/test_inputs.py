@@ -21,7 +21,8 @@ from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, State, inputs, machine, predict, train
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.dual import MOST, Dual, is_worth_it
-from crossfer.training.inputs import Anew, Kept, learner_of, split_frozen
+from crossfer.training.inputs import Anew, Kept
+from crossfer.training.surrogate import Surrogate, split_frozen, surrogate_of
 
 RECIPE = Recipe(epochs=5, batch_size=8, learning_rate=0.01, weight_decay=0.01, views=2)
 LARGEST_DIFFERENCE = 1e-5
@@ -40,9 +41,9 @@ def partly_frozen(what: str, width: float = 0.1) -> Classifier:
     return model
 
 
-def learner(model: Classifier, shown: Faces, recipe: Recipe = RECIPE) -> inputs.Learner:
+def learner(model: Classifier, shown: Faces, recipe: Recipe = RECIPE) -> Surrogate:
     fabric, generator = machine("cpu", "32-true"), torch.Generator()
-    return learner_of(model.eval(), shown, {"target": faces(9, 1)}, recipe, 0, generator, fabric)
+    return surrogate_of(model.eval(), shown, {"target": faces(9, 1)}, recipe, 0, generator, fabric)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_a_layer_that_is_used_otherwise_is_left_as_it_is() -> None:
 def test_what_would_be_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "LARGEST_IN_MEMORY", 0)
     assert isinstance(learner(partly_frozen("FC"), faces()).inputs, Kept)
-    monkeypatch.setattr(inputs, "LARGEST_IN_A_FILE", 0)
+    monkeypatch.setattr("crossfer.training.surrogate.LARGEST_IN_A_FILE", 0)
     cut = learner(partly_frozen("FC"), faces())
     assert isinstance(cut.inputs, Anew) and not cut.dual
 
@@ -275,7 +276,7 @@ def test_validation_is_measured_by_what_is_kept() -> None:
     model = partly_frozen("FC").eval()
     whole = predict(model, faces(9, 1).images, machine("cpu", "32-true"))
     cut = learner(model, faces())
-    kept = predict(cut.part, cut.validation["target"].images, machine("cpu", "32-true"))
+    kept = predict(cut.part, cut.given["target"], machine("cpu", "32-true"))
     assert isinstance(cut.part.network.get_submodule("fc1"), Dual)
     assert torch.allclose(kept, whole, atol=1e-6)
 

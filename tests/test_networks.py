@@ -51,7 +51,7 @@ from crossfer.networks.layers import (
 from crossfer.report import write_report
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, machine, predict, train
-from crossfer.training.inputs import split_frozen
+from crossfer.training.surrogate import split_frozen
 from tests import tiny_networks
 from tests.tiny_networks import Next, Residual, Vision
 

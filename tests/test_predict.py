@@ -143,7 +143,7 @@ def test_the_table_is_the_same_in_every_format(
             monkeypatch, capsys, "predict", exported, photographs, "--out", out
         )
         assert status == 0
-        assert "5 faces in 6 pictures and videos" in said
+        assert "faces: 5, in pictures and videos: 6" in said
         assert "without a face: 1" in said
         assert "not read, not an image that can be read: 1" in said
         assert "neither pictures nor videos, passed over: 1" in said
@@ -291,7 +291,7 @@ def test_the_light_install_predicts_without_pytorch(exported: Path, photographs:
     )
     done = without_pytorch(code, "predict", exported, photographs)
     assert done.returncode == 0, done.stderr
-    assert "5 faces in 6 pictures" in done.stdout
+    assert "faces: 5, in pictures and videos: 6" in done.stdout
 
 
 def test_the_light_install_says_what_the_rest_needs(photographs: Path, tmp_path: Path) -> None:

@@ -35,12 +35,12 @@ from crossfer.training import (
     specialised,
     train,
 )
+from crossfer.training.backends.cuda import is_recordable
 from crossfer.training.batches import augment, chances
 from crossfer.training.checkpoint import Checkpoints, load_weights, save_weights
-from crossfer.training.loop import learning_rate
 from crossfer.training.loss import cross_entropy
 from crossfer.training.machine import Precision
-from crossfer.training.recorded import is_recordable
+from crossfer.training.schedule import learning_rate
 
 RECIPE = Recipe(epochs=4, batch_size=16)
 
@@ -281,12 +281,11 @@ def test_a_gpu_replays_steps_unless_somebody_elses_code_is_called_in_them() -> N
     def penalty(network: Any, images: Any, logits: torch.Tensor, rows: Any) -> torch.Tensor:
         return logits.sum() * logits.mean().item()
 
-    def recorded(*added: nn.Module, penalty: Any = None, on: str = "cuda") -> bool:
-        return is_recordable(nn.Sequential(small(), *added), penalty, torch.device(on))
+    def recorded(*added: nn.Module, penalty: Any = None) -> bool:
+        return is_recordable(nn.Sequential(small(), *added), penalty)
 
     ours = L2SP().term(small(), squares(), None, 0, machine("cpu"))
     assert recorded() and recorded(penalty=ours)
-    assert not recorded(on="cpu")
     assert not recorded(penalty=penalty)
     assert not recorded(Own())
     assert not recorded(nn.BatchNorm1d(7, momentum=None))

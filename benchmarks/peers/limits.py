@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from crossfer.adaptation import untrained
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import specialised
-from crossfer.training.cpu.descent import SGD
+from crossfer.training.backends.cpu.descent import SGD
+from crossfer.training.backends.cuda import Recorded
 from crossfer.training.machine import machine
-from crossfer.training.recorded import Recorded
 
 BATCH, STEPS, SIDE = 128, 20, 4096
 fabric = machine()

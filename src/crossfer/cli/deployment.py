@@ -92,7 +92,7 @@ def _say(part: Part, classes: tuple[str, ...]) -> None:
 
 
 def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
-    lines = [f"{counted.faces:,} faces in {counted.sources:,} pictures and videos"]
+    lines = [f"faces: {counted.faces:,}, in pictures and videos: {counted.sources:,}"]
     if counted.without_a_face:
         hint = "" if cropped else " (if they are faces already, say --cropped)"
         lines.append(f"without a face: {counted.without_a_face:,}{hint}")

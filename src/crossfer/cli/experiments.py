@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.options import workers_of
 
 if TYPE_CHECKING:
     from crossfer.evaluation.rows import Result, Results
@@ -39,6 +40,7 @@ def demo(
     results = load_results(report_file.parent)
     _say_answer(results, report_file)
     _say_failures(results)
+    _say_use(results, report_file.parent, out / "stand-ins")
 
 
 @command()
@@ -97,10 +99,21 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="The experiment's folder; by default runs/NAME-OF-THE-FILE.")
     ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(
+            help="Networks that train at the same time, a process each: a number, or auto."
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of each process, where there are several.")
+    ] = 1,
 ) -> None:
     """Run an experiment, or what is left of it, and write its report.
 
-    Stop it with Ctrl-C at any time: the same command goes on where it stopped.
+    Stop it with Ctrl-C at any time: the same command goes on where it stopped, with as many workers as you
+    like.  On a CPU, auto is a process of one thread for each core: together they do as much as one process
+    of all threads, and other work on the machine does not stall them.  On a GPU it is one.
 
     Example:  crossfer run configs/fer2013-ck48.yaml --data ~/faces --out runs/fer2013-ck48
     """
@@ -111,10 +124,57 @@ def run(
     configuration = load_experiment(experiment, data)
     folder = out or Path("runs") / experiment.stem
     with Shown(out_console) as shown:
-        results = run_experiment(configuration, folder, shown)
+        results = run_experiment(
+            configuration, folder, shown, workers=workers_of(workers), threads=threads
+        )
     report_file = write_report(results, folder)
     _say_answer(results, report_file)
     _say_failures(results)
+
+
+@command("run-one")
+def run_one(
+    folder: Annotated[Path, typer.Argument(help="The folder of an experiment that was begun.")],
+    key: Annotated[str, typer.Argument(help="The run's key, as `crossfer status` shows it.")],
+) -> None:
+    """Train and measure one run of an experiment that was begun with crossfer run, and nothing else.
+
+    For schedulers of your own: what the run starts from must be finished.  Runs are locked, so that two
+    machines that share the folder never train the same one at the same time.
+
+    Example:  crossfer run-one runs/fer2013-ck48 1f21bd2997f6e745
+    """
+    from crossfer.cli.progress import Shown
+    from crossfer.experiment.run import run_one as carry_out
+
+    with Shown(out_console) as shown:
+        carry_out(folder, key, shown)
+
+
+@command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Show how far an experiment is, from its folder alone: finished, running, failed or waiting.
+
+    Example:  crossfer status runs/fer2013-ck48
+    """
+    import json
+    from collections import Counter
+    from dataclasses import asdict
+
+    from crossfer.experiment.status import status as ask
+
+    found = ask(folder)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+        return
+    for one in found:
+        detail = f"  ({one.detail})" if one.detail else ""
+        out_console.print(f"{one.key}  {one.state:<11}  {one.label}{detail}", soft_wrap=True)
+    counts = Counter(one.state for one in found)
+    out_console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
 
 
 @command()
@@ -238,6 +298,18 @@ def verify(
     out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} hold")
     if wrong:
         raise typer.Exit(1)
+
+
+def _say_use(results: Results, folder: Path, photographs: Path) -> None:
+    """Print how the first target's new model is used on a photograph of it."""
+    for choice in results.recommendations[:1]:
+        photograph = min((photographs / choice.target).iterdir())
+        network = folder / results.run(choice.run).folder
+        out_console.print(
+            f"\nUse the model recommended for {choice.target}:\n"
+            f"  crossfer predict {network} {photograph}",
+            soft_wrap=True,
+        )
 
 
 def _say_answer(results: Results, report_file: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from crossfer.errors import CrossferError
 from crossfer.terms import PastData
@@ -77,6 +77,15 @@ def check_finite(options: Mapping[str, float | None]) -> None:
     for name, value in options.items():
         if value is not None and not math.isfinite(value):
             raise CrossferError(f"{name} {value:g}: must be a finite number")
+
+
+def workers_of(text: str) -> int | Literal["auto"]:
+    """Read how many processes train at the same time."""
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdigit() and int(text):
+        return int(text)
+    raise CrossferError(f"--workers {text}: write auto, or how many processes")
 
 
 def past_data_of(text: str) -> tuple[PastData, int | None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from crossfer.datasets.archives import is_archive, unpack
+from crossfer.datasets.archives import is_archive, unpack_all
 from crossfer.datasets.walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
 from crossfer.errors import CrossferError
 
@@ -64,7 +64,7 @@ def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
                 folder = path
             elif is_archive(path):
                 folder = Path(unpacked.enter_context(TemporaryDirectory(prefix="crossfer-")))
-                unpack(path, folder)
+                others += len(unpack_all(path, folder))
             elif path.exists():
                 found[str(path)] = Source(str(path), path, _is(path, VIDEO_SUFFIXES))
                 continue

@@ -45,6 +45,7 @@ from crossfer.experiment.folder import (
     read_run,
 )
 from crossfer.experiment.plan import Run
+from crossfer.experiment.status import LOCKS
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.framing import Framing
 from crossfer.memory.merging import DEFAULT_ALPHA
@@ -87,7 +88,7 @@ def execute(
     on_wait
         Told which process, of another experiment, trains this run just now: it is waited for.
     """
-    locks = runs_folder / ".locks"
+    locks = runs_folder / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
     with alone(locks / run.key, on_wait):
         folder = folder_of(run, runs_folder)

@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_fabric import Fabric
+
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
-from crossfer.executors import Events, Failure, Work, run_here, run_in_processes
+from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
 from crossfer.experiment.baseline import check_baseline
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
@@ -22,6 +24,7 @@ from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
+from crossfer.experiment.status import write_plan
 from crossfer.experiment.workers import STEP, how_many, task_of, work_on
 from crossfer.files import alone, write_json
 from crossfer.networks import check_network
@@ -87,6 +90,7 @@ def run_experiment(
         planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
         runs = {run.key: run for run in planned.runs}
         runs_folder = folder_of_runs(experiment, out)
+        write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()])
         finished = [r for r in runs.values() if is_finished(folder_of(r, runs_folder))]
         progress.planned(list(runs.values()), finished)
         _say_versions(finished, runs_folder, progress)
@@ -113,11 +117,57 @@ def open_worker(out: Path) -> Work:
     out
         The experiment's folder, with its prepared datasets.
     """
-    experiment = check_experiment(read_json(out / EXPERIMENT), str(out / EXPERIMENT))
+    experiment, planned, fabric = _begun(out)
+    return work_on(planned, folder_of_runs(experiment, out), fabric)
+
+
+def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path:
+    """Train and measure one run of an experiment that was begun by `run_experiment`.
+
+    Parameters
+    ----------
+    out
+        The experiment's folder.
+    key
+        Of the run; the networks that it starts from must be finished.
+    progress
+        Told how it goes on.
+
+    Returns
+    -------
+    Path
+        The run's folder.
+
+    Raises
+    ------
+    CrossferError
+        If there is no such experiment or run, or it cannot begin yet.
+    """
+    out, progress = Path(out), progress or Progress()
+    experiment, planned, fabric = _begun(out)
+    runs = {run.key: run for run in planned.runs}
+    if key not in runs:
+        raise CrossferError(f"{key}: no run of {out}; `crossfer status {out}` lists them")
+    run, runs_folder = runs[key], folder_of_runs(experiment, out)
+    for other in task_of(run).after:
+        if not is_finished(folder_of(runs[other], runs_folder)):
+            raise CrossferError(f"{run.label}: waits for {runs[other].label}; run {other} first")
+    progress.planned([run], [])
+    events = _Events(planned, runs_folder, progress)
+    failures = run_here([Task(key)], lambda: work_on(planned, runs_folder, fabric), events)
+    if key in failures:
+        raise CrossferError(f"{run.label} failed: {failures[key].why}")
+    return folder_of(run, runs_folder)
+
+
+def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
+    """Return an experiment that another process has begun, its data open."""
+    if (content := read_json(out / EXPERIMENT)) is None:
+        raise CrossferError(f"{out}: no experiment was begun here; do so with `crossfer run`")
+    experiment = check_experiment(content, str(out / EXPERIMENT))
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
     source, *targets = open_datasets(experiment, out, Progress())
-    planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
-    return work_on(planned, folder_of_runs(experiment, out), fabric)
+    return experiment, plan_all(experiment, source, targets, Arithmetic.of(fabric)), fabric
 
 
 def folder_of_runs(experiment: Experiment, out: Path) -> Path:

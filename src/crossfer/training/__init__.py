@@ -2,7 +2,6 @@
 
 from crossfer.networks.preprocessing import normalise
 from crossfer.training.batches import Faces, Mixture
-from crossfer.training.loop import State, Term, Trained, train
 from crossfer.training.machine import machine
 from crossfer.training.prediction import accuracy, features, predict
 from crossfer.training.recipe import (
@@ -13,6 +12,7 @@ from crossfer.training.recipe import (
     Recipe,
 )
 from crossfer.training.specialised import specialised
+from crossfer.training.trainer import State, Term, Trained, train
 
 __all__ = [
     "FINE_TUNING",

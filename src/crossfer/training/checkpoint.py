@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
 from crossfer.networks.weights import save_tensors
-from crossfer.training.loop import State
+from crossfer.training.trainer import State
 
 SHARE_OF_TIME = 0.02
 FIRST_TAKES = 1.0

@@ -9,9 +9,6 @@ shown.  Validation images never change, so theirs is always calculated once.
 from __future__ import annotations
 
 import tempfile
-from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,131 +17,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.files import reserve
-from crossfer.networks.classifier import Classifier
-from crossfer.networks.layers import layers_in_order
 from crossfer.networks.preprocessing import Preprocessing, normalise
-from crossfer.training.batches import Faces, augment, chances
-from crossfer.training.dual import Dual, is_worth_it
+from crossfer.training.batches import augment, chances
 from crossfer.training.recipe import Recipe
 
 AT_ONCE = 512
 LARGEST_IN_MEMORY = 2 * 2**30
 """Bytes; beyond it the outputs lie in a file, which the system keeps in memory as far as there is room."""
-LARGEST_IN_A_FILE = 8 * 2**30
-"""Bytes; beyond it nothing is kept."""
-
-
-def split_frozen(classifier: Classifier) -> tuple[nn.Sequential, Classifier]:
-    """Cut a classifier before its first layer that trains.
-
-    Returns
-    -------
-    frozen : torch.nn.Sequential
-        Empty where the first layer trains, and for networks that are more than a sequence.
-    rest : Classifier
-        ``rest(frozen(x))`` is ``classifier(x)``; both share the network's layers, under their names.
-    """
-    network = classifier.network
-    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
-        parts = layers_in_order(network)
-        for index, (_, child) in enumerate(parts):
-            if any(parameter.requires_grad for parameter in child.parameters()):
-                if not index:
-                    break
-                first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
-                return nn.Sequential(first), classifier.around(nn.Sequential(rest))
-    return nn.Sequential(), classifier
-
-
-@dataclass(frozen=True)
-class Learner:
-    """The part of a network that trains, and what it is given.
-
-    Parameters
-    ----------
-    part
-        The layers from the first that trains on; the whole network where that is the first of all.
-    inputs
-        What the part is given in training: a function of rows, told of every epoch.
-    validation
-        Named sets, their images as the part is given them.
-    dual
-        Names the layer of the part that a `Dual` stands for; empty where none does.
-    """
-
-    part: Classifier
-    inputs: Anew | Kept
-    validation: Mapping[str, Faces]
-    dual: str = ""
-
-    def whole(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights of the part under the names and in the shapes that the network has."""
-        whole = dict(weights)
-        if self.dual:
-            layer = self.part.get_submodule(self.dual)
-            assert isinstance(layer, Dual)
-            weight, rest = f"{self.dual}.weight", f"{self.dual}.rest"
-            device = layer.inputs.device
-            whole[weight] = layer.widened(whole[weight].to(device), whole.pop(rest).to(device))
-        return whole
-
-
-def learner_of(
-    network: Classifier,
-    training: Faces,
-    validation: Mapping[str, Faces],
-    recipe: Recipe,
-    seed: int,
-    generator: torch.Generator,
-    fabric: Fabric,
-    *,
-    reuse: bool = True,
-) -> Learner:
-    """Cut off what is frozen before the first layer that trains.
-
-    Parameters
-    ----------
-    network, training, validation
-        On the device.
-    recipe, seed, generator, fabric
-        As for `Anew`.
-    reuse
-        Otherwise nothing is cut off, and the network is shown the same pictures.
-    """
-    how = network.preprocessing
-    frozen, part = split_frozen(network) if reuse else (nn.Sequential(), network)
-    anew = Anew(training.images, frozen, recipe, seed, generator, fabric, how)
-    if part is network:
-        return Learner(network, anew, validation)
-    validation = {
-        name: replace(faces, images=outputs_of(frozen, faces.images, fabric, how))
-        for name, faces in validation.items()
-    }
-    # A GPU calculates faster than it reads a file.
-    most = LARGEST_IN_A_FILE if fabric.device.type == "cpu" else LARGEST_IN_MEMORY
-    if not anew.versions or anew.size() > most:
-        return Learner(part, anew, validation)
-    return _in_dual_form(part, Kept(anew), validation)
-
-
-def _in_dual_form(part: Classifier, kept: Kept, validation: Mapping[str, Faces]) -> Learner:
-    """Let the first layer that trains learn in its dual form, if that is worth it."""
-    name, layer = next(part.network.named_children())
-    sizes = [len(kept.outputs), *(len(faces) for faces in validation.values())]
-    flat = kept.outputs.ndim == 2
-    if not (flat and is_worth_it(layer, sum(sizes)) and _stands_once(layer, part)):
-        return Learner(part, kept, validation)
-    for version in range(kept.anew.versions):
-        kept.begin(version)
-    every = torch.cat([kept.outputs, *(faces.images for faces in validation.values())])
-    part.network.add_module(name, Dual(layer, every))
-    # From here on an image is the number of what the frozen layers made of it.
-    kept.outputs, *others = torch.split(torch.arange(len(every), device=every.device), sizes)
-    validation = {
-        name: replace(faces, images=images)
-        for (name, faces), images in zip(validation.items(), others, strict=True)
-    }
-    return Learner(part, kept, validation, f"network.{name}")
 
 
 class Anew:
@@ -268,12 +147,6 @@ def _room(count: int, like: Tensor) -> Tensor:
                 shape
             )
     return room.movedim(-1, 1) if _channels_last(like) else room
-
-
-def _stands_once(layer: nn.Linear, part: nn.Module) -> bool:
-    """Tell whether a layer's weight has one place in a network."""
-    places = part.named_parameters(remove_duplicate=False)
-    return sum(parameter is layer.weight for _, parameter in places) == 1
 
 
 def _channels_last(images: Tensor) -> bool:

@@ -69,8 +69,17 @@ def features(
     return torch.cat(found)
 
 
-def judge(model: Classifier, faces: Faces, fabric: Fabric) -> tuple[Tensor, Tensor]:
+def judge(
+    model: Classifier, faces: Faces, fabric: Fabric, given: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Judge a network's answers, image by image, among the classes that each face knows.
+
+    Parameters
+    ----------
+    model, faces, fabric
+        Who answers about what, and where.
+    given
+        What the model is given of the faces, where that is not their images.
 
     Returns
     -------
@@ -80,7 +89,7 @@ def judge(model: Classifier, faces: Faces, fabric: Fabric) -> tuple[Tensor, Tens
         float32 (N,): the probability of the right class, above 0.
     """
     labels = faces.labels.cpu()
-    probabilities = predict(model, faces.images, fabric)
+    probabilities = predict(model, faces.images if given is None else given, fabric)
     if faces.known is not None:
         probabilities = probabilities.masked_fill(~faces.known.cpu(), 0)
         probabilities /= probabilities.sum(1, keepdim=True).clamp_min(1e-12)
@@ -112,12 +121,16 @@ def candidate(judged: Mapping[str, Tensor], names: Iterable[str]) -> Candidate:
 
 
 def judged_on(
-    model: Classifier, validation: Mapping[str, Faces], fabric: Fabric
+    model: Classifier,
+    validation: Mapping[str, Faces],
+    fabric: Fabric,
+    given: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Judge a network's answers on named sets: ``NAME/right`` and ``NAME/likelihood``, see `judge`."""
     found: dict[str, Tensor] = {}
     for name, faces in validation.items():
-        found[f"{name}/right"], found[f"{name}/likelihood"] = judge(model, faces, fabric)
+        judged = judge(model, faces, fabric, (given or {}).get(name))
+        found[f"{name}/right"], found[f"{name}/likelihood"] = judged
     return found
 
 

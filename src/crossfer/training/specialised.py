@@ -8,6 +8,7 @@ from torch import Tensor
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import channels_last
 from crossfer.networks.preprocessing import normalise
+from crossfer.training.backends import backend_of
 
 
 def specialised(model: Classifier, images: Tensor, device: torch.device) -> Classifier:
@@ -31,8 +32,5 @@ def specialised(model: Classifier, images: Tensor, device: torch.device) -> Clas
     if one.dtype == torch.uint8:
         one = normalise(one, model.preprocessing)
     network = channels_last(model, one).eval()
-    if device.type == "cpu":
-        from crossfer.training.cpu.layers import fuse  # a compiler, which a GPU has no use for
-
-        fuse(network.network)
+    backend_of(device).prepare(network.network)
     return network.to(device)

@@ -20,7 +20,7 @@ from crossfer.networks.layers import training_mode
 from crossfer.training.batches import Faces
 
 IMAGES = 1024
-"""How many are looked at; a thousand are enough (Wu and Johnson, section 3.3)."""
+"""How many are looked at, at most; a thousand are enough (Wu and Johnson, section 3)."""
 AT_ONCE = 256
 """Images in a batch: in large ones what deeper layers are given is hardly noisy."""
 
@@ -50,7 +50,7 @@ def renew_statistics(
     """Estimate running statistics anew, for the weights that the network has now.
 
     With mean μ_B and variance σ²_B of each batch: ``mean = E[μ_B]``, ``variance = E[σ²_B] + Var[μ_B]`` (Wu
-    and Johnson, section 3.1).
+    and Johnson, section 3).
 
     Parameters
     ----------
@@ -85,9 +85,13 @@ def renew_statistics(
 
 
 def dealt(faces: Faces, generator: torch.Generator) -> Tensor:
-    """Return the rows of the images to look at, as they are shown: int64 (batches, images a batch)."""
+    """Return the rows of the images to look at, as they are shown: int64 (batches, images a batch).
+
+    A quarter of an epoch's, so that it takes a tenth of the time of an epoch; but a batch at least.
+    """
     rows = faces.batches(AT_ONCE, generator)
-    return rows[: max(1, round(IMAGES / rows.shape[1]))]
+    images = min(IMAGES, rows.numel() // 4)
+    return rows[: max(1, round(images / rows.shape[1]))]
 
 
 def _copy(statistic: Tensor | None) -> Tensor:

@@ -85,7 +85,7 @@ class SGD(torch.optim.SGD):
         self, weight: Tensor, half: Tensor, gradient: Tensor, group: dict[str, Any]
     ) -> None:
         """Take the step of a weight and its copy."""
-        from crossfer.training.cpu.kernels import descend, on_our_threads  # a compiler
+        from crossfer.training.backends.cpu.kernels import descend, on_our_threads  # a compiler
 
         assert group["nesterov"] and not (group["dampening"] or group["maximize"])
         state = self.state[weight]

@@ -1,8 +1,8 @@
 """What a CPU does in one go: normalisation, ReLU and pooling as one layer; eight chances of dropout at once.
 
-The loops are in `crossfer.training.cpu.kernels`.  Nothing but rounding differs from PyTorch's own layers (and
-dropout's chances, which are others), which still calculate wherever the loops cannot: on another device, with
-other types, in another layout.
+The loops are in `crossfer.training.backends.cpu.kernels`.  Nothing but rounding differs from PyTorch's own
+layers (and dropout's chances, which are others), which still calculate wherever the loops cannot: on another
+device, with other types, in another layout.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from crossfer.networks.layers import is_just, layers_in_order
-from crossfer.training.cpu.descent import Linear
-from crossfer.training.cpu.kernels import kernels, moments, on_our_threads
+from crossfer.training.backends.cpu.descent import Linear
+from crossfer.training.backends.cpu.kernels import kernels, moments, on_our_threads
 
 
 def fuse(network: nn.Module) -> nn.Module:
     """Put layers in the place of those that a CPU is slow at.
 
     One in the place of a batch normalisation, a ReLU and a 2×2 max-pooling in a row; a `Dropout`; and a
-    `crossfer.training.cpu.descent.Linear`.  Only as far as a network is a sequence, of sequences perhaps:
-    elsewhere its own code may want what lies between two layers.  Parameters and buffers stay, under their
-    names.
+    `crossfer.training.backends.cpu.descent.Linear`.  Only as far as a network is a sequence, of sequences
+    perhaps: elsewhere its own code may want what lies between two layers.  Parameters and buffers stay, under
+    their names.
 
     Parameters
     ----------

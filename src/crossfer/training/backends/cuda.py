@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crossfer.training.backends.plain import Plain, Step
+
 WARM_UP = 3
 """Steps before the recording: libraries choose their kernels, the optimiser makes its buffers."""
 
 
-def is_recordable(network: nn.Module, penalty: object | None, device: torch.device) -> bool:
-    """Tell whether the steps of a network are always the same kernels, and on a GPU.
+def is_recordable(network: nn.Module, penalty: object | None) -> bool:
+    """Tell whether the steps of a network are always the same kernels.
 
     They are where nothing but PyTorch's own layers and our penalties is called.  What somebody's own
     ``forward``, hook or penalty does may depend on numbers, which a recording would not notice.
@@ -28,7 +30,7 @@ def is_recordable(network: nn.Module, penalty: object | None, device: torch.devi
         called += type(module), *module._forward_pre_hooks.values(), *module._forward_hooks.values()
         if getattr(module, "momentum", 0.0) is None:  # a plain mean counts its batches on the host
             return False
-    return device.type == "cuda" and all(
+    return all(
         getattr(part, "__module__", "").startswith(("torch.nn.", "crossfer.")) for part in called
     )
 
@@ -83,3 +85,13 @@ class Recorded:
         with torch.cuda.graph(graph, stream=_stream()):
             self.step(self.rows)
         return graph
+
+
+class Cuda(Plain):
+    """What a GPU is fastest with."""
+
+    def wrap(
+        self, step: Step, network: nn.Module, penalty: object | None, generator: torch.Generator
+    ) -> Step:
+        """Replay the step as a CUDA graph, if it always is the same."""
+        return Recorded(step, generator) if is_recordable(network, penalty) else step

@@ -1,0 +1,52 @@
+"""PyTorch as it is, on any device: what every backend may do better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from crossfer.training.recipe import Recipe
+
+Step = Callable[[Tensor], None]
+"""Learns from the images of one batch, given their rows: int64 (batch,)."""
+
+
+class Plain:
+    """What training asks of a device."""
+
+    def prepare(self, network: nn.Module) -> None:
+        """Put faster layers in the place of others, under the same names; in place."""
+
+    def optimizer(
+        self, parameters: Iterable[nn.Parameter], rate: Tensor, recipe: Recipe
+    ) -> torch.optim.Optimizer:
+        """Return Nesterov's gradient descent.
+
+        Parameters
+        ----------
+        parameters
+            On the device.
+        rate
+            The learning rate, a scalar there: filled anew before every step.
+        recipe
+            Its momentum and weight decay.
+        """
+        return torch.optim.SGD(parameters, **self.options(rate, recipe))
+
+    def options(self, rate: Tensor, recipe: Recipe) -> dict[str, Tensor | float | bool]:
+        """Return what `torch.optim.SGD` is told."""
+        return {
+            "lr": rate,
+            "momentum": recipe.momentum,
+            "weight_decay": recipe.weight_decay,
+            "nesterov": recipe.momentum > 0,
+            "fused": rate.device.type in ("cpu", "cuda"),
+        }
+
+    def wrap(
+        self, step: Step, network: nn.Module, penalty: object | None, generator: torch.Generator
+    ) -> Step:
+        """Return a step that does the same faster, if the network and the penalty allow it."""
+        return step

@@ -1,1 +1,0 @@
-"""Layers and a descent that pass over memory less often, for a CPU."""

@@ -1,0 +1,141 @@
+"""What trains in place of a network, and is folded back into it: opened, trained, folded.
+
+While its first layers are frozen, a network need not train as a whole.  In its place stand the layers from
+the first that trains on, given what the frozen ones make of every image (*cached features*, from
+`crossfer.training.inputs`); and where images are few, the first of them in its *dual form*
+(`crossfer.training.dual`).  `Surrogate.fold` turns weights of what stood in into weights of the network.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.layers import layers_in_order
+from crossfer.training.batches import Faces
+from crossfer.training.dual import Dual, is_worth_it
+from crossfer.training.inputs import LARGEST_IN_MEMORY, Anew, Kept, outputs_of
+from crossfer.training.recipe import Recipe
+
+LARGEST_IN_A_FILE = 8 * 2**30
+"""Bytes; beyond it nothing is kept."""
+
+
+def split_frozen(classifier: Classifier) -> tuple[nn.Sequential, Classifier]:
+    """Cut a classifier before its first layer that trains.
+
+    Returns
+    -------
+    frozen : torch.nn.Sequential
+        Empty where the first layer trains, and for networks that are more than a sequence.
+    rest : Classifier
+        ``rest(frozen(x))`` is ``classifier(x)``; both share the network's layers, under their names.
+    """
+    network = classifier.network
+    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
+        parts = layers_in_order(network)
+        for index, (_, child) in enumerate(parts):
+            if any(parameter.requires_grad for parameter in child.parameters()):
+                if not index:
+                    break
+                first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
+                return nn.Sequential(first), classifier.around(nn.Sequential(rest))
+    return nn.Sequential(), classifier
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """What trains in place of a network: the part of it that trains, and what that is given.
+
+    Parameters
+    ----------
+    part
+        The layers from the first that trains on; the whole network where that is the first of all.
+    inputs
+        What the part is given in training: a function of rows, told of every epoch.
+    given
+        What the part is given of each validation set, float or int64 (N, …); empty where that is the images.
+    dual
+        Names the layer of the part that a `Dual` stands for; empty where none does.
+    """
+
+    part: Classifier
+    inputs: Anew | Kept
+    given: Mapping[str, Tensor]
+    dual: str = ""
+
+    def fold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights of the part under the names and in the shapes that the network has."""
+        whole = dict(weights)
+        if self.dual:
+            layer = self.part.get_submodule(self.dual)
+            assert isinstance(layer, Dual)
+            weight, rest = f"{self.dual}.weight", f"{self.dual}.rest"
+            device = layer.inputs.device
+            whole[weight] = layer.widened(whole[weight].to(device), whole.pop(rest).to(device))
+        return whole
+
+
+def surrogate_of(
+    network: Classifier,
+    training: Faces,
+    validation: Mapping[str, Faces],
+    recipe: Recipe,
+    seed: int,
+    generator: torch.Generator,
+    fabric: Fabric,
+    *,
+    reuse: bool = True,
+) -> Surrogate:
+    """Open what trains in place of a network: cut off what is frozen before the first layer that trains.
+
+    Parameters
+    ----------
+    network, training, validation
+        On the device.
+    recipe, seed, generator, fabric
+        As for `Anew`.
+    reuse
+        Otherwise nothing is cut off, and the network is shown the same pictures.
+    """
+    how = network.preprocessing
+    frozen, part = split_frozen(network) if reuse else (nn.Sequential(), network)
+    anew = Anew(training.images, frozen, recipe, seed, generator, fabric, how)
+    if part is network:
+        return Surrogate(network, anew, {})
+    given = {
+        name: outputs_of(frozen, faces.images, fabric, how) for name, faces in validation.items()
+    }
+    # A GPU calculates faster than it reads a file.
+    most = LARGEST_IN_A_FILE if fabric.device.type == "cpu" else LARGEST_IN_MEMORY
+    if not anew.versions or anew.size() > most:
+        return Surrogate(part, anew, given)
+    return _in_dual_form(part, Kept(anew), given)
+
+
+def _in_dual_form(part: Classifier, kept: Kept, given: Mapping[str, Tensor]) -> Surrogate:
+    """Let the first layer that trains learn in its dual form, if that is worth it."""
+    name, layer = next(part.network.named_children())
+    sizes = [len(kept.outputs), *map(len, given.values())]
+    flat = kept.outputs.ndim == 2
+    if not (flat and is_worth_it(layer, sum(sizes)) and _stands_once(layer, part)):
+        return Surrogate(part, kept, given)
+    for version in range(kept.anew.versions):
+        kept.begin(version)
+    every = torch.cat([kept.outputs, *given.values()])
+    part.network.add_module(name, Dual(layer, every))
+    # From here on an image is the number of what the frozen layers made of it.
+    kept.outputs, *others = torch.split(torch.arange(len(every), device=every.device), sizes)
+    return Surrogate(part, kept, dict(zip(given, others, strict=True)), f"network.{name}")
+
+
+def _stands_once(layer: nn.Linear, part: nn.Module) -> bool:
+    """Tell whether a layer's weight has one place in a network."""
+    places = part.named_parameters(remove_duplicate=False)
+    return sum(parameter is layer.weight for _, parameter in places) == 1

@@ -1,0 +1,370 @@
+"""The one training loop: `train`, a pure function of model, data, recipe and seed, around `Training`.
+
+Nothing is kept between calls and no global generator is disturbed, so the same call gives the same bits
+here, in a test, or on another worker with the same hardware and number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from crossfer.errors import CrossferError
+from crossfer.networks.classifier import Classifier
+from crossfer.networks.layers import training_mode
+from crossfer.selection import Behind, compare
+from crossfer.training.backends import backend_of
+from crossfer.training.batches import Faces
+from crossfer.training.loss import cross_entropy
+from crossfer.training.prediction import candidate, judged_on, measures, people_in
+from crossfer.training.recipe import Recipe
+from crossfer.training.schedule import learning_rate
+from crossfer.training.specialised import specialised
+from crossfer.training.statistics import dealt, moving_norms, renew_statistics
+from crossfer.training.surrogate import surrogate_of
+
+Weights = dict[str, Tensor]
+Row = dict[str, float]
+Keep = Literal["best", "last"]
+Term = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+"""Of the loss: a function of the network, the images of a step, its logits, and the rows of the images."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the rest of a training depends on, after any step.
+
+    Every epoch seeds its generators from (seed, epoch), so that between epochs there is nothing to keep of
+    them.  After `step` steps of one, `inside` holds their states and the sum of the losses so far.
+    `kept` are the weights of `kept_epoch`; `best` is what the best epoch so far made of every validation
+    image (see `crossfer.selection`).
+    `weights`, `momenta`, `averaged` and `inside` are live tensors: save them before the training goes on.
+    """
+
+    weights: Weights = field(default_factory=dict)
+    momenta: Weights = field(default_factory=dict)
+    averaged: Weights = field(default_factory=dict)
+    kept: Weights = field(default_factory=dict)
+    kept_epoch: int = 0
+    best: Weights = field(default_factory=dict)
+    history: list[Row] = field(default_factory=list)
+    images_seen: int = 0
+    seconds: float = 0.0
+    step: int = 0
+    inside: Weights = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives: the network with the weights kept, how it went, and what it cost.
+
+    Where it was merged with the network from before, `alpha` is the share (0–1) of the trained one, and
+    `tried` what each share achieved.
+    """
+
+    model: Classifier
+    kept_epoch: int
+    history: list[Row]
+    images_seen: int
+    seconds: float
+    alpha: float | None = None
+    tried: list[Row] = field(default_factory=list)
+
+
+def train(
+    model: Classifier,
+    training: Faces,
+    validation: Mapping[str, Faces],
+    recipe: Recipe,
+    seed: int,
+    fabric: Fabric,
+    *,
+    penalty: Term | None = None,
+    reuse: bool = True,
+    keep: Keep = "best",
+    resume: State | None = None,
+    on_step: Callable[[int], None] = lambda images: None,
+    on_state: Callable[[Callable[[], State]], None] = lambda standing: None,
+) -> Trained:
+    """Train those parameters of a network that require gradients.
+
+    Parameters
+    ----------
+    model
+        Where training starts; it is left as it was.
+    training
+        The faces to learn from.
+    validation
+        Named sets to measure after every epoch.
+    recipe
+        The hyper-parameters.
+    seed
+        Determines the order, the augmentation and the dropout of every epoch.
+    fabric
+        Where to run, from `crossfer.training.machine`.
+    penalty
+        Added to the loss: a function of the network, the images of a step as the network sees them, its
+        logits, and which rows of `training` they are.
+    reuse
+        Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
+        more of the next layer than these need; changes the result by no more than rounding.
+    keep
+        ``"best"``: the weights of the latest epoch that is not shown to be worse than the best on the
+        validation sets (`crossfer.selection`); ``"last"``: of the last epoch.
+    resume
+        A state that an earlier, interrupted call gave to `on_state`.
+    on_step
+        Called after each step with the number of its images.
+    on_state
+        Called after each step and each epoch with a function that returns the state, which costs nothing
+        until it is called.
+
+    Returns
+    -------
+    Trained
+        The network with the weights kept, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If there is no image to train on, nothing to train, or nothing to choose the best epoch by.
+    CrossferError
+        If the training diverges.
+    """
+    if not len(training):
+        raise ValueError("there is no image to train on")
+    if keep == "best" and not any(len(faces) for faces in validation.values()):
+        raise ValueError(
+            'there is no validation image to choose the best epoch by: keep the "last"'
+        )
+    run = Training(model, training, validation, recipe, seed, fabric, penalty, reuse, keep)
+    if resume:
+        run.load_state_dict(resume)
+    while not run.finished:
+        run.epoch(on_step, on_state)
+    return run.result()
+
+
+class Training:
+    """A network that trains, what it is given, and how far it has come; see `train` for the parameters."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        training: Faces,
+        validation: Mapping[str, Faces],
+        recipe: Recipe,
+        seed: int,
+        fabric: Fabric,
+        penalty: Term | None = None,
+        reuse: bool = True,
+        keep: Keep = "best",
+    ) -> None:
+        self.began = time.perf_counter()
+        self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
+        self.penalty, self.keep, device = penalty, keep, fabric.device
+        self.network = specialised(model, training.images, device)
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise ValueError("no parameter of the network requires a gradient: nothing would train")
+        self.training = training.to(device)
+        self.generator = torch.Generator(device)
+        self.validation = {n: faces.to(device) for n, faces in validation.items() if len(faces)}
+        self.surrogate = surrogate_of(
+            self.network,
+            self.training,
+            self.validation,
+            recipe,
+            seed,
+            self.generator,
+            fabric,
+            reuse=reuse and penalty is None,  # a penalty looks at the images themselves
+        )
+        self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
+        self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
+        self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
+        backend = backend_of(device)
+        optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
+        _, self.optimizer = fabric.setup(self.part, optimizer)
+        self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
+        # The network, not the part: frozen layers may calculate in every step.
+        self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
+        self.state = State()
+        """As it was after the last epoch, or where the training was resumed; its weights may be older."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are over."""
+        return len(self.state.history) == self.recipe.epochs
+
+    @property
+    def measured(self) -> Classifier:
+        """The network that is measured and kept: the running mean of the weights, where there is one."""
+        return self.part if self.averaged is None else self.averaged
+
+    def step(self, rows: Tensor) -> None:
+        """Learn from the images of one batch."""
+        images = self.inputs(rows)
+        with self.fabric.autocast():
+            logits = self.part(images).float()
+        known = self.training.known[rows] if self.training.known is not None else None
+        labels = self.training.labels[rows]
+        loss = cross_entropy(logits, labels, known, self.recipe.label_smoothing)
+        if self.penalty:
+            loss = loss + self.penalty(self.network, images, logits, rows)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.averaged is not None:
+            _average(self.averaged, self.part, self.recipe.averaging)
+        self.total.add_(loss.detach())
+
+    def epoch(
+        self,
+        on_step: Callable[[int], None] = lambda images: None,
+        on_state: Callable[[Callable[[], State]], None] = lambda standing: None,
+    ) -> None:
+        """Show the batches of an epoch that are left, measure the network, and keep it unless it is worse."""
+        device, number = self.fabric.device, len(self.state.history) + 1
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            loss, shown = self._show(number - 1, on_step, on_state)
+        rows = dealt(self.training, self.generator)
+        renew_statistics(
+            self.measured, moving_norms(self.measured), map(self.inputs, rows), self.fabric
+        )
+        judged = judged_on(self.measured, self.validation, self.fabric, self.surrogate.given)
+        row: Row = {"epoch": number, "training_loss": loss}
+        for name in self.validation:
+            found = measures(judged[f"{name}/right"], judged[f"{name}/likelihood"])
+            row |= {f"{name}_{key}": value for key, value in found.items()}
+        if not math.isfinite(loss):
+            raise CrossferError(
+                f"the training diverged in epoch {number}: choose a lower learning_rate"
+            )
+        behind = _behind(judged, self.state.best or judged, self.validation)
+        row |= behind.as_row() if behind else {}
+        # Of all epochs so far this is the latest: the one to keep, unless it is shown to be worse.
+        improved = self.keep == "last" or not (behind and behind.shown)
+        seconds = time.perf_counter() - self.began
+        row["seconds"] = seconds - sum(r["seconds"] for r in self.state.history)
+        self.state = State(
+            kept=_copy(self.measured.state_dict()) if improved else self.state.kept,
+            kept_epoch=number if improved else self.state.kept_epoch,
+            best=self.state.best if behind and behind.loss.difference > 0 else judged,
+            history=[*self.state.history, row],
+            images_seen=self.state.images_seen + shown,
+        )
+        on_state(self.state_dict)
+
+    def _show(
+        self,
+        epoch: int,
+        on_step: Callable[[int], None],
+        on_state: Callable[[Callable[[], State]], None],
+    ) -> tuple[float, int]:
+        """Show the batches of an epoch, from 0, that are left; return its mean loss and the images shown."""
+        training_mode(self.part)
+        self.generator.manual_seed(_seed(self.seed, epoch, 0))
+        torch.manual_seed(_seed(self.seed, epoch, 1))  # dropout draws from the global generator
+        batches = self.training.batches(self.recipe.batch_size, self.generator)
+        self.inputs.begin(epoch)
+        self.total.zero_()
+        first, inside = self.state.step, self.state.inside
+        if first:
+            self.total.add_(inside["loss"].to(self.total.device))
+            self.generator.set_state(inside["generator"])
+            self._dropout.set_rng_state(inside["dropout"])
+        for number, rows in enumerate(batches[first:], first):
+            progress = (epoch + number / len(batches)) / self.recipe.epochs
+            self.rate.fill_(learning_rate(self.recipe, progress))
+            self.advance(rows)
+            on_step(len(rows))
+            if number + 1 < len(batches):
+                seen = self.state.images_seen + batches[first : number + 1].numel()
+                on_state(partial(self.state_dict, number + 1, seen))
+        return self.total.item() / len(batches), batches[first:].numel()
+
+    @property
+    def _dropout(self) -> Any:
+        """The module whose ``get_rng_state`` and ``set_rng_state`` are the device's."""
+        device = self.fabric.device
+        return torch.random if device.type == "cpu" else torch.get_device_module(device)
+
+    def state_dict(self, step: int = 0, images_seen: int | None = None) -> State:
+        """Return the state now: between epochs, or after some steps of one, with the images seen by then."""
+        momenta = {
+            name: self.optimizer.state[parameter].get("momentum_buffer")
+            for name, parameter in self.parameters.items()
+        }
+        inside = {
+            "loss": self.total,
+            "generator": self.generator.get_state(),
+            "dropout": self._dropout.get_rng_state(),
+        }
+        return replace(
+            self.state,
+            weights=self.part.state_dict(),
+            momenta={name: momentum for name, momentum in momenta.items() if momentum is not None},
+            averaged={} if self.averaged is None else self.averaged.state_dict(),
+            images_seen=self.state.images_seen if images_seen is None else images_seen,
+            seconds=time.perf_counter() - self.began,
+            step=step,
+            inside=inside if step else {},
+        )
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a state, of the same training."""
+        self.part.load_state_dict(state.weights)
+        for name, momentum in state.momenta.items():
+            # In the layout of its parameter: the fused step walks both in memory order.
+            buffer = torch.empty_like(self.parameters[name]).copy_(momentum)
+            self.optimizer.state[self.parameters[name]]["momentum_buffer"] = buffer
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state.averaged)
+        self.began -= state.seconds
+        self.state = state
+
+    def result(self) -> Trained:
+        """Return the network with the weights kept."""
+        state, model = self.state, copy.deepcopy(self.model).cpu().eval()
+        model.load_state_dict(model.state_dict() | self.surrogate.fold(state.kept))
+        seconds = sum(row["seconds"] for row in state.history)
+        return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds)
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the running mean of the weights on: ``mean = decay * mean + (1 - decay) * weights``."""
+    pairs = [
+        (mean, now)
+        for mean, now in zip(averaged.parameters(), network.parameters(), strict=True)
+        if now.requires_grad
+    ]
+    torch._foreach_lerp_([mean for mean, _ in pairs], [now for _, now in pairs], 1 - decay)
+    for mean, now in zip(averaged.buffers(), network.buffers(), strict=True):
+        mean.copy_(now)
+
+
+def _copy(weights: Weights) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def _behind(judged: Weights, best: Weights, validation: Mapping[str, Faces]) -> Behind | None:
+    """Return how far an epoch is behind the best; ``None`` where there is nothing to tell by."""
+    if not validation:
+        return None
+    now, then = (candidate(one, validation) for one in (judged, best))
+    return compare(now, then, people_in(validation))
+
+
+def _seed(*entropy: int) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)

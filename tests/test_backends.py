@@ -1,0 +1,70 @@
+"""Every backend could be deleted: training keeps its promises on PyTorch's own layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import crossfer
+from crossfer.networks import Classifier
+from crossfer.training import Recipe, machine, specialised
+from crossfer.training.backends import BACKENDS, Plain, backend_of
+from tests.test_batch_statistics import (  # noqa: F401
+    test_after_few_steps_the_momentum_makes_no_difference,
+    test_statistics_of_frozen_layers_never_move,
+)
+from tests.test_inputs import (  # noqa: F401
+    test_interrupted_it_goes_on_to_the_same_bits,
+    test_reuse_gives_the_same_weights_up_to_rounding,
+)
+from tests.test_training import (  # noqa: F401
+    small,
+    squares,
+    test_an_interrupted_training_goes_on_to_the_same_bits,
+    test_it_learns_what_can_be_learnt,
+    test_same_seed_same_bits_and_nothing_else_is_touched,
+    test_selection_keeps_the_best_epoch_or_the_last,
+)
+
+
+@pytest.fixture(autouse=True)
+def switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is tested here, imported tests included, has no backend."""
+    monkeypatch.setattr("crossfer.training.backends.BACKENDS", {})
+
+
+def test_without_backends_every_layer_is_pytorch_s() -> None:
+    assert type(backend_of(torch.device("cpu"))) is Plain
+    network = specialised(small(), squares(1).images, torch.device("cpu"))
+    kinds = {type(module) for module in network.modules()} - {Classifier}
+    assert all(kind.__module__.startswith("torch.nn.") for kind in kinds)
+    rate = torch.zeros(())
+    optimizer = Plain().optimizer([nn.Parameter(torch.ones(2))], rate, Recipe())
+    assert type(optimizer) is torch.optim.SGD and optimizer.param_groups[0]["lr"] is rate
+
+
+def test_nothing_but_the_cpu_s_backend_knows_its_compiler() -> None:
+    root = Path(crossfer.__file__).parent
+    home = root / "training" / "backends" / "cpu"
+    for file in root.rglob("*.py"):
+        if home not in file.parents:
+            text = file.read_text(encoding="utf-8")
+            assert "import numba" not in text and "from numba" not in text, file
+            assert "backends.cpu." not in text, file
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_s_replayed_steps_give_the_bits_of_plain_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from crossfer.training import train
+    from tests.test_training import RECIPE, weights_equal
+
+    fabric = machine("cuda", "32-true")
+    plain = train(small(), squares(), {}, RECIPE, 0, fabric, keep="last")
+    monkeypatch.setattr("crossfer.training.backends.BACKENDS", BACKENDS)
+    replayed = train(small(), squares(), {}, RECIPE, 0, fabric, keep="last")
+    assert weights_equal(plain.model, replayed.model)

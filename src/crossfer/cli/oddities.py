@@ -32,21 +32,27 @@ def oddities(dataset: Dataset) -> list[str]:
             "(after --replace: --new-split divides all anew)"
         )
     if copies := card["split"].get("copies"):
-        lines.append(_copies_in_words(copies))
+        lines.append(_copies_in_words(copies, card["reader"]))
     for split in SPLITS:
         if not len(dataset.rows(split)):
             lines.append(_empty_in_words(split, card["split"]["how"], card["reader"]))
     return lines
 
 
-def _copies_in_words(copies: dict[str, Any]) -> str:
+def _copies_in_words(copies: dict[str, Any], reader: str) -> str:
     counts = " and ".join(f"{found['images']:,} {split}" for split, found in copies.items())
     first, second = next(iter(copies.values()))["example"]
+    remedy = "--subject keeps people on one side, " if _takes(reader, "subject") else ""
     return (
         f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
-        f"are (e.g. {second} = {first}): accuracy will be too good; --subject keeps people on one side, "
-        "crossfer check shows all"
+        f"are (e.g. {second} = {first}): accuracy will be too good; "
+        f"{remedy}crossfer check shows all"
     )
+
+
+def _takes(reader: str, option: str) -> bool:
+    """Tell whether what a dataset was read as goes by an option; a dataset in memory has none of a line."""
+    return reader in READERS and option in READERS[reader].takes
 
 
 def _empty_in_words(split: str, how: str, reader: str) -> str:
@@ -54,7 +60,7 @@ def _empty_in_words(split: str, how: str, reader: str) -> str:
     if not how.startswith("official") or f"set aside as {split}" in how:
         return f"warning: its {split} set is empty: there are too few images or subjects to divide"
     remedies = ["--ignore-splits divides all anew"]
-    if reader in READERS and "splits" in READERS[reader].takes:
+    if _takes(reader, "splits"):
         remedies.insert(0, f"--split NAME={split} takes a folder or value for it")
     if split == "test":
         remedies.insert(0, "--test-share 0.2 cuts one from training")

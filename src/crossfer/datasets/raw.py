@@ -191,14 +191,18 @@ def _usable(
             records.append(item)
     if not records:
         odd = [item for item in left_out if item.picture] or left_out
-        detail = f" ({odd[0].origin}: {odd[0].reason})" if odd else ""
+        detail = f" ({odd[0].origin}: {odd[0].reason}{_remedy(odd[0].reason)})" if odd else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
     if torn := [item for item in left_out if item.reason == TWO_LABELS]:
         remarks.append(
             f"warning: {len(torn):,} rows give a picture another label than another row does (first: "
-            f"{torn[0].origin}): none of them is used; of several faces in a picture, each needs its box"
+            f"{torn[0].origin}): none of them is used{_remedy(TWO_LABELS)}"
         )
     return records, left_out, remarks
+
+
+def _remedy(reason: str) -> str:
+    return "; of several faces in a picture, each needs its box" if reason == TWO_LABELS else ""
 
 
 def _face(record: Record) -> tuple[Any, ...]:

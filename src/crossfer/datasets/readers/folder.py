@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from crossfer.classes import is_known
@@ -63,7 +63,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         yield Remark(said)
     elif options.people and not options.subject:
         labels = {folders: label for folders, (label, _) in found.items()}
-        people, said = _people(places, labels, splits)
+        own = {name.strip().lower() for name in options.splits}
+        told = {name for names in kinds for name in names if name.strip().lower() in own}
+        people, said = _people(places, labels, splits, told)
         yield Remark(said)
     shown = {file: found[folders][0] for file, folders in files.items() if folders in found}
     for table in tables_near(path, manifest.DEPTH):
@@ -168,8 +170,11 @@ def _people(
     places: Mapping[Folders, int],
     labels: Mapping[Folders, object],
     splits: Mapping[Folders, Split | None],
+    told: Set[str],
 ) -> tuple[dict[Folders, str], str]:
     """Look for a level of folders that are people: most of them hold several classes.
+
+    Those that the user `told` to be splits are none.
 
     Returns
     -------
@@ -182,7 +187,9 @@ def _people(
     counts: Counter[int] = Counter()
     for folders, place in places.items():
         for index, name in enumerate(folders):
-            if index != place and not (splits[folders] and splitnames.affixed(name)):
+            if index != place and not (
+                splits[folders] and (splitnames.affixed(name) or name in told)
+            ):
                 levels[index - place][name].add(labels[folders])
                 counts[index - place] += 1
     likely = {

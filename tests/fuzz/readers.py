@@ -279,7 +279,7 @@ def _runs() -> list[Files]:
         training_images=2,
         parameters=2,
         trained_parameters=1,
-        cost=Cost(**dict.fromkeys(costs, 1.0)),  # type: ignore[arg-type]
+        cost=Cost(**dict.fromkeys(costs, 1.0)),
         machine={},
         versions={},
     )

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from crossfer.classes import canonical, comparable, in_order
+from crossfer.classes import canonical, comparable, in_order, is_known
 from crossfer.datasets import archives
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.readers import READERS, recognise
@@ -124,9 +124,11 @@ def _check_subject(items: Sequence[Item], how: Preparation) -> None:
 
 
 def _check_labels(items: Sequence[Item], options: ReadOptions) -> None:
-    """Refuse a translation of a label that does not occur."""
+    """Refuse a translation of a label that does not occur; to leave out a known one is no mistake."""
     met = options.met | {number for label in options.met if (number := number_in(label))}
-    for label in options.labels:
+    for label, ours in options.labels.items():
+        if ours is None and is_known(label):
+            continue
         if not {comparable(label), canonical(label), number_in(label)} & met:
             there = in_order({item.label for item in items if isinstance(item, Record)})
             some = ", ".join(there[:8]) + (", …" if len(there) > 8 else "")

@@ -36,7 +36,9 @@ def faces(data: Path | None, count: int) -> Faces:
     if data:
         dataset = open_dataset(data)
         rows = np.sort(rng.permutation(dataset.rows("training"))[:count])
-        return Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows)
+        return Faces.from_numpy(
+            dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
+        )
     images = torch.from_numpy(rng.integers(0, 256, (count, 48, 48), np.uint8))
     return Faces(images, torch.arange(count) % 7)
 

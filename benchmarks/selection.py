@@ -180,7 +180,9 @@ def learning_curves(source: Dataset, target: Dataset, seed: int = 0) -> Curves:
     taught = np.isin(known, rng.permutation(np.unique(known))[:35])
 
     def taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
-        return Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows)
+        return Faces.from_numpy(
+            dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
+        )
 
     old = taken(source, rng.permutation(source.rows("training"))[:6000])
     new = taken(target, np.flatnonzero(taught))

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from crossfer import __all__ as public_names
 from crossfer import __version__
 from crossfer.cli import app, main
+from crossfer.cli.application import error_console, out_console
 from crossfer.datasets import READERS
 
 
@@ -114,3 +115,10 @@ def test_the_heart_needs_no_more_than_torch_numpy_and_fabric() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_a_name_between_colons_is_printed_as_it_is() -> None:
+    for console in (out_console, error_console):
+        with console.capture() as printed:
+            console.print("nets:two: fails")
+        assert printed.get() == "nets:two: fails\n"

@@ -143,3 +143,14 @@ def test_a_map_of_classes_and_their_order_enter_the_key() -> None:
         )
     }
     assert len(keys) == 4
+
+
+def test_strategies_that_train_the_same_layers_alike_are_one_run() -> None:
+    """A residual network has one linear layer behind its convolutions: its head."""
+    network = NetworkConfig("tests.tiny_networks:Residual", input=(3, 64, 64))
+
+    def key(layers: Any) -> str:
+        strategy = Strategy(f"only {layers}", "baseline", layers, "target")
+        return a_run(network=network, strategy=strategy).key
+
+    assert key("FC") == key("head") != key("FC+CL")

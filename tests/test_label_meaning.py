@@ -235,3 +235,41 @@ def test_a_table_of_many_names_is_no_table_of_classes(tmp_path: Path) -> None:
         CrossferError, match="31 labels are not known by name .*--label THEIRS=NAME"
     ):
         read(people)
+
+
+def test_ck_plus_as_a_table_of_pixels_has_contempt(tmp_path: Path) -> None:
+    pixels = " ".join(["7"] * 48 * 48)
+    rows = "".join(f"{code},{pixels},Training\n" for code in (0, 6, 7))
+    file = tmp_path / "ckextended.csv"
+    file.write_text(f"emotion,pixels,Usage\n{rows}")
+    labels, said = read(file)
+    assert list(labels.values()) == ["angry", "neutral", "contempt"]
+    assert any("7 contempt" in line for line in said)
+    assert recognise(file)[0].name == "ckextended"
+
+
+def test_rafdb_labels_of_another_list_than_the_order_are_refused(tmp_path: Path) -> None:
+    for number in range(1, 12):
+        picture(tmp_path / "Image" / "aligned" / f"train_{number:04}_aligned.jpg")
+    labels = tmp_path / "list_patition_label.txt"
+    labels.write_text("".join(f"train_{n:04}.jpg {n}\n" for n in range(1, 12)))
+    with pytest.raises(CrossferError, match="--order rafdb has no number 8, 9, 10, 11"):
+        read(tmp_path, order="rafdb")
+
+
+def test_columns_in_memory_are_kept_as_groups_and_likely_people_are_named() -> None:
+    table = {
+        "image": [np.full((8, 8), n, np.uint8) for n in range(4)],
+        "label": ["sad", "happy", "sad", "happy"],
+        "age": [31, None, 5, 7],
+        "subject_id": ["a", "a", "b", "b"],
+    }
+    with pytest.warns(UserWarning, match="subject='subject_id' does it"):
+        memory = in_memory(table, name="mine")
+    items = list(memory.read(ReadOptions()))
+    found = [item.groups for item in items if isinstance(item, Record)]
+    assert found[0] == {"age": "31", "subject_id": "a"}
+    assert found[1] == {"subject_id": "a"}
+    assert Remark("not used, kept as groups: age, subject_id") in items
+    taken = list(in_memory(table, name="mine", subject="subject_id").read(ReadOptions()))
+    assert [item.groups for item in taken if isinstance(item, Record)][0] == {"age": "31"}

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from crossfer.classes import FER7, PRESETS
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
-from crossfer.evaluation.mistaken import best_assignment, mistaken_order
+from crossfer.evaluation.mistaken import best_assignment, guesses, mistaken_order
 from crossfer.experiment import baseline
 
 
@@ -77,3 +77,20 @@ def test_a_deployed_model_is_what_it_is_said_to_be_or_nothing_is_compared(
     assert "near chance" in refused(monkeypatch, same, 0.0)
     said = refused(monkeypatch, same, 0.5, expect=0.75)
     assert said.startswith("model.expect: the deployed network reaches 5") and "not 75 %" in said
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "guessed"),
+    [
+        ([[10, 0], [10, 0]], 29.9, True),  # always the same class
+        ([[10, 0], [0, 10]], 83.9, False),
+        ([[90, 0], [8, 2]], 85.0, True),  # hardly above the frequent class
+        ([[80, 10], [2, 8]], 80.5, False),  # below it, and no guess
+        ([[6, 4], [5, 5]], 34.2, True),
+    ],
+)
+def test_what_is_no_better_than_guessing_is_found(
+    table: list[list[int]], low: float, guessed: bool
+) -> None:
+    measured: Any = SimpleNamespace(confusion=table, interval=(low, 100.0))
+    assert guesses(measured) == guessed

@@ -310,6 +310,31 @@ def test_a_deployed_network_that_answers_nan_is_refused(damaged: str, tmp_path: 
         check_network(network(weights=tmp_path / "w.safetensors"), ["all"], machine("cpu"))
 
 
+def test_a_network_that_mixes_faces_is_refused() -> None:
+    with pytest.raises(CrossferError, match="otherwise about a face alone than beside another"):
+        check_network(network("averaging"), ["FC"], machine("cpu"))
+
+
+def test_layers_that_are_the_same_have_one_name() -> None:
+    """So that strategies which train the same layers alike are one run."""
+    one_head, two = network("Residual"), network("Next", input=(1, 32, 32))
+    assert [one_head.same_layers(kind) for kind in LAYERS] == [
+        "none",
+        "head",
+        "head",
+        "FC+CL",
+        "all",
+    ]
+    assert [two.same_layers(kind) for kind in LAYERS] == list(LAYERS)
+    assert NetworkConfig().same_layers("FC") == "FC"
+
+
+def test_a_mean_beyond_white_is_refused() -> None:
+    with pytest.raises(ValueError, match="say white: 255 if mean and deviation are of bytes"):
+        Normalisation((127.5,), (127.5,))
+    Normalisation((127.5,), (127.5,), white=255)
+
+
 def test_what_would_train_is_said_and_an_idle_head_is_no_head() -> None:
     """An auxiliary head that takes no part in the answer may rest, unless it is taken for the head."""
     said = check_network(network("with_an_idle_head"), ["all"], machine("cpu"))
@@ -320,6 +345,9 @@ def test_what_would_train_is_said_and_an_idle_head_is_no_head() -> None:
         check_network(network("with_an_idle_head"), ["FC"], machine("cpu"))
     named = network("with_an_idle_head", FC=("head",))
     lines = check_network(named, ["FC", "head", "FC+CL"], machine("cpu"))
+    assert lines.pop(2).startswith(
+        "weights: BL is trained on the source, from what the network comes"
+    )
     assert lines[2] == "FC and head, the same layers, train head: 455 parameters"
     assert lines[3].startswith("FC+CL trains stages.2.conv2, stages.2.bn2, head: ")
     said = check_network(network("with_features"), ["none"], machine("cpu"))

@@ -215,7 +215,7 @@ def test_epochs_are_chosen_among_the_classes_that_a_dataset_has() -> None:
         model.get_parameter("network.fc3.bias")[6] = 8.0  # always neutral
     kept = faces.labels < 6
     every = Faces(faces.images[kept], faces.labels[kept])
-    some = Faces.from_numpy(every.images.numpy(), every.labels.numpy(), range(6))
+    some = Faces.from_numpy(every.images.numpy(), every.labels.numpy(), range(6), of=7)
     recipe = Recipe(epochs=1, learning_rate=0)
     (row,) = train(model, faces, {"some": some, "every": every}, recipe, 0, fabric).history
     assert row["every_accuracy"] == 0
@@ -240,7 +240,7 @@ def test_a_dataset_teaches_nothing_about_a_class_that_it_lacks() -> None:
 def test_what_images_know_follows_them_into_unions_and_choices() -> None:
     """The old and the new are told apart image by image, in whatever way they are mixed."""
     old = squares(12)
-    new = Faces.from_numpy(old.images[:4].numpy(), old.labels[:4].numpy() % 6, range(6))
+    new = Faces.from_numpy(old.images[:4].numpy(), old.labels[:4].numpy() % 6, range(6), of=7)
     expected = torch.ones(16, 7, dtype=torch.bool)
     expected[12:, 6] = False
     for both in (old + new, (old + new).to(torch.device("cpu"))):

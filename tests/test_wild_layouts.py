@@ -16,10 +16,12 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from crossfer.cli.oddities import oddities
 from crossfer.datasets import Dataset, Preparation, in_memory, prepare
 from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import open_picture
 from crossfer.datasets.record import ReadOptions, Record
+from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from tests.test_layouts import pixels_row, text
@@ -166,14 +168,66 @@ def test_options_of_a_dataset_that_knows_better_are_refused(tmp_path: Path) -> N
         made(loose, ignore_splits=True)
 
 
-def test_a_label_translated_in_vain_is_refused_or_said(tmp_path: Path) -> None:
+def test_a_label_translated_in_vain_is_refused(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", *(f"{c}/{n}.png" for c in ("Gioia", "sad") for n in range(4)))
     with pytest.raises(CrossferError, match="--label joyful: no label is called so"):
         made(raw, labels={"gioia": "happy", "joyful": "happy"})
     assert set(rows(made(raw, labels={"gioia": "happy"}), "label").values()) == {"happy", "sad"}
     women = many(tmp_path / "women", *(f"KA.AN{n}.{n}.tiff" for n in range(1, 4)))
-    told = made(women, labels={"joyful": "happy"}).card["remarks"]
-    assert told == ["warning: there is no label 'joyful' here, which --label translates"]
+    with pytest.raises(
+        CrossferError, match="--label joyful: no label is called so; there are angry"
+    ):
+        made(women, labels={"joyful": "happy"})
+
+
+def test_a_seed_that_draws_nothing_is_refused(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{s}/sad/{n}.png" for s in ("train", "val") for n in range(9)))
+    with pytest.raises(CrossferError, match="--seed: .* so nothing is drawn"):
+        made(raw, seed=3)
+    assert "test" in rows(made(raw, seed=3, test_share=0.3), "split").values()
+
+
+def test_folders_that_begin_like_splits_are_no_people_and_not_guessed(tmp_path: Path) -> None:
+    names = [f"{s}/sad/{n}.png" for s in ("trainingsdaten", "testdaten") for n in range(5)]
+    raw = many(tmp_path / "raw", *names)
+    with pytest.raises(CrossferError, match="testdaten.*: may be a split: .*--split testdaten="):
+        made(raw)
+    told = made(raw, splits={"trainingsdaten": "training", "testdaten": "test"})
+    assert set(rows(told, "split")) == set(names)
+    assert "testdaten = test, trainingsdaten = training" in said(told)
+
+
+def test_an_empty_set_comes_with_options_that_its_files_take(tmp_path: Path) -> None:
+    folders = made(many(tmp_path / "a", *(f"train/sad/{n}.png" for n in range(30))))
+    (line,) = (line for line in oddities(folders) if "empty" in line)
+    assert "its test set is empty: the files come without one (--test-share 0.2 cuts" in line
+    assert "--split NAME=test" in line
+    few = made(many(tmp_path / "b", *(f"{s}/sad/{s}.png" for s in ("train", "test"))))
+    assert any("validation set is empty: there are too few" in line for line in oddities(few))
+    pixels = "".join(f"{n % 7},{pixels_row(n)},Training\n" for n in range(30))
+    table = made(text(tmp_path / "fer.csv", f"emotion,pixels,Usage\n{pixels}"))
+    (line,) = (line for line in oddities(table) if "test set is empty" in line)
+    assert "--test-share" in line and "--split" not in line
+
+
+def test_an_archive_beside_a_lone_picture_is_named(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", "loose.png")
+    (raw / "faces.zip").write_bytes(b"PK")
+    with pytest.raises(CrossferError, match="found are 1 archives; 1 pictures; .*unpack it"):
+        made(raw)
+
+
+def test_datasets_with_different_groups_are_used_as_one(tmp_path: Path) -> None:
+    parts = []
+    for number, column in enumerate(("age", "site")):
+        raw = many(tmp_path / column, "1.png", "2.png")
+        save(raw / "1.png", 7 + number)
+        text(raw / "faces.csv", f"path,label,{column}\n1.png,sad,x\n2.png,happy,y\n")
+        parts.append(made(raw).called(column))
+    both = unite(parts).samples
+    assert both.column("group.age").to_pylist() == ["x", "y", None, None]
+    assert both.column("group.site").to_pylist() == [None, None, "x", "y"]
+    assert both.column("origin").to_pylist()[2] == "site/1.png"
 
 
 # People

@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from crossfer.classes import FER7
 from crossfer.datasets import Preparation, open_dataset, prepare, write_look
 from crossfer.datasets.extract import Extraction
 from crossfer.datasets.record import Record
+from crossfer.evaluation.rows import Cost, RunFacts
 from crossfer.experiment import load_experiment
 from crossfer.experiment.folder import load_run
 from crossfer.framing import Framing
@@ -262,16 +263,27 @@ def _networks() -> list[Files]:
 
 
 def _runs() -> list[Files]:
-    about = {
-        "cost": {"seconds": 1.0},
-        "merged": {"alpha": None, "tried": []},
-        "chosen": None,
-        "machine": {},
-        "files": {},
-    }
-    names = ["key", "label", "strategy", "about", "target", "fraction", "seed", "identity"]
-    names += ["kept_epoch", "training_images", "parameters", "trained_parameters", "versions"]
-    return [{"run.json": json.dumps(dict.fromkeys(names, 1) | about, indent=1).encode()}]
+    costs = ("images_seen", "flop", "seconds", "evaluation_seconds", "peak_memory_bytes")
+    run = RunFacts(
+        key="0" * 16,
+        label="FC · jaffe · 100% · seed 0",
+        strategy="FC",
+        about="",
+        target="jaffe",
+        fraction=1.0,
+        seed=0,
+        identity={},
+        kept_epoch=1,
+        merged={"alpha": None, "tried": []},
+        chosen=None,
+        training_images=2,
+        parameters=2,
+        trained_parameters=1,
+        cost=Cost(**dict.fromkeys(costs, 1.0)),
+        machine={},
+        versions={},
+    )
+    return [{"run.json": json.dumps(asdict(run) | {"files": {}}, indent=1).encode()}]
 
 
 def packed(kind: str, files: Files) -> bytes:

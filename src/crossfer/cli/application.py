@@ -14,8 +14,8 @@ from typer.core import TyperGroup
 
 from crossfer.errors import CrossferError
 
-out_console = Console(highlight=False, markup=False)
-error_console = Console(stderr=True, highlight=False)
+out_console = Console(highlight=False, markup=False, emoji=False)
+error_console = Console(stderr=True, highlight=False, emoji=False)  # :two: is a name, too
 
 
 class _Stoppable(TyperGroup):

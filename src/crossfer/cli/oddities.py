@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossfer.classes import is_known
-from crossfer.datasets import SPLITS, Dataset
+from crossfer.datasets import READERS, SPLITS, Dataset
 from crossfer.datasets.card import SKIPPED
 
 
@@ -32,30 +32,39 @@ def oddities(dataset: Dataset) -> list[str]:
             "(after --replace: --new-split divides all anew)"
         )
     if copies := card["split"].get("copies"):
-        lines.append(_copies_in_words(copies))
+        lines.append(_copies_in_words(copies, card["reader"]))
     for split in SPLITS:
         if not len(dataset.rows(split)):
-            lines.append(_empty_in_words(split, card["split"]["how"]))
+            lines.append(_empty_in_words(split, card["split"]["how"], card["reader"]))
     return lines
 
 
-def _copies_in_words(copies: dict[str, Any]) -> str:
+def _copies_in_words(copies: dict[str, Any], reader: str) -> str:
     counts = " and ".join(f"{found['images']:,} {split}" for split, found in copies.items())
     first, second = next(iter(copies.values()))["example"]
+    remedy = "--subject keeps people on one side, " if _takes(reader, "subject") else ""
     return (
         f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
-        f"are (e.g. {second} = {first}): accuracy will be too good; --subject keeps people on one side, "
-        "crossfer check shows all"
+        f"are (e.g. {second} = {first}): accuracy will be too good; "
+        f"{remedy}crossfer check shows all"
     )
 
 
-def _empty_in_words(split: str, how: str) -> str:
-    if how.startswith("official"):
-        return (
-            f"warning: its {split} set is empty: the files come without one (--test-share 0.2 cuts one from "
-            "training, --split val=test takes another's, --ignore-splits divides all anew)"
-        )
-    return f"warning: its {split} set is empty: there are too few images or subjects to divide"
+def _takes(reader: str, option: str) -> bool:
+    """Tell whether what a dataset was read as goes by an option; a dataset in memory has none of a line."""
+    return reader in READERS and option in READERS[reader].takes
+
+
+def _empty_in_words(split: str, how: str, reader: str) -> str:
+    """Say why a set is empty, and the options that fill it."""
+    if not how.startswith("official") or f"set aside as {split}" in how:
+        return f"warning: its {split} set is empty: there are too few images or subjects to divide"
+    remedies = ["--ignore-splits divides all anew"]
+    if _takes(reader, "splits"):
+        remedies.insert(0, f"--split NAME={split} takes a folder or value for it")
+    if split == "test":
+        remedies.insert(0, "--test-share 0.2 cuts one from training")
+    return f"warning: its {split} set is empty: the files come without one ({', '.join(remedies)})"
 
 
 FOUND = {

@@ -127,7 +127,8 @@ def _check_options(records: Sequence[Record], how: Preparation) -> None:
         raise CrossferError(f"--test-share: {come}: {remedy}")
     if how.test_share is not None and "training" not in has:
         raise CrossferError(f"--test-share: {come}: there is no training set to cut one from")
-    if how.seed and {"validation", "test"} <= has:
+    drawn = "training" in has and ("validation" not in has or how.test_share is not None)
+    if how.seed and not drawn:
         raise CrossferError(f"--seed: {come}, so nothing is drawn: {remedy}")
 
 

@@ -97,8 +97,8 @@ def check_draw(earlier: Earlier, how: Preparation, folder: Path) -> None:
         before = earlier.draw.get(key, Preparation().draw[key])
         if before != value:
             raise CrossferError(
-                f"{folder}: its faces keep their splits, which were made with {key} {before}, not "
-                f"{value}; add --new-split to divide all of them anew"
+                f"{folder}: its faces keep their splits, which were made with {key} {before or 'as usual'}, "
+                f"not {value or 'as usual'}; add --new-split to divide all of them anew"
             )
 
 

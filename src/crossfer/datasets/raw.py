@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from crossfer.classes import canonical, comparable
+from crossfer.classes import canonical, comparable, in_order, is_known
 from crossfer.datasets import archives
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.readers import READERS, recognise
@@ -52,7 +52,8 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
             raise CrossferError(f"reader {how.reader} has no effect on a dataset in memory")
         _check_takes(source.reader, how)
         options = how.read_options
-        items = [*source.read(options), *_in_vain(options)]
+        items = [*source.read(options)]
+        _check_labels(items, options)
         found = _usable(items, source.reader, own)
         return Raw(legible(name or own), source.reader, "as the user says", own, "", False, *found)
     place, left_out, options = source, list[Skipped](), how.read_options
@@ -66,7 +67,8 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
     try:
         reader, why = _reader(place, how)
         _check_takes(reader, how)
-        items = [*reader.read(place, options), *left_out, *_in_vain(options)]
+        items = [*reader.read(place, options), *left_out]
+        _check_labels(items, options)
         _check_subject(items, how)
     except CrossferError as error:
         text = str(error).replace(str(place), str(source))
@@ -121,13 +123,18 @@ def _check_subject(items: Sequence[Item], how: Preparation) -> None:
         )
 
 
-def _in_vain(options: ReadOptions) -> Iterator[Remark]:
-    """Say which labels the user translates that do not occur."""
+def _check_labels(items: Sequence[Item], options: ReadOptions) -> None:
+    """Refuse a translation of a label that does not occur; to leave out a known one is no mistake."""
     met = options.met | {number for label in options.met if (number := number_in(label))}
-    for label in options.labels:
-        spellings = {comparable(label), canonical(label), number_in(label)}
-        if not spellings & met:
-            yield Remark(f"warning: there is no label {label!r} here, which --label translates")
+    for label, ours in options.labels.items():
+        if ours is None and is_known(label):
+            continue
+        if not {comparable(label), canonical(label), number_in(label)} & met:
+            there = in_order({item.label for item in items if isinstance(item, Record)})
+            some = ", ".join(there[:8]) + (", …" if len(there) > 8 else "")
+            raise CrossferError(
+                f"--label {label}: no label is called so; there are {some or 'none'}"
+            )
 
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:
@@ -186,14 +193,18 @@ def _usable(
             records.append(item)
     if not records:
         odd = [item for item in left_out if item.picture] or left_out
-        detail = f" ({odd[0].origin}: {odd[0].reason})" if odd else ""
+        detail = f" ({odd[0].origin}: {odd[0].reason}{_remedy(odd[0].reason)})" if odd else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
     if torn := [item for item in left_out if item.reason == TWO_LABELS]:
         remarks.append(
             f"warning: {len(torn):,} rows give a picture another label than another row does (first: "
-            f"{torn[0].origin}): none of them is used"
+            f"{torn[0].origin}): none of them is used{_remedy(TWO_LABELS)}"
         )
     return records, left_out, remarks
+
+
+def _remedy(reason: str) -> str:
+    return "; of several faces in a picture, each needs its box" if reason == TWO_LABELS else ""
 
 
 def _face(record: Record) -> tuple[Any, ...]:

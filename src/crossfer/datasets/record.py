@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
+LONGEST_GROUP = 200
+"""In characters, of a group's value: what is longer (landmarks, say) is nothing to tell results apart by."""
 Box = tuple[float, float, float, float]
 Pixels = NDArray[np.uint8]
 Picture = Path | Pixels | Callable[[], Any]

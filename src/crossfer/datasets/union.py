@@ -52,7 +52,10 @@ def unite(parts: Sequence[Dataset]) -> Dataset:
     """
     if len(parts) == 1:
         return parts[0]
-    samples = pa.concat_tables([_samples(part) for part in parts])
+    samples = pa.concat_tables(
+        [_samples(part) for part in parts],
+        promote_options="default",  # a column that only some have is empty in the others
+    )
     first = parts[0]
     return Union(
         first.folder, _card(parts), first.images[:0], samples, first.class_set, tuple(parts)

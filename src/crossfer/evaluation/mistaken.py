@@ -9,9 +9,26 @@ from numpy.typing import NDArray
 
 from crossfer.evaluation.intervals import wilson_interval
 from crossfer.evaluation.metrics import confusion
+from crossfer.evaluation.rows import Measured
 
 MOST = 12
 """Classes: among more the best order is not looked for."""
+
+
+def guesses(measured: Measured) -> bool:
+    """Tell whether answers are not surely better than guesses that name each class as often.
+
+    Parameters
+    ----------
+    measured
+        Of a test set: the lower end of its accuracy's interval is compared with the agreement expected by
+        chance (Cohen, A coefficient of agreement for nominal scales, 1960).
+    """
+    table = np.asarray(measured.confusion, dtype=np.float64)
+    if measured.interval is None or not table.sum():
+        return False
+    by_chance = float(table.sum(0) @ table.sum(1)) / float(table.sum()) ** 2
+    return measured.interval[0] <= 100 * by_chance
 
 
 def best_assignment(gains: NDArray[np.integer]) -> tuple[int, ...]:

@@ -92,7 +92,10 @@ class Run:
             weights = {}
         start = self.strategy.start
         kind = start if start in ("random", "deployed") else "parent"  # whose key says which
-        return {"rules": RULES, "start": kind, **weights, **described({k: own[k] for k in kept})}
+        found = described({key: own[key] for key in kept})
+        if "strategy" in kept:  # layers that are the same have one name: their training is one run
+            found["strategy"]["layers"] = self.network.same_layers(self.strategy.layers)
+        return {"rules": RULES, "start": kind, **weights, **found}
 
     @cached_property
     def key(self) -> str:

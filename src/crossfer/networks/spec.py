@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from crossfer.files import digest
 from crossfer.framing import SIDE
 from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
-from crossfer.networks.layers import NamedLayers
+from crossfer.networks.layers import LAYERS, NamedLayers
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import (
     LIBRARIES,
@@ -68,6 +69,13 @@ class Normalisation:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     white: float = 1.0
+
+    def __post_init__(self) -> None:
+        if any(mean > self.white for mean in self.mean):
+            raise ValueError(
+                f"mean {max(self.mean):g}, but pixels go up to white: {self.white:g}; "
+                "say white: 255 if mean and deviation are of bytes"
+            )
 
 
 @dataclass(frozen=True)
@@ -329,6 +337,20 @@ class NetworkConfig:
         sha = hashlib.sha256("".join(map(digest, files)).encode())
         return sha.hexdigest() if files else ""
 
+    def same_layers(self, kind: str) -> str:
+        """Return the first key of `crossfer.networks.layers.LAYERS` that trains the same layers of it.
+
+        Where the head is the only fully connected layer, FC is the head: both are one training.
+        """
+        return kind if self.network == STUDY else self._alike.get(kind, kind)
+
+    @cached_property
+    def _alike(self) -> Mapping[str, str]:
+        """From each key of `LAYERS` that the network has layers for to the first with the same layers."""
+        with suppress(CrossferError), torch.random.fork_rng([]):
+            return _alike(self.build())
+        return {}  # a run that is looked at where its network is not: each key is its own
+
     @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of its deployed weights: of their file, or of the tensors that its source gives."""
@@ -396,3 +418,13 @@ class NetworkConfig:
                 f"model.weights: {file}: not of what {self.name} builds: {why}"
             ) from None
         return classifier, found.said
+
+
+def _alike(model: Classifier) -> dict[str, str]:
+    """From each key of `LAYERS` that a network has layers for, to the first with the same layers."""
+    first: dict[tuple[str, ...], str] = {}
+    alike: dict[str, str] = {}
+    for kind in LAYERS:
+        with suppress(ValueError):
+            alike[kind] = first.setdefault(tuple(sorted(model.layer_names(kind))), kind)
+    return alike

@@ -15,9 +15,12 @@ from crossfer.errors import CrossferError, one_line
 from crossfer.networks.answers import logits_in, place_of_logits
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
+from crossfer.networks.sources import STUDY
 from crossfer.networks.spec import Classes, NetworkConfig
 
 MOST_NAMES = 4
+MIXED = 0.003
+"""By more than this, as a share, no rounding changes an answer."""
 
 
 def check_network(
@@ -55,6 +58,11 @@ def check_network(
             model, said = config.deployed_and_said(classes)
         else:
             model, said = config.build(classes), []
+            if config.network != STUDY:
+                said = [
+                    "weights: BL is trained on the source, from what the network comes with; "
+                    "model.weights: as-built would deploy it as it is"
+                ]
         if set(model.unknown) == set(model.classes):
             raise CrossferError(
                 f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of the "
@@ -78,6 +86,10 @@ def check_network(
                 raise CrossferError(f"model: {kind} trains no layer: {error}") from None
             if trained[kind] and (problem := _untrained(model, kind, images)):
                 raise CrossferError(f"model: {config.name}: {problem}")
+        if _mixes(model.eval(), images):
+            raise CrossferError(
+                f"model.network: {config.name} answers otherwise about a face alone than beside another"
+            )
     reads = f"network {config.network}: reads {config.preprocessing}"
     return [
         reads,
@@ -174,6 +186,13 @@ def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
     if without and (kind != "all" or _matter(trial, without, images)):
         return f"no gradient reaches {_listed(kind, without)}: its training would change other layers only"
     return None
+
+
+@torch.no_grad()
+def _mixes(model: Classifier, images: Tensor) -> bool:
+    """Tell whether the answer about the first face is another beside a second face than alone."""
+    both, alone = model(images), model(images[:1])
+    return not torch.allclose(both[:1], alone, rtol=MIXED, atol=MIXED * float(both.abs().max()))
 
 
 @torch.no_grad()

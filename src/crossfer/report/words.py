@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from crossfer.evaluation.comparing import Difference
 from crossfer.evaluation.decision import KEPT, merit, worst_class
+from crossfer.evaluation.mistaken import guesses
 from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result
 from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
 from crossfer.terms import BL, SIDES
@@ -37,7 +38,7 @@ RULE = (
     "gains, the highest mean of both."
 )
 
-Verdict = Literal["use", "care", "keep"]
+Verdict = Literal["use", "care", "keep", "none"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Answer:
     about
         What it does.
     verdict
-        ``"use"`` it, take ``"care"``, or ``"keep"`` the old model.
+        ``"use"`` it, take ``"care"``, or ``"keep"`` the old model; ``"none"``: that only guesses.
     sentence
         The answer.
     warnings
@@ -82,8 +83,18 @@ def answers(view: View) -> list[Answer]:
 
 def headline(found: list[Answer]) -> str:
     """Return the whole answer in one line."""
-    alone = {"use": "Use {}: {}.", "care": "{}, with care: {}.", "keep": "Keep the old model."}
-    within = {"use": "{}", "care": "{} with care", "keep": "the old model"}
+    alone = {
+        "use": "Use {}: {}.",
+        "care": "{}, with care: {}.",
+        "keep": "Keep the old model.",
+        "none": "Nothing to compare with: the old model only guesses.",
+    }
+    within = {
+        "use": "{}",
+        "care": "{} with care",
+        "keep": "the old model",
+        "none": "nothing to compare with",
+    }
     groups: dict[tuple[str, str], list[str]] = {}
     for answer in found:
         groups.setdefault((answer.verdict, answer.strategy), []).append(answer.target)
@@ -284,7 +295,8 @@ def missing_classes(view: View, dataset: DatasetFacts) -> str | None:
         return None
     classes = f"the {len(dataset.classes)} classes that it has"
     return (
-        f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}, and what is "
+        f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}, though the "
+        "network that is shipped may answer with all; and what is "
         f"learnt from it says nothing about {listed(missing)}."
     )
 
@@ -395,6 +407,13 @@ def _answer(view: View, choice: Recommendation) -> Answer:
 
 def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdict]:
     name, old, new = row.strategy, shown(view.source), shown(target)
+    before = view.before(row.target).on_source.test
+    if guesses(before):
+        return (
+            f"Nothing to compare with: {BL} is right about {number(before.accuracy)}\N{NO-BREAK SPACE}% of "
+            f"{old}, no better than guessing.",
+            "none",
+        )
     if name == BL:
         text = f"Keep the old model: nothing tried beats it on {old} and {new} together."
         return text, "keep"

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from crossfer.classes import FER7
 from crossfer.training.recipe import Augmentation
 from crossfer.training.stored import read, united
 
@@ -49,18 +48,20 @@ class Faces:
         labels: NDArray[np.integer],
         classes: Sequence[int] | None = None,
         rows: NDArray[np.int64] | None = None,
-        of: int = len(FER7),
+        of: int | None = None,
     ) -> Faces:
         """Take a dataset's images and their labels, integer (N,), all or some rows.
 
         They are copied, unless they are so many (over 1 GiB) that they are better read batch by batch from
         where they are, which may be a file mapped into memory.  `classes` are those that the dataset has,
-        `of` how many there are.
+        `of` how many there are: both or neither.
         """
+        if (classes is None) != (of is None):
+            raise ValueError("classes: say too of how many")
         rows = np.arange(len(labels)) if rows is None else rows
         labels = labels[rows]
         known = None
-        if classes is not None and len(classes) < of:
+        if classes is not None and of is not None and len(classes) < of:
             known = torch.zeros(len(labels), of, dtype=torch.bool)
             known[:, list(classes)] = True
         return cls(read(images, rows), torch.tensor(labels, dtype=torch.int64), known)

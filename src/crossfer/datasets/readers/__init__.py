@@ -7,6 +7,7 @@ from pathlib import Path
 from crossfer.datasets.readers import (
     affectnet,
     ck48,
+    ckextended,
     ckplus,
     expw,
     fer2013,
@@ -30,6 +31,7 @@ READERS: dict[str, Reader] = {
     module.READER.name: module.READER
     for module in (
         ferplus,
+        ckextended,
         fer2013,
         ckplus,
         ck48,
@@ -70,7 +72,7 @@ def recognise(path: Path) -> tuple[Reader, str]:
             return reader, why
     if path.is_dir():
         raise CrossferError(
-            f"{path}: no images and no known table in this folder, but {found_in(path)}; {way_on(path)}"
+            f"{path}: no images and no known table in this folder; found: {found_in(path)}; {way_on(path)}"
         )
     if columns := ", ".join(filter(None, columns_of(path)))[:200]:
         raise CrossferError(

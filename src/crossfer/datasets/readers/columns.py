@@ -24,6 +24,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "subject": (
         *("subject", "subjectid", "person", "personid", "identity", "identityid", "actor"),
         *("actorid", "participant", "participantid", "subjectname", "personname", "individual"),
+        *("patient", "patientid", "volunteer", "volunteerid"),
     ),
     "split": (
         *("split", "usage", "set", "subset", "partition", "datasetsplit", "datasplit", "phase"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,7 +53,7 @@ def recognise(path: Path) -> str | None:
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Read the CSV where there is one, else the folders."""
     table = find_table(path)
-    return _read_table(table, options) if table else FOLDERS.read(path, options)
+    return read_table(table, options) if table else FOLDERS.read(path, options)
 
 
 def find_table(path: Path) -> Path | None:
@@ -149,8 +149,11 @@ def read_rows(file: Path) -> Iterator[Row]:
     yield from broken
 
 
-def _read_table(file: Path, options: ReadOptions) -> Iterator[Item]:
-    label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options, CODES))
+def read_table(
+    file: Path, options: ReadOptions, codes: Mapping[str, str] = CODES
+) -> Iterator[Item]:
+    """Yield one record a row of a CSV with FER2013's columns; `codes` are what its numbers mean."""
+    label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options, codes))
     names = header(file)
     others = [name for name in names if name and name not in {*COLUMNS, "usage"}]
     said = [] if "usage" in names else ["has no column Usage, so its pictures come in no splits"]

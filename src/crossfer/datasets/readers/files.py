@@ -71,6 +71,8 @@ def what_is(file: str) -> str:
         return "a video; only MUG's takes are read from videos"
     if suffix in (".csv", ".tsv", ".jsonl", ".parquet"):
         return "a table that is not read"
+    if suffix in (".json", ".xls", ".xlsx", ".ods", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"):
+        return "data in a form that is not read: save a table as CSV or Parquet"
     if suffix in (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"):
         return "an archive beside what is read: unpack it, or name it alone"
     if suffix in IMAGE_SUFFIXES:

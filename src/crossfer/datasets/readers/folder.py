@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from crossfer.classes import is_known
@@ -39,6 +39,10 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     above or below it the subject.
     """
     files = {file: _folders_above(file, path) for file in image_files(path)}
+    if not any(files.values()):
+        raise CrossferError(
+            f"{path}: no picture lies in the folder of a class; found are {found_in(path)}; {way_on(path)}"
+        )
     kinds = sorted(set(files.values()) - {()})
     stems = levels.classes_by_file(files, options)
     options, places, said = _understood(path, kinds, stems, options)
@@ -59,7 +63,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         yield Remark(said)
     elif options.people and not options.subject:
         labels = {folders: label for folders, (label, _) in found.items()}
-        people, said = _people(places, labels, splits)
+        own = {name.strip().lower() for name in options.splits}
+        told = {name for names in kinds for name in names if name.strip().lower() in own}
+        people, said = _people(places, labels, splits, told)
         yield Remark(said)
     shown = {file: found[folders][0] for file, folders in files.items() if folders in found}
     for table in tables_near(path, manifest.DEPTH):
@@ -122,6 +128,7 @@ def _splits(
         splitnames.check_used(options, {name for folders in places for name in folders})
     own = {name.strip().lower() for name in options.splits}
     sure = {n for n in translation if n.strip().lower() in own or splitnames.exact(n)}
+    _check_clear(above - {n for n in above if n.strip().lower() in own})
     everywhere = set.intersection(*(set(folders) for folders in places)) if places else set()
     lone = {split for split in translation.values() if split}
     said = ""
@@ -149,12 +156,25 @@ def _splits(
     return result, f"splits by folder: {told}" if told else said
 
 
+def _check_clear(names: set[str]) -> None:
+    """Refuse folders above the classes whose names begin like those of splits, but say no more."""
+    doubtful = sorted(filter(splitnames.unclear, names))
+    if doubtful and len(names) > 1:
+        raise CrossferError(
+            f"{', '.join(doubtful[:4])}: may be a split: say which with --split {doubtful[0]}=training "
+            f"(validation, test), or --split {doubtful[0]}= if it is none"
+        )
+
+
 def _people(
     places: Mapping[Folders, int],
     labels: Mapping[Folders, object],
     splits: Mapping[Folders, Split | None],
+    told: Set[str],
 ) -> tuple[dict[Folders, str], str]:
     """Look for a level of folders that are people: most of them hold several classes.
+
+    Those that the user `told` to be splits are none.
 
     Returns
     -------
@@ -167,7 +187,9 @@ def _people(
     counts: Counter[int] = Counter()
     for folders, place in places.items():
         for index, name in enumerate(folders):
-            if index != place and not (splits[folders] and splitnames.affixed(name)):
+            if index != place and not (
+                splits[folders] and (splitnames.affixed(name) or name in told)
+            ):
                 levels[index - place][name].add(labels[folders])
                 counts[index - place] += 1
     likely = {

@@ -19,10 +19,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossfer.datasets.pictures import UnreadableImage, decoded
+from crossfer.datasets.readers.columns import ALIASES, plain
 from crossfer.datasets.readers.files import labelled
 from crossfer.datasets.readers.labels import check_used, understood
 from crossfer.datasets.readers.splitnames import SPLIT_NAMES
-from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped, Split
+from crossfer.datasets.record import (
+    LONGEST_GROUP,
+    Box,
+    Item,
+    Reader,
+    ReadOptions,
+    Record,
+    Remark,
+    Skipped,
+    Split,
+)
 from crossfer.errors import CrossferError
 
 EXPECTED = (
@@ -75,6 +86,7 @@ class _Rows:
     picture: Callable[[int], Any]
     names: Sequence[str] | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    first: Callable[[str], Any] = lambda column: None
 
 
 def in_memory(
@@ -134,7 +146,7 @@ def in_memory(
     else:
         parts = {"": data}
     columns = {"subject": subject, "split": split, "box": box}
-    reads, labels = [], set[str]()
+    reads, labels, others = [], set[str](), dict[str, None]()
     for part, rows_data in parts.items():
         where = f"{name} {part}".strip()
         rows = _rows(rows_data, where, image, label)
@@ -146,7 +158,17 @@ def in_memory(
         named = classes or rows.names
         found = (_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels))
         labels |= {label for label in found if label is not None} | set(map(str, named or ()))
-        reads.append(partial(_read, rows, extra, part, named, name))
+        used = {image, label, *(column for column in columns.values() if isinstance(column, str))}
+        groups = _groups(rows, used)
+        others |= dict.fromkeys(groups)
+        reads.append(partial(_read, rows, extra, groups, part, named, name))
+    for role in ("subject", "split"):
+        likely = [column for column in others if plain(column) in ALIASES[role]]
+        if likely and columns[role] is None and (role != "split" or len(parts) == 1):
+            warnings.warn(
+                f"{name}: the column {likely[0]} is not used as the {role}; {role}={likely[0]!r} does it",
+                stacklevel=2,
+            )
 
     def read_all(options: ReadOptions) -> Iterator[Item]:
         try:
@@ -158,6 +180,8 @@ def in_memory(
             yield Remark(said)
             if order is None and options.order is None:
                 warnings.warn(f"{name}: {said}", stacklevel=2)
+        if others:
+            yield Remark(f"not used, kept as groups: {', '.join(others)}")
         for read in reads:
             yield from read(known)
 
@@ -204,7 +228,19 @@ def _columns(data: Any, columns: list[str], where: str, image: str, label: str) 
         lambda row: data[image][row] if by_column else data[row][image],
         names,
         {name: data for name in columns},
+        lambda column: data[column][0] if by_column else data[0][column],
     )
+
+
+def _groups(rows: _Rows, used: set[str]) -> dict[str, list[str | None]]:
+    """Return the values of the columns of texts and numbers that are not used otherwise, as texts."""
+    names = [name for name in rows.columns if name not in used] if len(rows.labels) else []
+    names = [name for name in names if isinstance(rows.first(name), str | int | float | None)]
+    found = {name: _list(rows.columns[name][name]) for name in names}
+    return {
+        name: [None if _is_missing(value) else str(value)[: LONGEST_GROUP + 1] for value in values]
+        for name, values in found.items()
+    }
 
 
 def _targets(data: Any) -> tuple[list[Any], Sequence[str] | None]:
@@ -271,6 +307,7 @@ def _values(rows: _Rows, column: str | Sequence[Any], where: str, key: str) -> l
 def _read(
     rows: _Rows,
     extra: Mapping[str, list[Any]],
+    groups: Mapping[str, list[str | None]],
     part: str,
     classes: Sequence[str] | None,
     name: str,
@@ -299,6 +336,11 @@ def _read(
             subject=None if who in (None, "") else str(who),
             split=_split(given.get("split", part), f"{name} {origin}"),
             box=_box(given.get("box"), f"{name} {origin}"),
+            groups={
+                column: text
+                for column, values in groups.items()
+                if (text := values[row]) and len(text) <= LONGEST_GROUP
+            },
         )
 
 

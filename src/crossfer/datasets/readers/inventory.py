@@ -15,6 +15,11 @@ MOST = 100_000
 PACKED = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar")
 
 
+def is_packed(file: str) -> bool:
+    """Tell by its name whether a file is an archive."""
+    return os.path.splitext(file)[1].lower() in PACKED
+
+
 def found_in(path: Path) -> str:
     """Say in half a line what a folder holds: pictures and where, tables with their columns, archives."""
     kinds: Counter[str] = Counter()
@@ -26,7 +31,7 @@ def found_in(path: Path) -> str:
             places[Path(file).parent.relative_to(path).as_posix()] += 1
         elif suffix in VIDEO_SUFFIXES:
             kinds["videos"] += 1
-        elif suffix in PACKED:
+        elif is_packed(file):
             kinds["archives"] += 1
     parts = [f"{count:,} {kind}" for kind, count in sorted(kinds.items())]
     if places:
@@ -45,10 +50,12 @@ def way_on(path: Path) -> str:
     if tables := _tables(path):
         names = [name for name in _columns(tables[0]).split(", ") if name]
         return (
-            f"if that table lists them: crossfer prepare {tables[0].relative_to(path).as_posix()} --column "
+            f"if that table lists them: crossfer prepare {tables[0]} --column "
             f"path={names[0] if names else 'NAME'} --column label={names[1] if len(names) > 1 else 'NAME'} "
             "[--root FOLDER]"
         )
+    if any(map(is_packed, islice(files_below(path), MOST))):
+        return "an archive beside pictures is not read: unpack it, or name it alone"
     return "put the pictures of each class in a folder of its name, or list them in a table: path,label"
 
 

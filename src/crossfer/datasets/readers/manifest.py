@@ -22,14 +22,21 @@ from crossfer.datasets.readers.tables import (
     columns_of,
     tables_near,
 )
-from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
+from crossfer.datasets.record import (
+    LONGEST_GROUP,
+    Item,
+    Reader,
+    ReadOptions,
+    Record,
+    Remark,
+    Skipped,
+    Split,
+)
 from crossfer.errors import CrossferError
 
 DEPTH = 2
 """How deep in a folder tables are looked for."""
 LOOK = 20
-LONGEST_GROUP = 200
-"""In characters: what is longer (landmarks, say) is nothing to tell results apart by."""
 
 
 def recognise(path: Path) -> str | None:

@@ -56,16 +56,22 @@ FOLDERS = NamedFiles(parse, like="train/5/train_00001_aligned.jpg", codes=CODES)
 
 def _codes(written: Iterable[str], options: ReadOptions) -> Mapping[str, str]:
     """Tell by the numbers whether the labels are the seven basic ones or the eleven compound ones."""
+    above = sorted({code for code in written if code.isdecimal()} - CODES.keys(), key=int)
+    compound = len(above) > 1 and set(above) <= COMPOUND.keys()  # one is a slip
     if options.order:
+        if options.order == "rafdb" and compound:
+            raise CrossferError(
+                f"--order rafdb has no number {', '.join(above)}: these are labels of the compound list, "
+                "--order rafdb-compound"
+            )
         if options.order not in ("rafdb", "rafdb-compound"):
             raise CrossferError(
                 f"--order {options.order}: of RAF-DB it is rafdb (1–7) or rafdb-compound (1–11)"
             )
         return ORDERS[options.order]
-    above = sorted({code for code in written if code.isdecimal()} - CODES.keys(), key=int)
     if not above:
         return CODES
-    if len(above) > 1 and set(above) <= COMPOUND.keys():
+    if compound:
         return COMPOUND
     raise CrossferError(
         f"labels {', '.join(above)}: RAF-DB's basic labels are 1–7, its compound ones 1–11; say which they "

@@ -55,6 +55,12 @@ def affixed(name: str) -> Split | None:
     return next((SPLIT_NAMES[word] for word in sorted(known) if word in ends), None)
 
 
+def unclear(name: str) -> bool:
+    """Tell whether a name begins like that of a split, but is none that is known: ``testdaten``."""
+    known = exact(name) or affixed(name) or len({exact(word) for word in WORDS.findall(name)}) > 1
+    return not known and bool(re.match(r"(train|test|valid)", name.strip().lower()))
+
+
 def splits_of(names: Iterable[str], options: ReadOptions) -> dict[str, Split | None]:
     """Understand the names of a dataset's parts, all of them together.
 
@@ -95,11 +101,11 @@ def check_used(options: ReadOptions, names: Iterable[str]) -> None:
 
 
 def in_words(splits: Mapping[str, Split | None]) -> str:
-    """Say which name is which split; nothing where all are called as everybody calls them."""
-    told = [
-        f"{name} = {split}" for name, split in splits.items() if split and split != name.lower()
-    ]
-    return ", ".join(told)
+    """Say which name is which split; nothing where all are called as we call them."""
+    told = {name: split for name, split in splits.items() if split}
+    if all(split == name.lower() for name, split in told.items()):
+        return ""
+    return ", ".join(f"{name} = {split}" for name, split in told.items())
 
 
 def _is_eval(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfer.adaptation import adapt, untrained
+from crossfer.errors import CrossferError
+from crossfer.experiment import check_experiment
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, interpolate
-from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty, fisher
+from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty, SourceDistillation, fisher
 from crossfer.networks import Classifier, study_cnn
 from crossfer.networks.flop import training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
@@ -123,7 +126,7 @@ def test_dark_experience_is_distillation_on_the_old_images_of_a_mixture_alone() 
     assert old.sum() == 6
     with torch.no_grad():
         answers = small(1)(images)
-    term = DarkExperience(temperature=3.0, weight=0.5).term(start, mixture, None, 0, fabric)
+    term = SourceDistillation(temperature=3.0, weight=0.5).term(start, mixture, None, 0, fabric)
     alone = Distillation(temperature=3.0, weight=0.5).term(start, mixture, None, 0, fabric)
     found = term(start, images, answers, rows)
     assert found == pytest.approx(float(alone(start, images[old], answers[old], rows[old])))
@@ -187,7 +190,7 @@ class Overheard(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("penalty", [Distillation(), DarkExperience(), L2SP(), EWC(samples=9)])
+@pytest.mark.parametrize("penalty", [Distillation(), SourceDistillation(), L2SP(), EWC(samples=9)])
 def test_a_penalty_asks_the_host_for_no_number(penalty: Penalty) -> None:
     """On a GPU it would have to wait for it in every step, and no step could be replayed."""
     fabric, start, mixture = machine("cpu", "32-true"), small(), Mixture.of(faces(4), faces(9), 0.5)
@@ -291,7 +294,7 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
         ({"data": "target", "exemplars": 5}, "exemplars"),
         ({"start": "random", "merge": True}, "starts at random"),
         ({"start": "X"}, "starts from itself"),
-        ({"penalty": DarkExperience()}, "needs a share"),
+        ({"penalty": SourceDistillation()}, "needs a share"),
     ):
         point = {"name": "X", "start": "baseline", "layers": "all", "data": "source+target"} | wrong
         with pytest.raises(ValueError, match=why):
@@ -316,3 +319,11 @@ def test_flop_are_counted_for_what_trains() -> None:
     assert counted == pytest.approx(forward, rel=0.01)
     model.get_parameter("fc3.weight").requires_grad_(True)
     assert training_flop(model, (1, 48, 48)) - counted == 2 * 1024 * 7
+
+
+@pytest.mark.parametrize(("old", "new"), [("DER++", "MIX+KD"), ("iCaRL-50", "ER-50-herding")])
+def test_a_name_that_promised_another_method_says_the_new_one(old: str, new: str) -> None:
+    content = {"name": "x", "source": "a", "targets": ["b"], "strategies": [old]}
+    with pytest.raises(CrossferError, match=f"called {re.escape(new)} now"):
+        check_experiment(content)
+    assert new in STRATEGIES and old not in STRATEGIES

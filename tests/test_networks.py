@@ -146,7 +146,9 @@ def test_what_is_frozen_stays_bit_for_bit_in_any_network(name: str, strategy: st
 
 
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize("strategy", ["LwF", "L2-SP", "EWC", "WiSE-FT", "iCaRL-50", "MIX+WiSE"])
+@pytest.mark.parametrize(
+    "strategy", ["LwF", "L2-SP", "EWC", "WiSE-FT", "ER-50-herding", "MIX+WiSE"]
+)
 def test_every_kind_of_memory_works_on_any_network(name: str, strategy: str) -> None:
     deployed, shape = tiny(name)
     sides = {"source": faces(shape, 21, 1), "target": faces(shape, 14, 2)}

@@ -57,7 +57,7 @@ def test_every_strategy_trains_to_the_same_bits(
         "data": raw,
         "source": "fer2013",
         "targets": ["jaffe"],
-        "strategies": ["FC", "FU", "DER++", "iCaRL-50", "EWC", "MIX+WiSE"],
+        "strategies": ["FC", "FU", "MIX+KD", "ER-50-herding", "EWC", "MIX+WiSE"],
         "fractions": [1.0],
         "model": {"width": 0.05},
         "recipes": {"default": {"epochs": 1, "batch_size": 32}, "FC": {"views": 2}},

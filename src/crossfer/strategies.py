@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from crossfer.memory.exemplars import Choice
-from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Distillation, Penalty
+from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty, SourceDistillation
 from crossfer.terms import BL, PastData
 from crossfer.training.recipe import (
     FINE_TUNING,
@@ -80,9 +80,9 @@ class Strategy:
             raise ValueError(f"{self.name}: exemplars: at least 1, and data: source+target")
         if self.share is not None and not (0 < self.share < 1 and both):
             raise ValueError(f"{self.name}: share: between 0 and 1, and data: source+target")
-        if isinstance(self.penalty, DarkExperience) and self.share is None:
+        if isinstance(self.penalty, SourceDistillation) and self.share is None:
             raise ValueError(
-                f"{self.name}: dark-experience: it needs a share, to tell old from new"
+                f"{self.name}: source-distillation: it needs a share, to tell old from new"
             )
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
             raise ValueError(f"{self.name}: what starts at random trains all layers, unhindered")
@@ -259,7 +259,7 @@ BEYOND = (
         recipe=GENTLE,
     ),
     Strategy(
-        "iCaRL-50",
+        "ER-50-herding",
         start="baseline",
         layers="all",
         data="source+target",
@@ -267,7 +267,8 @@ BEYOND = (
         exemplars=50,
         choice="herding",
         share=0.5,
-        paper="exemplars as in Rebuffi et al., iCaRL, CVPR 2017",
+        paper="exemplars chosen as in Rebuffi et al., iCaRL, CVPR 2017, which also distils and classifies by "
+        "nearest means",
         recipe=GENTLE,
     ),
     Strategy(
@@ -298,15 +299,16 @@ BEYOND = (
         recipe=GENTLE,
     ),
     Strategy(
-        "DER++",
+        "MIX+KD",
         start="baseline",
         layers="all",
         data="source+target",
         about="go on from the old weights with three source images beside each target image, held to the old "
         "network's answers on them",
         share=0.25,
-        penalty=DarkExperience(),
-        paper="Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020",
+        penalty=SourceDistillation(),
+        paper="replay with distillation; cf. Buzzega et al., Dark Experience for General Continual "
+        "Learning, NeurIPS 2020, which stores logits instead",
         recipe=replace(GENTLE, epochs=8, learning_rate=0.005, averaging=0.98),
     ),
     Strategy(
@@ -323,7 +325,28 @@ BEYOND = (
 STRATEGIES: Mapping[str, Strategy] = {strategy.name: strategy for strategy in (*STUDY, *BEYOND)}
 """Every strategy that is known by name."""
 
-DEFAULT: tuple[Strategy, ...] = (*STUDY, STRATEGIES["DER++"])
+RENAMED: Mapping[str, str] = {"DER++": "MIX+KD", "iCaRL-50": "ER-50-herding"}
+"""Old names, which promised papers' methods that these strategies are not, and the names they have now."""
+
+
+def strategy_called(name: str) -> Strategy:
+    """Return a known strategy.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name; an old name is told with the new one.
+    """
+    if name in RENAMED:
+        raise ValueError(
+            f"{name} is called {RENAMED[name]} now: it is not the method of the paper of that name"
+        )
+    if name not in STRATEGIES:
+        raise ValueError(f"unknown strategy {name!r}: choose among {', '.join(STRATEGIES)}")
+    return STRATEGIES[name]
+
+
+DEFAULT: tuple[Strategy, ...] = (*STUDY, STRATEGIES["MIX+KD"])
 """Compared unless told otherwise: the study's five, and what comes near FU at a thirtieth of its cost."""
 
 

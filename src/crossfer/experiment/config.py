@@ -29,7 +29,15 @@ from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
 from crossfer.networks.spec import BUNDLE
-from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, Strategy, starts
+from crossfer.strategies import (
+    BASELINE,
+    DEFAULT,
+    DEPLOYED,
+    STRATEGIES,
+    Strategy,
+    starts,
+    strategy_called,
+)
 from crossfer.training.recipe import Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -101,11 +109,7 @@ def _as_network(value: Any) -> Any:
 
 
 def _as_strategy(value: Any) -> Any:
-    if isinstance(value, str):
-        if value not in STRATEGIES:
-            raise ValueError(f"unknown strategy {value!r}: choose among {', '.join(STRATEGIES)}")
-        return STRATEGIES[value]
-    return value
+    return strategy_called(value) if isinstance(value, str) else value
 
 
 def _as_classes(value: Any) -> ClassSet:
@@ -151,7 +155,7 @@ class Experiment(_Checked):
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
         The baseline BL always runs; given a network's weights, it is that network.  By default the study's
-        five and DER++.
+        five and MIX+KD.
     fractions
         Shares of the target training set, each above 0 and at most 1.
     seeds

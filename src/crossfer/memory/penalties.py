@@ -52,17 +52,18 @@ class Distillation:
 
 
 @dataclass(frozen=True)
-class DarkExperience:
+class SourceDistillation:
     """Keep the answers on the old images: like `Distillation`, on those of a mixture that are old.
 
-    Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020, equation 4, as its
-    Kullback-Leibler divergence; the old network answers anew for every augmented image.  The new images
-    are free to be seen otherwise.
+    Replay with knowledge distillation (Hinton et al., 2015) from the old network, which answers anew for
+    every augmented image.  The new images are free to be seen otherwise.  It resembles Buzzega et al., Dark
+    Experience for General Continual Learning, NeurIPS 2020, and is not that method: there is no buffer of
+    stored logits, and the distance is a Kullback-Leibler divergence instead of the squared error.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    kind: Literal["dark-experience"] = "dark-experience"
+    kind: Literal["source-distillation"] = "source-distillation"
     temperature: float = 2.0
     weight: float = 1.0
     past_data: ClassVar[PastData] = "none"
@@ -130,7 +131,7 @@ class EWC:
         return _held(self.weight, start, fabric, fisher(start, past.images[rows], seed, fabric))
 
 
-Penalty = Distillation | DarkExperience | L2SP | EWC
+Penalty = Distillation | SourceDistillation | L2SP | EWC
 
 
 def fisher(

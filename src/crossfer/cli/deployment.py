@@ -72,7 +72,7 @@ def predict(
                 for part in predictor.parts(left, how, partial(bars.count, "predict")):
                     rows.add(part)
                 counted = rows.counted
-            out_console.print(f"written: {out}")
+            out_console.print(f"written: {out}", soft_wrap=True)
     _say_counted(counted, sources.others, cropped)
 
 
@@ -152,7 +152,7 @@ def export(
             f"within {found.difference:.2g} of PyTorch's, {found.equal:.1%} equal answers{accuracies}",
             soft_wrap=True,
         )
-    out_console.print(f"written: {out}")
+    out_console.print(f"written: {out}", soft_wrap=True)
 
 
 def _origin(folder: Path) -> str:

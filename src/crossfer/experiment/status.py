@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,9 +44,10 @@ class RunStatus:
 
 
 def write_plan(out: Path, runs_folder: Path, runs: Sequence[tuple[str, str]]) -> None:
-    """Write down the keys and labels of an experiment's runs, and where they lie."""
+    """Write down the keys and labels of an experiment's runs, and where they lie, seen from its folder."""
     listed = [{"key": key, "label": label} for key, label in runs]
-    write_json(out / PLAN, {"runs_folder": str(runs_folder.resolve()), "runs": listed})
+    place = Path(os.path.relpath(runs_folder, out)).as_posix()
+    write_json(out / PLAN, {"runs_folder": place, "runs": listed})
 
 
 def status(out: Path) -> list[RunStatus]:
@@ -58,7 +60,7 @@ def status(out: Path) -> list[RunStatus]:
     """
     try:
         content = json.loads((out / PLAN).read_text(encoding="utf-8"))
-        runs_folder = Path(content["runs_folder"])
+        runs_folder = out / content["runs_folder"]
         listed = [(str(run["key"]), str(run["label"])) for run in content["runs"]]
     except FileNotFoundError:
         raise CrossferError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -485,3 +486,22 @@ def test_no_heading_breaks_a_name(tmp_path: Path) -> None:
     headings = re.findall(r'<(?:h1|h3|p class="say")>(.*?)</', page)
     assert any("FER2013 stand\N{NON-BREAKING HYPHEN}in" in heading for heading in headings)
     assert not any("-" in heading for heading in headings)
+
+
+def test_the_report_says_what_was_kept_and_by_how_many_images() -> None:
+    columns = {"loss_behind": 0.012, "loss_behind_error": 0.02}
+    chosen = {
+        "what": "epoch",
+        "of": 12,
+        "kept": {"epoch": 6, **columns},
+        "in_doubt": {"epoch": 12, **columns},
+        "by": {
+            "source": {"images": 3589, "subjects": None},
+            "target": {"images": 20, "subjects": 1},
+        },
+    }
+    run: Any = SimpleNamespace(chosen=chosen, kept_epoch=6)
+    assert words.kept(run) == "epoch 6 of 12; 12 is behind by 0.012 ± 0.020 nats"
+    assert words.chosen_by(run) == "3,589 images (source), 20 images of 1 person (target)"
+    last: Any = SimpleNamespace(chosen=None, kept_epoch=12)
+    assert (words.kept(last), words.chosen_by(last)) == ("epoch 12", "–")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from crossfer.evaluation.comparing import Difference
 from crossfer.evaluation.decision import KEPT, merit, worst_class
 from crossfer.evaluation.mistaken import guesses
-from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result
+from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result, RunFacts
 from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
 from crossfer.terms import BL, SIDES
 
@@ -318,6 +318,37 @@ def comparability(view: View) -> str:
         "The paper's figures are means over JAFFE, TFEID and MUG with FER2013 as the source. "
         "These are other datasets: read its figures as a landmark, not as a yardstick."
     )
+
+
+def kept(run: RunFacts) -> str:
+    """Say which epoch or mixture of a run was kept, and how far what is kept in doubt is behind the best."""
+    if not (chosen := run.chosen):
+        return f"epoch {run.kept_epoch}" if run.kept_epoch else "–"
+    what = chosen["what"]
+    said = f"{'share' if what == 'alpha' else what} {chosen['kept'][what]:g} of {chosen['of']}"
+    doubt = chosen["in_doubt"]
+    if doubt[what] == chosen["kept"][what]:
+        return said
+    behind, error = doubt["loss_behind"], doubt["loss_behind_error"]
+    return f"{said}; {doubt[what]:g} is behind by {behind:.3f} ± {error:.3f} nats"
+
+
+def chosen_by(run: RunFacts) -> str:
+    """Say by how many validation images of how many people an epoch or a mixture was chosen."""
+    if not run.chosen:
+        return "–"
+    sides = []
+    for side, by in run.chosen["by"].items():
+        people = (
+            "" if by["subjects"] is None else f" of {counted(by['subjects'], 'person', 'people')}"
+        )
+        sides.append(f"{counted(by['images'], 'image', 'images')}{people} ({side})")
+    return ", ".join(sides)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def selection_rule(selection: str) -> str:

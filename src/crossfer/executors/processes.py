@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -190,7 +189,7 @@ def _serve(open_: Open, connection: Connection) -> None:
         while True:
             key = connection.recv()
             try:
-                work(key, partial(tell))
+                work(key, tell)
             except OSError as error:
                 tell("raised", error)
             except Exception as error:

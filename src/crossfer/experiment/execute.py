@@ -32,11 +32,9 @@ from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.folder import (
     BUNDLE,
     CHECKPOINT,
-    ERROR,
     HISTORY,
     MEASURED_SPLITS,
     PREDICTIONS,
-    RUN,
     altered,
     check_weights,
     folder_of,
@@ -44,8 +42,8 @@ from crossfer.experiment.folder import (
     load_run,
     read_run,
 )
+from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
-from crossfer.experiment.status import LOCKS
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.framing import Framing
 from crossfer.memory.merging import DEFAULT_ALPHA

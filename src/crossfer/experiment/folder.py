@@ -20,15 +20,16 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.rows import RunFacts
 from crossfer.experiment.config import IMAGE_COLUMNS
+from crossfer.experiment.names import ERROR, RUN
 from crossfer.experiment.plan import Run
 from crossfer.files import digest, write_bytes
 from crossfer.networks.classifier import CARD, WEIGHTS
 
-RUN, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.parquet"
+HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"
 BUNDLE = (WEIGHTS, CARD)
 """The files of the classifier: a run's folder is a bundle, too."""
-CHECKPOINT, ERROR = "checkpoint.safetensors", "error.txt"
-"""What lies there only while a run is unfinished, or after it failed."""
+CHECKPOINT = "checkpoint.safetensors"
+"""What lies there only while a run is unfinished."""
 
 RUN_KEYS = tuple(field.name for field in fields(RunFacts) if field.name != "folder")
 MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")

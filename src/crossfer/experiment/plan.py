@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
@@ -56,6 +56,9 @@ class Run:
         What else tells it apart, for people: which datasets came before, or which one is left out.
     """
 
+    NOT_IDENTITY: ClassVar = frozenset({"note", "source_images", "target_images"})
+    """Words, and what is counted."""
+
     strategy: Strategy
     recipe: Recipe
     network: NetworkConfig
@@ -77,7 +80,7 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """Everything that determines the weights."""
         looked_at = self.baseline if self.strategy.looks_back else None
-        own = vars(self) | {
+        own = {f.name: getattr(self, f.name) for f in fields(self)} | {
             "built": self.network.built(self.classes),
             "parent": self.parent.key if self.parent else None,
             "baseline": looked_at.key if looked_at else None,
@@ -87,8 +90,7 @@ class Run:
             kept = ["network", "built", "classes", "seed", "arithmetic"]
             weights: dict[str, str] = {"weights": self.network.weights_digest}
         else:
-            left_out = {"note", "source_images", "target_images", "identity", "key"}
-            kept = [name for name in own if name not in left_out]
+            kept = [name for name in own if name not in self.NOT_IDENTITY]
             weights = {}
         start = self.strategy.start
         kind = start if start in ("random", "deployed") else "parent"  # whose key says which

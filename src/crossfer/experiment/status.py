@@ -13,12 +13,11 @@ from typing import Literal
 import filelock
 
 from crossfer.errors import CrossferError
+from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.files import write_json
 
 PLAN = "plan.json"
 """The runs of an experiment, written as soon as they are known."""
-LOCKS = ".locks"
-"""The folder of the runs' locks, in that of the runs."""
 
 State = Literal["finished", "running", "interrupted", "failed", "waiting"]
 
@@ -79,10 +78,10 @@ def _status_of(key: str, label: str, runs_folder: Path) -> RunStatus:
         return RunStatus(key, label, "running", owner)
     if folder is None:
         return RunStatus(key, label, "waiting")
-    if (folder / "run.json").is_file():
+    if (folder / RUN).is_file():
         return RunStatus(key, label, "finished")
     with suppress(OSError):
-        last = (folder / "error.txt").read_text(encoding="utf-8").strip().splitlines()
+        last = (folder / ERROR).read_text(encoding="utf-8").strip().splitlines()
         return RunStatus(key, label, "failed", last[-1] if last else "")
     return RunStatus(key, label, "interrupted")
 

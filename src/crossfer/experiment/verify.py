@@ -29,12 +29,12 @@ from crossfer.experiment.folder import (
     BUNDLE,
     MEASURED_SPLITS,
     PREDICTIONS,
-    RUN,
     altered,
     load_predictions,
     load_run,
 )
 from crossfer.experiment.identity import Arithmetic, key_of
+from crossfer.experiment.names import RUN
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all

@@ -339,16 +339,10 @@ def chosen_by(run: RunFacts) -> str:
         return "–"
     sides = []
     for side, by in run.chosen["by"].items():
-        people = (
-            "" if by["subjects"] is None else f" of {counted(by['subjects'], 'person', 'people')}"
-        )
-        sides.append(f"{counted(by['images'], 'image', 'images')}{people} ({side})")
+        people = "" if by["subjects"] is None else f" of {_people(by['subjects'])}"
+        images = "1 image" if by["images"] == 1 else f"{by['images']:,} images"
+        sides.append(f"{images}{people} ({side})")
     return ", ".join(sides)
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def selection_rule(selection: str) -> str:

@@ -51,7 +51,7 @@ class Shown(Bars, ExperimentProgress):
     def prepared(self, dataset: Dataset) -> None:
         """Say what is odd about a dataset that was prepared on the way."""
         for line in oddities(dataset):
-            self.console.print(f"{dataset.name}: {line}")
+            self.console.print(f"{dataset.name}: {line}", soft_wrap=True)
 
     def tried(self, said: list[str]) -> None:
         """Say how the network is read, and what trains."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
@@ -98,6 +97,4 @@ def _at_hand(dataset: Dataset, part: DatasetRef) -> Dataset:
     splits = dataset.samples.column("split").to_numpy(zero_copy_only=False).copy()
     kept = fraction_rows(dataset, part.fraction, part.seed)
     splits[np.setdiff1d(dataset.rows("training"), kept)] = "not used"
-    place = dataset.samples.schema.get_field_index("split")
-    table = dataset.samples.set_column(place, "split", pa.array(splits, pa.string()))
-    return replace(dataset, table=table)
+    return dataset.with_splits(splits)

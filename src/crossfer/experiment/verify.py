@@ -23,6 +23,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.evaluation.measure import measure
 from crossfer.evaluation.rows import Measured, RunFacts
+from crossfer.evaluation.summary import over_folds
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (
@@ -161,7 +162,7 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
             for split in MEASURED_SPLITS:
                 told = getattr(row.on(side), split)
                 try:
-                    again = measure(finished.answers(record.key, dataset, split))
+                    again = over_folds([measure(one) for one in finished.said(row, side, split)])
                 except (CrossferError, ValueError, IndexError) as error:
                     yield f"{dataset.name}, {split}: {error}"
                     continue
@@ -258,7 +259,7 @@ class _Again:
             after = execute(
                 run,
                 Path(elsewhere),
-                self.planned.datasets,
+                self.planned.opened,
                 measured_on,
                 fabric,
                 partial(self.progress.step, run),

@@ -145,12 +145,11 @@ def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
         for one, other in combinations(comparable(summary, target), 2):
             shared = tuple(seed for seed in one.seeds if seed in other.seeds)
             for side in SIDES if shared else ():
+                name: str = side
                 subjects = validation.subjects[target, side]
-                mine, theirs = (
-                    {side: validation.right(replace(row, seeds=shared), side).mean(0)}
-                    for row in (one, other)
-                )
-                ahead = lead(mine, theirs, {side: subjects})
+                rows = [replace(row, seeds=shared) for row in (one, other)]
+                mine, theirs = (validation.right(row, side).mean(0) for row in rows)
+                ahead = lead({name: mine}, {name: theirs}, {name: subjects})
                 found.append(
                     Ahead(
                         target=target,
@@ -159,7 +158,7 @@ def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
                         against=other.strategy,
                         points=100 * ahead.difference,
                         error=100 * ahead.error,
-                        images=len(mine[side]),
+                        images=len(mine),
                         people=None if subjects is None else len(np.unique(subjects)),
                     )
                 )

@@ -35,7 +35,7 @@ STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
 
 RULE = (
     f"the highest target accuracy of what loses at most {KEPT:g} point on the source; where nothing does and "
-    "gains, the highest mean of both. Of what is not shown to be worse than that, the best on the source."
+    "gains, the highest mean of both. The old model is kept unless it is shown to be worse."
 )
 
 Verdict = Literal["use", "care", "keep", "none"]
@@ -236,11 +236,11 @@ def _why(view: View, choice: Recommendation, after: Result) -> str:
     if first.strategy == after.strategy:
         return why
     images = after.on_target.validation.images
-    by = {one.people for one in view.results.validation if one.target == after.target}
-    people = f" of {_people(max(known))}" if (known := [one for one in by if one]) else ""
+    known = {one.people for one in view.results.validation if one.target == after.target} - {None}
+    people = f" of {_people(max(filter(None, known)))}" if known else ""
     return (
-        f"{why} {after.strategy} is better on the source, and not shown to be worse: behind by "
-        f"{choice.behind:.1f} ± {choice.behind_error:.1f} points, by {images:,} target images{people}."
+        f"{why} The old model is not shown to be worse: behind by {choice.behind:.1f} ± "
+        f"{choice.behind_error:.1f} points, by {images:,} target images{people}."
     )
 
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from crossfer.app.pages import Page, create_app
 from crossfer.errors import CrossferError
@@ -37,12 +38,17 @@ def serve(
     """
     token = secrets.token_urlsafe()
     with listen(port) as listening:
-        app = create_app(pages, token)
-        config = uvicorn.Config(
+        ready(f"http://{HOST}:{listening.getsockname()[1]}/?token={token}")
+        server_of(create_app(pages, token)).run(sockets=[listening])
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """Return what speaks HTTP for an application, and writes no log of who asked for what."""
+    return uvicorn.Server(
+        uvicorn.Config(
             app, log_level="error", access_log=False, lifespan="off", server_header=False
         )
-        ready(f"http://{HOST}:{listening.getsockname()[1]}/?token={token}")
-        uvicorn.Server(config).run(sockets=[listening])
+    )
 
 
 def listen(port: int) -> socket.socket:

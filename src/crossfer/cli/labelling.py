@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.browser import Browser, Port, show
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
@@ -59,10 +60,8 @@ def label(
     variant: Annotated[
         str, typer.Option(help="Of an exported classifier: fp32, fp16 or int8.")
     ] = "fp32",
-    port: Annotated[int, typer.Option(help="Of this computer; 0: any free one.")] = 8765,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in your browser.")
-    ] = True,
+    port: Port = 8765,
+    browser: Browser = False,
     table: Annotated[
         bool, typer.Option("--table", help="Only write the table of labels, and say how it stands.")
     ] = False,
@@ -90,7 +89,6 @@ def label(
     _say_found(session)
     if not table:
         from crossfer.app.labelling import label_pages
-        from crossfer.cli.browser import show
 
         show(label_pages(session), port, browser)
         session.refresh()

@@ -313,7 +313,8 @@ class Session:
 
     @_one_at_a_time
     def write_manifest(self) -> Path:
-        """Write the manifest; return its file."""
+        """Write the manifest, of what everybody said until now; return its file."""
+        self._reread()
         file = self.folder / MANIFEST
         manifest.write(file, self.gallery.folder, self.labels().rows)
         return file

@@ -62,11 +62,8 @@ class Changed:
 
         `won` were wrong before and are right now, `lost` were right before and are wrong now.
         """
-        was = np.asarray(self.before == self.labels)
-        is_ = np.asarray(self.after == self.labels)
-        if which == "both":
-            return was ^ is_
-        return is_ & ~was if which == "won" else was & ~is_
+        was, is_ = self.before == self.labels, self.after == self.labels
+        return np.asarray({"won": ~was & is_, "lost": was & ~is_, "both": was ^ is_}[which])
 
     @cached_property
     def groups(self) -> dict[str, NDArray[np.object_]]:

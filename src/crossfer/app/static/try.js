@@ -59,6 +59,7 @@ function frame([left, top, wide, high], { width, height }, number) {
   return [svg("rect", { x, y, width: wide * width, height: high * height }), text];
 }
 
+document.getElementById("choose").addEventListener("click", () => file.click());
 file.addEventListener("change", () => file.files.length && look(file.files[0]));
 cropped.addEventListener("change", () => last && look(last));
 document.addEventListener("paste", (event) => {

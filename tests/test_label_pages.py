@@ -81,7 +81,9 @@ def test_twenty_faces_are_labelled_by_keyboard_and_nothing_is_lost(
         for number in range(20):
             before, key = tab.inner_text("#count"), "1234"[number % 4]
             press(tab, key, f"Saved: {CLASSES[number % 4]}")
-            tab.wait_for_function("n => document.querySelector('#count').textContent !== n", arg=before)
+            tab.wait_for_function(
+                "n => document.querySelector('#count').textContent !== n", arg=before
+            )
             expected[CLASSES[number % 4]] += 1
             assert len(journal.read(tmp_path / "journals").events) == number + 1
         assert tab.inner_text("#count") == f"20 of {PHOTOS}"

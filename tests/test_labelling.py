@@ -19,7 +19,7 @@ from crossfer.datasets import prepare
 from crossfer.datasets.faces import shared
 from crossfer.deploy import Predictor, load
 from crossfer.errors import CrossferError
-from crossfer.labelling import Gallery, How, Session, Unguided, journal
+from crossfer.labelling import Gallery, How, Session, Unguided, journal, people
 from crossfer.labelling.agreement import agreement, cohens_kappa
 from crossfer.labelling.decisions import NOT_A_FACE, decide
 from crossfer.labelling.journal import Event, Journal, Place, Suggested
@@ -101,7 +101,9 @@ def test_a_key_press_is_on_the_disk_and_is_read_as_it_was_written(tmp_path: Path
 def test_people_and_computers_that_write_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     writers = [Journal(tmp_path, by) for by in ("ann", "ann", "ben")]
     written = [
-        writer.write(Event("label", (place(name),), "happy")) for name in "xyz" for writer in writers
+        writer.write(Event("label", (place(name),), "happy"))
+        for name in "xyz"
+        for writer in writers
     ]
     assert len(list(tmp_path.iterdir())) == 3
     assert {e.id for e in journal.read(tmp_path).events} == {e.id for e in written}
@@ -188,7 +190,12 @@ def test_the_last_word_of_each_person_counts_and_an_undo_takes_it_back() -> None
 
 
 def test_faces_come_in_the_order_that_was_asked_for() -> None:
-    left = {"a": (0.9, 0.05, 0.05), "b": (0.4, 0.35, 0.25), "c": (0.1, 0.8, 0.1), "d": (0.2, 0.6, 0.2)}
+    left = {
+        "a": (0.9, 0.05, 0.05),
+        "b": (0.4, 0.35, 0.25),
+        "c": (0.1, 0.8, 0.1),
+        "d": (0.2, 0.6, 0.2),
+    }
     assert next_face(left, "files", [0, 0, 0]) == "a"
     assert next_face(left, "uncertainty", [0, 0, 0]) == "b"
     assert next_face(left, "balance", [5, 1, 0]) == "c"  # nothing seems to be of the third class
@@ -248,6 +255,33 @@ def test_groups_keep_to_what_was_said() -> None:
     assert groups(["Ann", *nobody[1:]], {(1, "Ann")}) == [[0], [1, 2], [3, 4], [5]]
 
 
+@pytest.mark.parametrize("network", [True, False])
+def test_pictures_of_one_sitting_are_grouped(
+    found: Path, monkeypatch: pytest.MonkeyPatch, network: bool, tmp_path: Path
+) -> None:
+    if network and people._network() is None:
+        pytest.skip("dlib's network is not here: pip install 'crossfer[people]'")
+    if not network:
+        monkeypatch.setattr(people, "_network", lambda: None)
+    describe = people.describer()
+    pictures = sorted(found.glob("*.png"))
+    for number, picture in enumerate(pictures):
+        image = cv2.imread(str(picture))
+        assert image is not None
+        darker = np.roll(image, 3, axis=1) * np.float64(0.8)
+        for name, pixels in ((f"{number}a", image), (f"{number}b", darker)):
+            cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
+            describe.look(name, tmp_path / f"{name}.png")
+    faces = [f"{number}{which}" for number in range(len(pictures)) for which in "ab"]
+    groups = people.grouped(faces, describe, {"0a": "Ann"}, ())
+    assert groups[0].name == "Ann" and groups[0].named == 1 and "0b" in groups[0].faces
+    for group in groups:
+        assert {face[:-1] + "a" for face in group.faces} <= {*group.faces}
+    again = people.describer()  # kept beside the pictures
+    again.look("0a", tmp_path / "0a.png")
+    np.testing.assert_array_equal(again.vector("0a"), describe.vector("0a"))
+
+
 def test_every_class_has_a_key_of_its_own() -> None:
     assert not set(KEYS) & set(OTHERS.values())
     assert keys_of(["happy", "sad"]) == {"1": "happy", "2": "sad"}
@@ -303,7 +337,9 @@ def test_a_folder_that_changes_is_said_and_loses_nothing(start: Callable[..., Se
         session.say(names["two.png"], "label", "dark")
     said = session.refresh()
     assert [line.split(" photo")[0] for line in said] == ["1", "3", "1"]  # new, gone, altered
-    assert session.gallery.problems == {"line\nbreak.png": "its name cannot stand in a table; rename it"}
+    assert session.gallery.problems == {
+        "line\nbreak.png": "its name cannot stand in a table; rename it"
+    }
     rows = {row["path"]: row["label"] for row in session.labels().rows}
     assert rows == {"renamed.png": "dark", "2.png": "dark"}
     assert session.unknown == 1  # what was said of the former 1.png is kept
@@ -323,7 +359,7 @@ def test_two_people_disagree_until_somebody_settles_it(start: Callable[..., Sess
     row = ann.labels().rows[-1]
     assert (row["label"], row["labeller"]) == ("bright", "ann+ben")
     followed = ann.followed()
-    assert (followed.shown, followed.blind) == (6, 6)
+    assert followed is not None and (followed.shown, followed.blind) == (6, 6)
     assert ben.turn().suggested is None and not ben.turn().bars
 
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from crossfer.app.pages import Page, rendered
 from crossfer.errors import CrossferError
+from crossfer.evaluation.suggested import in_words, led
 from crossfer.labelling import SETTLED, SUBJECTS, Session, Turn
 from crossfer.labelling.decisions import NOT_A_FACE
 from crossfer.labelling.keys import OTHERS
@@ -134,13 +135,15 @@ def _agreement(session: Session) -> Page:
             (session.gallery.faces[face], session.said_of(face), session.settled(face))
             for face in dict.fromkeys(face for pair in found for face in pair.disagreements)
         ]
+        followed = session.followed()
         disputed.sort(key=lambda one: one[2] is not None)  # what waits comes first
         return rendered(
             request,
             "agreement.html.j2",
             pairs=found,
             disputed=disputed,
-            followed=session.followed(),
+            followed=in_words(followed) if followed else "",
+            led=followed is not None and led(followed),
             answers=(*session.classes, NOT_A_FACE),
         )
 
@@ -165,7 +168,7 @@ def _agreement(session: Session) -> Page:
 
 
 def _asked(path: str, work: Callable[[Values], Values]) -> Route:
-    """Answer what a script asks for with JSON in and out; what fails to be written is said to be not saved."""
+    """Answer what a script asks for, JSON in and out; what cannot be written is said to be not saved."""
 
     async def answer(request: Request) -> Response:
         try:

@@ -55,7 +55,8 @@ def label(
         bool, typer.Option("--cropped", help="The photos are faces already: look for none.")
     ] = False,
     smallest: Annotated[
-        float, typer.Option(help="Side of the smallest face to look for, as a share of the photo's.")
+        float,
+        typer.Option(help="Side of the smallest face to look for, as a share of the photo's."),
     ] = 0.1,
     variant: Annotated[
         str, typer.Option(help="Of an exported classifier: fp32, fp16 or int8.")
@@ -96,9 +97,7 @@ def label(
     session.close()
 
 
-def _predictor(
-    model: Path | None, classes: str | None, smallest: float, variant: str
-) -> Predictor:
+def _predictor(model: Path | None, classes: str | None, smallest: float, variant: str) -> Predictor:
     from crossfer.classes import FER7, PRESETS, ClassSet
     from crossfer.deploy import Predictor, load
     from crossfer.labelling import Unguided

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from crossfer.terms import PastData, Side
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Of ``results.json``; raised whenever a row changes."""
 
 Interval = tuple[float, float]
@@ -291,6 +291,20 @@ class Division(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class Suggestions(Row):
+    """How far the labels of faces are what a model suggested to whoever gave them."""
+
+    shown: int
+    """Labels given in sight of a suggestion."""
+    accepted: int
+    """Those of them that are the suggestion."""
+    blind: int
+    """Labels given without seeing it."""
+    same: int
+    """Those of them that are what the model says all the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetFacts(Row):
     """What a dataset of the experiment is."""
 
@@ -320,6 +334,8 @@ class DatasetFacts(Row):
     citation: str
     parts: tuple[str, ...]
     """The targets that this is made of, where it is several as one."""
+    suggestions: Suggestions | None = None
+    """Where a model suggested labels."""
 
 
 @dataclass(frozen=True, slots=True)

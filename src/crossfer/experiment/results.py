@@ -42,6 +42,7 @@ from crossfer.evaluation.rows import (
     Results,
     RunFacts,
     StrategyFacts,
+    Suggestions,
 )
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
@@ -416,4 +417,5 @@ def _describe(test: TestSet, role: Side) -> DatasetFacts:
         licence=card["licence"],
         citation=card["citation"],
         parts=tuple(card.get("parts", ())),
+        suggestions=Suggestions(**said) if (said := card.get("suggestions")) else None,
     )

@@ -1,4 +1,4 @@
-"""Label the faces of a folder of photos with the old model's help: from photos to a table that `prepare` reads."""
+"""Label the faces of a folder of photos, with the old model's help: from photos to a table for `prepare`."""
 
 from crossfer.labelling.gallery import Gallery, Unguided
 from crossfer.labelling.people import describer

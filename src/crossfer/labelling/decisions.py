@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from crossfer.labelling.journal import Did, Event, Place
@@ -102,36 +101,3 @@ def answers(said: dict[str, Event]) -> dict[str, str]:
     """Return what somebody answered, by face; without those skipped."""
     found = {face: answer(event) for face, event in said.items()}
     return {face: text for face, text in found.items() if text is not None}
-
-
-@dataclass(frozen=True)
-class Followed:
-    """How far labels follow what the model suggested.
-
-    Parameters
-    ----------
-    shown, accepted
-        Labels that were given while the suggestion was shown, and how many of them are the suggestion.
-    blind, same
-        Labels that were given without seeing it, and how many of them are the same all the same.
-    """
-
-    shown: int = 0
-    accepted: int = 0
-    blind: int = 0
-    same: int = 0
-
-
-def followed(events: Iterable[Event]) -> Followed:
-    """Count how far labels follow the suggestions."""
-    counted = Counter(
-        (event.suggested.shown, event.changed)
-        for event in events
-        if event.did == "label" and event.suggested
-    )
-    return Followed(
-        counted[True, False] + counted[True, True],
-        counted[True, False],
-        counted[False, False] + counted[False, True],
-        counted[False, False],
-    )

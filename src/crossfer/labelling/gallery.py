@@ -1,8 +1,8 @@
-"""The faces of a folder of photos: found as `crossfer predict` finds them, kept beside the labels, kept current.
+"""The faces of a folder of photos: found as `crossfer predict` finds them, and kept beside the labels.
 
-Photos are known by the SHA-256 of their files, so one that is renamed keeps its labels and one that is altered
-is another photo.  What was found in a photo lies in the folder ``faces``: a JSON file for the photo and a PNG
-for each face, by which a face can be looked at without its photo.
+Photos are known by the SHA-256 of their files, so one that is renamed keeps its labels and one that is
+altered is another photo.  What was found in a photo lies in the folder ``faces``: a JSON file for the photo
+and a PNG for each face, by which a face can be looked at without its photo.
 """
 
 from __future__ import annotations
@@ -192,13 +192,17 @@ class Gallery:
             altered=[
                 name
                 for name in before
-                if name in read and name in self._photos and read[name].digest != before[name].digest
+                if name in read
+                and name in self._photos
+                and read[name].digest != before[name].digest
             ],
         )
 
     def _names(self) -> list[str]:
         """Return the photos' names; what cannot be one is told among the problems."""
-        files = [Path(file).relative_to(self.folder).as_posix() for file in files_below(self.folder)]
+        files = [
+            Path(file).relative_to(self.folder).as_posix() for file in files_below(self.folder)
+        ]
         names = [name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
         self.others = len(files) - len(names)
         self.problems = {name: UNNAMEABLE for name in names if not _nameable(name)}

@@ -29,8 +29,8 @@ LONGEST_NAME = 60
 SUFFIX = ".jsonl"
 
 Did = Literal["label", "skip", "not a face", "subject", "apart", "settle", "undo"]
-"""``label``, ``skip`` and ``not a face`` say what a face shows; ``subject`` who it is, ``apart`` who it is not;
-``settle`` what counts where two people disagree; ``undo`` takes another event back."""
+"""``label``, ``skip`` and ``not a face`` say what a face shows; ``subject`` who it is, ``apart`` who it is
+not; ``settle`` what counts where two people disagree; ``undo`` takes another event back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossfer.datasets import card
+from crossfer.datasets.card import NO, YES
+from crossfer.datasets.dataset import GROUP
 from crossfer.files import write_bytes
 from crossfer.labelling.decisions import NOT_A_FACE, Decisions, answer
 from crossfer.labelling.gallery import Face
 from crossfer.labelling.journal import Event
 
+SHOWN, CHANGED = (column.removeprefix(GROUP) for column in (card.SHOWN, card.CHANGED))
 BOX = ("left", "top", "width", "height")
 COLUMNS = (
     *("path", "label", "subject"),
     *BOX,
     *("labeller", "labelled_at", "model", "suggestion", "suggestion_probability"),
-    *("suggestion_shown", "suggestion_changed"),
+    *(SHOWN, CHANGED),
 )
 """Path, label, subject and box are what `prepare` reads; the others become groups of the dataset."""
 
@@ -100,9 +104,7 @@ def write(file: Path, photos: Path, rows: Iterable[Mapping[str, str]]) -> None:
     write_bytes(file, text.getvalue().encode("utf-8"))
 
 
-def _from(
-    place: Path, photos: Path, rows: Iterable[Mapping[str, str]]
-) -> Iterator[dict[str, str]]:
+def _from(place: Path, photos: Path, rows: Iterable[Mapping[str, str]]) -> Iterator[dict[str, str]]:
     try:
         start = Path(os.path.relpath(photos.resolve(), place.resolve()))
     except ValueError:  # another drive
@@ -136,7 +138,7 @@ def _row(
             "model": suggested.model[:16],
             "suggestion": suggested.label,
             "suggestion_probability": f"{suggested.probability:.4f}",
-            "suggestion_shown": "yes" if shown else "no",
-            "suggestion_changed": "yes" if label != suggested.label else "no",
+            SHOWN: YES if shown else NO,
+            CHANGED: YES if label != suggested.label else NO,
         }
     return row

@@ -1,13 +1,14 @@
 """Which faces may be of one person: suggestions, for a person to confirm.
 
 Faces become vectors, and are grouped by average linkage (Sokal and Michener, 1958): the two groups of the
-smallest mean distance are joined until none is below a threshold.  What was said stands: faces of one name are
-one group from the start, and two names, or a face and somebody it is said not to be, are never joined.
+smallest mean distance are joined until none is below a threshold.  What was said stands: faces of one name
+are one group from the start, and two names, or a face and somebody it is said not to be, are never joined.
 
-What makes the vectors is dlib's face recognition network where the extra ``people`` is installed (128 numbers,
-trained with a metric loss so that faces of one person lie within 0.6 of each other; public domain), else how
-the face looks: histograms of oriented gradients (Dalal and Triggs, 2005), which tell pictures of one sitting
-from those of another rather than people.  How good either is, is measured in ``docs/from-photos.md``.
+A vector is how the face looks, aligned on its eyes: histograms of oriented gradients (Dalal and Triggs,
+2005), which tell people of one sitting well, and sittings as well as people.  Where the extra ``people`` is
+installed, the 128 numbers of dlib's face recognition network are put beside them (King, Dlib-ml, 2009; the
+network is in the public domain): it was trained to know people again in other light and other years.  How
+good the suggestions are is measured in ``docs/from-photos.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,8 +40,10 @@ CELL, ORIENTATIONS = 8, 9
 """Of the histograms: pixels on a cell's side, and directions without sign."""
 LEAST_NORM = 10.0
 """Gradients of a cell that are weaker than this are noise."""
-IDENTITY, APPEARANCE = 0.5, 0.5
-"""Mean distances below which two groups are suggested as one: by dlib's network, by appearance."""
+APPEARANCE, IDENTITY = 0.55, 0.45
+"""Distances of histograms, and of the network's numbers, from which on two faces are rather of two people."""
+ALONE, BOTH = 1.0, 1.05
+"""Mean distances, in these units, below which groups are joined: by appearance alone, by both."""
 CROPPED_EYES = (0.42, 0.42)
 """Where the eyes of faces that were cropped by others are taken to be: distance and height."""
 
@@ -125,18 +127,20 @@ def describer(cropped: bool = False) -> Describer:
         Whether the photos are faces already, whose eyes nobody looked for.
     """
     eyes = CROPPED_EYES if cropped else (SHOWN.eye_distance, SHOWN.eye_height)
+
+    def appearance(picture: Pixels) -> Vector:
+        return gradients(_framed(picture, SMALL, eyes)) / APPEARANCE
+
     if (network := _network()) is None:
-        return Describer(
-            "look",
-            "how they look, which tells sittings rather than people (pip install 'crossfer[people]' for more)",
-            APPEARANCE,
-            lambda picture: gradients(_framed(picture, SMALL, eyes)),
-        )
+        means = "how they look, which tells sittings rather than people (more: pip install 'crossfer[people]')"
+        return Describer("look", means, ALONE, appearance)
 
-    def describe(picture: Pixels) -> Vector:
-        return np.array(network.compute_face_descriptor(_framed(picture, CHIP, eyes)), np.float64)
+    def both(picture: Pixels) -> Vector:
+        numbers = network.compute_face_descriptor(_framed(picture, CHIP, eyes))
+        identity = np.array(numbers, np.float64) / IDENTITY
+        return np.concatenate([identity, appearance(picture)]) / np.sqrt(2)
 
-    return Describer("dlib", "dlib's face recognition network", IDENTITY, describe)
+    return Describer("both", "how they look and dlib's face recognition network", BOTH, both)
 
 
 def _network() -> Any | None:

@@ -13,17 +13,17 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from crossfer.classes import canonical
 from crossfer.errors import CrossferError
+from crossfer.evaluation.rows import Suggestions
+from crossfer.evaluation.suggested import suggestions
 from crossfer.labelling import journal, manifest
 from crossfer.labelling.agreement import Agreement, agreement
 from crossfer.labelling.decisions import (
     NOT_A_FACE,
     OF_A_FACE,
     Decisions,
-    Followed,
     answer,
     answers,
     decide,
-    followed,
 )
 from crossfer.labelling.gallery import Changes, Face, Gallery
 from crossfer.labelling.journal import Did, Event, Journal, Suggested
@@ -320,10 +320,13 @@ class Session:
         return file
 
     @_one_at_a_time
-    def followed(self) -> Followed:
-        """Count how far all labels follow what models suggested."""
-        return followed(
-            event for said in self._decisions.said.values() for event in said.values()
+    def followed(self) -> Suggestions | None:
+        """Count how far all labels follow what models suggested; ``None`` where none did."""
+        return suggestions(
+            (event.suggested.shown, event.label != event.suggested.label)
+            for said in self._decisions.said.values()
+            for event in said.values()
+            if event.did == "label" and event.suggested
         )
 
     @property

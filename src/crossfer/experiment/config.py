@@ -108,6 +108,10 @@ def _as_network(value: Any) -> Any:
     return value
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _as_strategy(value: Any) -> Any:
     return strategy_called(value) if isinstance(value, str) else value
 
@@ -180,6 +184,9 @@ class Experiment(_Checked):
     device, precision, deterministic
         Where to run, how precisely, and whether a GPU has to give the same bits every time: see
         `crossfer.training.machine`.
+    tracking
+        Where to log parameters, curves, metrics with intervals and bundles: ``mlflow``; or ``tensorboard``,
+        curves alone; or both, as a list.  See `crossfer.experiment.tracking`.
     """
 
     name: str
@@ -199,6 +206,7 @@ class Experiment(_Checked):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     deterministic: bool = True
+    tracking: Annotated[list[Literal["mlflow", "tensorboard"]], BeforeValidator(_as_list)] = []
 
     @field_validator("strategies")
     @classmethod

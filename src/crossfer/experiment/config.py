@@ -184,6 +184,9 @@ class Experiment(_Checked):
     device, precision, deterministic
         Where to run, how precisely, and whether a GPU has to give the same bits every time: see
         `crossfer.training.machine`.
+    devices
+        How many train one network together, on this machine: GPUs, or on a CPU processes; each has its share
+        of every batch.  It changes no more than rounding.  See `crossfer.training.devices`.
     tracking
         Where to log parameters, curves, metrics with intervals and bundles: ``mlflow``; or ``tensorboard``,
         curves alone; or both, as a list.  See `crossfer.experiment.tracking`.
@@ -206,6 +209,7 @@ class Experiment(_Checked):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     deterministic: bool = True
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
     tracking: Annotated[list[Literal["mlflow", "tensorboard"]], BeforeValidator(_as_list)] = []
 
     @field_validator("strategies")

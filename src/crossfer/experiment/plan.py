@@ -54,10 +54,12 @@ class Run:
         How many training images of each side are at hand.
     note
         What else tells it apart, for people: which datasets came before, or which one is left out.
+    devices
+        How many train it together.
     """
 
-    NOT_IDENTITY: ClassVar = frozenset({"note", "source_images", "target_images"})
-    """Words, and what is counted."""
+    NOT_IDENTITY: ClassVar = frozenset({"note", "source_images", "target_images", "devices"})
+    """Words, what is counted, and what changes no more than rounding."""
 
     strategy: Strategy
     recipe: Recipe
@@ -75,6 +77,7 @@ class Run:
     source_images: int
     target_images: int
     note: str = ""
+    devices: int = 1
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -224,6 +227,7 @@ def make_run(
         source_images=len(source.open(datasets).rows("training")),
         target_images=len(fraction_rows(known, fraction or 1.0, seed)) if known else 0,
         note=note,
+        devices=experiment.devices,
     )
 
 

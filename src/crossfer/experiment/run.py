@@ -107,7 +107,7 @@ def run_experiment(
                 lambda key: folder_of(runs[key], runs_folder),
                 tracking,
             ),
-            how_many(workers, left, fabric),
+            how_many(workers, left, fabric, devices=experiment.devices),
             threads,
         )
         failed = {key: _why(failure, runs) for key, failure in failures.items()}

@@ -211,7 +211,7 @@ def search(
             lambda: _work(every),
             partial(_open_worker, asked),
             events,
-            how_many(workers, left, fabric),
+            how_many(workers, left, fabric, devices=experiment.devices),
             threads,
         )
         found = events.write()

@@ -267,6 +267,7 @@ def _trained_again(
             [run.work for run in runs.values()],
             again.fabric,
             available_cores() // threads,
+            finished.experiment.devices,
         ),
         threads,
     )

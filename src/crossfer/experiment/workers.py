@@ -11,6 +11,7 @@ from typing import Literal
 
 from lightning_fabric import Fabric
 
+from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Task, Work, run_here, run_in_processes
 from crossfer.executors.graph import Tell
 from crossfer.experiment.execute import execute
@@ -56,7 +57,11 @@ def work_on(planned: Plan, runs_folder: Path, fabric: Fabric) -> Work:
 
 
 def how_many(
-    asked: Workers, work: Sequence[float], fabric: Fabric, cores: int | None = None
+    asked: Workers,
+    work: Sequence[float],
+    fabric: Fabric,
+    cores: int | None = None,
+    devices: int = 1,
 ) -> int:
     """Return how many processes train at the same time.
 
@@ -74,7 +79,20 @@ def how_many(
         Where they run.
     cores
         By default those that this process may use.
+    devices
+        That train one network together: then one trains at a time.
+
+    Raises
+    ------
+    CrossferError
+        If several networks are asked for, of several devices each.
     """
+    if devices > 1 and asked not in ("auto", 1):
+        raise CrossferError(
+            f"--workers {asked}: with devices: {devices} one network trains at a time; leave one of them out"
+        )
+    if devices > 1:
+        return 1
     if asked != "auto":
         return max(1, asked)
     if fabric.device.type != "cpu" or sum(work) < WORTH_PROCESSES:

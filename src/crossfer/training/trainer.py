@@ -23,8 +23,9 @@ from crossfer.errors import CrossferError
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.selection import Behind, compare
-from crossfer.training.backends import backend_of
+from crossfer.training.backends import Plain, backend_of
 from crossfer.training.batches import Faces
+from crossfer.training.devices import Devices
 from crossfer.training.loss import cross_entropy
 from crossfer.training.prediction import candidate, judged_on, measures, people_in
 from crossfer.training.recipe import Recipe
@@ -173,7 +174,10 @@ class Training:
         self.began = time.perf_counter()
         self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
         self.penalty, self.keep, device = penalty, keep, fabric.device
-        self.network = specialised(model, training.images, device)
+        self.devices = Devices(fabric)
+        backend = backend_of(device) if self.devices.count == 1 else Plain()
+        self.network = specialised(model, training.images, device, backend)
+        self.devices.prepare(self.network)
         if not any(parameter.requires_grad for parameter in self.network.parameters()):
             raise ValueError("no parameter of the network requires a gradient: nothing would train")
         self.training = training.to(device)
@@ -188,13 +192,13 @@ class Training:
             self.generator,
             fabric,
             reuse=reuse and penalty is None,  # a penalty looks at the images themselves
+            devices=self.devices,
         )
         self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
         self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
         self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
-        backend = backend_of(device)
         optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
-        _, self.optimizer = fabric.setup(self.part, optimizer)
+        self.optimizer = fabric.setup_optimizers(optimizer)
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         # The network, not the part: frozen layers may calculate in every step.
         self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
@@ -212,8 +216,9 @@ class Training:
         return self.part if self.averaged is None else self.averaged
 
     def step(self, rows: Tensor) -> None:
-        """Learn from the images of one batch."""
-        images = self.inputs(rows)
+        """Learn from the images of one batch; of several devices, from this one's share of them."""
+        images, part = self.inputs(rows), len(self.devices.share(rows)) / len(rows)
+        self.devices.images, rows = len(rows), self.devices.share(rows)
         with self.fabric.autocast():
             logits = self.part(images).float()
         known = self.training.known[rows] if self.training.known is not None else None
@@ -221,12 +226,17 @@ class Training:
         loss = cross_entropy(logits, labels, known, self.recipe.label_smoothing)
         if self.penalty:
             loss = loss + self.penalty(self.network, images, logits, rows)
+        if self.devices.count > 1:
+            loss = loss * part
         self.fabric.backward(loss)
+        loss = loss.detach()
+        gradients = (parameter.grad for parameter in self.parameters.values())
+        self.devices.sum([loss, *(gradient for gradient in gradients if gradient is not None)])
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.averaged is not None:
             _average(self.averaged, self.part, self.recipe.averaging)
-        self.total.add_(loss.detach())
+        self.total.add_(loss)
 
     def epoch(
         self,

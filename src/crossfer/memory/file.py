@@ -271,6 +271,21 @@ class Memory:
         """Images of each class, int64 (C,)."""
         return self.moments.counts.long()
 
+    @property
+    def projection(self) -> Tensor:
+        """The random projections, float32 (P, D).
+
+        Raises
+        ------
+        CrossferError
+            If there was no room for their moments.
+        """
+        if not (count := self.projected.sums.shape[1]):
+            raise CrossferError(
+                "the memory has no random projections; make it again with a larger --max-mb"
+            )
+        return projection(self.moments.sums.shape[1], count)
+
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw features at the cut, each class as often as the source has it.
 

@@ -53,6 +53,10 @@ class Cut:
         """Return what `layer` is given, float32 (N, D) on the CPU; images as for `predict`."""
         return features(classifier, self.layer, images, fabric)
 
+    def body(self, classifier: Classifier) -> nn.Module:
+        """Return what turns normalised images, float (N, C, H, W), into features, float (N, D)."""
+        return _Body(classifier, self.layer)
+
     def penultimate(self, given: Tensor, fabric: Fabric) -> Tensor:
         """Return what the head is given, float32 (N, P), of features at the cut, float (N, D)."""
         return (
@@ -69,6 +73,25 @@ class Cut:
             place = f"{self._before}.{name}" if self._before else name
             whole.network.set_submodule(place, copy.deepcopy(layer).cpu().eval())
         return whole
+
+
+class _Body(nn.Module):
+    """Gives what a layer of a classifier is given."""
+
+    def __init__(self, classifier: Classifier, layer: str) -> None:
+        super().__init__()
+        self.classifier, self.layer = classifier, layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features."""
+        found: list[Tensor] = []
+        layer = self.classifier.network.get_submodule(self.layer)
+        hook = layer.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+        try:
+            self.classifier(images)
+        finally:
+            hook.remove()
+        return found[0].detach()
 
 
 @torch.no_grad()
@@ -94,16 +117,9 @@ def cut_of(classifier: Classifier) -> Cut:
     try:
         logits = classifier(images)
         for layer, rest in _candidates(classifier, head):
-            given: list[Tensor] = []
-            hook = classifier.network.get_submodule(layer).register_forward_pre_hook(
-                lambda module, inputs, found=given: found.append(inputs[0])
-            )
-            try:
-                classifier(images)
-            finally:
-                hook.remove()
-            if len(given) == 1 and given[0].ndim == 2:
-                again = rest.eval()(given[0])
+            given = _Body(classifier, layer)(images)
+            if given.ndim == 2:
+                again = rest.eval()(given)
                 if again.shape == logits.shape and torch.allclose(again, logits, 1e-3, 1e-4):
                     return Cut(layer, rest, head)
     finally:

@@ -32,7 +32,7 @@ class Anew:
     Parameters
     ----------
     images
-        uint8 (N, H, W) or (N, H, W, 3), on the device.
+        uint8 (N, H, W) or (N, H, W, 3), on the device; or features, float (N, D), which nothing changes.
     frozen
         The layers before the first that trains; may be none.
     recipe
@@ -81,8 +81,10 @@ class Anew:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return what the layers that train are given of some images: (rows, …)."""
-        chance = self.chances[rows] if self.versions else chances(len(rows), self.generator)
-        images = augment(normalise(self.images[rows], self.how), self.recipe.augmentation, chance)
+        images = self.images[rows]
+        if images.dtype == torch.uint8:
+            chance = self.chances[rows] if self.versions else chances(len(rows), self.generator)
+            images = augment(normalise(images, self.how), self.recipe.augmentation, chance)
         with self.fabric.autocast():
             return self.frozen(images)  # type: ignore[no-any-return]
 

@@ -301,7 +301,7 @@ BEYOND = (
         start="baseline",
         layers="head",
         data="target",
-        about="a last layer by ridge regression on old features, as the memory file sums them up, and new ones",
+        about="a last layer by ridge regression on the features of old images, from the memory file, and new",
         memory=Ridge(),
         paper="ridge regression from second moments; cf. McDonnell et al., RanPAC, NeurIPS 2023",
     ),
@@ -328,8 +328,8 @@ BEYOND = (
         start="baseline",
         layers="FC",
         data="target",
-        about="fine-tune the fully connected layers beside features drawn from the memory file, held to the old "
-        "answers on these",
+        about="fine-tune the fully connected layers beside features drawn from the memory file, held to the "
+        "old network's answers on them",
         memory=FeatureReplay(),
         paper="Liu et al., Generative Feature Replay, CVPR Workshops 2020, with Gaussians",
     ),

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
+from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
 from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.folder import (
@@ -46,6 +47,7 @@ from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.framing import Framing
+from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
 from crossfer.networks.flop import training_flop
@@ -96,6 +98,7 @@ def execute(
                 _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step)
             else:
                 _measure(run, folder, measured_on, fabric)
+                _remember_again(run, folder, datasets, fabric)
         except OSError:
             raise  # a full disk, say: no fault of the run
         except Exception:
@@ -146,6 +149,7 @@ def _train(
     training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
     validation = {s: faces(sides[s], sides[s].rows("validation")) for s in run.validate_on}
     start = _start(run, runs_folder)
+    memory = _memory(run, runs_folder)
     baseline = start
     if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
         baseline = load_network(folder_of(run.baseline, runs_folder))
@@ -164,12 +168,13 @@ def _train(
         run.recipe,
         run.seed,
         fabric,
+        memory,
         keep=run.keep,
         resume=resume,
         on_step=on_step,
         on_state=checkpoints.save_if_due,
     )
-    memory = peak_memory(fabric.device)
+    most = peak_memory(fabric.device)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
     trained.model.framing = _framing(run, source)
@@ -194,13 +199,61 @@ def _train(
         "cost": {
             **_cost(run, trained, runs_folder),
             "evaluation_seconds": time.perf_counter() - began,
-            "peak_memory_bytes": memory,
+            "peak_memory_bytes": most,
         },
+        "memory": _remember(run, trained.model, folder, source, fabric),
         "machine": describe(fabric),
         "versions": versions(),
         "files": {name: digest(folder / name) for name in (*BUNDLE, PREDICTIONS)},
     }
+    if (folder / MEMORY).is_file():
+        content["files"][MEMORY] = digest(folder / MEMORY)
     write_json(folder / RUN, content)
+
+
+def _memory(run: Run, runs_folder: Path) -> Memory | None:
+    """Return what stands for the source's images, for a strategy that reads it.
+
+    Raises
+    ------
+    CrossferError
+        If there is none, or it is damaged.
+    """
+    if not run.strategy.memory:
+        return None
+    if run.memory:
+        return load_memory(run.memory.file)
+    assert run.baseline, "only the baseline has none, and it reads no memory"
+    folder = folder_of(run.baseline, runs_folder)
+    if not (folder / MEMORY).is_file():
+        why = (read_run(folder)["memory"] or {}).get("none", "it has no training images")
+        raise CrossferError(f"{folder}: holds no memory of the source ({why})")
+    return load_memory(folder / MEMORY)
+
+
+def _remember(
+    run: Run, model: Classifier, folder: Path, source: Dataset, fabric: Fabric
+) -> dict[str, Any] | None:
+    """Leave a memory of the source in a baseline's folder; say what it took, or why there is none."""
+    rows = source.rows("training")
+    if run.baseline or not len(rows):
+        return None
+    began = time.perf_counter()
+    try:
+        file = Memory.of(model, faces(source, rows), fabric).save(folder / MEMORY)
+    except CrossferError as error:
+        return {"none": str(error)}
+    return {"bytes": file.stat().st_size, "seconds": time.perf_counter() - began}
+
+
+def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], fabric: Fabric) -> None:
+    """Make the memory of a finished baseline again where it was deleted or damaged."""
+    content = read_run(folder)
+    if MEMORY in content["files"] and altered(folder, MEMORY):
+        source = run.source.open(datasets)
+        content["memory"] = _remember(run, load_network(folder), folder, source, fabric)
+        content["files"][MEMORY] = digest(folder / MEMORY)
+        write_json(folder / RUN, content)
 
 
 def _framing(run: Run, source: Dataset) -> Framing:

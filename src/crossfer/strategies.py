@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from crossfer.memory.closed_form import SLDA, Ridge
 from crossfer.memory.exemplars import Choice
 from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty, SourceDistillation
+from crossfer.memory.replay import FeatureReplay
 from crossfer.terms import BL, PastData
 from crossfer.training.recipe import (
     FINE_TUNING,
@@ -51,6 +53,8 @@ class Strategy:
     merge
         Whether the network is mixed with the baseline at the end, as much as suits the validation sets of
         both sides.
+    memory
+        What it makes of a memory file (`crossfer.memory.file`), which stands for the source's images.
     paper
         Where it comes from.
     recipe
@@ -71,6 +75,7 @@ class Strategy:
     share: float | None = None
     penalty: Penalty | None = None
     merge: bool = False
+    memory: FeatureReplay | Ridge | SLDA | None = None
     paper: str = ""
     recipe: Recipe | None = None
 
@@ -84,6 +89,10 @@ class Strategy:
             raise ValueError(
                 f"{self.name}: source-distillation: it needs a share, to tell old from new"
             )
+        if self.memory and (self.data != "target" or self.penalty or self.merge):
+            raise ValueError(f"{self.name}: memory: with data: target, no penalty and no merge")
+        if self.memory and self.layers not in self.memory.LAYERS:
+            raise ValueError(f"{self.name}: {self.memory.kind}: layers: {self.memory.LAYERS[0]}")
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
             raise ValueError(f"{self.name}: what starts at random trains all layers, unhindered")
         if self.start == self.name:
@@ -97,11 +106,13 @@ class Strategy:
     @property
     def looks_back(self) -> bool:
         """Whether it needs the baseline beside the network that it starts from."""
-        return self.merge or self.choice == "herding"
+        return self.merge or self.choice == "herding" or self.memory is not None
 
     @property
     def past_data(self) -> PastData:
         """What it needs of the source's training images (its validation images aside)."""
+        if self.memory:
+            return "statistics"
         if "source" in self.sides:
             return "some per class" if self.exemplars else "all source"
         return self.penalty.past_data if self.penalty else "none"
@@ -120,11 +131,16 @@ class Strategy:
             return self.recipe
         if self.start == "random":
             return FROM_SCRATCH
+        if isinstance(self.memory, FeatureReplay):
+            return REPLAY
         last_layers = (
             self.layers not in ("all", "none") and self.data == "target" and not self.penalty
         )
         return FINE_TUNING_LAST_LAYERS if last_layers else FINE_TUNING
 
+
+REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.005, warmup=0.1, averaging=0.98, views=4)
+"""Of the fully connected layers, beside features drawn from a memory."""
 
 PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
 
@@ -279,6 +295,51 @@ BEYOND = (
         about="mix the weights before and after fine-tuning with 50 old images of each class",
         exemplars=50,
         merge=True,
+    ),
+    Strategy(
+        "RIDGE",
+        start="baseline",
+        layers="head",
+        data="target",
+        about="a last layer by ridge regression on the features of old images, from the memory file, and new",
+        memory=Ridge(),
+        paper="ridge regression from second moments; cf. McDonnell et al., RanPAC, NeurIPS 2023",
+    ),
+    Strategy(
+        "RIDGE+RP",
+        start="baseline",
+        layers="head",
+        data="target",
+        about="the same on random ReLU projections of the features",
+        memory=Ridge(projected=True),
+        paper="McDonnell et al., RanPAC, NeurIPS 2023, phase 2",
+    ),
+    Strategy(
+        "SLDA",
+        start="baseline",
+        layers="head",
+        data="target",
+        about="a last layer by linear discriminant analysis, from the memory file, updated image by image",
+        memory=SLDA(),
+        paper="Hayes and Kanan, Lifelong Machine Learning with Deep Streaming LDA, CVPR Workshops 2020",
+    ),
+    Strategy(
+        "GFR",
+        start="baseline",
+        layers="FC",
+        data="target",
+        about="fine-tune the fully connected layers beside features drawn from the memory file, held to the "
+        "old network's answers on them",
+        memory=FeatureReplay(),
+        paper="Liu et al., Generative Feature Replay, CVPR Workshops 2020, with Gaussians",
+    ),
+    Strategy(
+        "RIDGE+GFR",
+        start="RIDGE",
+        layers="FC",
+        data="target",
+        about="a last layer by ridge regression first, then as GFR",
+        memory=FeatureReplay(),
     ),
     Strategy(
         "WF",

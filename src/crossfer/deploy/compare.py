@@ -238,17 +238,39 @@ def classes_of(old: Model, new: Model, how: Comparing = Comparing()) -> ClassSet
         raise CrossferError(
             f"{old.name} and {new.name} share only {names[0]}; two classes are needed"
         )
+    return class_set_of(names, how.labels, (old.classes, new.classes))
+
+
+def class_set_of(
+    names: Sequence[str], labels: Mapping[str, str], whose: Sequence[Sequence[str]] = ()
+) -> ClassSet:
+    """Return the class set of some names: labels belong to the classes of their name, or as a preset says.
+
+    Parameters
+    ----------
+    names
+        Of the classes.
+    labels
+        What a dataset's label counts as, where it is no class by its own name.
+    whose
+        The classes of each classifier that they come from; by default they are those of one.
+
+    Raises
+    ------
+    CrossferError
+        If a label is to belong to a class that is not there.
+    """
     members = {name: name for name in names}
     for preset in PRESETS.values():
-        if set(preset.names) in (set(old.classes), set(new.classes)):
+        if set(preset.names) in map(set, whose or [names]):
             own = {label: name for label, name in preset.members.items() if name in names}
             members = own | {n: n for n in names if n not in own.values()}
             break
-    for label, name in how.labels.items():
+    for label, name in labels.items():
         if canonical(name) not in names:
             raise CrossferError(f"--label {label}={name}: the classes are {', '.join(names)}")
         members[canonical(label)] = canonical(name)
-    return ClassSet(names, members)
+    return ClassSet(tuple(names), members)
 
 
 def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) -> Latency:

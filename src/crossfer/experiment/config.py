@@ -149,6 +149,10 @@ class Experiment(_Checked):
         its own.
     source, targets
         Datasets; a string is a path.
+    memory
+        A file that stands for the source's training images (``crossfer remember``), of the deployed model:
+        strategies that read one then need none of these images.  By default each baseline leaves one, where
+        the source has training images.
     classes
         What networks answer with: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
         or from the name of each class to its labels.  An image whose label is in no class is left out, and
@@ -197,6 +201,7 @@ class Experiment(_Checked):
     cache: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
+    memory: Path | None = None
     classes: ClassesField = PRESETS["fer7"]
     model: NetworkField = NetworkConfig()
     strategies: list[StrategyField] = Field(list(DEFAULT), min_length=1, validate_default=True)
@@ -249,6 +254,15 @@ class Experiment(_Checked):
         return values
 
     @model_validator(mode="after")
+    def _memory_belongs_to_a_model(self) -> Experiment:
+        if self.memory and not self.model.is_deployed:
+            raise CrossferError(
+                "memory: is of a deployed model; name that under model:, or leave memory: out, since a "
+                "baseline that is trained leaves its own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _recipes_are_valid(self) -> Experiment:
         names = {strategy.name for strategy in self.strategies}
         for name in self.recipes:
@@ -267,6 +281,11 @@ class Experiment(_Checked):
     def under_data(self, path: Path) -> Path:
         """Return where a path relative to the data root lies."""
         return (self.data or Path()).expanduser() / path.expanduser()
+
+    @property
+    def memory_file(self) -> Path | None:
+        """Where the memory file that is given lies."""
+        return self.under_data(self.memory) if self.memory else None
 
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""

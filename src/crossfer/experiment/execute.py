@@ -28,6 +28,7 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset, open_dataset
 from crossfer.datasets.record import Split
+from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
 from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.folder import (
@@ -47,6 +48,7 @@ from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.framing import Framing
+from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
 from crossfer.networks.flop import training_flop
@@ -98,6 +100,7 @@ def execute(
                 _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step)
             else:
                 _measure(run, folder, measured_on, fabric)
+                _remember_again(run, folder, datasets, fabric)
         except OSError:
             raise  # a full disk, say: no fault of the run
         except Exception:
@@ -142,7 +145,7 @@ def _train(
 ) -> None:
     alone = run.devices == 1 or run.strategy.layers == "none"
     places = [(dataset.folder, dataset.name, dataset.class_set) for dataset in datasets]
-    trained, memory = (
+    trained, most = (
         _trained(run, folder, runs_folder, datasets, fabric, on_step)
         if alone
         else on_devices(
@@ -175,12 +178,15 @@ def _train(
         "cost": {
             **_cost(run, trained, runs_folder),
             "evaluation_seconds": time.perf_counter() - began,
-            "peak_memory_bytes": memory,
+            "peak_memory_bytes": most,
         },
+        "memory": _remember(run, trained.model, folder, source, fabric),
         "machine": describe(fabric) | {"devices": 1 if alone else run.devices},
         "versions": versions(),
         "files": {name: digest(folder / name) for name in (*BUNDLE, PREDICTIONS)},
     }
+    if (folder / MEMORY).is_file():
+        content["files"][MEMORY] = digest(folder / MEMORY)
     write_json(folder / RUN, content)
 
 
@@ -230,6 +236,7 @@ def _trained(
         run.recipe,
         run.seed,
         fabric,
+        _memory(run, runs_folder),
         keep=run.keep,
         resume=resume,
         on_step=on_step,

@@ -7,11 +7,13 @@ from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
+import numpy as np
+
 from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.data import DataRef, fraction_rows
+from crossfer.experiment.data import DataRef, MemoryRef, fraction_rows
 from crossfer.experiment.identity import RULES, Arithmetic, described, key_of
 from crossfer.networks import NetworkConfig
 from crossfer.strategies import Strategy, starts
@@ -52,6 +54,9 @@ class Run:
         How it is calculated.
     source_images, target_images
         How many training images of each side are at hand.
+    memory
+        The file that stands for the source's images, for a strategy that reads one and is given it; ``None``:
+        the one that the baseline leaves.
     note
         What else tells it apart, for people: which datasets came before, or which one is left out.
     devices
@@ -76,6 +81,7 @@ class Run:
     arithmetic: Arithmetic
     source_images: int
     target_images: int
+    memory: MemoryRef | None = None
     note: str = ""
     devices: int = 1
 
@@ -89,8 +95,9 @@ class Run:
             "baseline": looked_at.key if looked_at else None,
         }
         if self.strategy.start == "deployed":
-            # Nothing is trained.  Of the data only the classes matter; every seed has a baseline of its own.
-            kept = ["network", "built", "classes", "seed", "arithmetic"]
+            # Nothing is trained; every seed has a baseline of its own.
+            # Of the data the classes matter, and the source, whose memory it leaves.
+            kept = ["network", "built", "classes", "source", "seed", "arithmetic"]
             weights: dict[str, str] = {"weights": self.network.weights_digest}
         else:
             kept = [name for name in own if name not in self.NOT_IDENTITY]
@@ -226,6 +233,9 @@ def make_run(
         arithmetic=arithmetic,
         source_images=len(source.open(datasets).rows("training")),
         target_images=len(fraction_rows(known, fraction or 1.0, seed)) if known else 0,
+        memory=MemoryRef.of(experiment.memory_file)
+        if strategy.memory and experiment.memory_file
+        else None,
         note=note,
         devices=experiment.devices,
     )
@@ -240,13 +250,18 @@ def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
 
 
 def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
-    learnt_from = any("source" in strategy.needs for strategy in experiment.strategies)
+    learnt_from = any(
+        "source" in strategy.needs or (strategy.memory and not experiment.memory)
+        for strategy in experiment.strategies
+    )
     for dataset in (source, *targets):
         for split in ("training", "validation", "test"):
             if split == "training" and dataset is source and not learnt_from:
                 continue
             if not len(dataset.rows(split)):
                 why = "prepare it with other --sizes"
+                if split == "training" and dataset is source and experiment.model.is_deployed:
+                    why += "; or, for strategies that read one, name a memory: file (`crossfer remember`)"
                 if dataset.left_out:
                     why = (
                         f"or no label in it is in a class of the experiment; {why}, or name others"
@@ -261,7 +276,14 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
     for target in targets:
         for fraction in experiment.fractions:
             for seed in experiment.seeds:
-                if len(fraction_rows(target, fraction, seed)) < 2:
+                rows = fraction_rows(target, fraction, seed)
+                if len(np.unique(target.labels[rows])) == 1 and len(rows) > 1:
+                    (label,) = set(target.labels[rows].tolist())
+                    raise CrossferError(
+                        f"fractions: {fraction:g} of {target.name}'s training set is of one class, "
+                        f"{experiment.classes.names[label]}; add images of other classes"
+                    )
+                if len(rows) < 2:
                     raise CrossferError(
                         f"fractions: {fraction:g} leaves too few images of {target.name}'s "
                         f"{len(target.rows('training'))} to train on (at least 2)"

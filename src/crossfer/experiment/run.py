@@ -19,7 +19,7 @@ from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
-from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
+from crossfer.experiment.opening import DATASETS, check_memory, check_paths, open_datasets
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
@@ -86,6 +86,7 @@ def run_experiment(
         layers = [strategy.layers for strategy in experiment.strategies]
         said = check_network(experiment.model, layers, fabric, experiment.classes)
         progress.tried(said)
+        check_memory(experiment)
         source, *targets = open_datasets(experiment, out, progress)
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing

@@ -316,6 +316,7 @@ class NetworkConfig:
         return {
             "arguments": dict(spec.arguments),
             "grown": dict(spec.grown),
+            "projected": dict(spec.projected),
             "preprocessing": self.preprocessing,
             "outputs": self.outputs,
             "layers": self._layers,

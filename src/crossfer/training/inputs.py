@@ -33,7 +33,7 @@ class Anew:
     Parameters
     ----------
     images
-        uint8 (N, H, W) or (N, H, W, 3), on the device.
+        uint8 (N, H, W) or (N, H, W, 3), on the device; or features, float (N, D), which nothing changes.
     frozen
         The layers before the first that trains; may be none.
     recipe
@@ -86,15 +86,23 @@ class Anew:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return what the layers that train are given of this device's share of a batch: (rows, …)."""
-        chance = self.chances[rows] if self.versions else chances(len(rows), self.generator)
-        return self._made(self.devices.share(rows), self.devices.share(chance))
+        chance, share = self._chance(rows), self.devices.share
+        return self._made(share(rows), None if chance is None else share(chance))
 
     def whole(self, rows: Tensor) -> Tensor:
         """Return what the layers that train are given of some images in this version: (rows, …)."""
-        return self._made(rows, self.chances[rows])
+        return self._made(rows, self._chance(rows))
 
-    def _made(self, rows: Tensor, chance: Tensor) -> Tensor:
-        images = augment(normalise(self.images[rows], self.how), self.recipe.augmentation, chance)
+    def _chance(self, rows: Tensor) -> Tensor | None:
+        """Return how some images are augmented; features of a memory are shown as they are."""
+        if self.images.dtype != torch.uint8:
+            return None
+        return self.chances[rows] if self.versions else chances(len(rows), self.generator)
+
+    def _made(self, rows: Tensor, chance: Tensor | None) -> Tensor:
+        images = self.images[rows]
+        if chance is not None:
+            images = augment(normalise(images, self.how), self.recipe.augmentation, chance)
         with self.fabric.autocast():
             return self.frozen(images)  # type: ignore[no-any-return]
 

@@ -28,7 +28,7 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.experiment.data import fraction_rows
+from crossfer.experiment.data import rows_to_learn
 from crossfer.experiment.folder import (
     BUNDLE,
     CHECKPOINT,
@@ -142,7 +142,8 @@ def _train(
     sides, rows = {"source": source}, {"source": source.rows("training")}
     if run.target:
         sides["target"] = target = run.target.open(datasets)
-        rows["target"] = fraction_rows(target, run.fraction or 1.0, run.seed)
+        labelled = run.strategy.labels == "all"
+        rows["target"] = rows_to_learn(target, run.fraction or 1.0, run.seed, labelled)
     training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
     validation = {s: faces(sides[s], sides[s].rows("validation")) for s in run.validate_on}
     start = _start(run, runs_folder)

@@ -11,13 +11,21 @@ from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.data import DataRef, fraction_rows
+from crossfer.experiment.data import DataRef, rows_to_learn
 from crossfer.experiment.identity import RULES, Arithmetic, described, key_of
 from crossfer.networks import NetworkConfig
-from crossfer.strategies import Strategy, starts
+from crossfer.strategies import UNLABELLED, Strategy, starts
 from crossfer.training.recipe import Recipe
 
-WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}
+WORK = {
+    "none": 0.0,
+    "norms": 0.75,
+    "head": 0.05,
+    "FC": 0.15,
+    "FC+CL": 0.45,
+    "body": 1.0,
+    "all": 1.0,
+}
 """Rough time of an epoch by what trains, as a share of one in which every layer does: with the default
 recipes, on a CPU (docs/benchmarks.md).  For the time that is left, and the budgets of a search."""
 
@@ -219,15 +227,19 @@ def make_run(
         network=experiment.model,
         classes=experiment.classes,
         validate_on=_sides(strategy, experiment.selection),
-        keep="last" if experiment.selection == "last" else "best",
+        keep="last" if experiment.selection == "last" or strategy.unlabelled else "best",
         arithmetic=arithmetic,
         source_images=len(source.open(datasets).rows("training")),
-        target_images=len(fraction_rows(known, fraction or 1.0, seed)) if known else 0,
+        target_images=len(rows_to_learn(known, fraction or 1.0, seed, strategy.labels == "all"))
+        if known
+        else 0,
         note=note,
     )
 
 
 def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
+    if strategy.unlabelled:
+        return ()
     if strategy.merge:
         return ("source", "target")
     if strategy.data == "source" or selection in ("trained-on", "last"):
@@ -241,6 +253,8 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
         for split in ("training", "validation", "test"):
             if split == "training" and dataset is source and not learnt_from:
                 continue
+            if split == "training" and len(dataset.unlabelled("training")):
+                continue  # who learns from it says below what it needs
             if not len(dataset.rows(split)):
                 why = "prepare it with other --sizes"
                 if dataset.left_out:
@@ -254,10 +268,16 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
             f"model.classes: it can say none of {source.name}'s classes ({', '.join(new)}), so there is "
             "nothing to forget; name another source, or say what its outputs stand for"
         )
+    needing = [s.name for s in experiment.strategies if "target" in s.needs and s.labels == "all"]
     for target in targets:
+        if needing and not len(target.rows("training")) and len(target.unlabelled("training")):
+            raise CrossferError(
+                f"{target.name}: {needing[0]} needs labels, and none of its training images has one: label "
+                f"some, or choose among {', '.join(s.name for s in UNLABELLED)}"
+            )
         for fraction in experiment.fractions:
             for seed in experiment.seeds:
-                if len(fraction_rows(target, fraction, seed)) < 2:
+                if len(rows_to_learn(target, fraction, seed, bool(needing))) < 2:
                     raise CrossferError(
                         f"fractions: {fraction:g} leaves too few images of {target.name}'s "
                         f"{len(target.rows('training'))} to train on (at least 2)"

@@ -116,6 +116,23 @@ def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int
     return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
 
 
+def rows_to_learn(
+    target: Dataset, fraction: float, seed: int, labelled: bool = True
+) -> NDArray[np.int64]:
+    """Return the rows of a dataset's training set that a strategy is shown.
+
+    Those with a label, or a share of them: see `fraction_rows`.  A strategy that looks at no label is also
+    shown the same share of those without one.
+    """
+    rows = fraction_rows(target, fraction, seed)
+    if labelled:
+        return rows
+    others = target.unlabelled("training")
+    subjects = [target.subjects[row] for row in others]
+    kept = take_fraction(np.zeros(len(others), np.int64), subjects, fraction, seed)
+    return np.sort(np.concatenate([rows, others[kept]]))
+
+
 def _at_hand(dataset: Dataset, part: DatasetRef) -> Dataset:
     """Return a dataset of whose training set only a share is there."""
     if part.fraction == 1:

@@ -30,7 +30,7 @@ from crossfer.datasets.dataset import Dataset, open_dataset
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.experiment.data import fraction_rows
+from crossfer.experiment.data import rows_to_learn
 from crossfer.experiment.folder import (
     BUNDLE,
     CHECKPOINT,
@@ -216,7 +216,8 @@ def _trained(
     sides, rows = {"source": source}, {"source": source.rows("training")}
     if run.target:
         sides["target"] = target = run.target.open(datasets)
-        rows["target"] = fraction_rows(target, run.fraction or 1.0, run.seed)
+        labelled = run.strategy.labels == "all"
+        rows["target"] = rows_to_learn(target, run.fraction or 1.0, run.seed, labelled)
     training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
     start = _start(run, runs_folder)
     baseline = start
@@ -243,6 +244,51 @@ def _trained(
         on_state=checkpoints.save_if_due if fabric.global_rank == 0 else lambda standing: None,
     )
     return trained, peak_memory(fabric.device)
+
+
+def _memory(run: Run, runs_folder: Path) -> Memory | None:
+    """Return what stands for the source's images, for a strategy that reads it.
+
+    Raises
+    ------
+    CrossferError
+        If there is none, or it is damaged.
+    """
+    if not run.strategy.memory:
+        return None
+    if run.memory:
+        return load_memory(run.memory.file)
+    assert run.baseline, "only the baseline has none, and it reads no memory"
+    folder = folder_of(run.baseline, runs_folder)
+    if not (folder / MEMORY).is_file():
+        why = (read_run(folder)["memory"] or {}).get("none", "it has no training images")
+        raise CrossferError(f"{folder}: holds no memory of the source ({why})")
+    return load_memory(folder / MEMORY)
+
+
+def _remember(
+    run: Run, model: Classifier, folder: Path, source: Dataset, fabric: Fabric
+) -> dict[str, Any] | None:
+    """Leave a memory of the source in a baseline's folder; say what it took, or why there is none."""
+    rows = source.rows("training")
+    if run.baseline or not len(rows):
+        return None
+    began = time.perf_counter()
+    try:
+        file = Memory.of(model, faces(source, rows), fabric).save(folder / MEMORY)
+    except CrossferError as error:
+        return {"none": str(error)}
+    return {"bytes": file.stat().st_size, "seconds": time.perf_counter() - began}
+
+
+def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], fabric: Fabric) -> None:
+    """Make the memory of a finished baseline again where it was deleted or damaged."""
+    content = read_run(folder)
+    if MEMORY in content["files"] and altered(folder, MEMORY):
+        source = run.source.open(datasets)
+        content["memory"] = _remember(run, load_network(folder), folder, source, fabric)
+        content["files"][MEMORY] = digest(folder / MEMORY)
+        write_json(folder / RUN, content)
 
 
 def _validation(run: Run, datasets: Sequence[Dataset]) -> dict[str, Faces]:

@@ -13,13 +13,21 @@ from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.data import DataRef, MemoryRef, fraction_rows
+from crossfer.experiment.data import DataRef, MemoryRef, rows_to_learn
 from crossfer.experiment.identity import RULES, Arithmetic, described, key_of
 from crossfer.networks import NetworkConfig
-from crossfer.strategies import Strategy, starts
+from crossfer.strategies import UNLABELLED, Strategy, starts
 from crossfer.training.recipe import Recipe
 
-WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}
+WORK = {
+    "none": 0.0,
+    "norms": 0.75,
+    "head": 0.05,
+    "FC": 0.15,
+    "FC+CL": 0.45,
+    "body": 1.0,
+    "all": 1.0,
+}
 """Rough time of an epoch by what trains, as a share of one in which every layer does: with the default
 recipes, on a CPU (docs/benchmarks.md).  For the time that is left, and the budgets of a search."""
 
@@ -229,10 +237,12 @@ def make_run(
         network=experiment.model,
         classes=experiment.classes,
         validate_on=_sides(strategy, experiment.selection),
-        keep="last" if experiment.selection == "last" else "best",
+        keep="last" if experiment.selection == "last" or strategy.unlabelled else "best",
         arithmetic=arithmetic,
         source_images=len(source.open(datasets).rows("training")),
-        target_images=len(fraction_rows(known, fraction or 1.0, seed)) if known else 0,
+        target_images=len(rows_to_learn(known, fraction or 1.0, seed, strategy.labels == "all"))
+        if known
+        else 0,
         memory=MemoryRef.of(experiment.memory_file)
         if strategy.memory and experiment.memory_file
         else None,
@@ -242,6 +252,8 @@ def make_run(
 
 
 def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
+    if strategy.unlabelled:
+        return ()
     if strategy.merge:
         return ("source", "target")
     if strategy.data == "source" or selection in ("trained-on", "last"):
@@ -258,6 +270,8 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
         for split in ("training", "validation", "test"):
             if split == "training" and dataset is source and not learnt_from:
                 continue
+            if split == "training" and len(dataset.unlabelled("training")):
+                continue  # who learns from it says below what it needs
             if not len(dataset.rows(split)):
                 why = "prepare it with other --sizes"
                 if split == "training" and dataset is source and experiment.model.is_deployed:
@@ -273,15 +287,21 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
             f"model.classes: it can say none of {source.name}'s classes ({', '.join(new)}), so there is "
             "nothing to forget; name another source, or say what its outputs stand for"
         )
+    needing = [s.name for s in experiment.strategies if "target" in s.needs and s.labels == "all"]
     for target in targets:
+        if needing and not len(target.rows("training")) and len(target.unlabelled("training")):
+            raise CrossferError(
+                f"{target.name}: {needing[0]} needs labels, and none of its training images has one: label "
+                f"some, or choose among {', '.join(s.name for s in UNLABELLED)}"
+            )
         for fraction in experiment.fractions:
             for seed in experiment.seeds:
-                rows = fraction_rows(target, fraction, seed)
-                if len(np.unique(target.labels[rows])) == 1 and len(rows) > 1:
-                    (label,) = set(target.labels[rows].tolist())
+                rows = rows_to_learn(target, fraction, seed, bool(needing))
+                known = target.labels[rows]
+                if needing and len(np.unique(known)) == 1 and len(rows) > 1:
                     raise CrossferError(
                         f"fractions: {fraction:g} of {target.name}'s training set is of one class, "
-                        f"{experiment.classes.names[label]}; add images of other classes"
+                        f"{experiment.classes.names[known[0]]}; add images of other classes"
                     )
                 if len(rows) < 2:
                     raise CrossferError(

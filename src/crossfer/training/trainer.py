@@ -26,7 +26,7 @@ from crossfer.selection import Behind, compare
 from crossfer.training.backends import Plain, backend_of
 from crossfer.training.batches import Faces
 from crossfer.training.devices import Devices
-from crossfer.training.loss import cross_entropy
+from crossfer.training.loss import Objective, cross_entropy
 from crossfer.training.prediction import candidate, judged_on, measures, people_in
 from crossfer.training.recipe import Recipe
 from crossfer.training.schedule import learning_rate
@@ -91,6 +91,7 @@ def train(
     fabric: Fabric,
     *,
     penalty: Term | None = None,
+    objective: Objective | None = None,
     reuse: bool = True,
     keep: Keep = "best",
     resume: State | None = None,
@@ -116,6 +117,8 @@ def train(
     penalty
         Added to the loss: a function of the network, the images of a step as the network sees them, its
         logits, and which rows of `training` they are.
+    objective
+        What is minimised; by default the cross-entropy with the labels of `training`.
     reuse
         Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
         more of the next layer than these need; changes the result by no more than rounding.
@@ -148,7 +151,9 @@ def train(
         raise ValueError(
             'there is no validation image to choose the best epoch by: keep the "last"'
         )
-    run = Training(model, training, validation, recipe, seed, fabric, penalty, reuse, keep)
+    run = Training(
+        model, training, validation, recipe, seed, fabric, penalty, objective, reuse, keep
+    )
     if resume:
         run.load_state_dict(resume)
     while not run.finished:
@@ -168,12 +173,16 @@ class Training:
         seed: int,
         fabric: Fabric,
         penalty: Term | None = None,
+        objective: Objective | None = None,
         reuse: bool = True,
         keep: Keep = "best",
     ) -> None:
         self.began = time.perf_counter()
         self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
         self.penalty, self.keep, device = penalty, keep, fabric.device
+        self.objective = objective or Objective(
+            partial(cross_entropy, label_smoothing=recipe.label_smoothing)
+        )
         self.devices = Devices(fabric)
         backend = backend_of(device) if self.devices.count == 1 else Plain()
         self.network = specialised(model, training.images, device, backend)
@@ -181,6 +190,8 @@ class Training:
         if not any(parameter.requires_grad for parameter in self.network.parameters()):
             raise ValueError("no parameter of the network requires a gradient: nothing would train")
         self.training = training.to(device)
+        if self.objective.relabel:  # in place, from epoch to epoch
+            self.training = replace(self.training, labels=self.training.labels.clone())
         self.generator = torch.Generator(device)
         self.validation = {n: faces.to(device) for n, faces in validation.items() if len(faces)}
         self.surrogate = surrogate_of(
@@ -191,7 +202,8 @@ class Training:
             seed,
             self.generator,
             fabric,
-            reuse=reuse and penalty is None,  # a penalty looks at the images themselves
+            # A penalty, and whoever gives labels, look at the images themselves.
+            reuse=reuse and penalty is None and self.objective.relabel is None,
             devices=self.devices,
         )
         self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
@@ -222,8 +234,7 @@ class Training:
         with self.fabric.autocast():
             logits = self.part(images).float()
         known = self.training.known[rows] if self.training.known is not None else None
-        labels = self.training.labels[rows]
-        loss = cross_entropy(logits, labels, known, self.recipe.label_smoothing)
+        loss = self.objective.loss(logits, self.training.labels[rows], known)
         if self.penalty:
             loss = loss + self.penalty(self.network, images, logits, rows)
         if self.devices.count > 1:
@@ -282,13 +293,20 @@ class Training:
         on_state: Callable[[Callable[[], State]], None],
     ) -> tuple[float, int]:
         """Show the batches of an epoch, from 0, that are left; return its mean loss and the images shown."""
+        first, inside = self.state.step, self.state.inside
+        if self.objective.relabel:  # in the middle of an epoch they are those of its beginning
+            labels = (
+                inside["labels"]
+                if first
+                else self.objective.relabel(self.network.eval(), self.training.images)
+            )
+            self.training.labels.copy_(labels)
         training_mode(self.part)
         self.generator.manual_seed(_seed(self.seed, epoch, 0))
         torch.manual_seed(_seed(self.seed, epoch, 1))  # dropout draws from the global generator
         batches = self.training.batches(self.recipe.batch_size, self.generator)
         self.inputs.begin(epoch)
         self.total.zero_()
-        first, inside = self.state.step, self.state.inside
         if first:
             self.total.add_(inside["loss"].to(self.total.device))
             self.generator.set_state(inside["generator"])
@@ -320,6 +338,8 @@ class Training:
             "generator": self.generator.get_state(),
             "dropout": self._dropout.get_rng_state(),
         }
+        if self.objective.relabel:
+            inside["labels"] = self.training.labels
         return replace(
             self.state,
             weights=self.part.state_dict(),

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,10 @@ class Exporting:
         values each layer has: quantisation needs them.
     measure
         Prepared datasets on whose test faces every variant is measured.
+    tested
+        What is known of its accuracy already.
+    data
+        Cards of the datasets that it was trained or tested on.
     least_equal
         Share (0–1) of faces on which a smaller variant must answer as PyTorch does; ``None``: `LEAST_EQUAL`.
     """
@@ -85,6 +89,8 @@ class Exporting:
     int8: bool = False
     calibrate: Sequence[Dataset] = ()
     measure: Sequence[Dataset] = ()
+    tested: Sequence[Accuracy] = ()
+    data: Sequence[Mapping[str, Any]] = ()
     least_equal: float | None = None
 
     def __post_init__(self) -> None:
@@ -172,7 +178,8 @@ def export(
                 out.name,
                 classifier,
                 measured,
-                (*what.calibrate, *what.measure),
+                what.tested,
+                [*what.data, *(dataset.card for dataset in (*what.calibrate, *what.measure))],
                 origin,
                 processor(),
             ).encode(),
@@ -322,6 +329,7 @@ def _card(classifier: Classifier, models: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "classes": list(classifier.classes),
+        "labels": dict(classifier.labels),
         "framing": vars(classifier.framing),
         "input": {"name": "faces", "type": "uint8", "shape": ["n", *classifier.framing.shape]},
         "output": {
@@ -385,7 +393,7 @@ def _some(dataset: Dataset) -> NDArray[np.uint8]:
 
 def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
     """Return the test accuracy among the classes that the dataset has, with its interval."""
-    dataset = dataset.with_classes(ClassSet.of(engine.classes))
+    dataset = dataset.with_classes(ClassSet(engine.classes, engine.labels))
     rows = dataset.rows("test")
     if not len(rows):
         raise CrossferError(

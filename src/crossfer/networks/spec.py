@@ -390,6 +390,7 @@ class NetworkConfig:
             layers=self._layers,
             spec=spec,
             answers=len(theirs),
+            labels=wanted.members,
         )
 
     def deployed(self, classes: Classes = FER7) -> Classifier:

@@ -35,7 +35,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.deploy.card import Accuracy, Measured, model_card
-from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine, session
+from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
 from crossfer.files import digest, write_bytes, write_json
@@ -167,7 +167,7 @@ def export(
                 *parity,
                 faces=len(faces),
                 bytes=(beside / VARIANTS[variant]).stat().st_size,
-                milliseconds=_latency(beside / VARIANTS[variant], faces[:1]),
+                milliseconds=_latency(engine, faces[:1]),
                 accuracies=[_accuracy(engine, dataset) for dataset in what.measure],
             )
         np.savez(beside / EXAMPLES, **answered)
@@ -367,12 +367,12 @@ def _check_parity(variant: str, difference: float, equal: float, asked: float | 
         )
 
 
-def _latency(file: Path, face: NDArray[np.uint8]) -> float:
+def _latency(engine: OnnxEngine, face: NDArray[np.uint8]) -> float:
     """Return the median milliseconds of one face in one thread."""
-    network, seconds = session(file), []
+    seconds = []
     for _ in range(RUNS + 5):
         began = time.perf_counter()
-        network.run(None, {"faces": face})
+        engine(face)
         seconds.append(time.perf_counter() - began)
     return 1000 * float(np.median(seconds[5:]))
 

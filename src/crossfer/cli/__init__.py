@@ -1,14 +1,14 @@
 """The command line: thin faces over the public API, a file for each kind of command."""
 
 from crossfer.cli import (
-    experiments,
-    memory,
-    faces,
-    audit,
-    decisions,
     assessment,
+    audit,
     comparison,
+    decisions,
     deployment,
+    experiments,
+    faces,
+    memory,
 )  # noqa: F401, I001  in the order of the help
 from crossfer.cli.application import app, main
 

@@ -164,6 +164,21 @@ class Dataset:
         names = [name for name in self.samples.column_names if name.startswith(GROUP)]
         return {n.removeprefix(GROUP): self.samples.column(n).to_pylist() for n in names}
 
+    @property
+    def columns(self) -> list[str]:
+        """Names by which `column` knows the columns of the sample table, sorted."""
+        return sorted({name.removeprefix(GROUP) for name in self.samples.column_names})
+
+    def column(self, name: str, rows: NDArray[np.int64]) -> list[Any] | None:
+        """Return a column of the sample table at some rows; a group may be called without its prefix.
+
+        ``None`` where there is no such column.
+        """
+        for one in (name, GROUP + name):
+            if one in self.samples.column_names:
+                return list(self.samples.column(one).take(rows).to_pylist())
+        return None
+
     @cached_property
     def classes(self) -> list[int]:
         """The classes of `class_set` that its labels tell apart: indices, ascending."""

@@ -16,11 +16,12 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import Evidence, Key
 from crossfer.evaluation.gate import Groups
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.rows import DatasetFacts, Result, Results
+from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.folder import Part, load_answers
+from crossfer.experiment.folder import Part, is_finished, load_answers, load_run
 from crossfer.experiment.opening import DATASETS
 from crossfer.experiment.results import RESULTS
+from crossfer.experiment.run import load_results
 from crossfer.terms import BL, SIDES, Side
 
 
@@ -114,7 +115,7 @@ class Finished:
         """
         values = {side: self._column(row, side, column) for side in SIDES}
         if all(found is None for found in values.values()):
-            known = sorted({name for d in self.datasets for name in d.samples.schema.names})
+            known = sorted({name for dataset in self.datasets for name in dataset.columns})
             raise CrossferError(
                 f"--by {column}: neither {self.results.source.name} nor {row.target} has this column; "
                 f"choose among {', '.join(known)}"
@@ -142,10 +143,25 @@ class Finished:
         facts = self._on(row, side)
         opened = {dataset.name: dataset for dataset in self.datasets}
         dataset = unite([opened[part] for part in facts.parts or (facts.name,)])
-        if name not in dataset.samples.schema.names:
-            return None
-        rows = self.answers(row.runs[0], facts, "test").rows
-        return list(dataset.samples.column(name).take(rows).to_pylist())
+        return dataset.column(name, self.answers(row.runs[0], facts, "test").rows)
+
+
+def tested(run: Path) -> list[tuple[DatasetFacts, Measured]]:
+    """Return each test set that a run's network was measured on, and the measurement.
+
+    Empty where the run lies in no experiment that has results.
+    """
+    out = run.resolve().parent.parent
+    if not (is_finished(run) and (out / RESULTS).is_file()):
+        return []
+    results, key = load_results(out), load_run(run).key
+    facts = {dataset.name: dataset for dataset in results.datasets}
+    found: dict[str, tuple[DatasetFacts, Measured]] = {}
+    for row in results.results:
+        if row.runs == (key,):
+            for name, side in ((results.source.name, row.on_source), (row.target, row.on_target)):
+                found.setdefault(name, (facts[name], side.test))
+    return list(found.values())
 
 
 def _open(paths: Sequence[Path], facts: DatasetFacts) -> Dataset:

@@ -214,6 +214,13 @@ class Dataset:
         """Return the same dataset used with other classes."""
         return replace(self, class_set=class_set)
 
+    def with_splits(self, splits: Sequence[str] | NDArray[np.object_]) -> Dataset:
+        """Return the same dataset with its N images in other splits."""
+        place = self.samples.schema.get_field_index("split")
+        return replace(
+            self, table=self.samples.set_column(place, "split", pa.array(splits, pa.string()))
+        )
+
     def with_own_classes(self) -> Dataset:
         """Return the same dataset with every label as a class: nothing is left out."""
         return self.with_classes(ClassSet.each(self.card["classes"]))

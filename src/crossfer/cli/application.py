@@ -89,6 +89,7 @@ def _in_words(error: CrossferError | OSError) -> str:
 
 
 LEFT_OUT = {
+    **dict.fromkeys(("starlette", "uvicorn"), "app"),
     **dict.fromkeys(("onnx",), "deploy"),
     **dict.fromkeys(
         ("jinja2", "lightning_fabric", "matplotlib", "numba", "pyarrow", "pydantic"), "train"

@@ -128,6 +128,17 @@ class Finished:
             for side, found in values.items()
         }
 
+    def dataset(self, facts: DatasetFacts) -> Dataset:
+        """Open the data of a dataset, or of those that it is made of.
+
+        Raises
+        ------
+        CrossferError
+            If they are not there any more, or were changed.
+        """
+        opened = {dataset.name: dataset for dataset in self.datasets}
+        return unite([opened[part] for part in facts.parts or (facts.name,)])
+
     def _on(self, row: Result, side: Side) -> DatasetFacts:
         facts = {dataset.name: dataset for dataset in self.results.datasets}
         return self.results.source if side == "source" else facts[row.target]
@@ -147,11 +158,9 @@ class Finished:
     def _column(self, row: Result, side: Side, name: str) -> list[Any] | None:
         """Return a column of the sample table for each test image; None where there is no such column."""
         facts = self._on(row, side)
-        opened = {dataset.name: dataset for dataset in self.datasets}
-        dataset = unite([opened[part] for part in facts.parts or (facts.name,)])
         of_one_seed = row.runs[: len(row.runs) // len(row.seeds)]
         rows = self.said(replace(row, runs=of_one_seed), side, "test")[0].rows
-        return dataset.column(name, rows)
+        return self.dataset(facts).column(name, rows)
 
 
 def tested(run: Path) -> list[tuple[DatasetFacts, Measured]]:

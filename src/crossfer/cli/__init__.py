@@ -4,6 +4,7 @@
 from crossfer.cli import experiments
 from crossfer.cli import memory
 from crossfer.cli import faces
+from crossfer.cli import labelling
 from crossfer.cli import audit
 from crossfer.cli import decisions
 from crossfer.cli import assessment

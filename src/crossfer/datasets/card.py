@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from crossfer.classes import canonical, in_order
+from crossfer.classes import UNLABELLED, canonical, in_order
 from crossfer.datasets.dataset import CARD, FORMAT, GROUP, IMAGES, SAMPLES
 from crossfer.datasets.extract import Extraction
 from crossfer.datasets.preparation import Preparation
@@ -75,7 +75,7 @@ def card_of(
 
 def _classes(labels: Sequence[str], named: Sequence[str] | None) -> list[str]:
     """Return the labels that a dataset tells apart: those that occur, or those named."""
-    occurring, told = set(labels), {canonical(name) for name in named or ()}
+    occurring, told = set(labels) - {UNLABELLED}, {canonical(name) for name in named or ()}
     if named and (others := occurring - told):
         raise CrossferError(
             f"classes: {min(others)!r} occurs too; name it, or leave it out by a label"

@@ -1,4 +1,4 @@
-"""The way from photographs to a shipped model, as docs/from-photos.md has it: every command, on drawn faces."""
+"""From photographs to a shipped model: every command of docs/from-photos.md, on drawn faces."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def place(tmp_path: Path, prepared: dict[str, Dataset], monkeypatch: pytest.Monk
     (tmp_path / "photos").mkdir()
     for who in range(PEOPLE):
         for label in CLASSES:
-            cv2.imwrite(str(tmp_path / "photos" / f"{who}-{label}.png"), portrait(LAB_JAFFE, who, label))
+            cv2.imwrite(
+                str(tmp_path / "photos" / f"{who}-{label}.png"), portrait(LAB_JAFFE, who, label)
+            )
     (written,) = blocks("yaml")
     quick = "recipes: {default: {epochs: 1, batch_size: 32}}\n"
     (tmp_path / "mine.yaml").write_text(written.replace("[FC, RE, MIX+KD]", "[FC]") + quick)

@@ -182,8 +182,10 @@ class Gallery:
             if states.get(name) == (photo.size, photo.time)
         }
         fresh = [name for name in names if name not in kept]
-        with alone(self.kept / "lock", lambda who: None):  # who waits then finds the work done
-            read = dict(self._looked(fresh, progress))
+        read: dict[str, _Photo] = {}
+        if fresh:
+            with alone(self.kept / "lock", lambda who: None):  # who waits then finds the work done
+                read = dict(self._looked(fresh, progress))
         self._photos = {name: kept.get(name) or read[name] for name in names if name in kept | read}
         self._arrange()
         return Changes(

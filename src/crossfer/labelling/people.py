@@ -132,7 +132,7 @@ def describer(cropped: bool = False) -> Describer:
         return gradients(_framed(picture, SMALL, eyes)) / APPEARANCE
 
     if (network := _network()) is None:
-        means = "how they look, which tells sittings as well (more: pip install 'crossfer[people]')"
+        means = "how they look, light and hair included (surer: pip install 'crossfer[people]')"
         return Describer("look", means, ALONE, appearance)
 
     def both(picture: Pixels) -> Vector:

@@ -19,6 +19,8 @@ from crossfer.datasets import prepare
 from crossfer.datasets.faces import shared
 from crossfer.deploy import Predictor, load
 from crossfer.errors import CrossferError
+from crossfer.evaluation.rows import Suggestions
+from crossfer.evaluation.suggested import in_words, led
 from crossfer.labelling import Gallery, How, Session, Unguided, journal, people
 from crossfer.labelling.agreement import agreement, cohens_kappa
 from crossfer.labelling.decisions import NOT_A_FACE, decide
@@ -239,6 +241,25 @@ def test_agreement_counts_only_what_both_answered_and_lists_what_they_did_not() 
         (NOT_A_FACE, 1, 0, 0),
     ]
     assert agreement(("ann", "ben"), {"a": "sad"}, {"b": "sad"}, ()) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "suspicious"),
+    [
+        ((200, 195, 0, 0), True),  # nobody looked blind
+        ((200, 170, 0, 0), False),
+        ((19, 19, 0, 0), False),  # too few
+        ((200, 190, 60, 40), True),  # people who do not see the suggestion say it far less often
+        ((200, 190, 60, 56), False),  # the model is that good
+    ],
+)
+def test_labels_that_follow_the_model_are_warned_of(
+    counts: tuple[int, int, int, int], suspicious: bool
+) -> None:
+    found = Suggestions(*counts)
+    assert led(found) is suspicious
+    assert ("may be too good" in in_words(found)) is suspicious
+    assert ("--blind" in in_words(found)) is (suspicious and not found.blind)
 
 
 def test_groups_keep_to_what_was_said() -> None:

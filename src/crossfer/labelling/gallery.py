@@ -91,6 +91,7 @@ class Unguided:
     def __init__(self, classes: Sequence[str] = FER7) -> None:
         self.classes, self.framing = tuple(classes), Framing()
         self.labels = {name: name for name in self.classes}
+        self.labels = {name: name for name in self.classes}
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the same probability for every class."""
@@ -239,7 +240,7 @@ class Gallery:
             return name, None, None
         photo = _Photo(size, time, hashlib.sha256(content).hexdigest())
         card = self.kept / f"{photo.digest[:16]}.json"
-        found = self._from_card(card, photo.digest)
+        found: list[Face] | str | None = self._from_card(card, photo.digest)
         if found is None:
             try:
                 pixels = open_picture(partial(decoded, content))

@@ -138,7 +138,7 @@ def describer(cropped: bool = False) -> Describer:
     def both(picture: Pixels) -> Vector:
         numbers = network.compute_face_descriptor(_framed(picture, CHIP, eyes))
         identity = np.array(numbers, np.float64) / IDENTITY
-        return np.concatenate([identity, appearance(picture)]) / np.sqrt(2)
+        return np.asarray(np.concatenate([identity, appearance(picture)]) / np.sqrt(2))
 
     return Describer("both", "how they look and dlib's face recognition network", BOTH, both)
 

@@ -13,7 +13,16 @@ from typing import ClassVar, Literal
 
 from crossfer.memory.closed_form import SLDA, Ridge
 from crossfer.memory.exemplars import Choice
-from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty, SourceDistillation
+from crossfer.memory.merging import Merge
+from crossfer.memory.penalties import (
+    EWC,
+    L2SP,
+    DarkExperience,
+    Distillation,
+    FocalDistillation,
+    Penalty,
+    SourceDistillation,
+)
 from crossfer.memory.replay import FeatureReplay
 from crossfer.terms import BL, PastData
 from crossfer.training.recipe import (
@@ -53,7 +62,7 @@ class Strategy:
         What holds the network back.
     merge
         Whether the network is mixed with the baseline at the end, as much as suits the validation sets of
-        both sides.
+        both sides: evenly, or as one of `crossfer.memory.merging.Merge`.
     memory
         What it makes of a memory file (`crossfer.memory.file`), which stands for the source's images.
     unlabelled
@@ -78,7 +87,7 @@ class Strategy:
     choice: Choice = "random"
     share: float | None = None
     penalty: Penalty | None = None
-    merge: bool = False
+    merge: bool | Merge = False
     memory: FeatureReplay | Ridge | SLDA | None = None
     unlabelled: Unlabelled | None = None
     paper: str = ""
@@ -90,10 +99,12 @@ class Strategy:
             raise ValueError(f"{self.name}: exemplars: at least 1, and data: source+target")
         if self.share is not None and not (0 < self.share < 1 and both):
             raise ValueError(f"{self.name}: share: between 0 and 1, and data: source+target")
-        if isinstance(self.penalty, SourceDistillation) and self.share is None:
+        if isinstance(self.penalty, SourceDistillation | DarkExperience) and self.share is None:
             raise ValueError(
-                f"{self.name}: source-distillation: it needs a share, to tell old from new"
+                f"{self.name}: {self.penalty.kind}: it needs a share, to tell old from new"
             )
+        if self.merge == "Fisher" and not both:
+            raise ValueError(f"{self.name}: Fisher: it needs images of both, data: source+target")
         if self.memory and (self.data != "target" or self.penalty or self.merge):
             raise ValueError(f"{self.name}: memory: with data: target, no penalty and no merge")
         if self.memory and self.layers not in self.memory.LAYERS:
@@ -361,6 +372,49 @@ BEYOND = (
         memory=FeatureReplay(),
     ),
     Strategy(
+        "LiNeS",
+        start="RE",
+        layers="none",
+        data="target",
+        about="mix the weights before and after fine-tuning every layer, the first layers least",
+        merge="LiNeS",
+        paper="Wang et al., LiNeS: Post-training Layer Scaling, ICLR 2025",
+    ),
+    Strategy(
+        "RE+FISHER",
+        start="RE",
+        layers="none",
+        data="source+target",
+        about="mix the weights before and after fine-tuning every layer, each by how much it matters",
+        merge="Fisher",
+        paper="Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022",
+    ),
+    Strategy(
+        "DER++",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="fine-tune every layer with 50 old images of each class beside the new ones, held to their "
+        "stored logits",
+        exemplars=50,
+        share=0.5,
+        penalty=DarkExperience(),
+        paper="Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020",
+        recipe=GENTLE,
+    ),
+    Strategy(
+        "SER",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="as DER++, and held to the old network's logits on the new images too",
+        exemplars=50,
+        share=0.5,
+        penalty=DarkExperience(weight=0.2, forward=0.2),
+        paper="Zhuo et al., Continual Learning with Strong Experience Replay, 2023",
+        recipe=GENTLE,
+    ),
+    Strategy(
         "WF",
         start="baseline",
         layers="all",
@@ -390,6 +444,28 @@ BEYOND = (
         paper="replay with distillation; cf. Buzzega et al., Dark Experience for General Continual "
         "Learning, NeurIPS 2020, which stores logits instead",
         recipe=replace(GENTLE, epochs=8, learning_rate=0.005, averaging=0.98),
+    ),
+    Strategy(
+        "MIX+FD",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="go on from the old weights with three source images beside each target image, held to the old "
+        "network's answers where they are right",
+        share=0.25,
+        penalty=FocalDistillation(),
+        paper="focal distillation: Yan et al., Positive-Congruent Training, CVPR 2021",
+        recipe=replace(GENTLE, epochs=8, learning_rate=0.005, averaging=0.98),
+    ),
+    Strategy(
+        "MIX+LA",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="as MIX, every class counting the same",
+        share=0.25,
+        paper="logit adjustment: Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021",
+        recipe=replace(GENTLE, logit_adjustment=1.0),
     ),
     Strategy(
         "MIX+WiSE",
@@ -450,7 +526,7 @@ STRATEGIES: Mapping[str, Strategy] = {
 }
 """Every strategy that is known by name."""
 
-RENAMED: Mapping[str, str] = {"DER++": "MIX+KD", "iCaRL-50": "ER-50-herding"}
+RENAMED: Mapping[str, str] = {"iCaRL-50": "ER-50-herding"}
 """Old names, which promised papers' methods that these strategies are not, and the names they have now."""
 
 

@@ -1,4 +1,5 @@
 """The command line: thin faces over the public API, a file for each kind of command."""
+# ruff: noqa: F401, I001  (in the order of the help)
 
 from crossfer.cli import (
     experiments,
@@ -9,7 +10,7 @@ from crossfer.cli import (
     assessment,
     comparison,
     deployment,
-)  # noqa: F401, I001  in the order of the help
+)
 from crossfer.cli.application import app, main
 
 __all__ = ["app", "main"]

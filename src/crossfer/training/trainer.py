@@ -26,7 +26,7 @@ from crossfer.selection import Behind, compare
 from crossfer.training.backends import Plain, backend_of
 from crossfer.training.batches import Faces
 from crossfer.training.devices import Devices
-from crossfer.training.loss import Objective, cross_entropy
+from crossfer.training.loss import Objective, cross_entropy, log_shares
 from crossfer.training.prediction import candidate, judged_on, measures, people_in
 from crossfer.training.recipe import Recipe
 from crossfer.training.schedule import learning_rate
@@ -181,7 +181,11 @@ class Training:
         self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
         self.penalty, self.keep, device = penalty, keep, fabric.device
         self.objective = objective or Objective(
-            partial(cross_entropy, label_smoothing=recipe.label_smoothing)
+            partial(
+                cross_entropy,
+                label_smoothing=recipe.label_smoothing,
+                adjustment=_adjustment(training, recipe, len(model.classes), device),
+            )
         )
         self.devices = Devices(fabric)
         backend = backend_of(device) if self.devices.count == 1 else Plain()
@@ -369,6 +373,16 @@ class Training:
         model.load_state_dict(model.state_dict() | self.surrogate.fold(state.kept))
         seconds = sum(row["seconds"] for row in state.history)
         return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds)
+
+
+def _adjustment(
+    training: Faces, recipe: Recipe, classes: int, device: torch.device
+) -> Tensor | None:
+    """Return what a recipe adds to the logits in the loss, if anything."""
+    if not recipe.logit_adjustment:
+        return None
+    shares = log_shares(training.labels, classes, training.weights)
+    return recipe.logit_adjustment * shares.to(device)
 
 
 @torch.no_grad()

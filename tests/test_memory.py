@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections import Counter
 from typing import Any
@@ -12,10 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.distributions import Beta
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfer.adaptation import adapt, untrained
+from crossfer.classes import FER7
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.memory import merging
@@ -35,7 +38,16 @@ from crossfer.networks import Classifier, study_cnn
 from crossfer.networks.flop import training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
 from crossfer.terms import PAST_DATA
-from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
+from crossfer.training import (
+    Augmentation,
+    Faces,
+    Mixture,
+    Recipe,
+    machine,
+    normalise,
+    predict,
+    train,
+)
 from crossfer.training.loss import cross_entropy, log_shares
 from crossfer.training.prediction import features
 
@@ -167,6 +179,31 @@ def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
     none = torch.empty(0)
     assert term(start, none, none, none) == 0
     assert term(moved, none, none, none).item() == pytest.approx(0.05 * 7 * 4)
+
+
+def test_mixup_mixes_the_images_of_a_batch_and_their_losses(monkeypatch: Any) -> None:
+    monkeypatch.setattr(Beta, "sample", lambda self: torch.tensor(0.3))
+    network = untrained(
+        lambda: Classifier(nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7)), FER7), 0
+    )
+    shown, plain = faces(6), Augmentation(flip=False, shift=0.0)
+    recipe = Recipe(1, 6, 1e-12, label_smoothing=0.0, mixup=0.2, augmentation=plain)
+    trained = train(network, shown, {}, recipe, 0, machine("cpu", "32-true"), keep="last")
+    losses = []
+    for order in itertools.permutations(range(6)):  # whatever the order was, it is one of these
+        rows = torch.tensor(order)
+        images = normalise(shown.images[rows])
+        with torch.no_grad():
+            logits = network(0.3 * images + 0.7 * images.flip(0))
+        labels = shown.labels[rows]
+        loss = 0.3 * F.cross_entropy(logits, labels) + 0.7 * F.cross_entropy(logits, labels.flip(0))
+        losses.append(loss.item())
+    found = trained.history[0]["training_loss"]
+    assert min(abs(found - loss) for loss in losses) < 1e-5
+    assert max(losses) - min(losses) > 1e-2
+    with pytest.raises(CrossferError, match="mixup: has no meaning beside a penalty"):
+        penalty = L2SP().term(network, shown, None, 0, machine("cpu"))
+        train(network, shown, {}, recipe, 0, machine("cpu"), keep="last", penalty=penalty)
 
 
 def test_the_fisher_information_is_the_mean_of_squared_gradients_image_by_image() -> None:

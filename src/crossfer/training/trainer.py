@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributions import Beta
 
 from crossfer.errors import CrossferError
 from crossfer.networks.classifier import Classifier
@@ -206,8 +207,8 @@ class Training:
             seed,
             self.generator,
             fabric,
-            # A penalty, and whoever gives labels, look at the images themselves.
-            reuse=reuse and penalty is None and self.objective.relabel is None,
+            # A penalty, whoever gives labels and what is mixed need the images themselves.
+            reuse=reuse and not (penalty or self.objective.relabel or recipe.mixup),
             devices=self.devices,
         )
         self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
@@ -216,6 +217,7 @@ class Training:
         optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
         self.optimizer = fabric.setup_optimizers(optimizer)
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
+        self.mixing = _mixing(recipe, penalty, self.devices)
         # The network, not the part: frozen layers may calculate in every step.
         self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
         self.state = State()
@@ -235,10 +237,14 @@ class Training:
         """Learn from the images of one batch; of several devices, from this one's share of them."""
         images, part = self.inputs(rows), len(self.devices.share(rows)) / len(rows)
         self.devices.images, rows = len(rows), self.devices.share(rows)
+        if self.mixing:  # by the generator that dropout draws from
+            share = self.mixing.sample()
+            images = torch.lerp(images.flip(0), images, share)
         with self.fabric.autocast():
             logits = self.part(images).float()
-        known = self.training.known[rows] if self.training.known is not None else None
-        loss = self.objective.loss(logits, self.training.labels[rows], known)
+        loss = self._loss(logits, rows)
+        if self.mixing:
+            loss = torch.lerp(self._loss(logits, rows.flip(0)), loss, share)
         if self.penalty:
             loss = loss + self.penalty(self.network, images, logits, rows)
         if self.devices.count > 1:
@@ -252,6 +258,10 @@ class Training:
         if self.averaged is not None:
             _average(self.averaged, self.part, self.recipe.averaging)
         self.total.add_(loss)
+
+    def _loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        known = self.training.known[rows] if self.training.known is not None else None
+        return self.objective.loss(logits, self.training.labels[rows], known)
 
     def epoch(
         self,
@@ -383,6 +393,17 @@ def _adjustment(
         return None
     shares = log_shares(training.labels, classes, training.weights)
     return recipe.logit_adjustment * shares.to(device)
+
+
+def _mixing(recipe: Recipe, penalty: Term | None, devices: Devices) -> Beta | None:
+    """Return what the shares of mixed images are drawn from; None where none are mixed."""
+    if not recipe.mixup:
+        return None
+    if penalty or devices.count > 1:
+        beside = "a penalty, which looks at each image" if penalty else "several devices"
+        raise CrossferError(f"mixup: has no meaning beside {beside}: leave one of them out")
+    alpha = torch.tensor(recipe.mixup, device=devices.device)
+    return Beta(alpha, alpha, validate_args=False)
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ from crossfer.memory.penalties import (
     fisher,
 )
 from crossfer.networks import Classifier, study_cnn
+from crossfer.networks.adapters import LowRank, adapt_linear, fold
 from crossfer.networks.flop import training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
 from crossfer.terms import PAST_DATA
@@ -428,6 +429,11 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
     ]
     if strategy.layers == "head":
         assert changed == ["network.fc3.weight", "network.fc3.bias"]
+    elif strategy.rank:
+        assert set(changed) == {f"network.fc{n}.weight" for n in (1, 2, 3)} | {"network.fc3.bias"}
+        assert trained.model.state_dict().keys() == untouched.keys()
+        moved = trained.model.get_parameter("network.fc1.weight") - untouched["network.fc1.weight"]
+        assert torch.linalg.matrix_rank(moved.detach(), rtol=1e-3) <= strategy.rank
     elif strategy.layers == "all":
         assert len(changed) == len(list(deployed.parameters()))
     assert (trained.alpha is not None) == bool(strategy.merge)
@@ -435,6 +441,27 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
     assert strategy.past_data == "none" or "source" in strategy.needs
     if strategy.past_data == "none":
         assert strategy.needs == {"target"}
+
+
+def test_adapters_begin_as_nothing_and_end_in_plain_weights() -> None:
+    model, images = small(), normalise(faces(4).images)
+    model.train_only("FC")
+    with torch.no_grad():
+        before = model(images)
+        adapt_linear(model, 2, 0)
+        assert torch.equal(model(images), before)
+        for name, parameter in model.named_parameters():
+            if name.endswith(".B"):
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+        fc1 = model.network.get_submodule("fc1")
+        (low,) = (m for m in fc1.modules() if isinstance(m, LowRank))
+        by_hand = small().get_parameter("network.fc1.weight") + low.B @ low.A
+        adapted = model(images)
+        fold(model)
+        assert torch.equal(model(images), adapted) and not torch.equal(adapted, before)
+        assert torch.allclose(model.get_parameter("network.fc1.weight"), by_hand)
+    with pytest.raises(CrossferError, match="no linear layer that trains is larger"):
+        adapt_linear(small(), 500, 0)
 
 
 def test_a_strategy_that_makes_no_sense_says_so() -> None:

@@ -16,6 +16,7 @@ from crossfer.memory.file import Memory
 from crossfer.memory.merging import Mix, best_mixture, by_depth, by_fisher, interpolate
 from crossfer.memory.penalties import fisher
 from crossfer.networks import Classifier, grow
+from crossfer.networks.adapters import adapt_linear, fold
 from crossfer.strategies import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.unlabelled import T3A, AdaBN, without_labels
@@ -89,6 +90,9 @@ def adapt(
         training = {**training, "source": kept}
     model, baseline = _grown(start, baseline, training, fabric)
     model.train_only(strategy.layers)
+    if strategy.rank:
+        adapt_linear(model, strategy.rank, seed)
+        options["reuse"] = False  # what is calculated once knows plain layers only
     if strategy.memory:
         trained = strategy.memory.learn(
             start, model, memory, training["target"], validation, recipe, seed, fabric, **options
@@ -102,6 +106,8 @@ def adapt(
         prepared = time.perf_counter() - began
         trained = train(model, shown, validation, recipe, seed, fabric, penalty=penalty, **options)
         trained = replace(trained, seconds=trained.seconds + prepared)
+    if strategy.rank:
+        fold(trained.model)
     if strategy.merge:
         both = strategy.data == "source+target"
         faces = Mixture.of(training["target"], training["source"], 0.5) if both else None

@@ -65,6 +65,9 @@ class Strategy:
         both sides: evenly, or as one of `crossfer.memory.merging.Merge`.
     memory
         What it makes of a memory file (`crossfer.memory.file`), which stands for the source's images.
+    rank
+        Large linear layers, of those that train, learn by adapters of this rank, and other layers but the
+        last not at all (`crossfer.networks.adapters`); ``None``: no adapters.
     unlabelled
         How it learns from the target's images without their labels.  It is not given any, nor chooses an
         epoch by them: the last one is kept, whatever the experiment's `selection`.
@@ -89,6 +92,7 @@ class Strategy:
     penalty: Penalty | None = None
     merge: bool | Merge = False
     memory: FeatureReplay | Ridge | SLDA | None = None
+    rank: int | None = None
     unlabelled: Unlabelled | None = None
     paper: str = ""
     recipe: Recipe | None = None
@@ -120,6 +124,8 @@ class Strategy:
             if self.unlabelled.trains == (self.layers == "none"):
                 what = "layers to train" if self.unlabelled.trains else "layers: none"
                 raise ValueError(f"{self.name}: {self.unlabelled.kind}: it needs {what}")
+        if self.rank is not None and (self.rank < 1 or self.layers not in ("FC", "FC+CL", "all")):
+            raise ValueError(f"{self.name}: rank: at least 1, and layers: FC, FC+CL or all")
         if self.start == self.name:
             raise ValueError(f"{self.name}: starts from itself")
 
@@ -413,6 +419,16 @@ BEYOND = (
         penalty=DarkExperience(weight=0.2, forward=0.2),
         paper="Zhuo et al., Continual Learning with Strong Experience Replay, 2023",
         recipe=GENTLE,
+    ),
+    Strategy(
+        "LoRA-8",
+        start="baseline",
+        layers="all",
+        data="target",
+        about="fine-tune the last layer, and adapters of rank 8 beside the large linear layers",
+        rank=8,
+        paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022",
+        recipe=HELD,
     ),
     Strategy(
         "WF",

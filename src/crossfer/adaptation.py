@@ -76,9 +76,9 @@ def adapt(
     began = time.perf_counter()
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
-    if strategy.memory:
-        if memory is None:
-            raise ValueError(f"{strategy.name} needs a memory of the source")
+    if strategy.memory and memory is None:
+        raise ValueError(f"{strategy.name} needs a memory of the source")
+    if memory:
         memory.check(baseline)
     if strategy.unlabelled:
         shown = without_labels(training["target"])
@@ -93,7 +93,7 @@ def adapt(
     if strategy.rank:
         adapt_linear(model, strategy.rank, seed)
         options["reuse"] = False  # what is calculated once knows plain layers only
-    if strategy.memory:
+    if strategy.memory and memory:
         trained = strategy.memory.learn(
             start, model, memory, training["target"], validation, recipe, seed, fabric, **options
         )

@@ -70,11 +70,15 @@ def strategies() -> None:
             "starts": {"random": "at random", "baseline": "from BL, or any network you have"}.get(
                 strategy.start, f"from where {strategy.start} arrived"
             ),
-            "trains": {"all": "every layer", "none": "nothing"}.get(
-                strategy.layers, strategy.layers
-            ),
+            "trains": {
+                "all": "every layer",
+                "body": "every layer but the last",
+                "norms": "the normalisations",
+                "none": "nothing",
+            }.get(strategy.layers, strategy.layers),
             "sees": strategy.data.replace("+", " and ")
-            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
+            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else "")
+            + (", without its labels" if strategy.unlabelled else ""),
             "past data": past_data_in_words(past_data, exemplars),
             "costs": _cost(strategy, recipe),
             "paper": strategy.paper,
@@ -88,6 +92,8 @@ def _cost(strategy: Strategy, recipe: Recipe) -> str:
     """Say how often a strategy passes over its images, and how much of fine-tuning every layer that is."""
     from crossfer.experiment.plan import WORK
 
+    if strategy.unlabelled and strategy.layers == "none":
+        return "no training, one look at the target"
     if strategy.layers == "none":
         return "no training" + (
             ", one look at the validation sets for each mixture" if strategy.merge else ""

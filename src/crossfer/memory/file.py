@@ -40,8 +40,8 @@ FEWEST = 10
 """Images of a class, and to a direction of its Gaussian, below which these would tell of single images."""
 MOST = 4096
 """Images of a class that its Gaussian is estimated from: their features are held at the same time."""
-RANK, PROJECTIONS = 32, 2000
-"""The most directions of a Gaussian, and random projections, that are worth their room."""
+RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
+"""The most directions of a Gaussian, and random projections, also of each feature, that are worth their room."""
 JITTER = 1e-4
 """Added to the variances, as a share of each, so that a scatter of few images has a Cholesky factor."""
 OVERHEAD = 8192

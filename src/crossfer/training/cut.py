@@ -83,7 +83,7 @@ class _Body(nn.Module):
         self.classifier, self.layer = classifier, layer
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features."""
+        """Return features; nothing where the layer is not asked once."""
         found: list[Tensor] = []
         layer = self.classifier.network.get_submodule(self.layer)
         hook = layer.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
@@ -91,7 +91,7 @@ class _Body(nn.Module):
             self.classifier(images)
         finally:
             hook.remove()
-        return found[0].detach()
+        return found[0].detach() if len(found) == 1 else images.new_empty(0)
 
 
 @torch.no_grad()

@@ -429,9 +429,10 @@ def sizes_within(max_mb: float, classes: int, at_cut: int, last: int) -> tuple[i
         raise CrossferError(
             f"--max-mb {max_mb:g}: this network's memory takes at least {math.ceil(least / 1e4) / 100:g}"
         )
-    projections = min(
-        PROJECTIONS, int(math.sqrt(room / 2 + (2 * classes + 3) ** 2)) - 2 * classes - 3
-    )
+    # The largest size whose moments take half of the room: the root of a quadratic equation.
+    half = 2 * classes + 2.5
+    fitting = int(math.sqrt(room / 2 + half**2) - half)
+    projections = min(PROJECTIONS, PER_FEATURE * last, fitting)
     if projections < last:  # no more than there are without
         projections = 0
     room -= of_moments(projections)

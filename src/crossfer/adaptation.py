@@ -17,6 +17,7 @@ from crossfer.memory.merging import best_mixture
 from crossfer.networks import Classifier, grow
 from crossfer.strategies import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
+from crossfer.unlabelled import T3A, AdaBN, without_labels
 
 Built = TypeVar("Built")
 
@@ -74,6 +75,9 @@ def adapt(
         if memory is None:
             raise ValueError(f"{strategy.name} needs a memory of the source")
         memory.check(baseline)
+    if strategy.unlabelled:
+        shown = without_labels(training["target"])
+        return _unlabelled(strategy, start, shown, recipe, seed, fabric, options)
     if strategy.exemplars:
         kept = choose_exemplars(
             training["source"], strategy.exemplars, strategy.choice, baseline, seed, fabric
@@ -99,6 +103,26 @@ def adapt(
         faces = Mixture.of(training["target"], training["source"], 0.5) if both else None
         trained = _merged(trained, baseline, faces, validation, fabric)
     return trained
+
+
+def _unlabelled(
+    strategy: Strategy,
+    start: Classifier,
+    shown: Faces,
+    recipe: Recipe,
+    seed: int,
+    fabric: Fabric,
+    options: Mapping[str, Any],
+) -> Trained:
+    """Adapt a network to images without labels; the last epoch is kept, since no label chooses one."""
+    began, how, model = time.perf_counter(), strategy.unlabelled, copy.deepcopy(start)
+    model.train_only(strategy.layers)
+    if isinstance(how, AdaBN | T3A):
+        model = how.applied(model, shown.images, fabric).eval()
+        return Trained(model, 0, [], 0, time.perf_counter() - began)
+    assert how
+    objective, options = how.objective(start, fabric), {**options, "keep": "last"}
+    return train(model, shown, {}, recipe, seed, fabric, objective=objective, **options)
 
 
 def _grown(

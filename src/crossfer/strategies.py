@@ -22,6 +22,7 @@ from crossfer.training.recipe import (
     FROM_SCRATCH,
     Recipe,
 )
+from crossfer.unlabelled import T3A, AdaBN, Shot, Tent, Unlabelled
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class Strategy:
         both sides.
     memory
         What it makes of a memory file (`crossfer.memory.file`), which stands for the source's images.
+    unlabelled
+        How it learns from the target's images without their labels.  It is not given any, nor chooses an
+        epoch by them: the last one is kept, whatever the experiment's `selection`.
     paper
         Where it comes from.
     recipe
@@ -67,7 +71,7 @@ class Strategy:
 
     name: str
     start: str
-    layers: Literal["none", "head", "FC", "FC+CL", "all"]
+    layers: Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
     data: Literal["source", "target", "source+target"]
     about: str = ""
     exemplars: int | None = None
@@ -76,6 +80,7 @@ class Strategy:
     penalty: Penalty | None = None
     merge: bool = False
     memory: FeatureReplay | Ridge | SLDA | None = None
+    unlabelled: Unlabelled | None = None
     paper: str = ""
     recipe: Recipe | None = None
 
@@ -95,6 +100,15 @@ class Strategy:
             raise ValueError(f"{self.name}: {self.memory.kind}: layers: {self.memory.LAYERS[0]}")
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
             raise ValueError(f"{self.name}: what starts at random trains all layers, unhindered")
+        if self.unlabelled:
+            if self.data != "target" or self.penalty or self.merge or self.start == "random":
+                raise ValueError(
+                    f"{self.name}: unlabelled: data: target, from a network that was trained, without "
+                    "penalty or merge"
+                )
+            if self.unlabelled.trains == (self.layers == "none"):
+                what = "layers to train" if self.unlabelled.trains else "layers: none"
+                raise ValueError(f"{self.name}: {self.unlabelled.kind}: it needs {what}")
         if self.start == self.name:
             raise ValueError(f"{self.name}: starts from itself")
 
@@ -102,6 +116,11 @@ class Strategy:
     def sides(self) -> tuple[str, ...]:
         """The sides whose training images its batches show: ``"source"``, ``"target"`` or both."""
         return tuple(self.data.split("+"))
+
+    @property
+    def labels(self) -> Literal["all", "none"]:
+        """Which of the target's training labels it looks at."""
+        return "none" if self.unlabelled else "all"
 
     @property
     def looks_back(self) -> bool:
@@ -120,7 +139,7 @@ class Strategy:
     @property
     def needs(self) -> frozenset[str]:
         """The sides whose training images it needs: for its batches, its penalty or its merging."""
-        if self.layers == "none" and not self.merge:
+        if self.layers == "none" and not (self.merge or self.unlabelled):
             return frozenset()
         statistics = self.penalty is not None and self.penalty.past_data != "none"
         return frozenset(self.sides) | ({"source"} if statistics else frozenset())
@@ -383,7 +402,52 @@ BEYOND = (
 )
 """More points of the same space."""
 
-STRATEGIES: Mapping[str, Strategy] = {strategy.name: strategy for strategy in (*STUDY, *BEYOND)}
+UNLABELLED = (
+    Strategy(
+        "AdaBN",
+        start="baseline",
+        layers="none",
+        data="target",
+        about="estimate batch-norm statistics on the target's images; no labels",
+        unlabelled=AdaBN(),
+        paper="Li et al., Adaptive Batch Normalization for Practical Domain Adaptation, Pattern Recognition "
+        "2018",
+    ),
+    Strategy(
+        "TENT",
+        start="baseline",
+        layers="norms",
+        data="target",
+        about="train the normalisations for sure answers on the target's images; no labels",
+        unlabelled=Tent(),
+        paper="Wang et al., Tent: Fully Test-Time Adaptation by Entropy Minimization, ICLR 2021",
+        recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.001, warmup=0.1),
+    ),
+    Strategy(
+        "SHOT",
+        start="baseline",
+        layers="body",
+        data="target",
+        about="train all but the last layer for sure and diverse answers and pseudo-labels; no labels",
+        unlabelled=Shot(),
+        paper="Liang, Hu, Feng, Source Hypothesis Transfer (SHOT), ICML 2020",
+        recipe=Recipe(epochs=15, batch_size=64, learning_rate=0.005, warmup=0.1),
+    ),
+    Strategy(
+        "T3A",
+        start="baseline",
+        layers="none",
+        data="target",
+        about="replace the last layer by templates of the target's features; no labels",
+        unlabelled=T3A(),
+        paper="Iwasawa and Matsuo, Test-Time Classifier Adjustment Module (T3A), NeurIPS 2021",
+    ),
+)
+"""Those that need no label of the target."""
+
+STRATEGIES: Mapping[str, Strategy] = {
+    strategy.name: strategy for strategy in (*STUDY, *BEYOND, *UNLABELLED)
+}
 """Every strategy that is known by name."""
 
 RENAMED: Mapping[str, str] = {"DER++": "MIX+KD", "iCaRL-50": "ER-50-herding"}

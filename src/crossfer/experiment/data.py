@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
@@ -116,6 +115,23 @@ def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int
     return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
 
 
+def rows_to_learn(
+    target: Dataset, fraction: float, seed: int, labelled: bool = True
+) -> NDArray[np.int64]:
+    """Return the rows of a dataset's training set that a strategy is shown.
+
+    Those with a label, or a share of them: see `fraction_rows`.  A strategy that looks at no label is also
+    shown the same share of those without one.
+    """
+    rows = fraction_rows(target, fraction, seed)
+    if labelled:
+        return rows
+    others = target.unlabelled("training")
+    subjects = [target.subjects[row] for row in others]
+    kept = take_fraction(np.zeros(len(others), np.int64), subjects, fraction, seed)
+    return np.sort(np.concatenate([rows, others[kept]]))
+
+
 def _at_hand(dataset: Dataset, part: DatasetRef) -> Dataset:
     """Return a dataset of whose training set only a share is there."""
     if part.fraction == 1:
@@ -128,6 +144,4 @@ def with_split(dataset: Dataset, rows: NDArray[np.int64], split: str) -> Dataset
     """Return a dataset of which some rows belong to another split."""
     splits = dataset.samples.column("split").to_numpy(zero_copy_only=False).copy()
     splits[rows] = split
-    place = dataset.samples.schema.get_field_index("split")
-    table = dataset.samples.set_column(place, "split", pa.array(splits, pa.string()))
-    return replace(dataset, table=table)
+    return dataset.with_splits(splits)

@@ -41,7 +41,7 @@ FEWEST = 10
 MOST = 4096
 """Images of a class that its Gaussian is estimated from: their features are held at the same time."""
 RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
-"""The most directions of a Gaussian, and random projections, also of each feature, that are worth their room."""
+"""Directions of a Gaussian, random projections, and these for each feature: more are not worth their room."""
 JITTER = 1e-4
 """Added to the variances, as a share of each, so that a scatter of few images has a Cholesky factor."""
 OVERHEAD = 8192

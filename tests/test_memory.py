@@ -257,7 +257,10 @@ def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
     assert 0 < moved(lagging) < moved(plain)
 
 
-@pytest.mark.parametrize("strategy", BEYOND, ids=lambda strategy: strategy.name)
+# Those that read a memory file: tests/test_remember.py.
+@pytest.mark.parametrize(
+    "strategy", [s for s in BEYOND if not s.memory], ids=lambda strategy: strategy.name
+)
 def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
     strategy: Strategy,
 ) -> None:

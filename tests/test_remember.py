@@ -300,7 +300,7 @@ def test_a_memory_file_that_cannot_be_trusted_is_refused_in_one_line(
 def test_a_strategy_that_reads_a_memory_makes_sense() -> None:
     for wrong, why in (
         ({"data": "source+target"}, "memory: with data: target"),
-        ({"merge": True}, "no merge"),
+        ({"merge": True}, "no other way to learn"),
         ({"layers": "all"}, "feature-replay: layers: FC"),
         ({"memory": Ridge(), "layers": "FC"}, "ridge: layers: head"),
     ):

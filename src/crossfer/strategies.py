@@ -94,8 +94,8 @@ class Strategy:
             raise ValueError(
                 f"{self.name}: source-distillation: it needs a share, to tell old from new"
             )
-        if self.memory and (self.data != "target" or self.penalty or self.merge):
-            raise ValueError(f"{self.name}: memory: with data: target, no penalty and no merge")
+        if self.memory and (self.data != "target" or self.penalty or self.merge or self.unlabelled):
+            raise ValueError(f"{self.name}: memory: with data: target, and no other way to learn")
         if self.memory and self.layers not in self.memory.LAYERS:
             raise ValueError(f"{self.name}: {self.memory.kind}: layers: {self.memory.LAYERS[0]}")
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):

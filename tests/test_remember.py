@@ -302,7 +302,7 @@ def test_a_strategy_that_reads_a_memory_makes_sense() -> None:
         ({"data": "source+target"}, "memory: with data: target"),
         ({"merge": True}, "no other way to learn"),
         ({"layers": "all"}, "feature-replay: layers: FC"),
-        ({"memory": Ridge(), "layers": "FC"}, "ridge: layers: head"),
+        ({"memory": Ridge(), "layers": "FC"}, "ridge: layers: none"),
     ):
         point: dict[str, Any] = {"start": "baseline", "layers": "FC", "data": "target"}
         with pytest.raises(ValueError, match=why):
@@ -327,7 +327,7 @@ def test_only_what_a_strategy_names_changes_and_the_result_is_a_bundle(
         name for name in before if not torch.equal(before[name], after.get(name, before[name]))
     }
     heads = {"fc3.weight", "fc3.bias"}
-    assert changed <= (heads if strategy.layers == "head" else {n for n in before if "fc" in n})
+    assert changed <= (heads if strategy.layers == "none" else {n for n in before if "fc" in n})
     images = drawn(5, 3).images
     model.save(tmp_path / "bundle")
     assert np.array_equal(load(tmp_path / "bundle").predict(images), model.predict(images))
@@ -335,15 +335,34 @@ def test_only_what_a_strategy_names_changes_and_the_result_is_a_bundle(
     assert np.array_equal(again.predict(images), model.predict(images))
 
 
-def test_a_head_in_closed_form_learns_a_class_that_is_new_to_the_network(memory: Memory) -> None:
-    """Of outputs that stand for the same class one is kept, and an output of no class is never the answer."""
+def test_of_several_outputs_of_a_class_one_is_kept_and_one_of_no_class_is_never_the_answer() -> (
+    None
+):
     start = small()
     old = Classifier(start.network, start.classes, [[0, 1], [], *([n] for n in range(2, 7))])
     head = Head(torch.arange(7.0)[:, None].expand(7, 51).double(), torch.zeros(7).double())
-    changed = with_head(old, head)
-    layer = changed.network.get_submodule("fc3")
+    layer = with_head(old, head).network.get_submodule("fc3")
     assert layer.weight[0].eq(0).all() and layer.bias[1] == -1e4
     assert layer.weight[6].eq(6).all() and layer.bias[6] == 0
+
+
+def test_a_class_that_is_new_to_the_network_is_learnt_from_the_target_alone() -> None:
+    spec, own = Spec(arguments={"width": 0.05, "classes": 6}), [[n] for n in range(6)]
+    start = untrained(
+        lambda: Classifier(study_cnn(0.05, 6), outputs=[*own, []], spec=spec), 0
+    ).eval()
+    source, target, fabric = drawn(120, classes=6), drawn(70, 1), machine("cpu", "32-true")
+    known = torch.tensor([True] * 6 + [False]).expand(120, -1)
+    memory = Memory.of(start, replace(source, known=known), fabric)
+    model = adapt(
+        STRATEGIES["RIDGE"], start, start, {"target": target}, {}, RECIPE, 0, fabric, memory
+    ).model
+    said = model.predict(target.images).argmax(1)
+    assert (
+        start.unknown == ("neutral",)
+        and not model.unknown
+        and (said[target.labels == 6] == 6).any()
+    )
 
 
 # From here on: whole experiments.

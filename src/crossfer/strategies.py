@@ -24,6 +24,9 @@ from crossfer.training.recipe import (
 )
 from crossfer.unlabelled import T3A, AdaBN, Shot, Tent, Unlabelled
 
+FromMemory = FeatureReplay | Ridge | SLDA
+"""What learns from a memory file and the target."""
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -79,7 +82,7 @@ class Strategy:
     share: float | None = None
     penalty: Penalty | None = None
     merge: bool = False
-    memory: FeatureReplay | Ridge | SLDA | None = None
+    memory: FromMemory | None = None
     unlabelled: Unlabelled | None = None
     paper: str = ""
     recipe: Recipe | None = None
@@ -139,7 +142,7 @@ class Strategy:
     @property
     def needs(self) -> frozenset[str]:
         """The sides whose training images it needs: for its batches, its penalty or its merging."""
-        if self.layers == "none" and not (self.merge or self.unlabelled):
+        if self.layers == "none" and not (self.merge or self.unlabelled or self.memory):
             return frozenset()
         statistics = self.penalty is not None and self.penalty.past_data != "none"
         return frozenset(self.sides) | ({"source"} if statistics else frozenset())
@@ -318,7 +321,7 @@ BEYOND = (
     Strategy(
         "RIDGE",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="a last layer by ridge regression on the features of old images, from the memory file, and new",
         memory=Ridge(),
@@ -327,7 +330,7 @@ BEYOND = (
     Strategy(
         "RIDGE+RP",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="the same on random ReLU projections of the features",
         memory=Ridge(projected=True),
@@ -336,7 +339,7 @@ BEYOND = (
     Strategy(
         "SLDA",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="a last layer by linear discriminant analysis, from the memory file, updated image by image",
         memory=SLDA(),

@@ -196,6 +196,9 @@ def test_a_network_without_a_vector_for_each_face_has_no_memory() -> None:
     model = Classifier(tiny_networks.WithAnIdleHead(), preprocessing=Preprocessing(3, 32)).eval()
     with pytest.raises(CrossferError, match="idle is not given a vector .* name its head"):
         cut_of(model)
+    how = Preprocessing(side=32)
+    with pytest.raises(CrossferError, match="^model: the network has no linear layer"):
+        cut_of(Classifier(tiny_networks.fully_convolutional(), preprocessing=how).eval())
 
 
 def test_features_of_many_images_are_one_row_each() -> None:

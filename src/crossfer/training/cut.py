@@ -104,9 +104,12 @@ def cut_of(classifier: Classifier) -> Cut:
     Raises
     ------
     CrossferError
-        If the head is not given a vector for each face, or does not give the network's outputs.
+        If there is no head, it is not given a vector for each face, or it does not give the network's outputs.
     """
-    (head,) = classifier.layer_names("head")
+    try:
+        (head,) = classifier.layer_names("head")
+    except ValueError as error:
+        raise CrossferError(f"model: {error}") from None
     how = classifier.preprocessing
     device = next(classifier.parameters()).device
     pictures = torch.zeros(2, *how.image_shape, dtype=torch.uint8)

@@ -104,7 +104,7 @@ def cut_of(classifier: Classifier) -> Cut:
     Raises
     ------
     CrossferError
-        If there is no head, it is not given a vector for each face, or it does not give the network's outputs.
+        If there is no head, it is given no vector for each face, or it does not give the network's outputs.
     """
     try:
         (head,) = classifier.layer_names("head")

@@ -71,9 +71,9 @@ def adapt(
     began = time.perf_counter()
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
-    if strategy.memory:
-        if memory is None:
-            raise ValueError(f"{strategy.name} needs a memory of the source")
+    if strategy.memory and memory is None:
+        raise ValueError(f"{strategy.name} needs a memory of the source")
+    if memory:
         memory.check(baseline)
     if strategy.unlabelled:
         shown = without_labels(training["target"])
@@ -85,7 +85,7 @@ def adapt(
         training = {**training, "source": kept}
     model, baseline = _grown(start, baseline, training, fabric)
     model.train_only(strategy.layers)
-    if strategy.memory:
+    if strategy.memory and memory:
         trained = strategy.memory.learn(
             start, model, memory, training["target"], validation, recipe, seed, fabric, **options
         )

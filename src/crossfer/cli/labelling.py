@@ -103,7 +103,7 @@ def _predictor(model: Path | None, classes: str | None, smallest: float, variant
     from crossfer.labelling import Unguided
 
     if model is None:
-        names = FER7
+        names: tuple[str, ...] = FER7
         if classes is not None:
             named = classes if classes in PRESETS else classes.split(",")
             names = ClassSet.of(named).names

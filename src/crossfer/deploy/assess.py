@@ -28,7 +28,7 @@ from crossfer.deploy.pytorch import TorchEngine
 from crossfer.deploy.sources import sources_in
 from crossfer.errors import CrossferError
 from crossfer.evaluation.assessing import Assessed, CurvePoint, Truth
-from crossfer.evaluation.drift import class_shares, feature_drift, input_drift
+from crossfer.evaluation.drift import InputDrift, class_shares, feature_drift, input_drift
 from crossfer.evaluation.estimate import estimates
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
 from crossfer.networks import Classifier
@@ -192,7 +192,8 @@ def assess(
         )
     said, people = _asked(model, dataset, rows), _people(dataset, rows)
     truth = None if len(others) else _measured(said, dataset.labels[rows], people)
-    inputs, far = (), None
+    inputs: tuple[InputDrift, ...] = ()
+    far = None
     if known.dataset is not None and known.rows is not None:
         own, new = np.asarray(known.dataset.images[known.rows]), np.asarray(dataset.images[rows])
         inputs = input_drift(own, new)

@@ -160,6 +160,8 @@ def _train(
     trained.model.save(folder)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
+    memory = _remember(run, trained.model, folder, source, fabric)
+    files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
     content = {
         "key": run.key,
         "label": run.label,
@@ -180,13 +182,11 @@ def _train(
             "evaluation_seconds": time.perf_counter() - began,
             "peak_memory_bytes": most,
         },
-        "memory": _remember(run, trained.model, folder, source, fabric),
+        "memory": memory,
         "machine": describe(fabric) | {"devices": 1 if alone else run.devices},
         "versions": versions(),
-        "files": {name: digest(folder / name) for name in (*BUNDLE, PREDICTIONS)},
+        "files": {name: digest(folder / name) for name in files},
     }
-    if (folder / MEMORY).is_file():
-        content["files"][MEMORY] = digest(folder / MEMORY)
     write_json(folder / RUN, content)
 
 

@@ -90,6 +90,7 @@ class Unguided:
 
     def __init__(self, classes: Sequence[str] = FER7) -> None:
         self.classes, self.framing = tuple(classes), Framing()
+        self.labels = {name: name for name in self.classes}
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the same probability for every class."""

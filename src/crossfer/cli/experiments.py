@@ -276,6 +276,27 @@ def report(
 
 
 @command()
+def cite(
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of a finished experiment, or one of its run folders.")
+    ],
+) -> None:
+    """Print BibTeX for what an experiment, or one run of it, was made with: datasets, strategies, methods.
+
+    Example:  crossfer cite runs/fer2013-ck48 > crossfer.bib
+    """
+    from crossfer.experiment import load_results
+    from crossfer.experiment.folder import is_finished, read_run
+    from crossfer.report.citing import cited
+
+    if is_finished(folder):
+        results, strategy = load_results(folder.resolve().parents[1]), read_run(folder)["strategy"]
+    else:
+        results, strategy = load_results(folder), None
+    out_console.print(cited(results, strategy), soft_wrap=True)
+
+
+@command()
 def verify(
     path: Annotated[
         Path, typer.Argument(help="An experiment's folder, or one of its run folders.")

@@ -88,23 +88,28 @@ def create_app(pages: Sequence[Page], token: str, most_bytes: int = MOST_BYTES) 
     return found
 
 
-def rendered(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+def rendered(request: Request, name: str, status: int = 200, **values: Any) -> Response:
     """Return a page made of a template that extends ``base.html.j2``; what comes from data is escaped.
 
     Parameters
     ----------
     request
         What is answered.
-    template
-        A file in ``templates/``.
+    name
+        Of a file in ``templates/``.
     status
         Of the answer.
     **values
         What the template shows.
     """
     shown = {"pages": request.app.state.pages, "path": request.url.path, **values}
-    text = _environment().get_template(template).render(shown)
+    text = template(name).render(shown)
     return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
+
+
+def template(name: str) -> jinja2.Template:
+    """Read a file in ``templates/``; what it is given is escaped."""
+    return _environment().get_template(name)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
+from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
     from crossfer.deploy.output import Counted
@@ -126,6 +128,16 @@ def export(
             "default 0.99 for --half, 0.95 for --int8."
         ),
     ] = None,
+    web: Annotated[
+        bool,
+        typer.Option("--web", help="Also as a static page that runs in the visitor's browser."),
+    ] = False,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --web: the unpacked package onnxruntime-web; by default npm fetches it."
+        ),
+    ] = None,
 ) -> None:
     """Write a classifier that runs without crossfer: ONNX with its preprocessing inside, and a model card.
 
@@ -133,11 +145,14 @@ def export(
 
     Example:  crossfer export runs/mine/best --out exported --int8 --calibrate data/mine
     """
+    from crossfer.app.web import WEB, found_runtime, write_web
     from crossfer.datasets import open_dataset
     from crossfer.deploy import load
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
 
+    if runtime and not web:
+        raise CrossferError("--runtime: is for the page; ask for it with --web")
     what = Exporting(
         half,
         int8,
@@ -145,7 +160,13 @@ def export(
         [open_dataset(folder) for folder in measure or ()],
         least_equal,
     )
-    for variant, found in write(load(model).classifier, out, what, _origin(model)).items():
+    with (
+        found_runtime(runtime) if web else nullcontext() as package
+    ):  # before the work, as it may not be had
+        written = write(load(model).classifier, out, what, _origin(model))
+        if package:
+            write_web(out, package)
+    for variant, found in written.items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
         out_console.print(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
@@ -153,6 +174,10 @@ def export(
             soft_wrap=True,
         )
     out_console.print(f"written: {out}", soft_wrap=True)
+    if web:
+        out_console.print(
+            f"the page: python -m http.server --directory {out / WEB}", soft_wrap=True
+        )
 
 
 def _origin(folder: Path) -> str:

@@ -81,9 +81,9 @@ def write_web(exported: Path, runtime: Path) -> Path:
 def detector_network(name: str) -> bytes:
     """Return a network of the face detector with which ONNX Runtime answers as OpenCV does here.
 
-    Where a pooling of 3×3 needs one row of padding, ONNX puts it at the end (``SAME_UPPER``); OpenCV 5 puts
-    it at the beginning, and `crossfer.datasets.detector` reads its answers.  That moves the eyes by as much as
-    a fiftieth of the picture, so the page does as OpenCV does.
+    Where a pooling of 3×3 needs one row of padding, ONNX puts it at the end (``SAME_UPPER``), but OpenCV 5 at
+    the beginning, and `crossfer.datasets.detector` reads OpenCV's answers.  The eyes then lie elsewhere by as
+    much as a fiftieth of the picture; so the page pads as OpenCV does.
 
     Parameters
     ----------

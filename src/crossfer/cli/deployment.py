@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -145,27 +146,37 @@ def export(
 
     Example:  crossfer export runs/mine/best --out exported --int8 --calibrate data/mine
     """
-    from crossfer.app.web import WEB, found_runtime, write_web
     from crossfer.datasets import open_dataset
     from crossfer.deploy import load
+    from crossfer.deploy.card import Accuracy
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
+    from crossfer.experiment.finished import tested
+    from crossfer.report.view import shown
 
     if runtime and not web:
         raise CrossferError("--runtime: is for the page; ask for it with --web")
+    try:
+        known = tested(model)
+    except CrossferError as error:
+        known = []
+        out_console.print(f"the card will not say what was measured: {error}", soft_wrap=True)
     what = Exporting(
         half,
         int8,
         [open_dataset(folder) for folder in calibrate or ()],
         [open_dataset(folder) for folder in measure or ()],
+        [
+            Accuracy(shown(facts), found.images, found.accuracy, found.interval)
+            for facts, found in known
+            if found.interval
+        ],
+        [asdict(facts) for facts, _ in known],
         least_equal,
     )
-    with (
-        found_runtime(runtime) if web else nullcontext() as package
-    ):  # before the work, as it may not be had
+    with _runtime(runtime) if web else nullcontext() as package:  # first: it may not be had
         written = write(load(model).classifier, out, what, _origin(model))
-        if package:
-            write_web(out, package)
+        page = package and _page(out, package)
     for variant, found in written.items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
         out_console.print(

@@ -145,7 +145,7 @@ class Predictor:
     """
 
     def __init__(self, engine: Engine, smallest: float = 0.1) -> None:
-        self.engine, self._smallest = engine, smallest
+        self.engine, self.smallest = engine, smallest
         self._own = threading.local()  # a detector for each thread
 
     @property
@@ -353,7 +353,7 @@ class Predictor:
     @property
     def _detector(self) -> Detector:
         if not hasattr(self._own, "detector"):
-            self._own.detector = Detector(self._smallest)
+            self._own.detector = Detector(self.smallest)
         detector: Detector = self._own.detector
         return detector
 

@@ -185,10 +185,20 @@ def export(
             soft_wrap=True,
         )
     out_console.print(f"written: {out}", soft_wrap=True)
-    if web:
-        out_console.print(
-            f"the page: python -m http.server --directory {out / WEB}", soft_wrap=True
-        )
+    if page:
+        out_console.print(f"the page: python -m http.server --directory {page}", soft_wrap=True)
+
+
+def _runtime(folder: Path | None) -> AbstractContextManager[Path]:
+    from crossfer.app.web import found_runtime
+
+    return found_runtime(folder)
+
+
+def _page(exported: Path, runtime: Path) -> Path:
+    from crossfer.app.web import write_web
+
+    return write_web(exported, runtime)
 
 
 def _origin(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,14 @@ class Page:
     name: str
     path: str
     routes: Sequence[BaseRoute]
+
+
+class Answer(JSONResponse):
+    """JSON for a script, whatever it quotes: a file's name need not be text."""
+
+    def render(self, content: Any) -> bytes:
+        """Escape everything beyond ASCII, halves of surrogate pairs too."""
+        return json.dumps(content, allow_nan=False).encode()
 
 
 def create_app(pages: Sequence[Page], token: str, most_bytes: int = MOST_BYTES) -> Starlette:
@@ -139,4 +148,4 @@ def _problem(request: Request, text: str, status: int) -> Response:
     """Answer a script with JSON, ``{"problem": …}``, and a person with a page."""
     if "text/html" in request.headers.get("accept", ""):
         return rendered(request, "problem.html.j2", status, problem=text)
-    return JSONResponse({"problem": text}, status)
+    return Answer({"problem": text}, status)

@@ -18,6 +18,17 @@ from crossfer.datasets import Dataset, open_dataset, prepare  # noqa: E402
 SIZES = {"fer2013": 160, "jaffe": 84, "mug": 12}
 
 
+WHOLE = ("run_experiment", "subprocess")
+"""A module that imports one of these trains whole experiments, or starts programmes: its tests take longer."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that take longer: ``pytest -m "not whole"`` leaves them out."""
+    for item in items:
+        if any(hasattr(getattr(item, "module", None), name) for name in WHOLE):
+            item.add_marker("whole")
+
+
 @pytest.fixture(scope="session")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that all workers of the session share."""

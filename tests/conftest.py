@@ -19,7 +19,7 @@ SIZES = {"fer2013": 160, "jaffe": 84, "mug": 12}
 
 
 WHOLE = ("run_experiment", "subprocess")
-"""A module that imports one of these trains whole experiments, or starts programmes: its tests take longer."""
+"""A module that imports one of these trains whole experiments, or starts programmes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -132,7 +132,9 @@ def describer(cropped: bool = False) -> Describer:
         return gradients(_framed(picture, SMALL, eyes)) / APPEARANCE
 
     if (network := _network()) is None:
-        means = "how they look, which tells sittings rather than people (more: pip install 'crossfer[people]')"
+        means = (
+            "how they look, which tells sittings, not people (more: pip install 'crossfer[people]')"
+        )
         return Describer("look", means, ALONE, appearance)
 
     def both(picture: Pixels) -> Vector:

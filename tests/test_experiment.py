@@ -19,6 +19,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from crossfer.app.flips import Wanted, of_experiment
 from crossfer.classes import FER7
 from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
@@ -33,6 +34,7 @@ from crossfer.experiment import (
     run_experiment,
 )
 from crossfer.experiment.data import fraction_rows
+from crossfer.experiment.finished import Finished
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
 from crossfer.files import digest
@@ -359,6 +361,26 @@ def test_the_gate_is_an_exit_status(finished: tuple[Path, Results, int], tmp_pat
     assert isinstance(unknown, CrossferError) and "choose among found" in str(unknown)
 
 
+def test_an_exported_run_says_what_its_experiment_measured(
+    finished: tuple[Path, Results, int], tmp_path: Path
+) -> None:
+    out, results, _ = finished
+    row = next(r for r in results.results if (r.strategy, r.fraction) == ("RE", 1.0))
+    run = out / results.run(row.runs[0]).folder
+    written = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "model")])
+    assert written.exit_code == 0, written.output
+    card = (tmp_path / "model" / "README.md").read_text()
+    for name, side in (("fer2013", row.on_source), (row.target, row.on_target)):
+        test = side.test
+        assert test.interval
+        said = f"{test.accuracy:.1f} ({test.interval[0]:.1f}–{test.interval[1]:.1f})"
+        (line,) = [x for x in card.splitlines() if x.startswith(f"| {name.upper()} stand-in | ")]
+        assert line.endswith(f"| {test.images} | {said} |")
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert len(header["model-index"][0]["results"]) == 2
+    assert "Licence: " in card
+
+
 def test_started_again_nothing_is_trained_again(
     finished: tuple[Path, Results, int], raw: Path
 ) -> None:
@@ -578,3 +600,24 @@ def test_test_images_that_also_stand_in_training_are_counted_or_dropped(
         assert before.on_source.test == after.on_source.test
     ignored = check_experiment(content | {"copies": "ignore"})
     assert run_experiment(ignored, tmp_path / "ignore").leakage is None
+
+
+def test_the_app_shows_what_flipped(finished: tuple[Path, Results, int]) -> None:
+    out, results, _ = finished
+    with (out / "flips.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    shown = {choice.title: choice for choice in of_experiment(Finished(out, results))}
+    assert "recommended" in next(iter(shown)) or not any(
+        row.strategy != "BL" for row in results.recommendations
+    )
+    for name in ("fer2013", "jaffe"):
+        (title,) = (title for title in shown if title.startswith("FU ") and title.endswith(name))
+        changed = shown[title].load()
+        for flip, way in (("won", "positive"), ("lost", "negative")):
+            own = [changed.described(int(i)) for i in changed.chosen(Wanted(flip))]  # type: ignore[arg-type]
+            assert [(one.origin, one.label, one.before, one.after) for one in own] == [
+                (row["origin"], row["label"], row["before"], row["after"])
+                for row in rows
+                if (row["strategy"], row["dataset"], row["flip"]) == ("FU", name, way)
+            ]
+        assert changed.picture(0).shape == (48, 48)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
+from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
     from crossfer.deploy.output import Counted
@@ -126,6 +129,16 @@ def export(
             "default 0.99 for --half, 0.95 for --int8."
         ),
     ] = None,
+    web: Annotated[
+        bool,
+        typer.Option("--web", help="Also as a static page that runs in the visitor's browser."),
+    ] = False,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --web: the unpacked package onnxruntime-web; by default npm fetches it."
+        ),
+    ] = None,
 ) -> None:
     """Write a classifier that runs without crossfer: ONNX with its preprocessing inside, and a model card.
 
@@ -135,17 +148,36 @@ def export(
     """
     from crossfer.datasets import open_dataset
     from crossfer.deploy import load
+    from crossfer.deploy.card import Accuracy
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
+    from crossfer.experiment.finished import tested
+    from crossfer.report.view import shown
 
+    if runtime and not web:
+        raise CrossferError("--runtime: is for the page; ask for it with --web")
+    try:
+        known = tested(model)
+    except CrossferError as error:
+        known = []
+        out_console.print(f"the card will not say what was measured: {error}", soft_wrap=True)
     what = Exporting(
         half,
         int8,
         [open_dataset(folder) for folder in calibrate or ()],
         [open_dataset(folder) for folder in measure or ()],
+        [
+            Accuracy(shown(facts), found.images, found.accuracy, found.interval)
+            for facts, found in known
+            if found.interval
+        ],
+        [asdict(facts) for facts, _ in known],
         least_equal,
     )
-    for variant, found in write(load(model).classifier, out, what, _origin(model)).items():
+    with _runtime(runtime) if web else nullcontext() as package:  # first: it may not be had
+        written = write(load(model).classifier, out, what, _origin(model))
+        page = package and _page(out, package)
+    for variant, found in written.items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
         out_console.print(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
@@ -153,6 +185,20 @@ def export(
             soft_wrap=True,
         )
     out_console.print(f"written: {out}", soft_wrap=True)
+    if page:
+        out_console.print(f"the page: python -m http.server --directory {page}", soft_wrap=True)
+
+
+def _runtime(folder: Path | None) -> AbstractContextManager[Path]:
+    from crossfer.app.web import found_runtime
+
+    return found_runtime(folder)
+
+
+def _page(exported: Path, runtime: Path) -> Path:
+    from crossfer.app.web import write_web
+
+    return write_web(exported, runtime)
 
 
 def _origin(folder: Path) -> str:

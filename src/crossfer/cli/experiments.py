@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 command = partial(app.command, rich_help_panel="Experiments")
 
+WorkersOption = Annotated[
+    str,
+    typer.Option(help="Networks that train at the same time, a process each: a number, or auto."),
+]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, help="Threads of each process, where there are several.")
+]
+
 
 @command()
 def demo(
@@ -62,11 +70,15 @@ def strategies() -> None:
             "starts": {"random": "at random", "baseline": "from BL, or any network you have"}.get(
                 strategy.start, f"from where {strategy.start} arrived"
             ),
-            "trains": {"all": "every layer", "none": "nothing"}.get(
-                strategy.layers, strategy.layers
-            ),
+            "trains": {
+                "all": "every layer",
+                "body": "every layer but the last",
+                "norms": "the normalisations",
+                "none": "nothing",
+            }.get(strategy.layers, strategy.layers),
             "sees": strategy.data.replace("+", " and ")
-            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
+            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else "")
+            + (", without its labels" if strategy.unlabelled else ""),
             "past data": past_data_in_words(past_data, exemplars),
             "costs": _cost(strategy, recipe),
             "paper": strategy.paper,
@@ -80,6 +92,8 @@ def _cost(strategy: Strategy, recipe: Recipe) -> str:
     """Say how often a strategy passes over its images, and how much of fine-tuning every layer that is."""
     from crossfer.experiment.plan import WORK
 
+    if strategy.unlabelled and strategy.layers == "none":
+        return "no training, one look at the target"
     if strategy.layers == "none":
         return "no training" + (
             ", one look at the validation sets for each mixture" if strategy.merge else ""
@@ -99,15 +113,8 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="The experiment's folder; by default runs/NAME-OF-THE-FILE.")
     ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(
-            help="Networks that train at the same time, a process each: a number, or auto."
-        ),
-    ] = "auto",
-    threads: Annotated[
-        int, typer.Option(min=1, help="Threads of each process, where there are several.")
-    ] = 1,
+    workers: WorkersOption = "auto",
+    threads: ThreadsOption = 1,
 ) -> None:
     """Run an experiment, or what is left of it, and write its report.
 
@@ -192,11 +199,14 @@ def search(
         Path | None, typer.Option(help="Data root: what dataset paths are relative to.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed tries other recipes.")] = 0,
+    workers: WorkersOption = "auto",
+    threads: ThreadsOption = 1,
 ) -> None:
     """Tune the recipe of every strategy on validation data, with the same budget for each.
 
     The unit is what it takes to train every layer on the target's training set once.  The first trial is
     the recipe that the experiment has; one that fails counts as one.  Interrupted, the same command goes on.
+    A strategy's trials follow one another; with several workers, strategies are tuned at the same time.
     recipes.yaml in the folder holds the best ones, for `recipes:` in an experiment.  Needs Optuna (the extra
     “search”).
 
@@ -218,6 +228,8 @@ def search(
             seed,
             shown,
             shown.searching,
+            workers=workers_of(workers),
+            threads=threads,
         )
     table = Table("strategy", box=box.SIMPLE_HEAD)
     for column in ("as it was", "best", "source %", "target %", "epochs", "equivalent", "seconds"):
@@ -264,6 +276,27 @@ def report(
 
 
 @command()
+def cite(
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of a finished experiment, or one of its run folders.")
+    ],
+) -> None:
+    """Print BibTeX for what an experiment, or one run of it, was made with: datasets, strategies, methods.
+
+    Example:  crossfer cite runs/fer2013-ck48 > crossfer.bib
+    """
+    from crossfer.experiment import load_results
+    from crossfer.experiment.folder import is_finished, read_run
+    from crossfer.report.citing import cited
+
+    if is_finished(folder):
+        results, strategy = load_results(folder.resolve().parents[1]), read_run(folder)["strategy"]
+    else:
+        results, strategy = load_results(folder), None
+    out_console.print(cited(results, strategy), soft_wrap=True)
+
+
+@command()
 def verify(
     path: Annotated[
         Path, typer.Argument(help="An experiment's folder, or one of its run folders.")
@@ -275,6 +308,7 @@ def verify(
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train the networks again too, and compare the bits.")
     ] = False,
+    workers: WorkersOption = "auto",
 ) -> None:
     """Check results: each run's hash and files, and all figures computed again from the predictions.
 
@@ -293,7 +327,9 @@ def verify(
             out_console.print(f"    {problem}", soft_wrap=True)
 
     with Shown(out_console) as shown:
-        verdicts = verify_results(path, runs or (), retrain, say, shown)
+        verdicts = verify_results(
+            path, runs or (), retrain, say, shown, workers=workers_of(workers)
+        )
     wrong = [verdict for verdict in verdicts if verdict.problems]
     out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} hold")
     if wrong:

@@ -126,6 +126,10 @@ class Shown(Bars, ExperimentProgress):
         self.console.print(f"{run.label} failed: {why}", highlight=False)
         self.ended(run, Path())
 
+    def untracked(self, why: str) -> None:
+        """Say why nothing is logged any more."""
+        self.console.print(why, highlight=False, soft_wrap=True)
+
     def _show(self) -> None:
         """Bring the bar up to date."""
         if self.training is not None:

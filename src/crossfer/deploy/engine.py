@@ -8,6 +8,7 @@ faces as they are cut out, uint8 (N, side, side) gray or (N, side, side, 3) RGB,
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,10 @@ class Engine(Protocol):
     framing: Framing
     identity: str
     """What it answers depends on this and the faces alone."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """From a dataset's label to the class that it counts as."""
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) of faces uint8 (N, side, side) or (N, side, side, 3) RGB."""
@@ -67,6 +72,7 @@ class OnnxEngine:
             )
         file = folder / str(models[variant]["file"])
         self.classes = tuple(card["classes"])
+        self.labels = dict(card.get("labels") or {name: name for name in self.classes})
         self.framing = Framing(**card["framing"])
         self.identity = _checked(file, models[variant].get("sha256"))
         self._session = session(file, threads)

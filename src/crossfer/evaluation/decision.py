@@ -261,7 +261,7 @@ def past_data_in_words(past_data: PastData, exemplars: int | None) -> str:
 
 def _needs(strategy: StrategyFacts) -> str:
     what: dict[PastData, str] = {
-        "statistics": "statistics of the source's images",
+        "statistics": "a memory file of the source's images",
         "some per class": f"{strategy.exemplars} source images a class",
         "all source": "all of the source's images",
     }

@@ -314,6 +314,20 @@ class Division(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class Suggestions(Row):
+    """How far the labels of faces are what a model suggested to whoever gave them."""
+
+    shown: int
+    """Labels given in sight of a suggestion."""
+    accepted: int
+    """Those of them that are the suggestion."""
+    blind: int
+    """Labels given without seeing it."""
+    same: int
+    """Those of them that are what the model says all the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetFacts(Row):
     """What a dataset of the experiment is."""
 
@@ -345,6 +359,8 @@ class DatasetFacts(Row):
     """The targets that this is made of, where it is several as one."""
     folds: tuple[str, ...] = ()
     """Where it is measured by folds, the fingerprint of each: all images are test images."""
+    suggestions: Suggestions | None = None
+    """Where a model suggested labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,10 @@ def _as_network(value: Any) -> Any:
     return value
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _as_strategy(value: Any) -> Any:
     return strategy_called(value) if isinstance(value, str) else value
 
@@ -158,6 +162,10 @@ class Experiment(_Checked):
         its own.
     source, targets
         Datasets; a string is a path.
+    memory
+        A file that stands for the source's training images (``crossfer remember``), of the deployed model:
+        strategies that read one then need none of these images.  By default each baseline leaves one, where
+        the source has training images.
     classes
         What networks answer with: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
         or from the name of each class to its labels.  An image whose label is in no class is left out, and
@@ -180,7 +188,8 @@ class Experiment(_Checked):
         `crossfer.selection`).  ``trained-on``: on the validation sets of the data that the strategy trains
         on; ``source``, ``target``, ``both``: on these validation sets; ``last``: the last epoch, without
         looking.  A test set is never looked at.
-        What trains on the source alone (the baseline) is always selected on the source.
+        What trains on the source alone (the baseline) is always selected on the source; what learns without
+        labels keeps its last epoch, since labels would choose one.
     folds
         Cross-validation, for targets with few people: ``5``, or ``leave-one-subject-out``; for some targets
         only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not met its
@@ -197,6 +206,12 @@ class Experiment(_Checked):
     device, precision, deterministic
         Where to run, how precisely, and whether a GPU has to give the same bits every time: see
         `crossfer.training.machine`.
+    devices
+        How many train one network together, on this machine: GPUs, or on a CPU processes; each has its share
+        of every batch.  It changes no more than rounding.  See `crossfer.training.devices`.
+    tracking
+        Where to log parameters, curves, metrics with intervals and bundles: ``mlflow``; or ``tensorboard``,
+        curves alone; or both, as a list.  See `crossfer.experiment.tracking`.
     """
 
     name: str
@@ -204,6 +219,7 @@ class Experiment(_Checked):
     cache: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
+    memory: Path | None = None
     classes: ClassesField = PRESETS["fer7"]
     model: NetworkField = NetworkConfig()
     strategies: list[StrategyField] = Field(list(DEFAULT), min_length=1, validate_default=True)
@@ -217,6 +233,8 @@ class Experiment(_Checked):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     deterministic: bool = True
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    tracking: Annotated[list[Literal["mlflow", "tensorboard"]], BeforeValidator(_as_list)] = []
 
     @field_validator("strategies")
     @classmethod
@@ -255,6 +273,15 @@ class Experiment(_Checked):
         return values
 
     @model_validator(mode="after")
+    def _memory_belongs_to_a_model(self) -> Experiment:
+        if self.memory and not self.model.is_deployed:
+            raise CrossferError(
+                "memory: is of a deployed model; name that under model:, or leave memory: out, since a "
+                "baseline that is trained leaves its own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _folds_are_of_pairs(self) -> Experiment:
         if self.folds and self.protocols:
             raise CrossferError(
@@ -286,6 +313,11 @@ class Experiment(_Checked):
     def under_data(self, path: Path) -> Path:
         """Return where a path relative to the data root lies."""
         return (self.data or Path()).expanduser() / path.expanduser()
+
+    @property
+    def memory_file(self) -> Path | None:
+        """Where the memory file that is given lies."""
+        return self.under_data(self.memory) if self.memory else None
 
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""

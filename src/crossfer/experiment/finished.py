@@ -16,11 +16,12 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import Evidence, Key
 from crossfer.evaluation.gate import Groups
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.rows import DatasetFacts, Result, Results
+from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.folder import Part, said_by_folds
+from crossfer.experiment.folder import Part, is_finished, load_run, said_by_folds
 from crossfer.experiment.opening import DATASETS
 from crossfer.experiment.results import RESULTS
+from crossfer.experiment.run import load_results
 from crossfer.terms import BL, SIDES, Side
 
 
@@ -117,7 +118,7 @@ class Finished:
         """
         values = {side: self._column(row, side, column) for side in SIDES}
         if all(found is None for found in values.values()):
-            known = sorted({name for d in self.datasets for name in d.samples.schema.names})
+            known = sorted({name for dataset in self.datasets for name in dataset.columns})
             raise CrossferError(
                 f"--by {column}: neither {self.results.source.name} nor {row.target} has this column; "
                 f"choose among {', '.join(known)}"
@@ -126,6 +127,17 @@ class Finished:
             side: found and ["not known" if value is None else str(value) for value in found]
             for side, found in values.items()
         }
+
+    def dataset(self, facts: DatasetFacts) -> Dataset:
+        """Open the data of a dataset, or of those that it is made of.
+
+        Raises
+        ------
+        CrossferError
+            If they are not there any more, or were changed.
+        """
+        opened = {dataset.name: dataset for dataset in self.datasets}
+        return unite([opened[part] for part in facts.parts or (facts.name,)])
 
     def _on(self, row: Result, side: Side) -> DatasetFacts:
         facts = {dataset.name: dataset for dataset in self.results.datasets}
@@ -146,13 +158,27 @@ class Finished:
     def _column(self, row: Result, side: Side, name: str) -> list[Any] | None:
         """Return a column of the sample table for each test image; None where there is no such column."""
         facts = self._on(row, side)
-        opened = {dataset.name: dataset for dataset in self.datasets}
-        dataset = unite([opened[part] for part in facts.parts or (facts.name,)])
-        if name not in dataset.samples.schema.names:
-            return None
         of_one_seed = row.runs[: len(row.runs) // len(row.seeds)]
         rows = self.said(replace(row, runs=of_one_seed), side, "test")[0].rows
-        return list(dataset.samples.column(name).take(rows).to_pylist())
+        return self.dataset(facts).column(name, rows)
+
+
+def tested(run: Path) -> list[tuple[DatasetFacts, Measured]]:
+    """Return each test set that a run's network was measured on, and the measurement.
+
+    Empty where the run lies in no experiment that has results.
+    """
+    out = run.resolve().parent.parent
+    if not (is_finished(run) and (out / RESULTS).is_file()):
+        return []
+    results, key = load_results(out), load_run(run).key
+    facts = {dataset.name: dataset for dataset in results.datasets}
+    found: dict[str, tuple[DatasetFacts, Measured]] = {}
+    for row in results.results:
+        if row.runs == (key,):
+            for name, side in ((results.source.name, row.on_source), (row.target, row.on_target)):
+                found.setdefault(name, (facts[name], side.test))
+    return list(found.values())
 
 
 def _open(paths: Sequence[Path], facts: DatasetFacts) -> Dataset:

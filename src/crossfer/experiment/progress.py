@@ -50,3 +50,6 @@ class Progress:
 
     def failed(self, run: Run, why: str) -> None:
         """A run failed, or cannot begin."""
+
+    def untracked(self, why: str) -> None:
+        """The experiment is no longer logged; its runs go on."""

@@ -148,9 +148,10 @@ def goes_on(strategy: Strategy) -> bool:
     """Tell whether a strategy can go through targets one after the other.
 
     It trains on the target, and starts at random or where it arrived the last time; not from where another
-    strategy arrived, nor is it mixed with the baseline.
+    strategy arrived, nor is it mixed with the baseline, nor does it read a memory file, which is of the
+    baseline's features.
     """
-    own = strategy.start in ("random", "baseline") and not strategy.merge
+    own = strategy.start in ("random", "baseline") and not strategy.merge and not strategy.memory
     return own and "target" in strategy.sides
 
 

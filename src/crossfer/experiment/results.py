@@ -45,6 +45,7 @@ from crossfer.evaluation.rows import (
     Results,
     RunFacts,
     StrategyFacts,
+    Suggestions,
 )
 from crossfer.evaluation.summary import mean_change, mean_cost, over_folds
 from crossfer.experiment.config import Experiment
@@ -480,4 +481,5 @@ def _describe(test: TestSet, role: Side) -> DatasetFacts:
         citation=card["citation"],
         parts=tuple(card.get("parts", ())),
         folds=tuple(fold.fingerprint for fold in test.folds),
+        suggestions=Suggestions(**said) if (said := card.get("suggestions")) else None,
     )

@@ -7,26 +7,27 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_fabric import Fabric
 
 from crossfer.datasets.folds import in_words
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
-from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
+from crossfer.executors import Events, Failure, Task, Work, run_here
 from crossfer.experiment.baseline import check_baseline
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
-from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
+from crossfer.experiment.opening import DATASETS, check_memory, check_paths, open_datasets
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.status import write_plan
-from crossfer.experiment.workers import STEP, how_many, task_of, work_on
+from crossfer.experiment.tracking import Tracked, tracking_to
+from crossfer.experiment.workers import STEP, Workers, carry_out, how_many, task_of, work_on
 from crossfer.files import alone, write_json
 from crossfer.networks import check_network
 from crossfer.provenance import versions
@@ -42,7 +43,7 @@ def run_experiment(
     out: str | Path,
     progress: Progress | None = None,
     *,
-    workers: int | Literal["auto"] = 1,
+    workers: Workers = 1,
     threads: int = 1,
 ) -> Results:
     """Run whatever of an experiment is not finished yet, and write its results.
@@ -80,11 +81,13 @@ def run_experiment(
     check_free(out, "experiment", EXPERIMENT, BEGUN)
     check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         layers = [strategy.layers for strategy in experiment.strategies]
         said = check_network(experiment.model, layers, fabric, experiment.classes)
         progress.tried(said)
+        check_memory(experiment)
         source, *targets = open_datasets(experiment, out, progress)
         planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
         for name, folds in planned.folds.items():
@@ -98,18 +101,23 @@ def run_experiment(
         finished = [r for r in runs.values() if is_finished(folder_of(r, runs_folder))]
         progress.planned(list(runs.values()), finished)
         _say_versions(finished, runs_folder, progress)
-        count = how_many(workers, [r for r in runs.values() if r not in finished], fabric)
-        events, tasks = (
-            _Events(planned, runs_folder, progress),
+        left = [run.work for run in runs.values() if run not in finished]
+        failures = carry_out(
             [task_of(run) for run in runs.values()],
+            lambda: work_on(planned, runs_folder, fabric),
+            partial(open_worker, out),
+            Tracked(
+                _Events(planned, runs_folder, progress),
+                lambda key: folder_of(runs[key], runs_folder),
+                tracking,
+            ),
+            how_many(workers, left, fabric, devices=experiment.devices),
+            threads,
         )
-        if count == 1:
-            failures = run_here(tasks, lambda: work_on(planned, runs_folder, fabric), events)
-        else:
-            failures = run_in_processes(tasks, partial(open_worker, out), events, count, threads)
         failed = {key: _why(failure, runs) for key, failure in failures.items()}
         collected = collect(experiment, planned, runs_folder, out, failed, leakage, said)
         write_results(collected, out)
+        tracking.log_results(collected.results)
     return collected.results
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from crossfer.errors import CrossferError
@@ -12,6 +12,7 @@ from crossfer.terms import PastData
 
 if TYPE_CHECKING:
     from crossfer.datasets.record import Split
+    from crossfer.executors import Slurm
 
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])
 
@@ -86,6 +87,37 @@ def workers_of(text: str) -> int | Literal["auto"]:
     if text.isascii() and text.isdigit() and int(text):
         return int(text)
     raise CrossferError(f"--workers {text}: write auto, or how many processes")
+
+
+def cluster_of(
+    on: str | None,
+    given: Mapping[str, str | None],
+    sbatch: Sequence[str],
+    workers: int | Literal["auto"],
+    threads: int,
+) -> Slurm | None:
+    """Read where networks train; None is here."""
+    if on not in (None, "here", "slurm"):
+        raise CrossferError(f"--on {on}: write here or slurm")
+    if on != "slurm":
+        for name in [
+            *(name for name, value in given.items() if value),
+            *(["sbatch"] * bool(sbatch)),
+        ]:
+            raise CrossferError(f"--{name}: is for SLURM; add --on slurm")
+        return None
+    from crossfer.executors import Slurm
+
+    return Slurm(
+        given["partition"],
+        given["time"],
+        given["account"],
+        given["mem"],
+        given["gres"],
+        threads,
+        None if workers == "auto" else workers,
+        tuple(sbatch),
+    )
 
 
 def past_data_of(text: str) -> tuple[PastData, int | None]:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning_fabric import Fabric
 
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
-from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
+from crossfer.executors import (
+    Events,
+    Failure,
+    Slurm,
+    Task,
+    Work,
+    run_here,
+    run_in_processes,
+    run_on_slurm,
+)
+from crossfer.executors.slurm import SUBMITTED
 from crossfer.experiment.baseline import check_baseline
 from crossfer.experiment.config import Experiment, check_experiment
+from crossfer.experiment.execute import is_complete
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
@@ -24,8 +37,8 @@ from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
-from crossfer.experiment.status import write_plan
-from crossfer.experiment.workers import STEP, how_many, task_of, work_on
+from crossfer.experiment.status import SLURM, planned_arithmetic, write_plan
+from crossfer.experiment.workers import STEP, WAITING, how_many, task_of, work_on
 from crossfer.files import alone, write_json
 from crossfer.networks import check_network
 from crossfer.provenance import versions
@@ -43,6 +56,7 @@ def run_experiment(
     *,
     workers: int | Literal["auto"] = 1,
     threads: int = 1,
+    on: Slurm | None = None,
 ) -> Results:
     """Run whatever of an experiment is not finished yet, and write its results.
 
@@ -61,6 +75,8 @@ def run_experiment(
         ``if __name__ == "__main__":``, since every process imports it anew.
     threads
         Of each process, where there are several; a single one uses PyTorch's setting.
+    on
+        The cluster that trains, instead of this machine; `workers` and `threads` are then its own.
 
     Returns
     -------
@@ -78,7 +94,9 @@ def run_experiment(
     out, progress = Path(out), progress or Progress()
     check_free(out, "experiment", EXPERIMENT, BEGUN)
     check_paths(experiment)
-    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    fabric, arithmetic = _machine_of(experiment, on)
+    if on:
+        on.check()
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         layers = [strategy.layers for strategy in experiment.strategies]
@@ -88,19 +106,22 @@ def run_experiment(
         leakage = look_for_leakage(
             experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
         )
-        planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
+        planned = plan_all(experiment, source, targets, arithmetic)
         runs = {run.key: run for run in planned.runs}
         runs_folder = folder_of_runs(experiment, out)
-        write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()])
+        write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()], arithmetic)
         finished = [r for r in runs.values() if is_finished(folder_of(r, runs_folder))]
         progress.planned(list(runs.values()), finished)
         _say_versions(finished, runs_folder, progress)
-        count = how_many(workers, [r for r in runs.values() if r not in finished], fabric)
         events, tasks = (
             _Events(planned, runs_folder, progress),
             [task_of(run) for run in runs.values()],
         )
-        if count == 1:
+        if on:
+            failures = _run_on_slurm(on, tasks, events, out)
+        elif (
+            count := how_many(workers, [r for r in runs.values() if r not in finished], fabric)
+        ) == 1:
             failures = run_here(tasks, lambda: work_on(planned, runs_folder, fabric), events)
         else:
             failures = run_in_processes(tasks, partial(open_worker, out), events, count, threads)
@@ -122,7 +143,40 @@ def open_worker(out: Path) -> Work:
     return work_on(planned, folder_of_runs(experiment, out), fabric)
 
 
-def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path:
+def _machine_of(experiment: Experiment, on: Slurm | None) -> tuple[Fabric, Arithmetic]:
+    """Return where networks are tried before anything runs, and how the runs will calculate.
+
+    A cluster's GPUs are often out of sight from where its jobs are submitted.
+    """
+    if on and on.gpu and experiment.device in ("auto", "cuda") and not torch.cuda.is_available():
+        if experiment.precision == "auto":
+            raise CrossferError(
+                "precision: this machine has no GPU to choose it by; write bf16-mixed or 32-true"
+            )
+        return machine("cpu", "32-true"), Arithmetic("cuda", experiment.precision)
+    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    return fabric, Arithmetic.of(fabric)
+
+
+def _run_on_slurm(
+    slurm: Slurm, tasks: Sequence[Task], events: _Events, out: Path
+) -> dict[str, Failure]:
+    command = [sys.executable, "-m", "crossfer", "run-one", str(out.absolute())]
+
+    def is_done(key: str) -> bool:
+        run = events.runs[key]
+        folder = folder_of(run, events.runs_folder)
+        return is_complete(folder, events.planned.measured_on(run))
+
+    return run_on_slurm(tasks, command, is_done, events, slurm, out.absolute() / SLURM)
+
+
+def run_one(
+    out: str | Path,
+    key: str,
+    progress: Progress | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Path:
     """Train and measure one run of an experiment that was begun by `run_experiment`.
 
     Parameters
@@ -133,6 +187,8 @@ def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path
         Of the run; the networks that it starts from must be finished.
     progress
         Told how it goes on.
+    stopping
+        Asked after each training step whether to leave a checkpoint and end, by `KeyboardInterrupt`.
 
     Returns
     -------
@@ -142,7 +198,7 @@ def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path
     Raises
     ------
     CrossferError
-        If there is no such experiment or run, or it cannot begin yet.
+        If there is no such experiment or run, it cannot begin yet, or another version of crossfer began it.
     """
     out, progress = Path(out), progress or Progress()
     experiment, planned, fabric = _begun(out)
@@ -155,7 +211,9 @@ def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path
             raise CrossferError(f"{run.label}: waits for {runs[other].label}; run {other} first")
     progress.planned([run], [])
     events = _Events(planned, runs_folder, progress)
-    failures = run_here([Task(key)], lambda: work_on(planned, runs_folder, fabric), events)
+    failures = run_here(
+        [Task(key)], lambda: work_on(planned, runs_folder, fabric, stopping), events
+    )
     if key in failures:
         raise CrossferError(f"{run.label} failed: {failures[key].why}")
     return folder_of(run, runs_folder)
@@ -166,9 +224,10 @@ def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
     if (content := read_json(out / EXPERIMENT)) is None:
         raise CrossferError(f"{out}: no experiment was begun here; do so with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
-    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    arithmetic = planned_arithmetic(out)
+    fabric = machine(arithmetic.device, arithmetic.precision, experiment.deterministic)
     source, *targets = open_datasets(experiment, out, Progress())
-    return experiment, plan_all(experiment, source, targets, Arithmetic.of(fabric)), fabric
+    return experiment, plan_all(experiment, source, targets, arithmetic), fabric
 
 
 def folder_of_runs(experiment: Experiment, out: Path) -> Path:
@@ -187,8 +246,12 @@ class _Events(Events):
         self.progress.started(self.runs[key])
 
     def told(self, key: str, what: str, value: Any) -> None:
-        tell = self.progress.step if what == STEP else self.progress.waiting
-        tell(self.runs[key], value)
+        tell: dict[str, Callable[[Run, Any], None]] = {
+            STEP: self.progress.step,
+            WAITING: self.progress.waiting,
+            SUBMITTED: self.progress.submitted,
+        }
+        tell[what](self.runs[key], value)
 
     def succeeded(self, key: str) -> None:
         run = self.runs[key]

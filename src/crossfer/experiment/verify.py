@@ -13,7 +13,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ from crossfer.experiment.run import EXPERIMENT, load_results
 from crossfer.networks.classifier import WEIGHTS
 from crossfer.provenance import versions
 from crossfer.terms import SIDES
-from crossfer.training.machine import Precision, describe, machine
+from crossfer.training.machine import describe, machine
 
 
 @dataclass(frozen=True)
@@ -245,8 +245,8 @@ class _Again:
         if run is None:
             return ["this configuration, with this version of crossfer, gives no such run"]
         self.progress.started(run)
-        precision = cast(Precision, run.arithmetic.precision)
-        fabric = machine(self.experiment.device, precision, self.experiment.deterministic)
+        precision, deterministic = run.arithmetic.precision, self.experiment.deterministic
+        fabric = machine(self.experiment.device, precision, deterministic)
         before = self.folders[run.key]
         measured_on = self.planned.measured_on(run)
         with (

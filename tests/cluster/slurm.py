@@ -3,9 +3,9 @@
     apt-get install slurm-wlm munge
     python -m tests.cluster.slurm        # as root, some six minutes
 
-It starts munged, slurmctld and one slurmd, on the loopback address and in a folder of their own, and stops
-them at the end.  One job is queued again in the middle, as preemption does, one is ended by its time limit, and
-the command that watches is killed and started again.
+It starts munged, slurmctld and one slurmd, on the loopback address and in a folder of their own, and
+stops them at the end.  One job is queued again in the middle, as preemption does, one is ended by its time
+limit, and the command that watches is killed and started again.
 """
 
 from __future__ import annotations
@@ -105,14 +105,20 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=400, help="so that “long” takes a minute")
-    parser.add_argument("--folder", type=Path, help="with an earlier call's reference to compare with")
+    parser.add_argument(
+        "--folder", type=Path, help="with an earlier call's reference to compare with"
+    )
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="crossfer-slurm-"))
     folder.mkdir(exist_ok=True)
     shutil.rmtree(folder / "slurm", ignore_errors=True)
     shutil.rmtree(folder / "out", ignore_errors=True)
     (folder / "slurm").mkdir()
-    experiment, out, reference = write_experiment(folder, arguments.epochs), folder / "out", folder / "one"
+    experiment, out, reference = (
+        write_experiment(folder, arguments.epochs),
+        folder / "out",
+        folder / "one",
+    )
     print("one process", flush=True)
     crossfer("run", experiment, "--out", reference, "--workers", "1", **ONE_THREAD)
     # SLURM looks at time limits twice a minute: the warning comes 20 s after the start or later.
@@ -127,7 +133,9 @@ def main() -> None:
         assert nowhere.returncode == 2 and "invalid partition" in nowhere.stderr.lower()
         assert not out.exists()
         watching = subprocess.Popen(command(*asked))
-        wait_for("a long run trains", lambda: (out / "plan.json").exists() and bool(job_of(out, "long")))
+        wait_for(
+            "a long run trains", lambda: (out / "plan.json").exists() and bool(job_of(out, "long"))
+        )
         watching.send_signal(signal.SIGKILL)
         watching.wait()
         wait_for(

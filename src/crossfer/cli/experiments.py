@@ -113,11 +113,19 @@ def run(
             min=1, help="Threads of each process, where there are several; on a cluster its cores."
         ),
     ] = 1,
-    on: Annotated[str | None, typer.Option(help="Where networks train: here, or slurm.")] = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="Where networks train: here, slurm, ray (on this machine), or a Ray cluster's HOST:PORT or "
+            "ray://HOST:PORT."
+        ),
+    ] = "here",
+    mem: Annotated[
+        str | None, typer.Option(help="Memory of each network on a cluster, as 8G.")
+    ] = None,
     partition: SlurmOption = None,
     time: SlurmOption = None,
     account: SlurmOption = None,
-    mem: SlurmOption = None,
     gres: SlurmOption = None,
     sbatch: Annotated[
         list[str] | None,
@@ -135,6 +143,7 @@ def run(
 
     With --on slurm, networks train as jobs of a cluster, and --workers is how many at most at the same time.
     Stopped, this command leaves them in the queue; the same command watches them again and writes the report.
+    With --on ray they are tasks of a Ray cluster, whose nodes need not share any folder.
 
     Example:  crossfer run configs/fer2013-ck48.yaml --data ~/faces --out runs/fer2013-ck48
 
@@ -146,8 +155,8 @@ def run(
 
     given = {"partition": partition, "time": time, "account": account, "mem": mem, "gres": gres}
     at_a_time = workers_of(workers)
-    cluster = cluster_of(on, given, sbatch or [], at_a_time, threads)
     configuration = load_experiment(experiment, data)
+    cluster = cluster_of(on, given, sbatch or [], at_a_time, threads)
     folder = out or Path("runs") / experiment.stem
     with Shown(out_console) as shown:
         results = run_experiment(

@@ -13,6 +13,7 @@ from crossfer.terms import PastData
 if TYPE_CHECKING:
     from crossfer.datasets.record import Split
     from crossfer.executors import Slurm
+    from crossfer.executors.ray import Ray
 
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])
 
@@ -90,34 +91,57 @@ def workers_of(text: str) -> int | Literal["auto"]:
 
 
 def cluster_of(
-    on: str | None,
+    on: str,
     given: Mapping[str, str | None],
     sbatch: Sequence[str],
     workers: int | Literal["auto"],
     threads: int,
-) -> Slurm | None:
-    """Read where networks train; None is here."""
-    if on not in (None, "here", "slurm"):
-        raise CrossferError(f"--on {on}: write here or slurm")
-    if on != "slurm":
-        for name in [
-            *(name for name, value in given.items() if value),
-            *(["sbatch"] * bool(sbatch)),
-        ]:
-            raise CrossferError(f"--{name}: is for SLURM; add --on slurm")
-        return None
-    from crossfer.executors import Slurm
+) -> Slurm | Ray | None:
+    """Read where networks train; None is here.
 
-    return Slurm(
-        given["partition"],
-        given["time"],
-        given["account"],
-        given["mem"],
-        given["gres"],
-        threads,
-        None if workers == "auto" else workers,
-        tuple(sbatch),
-    )
+    Parameters
+    ----------
+    on
+        ``here``, ``slurm``, ``ray``, or the address of a Ray cluster.
+    given
+        Options for a cluster, by name: those of SLURM, and ``mem``.
+    sbatch
+        More options of SLURM.
+    workers, threads
+        Networks that train at the same time, and the cores of each.
+    """
+    at_a_time = None if workers == "auto" else workers
+    if on == "slurm":
+        from crossfer.executors import Slurm
+
+        return Slurm(
+            **given,
+            threads=threads,
+            at_a_time=at_a_time,
+            options=tuple(sbatch),
+        )
+    asked = {**given, "sbatch": " ".join(sbatch)}
+    for name in [name for name, value in asked.items() if value]:
+        if name != "mem" or on == "here":
+            raise CrossferError(f"--{name}: is for SLURM; add --on slurm")
+    if on == "here":
+        return None
+    if on != "ray" and not re.fullmatch(r"(ray://)?[^\s:/]+:[0-9]+", on):
+        raise CrossferError(f"--on {on}: write here, slurm, ray, HOST:PORT or ray://HOST:PORT")
+    from crossfer.executors.ray import Ray
+
+    address = None if on == "ray" else on
+    return Ray(address, threads, memory=bytes_of("--mem", given["mem"]), at_a_time=at_a_time)
+
+
+def bytes_of(option: str, text: str | None) -> int:
+    """Read an amount of memory, as SLURM writes it: 8G, 500M."""
+    if text is None:
+        return 0
+    found = re.fullmatch(r"([0-9]+)([KMGT])B?", text.upper())
+    if not found:
+        raise CrossferError(f"{option} {text}: write an amount as 8G or 500M")
+    return int(found[1]) * 1024 ** (1 + "KMGT".index(found[2]))
 
 
 def past_data_of(text: str) -> tuple[PastData, int | None]:

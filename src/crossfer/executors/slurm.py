@@ -46,8 +46,8 @@ class Slurm:
 
     Parameters
     ----------
-    partition, time, account, memory, gres
-        As ``sbatch`` takes them: ``--partition``, ``--time``, ``--account``, ``--mem``, ``--gres``.
+    partition, time, account, mem, gres
+        As ``sbatch`` takes them.
     threads
         Processors of each task, and its threads.
     at_a_time
@@ -59,7 +59,7 @@ class Slurm:
     partition: str | None = None
     time: str | None = None
     account: str | None = None
-    memory: str | None = None
+    mem: str | None = None
     gres: str | None = None
     threads: int = 1
     at_a_time: int | None = None
@@ -77,7 +77,7 @@ class Slurm:
             "partition": self.partition,
             "time": self.time,
             "account": self.account,
-            "mem": self.memory,
+            "mem": self.mem,
             "gres": self.gres,
             "cpus-per-task": self.threads,
         }

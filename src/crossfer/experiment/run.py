@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning_fabric import Fabric
 
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
-from crossfer.executors import (
-    Events,
-    Failure,
-    Slurm,
-    Task,
-    Work,
-    run_here,
-    run_in_processes,
-    run_on_slurm,
-)
+from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
 from crossfer.executors.slurm import SUBMITTED
 from crossfer.experiment.baseline import check_baseline
+from crossfer.experiment.clusters import RUNS, Cluster, OnCluster, machine_of
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.execute import is_complete
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
-from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
-from crossfer.experiment.status import SLURM, planned_arithmetic, write_plan
+from crossfer.experiment.status import planned_arithmetic, write_plan
 from crossfer.experiment.workers import STEP, WAITING, how_many, task_of, work_on
 from crossfer.files import alone, write_json
 from crossfer.networks import check_network
 from crossfer.provenance import versions
 from crossfer.training.machine import machine
 
-EXPERIMENT, LOCK, RUNS = "experiment.json", ".lock", "runs"
+EXPERIMENT, LOCK = "experiment.json", ".lock"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
 """What the folder of an experiment that has only just begun may hold."""
 
@@ -56,7 +44,7 @@ def run_experiment(
     *,
     workers: int | Literal["auto"] = 1,
     threads: int = 1,
-    on: Slurm | None = None,
+    on: Cluster | None = None,
 ) -> Results:
     """Run whatever of an experiment is not finished yet, and write its results.
 
@@ -94,7 +82,7 @@ def run_experiment(
     out, progress = Path(out), progress or Progress()
     check_free(out, "experiment", EXPERIMENT, BEGUN)
     check_paths(experiment)
-    fabric, arithmetic = _machine_of(experiment, on)
+    fabric, arithmetic = machine_of(experiment, on)
     if on:
         on.check()
     with alone_in(out):
@@ -118,7 +106,8 @@ def run_experiment(
             [task_of(run) for run in runs.values()],
         )
         if on:
-            failures = _run_on_slurm(on, tasks, events, out)
+            away = OnCluster(experiment, planned, out, runs_folder)
+            failures = away.carry_out(on, tasks, partial(open_worker, out.absolute()), events)
         elif (
             count := how_many(workers, [r for r in runs.values() if r not in finished], fabric)
         ) == 1:
@@ -141,34 +130,6 @@ def open_worker(out: Path) -> Work:
     """
     experiment, planned, fabric = _begun(out)
     return work_on(planned, folder_of_runs(experiment, out), fabric)
-
-
-def _machine_of(experiment: Experiment, on: Slurm | None) -> tuple[Fabric, Arithmetic]:
-    """Return where networks are tried before anything runs, and how the runs will calculate.
-
-    A cluster's GPUs are often out of sight from where its jobs are submitted.
-    """
-    if on and on.gpu and experiment.device in ("auto", "cuda") and not torch.cuda.is_available():
-        if experiment.precision == "auto":
-            raise CrossferError(
-                "precision: this machine has no GPU to choose it by; write bf16-mixed or 32-true"
-            )
-        return machine("cpu", "32-true"), Arithmetic("cuda", experiment.precision)
-    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    return fabric, Arithmetic.of(fabric)
-
-
-def _run_on_slurm(
-    slurm: Slurm, tasks: Sequence[Task], events: _Events, out: Path
-) -> dict[str, Failure]:
-    command = [sys.executable, "-m", "crossfer", "run-one", str(out.absolute())]
-
-    def is_done(key: str) -> bool:
-        run = events.runs[key]
-        folder = folder_of(run, events.runs_folder)
-        return is_complete(folder, events.planned.measured_on(run))
-
-    return run_on_slurm(tasks, command, is_done, events, slurm, out.absolute() / SLURM)
 
 
 def run_one(

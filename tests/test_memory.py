@@ -105,6 +105,10 @@ def test_features_are_what_the_layer_is_given() -> None:
     with torch.no_grad():
         again = model.network.get_submodule("fc3")(found)
         assert torch.allclose(again, model(normalise(shown.images)), atol=1e-5)
+    many = faces(40).images  # so many that it is tried first how many fit
+    assert torch.allclose(
+        features(model, "fc3", many, fabric), features(model, "fc3", many, fabric, 4), atol=1e-5
+    )
 
 
 def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_change() -> None:

@@ -41,7 +41,9 @@ def test_a_graph_on_ray_whatever_happens_to_its_processes(tmp_path: Path) -> Non
 
 
 def test_a_node_with_another_version_is_named() -> None:
-    with pytest.raises(CrossferError, match="node n7 .* has crossfer 9, and this machine 1: install"):
+    with pytest.raises(
+        CrossferError, match="node n7 .* has crossfer 9, and this machine 1: install"
+    ):
         _check_version("9", "1", "n7")
     with pytest.raises(CrossferError, match="has no crossfer"):
         _check_version(None, "1", "n7")

@@ -124,6 +124,10 @@ def test_the_trials_of_another_experiment_are_not_taken_over(raw: Path, tmp_path
     assert other.default.recipe["batch_size"] == 16
 
 
+def without_time(trials: tuple[Trial, ...]) -> list[Trial]:
+    return [replace(trial, seconds=None) for trial in trials]
+
+
 class Stopped(Progress):
     """Stops in the middle of the n-th training."""
 
@@ -149,12 +153,21 @@ def test_interrupted_it_goes_on_as_if_nothing_had_been(
         search(experiment, tmp_path / "out", **arguments, progress=Stopped(runs))
     again = search(experiment, tmp_path / "out", **arguments)
 
-    def without_time(trials: tuple[Trial, ...]) -> list[Trial]:
-        return [replace(trial, seconds=None) for trial in trials]
-
     assert without_time(again.strategies[0].trials) == without_time(whole.strategies[0].trials)
     unchanged = search(experiment, tmp_path / "out", **arguments, progress=Stopped(1))
     assert unchanged == again, "nothing is left to do"
+
+
+def test_side_by_side_the_same_recipes_are_tried(
+    found: tuple[Path, Searched], raw: Path, tmp_path: Path
+) -> None:
+    experiment = check_experiment(CONTENT | {"data": raw})
+    names = ["FC", "LP-FT"]
+    two = search(experiment, tmp_path, trials=2, budget=2.5, strategies=names, workers=2)
+    one = {tuned.name: tuned for tuned in found[1].strategies}
+    assert [tuned.name for tuned in two.strategies] == names
+    for tuned in two.strategies:
+        assert without_time(tuned.trials) == without_time(one[tuned.name].trials[:2])
 
 
 class Preparing(Progress):

@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_what_nobody_touched_holds_and_trains_to_the_same_bits(out: Path) -> None:
     before = contents(out)
-    verdicts = verify(out, retrain=True)
+    verdicts = verify(out, retrain=True, workers=2)
     assert len(verdicts) == 5 + 1  # MIX+WiSE starts where MIX arrived; results.json
     assert [verdict.problems for verdict in verdicts] == [()] * 6
     assert verdicts[-1].checked == ("all that follows from the runs holds",)

@@ -135,13 +135,10 @@ def test_status_tells_who_trains(prepared: dict[str, Dataset], tmp_path: Path) -
 
 
 def test_how_many_processes_pay() -> None:
-    class Large:
-        work = 15_000.0
-
     fabric: Any = machine("cpu", "32-true")
-    runs: Any = [Large()] * 3
+    large = [15_000.0] * 3
     assert how_many(3, [], fabric) == 3
-    assert how_many("auto", runs, fabric, cores=2) == 2
-    assert how_many("auto", runs, fabric, cores=8) == 3
-    assert how_many("auto", runs[:1], fabric, cores=8) == 1
-    assert how_many("auto", runs, fabric, cores=1) == 1
+    assert how_many("auto", large, fabric, cores=2) == 2
+    assert how_many("auto", large, fabric, cores=8) == 3
+    assert how_many("auto", large[:1], fabric, cores=8) == 1
+    assert how_many("auto", large, fabric, cores=1) == 1

@@ -12,10 +12,12 @@ import torch
 from lightning_fabric import Fabric
 
 from crossfer.memory.exemplars import choose_exemplars
+from crossfer.memory.file import Memory
 from crossfer.memory.merging import best_mixture
 from crossfer.networks import Classifier, grow
 from crossfer.strategies import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
+from crossfer.unlabelled import T3A, AdaBN, without_labels
 
 Built = TypeVar("Built")
 
@@ -29,6 +31,7 @@ def adapt(
     recipe: Recipe,
     seed: int,
     fabric: Fabric,
+    memory: Memory | None = None,
     **options: Any,
 ) -> Trained:
     """Train a network by a strategy.
@@ -48,6 +51,8 @@ def adapt(
         The training sets by side: ``"source"``, ``"target"``, as far as the strategy needs them.
     validation
         The validation sets by side: they choose the epoch, and how much is merged.
+    memory
+        What stands for the source's images, of the baseline's features: for strategies that read one.
     recipe, seed, fabric, options
         As for `crossfer.training.train`.
 
@@ -59,11 +64,20 @@ def adapt(
     Raises
     ------
     ValueError
-        If the strategy needs a training set that is not given.
+        If the strategy needs a training set that is not given, or a memory.
+    CrossferError
+        If the memory is of another model or of other classes.
     """
     began = time.perf_counter()
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
+    if strategy.memory:
+        if memory is None:
+            raise ValueError(f"{strategy.name} needs a memory of the source")
+        memory.check(baseline)
+    if strategy.unlabelled:
+        shown = without_labels(training["target"])
+        return _unlabelled(strategy, start, shown, recipe, seed, fabric, options)
     if strategy.exemplars:
         kept = choose_exemplars(
             training["source"], strategy.exemplars, strategy.choice, baseline, seed, fabric
@@ -71,7 +85,11 @@ def adapt(
         training = {**training, "source": kept}
     model, baseline = _grown(start, baseline, training, fabric)
     model.train_only(strategy.layers)
-    if strategy.layers == "none":
+    if strategy.memory:
+        trained = strategy.memory.learn(
+            start, model, memory, training["target"], validation, recipe, seed, fabric, **options
+        )
+    elif strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
     else:
         shown, penalty = _shown(strategy, training), None
@@ -85,6 +103,26 @@ def adapt(
         faces = Mixture.of(training["target"], training["source"], 0.5) if both else None
         trained = _merged(trained, baseline, faces, validation, fabric)
     return trained
+
+
+def _unlabelled(
+    strategy: Strategy,
+    start: Classifier,
+    shown: Faces,
+    recipe: Recipe,
+    seed: int,
+    fabric: Fabric,
+    options: Mapping[str, Any],
+) -> Trained:
+    """Adapt a network to images without labels; the last epoch is kept, since no label chooses one."""
+    began, how, model = time.perf_counter(), strategy.unlabelled, copy.deepcopy(start)
+    model.train_only(strategy.layers)
+    if isinstance(how, AdaBN | T3A):
+        model = how.applied(model, shown.images, fabric).eval()
+        return Trained(model, 0, [], 0, time.perf_counter() - began)
+    assert how
+    objective, options = how.objective(start, fabric), {**options, "keep": "last"}
+    return train(model, shown, {}, recipe, seed, fabric, objective=objective, **options)
 
 
 def _grown(

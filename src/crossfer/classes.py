@@ -34,8 +34,11 @@ RAFDB11 = (
 NO_EXPRESSION = frozenset({"none", "uncertain", "unknown", "no-face"})
 """What datasets write where there is no expression to learn: such pictures are left out, and counted."""
 
+UNLABELLED = "unlabelled"
+"""The label of pictures that nobody has labelled: they are kept, and are of no class."""
+
 SYNONYMS: Mapping[str, str] = {
-    **{name: name for name in (*FER8, *RAFDB11, *NO_EXPRESSION)},
+    **{name: name for name in (*FER8, *RAFDB11, *NO_EXPRESSION, UNLABELLED)},
     "anger": "angry",
     "disgusted": "disgust",
     "disgusting": "disgust",
@@ -63,6 +66,7 @@ SYNONYMS: Mapping[str, str] = {
     "no face": "no-face",
     "noface": "no-face",
     "nf": "no-face",
+    "unlabeled": UNLABELLED,
 }
 """Names seen in the field, in lower case and with single spaces, and our name for each."""
 
@@ -216,7 +220,7 @@ PRESETS: dict[str, ClassSet] = {
 
 def _name(value: object) -> str:
     name = canonical(value)
-    if not isinstance(value, str) or not name or name in NO_EXPRESSION:
+    if not isinstance(value, str) or not name or name in (*NO_EXPRESSION, UNLABELLED):
         raise CrossferError(f"classes: {value!r} is not the name of a class")
     return name
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from crossfer.memory.closed_form import SLDA, Ridge
 from crossfer.memory.exemplars import Choice
 from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty, SourceDistillation
+from crossfer.memory.replay import FeatureReplay
 from crossfer.terms import BL, PastData
 from crossfer.training.recipe import (
     FINE_TUNING,
@@ -20,6 +22,7 @@ from crossfer.training.recipe import (
     FROM_SCRATCH,
     Recipe,
 )
+from crossfer.unlabelled import T3A, AdaBN, Shot, Tent, Unlabelled
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Strategy:
     merge
         Whether the network is mixed with the baseline at the end, as much as suits the validation sets of
         both sides.
+    memory
+        What it makes of a memory file (`crossfer.memory.file`), which stands for the source's images.
+    unlabelled
+        How it learns from the target's images without their labels.  It is not given any, nor chooses an
+        epoch by them: the last one is kept, whatever the experiment's `selection`.
     paper
         Where it comes from.
     recipe
@@ -63,7 +71,7 @@ class Strategy:
 
     name: str
     start: str
-    layers: Literal["none", "head", "FC", "FC+CL", "all"]
+    layers: Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
     data: Literal["source", "target", "source+target"]
     about: str = ""
     exemplars: int | None = None
@@ -71,6 +79,8 @@ class Strategy:
     share: float | None = None
     penalty: Penalty | None = None
     merge: bool = False
+    memory: FeatureReplay | Ridge | SLDA | None = None
+    unlabelled: Unlabelled | None = None
     paper: str = ""
     recipe: Recipe | None = None
 
@@ -84,8 +94,21 @@ class Strategy:
             raise ValueError(
                 f"{self.name}: source-distillation: it needs a share, to tell old from new"
             )
+        if self.memory and (self.data != "target" or self.penalty or self.merge):
+            raise ValueError(f"{self.name}: memory: with data: target, no penalty and no merge")
+        if self.memory and self.layers not in self.memory.LAYERS:
+            raise ValueError(f"{self.name}: {self.memory.kind}: layers: {self.memory.LAYERS[0]}")
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
             raise ValueError(f"{self.name}: what starts at random trains all layers, unhindered")
+        if self.unlabelled:
+            if self.data != "target" or self.penalty or self.merge or self.start == "random":
+                raise ValueError(
+                    f"{self.name}: unlabelled: data: target, from a network that was trained, without "
+                    "penalty or merge"
+                )
+            if self.unlabelled.trains == (self.layers == "none"):
+                what = "layers to train" if self.unlabelled.trains else "layers: none"
+                raise ValueError(f"{self.name}: {self.unlabelled.kind}: it needs {what}")
         if self.start == self.name:
             raise ValueError(f"{self.name}: starts from itself")
 
@@ -95,13 +118,20 @@ class Strategy:
         return tuple(self.data.split("+"))
 
     @property
+    def labels(self) -> Literal["all", "none"]:
+        """Which of the target's training labels it looks at."""
+        return "none" if self.unlabelled else "all"
+
+    @property
     def looks_back(self) -> bool:
         """Whether it needs the baseline beside the network that it starts from."""
-        return self.merge or self.choice == "herding"
+        return self.merge or self.choice == "herding" or self.memory is not None
 
     @property
     def past_data(self) -> PastData:
         """What it needs of the source's training images (its validation images aside)."""
+        if self.memory:
+            return "statistics"
         if "source" in self.sides:
             return "some per class" if self.exemplars else "all source"
         return self.penalty.past_data if self.penalty else "none"
@@ -109,7 +139,7 @@ class Strategy:
     @property
     def needs(self) -> frozenset[str]:
         """The sides whose training images it needs: for its batches, its penalty or its merging."""
-        if self.layers == "none" and not self.merge:
+        if self.layers == "none" and not (self.merge or self.unlabelled):
             return frozenset()
         statistics = self.penalty is not None and self.penalty.past_data != "none"
         return frozenset(self.sides) | ({"source"} if statistics else frozenset())
@@ -120,11 +150,16 @@ class Strategy:
             return self.recipe
         if self.start == "random":
             return FROM_SCRATCH
+        if isinstance(self.memory, FeatureReplay):
+            return REPLAY
         last_layers = (
             self.layers not in ("all", "none") and self.data == "target" and not self.penalty
         )
         return FINE_TUNING_LAST_LAYERS if last_layers else FINE_TUNING
 
+
+REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.005, warmup=0.1, averaging=0.98, views=4)
+"""Of the fully connected layers, beside features drawn from a memory."""
 
 PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
 
@@ -281,6 +316,51 @@ BEYOND = (
         merge=True,
     ),
     Strategy(
+        "RIDGE",
+        start="baseline",
+        layers="head",
+        data="target",
+        about="a last layer by ridge regression on the features of old images, from the memory file, and new",
+        memory=Ridge(),
+        paper="ridge regression from second moments; cf. McDonnell et al., RanPAC, NeurIPS 2023",
+    ),
+    Strategy(
+        "RIDGE+RP",
+        start="baseline",
+        layers="head",
+        data="target",
+        about="the same on random ReLU projections of the features",
+        memory=Ridge(projected=True),
+        paper="McDonnell et al., RanPAC, NeurIPS 2023, phase 2",
+    ),
+    Strategy(
+        "SLDA",
+        start="baseline",
+        layers="head",
+        data="target",
+        about="a last layer by linear discriminant analysis, from the memory file, updated image by image",
+        memory=SLDA(),
+        paper="Hayes and Kanan, Lifelong Machine Learning with Deep Streaming LDA, CVPR Workshops 2020",
+    ),
+    Strategy(
+        "GFR",
+        start="baseline",
+        layers="FC",
+        data="target",
+        about="fine-tune the fully connected layers beside features drawn from the memory file, held to the "
+        "old network's answers on them",
+        memory=FeatureReplay(),
+        paper="Liu et al., Generative Feature Replay, CVPR Workshops 2020, with Gaussians",
+    ),
+    Strategy(
+        "RIDGE+GFR",
+        start="RIDGE",
+        layers="FC",
+        data="target",
+        about="a last layer by ridge regression first, then as GFR",
+        memory=FeatureReplay(),
+    ),
+    Strategy(
         "WF",
         start="baseline",
         layers="all",
@@ -322,7 +402,52 @@ BEYOND = (
 )
 """More points of the same space."""
 
-STRATEGIES: Mapping[str, Strategy] = {strategy.name: strategy for strategy in (*STUDY, *BEYOND)}
+UNLABELLED = (
+    Strategy(
+        "AdaBN",
+        start="baseline",
+        layers="none",
+        data="target",
+        about="estimate batch-norm statistics on the target's images; no labels",
+        unlabelled=AdaBN(),
+        paper="Li et al., Adaptive Batch Normalization for Practical Domain Adaptation, Pattern Recognition "
+        "2018",
+    ),
+    Strategy(
+        "TENT",
+        start="baseline",
+        layers="norms",
+        data="target",
+        about="train the normalisations for sure answers on the target's images; no labels",
+        unlabelled=Tent(),
+        paper="Wang et al., Tent: Fully Test-Time Adaptation by Entropy Minimization, ICLR 2021",
+        recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.001, warmup=0.1),
+    ),
+    Strategy(
+        "SHOT",
+        start="baseline",
+        layers="body",
+        data="target",
+        about="train all but the last layer for sure and diverse answers and pseudo-labels; no labels",
+        unlabelled=Shot(),
+        paper="Liang, Hu, Feng, Source Hypothesis Transfer (SHOT), ICML 2020",
+        recipe=Recipe(epochs=15, batch_size=64, learning_rate=0.005, warmup=0.1),
+    ),
+    Strategy(
+        "T3A",
+        start="baseline",
+        layers="none",
+        data="target",
+        about="replace the last layer by templates of the target's features; no labels",
+        unlabelled=T3A(),
+        paper="Iwasawa and Matsuo, Test-Time Classifier Adjustment Module (T3A), NeurIPS 2021",
+    ),
+)
+"""Those that need no label of the target."""
+
+STRATEGIES: Mapping[str, Strategy] = {
+    strategy.name: strategy for strategy in (*STUDY, *BEYOND, *UNLABELLED)
+}
 """Every strategy that is known by name."""
 
 RENAMED: Mapping[str, str] = {"DER++": "MIX+KD", "iCaRL-50": "ER-50-herding"}

@@ -23,6 +23,14 @@ command = partial(app.command, rich_help_panel="Experiments")
 SLURM_PANEL = "With --on slurm (as sbatch takes them)"
 SlurmOption = Annotated[str | None, typer.Option(rich_help_panel=SLURM_PANEL)]
 
+WorkersOption = Annotated[
+    str,
+    typer.Option(help="Networks that train at the same time, a process each: a number, or auto."),
+]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, help="Threads of each process, where there are several.")
+]
+
 
 @command()
 def demo(
@@ -101,18 +109,8 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="The experiment's folder; by default runs/NAME-OF-THE-FILE.")
     ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(
-            help="Networks that train at the same time, a process each: a number, or auto."
-        ),
-    ] = "auto",
-    threads: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Threads of each process, where there are several; on a cluster its cores."
-        ),
-    ] = 1,
+    workers: WorkersOption = "auto",
+    threads: ThreadsOption = 1,
     on: Annotated[
         str,
         typer.Option(
@@ -252,11 +250,14 @@ def search(
         Path | None, typer.Option(help="Data root: what dataset paths are relative to.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed tries other recipes.")] = 0,
+    workers: WorkersOption = "auto",
+    threads: ThreadsOption = 1,
 ) -> None:
     """Tune the recipe of every strategy on validation data, with the same budget for each.
 
     The unit is what it takes to train every layer on the target's training set once.  The first trial is
     the recipe that the experiment has; one that fails counts as one.  Interrupted, the same command goes on.
+    A strategy's trials follow one another; with several workers, strategies are tuned at the same time.
     recipes.yaml in the folder holds the best ones, for `recipes:` in an experiment.  Needs Optuna (the extra
     “search”).
 
@@ -278,6 +279,8 @@ def search(
             seed,
             shown,
             shown.searching,
+            workers=workers_of(workers),
+            threads=threads,
         )
     table = Table("strategy", box=box.SIMPLE_HEAD)
     for column in ("as it was", "best", "source %", "target %", "epochs", "equivalent", "seconds"):
@@ -335,6 +338,7 @@ def verify(
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train the networks again too, and compare the bits.")
     ] = False,
+    workers: WorkersOption = "auto",
 ) -> None:
     """Check results: each run's hash and files, and all figures computed again from the predictions.
 
@@ -353,7 +357,9 @@ def verify(
             out_console.print(f"    {problem}", soft_wrap=True)
 
     with Shown(out_console) as shown:
-        verdicts = verify_results(path, runs or (), retrain, say, shown)
+        verdicts = verify_results(
+            path, runs or (), retrain, say, shown, workers=workers_of(workers)
+        )
     wrong = [verdict for verdict in verdicts if verdict.problems]
     out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} hold")
     if wrong:

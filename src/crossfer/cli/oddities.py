@@ -7,6 +7,8 @@ from typing import Any
 from crossfer.classes import is_known
 from crossfer.datasets import READERS, SPLITS, Dataset
 from crossfer.datasets.card import SKIPPED
+from crossfer.evaluation.rows import Suggestions
+from crossfer.evaluation.suggested import in_words, led
 
 
 def oddities(dataset: Dataset) -> list[str]:
@@ -23,6 +25,9 @@ def oddities(dataset: Dataset) -> list[str]:
         lines.append(_kept_in_words(kept))
     if card["faces"]["mode"] == "find":
         lines.append(_faces_in_words(card["faces"]["found"]))
+    if said := card.get("suggestions"):
+        found = Suggestions(**said)
+        lines.append(("warning: " if led(found) else "") + in_words(found))
     lines += [f"skipped {count:,}: {reason}" for reason, count in card["skipped"].items()]
     if card["skipped"]:
         lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")

@@ -69,6 +69,10 @@ class Shown(Bars, ExperimentProgress):
                 soft_wrap=True,
             )
 
+    def divided(self, name: str, how: str) -> None:
+        """Say of what the folds of a target are."""
+        self.console.print(f"{name}: {how}", highlight=False, soft_wrap=True)
+
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
         done = f", {len(finished)} of them finished before" if finished else ""
@@ -128,6 +132,10 @@ class Shown(Bars, ExperimentProgress):
         """Say why at once; the others go on."""
         self.console.print(f"{run.label} failed: {why}", highlight=False)
         self.ended(run, Path())
+
+    def untracked(self, why: str) -> None:
+        """Say why nothing is logged any more."""
+        self.console.print(why, highlight=False, soft_wrap=True)
 
     def _show(self) -> None:
         """Bring the bar up to date."""

@@ -15,16 +15,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from crossfer.classes import canonical, in_order
-from crossfer.datasets.dataset import CARD, FORMAT, IMAGES, SAMPLES
+from crossfer.classes import UNLABELLED, canonical, in_order
+from crossfer.datasets.dataset import CARD, FORMAT, GROUP, IMAGES, SAMPLES
 from crossfer.datasets.extract import Extraction
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.raw import Raw
 from crossfer.datasets.record import Skipped
 from crossfer.errors import CrossferError
+from crossfer.evaluation.suggested import suggestions
 from crossfer.files import digest
 
 SKIPPED = "skipped.csv"
+YES, NO = "yes", "no"
+SHOWN, CHANGED = f"{GROUP}suggestion_shown", f"{GROUP}suggestion_changed"
+"""Columns of tables that `crossfer label` writes, `YES` or `NO`: whether who labelled saw what a model says,
+and whether the label is another."""
 
 
 def card_of(
@@ -59,6 +64,7 @@ def card_of(
         "images": len(columns["label"]),
         "subjects": len(set(columns["subject"]) - {None}),
         "split": split,
+        "suggestions": _suggestions(columns),
         "skipped": dict(Counter(item.reason for item in skipped).most_common()),
         "versions": {
             package: version(package)
@@ -69,12 +75,19 @@ def card_of(
 
 def _classes(labels: Sequence[str], named: Sequence[str] | None) -> list[str]:
     """Return the labels that a dataset tells apart: those that occur, or those named."""
-    occurring, told = set(labels), {canonical(name) for name in named or ()}
+    occurring, told = set(labels) - {UNLABELLED}, {canonical(name) for name in named or ()}
     if named and (others := occurring - told):
         raise CrossferError(
             f"classes: {min(others)!r} occurs too; name it, or leave it out by a label"
         )
     return in_order(told or occurring)
+
+
+def _suggestions(columns: Mapping[str, list[Any]]) -> dict[str, int] | None:
+    """Count how far labels follow what a model suggested, where `crossfer label` says it."""
+    said = zip(columns.get(SHOWN, ()), columns.get(CHANGED, ()), strict=False)
+    found = suggestions((shown == YES, changed == YES) for shown, changed in said if shown)
+    return asdict(found) if found else None
 
 
 def write_tables(

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from crossfer.classes import PRESETS, ClassSet, in_order
+from crossfer.classes import PRESETS, UNLABELLED, ClassSet, in_order
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.errors import CrossferError
 from crossfer.files import digest
@@ -148,8 +148,9 @@ class Dataset:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many images have a label that belongs to no class, by label."""
+        """How many images have a label that belongs to no class, by label; without those that have none."""
         names = np.asarray(self.samples.column("label").to_pylist(), object)[self.labels < 0]
+        names = names[names != UNLABELLED]
         return {name: int((names == name).sum()) for name in in_order(names)}
 
     @cached_property
@@ -162,6 +163,21 @@ class Dataset:
         """By what else the raw dataset says of its images: N values, ``None`` where it says nothing."""
         names = [name for name in self.samples.column_names if name.startswith(GROUP)]
         return {n.removeprefix(GROUP): self.samples.column(n).to_pylist() for n in names}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names by which `column` knows the columns of the sample table, sorted."""
+        return sorted({name.removeprefix(GROUP) for name in self.samples.column_names})
+
+    def column(self, name: str, rows: NDArray[np.int64]) -> list[Any] | None:
+        """Return a column of the sample table at some rows; a group may be called without its prefix.
+
+        ``None`` where there is no such column.
+        """
+        for one in (name, GROUP + name):
+            if one in self.samples.column_names:
+                return list(self.samples.column(one).take(rows).to_pylist())
+        return None
 
     @cached_property
     def classes(self) -> list[int]:
@@ -179,6 +195,13 @@ class Dataset:
         splits = self.samples.column("split").to_numpy(zero_copy_only=False)
         return np.flatnonzero((splits == split) & (self.labels >= 0))
 
+    def unlabelled(self, split: Split) -> NDArray[np.int64]:
+        """Return the rows of a split that nobody has labelled, ascending; `rows` has none of them."""
+        splits, labels = (
+            self.samples.column(name).to_numpy(zero_copy_only=False) for name in ("split", "label")
+        )
+        return np.flatnonzero((splits == split) & (labels == UNLABELLED))
+
     def divided(self, rows: NDArray[np.int64]) -> list[tuple[Dataset, NDArray[np.int64]]]:
         """Return each part with those of its own rows that are among these: itself, with all."""
         return [(self, rows)]
@@ -190,6 +213,13 @@ class Dataset:
     def with_classes(self, class_set: ClassSet) -> Dataset:
         """Return the same dataset used with other classes."""
         return replace(self, class_set=class_set)
+
+    def with_splits(self, splits: Sequence[str] | NDArray[np.object_]) -> Dataset:
+        """Return the same dataset with its N images in other splits."""
+        place = self.samples.schema.get_field_index("split")
+        return replace(
+            self, table=self.samples.set_column(place, "split", pa.array(splits, pa.string()))
+        )
 
     def with_own_classes(self) -> Dataset:
         """Return the same dataset with every label as a class: nothing is left out."""

@@ -89,7 +89,7 @@ class Files:
     open_copy
         Makes a worker ready in a folder of its own node that holds what was sent.
     always
-        What every task needs: places in the copy, and the folders here.
+        What every task needs: places in the copy, and the folders or files here.
     needs
         What each task needs besides, by key.
     makes
@@ -381,15 +381,18 @@ class _Crew:
         self.running[task.remote(self.job, key, sent, self.files.makes[key][0])] = key
 
     def _put(self, place: str, folder: Path) -> Iterator[tuple[str, Any]]:
-        """Make a folder's files known to the cluster, each once; yield their places in the copy."""
+        """Make a file, or those of a folder, known to the cluster, each once; yield where they go."""
         import ray
 
-        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        places = {place: folder}
+        if folder.is_dir():
+            places = {f"{place}/{file.name}": file for file in sorted(folder.iterdir())}
+        for place, file in places.items():
             if file.is_file():
                 state = (file, file.stat().st_mtime_ns)
                 if state not in self.sent:
                     self.sent[state] = (digest(file), ray.put(file.read_bytes()))
-                yield f"{place}/{file.name}", self.sent[state]
+                yield place, self.sent[state]
 
     def listen(self) -> Iterator[tuple[str, str, object]]:
         """Wait a little; yield what tasks said, and which of them ended."""

@@ -26,6 +26,7 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.status import SLURM
 from crossfer.experiment.workers import work_on
+from crossfer.memory.file import MEMORY
 from crossfer.training.machine import machine
 
 Cluster = Slurm | Ray
@@ -129,10 +130,14 @@ class OnCluster:
         sources = [{"path": place, "name": data.name} for place, data in datasets.items()]
         content |= {"source": sources[0], "targets": sources[1:]}
         arithmetic = self.planned.runs[0].arithmetic
+        sent = {place: data.folder for place, data in datasets.items()}
+        if file := self.experiment.memory_file:
+            content["memory"] = MEMORY
+            sent[MEMORY] = file
         return Files(
             root=self.out.absolute(),
             open_copy=partial(open_copy, content, arithmetic),
-            always={place: data.folder for place, data in datasets.items()},
+            always=sent,
             needs={
                 key: {places[other]: folders[other] for other in (*after, key)}
                 for key, after in needed.items()

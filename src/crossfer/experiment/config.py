@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from crossfer.classes import PRESETS, ClassSet
+from crossfer.datasets.folds import LEAST, ONE_SUBJECT, Folds
 from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
@@ -108,6 +109,10 @@ def _as_network(value: Any) -> Any:
     return value
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _as_strategy(value: Any) -> Any:
     return strategy_called(value) if isinstance(value, str) else value
 
@@ -122,12 +127,24 @@ def _as_classes(value: Any) -> ClassSet:
     return classes
 
 
+def _as_folds(value: Any) -> Any:
+    several = value if isinstance(value, Mapping) else {"": value}
+    for one in several.values():
+        whole = isinstance(one, int) and not isinstance(one, bool) and one >= LEAST
+        if not (whole or one == ONE_SUBJECT or (one is None and value is None)):
+            raise ValueError(
+                f"a whole number from {LEAST} on or {ONE_SUBJECT}, for all targets or by target: {{jaffe: 5}}"
+            )
+    return value
+
+
 ClassesField = Annotated[
     ClassSet, BeforeValidator(_as_classes), PlainSerializer(ClassSet.as_config)
 ]
 DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
 NetworkField = Annotated[NetworkConfig, BeforeValidator(_as_network)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
+FoldsField = Annotated[Folds | dict[str, Folds] | None, BeforeValidator(_as_folds)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -145,6 +162,10 @@ class Experiment(_Checked):
         its own.
     source, targets
         Datasets; a string is a path.
+    memory
+        A file that stands for the source's training images (``crossfer remember``), of the deployed model:
+        strategies that read one then need none of these images.  By default each baseline leaves one, where
+        the source has training images.
     classes
         What networks answer with: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
         or from the name of each class to its labels.  An image whose label is in no class is left out, and
@@ -168,6 +189,10 @@ class Experiment(_Checked):
         on; ``source``, ``target``, ``both``: on these validation sets; ``last``: the last epoch, without
         looking.  A test set is never looked at.
         What trains on the source alone (the baseline) is always selected on the source.
+    folds
+        Cross-validation, for targets with few people: ``5``, or ``leave-one-subject-out``; for some targets
+        only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not met its
+        subject, and all of these answers are measured as one test set.  The baseline is trained once.
     protocols
         With more than one target, beside the pairs of the source and each: ``together``, all targets as one;
         ``in-turn``, one after the other, each strategy starting where it arrived the last time, with all that
@@ -180,6 +205,12 @@ class Experiment(_Checked):
     device, precision, deterministic
         Where to run, how precisely, and whether a GPU has to give the same bits every time: see
         `crossfer.training.machine`.
+    devices
+        How many train one network together, on this machine: GPUs, or on a CPU processes; each has its share
+        of every batch.  It changes no more than rounding.  See `crossfer.training.devices`.
+    tracking
+        Where to log parameters, curves, metrics with intervals and bundles: ``mlflow``; or ``tensorboard``,
+        curves alone; or both, as a list.  See `crossfer.experiment.tracking`.
     """
 
     name: str
@@ -187,6 +218,7 @@ class Experiment(_Checked):
     cache: Path | None = None
     source: DatasetField
     targets: list[DatasetField] = Field(min_length=1)
+    memory: Path | None = None
     classes: ClassesField = PRESETS["fer7"]
     model: NetworkField = NetworkConfig()
     strategies: list[StrategyField] = Field(list(DEFAULT), min_length=1, validate_default=True)
@@ -194,11 +226,14 @@ class Experiment(_Checked):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     recipes: dict[str, dict[str, Any]] = {}
     selection: Selection = "trained-on"
+    folds: FoldsField = None
     protocols: list[Literal["together", "in-turn", "leave-one-out"]] = []
     copies: Literal["auto", "count", "drop", "ignore"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     deterministic: bool = True
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    tracking: Annotated[list[Literal["mlflow", "tensorboard"]], BeforeValidator(_as_list)] = []
 
     @field_validator("strategies")
     @classmethod
@@ -237,6 +272,24 @@ class Experiment(_Checked):
         return values
 
     @model_validator(mode="after")
+    def _memory_belongs_to_a_model(self) -> Experiment:
+        if self.memory and not self.model.is_deployed:
+            raise CrossferError(
+                "memory: is of a deployed model; name that under model:, or leave memory: out, since a "
+                "baseline that is trained leaves its own"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _folds_are_of_pairs(self) -> Experiment:
+        if self.folds and self.protocols:
+            raise CrossferError(
+                f"folds: cannot go with protocols ({', '.join(self.protocols)}), which have one network for "
+                "several targets; leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _recipes_are_valid(self) -> Experiment:
         names = {strategy.name for strategy in self.strategies}
         for name in self.recipes:
@@ -248,6 +301,10 @@ class Experiment(_Checked):
             self.recipe(strategy)
         return self
 
+    def folds_of(self, target: str) -> Folds | None:
+        """Return by which folds a target is measured; None: as it is divided."""
+        return self.folds.get(target) if isinstance(self.folds, dict) else self.folds
+
     def path(self, dataset: DatasetConfig) -> Path:
         """Return where a dataset lies."""
         return self.under_data(dataset.path)
@@ -255,6 +312,11 @@ class Experiment(_Checked):
     def under_data(self, path: Path) -> Path:
         """Return where a path relative to the data root lies."""
         return (self.data or Path()).expanduser() / path.expanduser()
+
+    @property
+    def memory_file(self) -> Path | None:
+        """Where the memory file that is given lies."""
+        return self.under_data(self.memory) if self.memory else None
 
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""

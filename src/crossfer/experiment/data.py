@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.splits import take_fraction
 from crossfer.datasets.union import unite
+from crossfer.files import digest
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,29 @@ class DatasetRef:
     classes: tuple[int, ...]
     fraction: float = 1.0
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryRef:
+    """A memory file that is given: see `crossfer.memory.file`.
+
+    Parameters
+    ----------
+    file
+        Where it lies.
+    sha256
+        Of its content.
+    """
+
+    NOT_IDENTITY: ClassVar = frozenset({"file"})
+
+    file: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, file: Path) -> MemoryRef:
+        """Refer to a file."""
+        return cls(file, digest(file))
 
 
 @dataclass(frozen=True)
@@ -91,13 +115,33 @@ def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int
     return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
 
 
+def rows_to_learn(
+    target: Dataset, fraction: float, seed: int, labelled: bool = True
+) -> NDArray[np.int64]:
+    """Return the rows of a dataset's training set that a strategy is shown.
+
+    Those with a label, or a share of them: see `fraction_rows`.  A strategy that looks at no label is also
+    shown the same share of those without one.
+    """
+    rows = fraction_rows(target, fraction, seed)
+    if labelled:
+        return rows
+    others = target.unlabelled("training")
+    subjects = [target.subjects[row] for row in others]
+    kept = take_fraction(np.zeros(len(others), np.int64), subjects, fraction, seed)
+    return np.sort(np.concatenate([rows, others[kept]]))
+
+
 def _at_hand(dataset: Dataset, part: DatasetRef) -> Dataset:
     """Return a dataset of whose training set only a share is there."""
     if part.fraction == 1:
         return dataset
-    splits = dataset.samples.column("split").to_numpy(zero_copy_only=False).copy()
     kept = fraction_rows(dataset, part.fraction, part.seed)
-    splits[np.setdiff1d(dataset.rows("training"), kept)] = "not used"
-    place = dataset.samples.schema.get_field_index("split")
-    table = dataset.samples.set_column(place, "split", pa.array(splits, pa.string()))
-    return replace(dataset, table=table)
+    return with_split(dataset, np.setdiff1d(dataset.rows("training"), kept), "not used")
+
+
+def with_split(dataset: Dataset, rows: NDArray[np.int64], split: str) -> Dataset:
+    """Return a dataset of which some rows belong to another split."""
+    splits = dataset.samples.column("split").to_numpy(zero_copy_only=False).copy()
+    splits[rows] = split
+    return dataset.with_splits(splits)

@@ -25,10 +25,12 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.datasets.dataset import Dataset
+from crossfer.classes import ClassSet
+from crossfer.datasets.dataset import Dataset, open_dataset
 from crossfer.datasets.record import Split
+from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.experiment.data import fraction_rows
+from crossfer.experiment.data import rows_to_learn
 from crossfer.experiment.folder import (
     BUNDLE,
     CHECKPOINT,
@@ -46,6 +48,7 @@ from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_json, written
 from crossfer.framing import Framing
+from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
 from crossfer.networks.flop import training_flop
@@ -53,6 +56,7 @@ from crossfer.provenance import versions
 from crossfer.selection import BEHIND
 from crossfer.training import Faces, Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints
+from crossfer.training.devices import on_devices
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
 from crossfer.training.trainer import State
 
@@ -100,6 +104,7 @@ def execute(
                 _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step, stopping)
             else:
                 _measure(run, folder, measured_on, fabric)
+                _remember_again(run, folder, datasets, fabric)
         except OSError:
             raise  # a full disk, say: no fault of the run
         except Exception:
@@ -143,44 +148,17 @@ def _train(
     on_step: Callable[[int], None],
     stopping: Callable[[], bool],
 ) -> None:
-    source = run.source.open(datasets)
-    sides, rows = {"source": source}, {"source": source.rows("training")}
-    if run.target:
-        sides["target"] = target = run.target.open(datasets)
-        rows["target"] = fraction_rows(target, run.fraction or 1.0, run.seed)
-    training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
-    validation = {s: faces(sides[s], sides[s].rows("validation")) for s in run.validate_on}
-    start = _start(run, runs_folder)
-    baseline = start
-    if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
-        baseline = load_network(folder_of(run.baseline, runs_folder))
-    checkpoints = Checkpoints(folder / CHECKPOINT)
-    resume = checkpoints.load()
-    if resume:
-        on_step(resume.images_seen)
-    reset_peak_memory(fabric.device)
-
-    def on_state(standing: Callable[[], State]) -> None:
-        if stopping():
-            checkpoints.save(standing())
-            raise KeyboardInterrupt
-        checkpoints.save_if_due(standing)
-
-    trained = adapt(
-        run.strategy,
-        start,
-        baseline,
-        training,
-        validation,
-        run.recipe,
-        run.seed,
-        fabric,
-        keep=run.keep,
-        resume=resume,
-        on_step=on_step,
-        on_state=on_state,
+    alone = run.devices == 1 or run.strategy.layers == "none"
+    places = [(dataset.folder, dataset.name, dataset.class_set) for dataset in datasets]
+    trained, most = (
+        _trained(run, folder, runs_folder, datasets, fabric, on_step, stopping)
+        if alone
+        else on_devices(
+            run.devices, fabric, partial(_on_one, run, folder, runs_folder, places), on_step
+        )
     )
-    memory = peak_memory(fabric.device)
+    source = run.source.open(datasets)
+    validation = _validation(run, datasets)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
     trained.model.framing = _framing(run, source)
@@ -205,13 +183,132 @@ def _train(
         "cost": {
             **_cost(run, trained, runs_folder),
             "evaluation_seconds": time.perf_counter() - began,
-            "peak_memory_bytes": memory,
+            "peak_memory_bytes": most,
         },
-        "machine": describe(fabric),
+        "memory": _remember(run, trained.model, folder, source, fabric),
+        "machine": describe(fabric) | {"devices": 1 if alone else run.devices},
         "versions": versions(),
         "files": {name: digest(folder / name) for name in (*BUNDLE, PREDICTIONS)},
     }
+    if (folder / MEMORY).is_file():
+        content["files"][MEMORY] = digest(folder / MEMORY)
     write_json(folder / RUN, content)
+
+
+def _on_one(
+    run: Run,
+    folder: Path,
+    runs_folder: Path,
+    places: Sequence[tuple[Path, str, ClassSet]],
+    fabric: Fabric,
+    on_step: Callable[[int], None],
+) -> tuple[Trained, int]:
+    """Train on one of several devices, in a process that has nothing open."""
+    datasets = [open_dataset(at).called(name).with_classes(own) for at, name, own in places]
+    return _trained(run, folder, runs_folder, datasets, fabric, on_step)
+
+
+def _trained(
+    run: Run,
+    folder: Path,
+    runs_folder: Path,
+    datasets: Sequence[Dataset],
+    fabric: Fabric,
+    on_step: Callable[[int], None],
+    stopping: Callable[[], bool] = lambda: False,
+) -> tuple[Trained, int]:
+    """Train, or go on from the checkpoint; return what came of it, and the peak memory in bytes."""
+    source = run.source.open(datasets)
+    sides, rows = {"source": source}, {"source": source.rows("training")}
+    if run.target:
+        sides["target"] = target = run.target.open(datasets)
+        labelled = run.strategy.labels == "all"
+        rows["target"] = rows_to_learn(target, run.fraction or 1.0, run.seed, labelled)
+    training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
+    start = _start(run, runs_folder)
+    baseline = start
+    if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
+        baseline = load_network(folder_of(run.baseline, runs_folder))
+    checkpoints = Checkpoints(folder / CHECKPOINT)
+    resume = checkpoints.load()
+    if resume:
+        on_step(resume.images_seen)
+    reset_peak_memory(fabric.device)
+
+    def on_state(standing: Callable[[], State]) -> None:
+        if stopping():
+            checkpoints.save(standing())
+            raise KeyboardInterrupt
+        checkpoints.save_if_due(standing)
+
+    trained = adapt(
+        run.strategy,
+        start,
+        baseline,
+        training,
+        _validation(run, datasets),
+        run.recipe,
+        run.seed,
+        fabric,
+        _memory(run, runs_folder),
+        keep=run.keep,
+        resume=resume,
+        on_step=on_step,
+        on_state=on_state if fabric.global_rank == 0 else lambda standing: None,
+    )
+    return trained, peak_memory(fabric.device)
+
+
+def _memory(run: Run, runs_folder: Path) -> Memory | None:
+    """Return what stands for the source's images, for a strategy that reads it.
+
+    Raises
+    ------
+    CrossferError
+        If there is none, or it is damaged.
+    """
+    if not run.strategy.memory:
+        return None
+    if run.memory:
+        return load_memory(run.memory.file)
+    assert run.baseline, "only the baseline has none, and it reads no memory"
+    folder = folder_of(run.baseline, runs_folder)
+    if not (folder / MEMORY).is_file():
+        why = (read_run(folder)["memory"] or {}).get("none", "it has no training images")
+        raise CrossferError(f"{folder}: holds no memory of the source ({why})")
+    return load_memory(folder / MEMORY)
+
+
+def _remember(
+    run: Run, model: Classifier, folder: Path, source: Dataset, fabric: Fabric
+) -> dict[str, Any] | None:
+    """Leave a memory of the source in a baseline's folder; say what it took, or why there is none."""
+    rows = source.rows("training")
+    if run.baseline or not len(rows):
+        return None
+    began = time.perf_counter()
+    try:
+        file = Memory.of(model, faces(source, rows), fabric).save(folder / MEMORY)
+    except CrossferError as error:
+        return {"none": str(error)}
+    return {"bytes": file.stat().st_size, "seconds": time.perf_counter() - began}
+
+
+def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], fabric: Fabric) -> None:
+    """Make the memory of a finished baseline again where it was deleted or damaged."""
+    content = read_run(folder)
+    if MEMORY in content["files"] and altered(folder, MEMORY):
+        source = run.source.open(datasets)
+        content["memory"] = _remember(run, load_network(folder), folder, source, fabric)
+        content["files"][MEMORY] = digest(folder / MEMORY)
+        write_json(folder / RUN, content)
+
+
+def _validation(run: Run, datasets: Sequence[Dataset]) -> dict[str, Faces]:
+    """Return the validation sets that a run is chosen by."""
+    sides = {"source": run.source, "target": run.target}
+    opened = {side: ref.open(datasets) for side, ref in sides.items() if ref}
+    return {s: faces(opened[s], opened[s].rows("validation")) for s in run.validate_on}
 
 
 def _framing(run: Run, source: Dataset) -> Framing:
@@ -294,8 +391,9 @@ def _measure(run: Run, folder: Path, measured_on: Sequence[Dataset], fabric: Fab
 
 def is_complete(folder: Path, measured_on: Sequence[Dataset]) -> bool:
     """Tell whether a run is finished, undamaged, and measured on all of these datasets."""
-    whole = is_finished(folder) and not any(altered(folder, name) for name in BUNDLE)
-    return whole and not _not_measured(_predicted_before(folder), measured_on)
+    if not is_finished(folder) or any(altered(folder, name) for name in read_run(folder)["files"]):
+        return False
+    return not _not_measured(_predicted_before(folder), measured_on)
 
 
 def _predicted_before(folder: Path) -> list[pa.Table]:

@@ -14,12 +14,17 @@ from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.earlier import can_keep
 from crossfer.datasets.prepare import prepare
 from crossfer.datasets.raw import raw_state
+from crossfer.datasets.splits import take_fraction
 from crossfer.datasets.workshop import sweep
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
+from crossfer.experiment.data import with_split
 from crossfer.experiment.progress import Progress
+from crossfer.memory.file import load_memory
 from crossfer.networks import NetworkConfig
 
+HELD_OUT = 0.2
+"""Share of a source's test set that becomes its validation set, where it has none."""
 DATASETS = "datasets"
 """The folder, in that of an experiment, of what had to be prepared."""
 
@@ -32,12 +37,26 @@ def check_paths(experiment: Experiment) -> None:
             raise CrossferError(f"{path}: no such dataset; name the data root with --data")
 
 
+def check_memory(experiment: Experiment) -> None:
+    """Refuse a memory file that is damaged, or not of the deployed model, before anything runs.
+
+    Raises
+    ------
+    CrossferError
+        If it is.
+    """
+    if file := experiment.memory_file:
+        load_memory(file).check(experiment.model.deployed(experiment.classes), file)
+
+
 def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
     """Open an experiment's source and targets; what is raw is prepared in its folder."""
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
         dataset = _dataset(config, experiment, out, progress).with_classes(experiment.classes)
         _check_shape(dataset, experiment.model)
+        if experiment.memory and not datasets:
+            dataset = with_validation(dataset)
         for other in datasets:
             if dataset.name == other.name:
                 raise CrossferError(
@@ -49,6 +68,20 @@ def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list
         datasets.append(dataset)
     check_classes(experiment.classes, datasets)
     return datasets
+
+
+def with_validation(source: Dataset) -> Dataset:
+    """Return a source that has a validation set: where it has none, a fifth of its test set, whole people.
+
+    Where a memory file stands for the training images, a test set may be all that is left; decisions must not
+    be made on the images that results are measured on.
+    """
+    rows = source.rows("test")
+    if len(source.rows("validation")) or not len(rows):
+        return source
+    subjects = [source.subjects[row] for row in rows]
+    taken = rows[take_fraction(source.labels[rows], subjects, HELD_OUT, 0)]
+    return with_split(source, taken, "validation")
 
 
 def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:

@@ -7,17 +7,27 @@ from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
+import numpy as np
+
 from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.data import DataRef, fraction_rows
+from crossfer.experiment.data import DataRef, MemoryRef, rows_to_learn
 from crossfer.experiment.identity import RULES, Arithmetic, described, key_of
 from crossfer.networks import NetworkConfig
-from crossfer.strategies import Strategy, starts
+from crossfer.strategies import UNLABELLED, Strategy, starts
 from crossfer.training.recipe import Recipe
 
-WORK = {"none": 0.0, "head": 0.05, "FC": 0.15, "FC+CL": 0.45, "all": 1.0}
+WORK = {
+    "none": 0.0,
+    "norms": 0.75,
+    "head": 0.05,
+    "FC": 0.15,
+    "FC+CL": 0.45,
+    "body": 1.0,
+    "all": 1.0,
+}
 """Rough time of an epoch by what trains, as a share of one in which every layer does: with the default
 recipes, on a CPU (docs/benchmarks.md).  For the time that is left, and the budgets of a search."""
 
@@ -52,12 +62,18 @@ class Run:
         How it is calculated.
     source_images, target_images
         How many training images of each side are at hand.
+    memory
+        The file that stands for the source's images, for a strategy that reads one and is given it; ``None``:
+        the one that the baseline leaves.
     note
-        What else tells it apart, for people: which datasets came before, or which one is left out.
+        What else tells it apart, for people: which datasets came before, which one is left out, or the
+        fold.
+    devices
+        How many train it together.
     """
 
-    NOT_IDENTITY: ClassVar = frozenset({"note", "source_images", "target_images"})
-    """Words, and what is counted."""
+    NOT_IDENTITY: ClassVar = frozenset({"note", "source_images", "target_images", "devices"})
+    """Words, what is counted, and what changes no more than rounding."""
 
     strategy: Strategy
     recipe: Recipe
@@ -74,7 +90,9 @@ class Run:
     arithmetic: Arithmetic
     source_images: int
     target_images: int
+    memory: MemoryRef | None = None
     note: str = ""
+    devices: int = 1
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -86,8 +104,9 @@ class Run:
             "baseline": looked_at.key if looked_at else None,
         }
         if self.strategy.start == "deployed":
-            # Nothing is trained.  Of the data only the classes matter; every seed has a baseline of its own.
-            kept = ["network", "built", "classes", "seed", "arithmetic"]
+            # Nothing is trained; every seed has a baseline of its own.
+            # Of the data the classes matter, and the source, whose memory it leaves.
+            kept = ["network", "built", "classes", "source", "seed", "arithmetic"]
             weights: dict[str, str] = {"weights": self.network.weights_digest}
         else:
             kept = [name for name in own if name not in self.NOT_IDENTITY]
@@ -157,7 +176,7 @@ def plan(
     experiment
         The configuration.
     source, targets
-        Its datasets, open.
+        Its datasets, open; of a target that is measured by folds, each of them.
     arithmetic
         Of the machine, which changes the bits.
 
@@ -170,23 +189,27 @@ def plan(
     datasets = [source, *(part for target in targets for part in target.parts)]
     run, past = partial(make_run, experiment, arithmetic, datasets), DataRef.of(source)
     known = {strategy.name: strategy for strategy in experiment.strategies}
-    pairs = [(DataRef.of(t), fraction) for t in targets for fraction in experiment.fractions]
+    pairs = [
+        (DataRef.of(target), fraction, str(target.card.get("fold", "")))
+        for target in targets
+        for fraction in experiment.fractions
+    ]
     runs: list[Run] = []
     for seed in experiment.seeds:
         baseline = run(experiment.strategies[0], seed, past)
-        arrived: dict[tuple[str, str | None, float | None], Run] = {}
+        arrived: dict[tuple[str, DataRef | None, float | None], Run] = {}
         for strategy in experiment.strategies[1:]:
             lineage = [strategy, *(known[name] for name in starts(strategy, known))]
             meets_target = any("target" in one.sides for one in lineage)
-            for target, fraction in pairs if meets_target else [(None, None)]:
-                place = (target.name if target else None, fraction)
+            for target, fraction, note in pairs if meets_target else [(None, None, "")]:
+                place = (target, fraction)
                 parent = (
                     arrived.get((strategy.start, *place))
                     or arrived.get((strategy.start, None, None))
                     or baseline
                 )
                 arrived[strategy.name, *place] = run(
-                    strategy, seed, past, parent, baseline, target, fraction
+                    strategy, seed, past, parent, baseline, target, fraction, note
                 )
         runs += [baseline, *arrived.values()]
     return runs
@@ -219,15 +242,23 @@ def make_run(
         network=experiment.model,
         classes=experiment.classes,
         validate_on=_sides(strategy, experiment.selection),
-        keep="last" if experiment.selection == "last" else "best",
+        keep="last" if experiment.selection == "last" or strategy.unlabelled else "best",
         arithmetic=arithmetic,
         source_images=len(source.open(datasets).rows("training")),
-        target_images=len(fraction_rows(known, fraction or 1.0, seed)) if known else 0,
+        target_images=len(rows_to_learn(known, fraction or 1.0, seed, strategy.labels == "all"))
+        if known
+        else 0,
+        memory=MemoryRef.of(experiment.memory_file)
+        if strategy.memory and experiment.memory_file
+        else None,
         note=note,
+        devices=experiment.devices,
     )
 
 
 def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
+    if strategy.unlabelled:
+        return ()
     if strategy.merge:
         return ("source", "target")
     if strategy.data == "source" or selection in ("trained-on", "last"):
@@ -236,13 +267,20 @@ def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
 
 
 def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
-    learnt_from = any("source" in strategy.needs for strategy in experiment.strategies)
+    learnt_from = any(
+        "source" in strategy.needs or (strategy.memory and not experiment.memory)
+        for strategy in experiment.strategies
+    )
     for dataset in (source, *targets):
         for split in ("training", "validation", "test"):
             if split == "training" and dataset is source and not learnt_from:
                 continue
+            if split == "training" and len(dataset.unlabelled("training")):
+                continue  # who learns from it says below what it needs
             if not len(dataset.rows(split)):
                 why = "prepare it with other --sizes"
+                if split == "training" and dataset is source and experiment.model.is_deployed:
+                    why += "; or, for strategies that read one, name a memory: file (`crossfer remember`)"
                 if dataset.left_out:
                     why = (
                         f"or no label in it is in a class of the experiment; {why}, or name others"
@@ -254,10 +292,23 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
             f"model.classes: it can say none of {source.name}'s classes ({', '.join(new)}), so there is "
             "nothing to forget; name another source, or say what its outputs stand for"
         )
+    needing = [s.name for s in experiment.strategies if "target" in s.needs and s.labels == "all"]
     for target in targets:
+        if needing and not len(target.rows("training")) and len(target.unlabelled("training")):
+            raise CrossferError(
+                f"{target.name}: {needing[0]} needs labels, and none of its training images has one: label "
+                f"some, or choose among {', '.join(s.name for s in UNLABELLED)}"
+            )
         for fraction in experiment.fractions:
             for seed in experiment.seeds:
-                if len(fraction_rows(target, fraction, seed)) < 2:
+                rows = rows_to_learn(target, fraction, seed, bool(needing))
+                known = target.labels[rows]
+                if needing and len(np.unique(known)) == 1 and len(rows) > 1:
+                    raise CrossferError(
+                        f"fractions: {fraction:g} of {target.name}'s training set is of one class, "
+                        f"{experiment.classes.names[known[0]]}; add images of other classes"
+                    )
+                if len(rows) < 2:
                     raise CrossferError(
                         f"fractions: {fraction:g} leaves too few images of {target.name}'s "
                         f"{len(target.rows('training'))} to train on (at least 2)"

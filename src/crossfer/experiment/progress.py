@@ -27,6 +27,9 @@ class Progress:
     def opened(self, dataset: Dataset) -> None:
         """A dataset is there, with the classes of the experiment."""
 
+    def divided(self, name: str, how: str) -> None:
+        """A target is measured by folds."""
+
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """All runs are known, and those that were finished before."""
 
@@ -50,3 +53,6 @@ class Progress:
 
     def failed(self, run: Run, why: str) -> None:
         """A run failed, or cannot begin."""
+
+    def untracked(self, why: str) -> None:
+        """The experiment is no longer logged; its runs go on."""

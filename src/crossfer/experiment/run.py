@@ -7,26 +7,36 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_fabric import Fabric
 
+from crossfer.datasets.folds import in_words
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
-from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
+from crossfer.executors import Events, Failure, Task, Work, run_here
 from crossfer.executors.slurm import SUBMITTED
 from crossfer.experiment.baseline import check_baseline
 from crossfer.experiment.clusters import RUNS, Cluster, OnCluster, machine_of
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
-from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
+from crossfer.experiment.opening import DATASETS, check_memory, check_paths, open_datasets
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.status import planned_arithmetic, write_plan
-from crossfer.experiment.workers import STEP, WAITING, how_many, task_of, work_on
+from crossfer.experiment.tracking import Tracked, tracking_to
+from crossfer.experiment.workers import (
+    STEP,
+    WAITING,
+    Workers,
+    carry_out,
+    how_many,
+    task_of,
+    work_on,
+)
 from crossfer.files import alone, write_json
 from crossfer.networks import check_network
 from crossfer.provenance import versions
@@ -42,7 +52,7 @@ def run_experiment(
     out: str | Path,
     progress: Progress | None = None,
     *,
-    workers: int | Literal["auto"] = 1,
+    workers: Workers = 1,
     threads: int = 1,
     on: Cluster | None = None,
 ) -> Results:
@@ -85,38 +95,50 @@ def run_experiment(
     fabric, arithmetic = machine_of(experiment, on)
     if on:
         on.check()
+    tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         layers = [strategy.layers for strategy in experiment.strategies]
         said = check_network(experiment.model, layers, fabric, experiment.classes)
         progress.tried(said)
+        check_memory(experiment)
         source, *targets = open_datasets(experiment, out, progress)
-        leakage = look_for_leakage(
-            experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
-        )
         planned = plan_all(experiment, source, targets, arithmetic)
+        for name, folds in planned.folds.items():
+            progress.divided(name, in_words(folds))
+        leakage = look_for_leakage(
+            experiment.copies, planned.divisions, out / LEAKAGE, progress.comparing
+        )
         runs = {run.key: run for run in planned.runs}
         runs_folder = folder_of_runs(experiment, out)
         write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()], arithmetic)
         finished = [r for r in runs.values() if is_finished(folder_of(r, runs_folder))]
         progress.planned(list(runs.values()), finished)
         _say_versions(finished, runs_folder, progress)
-        events, tasks = (
+        tasks = [task_of(run) for run in runs.values()]
+        elsewhere = partial(open_worker, out.absolute())
+        events = Tracked(
             _Events(planned, runs_folder, progress),
-            [task_of(run) for run in runs.values()],
+            lambda key: folder_of(runs[key], runs_folder),
+            tracking,
         )
         if on:
             away = OnCluster(experiment, planned, out, runs_folder)
-            failures = away.carry_out(on, tasks, partial(open_worker, out.absolute()), events)
-        elif (
-            count := how_many(workers, [r for r in runs.values() if r not in finished], fabric)
-        ) == 1:
-            failures = run_here(tasks, lambda: work_on(planned, runs_folder, fabric), events)
+            failures = away.carry_out(on, tasks, elsewhere, events)
         else:
-            failures = run_in_processes(tasks, partial(open_worker, out), events, count, threads)
+            left = [run.work for run in runs.values() if run not in finished]
+            failures = carry_out(
+                tasks,
+                lambda: work_on(planned, runs_folder, fabric),
+                elsewhere,
+                events,
+                how_many(workers, left, fabric, devices=experiment.devices),
+                threads,
+            )
         failed = {key: _why(failure, runs) for key, failure in failures.items()}
         collected = collect(experiment, planned, runs_folder, out, failed, leakage, said)
         write_results(collected, out)
+        tracking.log_results(collected.results)
     return collected.results
 
 

@@ -5,6 +5,9 @@ target's training set once.  A strategy that shows three source images beside ea
 an epoch; one that trains the last layers alone, a fraction.  Every strategy gets as many trials as every
 other, and no trial may use more than the budget: how many epochs it makes of it is its own choice.
 
+A trial is a task that waits for the one before it: strategies are tuned side by side, and what is tried
+does not depend on how many at a time.
+
 No test set is looked at: a trial is worth the mean of the source's and the target's validation accuracy.
 The first trial, the recipe as it is, is kept until another is shown to be better (`crossfer.selection`).
 (The networks are measured on the test sets too, as any finished run is; nothing here reads that.)
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +33,8 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.rows import Row
+from crossfer.executors import Events, Task, Work
+from crossfer.executors.graph import Tell
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
@@ -38,6 +43,7 @@ from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.run import LOCK, RUNS, alone_in, check_free
+from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.networks import check_network
 from crossfer.selection import Lead, lead
@@ -54,7 +60,11 @@ JOURNAL, RECIPES, SEARCH = "trials.journal", "recipes.yaml", "search.json"
 BEGUN = (LOCK, f"{LOCK}.owner", DATASETS)
 """What the folder of a search that still prepares its data may hold."""
 
+STARTED, ENDED, FAILED = "started", "ended", "failed"
+"""What a trial tells of its runs."""
+
 Numbers = Mapping[str, int | float]
+OnTrial = Callable[[str, int, int], None]
 TUNED = ("learning_rate", "epochs", "batch_size", "weight_decay", "label_smoothing")
 
 
@@ -127,7 +137,10 @@ def search(
     strategies: Sequence[str] = (),
     seed: int = 0,
     progress: Progress | None = None,
-    on_trial: Callable[[str, int, int], None] = lambda strategy, done, total: None,
+    on_trial: OnTrial = lambda strategy, done, total: None,
+    *,
+    workers: Workers = 1,
+    threads: int = 1,
 ) -> Searched:
     """Tune the recipe of each strategy of an experiment on its first seed and largest fraction.
 
@@ -153,6 +166,8 @@ def search(
         Told how preparation and training go on.
     on_trial
         Told for which strategy how many of how many trials are done.
+    workers, threads
+        As for `crossfer.experiment.run_experiment`: so many strategies are tuned at the same time.
 
     Returns
     -------
@@ -168,14 +183,8 @@ def search(
         If there is no room or no permission to write: make some, and the same call goes on.
     """
     out, progress = Path(out), progress or Progress()
-    optuna = _optuna()
-    tuned = [strategy for strategy in experiment.strategies if can_be_tuned(strategy)]
-    names = [strategy.name for strategy in tuned]
-    if not names:
-        raise CrossferError("strategies: none of them is trained on the target; nothing to tune")
-    if unknown := [name for name in strategies if name not in names]:
-        raise CrossferError(f"--strategy {unknown[0]}: choose among {', '.join(names)}")
-    tuned = [strategy for strategy in tuned if not strategies or strategy.name in strategies]
+    _optuna()
+    tuned = _chosen(experiment, strategies)
     if not 0 < budget < math.inf:
         raise CrossferError(f"--budget {budget:g}: must be a number above 0")
     experiment = experiment.model_copy(
@@ -188,66 +197,256 @@ def search(
     check_free(out, "search", JOURNAL, BEGUN)
     check_paths(experiment)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    left_out: dict[str, float] = {}
-    failed: dict[str, str] = {}
     with alone_in(out):
         layers = [strategy.layers for strategy in experiment.strategies]
         check_network(experiment.model, layers, fabric, experiment.classes)
-        known = _found_before(out / SEARCH)
+        asked = _Asked(experiment, out, tuple(tuned), trials, budget, seed)
         datasets = open_datasets(experiment, out, progress)
-        storage = optuna.storages.JournalStorage(
-            optuna.storages.journal.JournalFileBackend(str(out / JOURNAL))
+        every = asked.trials_on(datasets, fabric)
+        events = _Events(every, _found_before(out / SEARCH), progress, on_trial)
+        tasks, runs = _graph(every.values())
+        left = [one.work for one in every.values() if one.left]
+        failures = carry_out(
+            tasks,
+            lambda: _work(every),
+            partial(_open_worker, asked),
+            events,
+            how_many(workers, left, fabric, devices=experiment.devices),
+            threads,
         )
-        for strategy in tuned:
-            one = _Trials(experiment, strategy, datasets, fabric, out / RUNS, progress)
-            if one.most_epochs(budget) < 1:
-                least = max(map(equivalent_epochs, one.runs({"epochs": 1})))
-                left_out[strategy.name] = least
-                continue
-            # Of other data or with another default it would be another search.
-            asked = "+".join(run.key for run in one.runs(one.default))
-            study = optuna.create_study(
-                study_name=f"{strategy.name}, {budget:g}, {seed}, {asked}",
-                storage=storage,
-                direction="maximize",
-                load_if_exists=True,
-            )
-            _optimise(study, one, trials, budget, seed, partial(on_trial, strategy.name))
-            ended, best = _ended(study)[:trials], _best(study)
-            if best is None:
-                failed[strategy.name] = str(ended[0].why)
-            else:
-                known[strategy.name] = Tuned(
-                    strategy.name, budget, seed, ended[0], best, tuple(ended)
-                )
-            _write(out, Searched(tuple(known.values()), left_out, failed))
-    if failed and len(failed) + len(left_out) == len(tuned):
-        why = next(iter(failed.values()))
+        found = events.write()
+    for key, failure in failures.items():
+        if not failure.because_of:
+            what = runs[key].label if key in runs else key
+            raise CrossferError(f"{what} failed: {failure.why}")
+    if found.failed and len(found.failed) + len(found.left_out) == len(tuned):
+        why = next(iter(found.failed.values()))
         raise CrossferError(
-            f"{', '.join(failed)}: every trial failed ({why}); mend that, and give another --seed"
+            f"{', '.join(found.failed)}: every trial failed ({why}); mend that, and give another --seed"
         )
-    return Searched(tuple(known.values()), left_out, failed)
+    return found
 
 
-class _Trials:
-    """Trains one strategy with one recipe or another."""
+def _chosen(experiment: Experiment, names: Sequence[str]) -> list[str]:
+    """Name the strategies to tune: some, or all that can be tuned."""
+    known = [strategy.name for strategy in experiment.strategies if can_be_tuned(strategy)]
+    if not known:
+        raise CrossferError("strategies: none of them is trained on the target; nothing to tune")
+    if unknown := [name for name in names if name not in known]:
+        raise CrossferError(f"--strategy {unknown[0]}: choose among {', '.join(known)}")
+    return [name for name in known if not names or name in names]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A search as plain values, for another process to take part in."""
+
+    experiment: Experiment
+    out: Path
+    strategies: tuple[str, ...]
+    trials: int
+    budget: float
+    seed: int
+
+    def trials_on(self, datasets: list[Dataset], fabric: Fabric) -> dict[str, _Trials]:
+        """Return the trials of each strategy."""
+        optuna = _optuna()
+        storage = optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(self.out / JOURNAL))
+        )
+        known = {strategy.name: strategy for strategy in self.experiment.strategies}
+        every = {
+            name: _Trials(self, known[name], datasets, fabric, storage) for name in self.strategies
+        }
+        for one in every.values():  # a run that another strategy needs is not this one's to forget
+            others = (other.needed for other in every.values() if other is not one)
+            one.spared = frozenset(one.starts).union(*others)
+        return every
+
+
+def _open_worker(asked: _Asked) -> Work:
+    experiment = asked.experiment
+    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    return _work(asked.trials_on(open_datasets(experiment, asked.out, Progress()), fabric))
+
+
+def _graph(every: Iterable[_Trials]) -> tuple[list[Task], dict[str, Run]]:
+    """Return all that is left as tasks: what trials start from, by its key, and the trials themselves."""
+    runs: dict[str, Run] = {}
+    trials: list[Task] = []
+    for one in every:
+        if one.left:
+            runs |= one.starts
+        before = tuple(one.starts)
+        for number in one.left:
+            key = one.key_of(number)
+            trials.append(Task(key, before))
+            before = (key,)
+    return [*map(task_of, runs.values()), *trials], runs
+
+
+def _work(every: Mapping[str, _Trials]) -> Work:
+    """Return the function that carries out a trial, or trains what trials start from."""
+    runs = {key: (one, run) for one in every.values() for key, run in one.starts.items()}
+    numbered = {one.key_of(number): (one, number) for one in every.values() for number in one.all}
+
+    def work(key: str, tell: Tell) -> None:
+        if key in runs:
+            one, run = runs[key]
+            one.execute(run, tell)
+        else:
+            one, number = numbered[key]
+            one.take(number, tell)
+
+    return work
+
+
+class _Events(Events):
+    """Passes on what is said of trials, and writes down what a strategy's last one leaves."""
 
     def __init__(
         self,
-        experiment: Experiment,
+        every: Mapping[str, _Trials],
+        before: dict[str, Tuned],
+        progress: Progress,
+        on_trial: OnTrial,
+    ) -> None:
+        self.every, self.before, self.progress, self.on_trial = every, before, progress, on_trial
+        self.runs: dict[str, Run] = {}
+        self.trials = {o.key_of(n): (o, n) for o in every.values() for n in o.all}
+        for one in every.values():
+            if one.all and not one.left:
+                on_trial(one.strategy.name, len(one.all), len(one.all))
+
+    def started(self, key: str) -> None:
+        if key in self.trials:
+            one, number = self.trials[key]
+            self.on_trial(one.strategy.name, number, len(one.all))
+
+    def told(self, key: str, what: str, value: Any) -> None:
+        if what == STARTED:
+            self.runs[key] = value
+            self.progress.started(value)
+        elif what == STEP:
+            self.progress.step(self.runs[key], value)
+        elif what == FAILED:
+            self.progress.failed(self.runs[key], value)
+        elif what == ENDED:
+            self.progress.ended(self.runs[key], value)
+
+    def succeeded(self, key: str) -> None:
+        one, number = self.trials.get(key, (None, 0))
+        if one and number + 1 == len(one.all):
+            self.on_trial(one.strategy.name, len(one.all), len(one.all))
+            self.write()
+
+    def write(self) -> Searched:
+        """Write what was found so far."""
+        known = dict(self.before)
+        failed: dict[str, str] = {}
+        left_out: dict[str, float] = {}
+        for name, one in self.every.items():
+            ended = one.ended[: len(one.all)]
+            if not one.all:
+                left_out[name] = one.least
+            elif len(ended) == len(one.all):
+                best = one.best
+                if best is None:
+                    failed[name] = str(ended[0].why)
+                else:
+                    asked = one.asked
+                    known[name] = Tuned(
+                        name, asked.budget, asked.seed, ended[0], best, tuple(ended)
+                    )
+        found = Searched(tuple(known.values()), left_out, failed)
+        out = next(iter(self.every.values())).asked.out
+        recipes = {one.name: dict(one.best.recipe) for one in found.strategies}
+        write_json(out / SEARCH, asdict(found))
+        write_bytes(out / RECIPES, yaml.safe_dump(recipes, sort_keys=False).encode("utf-8"))
+        return found
+
+
+class _Trials:
+    """Trains one strategy with one recipe or another.
+
+    Parameters
+    ----------
+    asked
+        The search.
+    strategy
+        Which.
+    datasets
+        The source and the targets, open.
+    fabric
+        Where to run.
+    storage
+        Optuna's, of all trials.
+    """
+
+    def __init__(
+        self,
+        asked: _Asked,
         strategy: Strategy,
         datasets: list[Dataset],
         fabric: Fabric,
-        runs_folder: Path,
-        progress: Progress,
+        storage: optuna.storages.BaseStorage,
     ) -> None:
+        experiment = asked.experiment
         known = {other.name: other for other in experiment.strategies}
         needed = [experiment.strategies[0].name, *starts(strategy, known), strategy.name]
         chosen = [other for other in experiment.strategies if other.name in needed]
         self.experiment = experiment.model_copy(update={"strategies": chosen})
-        self.strategy, self.fabric = strategy, fabric
+        self.asked, self.strategy, self.fabric = asked, strategy, fabric
         self.source, *self.targets = datasets
-        self.runs_folder, self.progress = runs_folder, progress
+        self.runs_folder = asked.out / RUNS
+        self.least = max(map(equivalent_epochs, self.runs({"epochs": 1})))
+        """What one epoch takes."""
+        self.most = int(asked.budget / self.least)
+        """How many epochs fit into the budget."""
+        self.all = range(asked.trials if self.most else 0)
+        planned = self.planned(self.default)
+        self.starts = {run.key: run for run in planned if run.strategy.name != strategy.name}
+        """The baseline and what the strategy starts from, which no trial changes."""
+        first = self.runs(self.first) if self.most else []
+        self.needed = frozenset(self.starts) | {run.key for run in first}
+        """Keys of these, and of the first trial's runs."""
+        self.spared: frozenset[str] = frozenset()
+        """Keys of runs that stay, whatever comes of them."""
+        if self.most:
+            # Of other data or with another default it would be another search.
+            own = "+".join(run.key for run in self.runs(self.default))
+            self.study = _optuna().create_study(
+                study_name=f"{strategy.name}, {asked.budget:g}, {asked.seed}, {own}",
+                storage=storage,
+                direction="maximize",
+                load_if_exists=True,
+            )
+
+    def key_of(self, number: int) -> str:
+        """Return the key of a trial, as a task."""
+        return f"{self.strategy.name}, trial {number + 1}"
+
+    @property
+    def ended(self) -> list[Trial]:
+        """What was measured by the trials that ended by themselves, in their order."""
+        trials = self.study.trials if self.most else []
+        told = [trial.user_attrs["measured"] for trial in trials if trial.state.is_finished()]
+        return TypeAdapter(list[Trial]).validate_python(told)
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that is kept so far: the last that was shown to be better than the one before."""
+        return next((trial for trial in reversed(self.ended) if trial.kept), None)
+
+    @property
+    def left(self) -> range:
+        """The numbers of the trials that did not end."""
+        return self.all[len(self.ended) :]
+
+    @property
+    def work(self) -> float:
+        """What the trials that are left cost at most, as `Run.work`."""
+        return len(self.left) * self.most * sum(run.work for run in self.runs({"epochs": 1}))
 
     @property
     def default(self) -> dict[str, int | float]:
@@ -255,11 +454,10 @@ class _Trials:
         recipe = asdict(self.experiment.recipe(self.strategy))
         return {name: recipe[name] for name in TUNED}
 
-    def start(self) -> None:
-        """Train the baseline and what the strategy starts from, which no trial changes."""
-        for run in self.planned(self.default):
-            if run.strategy.name != self.strategy.name:
-                self._execute(run)
+    @property
+    def first(self) -> dict[str, int | float]:
+        """The recipe of the first trial: the default, cut to the budget."""
+        return self.default | {"epochs": min(self.default["epochs"], self.most)}
 
     def planned(self, recipe: Numbers) -> list[Run]:
         """Plan the baseline, what the strategy starts from, and the strategy with a recipe."""
@@ -273,11 +471,33 @@ class _Trials:
         """Return the strategy's own runs, one a target."""
         return [run for run in self.planned(recipe) if run.strategy.name == self.strategy.name]
 
-    def most_epochs(self, budget: float) -> int:
-        """Return how many epochs fit into the budget."""
-        return int(budget / max(map(equivalent_epochs, self.runs({"epochs": 1}))))
+    def take(self, number: int, tell: Tell) -> None:
+        """Try the next recipe, as if nothing had ever been interrupted; forget what is not the best."""
+        optuna, study = _optuna(), self.study
+        if number == 0:
+            study.enqueue_trial(self.first)
+        # Drawn from the trial's own number: one that was interrupted is asked for again, and goes on.
+        chance = int(np.random.SeedSequence([self.asked.seed, number]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=chance)
+        trial = study.ask()
+        recipe = {
+            "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1.0, log=True),
+            "epochs": trial.suggest_int("epochs", 1, self.most, log=True),
+            "batch_size": trial.suggest_int("batch_size", 8, 256, log=True),
+            "weight_decay": trial.suggest_float("weight_decay", 1e-7, 1e-1, log=True),
+            "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
+        }
+        measured = self.measure(recipe, self.best, tell)
+        trial.set_user_attr("measured", asdict(measured))
+        if measured.value is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, measured.value)
+        best = self.best
+        tried = {key for trial in self.ended for key in trial.runs}
+        self.forget(tried - set(best.runs if best else ()) - self.spared)
 
-    def measure(self, recipe: Numbers, kept: Trial | None) -> Trial:
+    def measure(self, recipe: Numbers, kept: Trial | None, tell: Tell) -> Trial:
         """Train, and return what came of it on the validation sets, over the targets, or why nothing did.
 
         It is kept instead of the trial that was `kept` so far if it is shown to be better
@@ -287,7 +507,7 @@ class _Trials:
         tried = Trial(recipe, tuple(run.key for run in runs))
         try:
             for run in runs:
-                self._execute(run)
+                self.execute(run, tell)
         except CrossferError as error:
             return replace(tried, why=str(error))
         source = [self._accuracy(run, self.source) for run in runs]
@@ -312,7 +532,7 @@ class _Trials:
             for folder in self.runs_folder.glob(f"*-{key}"):
                 shutil.rmtree(folder)
 
-    def _execute(self, run: Run) -> None:
+    def execute(self, run: Run, tell: Tell) -> None:
         """Train and measure one run.
 
         Raises
@@ -322,24 +542,19 @@ class _Trials:
         OSError
             If the disk is full, say: no fault of the run.
         """
-        self.progress.started(run)
+        tell(STARTED, run)
+        steps = Steps(tell)
         measured_on = [self.source, *([self._target(run)] if run.target else self.targets)]
+        datasets = [self.source, *self.targets]
         try:
-            folder = execute(
-                run,
-                self.runs_folder,
-                [self.source, *self.targets],
-                measured_on,
-                self.fabric,
-                partial(self.progress.step, run),
-            )
+            folder = execute(run, self.runs_folder, datasets, measured_on, self.fabric, steps)
         except OSError:
             raise
         except Exception as error:
-            why = one_line(error)
-            self.progress.failed(run, why)
-            raise CrossferError(f"{run.label} failed: {why}") from error
-        self.progress.ended(run, folder)
+            tell(FAILED, one_line(error))
+            raise CrossferError(f"{run.label} failed: {one_line(error)}") from error
+        steps.tell()
+        tell(ENDED, folder)
 
     def _target(self, run: Run) -> Dataset:
         assert run.target is not None, "what is tuned trains on a target"
@@ -370,57 +585,6 @@ class _Trials:
         return lead(mine, theirs, subjects)
 
 
-def _optimise(
-    study: optuna.Study,
-    one: _Trials,
-    trials: int,
-    budget: float,
-    seed: int,
-    on_trial: Callable[[int, int], None],
-) -> None:
-    """Try as many recipes as are left to try, each as if there had been no interruption."""
-    optuna = _optuna()
-    most, done = one.most_epochs(budget), len(_ended(study))
-    if done < trials:
-        one.start()
-    for number in range(done, trials):
-        on_trial(number, trials)
-        if number == 0:
-            study.enqueue_trial(one.default | {"epochs": min(one.default["epochs"], most)})
-        # Drawn from the trial's own number: one that was interrupted is asked for again, and goes on.
-        chance = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        study.sampler = optuna.samplers.TPESampler(seed=chance)
-        trial = study.ask()
-        recipe = {
-            "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1.0, log=True),
-            "epochs": trial.suggest_int("epochs", 1, most, log=True),
-            "batch_size": trial.suggest_int("batch_size", 8, 256, log=True),
-            "weight_decay": trial.suggest_float("weight_decay", 1e-7, 1e-1, log=True),
-            "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
-        }
-        measured = one.measure(recipe, _best(study))
-        trial.set_user_attr("measured", asdict(measured))
-        if measured.value is None:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        else:
-            study.tell(trial, measured.value)
-        best = _best(study)
-        tried = {key for trial in _ended(study) for key in trial.runs}
-        one.forget(tried - set(best.runs if best else ()))
-    on_trial(trials, trials)
-
-
-def _ended(study: optuna.Study) -> list[Trial]:
-    """Return what was measured by the trials that ended by themselves, in their order."""
-    told = [trial.user_attrs["measured"] for trial in study.trials if trial.state.is_finished()]
-    return TypeAdapter(list[Trial]).validate_python(told)
-
-
-def _best(study: optuna.Study) -> Trial | None:
-    """Return the trial that is kept so far: the last that was shown to be better than the one before."""
-    return next((trial for trial in reversed(_ended(study)) if trial.kept), None)
-
-
 def _found_before(file: Path) -> dict[str, Tuned]:
     """Return what earlier searches in the folder found, by strategy."""
     try:
@@ -428,12 +592,6 @@ def _found_before(file: Path) -> dict[str, Tuned]:
     except (OSError, ValueError):  # there was none, or somebody edited it
         return {}
     return {one.name: one for one in searched.strategies}
-
-
-def _write(out: Path, found: Searched) -> None:
-    recipes = {one.name: dict(one.best.recipe) for one in found.strategies}
-    write_json(out / SEARCH, asdict(found))
-    write_bytes(out / RECIPES, yaml.safe_dump(recipes, sort_keys=False).encode("utf-8"))
 
 
 def _optuna() -> Any:

@@ -6,7 +6,7 @@ Nothing in the experiment's folder is changed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -23,6 +23,9 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.evaluation.measure import measure
 from crossfer.evaluation.rows import Measured, RunFacts
+from crossfer.evaluation.summary import over_folds
+from crossfer.executors import Events, Failure, Task, Work
+from crossfer.executors.graph import Tell
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (
@@ -40,10 +43,22 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
 from crossfer.experiment.run import EXPERIMENT, load_results
+from crossfer.experiment.workers import (
+    STEP,
+    Steps,
+    Workers,
+    available_cores,
+    carry_out,
+    how_many,
+)
 from crossfer.networks.classifier import WEIGHTS
 from crossfer.provenance import versions
 from crossfer.terms import SIDES
 from crossfer.training.machine import describe, machine
+
+HOLDS = "identity, files and metrics hold"
+DIFFERENCES = "differences"
+"""What is told of a run that was trained again."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,8 @@ def verify(
     retrain: bool = False,
     on_verdict: Callable[[Verdict], None] = lambda verdict: None,
     progress: Progress | None = None,
+    *,
+    workers: Workers = 1,
 ) -> list[Verdict]:
     """Check the results of an experiment, or of one of its runs.
 
@@ -90,6 +107,9 @@ def verify(
         Told each verdict at once.
     progress
         Told how training again goes on.
+    workers
+        Networks that are trained again at the same time, as for `crossfer.experiment.run_experiment`; each
+        by as many threads as the first time.
 
     Raises
     ------
@@ -107,21 +127,27 @@ def verify(
     if not records:
         raise CrossferError(f"{path}: no such run among the results of {out}")
     finished = Finished(out, results)
-    again = _Again(finished, records, progress or Progress()) if retrain else None
-    verdicts: list[Verdict] = []
+    verdicts: dict[str, Verdict] = {}
+
+    def say(record: RunFacts, problems: Sequence[str], *checked: str) -> None:
+        verdicts[record.key] = Verdict(record.label, () if problems else checked, tuple(problems))
+        on_verdict(verdicts[record.key])
+
+    again: list[RunFacts] = []
     for record in records:
         problems = list(_differences(record, finished))
-        checked = ["identity, files and metrics hold"]
-        if again and not problems:
-            problems += again.differences(record)
-            checked.append("trained again, the same bits")
-        verdict = Verdict(record.label, () if problems else tuple(checked), tuple(problems))
-        on_verdict(verdict)
-        verdicts.append(verdict)
-    if only is None and not runs and not any(verdict.problems for verdict in verdicts):
-        verdicts.append(_collected_again(finished))
-        on_verdict(verdicts[-1])
-    return verdicts
+        if retrain and not problems:
+            again.append(record)
+        else:
+            say(record, problems, HOLDS)
+    if again:
+        for record, problems in _trained_again(finished, again, progress or Progress(), workers):
+            say(record, problems, HOLDS, "trained again, the same bits")
+    found = [verdicts[record.key] for record in records]
+    if only is None and not runs and not any(verdict.problems for verdict in found):
+        found.append(_collected_again(finished))
+        on_verdict(found[-1])
+    return found
 
 
 def _experiment_of(path: Path) -> tuple[Path, Path | None]:
@@ -161,7 +187,7 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
             for split in MEASURED_SPLITS:
                 told = getattr(row.on(side), split)
                 try:
-                    again = measure(finished.answers(record.key, dataset, split))
+                    again = over_folds([measure(one) for one in finished.said(row, side, split)])
                 except (CrossferError, ValueError, IndexError) as error:
                     yield f"{dataset.name}, {split}: {error}"
                     continue
@@ -223,55 +249,99 @@ def _planned(finished: Finished) -> Plan:
     return plan_all(finished.experiment, source, targets, arithmetic)
 
 
+def _trained_again(
+    finished: Finished, records: Sequence[RunFacts], progress: Progress, workers: Workers
+) -> Iterator[tuple[RunFacts, list[str]]]:
+    """Train runs of an experiment again; yield each with what comes out differently."""
+    again = _Again(finished)
+    runs = {record.key: again.runs[record.key] for record in records if record.key in again.runs}
+    progress.planned(list(runs.values()), [])
+    events = _Events(runs, progress)
+    threads = max(int(record.machine["threads"]) for record in records)
+    failures = carry_out(
+        [Task(key) for key in runs],
+        lambda: again.work,
+        partial(_open_worker, finished.out),
+        events,
+        how_many(
+            workers,
+            [run.work for run in runs.values()],
+            again.fabric,
+            available_cores() // threads,
+            finished.experiment.devices,
+        ),
+        threads,
+    )
+    for record in records:
+        if record.key not in runs:
+            yield record, ["this configuration, with this version of crossfer, gives no such run"]
+        elif record.key in failures:
+            yield record, [f"trained again, it failed: {failures[record.key].why}"]
+        else:
+            yield record, events.found[record.key]
+
+
+def _open_worker(out: Path) -> Work:
+    return _Again(Finished(out, load_results(out))).work
+
+
+class _Events(Events):
+    """Passes on what is said of runs that are trained again, and keeps what was found."""
+
+    def __init__(self, runs: Mapping[str, Run], progress: Progress) -> None:
+        self.runs, self.progress = runs, progress
+        self.found: dict[str, list[str]] = {}
+
+    def started(self, key: str) -> None:
+        self.progress.started(self.runs[key])
+
+    def told(self, key: str, what: str, value: Any) -> None:
+        if what == STEP:
+            self.progress.step(self.runs[key], value)
+        elif what == DIFFERENCES:
+            self.found[key] = value
+
+    def succeeded(self, key: str) -> None:
+        self.progress.ended(self.runs[key], Path())
+
+    def failed(self, key: str, failure: Failure) -> None:
+        self.progress.failed(self.runs[key], failure.why)
+
+
 class _Again:
     """Trains runs of an experiment again, elsewhere."""
 
-    def __init__(
-        self,
-        finished: Finished,
-        records: Sequence[RunFacts],
-        progress: Progress,
-    ) -> None:
-        self.experiment, self.planned = finished.experiment, _planned(finished)
-        self.folders = {run.key: finished.out / run.folder for run in finished.results.runs}
-        asked = {record.key for record in records}
-        self.runs = {run.key: run for run in self.planned.runs if run.key in asked}
-        self.progress = progress
-        progress.planned(list(self.runs.values()), [])
+    def __init__(self, finished: Finished) -> None:
+        self.planned = _planned(finished)
+        self.runs = {run.key: run for run in self.planned.runs}
+        self.records = {record.key: record for record in finished.results.runs}
+        self.folders = {key: finished.out / record.folder for key, record in self.records.items()}
+        experiment = finished.experiment
+        precision = self.planned.runs[0].arithmetic.precision
+        self.fabric = machine(experiment.device, precision, experiment.deterministic)
 
-    def differences(self, record: RunFacts) -> list[str]:
-        """Train a run again and say what comes out differently."""
-        run = self.runs.get(record.key)
-        if run is None:
-            return ["this configuration, with this version of crossfer, gives no such run"]
-        self.progress.started(run)
-        precision, deterministic = run.arithmetic.precision, self.experiment.deterministic
-        fabric = machine(self.experiment.device, precision, deterministic)
-        before = self.folders[run.key]
+    def work(self, key: str, tell: Tell) -> None:
+        """Train a run again and tell what comes out differently."""
+        run, before, record = self.runs[key], self.folders[key], self.records[key]
         measured_on = self.planned.measured_on(run)
+        steps = Steps(tell)
         with (
             TemporaryDirectory(prefix="crossfer-verify-") as elsewhere,
             _threads(int(record.machine["threads"])),
         ):
-            for key in _ancestors(run):
-                shutil.copytree(self.folders[key], Path(elsewhere) / f"from-{key}")
-            after = execute(
-                run,
-                Path(elsewhere),
-                self.planned.datasets,
-                measured_on,
-                fabric,
-                partial(self.progress.step, run),
-            )
-            self.progress.ended(run, after)
+            for above in _ancestors(run):
+                shutil.copytree(self.folders[above], Path(elsewhere) / f"from-{above}")
+            datasets = self.planned.opened
+            after = execute(run, Path(elsewhere), datasets, measured_on, self.fabric, steps)
             found = [f"trained again: {what}" for what in _other_bits(before, after, measured_on)]
-        if found:
-            now = describe(fabric) | versions()
-            then = {**record.machine, **record.versions}
-            for name in sorted(now.keys() & then.keys()):
-                if now[name] != then[name]:
-                    found.append(f"{name} was {then[name]} and is {now[name]}: bits may differ")
-        return found
+            if found:
+                now = describe(self.fabric) | versions()
+                then = {**record.machine, **record.versions}
+                for name in sorted(now.keys() & then.keys()):
+                    if now[name] != then[name]:
+                        found.append(f"{name} was {then[name]} and is {now[name]}: bits may differ")
+        steps.tell()
+        tell(DIFFERENCES, found)
 
 
 def _other_bits(before: Path, after: Path, measured_on: Sequence[Dataset]) -> Iterator[str]:

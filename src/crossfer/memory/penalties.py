@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from crossfer.networks import Classifier
 from crossfer.terms import PastData
 from crossfer.training import Faces, Mixture, Term, normalise, specialised
+from crossfer.training.devices import Devices
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,16 @@ class SourceDistillation:
         """Return the loss term; the old images come with the batches of a mixture."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
         answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        several = Devices(fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            new = shown.fresh(len(rows))
-            return self.weight * _divergence(
-                answers(images[new:]), logits[new:], self.temperature, said
-            )
+            new, weight = shown.fresh(len(rows)), self.weight
+            if several.count > 1:  # the share of a batch is no batch
+                new = int((rows < shown.new).sum())
+                weight *= several.part(len(rows) - new) / several.part(len(rows))
+                if not weight:
+                    return logits.sum() * 0
+            return weight * _divergence(answers(images[new:]), logits[new:], self.temperature, said)
 
         return penalty
 

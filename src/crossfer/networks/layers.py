@@ -204,11 +204,34 @@ def last_layer(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
     return fully_connected(model, named)[-1:]
 
 
+def normalisations(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
+    """Name the normalisations of a network that have weights: a scale and a shift for each channel.
+
+    Raises
+    ------
+    ValueError
+        If the network has none.
+    """
+    modules = dict(model.named_modules())
+    found = [n for n in layers_with_parameters(model) if isinstance(modules[n], NORMALISATIONS)]
+    if not found:
+        raise ValueError("the network has no normalisation with weights")
+    return found
+
+
+def body(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
+    """Name every layer of a network but its head: what gives the head its features."""
+    head = last_layer(model, named)
+    return [name for name in layers_with_parameters(model) if name not in head]
+
+
 LAYERS: Mapping[str, Callable[[nn.Module, NamedLayers], list[str]]] = {
     "none": lambda model, named: [],
+    "norms": normalisations,
     "head": last_layer,
     "FC": fully_connected,
     "FC+CL": lambda model, named: last_convolution(model, named) + fully_connected(model, named),
+    "body": body,
     "all": lambda model, named: layers_with_parameters(model),
 }
 """The layers that a strategy may train."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,12 +45,15 @@ class Spec:
         Where files and folders are looked for, and factories too, after Python's own path.
     grown
         Rows that were added to a linear layer, by its name: see `crossfer.networks.growth.grow`.
+    projected
+        Random ReLU projections that were put before a linear layer, by its name: see `project`.
     """
 
     network: str = STUDY
     arguments: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     grown: Mapping[str, int] = field(default_factory=dict)
+    projected: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -100,8 +104,13 @@ class Spec:
             raise CrossferError(
                 f"model.network: {self.name} returns {type(network).__name__}, not a torch.nn.Module"
             )
-        for layer, rows in self.grown.items():
-            widen(network, layer, rows)
+        later = {name for name in self.grown if name.rpartition(".")[0] in self.projected}
+        for layer in self.grown.keys() - later:
+            widen(network, layer, self.grown[layer])
+        for layer, count in self.projected.items():
+            project(network, layer, count)
+        for layer in later:
+            widen(network, layer, self.grown[layer])
         return network
 
     def _built(self, bare: bool) -> Any:
@@ -177,6 +186,36 @@ def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:
         for wide, narrow in zip(new.parameters(), old.parameters(), strict=True):
             wide.zero_()[: len(narrow)] = narrow
             wide.requires_grad_(narrow.requires_grad)
+    network.set_submodule(name, new.train(old.training))
+    return new
+
+
+def project(network: nn.Module, name: str, count: int) -> nn.Sequential:
+    """Put random ReLU projections before a linear layer, in place; all weights are zero.
+
+    Parameters
+    ----------
+    name
+        Of the layer; in its place come ``projection``, ``relu``, and ``head`` with as many outputs.
+    count
+        Of the projections.
+    """
+    old = network.get_submodule(name)
+    if not isinstance(old, nn.Linear):
+        raise CrossferError(
+            f"model: its last layer {name} is a {type(old).__name__}; projections go before a linear one"
+        )
+    like = {"device": old.weight.device, "dtype": old.weight.dtype}
+    new = nn.Sequential(
+        OrderedDict(
+            projection=nn.Linear(old.in_features, count, bias=False, **like),
+            relu=nn.ReLU(),
+            head=nn.Linear(count, old.out_features, **like),
+        )
+    )
+    with torch.no_grad():
+        for parameter in new.parameters():
+            parameter.zero_().requires_grad_(old.weight.requires_grad)
     network.set_submodule(name, new.train(old.training))
     return new
 

@@ -316,6 +316,7 @@ class NetworkConfig:
         return {
             "arguments": dict(spec.arguments),
             "grown": dict(spec.grown),
+            "projected": dict(spec.projected),
             "preprocessing": self.preprocessing,
             "outputs": self.outputs,
             "layers": self._layers,
@@ -390,6 +391,7 @@ class NetworkConfig:
             layers=self._layers,
             spec=spec,
             answers=len(theirs),
+            labels=wanted.members,
         )
 
     def deployed(self, classes: Classes = FER7) -> Classifier:

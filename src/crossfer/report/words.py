@@ -10,6 +10,7 @@ from crossfer.evaluation.comparing import Difference
 from crossfer.evaluation.decision import KEPT, merit, worst_class
 from crossfer.evaluation.mistaken import guesses
 from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result, RunFacts
+from crossfer.evaluation.suggested import in_words, led
 from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
 from crossfer.terms import BL, SIDES
 
@@ -423,7 +424,7 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         about=view.about(after.strategy),
         verdict=verdict,
         sentence=sentence,
-        warnings=[*_fallen(view, after), *_known_here(view, after)],
+        warnings=[*_fallen(view, after), *_known_here(view, after), *_led(target)],
         notes=[note for note in notes if note],
         before=view.before(choice.target),
         after=after,
@@ -455,6 +456,11 @@ def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdi
     if fallen := [view.classes[label] for label in _surely_fallen(row)]:
         return f"{facts}: use it only if {listed(fallen)} may be recognised less often.", "care"
     return f"{facts}: use it.", "use"
+
+
+def _led(target: DatasetFacts) -> list[str]:
+    found = target.suggestions
+    return [f"Labels of {shown(target)}: {in_words(found)}."] if found and led(found) else []
 
 
 def _surely_fallen(row: Result) -> list[int]:

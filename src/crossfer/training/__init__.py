@@ -2,6 +2,7 @@
 
 from crossfer.networks.preprocessing import normalise
 from crossfer.training.batches import Faces, Mixture
+from crossfer.training.loss import Objective
 from crossfer.training.machine import machine
 from crossfer.training.prediction import accuracy, features, predict
 from crossfer.training.recipe import (
@@ -21,6 +22,7 @@ __all__ = [
     "Augmentation",
     "Faces",
     "Mixture",
+    "Objective",
     "Recipe",
     "State",
     "Term",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from crossfer.files import reserve
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.training.batches import augment, chances
+from crossfer.training.devices import Devices
 from crossfer.training.recipe import Recipe
 
 AT_ONCE = 512
@@ -32,7 +33,7 @@ class Anew:
     Parameters
     ----------
     images
-        uint8 (N, H, W) or (N, H, W, 3), on the device.
+        uint8 (N, H, W) or (N, H, W, 3), on the device; or features, float (N, D), which nothing changes.
     frozen
         The layers before the first that trains; may be none.
     recipe
@@ -45,6 +46,8 @@ class Anew:
         Where to calculate.
     how
         How the network reads pixels.
+    devices
+        Of which this one is given its share of every batch; by default there is one.
     """
 
     def __init__(
@@ -56,9 +59,11 @@ class Anew:
         generator: torch.Generator,
         fabric: Fabric,
         how: Preprocessing,
+        devices: Devices | None = None,
     ) -> None:
         self.images, self.frozen, self.recipe, self.seed = images, frozen, recipe, seed
         self.generator, self.fabric, self.how = generator, fabric, how
+        self.devices = devices or Devices(fabric)
         self.versions = min(recipe.views, recipe.epochs)
         self.chances = torch.empty(0)
 
@@ -76,13 +81,28 @@ class Anew:
     def size(self) -> int:
         """Return how many bytes the outputs for all versions of all images would take."""
         self.begin(0)
-        one = self(torch.zeros(1, dtype=torch.int64, device=self.generator.device))
+        one = self.whole(torch.zeros(1, dtype=torch.int64, device=self.generator.device))
         return self.versions * len(self.images) * one.nbytes
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Return what the layers that train are given of some images: (rows, …)."""
-        chance = self.chances[rows] if self.versions else chances(len(rows), self.generator)
-        images = augment(normalise(self.images[rows], self.how), self.recipe.augmentation, chance)
+        """Return what the layers that train are given of this device's share of a batch: (rows, …)."""
+        chance, share = self._chance(rows), self.devices.share
+        return self._made(share(rows), None if chance is None else share(chance))
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """Return what the layers that train are given of some images in this version: (rows, …)."""
+        return self._made(rows, self._chance(rows))
+
+    def _chance(self, rows: Tensor) -> Tensor | None:
+        """Return how some images are augmented; features of a memory are shown as they are."""
+        if self.images.dtype != torch.uint8:
+            return None
+        return self.chances[rows] if self.versions else chances(len(rows), self.generator)
+
+    def _made(self, rows: Tensor, chance: Tensor | None) -> Tensor:
+        images = self.images[rows]
+        if chance is not None:
+            images = augment(normalise(images, self.how), self.recipe.augmentation, chance)
         with self.fabric.autocast():
             return self.frozen(images)  # type: ignore[no-any-return]
 
@@ -105,7 +125,7 @@ class Kept:
             self.anew.begin(version)
             rows = torch.arange(self.count, device=self.first.device)
             for start in range(0, self.count, AT_ONCE):
-                made = self.anew(rows[start : start + AT_ONCE])
+                made = self.anew.whole(rows[start : start + AT_ONCE])
                 if not self.known and not start:
                     self.outputs = _room(self.anew.versions * self.count, made)
                 self.outputs[first + start : first + start + len(made)] = made
@@ -113,7 +133,8 @@ class Kept:
         self.first.fill_(first)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Return what the layers that train are given of some images: (rows, …)."""
+        """Return what the layers that train are given of this device's share of a batch: (rows, …)."""
+        rows = self.anew.devices.share(rows)
         return self.outputs[(self.first + rows).to(self.outputs.device)].to(rows.device)
 
 

@@ -1,9 +1,14 @@
-"""The loss: cross-entropy among the answers that an image can have."""
+"""The loss: cross-entropy among the answers that an image can have, or whatever is minimised instead."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor
 from torch.nn import functional as F
+
+from crossfer.networks.classifier import Classifier
 
 IMPOSSIBLE = -1e4
 """The logit of an answer that is not at choice: its probability is 0, and no infinity can become a NaN."""
@@ -39,3 +44,22 @@ def cross_entropy(
     spread = known / known.sum(1, keepdim=True)
     truth = (1 - label_smoothing) * truth + label_smoothing * spread
     return F.cross_entropy(logits.masked_fill(~known, IMPOSSIBLE), truth)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises in place of the cross-entropy with the labels that it is given.
+
+    Parameters
+    ----------
+    loss
+        A function of logits float (N, classes), labels int64 (N,), and the classes that each image's dataset
+        has, bool (N, classes) or ``None``: a scalar.
+    relabel
+        Asked at the beginning of every epoch for the labels to learn from: a function of the network as it
+        is and of all training images, uint8 (M, H, W) or (M, H, W, 3), which gives int64 (M,).  ``None``:
+        the labels stay.
+    """
+
+    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    relabel: Callable[[Classifier, Tensor], Tensor] | None = None

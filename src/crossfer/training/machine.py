@@ -16,6 +16,8 @@ from lightning_fabric import Fabric
 
 from crossfer.errors import CrossferError
 
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
@@ -41,7 +43,6 @@ def machine(
     Fabric
         What `crossfer.training.train` and `crossfer.training.predict` run on.
     """
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -53,7 +54,7 @@ def machine(
         if precision != "32-true":
             fabric = Fabric(accelerator=device, devices=1, precision=precision)
     if fabric.device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     if fabric.device.type == "cuda":
         _order_of_sums(deterministic)
     return fabric
@@ -139,7 +140,7 @@ def _cpuinfo(key: str) -> list[str]:
     return []
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep large blocks for the next step instead of handing them back.
 
     A step allocates hundreds of megabytes of activations; mapping and clearing them anew every time

@@ -14,6 +14,8 @@ from crossfer.networks.classifier import Classifier
 from crossfer.networks.prediction import probabilities_of
 from crossfer.selection import Candidate
 from crossfer.training.batches import Faces
+from crossfer.training.devices import Devices
+from crossfer.training.stored import every
 
 
 def predict(
@@ -66,13 +68,15 @@ def features(
         predict(model, images, fabric, batch_size)
     finally:
         hook.remove()
-    return torch.cat(found)
+    return torch.cat(found)[-len(images) :]  # before them, the few that memory was tried with
 
 
 def judge(
     model: Classifier, faces: Faces, fabric: Fabric, given: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Judge a network's answers, image by image, among the classes that each face knows.
+
+    Of several devices each answers for its share of the faces, and is told all.
 
     Parameters
     ----------
@@ -88,8 +92,13 @@ def judge(
     likelihood : Tensor
         float32 (N,): the probability of the right class, above 0.
     """
-    labels = faces.labels.cpu()
-    probabilities = predict(model, faces.images if given is None else given, fabric)
+    labels, devices = faces.labels.cpu(), Devices(fabric)
+    images = faces.images if given is None else given
+    if len(faces) < devices.count:  # nothing to share
+        probabilities = predict(model, images, fabric)
+    else:
+        own = predict(model, every(images, devices.number, devices.count), fabric)
+        probabilities = devices.gather(own, len(faces))
     if faces.known is not None:
         probabilities = probabilities.masked_fill(~faces.known.cpu(), 0)
         probabilities /= probabilities.sum(1, keepdim=True).clamp_min(1e-12)

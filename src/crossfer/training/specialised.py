@@ -8,10 +8,12 @@ from torch import Tensor
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import channels_last
 from crossfer.networks.preprocessing import normalise
-from crossfer.training.backends import backend_of
+from crossfer.training.backends import Plain, backend_of
 
 
-def specialised(model: Classifier, images: Tensor, device: torch.device) -> Classifier:
+def specialised(
+    model: Classifier, images: Tensor, device: torch.device, backend: Plain | None = None
+) -> Classifier:
     """Copy a classifier for a device: in the layout, and with the layers, that are fastest there.
 
     Parameters
@@ -21,6 +23,10 @@ def specialised(model: Classifier, images: Tensor, device: torch.device) -> Clas
     images
         At least one as it reads them, to try the copy on: uint8 (N, H, W) or (N, H, W, 3), or normalised,
         float (N, C, H, W).
+    device
+        Where the copy calculates.
+    backend
+        Whose layers it has; by default the device's own.
 
     Returns
     -------
@@ -32,5 +38,5 @@ def specialised(model: Classifier, images: Tensor, device: torch.device) -> Clas
     if one.dtype == torch.uint8:
         one = normalise(one, model.preprocessing)
     network = channels_last(model, one).eval()
-    backend_of(device).prepare(network.network)
+    (backend or backend_of(device)).prepare(network.network)
     return network.to(device)

@@ -53,6 +53,12 @@ class Stored:
             images[mine] = array[self.rows[which[mine]]]
         return torch.from_numpy(images)
 
+    def taken(self, chosen: slice) -> Stored:
+        """Return some of the images, which stay where they are."""
+        which = self._positions[chosen]
+        edges = zip(self.starts[:-1], self.starts[1:], strict=True)
+        return Stored(self.arrays, [self.rows[which[(which >= a) & (which < b)]] for a, b in edges])
+
     def __add__(self, other: Stored) -> Stored:
         """Return the union of two sets: first these, then the others."""
         return Stored([*self.arrays, *other.arrays], [*self._of_arrays, *other._of_arrays])
@@ -75,6 +81,12 @@ def united(first: Tensor | Stored, second: Tensor | Stored) -> Tensor:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.cat([first, second])
     return as_tensor(_stored(first) + _stored(second))
+
+
+def every(images: Tensor | Stored, first: int, step: int) -> Tensor:
+    """Return every so many of some images, from the first on; those in a file stay there."""
+    chosen = slice(first, None, step)
+    return as_tensor(images.taken(chosen)) if isinstance(images, Stored) else images[chosen]
 
 
 def as_tensor(images: Stored) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import layers_in_order
 from crossfer.training.batches import Faces
+from crossfer.training.devices import Devices
 from crossfer.training.dual import Dual, is_worth_it
 from crossfer.training.inputs import LARGEST_IN_MEMORY, Anew, Kept, outputs_of
 from crossfer.training.recipe import Recipe
@@ -92,6 +93,7 @@ def surrogate_of(
     fabric: Fabric,
     *,
     reuse: bool = True,
+    devices: Devices | None = None,
 ) -> Surrogate:
     """Open what trains in place of a network: cut off what is frozen before the first layer that trains.
 
@@ -99,14 +101,14 @@ def surrogate_of(
     ----------
     network, training, validation
         On the device.
-    recipe, seed, generator, fabric
+    recipe, seed, generator, fabric, devices
         As for `Anew`.
     reuse
         Otherwise nothing is cut off, and the network is shown the same pictures.
     """
     how = network.preprocessing
     frozen, part = split_frozen(network) if reuse else (nn.Sequential(), network)
-    anew = Anew(training.images, frozen, recipe, seed, generator, fabric, how)
+    anew = Anew(training.images, frozen, recipe, seed, generator, fabric, how, devices)
     if part is network:
         return Surrogate(network, anew, {})
     given = {

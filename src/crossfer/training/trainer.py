@@ -23,9 +23,10 @@ from crossfer.errors import CrossferError
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.selection import Behind, compare
-from crossfer.training.backends import backend_of
+from crossfer.training.backends import Plain, backend_of
 from crossfer.training.batches import Faces
-from crossfer.training.loss import cross_entropy
+from crossfer.training.devices import Devices
+from crossfer.training.loss import Objective, cross_entropy
 from crossfer.training.prediction import candidate, judged_on, measures, people_in
 from crossfer.training.recipe import Recipe
 from crossfer.training.schedule import learning_rate
@@ -90,6 +91,7 @@ def train(
     fabric: Fabric,
     *,
     penalty: Term | None = None,
+    objective: Objective | None = None,
     reuse: bool = True,
     keep: Keep = "best",
     resume: State | None = None,
@@ -115,6 +117,8 @@ def train(
     penalty
         Added to the loss: a function of the network, the images of a step as the network sees them, its
         logits, and which rows of `training` they are.
+    objective
+        What is minimised; by default the cross-entropy with the labels of `training`.
     reuse
         Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
         more of the next layer than these need; changes the result by no more than rounding.
@@ -147,7 +151,9 @@ def train(
         raise ValueError(
             'there is no validation image to choose the best epoch by: keep the "last"'
         )
-    run = Training(model, training, validation, recipe, seed, fabric, penalty, reuse, keep)
+    run = Training(
+        model, training, validation, recipe, seed, fabric, penalty, objective, reuse, keep
+    )
     if resume:
         run.load_state_dict(resume)
     while not run.finished:
@@ -167,16 +173,25 @@ class Training:
         seed: int,
         fabric: Fabric,
         penalty: Term | None = None,
+        objective: Objective | None = None,
         reuse: bool = True,
         keep: Keep = "best",
     ) -> None:
         self.began = time.perf_counter()
         self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
         self.penalty, self.keep, device = penalty, keep, fabric.device
-        self.network = specialised(model, training.images, device)
+        self.objective = objective or Objective(
+            partial(cross_entropy, label_smoothing=recipe.label_smoothing)
+        )
+        self.devices = Devices(fabric)
+        backend = backend_of(device) if self.devices.count == 1 else Plain()
+        self.network = specialised(model, training.images, device, backend)
+        self.devices.prepare(self.network)
         if not any(parameter.requires_grad for parameter in self.network.parameters()):
             raise ValueError("no parameter of the network requires a gradient: nothing would train")
         self.training = training.to(device)
+        if self.objective.relabel:  # in place, from epoch to epoch
+            self.training = replace(self.training, labels=self.training.labels.clone())
         self.generator = torch.Generator(device)
         self.validation = {n: faces.to(device) for n, faces in validation.items() if len(faces)}
         self.surrogate = surrogate_of(
@@ -187,14 +202,15 @@ class Training:
             seed,
             self.generator,
             fabric,
-            reuse=reuse and penalty is None,  # a penalty looks at the images themselves
+            # A penalty, and whoever gives labels, look at the images themselves.
+            reuse=reuse and penalty is None and self.objective.relabel is None,
+            devices=self.devices,
         )
         self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
         self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
         self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
-        backend = backend_of(device)
         optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
-        _, self.optimizer = fabric.setup(self.part, optimizer)
+        self.optimizer = fabric.setup_optimizers(optimizer)
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         # The network, not the part: frozen layers may calculate in every step.
         self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
@@ -212,21 +228,26 @@ class Training:
         return self.part if self.averaged is None else self.averaged
 
     def step(self, rows: Tensor) -> None:
-        """Learn from the images of one batch."""
-        images = self.inputs(rows)
+        """Learn from the images of one batch; of several devices, from this one's share of them."""
+        images, part = self.inputs(rows), len(self.devices.share(rows)) / len(rows)
+        self.devices.images, rows = len(rows), self.devices.share(rows)
         with self.fabric.autocast():
             logits = self.part(images).float()
         known = self.training.known[rows] if self.training.known is not None else None
-        labels = self.training.labels[rows]
-        loss = cross_entropy(logits, labels, known, self.recipe.label_smoothing)
+        loss = self.objective.loss(logits, self.training.labels[rows], known)
         if self.penalty:
             loss = loss + self.penalty(self.network, images, logits, rows)
+        if self.devices.count > 1:
+            loss = loss * part
         self.fabric.backward(loss)
+        loss = loss.detach()
+        gradients = (parameter.grad for parameter in self.parameters.values())
+        self.devices.sum([loss, *(gradient for gradient in gradients if gradient is not None)])
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.averaged is not None:
             _average(self.averaged, self.part, self.recipe.averaging)
-        self.total.add_(loss.detach())
+        self.total.add_(loss)
 
     def epoch(
         self,
@@ -272,13 +293,20 @@ class Training:
         on_state: Callable[[Callable[[], State]], None],
     ) -> tuple[float, int]:
         """Show the batches of an epoch, from 0, that are left; return its mean loss and the images shown."""
+        first, inside = self.state.step, self.state.inside
+        if self.objective.relabel:  # in the middle of an epoch they are those of its beginning
+            labels = (
+                inside["labels"]
+                if first
+                else self.objective.relabel(self.network.eval(), self.training.images)
+            )
+            self.training.labels.copy_(labels)
         training_mode(self.part)
         self.generator.manual_seed(_seed(self.seed, epoch, 0))
         torch.manual_seed(_seed(self.seed, epoch, 1))  # dropout draws from the global generator
         batches = self.training.batches(self.recipe.batch_size, self.generator)
         self.inputs.begin(epoch)
         self.total.zero_()
-        first, inside = self.state.step, self.state.inside
         if first:
             self.total.add_(inside["loss"].to(self.total.device))
             self.generator.set_state(inside["generator"])
@@ -310,6 +338,8 @@ class Training:
             "generator": self.generator.get_state(),
             "dropout": self._dropout.get_rng_state(),
         }
+        if self.objective.relabel:
+            inside["labels"] = self.training.labels
         return replace(
             self.state,
             weights=self.part.state_dict(),

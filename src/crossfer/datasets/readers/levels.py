@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from crossfer.classes import NO_EXPRESSION, canonical, is_known
+from crossfer.classes import NO_EXPRESSION, UNLABELLED, canonical, is_known
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.labels import MOST_UNKNOWN, is_named, number_in
 from crossfer.datasets.record import ReadOptions
@@ -28,7 +28,7 @@ GENERIC = frozenset(
         *("datasets", "download", "downloads", "emotion", "emotions", "face", "faces", "files"),
         *("frames", "image", "images", "img", "imgs", "input", "jpeg", "jpg", "labels", "misc"),
         *("new", "new folder", "original", "originals", "other", "others", "output", "photo"),
-        *("photos", "pic", "pics", "picture", "pictures", "png", "raw", "unlabeled", "unlabelled"),
+        *("photos", "pic", "pics", "picture", "pictures", "png", "raw"),
         *("unsorted", "untitled folder", "various", "videos"),
     }
 )
@@ -93,7 +93,7 @@ def classes_by_file(files: Mapping[Path, Folders], options: ReadOptions) -> dict
 
 
 def _is_expression(name: str) -> bool:
-    return is_known(name) and canonical(name) not in NO_EXPRESSION
+    return is_known(name) and canonical(name) not in (*NO_EXPRESSION, UNLABELLED)
 
 
 def _unknown_level(

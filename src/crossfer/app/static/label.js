@@ -1,0 +1,101 @@
+// One face at a time, one key an answer. No key counts while the next face is not there to be seen.
+import { ask, say } from "/static/app.js";
+
+const find = (id) => document.getElementById(id);
+const [work, face, keys] = [find("work"), find("face"), find("keys")];
+const classes = [...document.querySelectorAll("#classes button")];
+let turn = null;
+let busy = true;
+
+const post = (what, given = {}) =>
+  ask(`/label/${what}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(given) });
+const percent = (share) => `${Math.round(100 * share)} %`;
+
+async function show(next, said) {
+  turn = next;
+  const there = Boolean(turn.face);
+  if (there) {
+    face.src = `/label/face/${turn.face.id}.png`;
+    await face.decode();
+    find("photo").textContent = turn.face.photo;
+  }
+  work.hidden = !there;
+  find("done").hidden = there;
+  find("bar").max = Math.max(1, turn.faces);
+  find("bar").value = turn.done;
+  find("count").textContent = `${turn.done} of ${turn.faces}` + (turn.skipped ? `, ${turn.skipped} skipped` : "");
+  for (const button of classes) {
+    const name = button.dataset.label;
+    const share = turn.bars[name];
+    button.querySelector(".share").textContent = share === undefined ? "" : percent(share);
+    button.querySelector(".bar").style.width = share === undefined ? "0" : `${100 * share}%`;
+    button.classList.toggle("suggested", name === turn.suggested);
+    button.setAttribute("aria-pressed", String(name === turn.before));
+  }
+  const parts = [said];
+  if (!there) parts.push(turn.faces ? `All ${turn.faces} faces are answered.` : "No face was found in the photos.");
+  else {
+    if (turn.before === "skip") parts.push("Skipped before.");
+    else if (turn.before) parts.push(`You said ${turn.before}.`);
+    if (turn.suggested) parts.push(`The model says ${turn.suggested}, ${percent(turn.bars[turn.suggested])}.`);
+    else parts.push("A new face.");
+    work.focus({ preventScroll: true });
+  }
+  say(parts.filter(Boolean).join(" "));
+}
+
+async function answer(what, given, said) {
+  if (busy) return;
+  busy = true;
+  work.setAttribute("aria-busy", "true");
+  try {
+    await show(await post(what, given), said);
+  } catch (problem) {
+    say(problem.message);
+  }
+  work.removeAttribute("aria-busy");
+  busy = false;
+}
+
+const label = (name) => turn?.face && answer("say", { face: turn.face.id, did: "label", label: name }, `Saved: ${name}.`);
+const other = (did) => turn?.face && answer("say", { face: turn.face.id, did }, did === "skip" ? "Skipped." : "Saved: not a face.");
+const accept = () => turn?.suggested && label(turn.suggested);
+const undo = () => answer("undo", {}, "Taken back.");
+
+for (const button of classes) button.addEventListener("click", () => label(button.dataset.label));
+for (const button of document.querySelectorAll("[data-did]")) button.addEventListener("click", () => other(button.dataset.did));
+find("accept")?.addEventListener("click", accept);
+find("undo").addEventListener("click", undo);
+find("finish").addEventListener("click", async () => {
+  try {
+    const made = await post("finish");
+    const left = [
+      made.disputed && `${made.disputed} on which people disagree are left out`,
+      made.not_faces && `${made.not_faces} are no faces`,
+      made.waiting && `${made.waiting} have no answer yet`,
+    ].filter(Boolean);
+    find("finished").textContent = `${made.labels} labels in ${made.file}` + (left.length ? `; ${left.join(", ")}.` : ".");
+  } catch (problem) {
+    find("finished").textContent = problem.message;
+  }
+});
+
+const others = { Enter: accept, " ": () => other("skip"), x: () => other("not a face"), Backspace: undo };
+document.addEventListener("keydown", (event) => {
+  if (!keys.checked || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+  // A focused button, link or box keeps the keys that press it.
+  const own = event.target.closest?.("button, a, input, select, textarea");
+  if (own && (event.key === "Enter" || event.key === " ")) return;
+  const pressed = classes.find((button) => button.dataset.key === event.key.toLowerCase());
+  const act = pressed ? () => label(pressed.dataset.label) : others[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+try {
+  await show(await post("turn"), "");
+} catch (problem) {
+  say(problem.message);
+}
+busy = false;

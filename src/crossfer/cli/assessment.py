@@ -1,0 +1,164 @@
+"""The command that asks, before any update, whether new faces need one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.options import pairs_of
+
+if TYPE_CHECKING:
+    from crossfer.evaluation.assessing import Assessed
+
+command = partial(app.command, rich_help_panel="Decisions")
+
+
+@command()
+def assess(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A run, a bundle, an exported classifier, an ONNX file, or YAML as under model:."
+        ),
+    ],
+    dataset: Annotated[
+        Path,
+        typer.Argument(help="The new faces: a prepared dataset, or a folder of pictures."),
+    ],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="The prepared dataset that MODEL learnt from: its validation faces calibrate the "
+            "estimates.  A run brings its own answers about them."
+        ),
+    ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels",
+            help="Also: how many labels would help?  Trains the last layer on more and more of DATASET's.",
+        ),
+    ] = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
+    ] = None,
+    cropped: Annotated[
+        bool, typer.Option("--cropped", help="The pictures are faces already: look for none.")
+    ] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write all of it.")] = None,
+) -> None:
+    """Do I need an update?  Estimate how often a classifier is right about faces without labels.
+
+    Its confidence on the new faces is compared with that on the source's validation faces, of which the
+    truth is known; pixels, features and answers are compared too.  docs/assess.md says how far such
+    estimates were off.
+
+    Example:  crossfer assess runs/mine/runs/BL-seed0-… photos/ --source data/fer2013 --json assessed.json
+    """
+    from crossfer.cli.bars import Bars
+    from crossfer.datasets import open_dataset
+    from crossfer.deploy.assess import assess as run
+    from crossfer.deploy.assess import classes_of_model, of_run, of_source, opened
+    from crossfer.deploy.models import open_model
+    from crossfer.errors import CrossferError
+    from crossfer.files import write_json
+
+    if cropped and (dataset / "dataset.json").is_file():
+        raise CrossferError(f"--cropped: {dataset} is prepared already, so it has no effect")
+    opened_model = open_model(model)
+    class_set = classes_of_model(opened_model, pairs_of("--label", label or []))
+    if source:
+        past = open_dataset(source)
+        past.check()
+        known = of_source(opened_model, past, class_set)
+    else:
+        known = of_run(model, opened_model.classes)
+    with Bars(error_console) as bars:
+        finding = partial(bars.count, "faces")
+        with opened(dataset, opened_model, cropped, finding) as faces:
+            found = run(
+                opened_model,
+                faces,
+                known,
+                class_set,
+                curve=labels,
+                progress=partial(bars.count, "labels"),
+            )
+    _say(found)
+    if as_json:
+        as_json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(as_json, found.as_json())
+        out_console.print(f"written: {as_json}", soft_wrap=True)
+
+
+def _say(found: Assessed) -> None:
+    """Print an assessment: the answer first."""
+    from crossfer.report.assessed import answer, curve, measured
+
+    for number, sentence in enumerate(answer(found)):
+        out_console.print(sentence, style="" if number else "bold", soft_wrap=True)
+    table = _table("accuracy, %", "", "95 % interval")
+    for estimate in found.estimates:
+        low, high = estimate.interval
+        table.add_row(
+            f"{found.dataset}, estimated ({estimate.method})",
+            f"{estimate.accuracy:.1f}",
+            f"{low:.1f}–{high:.1f}",
+        )
+    out_console.print(table)
+    out_console.print(f"{found.source}, validation: {measured(found.known)}", soft_wrap=True)
+    if found.truth:
+        out_console.print(
+            f"{found.dataset}, by its labels: {measured(found.truth)}", soft_wrap=True
+        )
+    people = f" of {found.people:,} people" if found.people else ""
+    out_console.print(f"{found.dataset}: {found.images:,} faces{people}.", soft_wrap=True)
+    if found.left_out:
+        counts = ", ".join(f"{name} {count:,}" for name, count in found.left_out.items())
+        out_console.print(f"Left out, of no class: {counts}.", soft_wrap=True)
+    if found.inputs:
+        table = _table("pixels", found.source, found.dataset, "standard deviations")
+        for one in found.inputs:
+            table.add_row(
+                one.measure, f"{one.source:.3f}", f"{one.new:.3f}", f"{one.deviations:+.2f}"
+            )
+        out_console.print(table)
+    if found.features:
+        low, high = found.features.interval
+        out_console.print(
+            f"Features: {found.features.share:.1f} % ({low:.1f}–{high:.1f}) lie farther from the source's "
+            "than 95 % of its own do; without drift it is 5 %.",
+            soft_wrap=True,
+        )
+    elif not found.inputs:
+        out_console.print("Pixels and features: name the source with --source to compare them.")
+    table = _table("answered, %", found.source, found.dataset)
+    for share in found.classes:
+        table.add_row(share.name, f"{share.source:.1f}", f"{share.new:.1f}")
+    out_console.print(table)
+    if found.curve:
+        table = _table("labels", "people", "accuracy here", "of the draws", "change on the source")
+        for point in found.curve:
+            table.add_row(
+                f"{point.images:.0f}",
+                f"{point.people:.0f}" if point.people else "",
+                f"{point.accuracy:.1f}",
+                f"{point.lowest:.1f}–{point.highest:.1f}",
+                f"{point.source_change:+.1f}",
+            )
+        out_console.print(table)
+        out_console.print(curve(found), soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

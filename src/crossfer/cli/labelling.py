@@ -1,0 +1,161 @@
+"""The command that labels new faces with the old model's help."""
+
+from __future__ import annotations
+
+import getpass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.browser import Browser, Port, show
+from crossfer.errors import CrossferError
+
+if TYPE_CHECKING:
+    from crossfer.deploy import Predictor
+    from crossfer.labelling import Session
+
+command = partial(app.command, rich_help_panel="Faces")
+
+
+@command()
+def label(
+    photos: Annotated[Path, typer.Argument(help="The folder that your photos are in.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="The old model: an exported classifier, a bundle or a run. It suggests."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the labels; default PHOTOS-labels beside it.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Who labels; default your name on this computer.")
+    ] = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            help="uncertainty: where the model hesitates most; balance: classes with few labels; files: as "
+            "they come."
+        ),
+    ] = "uncertainty",
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Do not show what the model suggests.")
+    ] = False,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Without --model: fer7, fer8, … or names, e.g. bored,awake,asleep."),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="A class that the model does not know. Repeat at will."),
+    ] = None,
+    cropped: Annotated[
+        bool, typer.Option("--cropped", help="The photos are faces already: look for none.")
+    ] = False,
+    smallest: Annotated[
+        float,
+        typer.Option(help="Side of the smallest face to look for, as a share of the photo's."),
+    ] = 0.1,
+    variant: Annotated[
+        str, typer.Option(help="Of an exported classifier: fp32, fp16 or int8.")
+    ] = "fp32",
+    port: Port = 8765,
+    browser: Browser = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Only write the table of labels, and say how it stands.")
+    ] = False,
+) -> None:
+    """Label the faces of a folder of photos in the browser, one key a face, with the old model's help.
+
+    Every key press is on the disk at once; stop and go on at will.  Two people label with two --by, at the
+    same time if they like, and see how far they agree.  It ends in a table that `crossfer prepare` reads.
+
+    Example:  crossfer label photos/ --model runs/mine/best --order balance --by ann
+    """
+    from crossfer.cli.bars import Bars
+    from crossfer.labelling import Gallery, How, Session, describer
+    from crossfer.labelling.queue import check_order
+
+    folder = out or photos.resolve().with_name(f"{photos.resolve().name}-labels")
+    if folder.resolve().is_relative_to(photos.resolve()):
+        raise CrossferError(f"--out {folder}: lies among the photos; name a folder outside of them")
+    how = How(by or getpass.getuser(), check_order(order), blind, tuple(also or ()))
+    predictor = _predictor(model, classes, smallest, variant)
+    gallery = Gallery(photos, folder / "faces", predictor, cropped)
+    session = Session(folder, gallery, how, describer(cropped))
+    with Bars(error_console) as bars:
+        session.refresh(partial(bars.count, "find faces"))
+    _say_found(session)
+    if not table:
+        from crossfer.app.labelling import label_pages
+
+        show(label_pages(session), port, browser)
+        session.refresh()
+    _say_labels(session)
+    session.close()
+
+
+def _predictor(model: Path | None, classes: str | None, smallest: float, variant: str) -> Predictor:
+    from crossfer.classes import FER7, PRESETS, ClassSet
+    from crossfer.deploy import Predictor, load
+    from crossfer.labelling import Unguided
+
+    if model is None:
+        names = FER7
+        if classes is not None:
+            named = classes if classes in PRESETS else classes.split(",")
+            names = ClassSet.of(named).names
+        return Predictor(Unguided(names), smallest)
+    if classes is not None:
+        raise CrossferError(
+            "--classes: the model names its own classes; leave it out, or add one by --also NAME"
+        )
+    return load(model, variant, smallest)
+
+
+def _say_found(session: Session) -> None:
+    gallery = session.gallery
+    lines = [f"faces: {len(gallery.faces):,}", *session.notes]
+    for reason in dict.fromkeys(gallery.problems.values()):
+        names = [name for name, why in gallery.problems.items() if why == reason]
+        lines.append(f"photos left out, {reason}: {len(names):,} (first: {names[0]})")
+    if gallery.others:
+        lines.append(f"no pictures by their names, passed over: {gallery.others:,}")
+    if session.unknown:
+        lines.append(
+            f"labels of faces that are not here (any more), kept in the journals: {session.unknown:,}"
+        )
+    for line in lines:
+        out_console.print(line, soft_wrap=True)
+    if not gallery.faces:
+        hint = "" if gallery.cropped else "; if they are faces already, say --cropped"
+        raise CrossferError(f"{gallery.folder}: no face in any photo{hint}")
+
+
+def _say_labels(session: Session) -> None:
+    file, labels = session.write_manifest(), session.labels()
+    people = {row["subject"] for row in labels.rows if row["subject"]}
+    lines = [f"labels: {len(labels.rows):,}, of {len(people):,} named people, in {file}"]
+    for count, what in (
+        (len(labels.disputed), "people disagree, so left out until somebody settles it"),
+        (labels.not_faces, "not a face"),
+        (labels.skipped, "skipped"),
+        (labels.waiting, "waiting"),
+    ):
+        if count:
+            lines.append(f"{what}: {count:,}")
+    for pair in session.agreements():
+        kappa = pair.kappa
+        if kappa.value is not None and kappa.interval is not None:
+            low, high = kappa.interval
+            lines.append(
+                f"{' and '.join(pair.people)}: Cohen's kappa {kappa.value:.2f} ({low:.2f} to {high:.2f}), "
+                f"{kappa.same:,} of {kappa.faces:,} answers the same"
+            )
+    if labels.rows:
+        how = " --faces cropped" if session.gallery.cropped else ""
+        lines.append(f"next: crossfer prepare {file} --out data/{session.gallery.folder.name}{how}")
+    for line in lines:
+        out_console.print(line, soft_wrap=True)

@@ -1,0 +1,84 @@
+"""The command that makes a memory file: what stands for the source's images when they are gone."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.options import pairs_of
+from crossfer.errors import CrossferError
+
+command = partial(app.command, rich_help_panel="Experiments")
+
+
+@command()
+def remember(
+    model: Annotated[Path, typer.Argument(help="A run, a bundle, or YAML as under model:.")],
+    source: Annotated[Path, typer.Argument(help="The prepared dataset that it learnt from.")],
+    out: Annotated[Path, typer.Option(help="The file to write: memory.safetensors.")],
+    max_mb: Annotated[float, typer.Option(help="How large it may be, in millions of bytes.")] = 5.0,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
+    ] = None,
+) -> None:
+    """Sum up the training images of a source in a small file, so that they can be deleted.
+
+    It holds statistics of features and no image; docs/memory.md says what it can give away.  Strategies that
+    need "statistics" (`crossfer strategies`) read it where an experiment names it as memory:, beside the
+    model: that it was made for.  Each baseline of an experiment leaves one in its folder.
+
+    Example:  crossfer remember deployed/ data/fer2013 --out memory.safetensors --max-mb 5
+    """
+    from crossfer.cli.bars import Bars
+    from crossfer.datasets import open_dataset
+    from crossfer.deploy.compare import class_set_of
+    from crossfer.deploy.models import open_model
+    from crossfer.deploy.pytorch import TorchEngine
+    from crossfer.experiment.execute import faces
+    from crossfer.memory.file import Memory
+    from crossfer.training import machine
+
+    opened = open_model(model)
+    if not isinstance(opened.engine, TorchEngine):
+        raise CrossferError(
+            f"{model}: a {opened.kind} shows no features; name the bundle or the run that it was made of"
+        )
+    classifier = opened.engine.classifier
+    dataset = open_dataset(source)
+    dataset.check()
+    dataset = dataset.with_classes(
+        class_set_of(opened.classes, pairs_of("--label", label or []), opened)
+    )
+    if dataset.images.shape[1:] != opened.shape:
+        read, found = (
+            "×".join(map(str, shape)) for shape in (opened.shape, dataset.images.shape[1:])
+        )
+        raise CrossferError(
+            f"{source}: its faces are {found}, the model reads {read}; prepare it again"
+        )
+    rows = dataset.rows("training")
+    if not len(rows):
+        raise CrossferError(
+            f"{source}: its training set is empty, or no label in it is a class of the model"
+        )
+    with Bars(error_console) as bars:
+        memory = Memory.of(
+            classifier, faces(dataset, rows), machine(), max_mb, partial(bars.count, "remember")
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    size = memory.save(out).stat().st_size
+    few = [name for name, n in zip(memory.classes, memory.counts.tolist(), strict=True) if not n]
+    known = [name for name, is_there in zip(memory.classes, memory.known, strict=True) if is_there]
+    for name in sorted(set(few) & set(known)):
+        out_console.print(f"{name}: fewer than 10 images, which the file says nothing of")
+    out_console.print(
+        f"{int(memory.counts.sum())} images in {size / 1e6:.2f} MB: Gaussians of rank "
+        f"{memory.gaussians.factor.shape[1]}, moments of {memory.moments.sums.shape[1]} features and of "
+        f"{memory.projected.sums.shape[1]} random projections of them"
+    )
+    out_console.print(f"written: {out}", soft_wrap=True)

@@ -1,0 +1,339 @@
+"""Does a classifier need an update for new faces?  What can be said before, and with few, labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow.parquet
+import torch
+from numpy.typing import NDArray
+
+from crossfer.adaptation import adapt
+from crossfer.classes import UNLABELLED, ClassSet
+from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
+from crossfer.datasets.preparation import Preparation
+from crossfer.datasets.prepare import prepare
+from crossfer.datasets.readers.in_memory import in_memory
+from crossfer.datasets.splits import take_fraction
+from crossfer.deploy.compare import Comparing, classes_of
+from crossfer.deploy.models import Model
+from crossfer.deploy.pytorch import TorchEngine
+from crossfer.deploy.sources import sources_in
+from crossfer.errors import CrossferError
+from crossfer.evaluation.assessing import Assessed, CurvePoint, Truth
+from crossfer.evaluation.drift import class_shares, feature_drift, input_drift
+from crossfer.evaluation.estimate import estimates
+from crossfer.evaluation.intervals import accuracy_interval, subject_codes
+from crossfer.networks import Classifier
+from crossfer.progress import Told, silent
+from crossfer.strategies import STRATEGIES
+from crossfer.training import Faces, features, machine, specialised
+
+RUN, PREDICTIONS = "run.json", "predictions.parquet"
+FIRST, DRAWS = 25, 3
+"""Labels at the beginning of the curve, which go on doubling; how often each number is drawn."""
+MOST = 2_000
+"""Validation faces of the source that the curve looks at."""
+
+Codes = NDArray[np.integer] | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a classifier said of labelled faces that it has not learnt from.
+
+    Parameters
+    ----------
+    name
+        Of the source.
+    probabilities, labels
+        float (N, classes), int64 (N,).
+    subjects
+        Who is in them; None: everybody another.
+    dataset, rows
+        Where the faces are; None where only the answers are at hand.
+    """
+
+    name: str
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    subjects: Codes = None
+    dataset: Dataset | None = None
+    rows: NDArray[np.int64] | None = None
+
+
+def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
+    """Ask a classifier about the source's validation faces.
+
+    Raises
+    ------
+    CrossferError
+        If there is none, or they are not such as the classifier reads.
+    """
+    source = source.with_classes(class_set)
+    _check_shape(model, source)
+    rows = source.rows("validation")
+    if not len(rows):
+        raise CrossferError(
+            f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: estimates are "
+            "calibrated by them; name another --source"
+        )
+    said = _asked(model, source, rows)
+    return Known(source.name, said, source.labels[rows], _people(source, rows), source, rows)
+
+
+def of_run(folder: Path, classes: Sequence[str]) -> Known:
+    """Read what a run's network said of its source's validation faces.
+
+    Raises
+    ------
+    CrossferError
+        If the folder is no finished run's, or is damaged.
+    """
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        parts = run["identity"]["source"]["parts"]
+        prints = {part["fingerprint"] for part in parts}
+        rows = pyarrow.parquet.read_table(folder / PREDICTIONS).to_pylist()
+        mine = [r for r in rows if r["split"] == "validation" and r["fingerprint"] in prints]
+        said = np.array([[row[name] for name in classes] for row in mine], np.float32)
+    except FileNotFoundError:
+        raise CrossferError(
+            f"{folder}: no finished run; name the prepared dataset that it learnt from with --source"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CrossferError(f"{folder}: cannot be read as a run ({error!r})") from None
+    if not len(mine):
+        raise CrossferError(
+            f"{folder}: was not measured on its source's validation set; name it with --source"
+        )
+    names = dict.fromkeys(str(row["dataset"]) for row in mine)
+    return Known(" and ".join(names), said, np.array([row["label"] for row in mine], np.int64))
+
+
+@contextmanager
+def opened(path: Path, model: Model, cropped: bool, progress: Told = silent) -> Iterator[Dataset]:
+    """Open a prepared dataset; or find the faces in a folder of pictures, for as long as they are needed.
+
+    Raises
+    ------
+    CrossferError
+        If it is neither.
+    """
+    if is_prepared(path):
+        yield open_dataset(path)
+        return
+    with sources_in([path]) as sources, TemporaryDirectory(prefix="crossfer-") as folder:
+        pictures = [source.file for source in sources.found if not source.is_video]
+        if not pictures:
+            raise CrossferError(f"{path}: no picture in it; of videos, cut out frames first")
+        framing = model.engine.framing
+        how = Preparation(
+            faces="cropped" if cropped else "find",
+            no_face="keep" if cropped else "drop",
+            side=framing.side,
+            channels=framing.channels,
+            eyes=Preparation.eyes if cropped else (framing.eye_distance, framing.eye_height),
+        )
+        data = in_memory([(file, UNLABELLED) for file in pictures], name=path.name)
+        yield prepare(data, Path(folder) / "faces", how, progress=progress)
+
+
+def assess(
+    model: Model,
+    dataset: Dataset,
+    known: Known,
+    class_set: ClassSet,
+    *,
+    curve: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Assessed:
+    """Assess a classifier on new faces, all of those in a dataset whatever their split.
+
+    Parameters
+    ----------
+    model
+        The classifier.
+    dataset
+        The new faces; labels are looked at for `Assessed.truth` and the curve alone.
+    known
+        What estimates are calibrated by: `of_source` or `of_run`.
+    class_set
+        The classifier's classes: `classes_of_model`.
+    curve
+        Train the last layer on more and more of the labelled training faces, and measure it on the test
+        faces.
+    progress
+        Told how many of how many steps are done.
+
+    Raises
+    ------
+    CrossferError
+        If the dataset does not fit the classifier, or has no labels for a curve.
+    """
+    dataset = dataset.with_classes(class_set)
+    _check_shape(model, dataset)
+    splits = ("training", "validation", "test")
+    labelled, others = (
+        np.sort(np.concatenate([rows(split) for split in splits]))  # type: ignore[arg-type]
+        for rows in (dataset.rows, dataset.unlabelled)
+    )
+    rows = np.sort(np.concatenate([labelled, others]))
+    if not len(rows):
+        raise CrossferError(
+            f"{dataset.folder}: no face without a label, or of one of {', '.join(class_set.names)}"
+        )
+    said, people = _asked(model, dataset, rows), _people(dataset, rows)
+    truth = None if len(others) else _measured(said, dataset.labels[rows], people)
+    inputs, far = (), None
+    if known.dataset is not None and known.rows is not None:
+        own, new = np.asarray(known.dataset.images[known.rows]), np.asarray(dataset.images[rows])
+        inputs = input_drift(own, new)
+        if isinstance(model.engine, TorchEngine):
+            given = (_features(model.engine.classifier, images) for images in (own, new))
+            far = feature_drift(*given)
+    return Assessed(
+        kind="assessment",
+        format=1,
+        crossfer=version("crossfer"),
+        model=model.name,
+        dataset=dataset.name,
+        images=len(rows),
+        people=None if people is None else len(np.unique(people)),
+        left_out=dataset.left_out,
+        source=known.name,
+        known=_measured(known.probabilities, known.labels, known.subjects),
+        estimates=estimates(known.probabilities, known.labels, said, known.subjects, people),
+        inputs=inputs,
+        features=far,
+        classes=class_shares(class_set.names, known.probabilities.argmax(1), said.argmax(1)),
+        truth=truth,
+        curve=tuple(_curve(model, dataset, known, progress)) if curve else (),
+    )
+
+
+def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
+    """Return a classifier's classes, and which labels belong to each."""
+    return classes_of(model, model, Comparing(labels=labels))
+
+
+def _curve(
+    model: Model, dataset: Dataset, known: Known, progress: Callable[[int, int], None]
+) -> Iterator[CurvePoint]:
+    """Train the last layer on more and more labels, and measure it."""
+    learnt, tested = dataset.rows("training"), dataset.rows("test")
+    if not isinstance(model.engine, TorchEngine):
+        raise CrossferError(
+            f"{model.name}: --labels trains its last layer, which needs its run or bundle"
+        )
+    if len(learnt) < FIRST or not len(tested):
+        raise CrossferError(
+            f"{dataset.folder}: --labels needs {FIRST} labelled training images and some to test on; it has "
+            f"{len(learnt)} and {len(tested)}"
+        )
+    if known.dataset is None or known.rows is None:
+        raise CrossferError("--labels: name the prepared dataset of the past with --source")
+    classifier, fabric = model.engine.classifier, machine("cpu", "32-true")
+    own_rows = known.rows[:: -(-len(known.rows) // MOST)]
+    sides = ((dataset, tested), (known.dataset, own_rows))
+    given = [_features(classifier, np.asarray(data.images[rows])) for data, rows in sides]
+    truth = [torch.from_numpy(data.labels[rows]) for data, rows in sides]
+
+    def right(network: Classifier) -> list[float]:
+        head = network.network.get_submodule(network.layer_names("head")[0])
+        with torch.no_grad():
+            said = [network.of_classes(head(torch.from_numpy(part))).argmax(1) for part in given]
+        return [100 * (a == b).float().mean().item() for a, b in zip(said, truth, strict=True)]
+
+    before = right(classifier)
+    yield CurvePoint(0, 0, 1, before[0], before[0], before[0], 0.0)
+    sizes = [FIRST * 2**n for n in range(20) if FIRST * 2**n < len(learnt)] + [len(learnt)]
+    strategy, subjects = STRATEGIES["HEAD"], [dataset.subjects[row] for row in learnt]
+    recipe = strategy.default_recipe()
+    for number, size in enumerate(sizes):
+        found, counts = [], []
+        for seed in range(DRAWS if size < len(learnt) else 1):
+            progress(DRAWS * number + seed, DRAWS * len(sizes))
+            labels = dataset.labels[learnt]
+            rows = learnt[take_fraction(labels, subjects, size / len(learnt), seed)]
+            if len(rows) < 2:
+                continue
+            faces = Faces.from_numpy(
+                dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
+            )
+            training = {"target": faces}
+            trained = adapt(
+                strategy,
+                classifier,
+                classifier,
+                training,
+                {},
+                recipe,
+                seed,
+                fabric,
+                keep="last",
+            )
+            found.append(right(trained.model))
+            who = {dataset.subjects[row] for row in rows} - {None}
+            counts.append((len(rows), len(who)))
+        if not found:
+            continue
+        images, people = np.mean(counts, 0)
+        target, source = np.transpose(found)
+        yield CurvePoint(
+            float(images),
+            float(people) or None,
+            len(found),
+            float(target.mean()),
+            float(target.min()),
+            float(target.max()),
+            float(source.mean() - before[1]),
+        )
+    progress(1, 1)
+
+
+def _asked(model: Model, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return what a classifier says of some faces, (N, classes)."""
+    said = model.engine(np.asarray(dataset.images[rows]))
+    if not np.isfinite(said).all():
+        raise CrossferError(f"{model.name}: answers with what is no number, on {dataset.name}")
+    return said
+
+
+def _check_shape(model: Model, dataset: Dataset) -> None:
+    given = dataset.images.shape[1:]
+    if given != model.shape:
+        found, wanted = ("×".join(map(str, shape)) for shape in (given, model.shape))
+        colour = " --colour" if len(model.shape) == 3 else ""
+        raise CrossferError(
+            f"{dataset.folder}: its faces are {found}, but {model.name} reads {wanted}; prepare the pictures "
+            f"for it with --side {model.shape[0]}{colour}"
+        )
+
+
+def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:
+    return subject_codes([dataset.subjects[row] for row in rows])
+
+
+def _measured(said: NDArray[np.float32], labels: NDArray[np.int64], people: Codes) -> Truth:
+    right = (said.argmax(1) == labels)[None]
+    return Truth(
+        len(labels),
+        None if people is None else len(np.unique(people)),
+        float(100 * right.mean()),
+        accuracy_interval(right, people),
+    )
+
+
+def _features(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what the last layer is given, (N, D)."""
+    fabric, faces = machine("cpu", "32-true"), torch.from_numpy(images)
+    network = specialised(classifier, faces, fabric.device)
+    return features(network, classifier.layer_names("head")[0], faces, fabric).numpy()

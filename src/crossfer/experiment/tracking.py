@@ -1,0 +1,311 @@
+"""What an experiment leaves, logged to MLflow or TensorBoard: from run folders and the rows of results.
+
+Nothing here is asked for a decision, and nothing waits for it: if logging fails, that is said once, and the
+runs go on.  Started again with the same folder, an experiment logs what was not logged.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from crossfer.errors import CrossferError, one_line
+from crossfer.evaluation.rows import Interval, Result, Results, RunFacts
+from crossfer.executors import Events, Failure
+from crossfer.experiment.folder import BUNDLE, HISTORY, load_run
+from crossfer.experiment.results import RESULTS
+from crossfer.terms import SIDES
+
+Kind = Literal["mlflow", "tensorboard"]
+MLRUNS, TENSORBOARD = "mlruns", "tensorboard"
+"""Folders in that of an experiment: where MLflow's store is unless ``MLFLOW_TRACKING_URI`` says otherwise."""
+
+KEY, LOGGED = "crossfer.key", "crossfer.logged"
+"""Tags of a run in MLflow: which of ours it is, and that all of it is there."""
+
+
+class Tracker(Protocol):
+    """Logs somewhere; any exception means that it cannot."""
+
+    def log_run(self, folder: Path) -> None:
+        """Log a finished run, unless that was done."""
+
+    def log_results(self, results: Results) -> None:
+        """Log what the experiment found out."""
+
+
+class Tracking:
+    """Lets trackers log, until one cannot.
+
+    Parameters
+    ----------
+    trackers
+        By what they are called.
+    trouble
+        Told once of each tracker that gives up, and why.
+    """
+
+    def __init__(self, trackers: Mapping[Kind, Tracker], trouble: Callable[[str], None]) -> None:
+        self.trackers, self.trouble = dict(trackers), trouble
+
+    def log_run(self, folder: Path) -> None:
+        """Log a finished run."""
+        self._each(lambda tracker: tracker.log_run(folder))
+
+    def log_results(self, results: Results) -> None:
+        """Log what the experiment found out."""
+        self._each(lambda tracker: tracker.log_results(results))
+
+    def _each(self, log: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self.trackers.items()):
+            try:
+                log(tracker)
+            except Exception as error:  # whatever the library or its server may do
+                del self.trackers[name]
+                self.trouble(f"tracking: {name} is left out from here on: {one_line(error)}")
+
+
+class Tracked(Events):
+    """Passes on everything, and has each run logged that succeeds.
+
+    Parameters
+    ----------
+    events
+        To whom.
+    folder_of
+        Returns the folder of a run, by its key.
+    tracking
+        Logs it.
+    """
+
+    def __init__(
+        self, events: Events, folder_of: Callable[[str], Path], tracking: Tracking
+    ) -> None:
+        self.events, self.folder_of, self.tracking = events, folder_of, tracking
+
+    def started(self, key: str) -> None:
+        """Pass it on."""
+        self.events.started(key)
+
+    def told(self, key: str, what: str, value: object) -> None:
+        """Pass it on."""
+        self.events.told(key, what, value)
+
+    def failed(self, key: str, failure: Failure) -> None:
+        """Pass it on."""
+        self.events.failed(key, failure)
+
+    def succeeded(self, key: str) -> None:
+        """Pass it on, then log."""
+        self.events.succeeded(key)
+        self.tracking.log_run(self.folder_of(key))
+
+
+def tracking_to(
+    kinds: Sequence[Kind], name: str, out: Path, trouble: Callable[[str], None]
+) -> Tracking:
+    """Make ready to log an experiment.
+
+    Parameters
+    ----------
+    kinds
+        Where to; empty: nowhere.
+    name
+        Of the experiment.
+    out
+        Its folder.
+    trouble
+        As for `Tracking`.
+
+    Raises
+    ------
+    CrossferError
+        If a library is not installed.
+    """
+    make: dict[Kind, Callable[[str, Path], Tracker]] = {
+        "mlflow": MLflow,
+        "tensorboard": TensorBoard,
+    }
+    return Tracking({kind: make[kind](name, out) for kind in kinds}, trouble)
+
+
+class TensorBoard:
+    """The curves of every run: ``tensorboard --logdir OUT/tensorboard``."""
+
+    def __init__(self, name: str, out: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise _missing("tensorboard", "TensorBoard") from None
+        self.folder, self.writer = out / TENSORBOARD, SummaryWriter
+
+    def log_run(self, folder: Path) -> None:
+        """Log the curves of a run."""
+        place = self.folder / folder.name
+        if place.is_dir():
+            return
+        beside = place.with_name(f".{folder.name}.partial")
+        with self.writer(str(beside)) as writer:
+            for step, name, value in curves(folder):
+                writer.add_scalar(name, value, step)
+        beside.rename(place)
+
+    def log_results(self, results: Results) -> None:
+        """Log nothing: these are no curves."""
+
+
+class MLflow:
+    """Parameters, curves, metrics with intervals and the bundle of every run, and the results of all."""
+
+    def __init__(self, name: str, out: Path) -> None:
+        try:
+            from mlflow.entities import Metric, Param
+            from mlflow.tracking import MlflowClient
+        except ImportError:
+            raise _missing("mlflow", "MLflow") from None
+        self.name, self.out, self.metric, self.param = name, out, Metric, Param
+        store = os.environ.get("MLFLOW_TRACKING_URI") or (out / MLRUNS).resolve().as_uri()
+        self._client: Any = None
+        self._open = lambda: MlflowClient(store)
+
+    def log_run(self, folder: Path) -> None:
+        """Log a run, unless it was."""
+        record = load_run(folder)
+        run, logged = self._run(record.key, record.label)
+        if logged:
+            return
+        self._log(run, curves(folder), parameters(record))
+        for name in BUNDLE:
+            self.client.log_artifact(run, str(folder / name), "bundle")
+        self._end(run)
+
+    def log_results(self, results: Results) -> None:
+        """Log what was measured of every run, and the means over seeds under a run of their own."""
+        for key in dict.fromkeys(key for row in results.results for key in row.runs):
+            run, _ = self._run(key, results.run(key).label)
+            rows = [row for row in results.results if key in row.runs]
+            self._log(run, ((0, name, v) for row in rows for name, v in metrics(row)))
+        run, _ = self._run(RESULTS, "means over seeds")
+        self._log(
+            run,
+            (
+                (0, f"{' '.join(filter(None, [row.strategy, _share(row)]))}/{name}", value)
+                for row in results.summary
+                for name, value in metrics(row)
+            ),
+        )
+        self.client.log_artifact(run, str(self.out / RESULTS))
+        self._end(run)
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client; what is wrong with the store shows here."""
+        if self._client is None:
+            self._client = self._open()
+        return self._client
+
+    def _run(self, key: str, label: str) -> tuple[str, bool]:
+        """Return MLflow's number of a run of ours, and whether all of it is there."""
+        known = self.client.get_experiment_by_name(self.name)
+        experiment = known.experiment_id if known else self.client.create_experiment(self.name)
+        found = self.client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
+        run = (
+            found[0]
+            if found
+            else self.client.create_run(experiment, run_name=label, tags={KEY: key})
+        )
+        return run.info.run_id, LOGGED in run.data.tags
+
+    def _log(
+        self,
+        run: str,
+        measured: Iterator[tuple[int, str, float]],
+        asked: Mapping[str, str] | None = None,
+    ) -> None:
+        now = int(time.time() * 1000)
+        numbers = [self.metric(_name(n), value, now, step) for step, n, value in measured]
+        params = [self.param(_name(n), value[:500]) for n, value in (asked or {}).items()]
+        for start in range(
+            0, len(numbers), 500
+        ):  # it takes a thousand at a time, and 100 parameters
+            self.client.log_batch(run, metrics=numbers[start : start + 500])
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run, params=params[start : start + 100])
+
+    def _end(self, run: str) -> None:
+        self.client.set_tag(run, LOGGED, "all")
+        self.client.set_terminated(run)
+
+
+def curves(folder: Path) -> Iterator[tuple[int, str, float]]:
+    """Yield epoch, name and value of everything in a run's history; of mixtures, the number of each."""
+    with (folder / HISTORY).open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            step = int(float(row.pop("epoch", number)))
+            for name, text in row.items():
+                if text and math.isfinite(value := float(text)):
+                    yield step, name, value
+
+
+def parameters(record: RunFacts) -> dict[str, str]:
+    """Return what a run was asked for, and how large it is: names with dots, as in a configuration."""
+    counted = ("training_images", "parameters", "trained_parameters", "kept_epoch")
+    return {
+        **_flat(record.identity),
+        "strategy.name": record.strategy,
+        **{name: str(getattr(record, name)) for name in counted},
+        **{f"machine.{name}": str(value) for name, value in record.machine.items()},
+        **{f"versions.{name}": str(value) for name, value in record.versions.items()},
+    }
+
+
+def metrics(row: Result) -> Iterator[tuple[str, float]]:
+    """Yield name and value of what a row says of test sets, and where its 95 % intervals begin and end."""
+    for side in SIDES:
+        test, where = row.on(side).test, f"{row.target}/{side}"
+        change = "memory_integrity" if side == "source" else "gain"
+        yield from _with_interval(f"{where}/accuracy", test.accuracy, test.interval)
+        yield f"{where}/balanced_accuracy", test.balanced_accuracy
+        yield f"{where}/macro_f1", test.macro_f1
+        yield f"{where}/calibration_error", test.calibration_error
+        own = row.change(side)
+        yield from _with_interval(f"{row.target}/{change}", own.points, own.interval)
+    yield f"{row.target}/seconds", row.cost.seconds
+
+
+def _with_interval(
+    name: str, value: float, interval: Interval | None
+) -> Iterator[tuple[str, float]]:
+    yield name, value
+    if interval:
+        yield f"{name}.low", interval[0]
+        yield f"{name}.high", interval[1]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = str(value)
+    return found
+
+
+def _share(row: Result) -> str:
+    return "" if row.fraction is None else f"{row.fraction:.0%}"
+
+
+def _name(name: str) -> str:
+    """Return a name of which MLflow takes every character."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def _missing(kind: Kind, called: str) -> CrossferError:
+    return CrossferError(f"tracking: {kind}: needs {called}: pip install 'crossfer[tracking]'")

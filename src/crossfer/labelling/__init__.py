@@ -1,0 +1,17 @@
+"""Label the faces of a folder of photos, with the old model's help: from photos to a table for `prepare`."""
+
+from crossfer.labelling.gallery import Gallery, Unguided
+from crossfer.labelling.people import describer
+from crossfer.labelling.session import MANIFEST, SETTLED, SUBJECTS, How, Session, Turn
+
+__all__ = [
+    "MANIFEST",
+    "SETTLED",
+    "SUBJECTS",
+    "Gallery",
+    "How",
+    "Session",
+    "Turn",
+    "Unguided",
+    "describer",
+]

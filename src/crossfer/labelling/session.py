@@ -1,0 +1,407 @@
+"""One person labelling a folder of photos: what the pages and the command ask for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from threading import RLock
+from typing import Concatenate, ParamSpec, TypeVar
+
+from crossfer.classes import canonical
+from crossfer.errors import CrossferError
+from crossfer.evaluation.rows import Suggestions
+from crossfer.evaluation.suggested import suggestions
+from crossfer.labelling import journal, manifest
+from crossfer.labelling.agreement import Agreement, agreement
+from crossfer.labelling.decisions import (
+    NOT_A_FACE,
+    OF_A_FACE,
+    Decisions,
+    answer,
+    answers,
+    decide,
+)
+from crossfer.labelling.gallery import Changes, Face, Gallery
+from crossfer.labelling.journal import Did, Event, Journal, Suggested
+from crossfer.labelling.keys import keys_of
+from crossfer.labelling.manifest import Labels
+from crossfer.labelling.people import Describer, Group, grouped
+from crossfer.labelling.queue import Order, next_face
+from crossfer.progress import Told, silent
+
+JOURNALS, FACES, MANIFEST = "journals", "faces", "labels.csv"
+"""What lies in a folder of labels."""
+SUBJECTS: frozenset[Did] = frozenset({"subject", "apart"})
+SETTLED: frozenset[Did] = frozenset({"settle"})
+
+P = ParamSpec("P")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class How:
+    """How to label.
+
+    Parameters
+    ----------
+    by
+        Who labels.
+    order
+        In which order faces are shown.
+    blind
+        Whether the person does not see what the model suggests.
+    classes
+        Classes beyond the model's.
+    """
+
+    by: str
+    order: Order = "uncertainty"
+    blind: bool = False
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A face, to be labelled.
+
+    Parameters
+    ----------
+    face
+        It; ``None`` where none waits.
+    suggested
+        The model's most probable class, where it is to be seen.
+    bars
+        Classes and probabilities, where they are to be seen.
+    before
+        What this person said of it: a class, ``skip`` or ``not a face``.
+    done, skipped, faces
+        How many of how many faces this person answered or skipped.
+    """
+
+    face: Face | None
+    suggested: str | None
+    bars: list[tuple[str, float]]
+    before: str | None
+    done: int
+    skipped: int
+    faces: int
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate[Session, P], Made],
+) -> Callable[Concatenate[Session, P], Made]:
+    """Let one thread in at a time: pages are answered from several."""
+
+    def guarded(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> Made:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    guarded.__doc__ = method.__doc__
+    guarded.__name__ = method.__name__
+    return guarded
+
+
+class Session:
+    """One person labelling a folder of photos; several threads may ask.
+
+    Parameters
+    ----------
+    folder
+        Of the labels.
+    gallery
+        The photos' faces, kept in the folder of the labels.
+    how
+        Who labels, and how.
+    describe
+        What tells people apart.
+
+    Raises
+    ------
+    CrossferError
+        If a journal in the folder cannot be read, or a class has no key.
+    """
+
+    def __init__(self, folder: Path, gallery: Gallery, how: How, describe: Describer) -> None:
+        self.folder, self.gallery, self.how = folder, gallery, how
+        added = [canonical(name) for name in how.classes]
+        model = gallery.predictor.classes
+        self.classes = (*model, *(name for name in dict.fromkeys(added) if name not in model))
+        self.keys = keys_of(self.classes)
+        self._journal = Journal(folder / JOURNALS, how.by)
+        self._describe = describe
+        self._turn = RLock()
+        self._history = journal.read(folder / JOURNALS)
+        self._decisions = Decisions()
+
+    @property
+    def by(self) -> str:
+        """Who labels."""
+        return self._journal.by
+
+    @property
+    def notes(self) -> list[str]:
+        """What was passed over in the journals."""
+        return self._history.notes
+
+    @property
+    def describes(self) -> str:
+        """By what faces are grouped."""
+        return self._describe.means
+
+    @property
+    def guided(self) -> bool:
+        """Whether the person sees what a model suggests."""
+        return self.gallery.guided and not self.how.blind
+
+    @_one_at_a_time
+    def refresh(self, progress: Told = silent) -> list[str]:
+        """Look again at the photos, and at what others said; say in a line each what is otherwise."""
+        changes = self.gallery.refresh(progress)
+        self._reread()
+        return _in_words(changes)
+
+    def _reread(self) -> None:
+        self._history = journal.read(self.folder / JOURNALS)
+        self._decisions = decide(self._history.events, self.gallery.face_at)
+
+    @_one_at_a_time
+    def turn(self, face: str | None = None) -> Turn:
+        """Return the next face, or a given one.
+
+        Raises
+        ------
+        CrossferError
+            If it is not there.
+        """
+        return self._turn_of(self._face(face) if face else self._next())
+
+    @_one_at_a_time
+    def say(self, face: str, did: Did, label: str | None = None) -> Turn:
+        """Write what the person says of a face; return the next.
+
+        Raises
+        ------
+        CrossferError
+            If the face is not there any more, or the label is no class.
+        OSError
+            If it cannot be written: nothing is said then.
+        """
+        if did not in OF_A_FACE:
+            raise CrossferError(f"{did}: say label, skip or not a face")
+        if did == "label" and label not in self.classes:
+            raise CrossferError(f"{label}: no class; there are {', '.join(self.classes)}")
+        known = self._face(face)
+        if not self.gallery.is_there(known):
+            raise CrossferError(
+                f"{known.photo}: gone or altered since it was looked at; load the page again"
+            )
+        given = label if did == "label" else None
+        self._write(Event(did, (known.place,), given, self._suggested(known)))
+        return self._turn_of(self._next())
+
+    @_one_at_a_time
+    def undo(self, kinds: frozenset[Did] = OF_A_FACE) -> Turn:
+        """Take back what this person did last; return the face that it was about.
+
+        Raises
+        ------
+        CrossferError
+            If there is nothing to take back.
+        """
+        last = self._decisions.last(self.by, kinds)
+        if last is None:
+            raise CrossferError("nothing to undo")
+        self._write(Event("undo", undoes=last.id))
+        face = self.gallery.face_at(last.faces[0])
+        return self._turn_of(self.gallery.faces[face] if face else self._next())
+
+    @_one_at_a_time
+    def to_describe(self, most: int) -> int:
+        """Look at so many faces, to tell people apart; return how many faces are left."""
+        left = [face for face in self.gallery.faces if not self._describe.knows(face)]
+        for face in left[:most]:
+            with suppress(FileNotFoundError):
+                self._describe.look(face, self.gallery.picture(face))
+        return max(0, len(left) - most)
+
+    @_one_at_a_time
+    def groups(self) -> list[Group]:
+        """Group the faces by who is in them: named people first, then suggestions, the largest first.
+
+        Faces of which it was said that they are none are left out.
+        """
+        none = {
+            face
+            for said in self._decisions.said.values()
+            for face, event in said.items()
+            if event.did == "not a face"
+        }
+        faces = [face for face in self.gallery.faces if face not in none]
+        return grouped(faces, self._describe, self._decisions.subjects, self._decisions.apart)
+
+    @_one_at_a_time
+    def name(self, faces: Sequence[str], name: str, apart: Sequence[str] = ()) -> None:
+        """Write that faces are of one person, and that others are not.
+
+        Raises
+        ------
+        CrossferError
+            If a face is not there, or the name is none.
+        """
+        who = " ".join(name.split())
+        if not who or len(who) > journal.LONGEST_NAME or not who.isprintable():
+            raise CrossferError(
+                f"{name[:80]!r}: name the person, in at most {journal.LONGEST_NAME} characters"
+            )
+        for did, some in (("subject", faces), ("apart", apart)):
+            if places := tuple(self._face(face).place for face in some):
+                self._write(Event("subject" if did == "subject" else "apart", places, who))
+
+    @_one_at_a_time
+    def unname(self, faces: Sequence[str]) -> None:
+        """Write that nobody knows who is in faces, whatever was said before."""
+        self._write(Event("subject", tuple(self._face(face).place for face in faces)))
+
+    @_one_at_a_time
+    def agreements(self) -> list[Agreement]:
+        """Compare every two people who answered the same faces, as their journals say now."""
+        self._reread()
+        said = {by: answers(own) for by, own in sorted(self._decisions.said.items())}
+        names = (*self.classes, NOT_A_FACE)
+        pairs = (
+            agreement((one, other), said[one], said[other], names)
+            for one, other in combinations(said, 2)
+        )
+        return [pair for pair in pairs if pair]
+
+    @_one_at_a_time
+    def settle(self, face: str, label: str) -> None:
+        """Write what counts for a face on which people disagree: a class, or that it is no face.
+
+        Raises
+        ------
+        CrossferError
+            If the face is not there, or the label is no class.
+        """
+        if label not in (*self.classes, NOT_A_FACE):
+            raise CrossferError(f"{label}: no class; there are {', '.join(self.classes)}")
+        given = None if label == NOT_A_FACE else label
+        self._write(Event("settle", (self._face(face).place,), given))
+
+    @_one_at_a_time
+    def said_of(self, face: str) -> dict[str, str]:
+        """Return what each person answered of a face."""
+        own = {by: said.get(face) for by, said in sorted(self._decisions.said.items())}
+        return {by: text for by, event in own.items() if event and (text := answer(event))}
+
+    @_one_at_a_time
+    def settled(self, face: str) -> str | None:
+        """Return what was settled for a face, if anything was."""
+        event = self._decisions.settled.get(face)
+        return answer(event) if event else None
+
+    @_one_at_a_time
+    def labels(self) -> Labels:
+        """Return the faces that have a label, whoever gave it."""
+        return manifest.labels(
+            self.gallery.faces.values(), self._decisions, boxes=not self.gallery.cropped
+        )
+
+    @_one_at_a_time
+    def write_manifest(self) -> Path:
+        """Write the manifest, of what everybody said until now; return its file."""
+        self._reread()
+        file = self.folder / MANIFEST
+        manifest.write(file, self.gallery.folder, self.labels().rows)
+        return file
+
+    @_one_at_a_time
+    def followed(self) -> Suggestions | None:
+        """Count how far all labels follow what models suggested; ``None`` where none did."""
+        return suggestions(
+            (event.suggested.shown, event.label != event.suggested.label)
+            for said in self._decisions.said.values()
+            for event in said.values()
+            if event.did == "label" and event.suggested
+        )
+
+    @property
+    def unknown(self) -> int:
+        """How many things were said of faces that are not there (any more): they stay in the journals."""
+        return self._decisions.unknown
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def _write(self, event: Event) -> None:
+        self._history.events.append(self._journal.write(event))
+        self._decisions = decide(self._history.events, self.gallery.face_at)
+
+    def _face(self, face: str) -> Face:
+        if face not in self.gallery.faces:
+            raise CrossferError(
+                f"{face[:40]}: no such face (any more): its photo may be gone or altered; load the page again"
+            )
+        return self.gallery.faces[face]
+
+    def _next(self) -> Face | None:
+        """Choose among the faces that wait; where none does, the one that was skipped longest ago."""
+        said = self._decisions.of(self.by)
+        faces = self.gallery.faces
+        if left := {face.id: face.probabilities for face in faces.values() if face.id not in said}:
+            given = Counter(answers(said).values())
+            # Where the person shall not know what the model says, the order must not tell it either.
+            order = self.how.order if self.guided else "files"
+            chosen = next_face(left, order, [given[name] for name in self.classes])
+            return faces[chosen] if chosen else None
+        skipped = [face for face in faces if said[face].did == "skip"]
+        return faces[min(skipped, key=lambda face: said[face].at)] if skipped else None
+
+    def _suggested(self, face: Face) -> Suggested | None:
+        if not self.gallery.guided:
+            return None
+        best = max(range(len(face.probabilities)), key=face.probabilities.__getitem__)
+        engine = self.gallery.predictor.engine
+        return Suggested(
+            engine.identity, engine.classes[best], face.probabilities[best], not self.how.blind
+        )
+
+    def _turn_of(self, face: Face | None) -> Turn:
+        said = self._decisions.of(self.by)
+        skipped = sum(event.did == "skip" for event in said.values())
+        suggested = self._suggested(face) if face and self.guided else None
+        event = said.get(face.id) if face else None
+        return Turn(
+            face,
+            suggested.label if suggested else None,
+            list(zip(self.gallery.predictor.classes, face.probabilities, strict=True))
+            if face and suggested
+            else [],
+            (answer(event) or "skip") if event else None,
+            len(said) - skipped,
+            skipped,
+            len(self.gallery.faces),
+        )
+
+
+def _in_words(changes: Changes) -> list[str]:
+    return [
+        line
+        for line in (
+            _counted(changes.new, "new"),
+            _counted(changes.gone, "gone: what was said of their faces stays in the journals"),
+            _counted(changes.altered, "altered: these are other photos now, to be labelled anew"),
+        )
+        if line
+    ]
+
+
+def _counted(names: Iterable[str], what: str) -> str:
+    some = list(names)
+    shown = ", ".join(some[:3]) + (", …" if len(some) > 3 else "")
+    return f"{len(some):,} photo{'s' * (len(some) != 1)} ({shown}) {what}" if some else ""

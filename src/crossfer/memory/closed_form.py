@@ -1,0 +1,310 @@
+"""A new head in closed form, of a memory's statistics and the target's: nothing trains.
+
+All layers but the head stay as they are, so the features of old and new images do; the best head for both is
+then a matter of sums over images, which the memory holds.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from crossfer.errors import CrossferError
+from crossfer.memory.file import Memory, Moments
+from crossfer.networks import Classifier
+from crossfer.networks.classifier import NEVER
+from crossfer.networks.sources import project
+from crossfer.training import Faces, Recipe, Trained, specialised
+from crossfer.training.cut import cut_of
+from crossfer.training.loss import cross_entropy
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Ridge regression to one-hot labels: exactly the joint solution of old and new images.
+
+    ``W = (Σ w x xᵀ + λ I)⁻¹ Σ w x yᵀ`` over the images of both, x about its mean, with an intercept.  With
+    `projected`, x is ``ReLU(Pᵀ f)`` of the penultimate features f, P of N(0, 1): McDonnell et al., RanPAC,
+    NeurIPS 2023, phase 2, which has neither the intercept nor the weights w, and adapts the network before.
+
+    Parameters
+    ----------
+    projected
+        On random ReLU projections, as many as the memory has, instead of the penultimate features.
+    share
+        Of the target's total weight to the source's.
+    ridge
+        λ, as a share of the mean variance of the features, times the images' total weight.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    LAYERS: ClassVar = ("head",)
+
+    kind: Literal["ridge"] = "ridge"
+    projected: bool = False
+    share: float = 0.3
+    ridge: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not (self.share > 0 and self.ridge > 0):
+            raise ValueError("ridge: share and ridge must be above 0")
+
+    def learn(
+        self,
+        start: Classifier,
+        model: Classifier,
+        memory: Memory,
+        target: Faces,
+        validation: Mapping[str, Faces],
+        recipe: Recipe,
+        seed: int,
+        fabric: Fabric,
+        **options: Any,
+    ) -> Trained:
+        """Give a network another head; see `crossfer.memory.FromMemory`."""
+        began = time.perf_counter()
+        found, moments, weight = penultimate(model, target, fabric), memory.moments, None
+        given = found
+        if self.projected:
+            moments, weight = memory.projected, memory.projection
+            given = (found @ weight).relu()
+        per_image = self.share * float(moments.counts.sum()) / len(target)
+        parts = [(memory.known, moments)]
+        parts += [
+            (known, new * per_image) for known, new in _by_known(given, target, len(memory.classes))
+        ]
+        head = Head(*ridge_regression(parts, self.ridge), weight)
+        return _finished(model, head, found, target, validation, fabric, began)
+
+
+@dataclass(frozen=True)
+class SLDA:
+    """Linear discriminant analysis, updated by one target image after the other.
+
+    Hayes and Kanan, Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis, CVPR
+    Workshops 2020, section 3: class means and one covariance for all classes; ``Λ = ((1 − ε) Σ + ε I)⁻¹``,
+    rows ``Λ μ``, biases ``−½ μᵀ Λ μ``.  The covariance begins as the source's own, where they begin with a
+    shrunk estimate (OAS) of it.
+
+    Parameters
+    ----------
+    shrinkage
+        ε.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    LAYERS: ClassVar = ("head",)
+
+    kind: Literal["slda"] = "slda"
+    shrinkage: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shrinkage < 1:
+            raise ValueError("slda: shrinkage must lie between 0 and 1")
+
+    def learn(
+        self,
+        start: Classifier,
+        model: Classifier,
+        memory: Memory,
+        target: Faces,
+        validation: Mapping[str, Faces],
+        recipe: Recipe,
+        seed: int,
+        fabric: Fabric,
+        **options: Any,
+    ) -> Trained:
+        """Give a network another head; see `crossfer.memory.FromMemory`."""
+        began = time.perf_counter()
+        found, labels = penultimate(model, target, fabric), target.labels.cpu()
+        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
+        means, counts, covariance = streamed(memory.moments, found[order], labels[order])
+        size = len(covariance)
+        shrunk = (1 - self.shrinkage) * covariance + self.shrinkage * torch.eye(size).double()
+        rows = torch.linalg.solve(shrunk, means.T).T
+        biases = -(means * rows).sum(1) / 2
+        biases[counts == 0] = NEVER
+        return _finished(model, Head(rows, biases), found, target, validation, fabric, began)
+
+
+def ridge_regression(
+    parts: Sequence[tuple[Tensor, Moments]], ridge: float
+) -> tuple[Tensor, Tensor]:
+    """Solve a ridge regression of labels, 0 or 1 for each class, on features, with an intercept.
+
+    Parameters
+    ----------
+    parts
+        Moments of sets of images, and the classes that each set knows, bool (C,): to a class that it does
+        not know an image is no example, neither for nor against.
+    ridge
+        As in `Ridge`.
+
+    Returns
+    -------
+    rows : Tensor
+        float64 (C, D).
+    intercepts : Tensor
+        float64 (C,).
+    """
+    known = torch.stack([which for which, _ in parts])
+    classes, size = parts[0][1].sums.shape
+    rows, intercepts = torch.zeros(classes, size).double(), torch.full((classes,), 0.0).double()
+    for pattern in torch.unique(known, dim=1).T:
+        own = (known == pattern[:, None]).all(0)  # the classes that the same sets know
+        several = [part for part, knows in zip(parts, pattern.tolist(), strict=True) if knows]
+        if not several:
+            continue
+        total = several[0][1]
+        for _, moments in several[1:]:
+            total = total + moments
+        number, scatter = total.counts.sum(), total.scatter
+        scatter.diagonal().add_(ridge * scatter.diagonal().mean())
+        about = total.sums - total.counts[:, None] * total.mean
+        found = torch.linalg.solve(scatter, about.T).T
+        rows[own] = found[own]
+        intercepts[own] = (total.counts / number - found @ total.mean)[own]
+    return rows, intercepts
+
+
+def streamed(moments: Moments, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return class means, counts and the shared covariance after some more images, one after the other.
+
+    Hayes and Kanan, equations 2 to 4: the covariance first, about the mean as it was.
+
+    Parameters
+    ----------
+    moments
+        Before.
+    features, labels
+        float (N, D) and int64 (N,), in their order.
+    """
+    means, counts = moments.means.clone(), moments.counts.clone()
+    covariance, seen = moments.shared_covariance.clone(), float(counts.sum())
+    for x, label in zip(features.double(), labels.tolist(), strict=True):
+        if counts[label]:
+            away = x - means[label]
+            covariance.addr_(away, away, beta=seen / (seen + 1), alpha=seen / (seen + 1) ** 2)
+        means[label] += (x - means[label]) / (counts[label] + 1)
+        counts[label] += 1
+        seen += 1
+    return means, counts, covariance
+
+
+def penultimate(model: Classifier, faces: Faces, fabric: Fabric) -> Tensor:
+    """Return what a network's head is given of faces, float32 (N, D) on the CPU."""
+    network = specialised(model, faces.images, fabric.device)
+    cut = cut_of(network)
+    return cut.penultimate(cut.features(network, faces.images, fabric), fabric)
+
+
+def _by_known(features: Tensor, faces: Faces, classes: int) -> Iterator[tuple[Tensor, Moments]]:
+    """Yield the classes that some images know, bool (C,), and the moments of these images."""
+    labels = faces.labels.cpu()
+    if faces.known is None:
+        yield torch.ones(classes, dtype=torch.bool), Moments.of(features, labels, classes)
+        return
+    known = faces.known.cpu()
+    for pattern in torch.unique(known, dim=0):
+        rows = (known == pattern).all(1)
+        yield pattern, Moments.of(features[rows], labels[rows], classes)
+
+
+class Head(NamedTuple):
+    """A linear head, on random ReLU projections of the features if need be."""
+
+    rows: Tensor
+    """float64 (C, D)."""
+    biases: Tensor
+    """float64 (C,)."""
+    projection: Tensor | None = None
+    """float32 (P, D)."""
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return the scores of the classes, float64 (N, C), of penultimate features, (N, P)."""
+        given = features if self.projection is None else (features @ self.projection).relu()
+        return given.double() @ self.rows.T + self.biases
+
+    def calibrated(self, held_out: Sequence[tuple[Tensor, Faces]]) -> Head:
+        """Return the same head with its scores scaled so that their softmax is likeliest on some faces.
+
+        Which class is the most probable does not change.  Guo et al., On Calibration of Modern Neural
+        Networks, ICML 2017, section 4.2: one number, here from 1/16 to 256.
+
+        Parameters
+        ----------
+        held_out
+            Penultimate features, and the faces that they are of.
+        """
+        scored = [(self.scores(features), faces) for features, faces in held_out]
+
+        def loss(scale: float) -> float:
+            losses = [
+                cross_entropy(
+                    scale * scores,
+                    faces.labels.cpu(),
+                    None if faces.known is None else faces.known.cpu(),
+                ).item()
+                for scores, faces in scored
+            ]
+            return sum(losses) / len(losses)
+
+        best = min((2 ** (n / 4) for n in range(-16, 33)), key=loss)
+        return self._replace(rows=self.rows * best, biases=self.biases * best)
+
+
+def _finished(
+    model: Classifier,
+    head: Head,
+    found: Tensor,
+    target: Faces,
+    validation: Mapping[str, Faces],
+    fabric: Fabric,
+    began: float,
+) -> Trained:
+    """Return a network with a head, calibrated on the validation sets, or else on the target itself."""
+    held_out = [(penultimate(model, f, fabric), f) for f in validation.values() if len(f)]
+    head = head.calibrated(held_out or [(found, target)])
+    changed = with_head(model, head)
+    return Trained(changed, 0, [], 0, time.perf_counter() - began)
+
+
+@torch.no_grad()
+def with_head(model: Classifier, head: Head) -> Classifier:
+    """Return a copy of a classifier with another head, on the CPU, in evaluation mode.
+
+    Of several outputs that stand for a class, the first does so now.
+
+    Raises
+    ------
+    CrossferError
+        If the head that it has takes no biases.
+    """
+    changed = copy.deepcopy(model).cpu().eval()
+    (name,) = changed.layer_names("head")
+    if head.projection is not None:
+        count = head.projection.shape[1]
+        layers = project(changed.network, name, count)
+        layers.get_parameter("projection.weight").copy_(head.projection.T)
+        if spec := changed.spec:
+            changed.spec = replace(spec, projected={**spec.projected, name: count})
+        name = f"{name}.head"
+    linear = changed.network.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    if linear.bias is None:
+        raise CrossferError(
+            f"model: its head {name} has no biases, which a head in closed form needs"
+        )
+    linear.weight.zero_()
+    linear.bias.fill_(NEVER)
+    for row, bias, outputs in zip(head.rows, head.biases, changed.outputs, strict=True):
+        if outputs:
+            linear.weight[outputs[0]], linear.bias[outputs[0]] = row, bias
+    return changed

@@ -1,0 +1,59 @@
+"""What an assessment says, in words."""
+
+from __future__ import annotations
+
+from crossfer.evaluation.assessing import MARGIN, Assessed, Truth
+from crossfer.report.view import signed
+
+ANSWERS = {
+    "worse": "Yes, by all signs: it is right less often here than on the source.",
+    "as good": "No sign that you do: it seems to be right as often here as on the source.",
+    "unclear": "It cannot be told without labels.",
+}
+
+
+def answer(found: Assessed) -> list[str]:
+    """Say whether the network needs an update: sentences, the conclusion first."""
+    low, high = found.between
+    said = [
+        f"Do I need an update? {ANSWERS[found.verdict]}",
+        f"It is expected to be right about {low:.0f} to {high:.0f} % of these faces; on {found.source} it is "
+        f"right about {found.known.accuracy:.1f} %.",
+    ]
+    if found.doubts:
+        said.append(
+            f"These faces differ from the source's in {', '.join(found.doubts)}: estimates may well be wrong."
+        )
+    if found.verdict != "worse" and not found.curve:
+        said.append(
+            "Whether an update would make it better, only labels tell: label some, and ask again with "
+            "--labels."
+        )
+    return said
+
+
+def curve(found: Assessed) -> str:
+    """Say what labels would help, from the curve; empty where there is none."""
+    if not found.curve:
+        return ""
+    before, *points = found.curve
+    helped = [point for point in points if point.lowest > before.accuracy + MARGIN]
+    if not helped:
+        return (
+            f"Up to {points[-1].images:.0f} labels do not help by more than {MARGIN:g} points, with the last "
+            "layer alone."
+        )
+    first, last = helped[0], points[-1]
+    more = last.accuracy - first.accuracy
+    return (
+        f"{first.images:.0f} labels would help: {signed(first.accuracy - before.accuracy)} points here, "
+        f"{signed(first.source_change)} on {found.source}; all {last.images:.0f} give {signed(more)} more. "
+        "The last layer alone was trained: a strategy can do better, and forget less (`crossfer run`)."
+    )
+
+
+def measured(truth: Truth) -> str:
+    """Write an accuracy with its interval, and of how many."""
+    low, high = truth.interval
+    people = f" of {truth.people:,} people" if truth.people else ""
+    return f"{truth.accuracy:.1f} % ({low:.1f}–{high:.1f}; {truth.images:,} faces{people})"

@@ -1,0 +1,267 @@
+"""One training on several devices: a process each, of which each learns from its share of every batch.
+
+What is random is drawn for whole batches on every device, which then takes its share; moments of batch
+normalisation, gradients and the loss are sums over all.  So a training comes out as on one device, but for
+rounding, and a checkpoint goes on with another number of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from torch import Tensor, nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from crossfer.errors import CrossferError
+from crossfer.training.backends import backend_of
+from crossfer.training.machine import keep_freed_memory, precision_of
+
+Given = TypeVar("Given")
+OnStep = Callable[[int], None]
+
+
+class Devices:
+    """The devices that train one network, as one of them sees them.
+
+    Parameters
+    ----------
+    fabric
+        With as many processes as there are devices.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.number, self.count, self.device = fabric.global_rank, fabric.world_size, fabric.device
+        self.images = 0
+        """Of the batch that is shown now, on all devices."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Devices:
+        return self
+
+    def share(self, batch: Tensor) -> Tensor:
+        """Return what of a batch, (images, …), is this device's."""
+        return batch[self.number :: self.count] if self.count > 1 else batch
+
+    def sum(self, numbers: Sequence[Tensor]) -> None:
+        """Replace tensors by their sums over all devices, the same bits on each.
+
+        They travel as one vector, which is the same at every step: the order of the sums never changes.
+        """
+        if self.count == 1:
+            return
+        every = torch.cat([tensor.detach().reshape(-1).float() for tensor in numbers])
+        torch.distributed.all_reduce(every)
+        parts = every.split([tensor.numel() for tensor in numbers])
+        for tensor, part in zip(numbers, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def part(self, images: int) -> float:
+        """Return which part of all devices' images some of this device's are: 0–1."""
+        every = torch.tensor([float(images)], device=self.device)
+        self.sum([every])
+        return images / max(every.item(), 1.0)
+
+    def gather(self, own: Tensor, of: int) -> Tensor:
+        """Put what each device found of its share, (images, …), in its place: (of, …), on each."""
+        if self.count == 1:
+            return own
+        every = own.new_zeros(of, *own.shape[1:], device=self.device)
+        self.share(every).copy_(own)
+        torch.distributed.all_reduce(every)
+        return every.to(own.device)
+
+    def prepare(self, network: nn.Module) -> None:
+        """Let layers that look beyond one image know of the other devices' images; in place.
+
+        A dropout of the network's own making, within some ``forward``, draws the same chances on each.
+        """
+        if self.count == 1:
+            return
+        for module in list(network.modules()):
+            for name, layer in module.named_children():
+                if isinstance(layer, _BatchNorm):
+                    setattr(module, name, SharedNorm(layer))
+                elif type(layer) is nn.Dropout:
+                    setattr(module, name, SharedDropout(layer, self))
+
+
+class SharedNorm(_BatchNorm):
+    """A batch normalisation by the moments of all devices' images.
+
+    Parameters
+    ----------
+    norm
+        The normalisation that it stands for; parameters and buffers are shared.
+    """
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, device="meta")
+        self._parameters, self._buffers = norm._parameters, norm._buffers
+        self.affine, self.track_running_stats = norm.affine, norm.track_running_stats
+        self.training = norm.training
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Take what the normalisation that it stands for takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, …)."""
+        if not self.training:
+            return super().forward(x)
+        numbers, across = x.float(), [0, *range(2, x.ndim)]
+        count = x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float32)
+        mean = numbers.mean(across)
+        squares = numbers.var(across, correction=0) * count  # around its own mean, on each device
+        counts = _Sum.apply(count)  # type: ignore[no-untyped-call]
+        of_all = _Sum.apply(mean * count) / counts  # type: ignore[no-untyped-call]
+        between = (mean - of_all).square() * count
+        variance = _Sum.apply(squares + between) / counts  # type: ignore[no-untyped-call]
+        self._remember(of_all.detach(), variance.detach() * counts / (counts - 1))
+        scale = (variance + self.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -of_all * scale if self.bias is None else self.bias - of_all * scale
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        return (numbers * scale.view(shape) + shift.view(shape)).to(x.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics on."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum or 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
+
+
+class SharedDropout(nn.Dropout):
+    """A dropout of which each device takes its share of the chances that are drawn for the batch.
+
+    Parameters
+    ----------
+    layer
+        The dropout that it stands for.
+    devices
+        They know how many images the batch has.
+    """
+
+    def __init__(self, layer: nn.Dropout, devices: Devices) -> None:
+        super().__init__(layer.p)
+        self.devices, self.training = devices, layer.training
+        alone = nn.Sequential(nn.Dropout(layer.p))
+        backend_of(devices.device).prepare(alone)
+        self.alone = alone[0]  # as one device would draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Set numbers of (N, …) to zero, and scale the others, in training."""
+        if not self.training or not self.p:
+            return x
+        whole = x.new_ones(self.devices.images, *x.shape[1:])
+        return x * self.devices.share(self.alone(whole))
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all devices of a tensor; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        total = slope.contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def on_devices(
+    count: int, fabric: Fabric, work: Callable[[Fabric, OnStep], Given], on_step: OnStep
+) -> Given:
+    """Let several devices of this machine do the same work, a process each; return what the first returns.
+
+    Parameters
+    ----------
+    count
+        How many; with one, it is done in this process.
+    fabric
+        What kind of device, and which arithmetic.
+    work
+        Given a fabric of all devices, and a function to tell of steps, which is heard of the first alone.
+        It must be picklable, and so must what it returns.
+    on_step
+        Told.
+
+    Raises
+    ------
+    CrossferError
+        If the work fails on any device: the message of the first that failed.
+    OSError
+        If that was one.
+    """
+    if count == 1:
+        return work(fabric, on_step)
+    port = os.environ.get("MASTER_PORT")
+    try:
+        every = Fabric(
+            accelerator=fabric.device.type,
+            devices=count,
+            strategy="ddp_spawn",
+            precision=precision_of(fabric),  # type: ignore[arg-type]
+            plugins=[LightningEnvironment()],
+        )
+        with TemporaryDirectory(prefix="crossfer-devices-") as folder, _heard(on_step) as tell:
+            every.launch(_work, work, tell, f"{folder}/result")
+            return torch.load(f"{folder}/result", weights_only=False)  # type: ignore[no-any-return]
+    except ProcessRaisedException as error:
+        kind, _, why = str(error).strip().splitlines()[-1].partition(": ")
+        raise (OSError if "OSError" in kind else CrossferError)(why or kind) from None
+    except ProcessExitedException as error:
+        raise CrossferError(f"one of {count} devices: {error}") from None
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CrossferError(f"devices: {count}: {error}") from None
+    finally:
+        os.environ.pop("MASTER_PORT", None)
+        if port:
+            os.environ["MASTER_PORT"] = port
+
+
+def _work(fabric: Fabric, work: Callable[[Fabric, OnStep], Any], tell: OnStep, result: str) -> None:
+    """Do the work in one of the processes; the first leaves what it gives in a file."""
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    given = work(fabric, tell if fabric.global_rank == 0 else _silent)
+    if fabric.global_rank == 0:
+        torch.save(given, result)
+
+
+def _silent(images: int) -> None:
+    """Say nothing."""
+
+
+@contextmanager
+def _heard(on_step: OnStep) -> Iterator[OnStep]:
+    """Pass on here what another process tells."""
+    queue = get_context("spawn").SimpleQueue()
+
+    def listen() -> None:
+        while images := queue.get():
+            on_step(images)
+
+    listener = Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield queue.put
+    finally:
+        queue.put(0)
+        listener.join()

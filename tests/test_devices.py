@@ -1,0 +1,130 @@
+"""Two processes train one network as one does, and each goes on where the other number of them stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from crossfer.adaptation import untrained
+from crossfer.datasets import Dataset
+from crossfer.errors import CrossferError
+from crossfer.experiment import check_experiment, run_experiment
+from crossfer.memory.penalties import SourceDistillation
+from crossfer.networks import Classifier, study_cnn
+from crossfer.training import Faces, Mixture, Recipe, State, Trained, machine, train
+from crossfer.training.checkpoint import Checkpoints
+from crossfer.training.devices import on_devices
+
+RECIPE = Recipe(epochs=2, batch_size=17, learning_rate=0.02, averaging=0.5)
+MIDDLE = 11
+"""Steps: the third of the second epoch."""
+
+
+def faces(count: int, seed: int) -> Faces:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 48, 48), dtype=torch.uint8, generator=generator)
+    return Faces(images, torch.arange(count) % 7)
+
+
+def network() -> Classifier:
+    return untrained(lambda: Classifier(study_cnn(width=0.05)), 0)
+
+
+def trained(fabric: Fabric, resume: State | None = None, **more: Any) -> Trained:
+    """Train everything, with dropout and batch normalisation, on batches of an odd number of images."""
+    shown, validation = faces(137, 1), {"source": faces(15, 2)}
+    return train(network(), shown, validation, RECIPE, 3, fabric, resume=resume, **more)
+
+
+def held(fabric: Fabric) -> Trained:
+    """Train with a penalty that looks at the old images of a batch."""
+    shown = Mixture.of(faces(25, 1), faces(40, 2), 0.4)
+    penalty = SourceDistillation().term(network(), shown, None, 0, fabric)
+    return train(network(), shown, {}, RECIPE, 3, fabric, penalty=penalty, keep="last")
+
+
+def last_layers(fabric: Fabric) -> Trained:
+    """Train the fully connected layers, in their dual form, on what was calculated once."""
+    model = network()
+    model.train_only("FC")
+    recipe = Recipe(epochs=2, batch_size=9, views=1)
+    return train(model, faces(40, 1), {"source": faces(15, 2)}, recipe, 3, fabric)
+
+
+def everything(file: Path, fabric: Fabric, on_step: Callable[[int], None]) -> list[Trained]:
+    """Do all of it; go on from one process's checkpoint, and leave one."""
+    resume, mine = Checkpoints(file).load(), Checkpoints(file.with_suffix(".two"))
+    again = trained(fabric, resume)
+    steps: list[int] = []
+
+    def save(standing: Callable[[], State]) -> None:
+        steps.append(1)
+        if len(steps) == MIDDLE and fabric.global_rank == 0:
+            mine.save(standing())
+
+    whole = trained(fabric, on_step=on_step, on_state=save)
+    return [whole, again, held(fabric), last_layers(fabric)]
+
+
+def far(one: nn.Module, two: nn.Module) -> float:
+    pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    return max((a.float() - b.float()).abs().max().item() for a, b in pairs)
+
+
+def test_two_processes_give_the_weights_of_one_and_go_on_from_each_other(tmp_path: Path) -> None:
+    fabric, file = machine("cpu", "32-true"), tmp_path / "checkpoint"
+    steps: list[int] = []
+
+    def save(standing: Callable[[], State]) -> None:
+        steps.append(1)
+        if len(steps) == MIDDLE:
+            Checkpoints(file).save(standing())
+
+    one = [trained(fabric, on_state=save), held(fabric), last_layers(fabric)]
+    heard: list[int] = []
+    whole, again, *others = on_devices(2, fabric, partial(everything, file), heard.append)
+    assert sum(heard) == whole.images_seen == one[0].images_seen
+    for before, after in zip(one, [whole, *others], strict=True):
+        assert far(before.model, after.model) < 1e-5
+        assert before.kept_epoch == after.kept_epoch
+    assert far(one[0].model, again.model) < 1e-5
+    resume = Checkpoints(file.with_suffix(".two")).load()
+    assert resume and resume.step and resume.history
+    assert far(one[0].model, trained(fabric, resume).model) < 1e-5
+
+
+def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Path) -> None:
+    content = {
+        "name": "small",
+        "data": next(iter(prepared.values())).folder.parent,
+        "source": "fer2013",
+        "targets": ["jaffe"],
+        "strategies": ["BL"],
+        "model": {"width": 0.05},
+        "precision": "32-true",
+        "recipes": {"default": {"epochs": 1, "batch_size": 32}},
+    }
+    two = check_experiment(content | {"devices": 2})
+    with pytest.raises(CrossferError, match="--workers 2: with devices: 2 one network trains"):
+        run_experiment(two, tmp_path / "out", workers=2)
+    (run,) = run_experiment(two, tmp_path / "out").runs
+    assert run.machine["devices"] == 2
+    (same,) = run_experiment(check_experiment(content), tmp_path / "out").runs
+    assert same == run, "how many devices trained it is no part of its identity"
+
+
+def broken(fabric: Fabric, on_step: Callable[[int], None]) -> Tensor:
+    raise CrossferError("the training diverged in epoch 1: choose a lower learning_rate")
+
+
+def test_what_fails_on_a_device_is_one_line() -> None:
+    fabric = machine("cpu", "32-true")
+    with pytest.raises(CrossferError, match="^the training diverged in epoch 1: choose a lower"):
+        on_devices(2, fabric, broken, lambda images: None)

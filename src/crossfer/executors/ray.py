@@ -220,6 +220,9 @@ def _walk(
 @contextmanager
 def _connected(cluster: Ray) -> Iterator[None]:
     """Connect to the cluster; whatever Ray says of its loss becomes one line."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if (Path.home() / ".ray" / "auth_token").is_file():  # then `ray start` asks for it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
     from ray.exceptions import RayError
 
@@ -227,7 +230,6 @@ def _connected(cluster: Ray) -> Iterator[None]:
     if cluster.address is None:
         given = {"address": "local", "include_dashboard": False}
         given |= {"num_gpus": None if cluster.gpu else 0}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     where = cluster.address or "this machine"
     try:
         ray.init(**given, log_to_driver=False, logging_level="ERROR", configure_logging=False)

@@ -298,7 +298,7 @@ keys=({" ".join(keys)})
 again=
 stop() {{
     if [ $SECONDS -lt 30 ]; then
-        echo "error: no time to save anything before the time limit: ask for more than 2 minutes"
+        echo "error: the time limit leaves no time to train: ask for 5 minutes or more"
         return
     fi
     again=yes

@@ -175,7 +175,7 @@ def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
         raise CrossferError(f"{out}: no experiment was begun here; do so with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    source, *targets = open_datasets(experiment, out, Progress())
+    source, *targets = open_datasets(experiment, out, Progress(), checked=True)
     return experiment, plan_all(experiment, source, targets, Arithmetic.of(fabric)), fabric
 
 

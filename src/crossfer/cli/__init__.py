@@ -1,15 +1,14 @@
 """The command line: thin faces over the public API, a file for each kind of command."""
 
-from crossfer.cli import (
-    experiments,
-    memory,
-    faces,
-    audit,
-    decisions,
-    assessment,
-    comparison,
-    deployment,
-)  # noqa: F401, I001  in the order of the help
+# ruff: noqa: F401, I001  imported in the order of the help
+from crossfer.cli import experiments
+from crossfer.cli import memory
+from crossfer.cli import faces
+from crossfer.cli import audit
+from crossfer.cli import decisions
+from crossfer.cli import assessment
+from crossfer.cli import comparison
+from crossfer.cli import deployment
 from crossfer.cli.application import app, main
 
 __all__ = ["app", "main"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -36,11 +37,14 @@ def says(**arguments: int) -> nn.Module:
     return Says(**arguments)
 
 
-def classifier(classes: tuple[str, ...], **arguments: int) -> Classifier:
+def classifier(
+    classes: tuple[str, ...], labels: Mapping[str, str] | None = None, **arguments: int
+) -> Classifier:
     """Return it as a classifier."""
     arguments = {"classes": len(classes), **arguments}
     spec = Spec("tests.pixel_networks:says", arguments)
-    return Classifier(says(**arguments), classes, preprocessing=PLAIN, spec=spec).eval()
+    network = says(**arguments)
+    return Classifier(network, classes, preprocessing=PLAIN, spec=spec, labels=labels).eval()
 
 
 def exported(folder: Path, classes: tuple[str, ...], **arguments: int) -> Path:

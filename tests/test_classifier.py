@@ -73,7 +73,7 @@ def test_what_is_saved_comes_back_to_the_bit(
     assert torch.equal(torch.get_rng_state(), state)
     shown = pictures(before)
     assert np.array_equal(after.predict(shown), before.predict(shown))
-    for name in ("classes", "outputs", "answers", "preprocessing", "framing", "layers"):
+    for name in ("classes", "labels", "outputs", "answers", "preprocessing", "framing", "layers"):
         assert getattr(after, name) == getattr(before, name), name
     again = load(after.save(tmp_path / "again"))
     assert (tmp_path / "again/classifier.json").read_bytes() == (

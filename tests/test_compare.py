@@ -113,7 +113,9 @@ def refused(*arguments: object) -> str:
     return str(error)
 
 
-def test_numbers_are_those_of_an_independent_calculation(comparison: Comparison) -> None:
+def test_numbers_are_those_of_an_independent_calculation(
+    comparison: Comparison, data: Dataset
+) -> None:
     (one,) = comparison.found.datasets
     for network, said in ((one.old, OLD), (one.new, NEW)):
         assert network.accuracy == pytest.approx(100 * np.mean(said == LABELS))
@@ -129,6 +131,9 @@ def test_numbers_are_those_of_an_independent_calculation(comparison: Comparison)
     assert pair.p_images == pytest.approx(exact)
     assert pair.test == "bootstrap" and 0.001 < pair.p < 1
     assert pair.interval[0] < pair.difference < pair.interval[1]
+    test = data.rows("test")
+    assert data.column("camera", test) == data.column("group.camera", test) == ["A", "B"] * 200
+    assert data.column("site", test) is None and "camera" in data.columns
     cameras = np.arange(len(LABELS)) % 2
     for camera, group in enumerate(one.groups):
         own = cameras == camera
@@ -181,6 +186,8 @@ def test_a_class_that_falls_does_not_pass_unseen(
     assert f"WARNING: {warning}" in words
     shown = page.read_text()
     assert warning in shown.split("<main>")[0] and "data:image" not in shown
+    assert [shown.count(f"<caption>{who}</caption>") for who in ("old", "new")] == [1, 1]
+    assert shown.count('class="matrix"') == 2 and ">89</td>" in shown, "what sad was taken for"
     gate = crossfer("gate", file, "--max-drop", 1)
     assert gate.exit_code == 0 and f"WARNING: {warning}" in gate.stdout
     junit = tmp_path / "gate.xml"
@@ -262,6 +269,29 @@ def test_a_class_that_one_alone_can_say(data: Dataset, networks: dict[str, Path]
     (one,) = found.datasets
     assert one.left_out == {"neutral": 100} and one.new.images == 300
     assert found.notes == ("only the new network can say neutral: images of them are left out",)
+
+
+def test_a_classifier_brings_what_labels_its_classes_stand_for(
+    data: Dataset, tmp_path: Path
+) -> None:
+    """Trained with `classes: {good: [happy], bad: [angry, sad]}`, it is measured on the dataset's own labels."""
+    labels = {"happy": "good", "angry": "bad", "sad": "bad"}
+    folders = [
+        classifier(("bad", "good"), own, column=column).save(tmp_path / name)
+        for column, (name, own) in enumerate(
+            {"old": labels, "new": labels, "other": labels | {"sad": "good"}}.items()
+        )
+    ]
+    old, new, other = map(open_model, folders)
+    (one,) = compare(old, new, [(data, data)], Comparing(rounds=20)).found.datasets
+    assert (one.classes, one.left_out) == (("bad", "good"), {"neutral": 100})
+    bad = np.isin(LABELS[LABELS != 3], (0, 2))
+    assert one.evidence.labels == tuple(np.where(bad, 0, 1))
+    with pytest.raises(CrossferError, match="sad counts as bad for one.*--label sad=CLASS"):
+        compare(old, other, [(data, data)], Comparing(rounds=20))
+    chosen = Comparing(rounds=20, labels={"sad": "good"})
+    (one,) = compare(old, other, [(data, data)], chosen).found.datasets
+    assert one.evidence.labels.count(0) == EACH
 
 
 def test_classes_in_another_order_are_noticed(data: Dataset, networks: dict[str, Path]) -> None:

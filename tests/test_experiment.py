@@ -359,6 +359,26 @@ def test_the_gate_is_an_exit_status(finished: tuple[Path, Results, int], tmp_pat
     assert isinstance(unknown, CrossferError) and "choose among found" in str(unknown)
 
 
+def test_an_exported_run_says_what_its_experiment_measured(
+    finished: tuple[Path, Results, int], tmp_path: Path
+) -> None:
+    out, results, _ = finished
+    row = next(r for r in results.results if (r.strategy, r.fraction) == ("RE", 1.0))
+    run = out / results.run(row.runs[0]).folder
+    written = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "model")])
+    assert written.exit_code == 0, written.output
+    card = (tmp_path / "model" / "README.md").read_text()
+    for name, side in (("fer2013", row.on_source), (row.target, row.on_target)):
+        test = side.test
+        assert test.interval
+        said = f"{test.accuracy:.1f} ({test.interval[0]:.1f}–{test.interval[1]:.1f})"
+        (line,) = [x for x in card.splitlines() if x.startswith(f"| {name.upper()} stand-in | ")]
+        assert line.endswith(f"| {test.images} | {said} |")
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert len(header["model-index"][0]["results"]) == 2
+    assert "Licence: " in card
+
+
 def test_started_again_nothing_is_trained_again(
     finished: tuple[Path, Results, int], raw: Path
 ) -> None:

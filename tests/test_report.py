@@ -15,7 +15,7 @@ import pytest
 from crossfer.classes import FER7
 from crossfer.evaluation import summary
 from crossfer.evaluation.answers import Answers
-from crossfer.evaluation.decision import recommend
+from crossfer.evaluation.decision import leads, recommend
 from crossfer.evaluation.evidence import (
     Evidence,
     Key,
@@ -70,7 +70,7 @@ def made_results(
     names = list(next(iter(accuracies.values())))
     measured: list[Result] = []
     runs: dict[str, RunFacts] = {}
-    answers: dict[tuple[Key, Side], Answers] = {}
+    answers: dict[tuple[Key, Side], list[Answers]] = {}
     rng = np.random.default_rng(0)
     for target, by_strategy in accuracies.items():
         for strategy, (on_source, on_target) in by_strategy.items():
@@ -87,10 +87,10 @@ def made_results(
                     ):
                         side = cast(Side, side)
                         said = _said(rng, at, images.get(data, 400), missing.get(data, ()))
-                        answers[key, side] = said
+                        answers[key, side] = [said]
                         exact = replace(measure(said), accuracy=at)
                         on.append(Measurements(exact, exact, {}))
-                        before = answers[(target, None, BL, seed), side]
+                        (before,) = answers[(target, None, BL, seed), side]
                         old = by_strategy[BL][side == "target"] + jitter
                         changed = change(before, said, FER7, ["faces/KA.HA1.tiff"] * len(said.rows))
                         changes.append(replace(changed, points=at - old, flips=FLIPS))
@@ -114,12 +114,13 @@ def made_results(
     people: dict[tuple[str, Side], None] = {(t, side): None for t in accuracies for side in SIDES}
     evidence = Evidence(answers, people)
     averaged = summary.by_strategy(measured)
+    ahead = tuple(leads(averaged, evidence))
     known = tuple(
         StrategyFacts(n, *_about(n), "all source" if "source" in _about(n)[2] else "none", None)
         for n in names
     )
     return Results(
-        format=4,
+        format=5,
         crossfer="0",
         name=name,
         stand_in=stand_in,
@@ -142,7 +143,8 @@ def made_results(
         summary=tuple(with_intervals(averaged, evidence, classes=True)),
         averages=tuple(with_mean_intervals(summary.over_targets(averaged), averaged, evidence)),
         comparisons=tuple(comparisons(averaged, evidence)),
-        recommendations=tuple(recommend(measured, averaged, known)),
+        validation=ahead,
+        recommendations=tuple(recommend(measured, averaged, known, ahead)),
         in_turn=(),
         leave_one_out=(),
     )
@@ -447,7 +449,7 @@ def test_a_target_whose_runs_failed_has_its_own_largest_share(
         summary=tuple(filter(kept, results.summary)),
         comparisons=tuple(filter(kept, results.comparisons)),
     )
-    found = recommend(results.results, results.summary, results.strategies)
+    found = recommend(results.results, results.summary, results.strategies, results.validation)
     results = replace(results, recommendations=tuple(found))
     jaffe, ck48 = (explain(results, choice) for choice in results.recommendations)
     page = write_report(results, tmp_path).read_text(encoding="utf-8")

@@ -217,9 +217,9 @@ def test_every_pair_is_compared_once_and_every_number_has_an_interval() -> None:
     ]
     labels = {"source": np.zeros(300, int), "target": np.zeros(80, int)}
     answers = {
-        ((row.target, row.fraction, row.strategy, seed), side): Answers.of(
-            labels[side], np.eye(2)[rng.integers(0, 2, len(labels[side]))]
-        )
+        ((row.target, row.fraction, row.strategy, seed), side): [
+            Answers.of(labels[side], np.eye(2)[rng.integers(0, 2, len(labels[side]))])
+        ]
         for row in rows
         for seed in (0, 1)
         for side in SIDES

@@ -20,7 +20,6 @@ The study on your own faces, in a dozen lines:
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -108,6 +107,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import crossfer`` is quick."""
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("crossfer")
     if name not in _HOMES:
         raise AttributeError(f"module 'crossfer' has no attribute {name!r}")

@@ -15,8 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
@@ -97,6 +95,8 @@ def alone(lock: Path, taken: Callable[[str], None]) -> Iterator[None]:
         Told which process on which host holds the lock, where one does.  It may raise; otherwise the lock
         is waited for.
     """
+    import filelock  # here: half of what `crossfer.files` would take to import, and few need it
+
     owner = lock.with_name(f"{lock.name}.owner")
     held = filelock.FileLock(lock)
     try:

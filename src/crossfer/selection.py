@@ -17,13 +17,14 @@ as much as to leave what is better.  Losses, not counts: among near candidates t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 Values = Mapping[str, NDArray[np.floating] | NDArray[np.bool_]]
 """Of one candidate: for each validation set a number for every image, (N,)."""
 Subjects = Mapping[str, NDArray[np.integer] | None]
@@ -127,8 +128,12 @@ def choose(candidates: Sequence[Candidate], subjects: Subjects, preferred: Seque
     scores = [mean(_log(candidate.likelihood)) for candidate in candidates]
     best = max(preferred, key=lambda index: scores[index])  # the first of equals
     behind = [compare(candidate, candidates[best], subjects) for candidate in candidates]
-    index = next(index for index in preferred if not behind[index].shown)
-    return Choice(index, best, behind)
+    return Choice(first_not_worse(preferred, lambda index: behind[index].shown), best, behind)
+
+
+def first_not_worse(preferred: Sequence[T], worse: Callable[[T], bool]) -> T:
+    """Return the first in the order of preference that is not shown to be worse than the best of them."""
+    return next(one for one in preferred if not worse(one))
 
 
 def compare(candidate: Candidate, best: Candidate, subjects: Subjects) -> Behind:

@@ -9,6 +9,7 @@ from crossfer.cli import decisions
 from crossfer.cli import assessment
 from crossfer.cli import comparison
 from crossfer.cli import deployment
+from crossfer.cli import browser
 from crossfer.cli.application import app, main
 
 __all__ = ["app", "main"]

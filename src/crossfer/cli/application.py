@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import signal
 import sys
-from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -44,6 +43,8 @@ app = typer.Typer(
 
 def _say_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         out_console.print(f"crossfer {version('crossfer')}")
         raise typer.Exit
 
@@ -88,6 +89,7 @@ def _in_words(error: CrossferError | OSError) -> str:
 
 
 LEFT_OUT = {
+    **dict.fromkeys(("starlette", "uvicorn"), "app"),
     **dict.fromkeys(("onnx",), "deploy"),
     **dict.fromkeys(
         ("jinja2", "lightning_fabric", "matplotlib", "numba", "pyarrow", "pydantic"), "train"

@@ -59,7 +59,9 @@ def recommend(
     results = load_results(folder)
     kind, exemplars = past_data_of(past_data)
     limits = Constraints(max_source_drop, kind, exemplars, seconds_of(budget))
-    choices = choose(results.results, results.summary, results.strategies, limits)
+    choices = choose(
+        results.results, results.summary, results.strategies, results.validation, limits
+    )
     if as_json:
         found = [asdict(c) | {"folder": str(folder / results.run(c.run).folder)} for c in choices]
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))

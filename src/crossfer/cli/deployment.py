@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
+from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
     from crossfer.deploy.output import Counted
@@ -135,14 +137,28 @@ def export(
     """
     from crossfer.datasets import open_dataset
     from crossfer.deploy import load
+    from crossfer.deploy.card import Accuracy
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
+    from crossfer.experiment.finished import tested
+    from crossfer.report.view import shown
 
+    try:
+        known = tested(model)
+    except CrossferError as error:
+        known = []
+        out_console.print(f"the card will not say what was measured: {error}", soft_wrap=True)
     what = Exporting(
         half,
         int8,
         [open_dataset(folder) for folder in calibrate or ()],
         [open_dataset(folder) for folder in measure or ()],
+        [
+            Accuracy(shown(facts), found.images, found.accuracy, found.interval)
+            for facts, found in known
+            if found.interval
+        ],
+        [asdict(facts) for facts, _ in known],
         least_equal,
     )
     for variant, found in write(load(model).classifier, out, what, _origin(model)).items():

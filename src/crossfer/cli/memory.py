@@ -52,7 +52,7 @@ def remember(
     dataset = open_dataset(source)
     dataset.check()
     dataset = dataset.with_classes(
-        class_set_of(classifier.classes, pairs_of("--label", label or []))
+        class_set_of(opened.classes, pairs_of("--label", label or []), opened)
     )
     if dataset.images.shape[1:] != opened.shape:
         read, found = (

@@ -68,6 +68,10 @@ class Shown(Bars, ExperimentProgress):
                 soft_wrap=True,
             )
 
+    def divided(self, name: str, how: str) -> None:
+        """Say of what the folds of a target are."""
+        self.console.print(f"{name}: {how}", highlight=False, soft_wrap=True)
+
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
         done = f", {len(finished)} of them finished before" if finished else ""

@@ -169,6 +169,21 @@ class Dataset:
         names = [name for name in self.samples.column_names if name.startswith(GROUP)]
         return {n.removeprefix(GROUP): self.samples.column(n).to_pylist() for n in names}
 
+    @property
+    def columns(self) -> list[str]:
+        """Names by which `column` knows the columns of the sample table, sorted."""
+        return sorted({name.removeprefix(GROUP) for name in self.samples.column_names})
+
+    def column(self, name: str, rows: NDArray[np.int64]) -> list[Any] | None:
+        """Return a column of the sample table at some rows; a group may be called without its prefix.
+
+        ``None`` where there is no such column.
+        """
+        for one in (name, GROUP + name):
+            if one in self.samples.column_names:
+                return list(self.samples.column(one).take(rows).to_pylist())
+        return None
+
     @cached_property
     def classes(self) -> list[int]:
         """The classes of `class_set` that its labels tell apart: indices, ascending."""
@@ -203,6 +218,13 @@ class Dataset:
     def with_classes(self, class_set: ClassSet) -> Dataset:
         """Return the same dataset used with other classes."""
         return replace(self, class_set=class_set)
+
+    def with_splits(self, splits: Sequence[str] | NDArray[np.object_]) -> Dataset:
+        """Return the same dataset with its N images in other splits."""
+        place = self.samples.schema.get_field_index("split")
+        return replace(
+            self, table=self.samples.set_column(place, "split", pa.array(splits, pa.string()))
+        )
 
     def with_own_classes(self) -> Dataset:
         """Return the same dataset with every label as a class: nothing is left out."""

@@ -9,7 +9,6 @@ from typing import Any
 import jinja2
 import yaml
 
-from crossfer.datasets.dataset import Dataset
 from crossfer.deploy.engine import VARIANTS
 from crossfer.networks.classifier import Classifier
 from crossfer.provenance import versions
@@ -69,7 +68,8 @@ def model_card(
     name: str,
     classifier: Classifier,
     measured: Mapping[str, Measured],
-    datasets: Sequence[Dataset],
+    tested: Sequence[Accuracy],
+    datasets: Sequence[Mapping[str, Any]],
     origin: str,
     processor: str,
 ) -> str:
@@ -83,8 +83,10 @@ def model_card(
         What was exported.
     measured
         By variant.
+    tested
+        What was measured before it was exported.
     datasets
-        What it was calibrated or measured on.
+        Cards of what it was trained, calibrated or measured on.
     origin
         Where the classifier comes from; may be empty.
     processor
@@ -98,20 +100,27 @@ def model_card(
         autoescape=False,  # noqa: S701  Markdown
     )
     return environment.get_template("card.md.j2").render(
-        header=_header(name, classifier, measured["fp32"]),
-        classes=classifier.classes,
+        header=_header(name, classifier, measured["fp32"].accuracies or tested),
+        classes=[_with_labels(classifier, name) for name in classifier.classes],
         framing=classifier.framing,
         preprocessing=str(classifier.preprocessing),
         measured=measured,
         files=VARIANTS,
-        datasets={d.fingerprint: d.card for d in datasets}.values(),
+        tested=tested,
+        datasets={card["fingerprint"]: card for card in datasets}.values(),
         origin=origin,
         processor=processor,
         versions=versions(),
     )
 
 
-def _header(name: str, classifier: Classifier, measured: Measured) -> str:
+def _with_labels(classifier: Classifier, name: str) -> str:
+    """Return a class with the labels that count as it, where they are others than its own name."""
+    labels = [label for label, own in classifier.labels.items() if own == name]
+    return name if labels == [name] else f"{name} ({', '.join(labels)})"
+
+
+def _header(name: str, classifier: Classifier, accuracies: Sequence[Accuracy]) -> str:
     """Return the YAML that Hugging Face reads."""
     header: dict[str, Any] = {
         "license": "other",
@@ -122,8 +131,8 @@ def _header(name: str, classifier: Classifier, measured: Measured) -> str:
     }
     if base := _base_model(classifier):
         header["base_model"] = base
-    if measured.accuracies:
-        header["model-index"] = [{"name": name, "results": list(map(_result, measured.accuracies))}]
+    if accuracies:
+        header["model-index"] = [{"name": name, "results": list(map(_result, accuracies))}]
     return yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip()
 
 

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from crossfer.classes import PRESETS, ClassSet, canonical
-from crossfer.datasets.dataset import GROUP, Dataset
+from crossfer.classes import ClassSet, canonical
+from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.deploy.export import processor
 from crossfer.deploy.models import Model
@@ -106,11 +106,7 @@ class Pictures:
 
     def column(self, name: str) -> list[Any] | None:
         """Return a column of the sample table for each picture; None where there is no such column."""
-        columns = self.old.samples.column_names
-        found = next((one for one in (name, GROUP + name) if one in columns), None)
-        if found is None:
-            return None
-        return list(self.old.samples.column(found).take(self.old_rows).to_pylist())
+        return self.old.column(name, self.old_rows)
 
 
 @dataclass(frozen=True)
@@ -238,39 +234,39 @@ def classes_of(old: Model, new: Model, how: Comparing = Comparing()) -> ClassSet
         raise CrossferError(
             f"{old.name} and {new.name} share only {names[0]}; two classes are needed"
         )
-    return class_set_of(names, how.labels, (old.classes, new.classes))
+    return class_set_of(names, how.labels, old, new)
 
 
-def class_set_of(
-    names: Sequence[str], labels: Mapping[str, str], whose: Sequence[Sequence[str]] = ()
-) -> ClassSet:
-    """Return the class set of some names: labels belong to the classes of their name, or as a preset says.
+def class_set_of(names: Sequence[str], asked: Mapping[str, str], *models: Model) -> ClassSet:
+    """Return the class set of some names: labels belong to the classes of their name, or as models say.
 
     Parameters
     ----------
     names
         Of the classes.
-    labels
-        What a dataset's label counts as, where it is no class by its own name.
-    whose
-        The classes of each classifier that they come from; by default they are those of one.
+    asked
+        What a dataset's label counts as, whatever the models say.
+    models
+        Classifiers that the names come from.
 
     Raises
     ------
     CrossferError
-        If a label is to belong to a class that is not there.
+        If a label is to belong to a class that is not there, or to a different one for each classifier.
     """
-    members = {name: name for name in names}
-    for preset in PRESETS.values():
-        if set(preset.names) in map(set, whose or [names]):
-            own = {label: name for label, name in preset.members.items() if name in names}
-            members = own | {n: n for n in names if n not in own.values()}
-            break
-    for label, name in labels.items():
+    members = {}
+    for label, name in asked.items():
         if canonical(name) not in names:
             raise CrossferError(f"--label {label}={name}: the classes are {', '.join(names)}")
         members[canonical(label)] = canonical(name)
-    return ClassSet(tuple(names), members)
+    known = members | {name: name for name in names if name not in members}
+    for label, name in [pair for model in models for pair in model.labels.items()]:
+        if name in names and known.setdefault(label, name) != name and label not in members:
+            raise CrossferError(
+                f"{label} counts as {known[label]} for one classifier and as {name} for the other; say which "
+                f"with --label {label}=CLASS"
+            )
+    return ClassSet(tuple(names), known)
 
 
 def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) -> Latency:
@@ -485,9 +481,7 @@ def _check_shape(model: Model, dataset: Dataset) -> None:
 def _check_columns(columns: Sequence[str], sets: Sequence[Pictures]) -> None:
     for column in columns:
         if all(pictures.column(column) is None for pictures in sets):
-            known = {
-                name.removeprefix(GROUP) for one in sets for name in one.old.samples.column_names
-            }
+            known = {name for one in sets for name in one.old.columns}
             raise CrossferError(
                 f"--by {column}: {' and '.join(one.name for one in sets)} has no such column; "
                 f"choose among {', '.join(sorted(known))}"

@@ -8,6 +8,7 @@ faces as they are cut out, uint8 (N, side, side) gray or (N, side, side, 3) RGB,
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,8 @@ class Engine(Protocol):
     """Anything that tells classes from faces; several threads may ask at once."""
 
     classes: tuple[str, ...]
+    labels: Mapping[str, str]
+    """From a dataset's label to the class that it counts as."""
     framing: Framing
     identity: str
     """What it answers depends on this and the faces alone."""
@@ -67,6 +70,7 @@ class OnnxEngine:
             )
         file = folder / str(models[variant]["file"])
         self.classes = tuple(card["classes"])
+        self.labels = dict(card.get("labels") or {name: name for name in self.classes})
         self.framing = Framing(**card["framing"])
         self.identity = _checked(file, models[variant].get("sha256"))
         self._session = session(file, threads)

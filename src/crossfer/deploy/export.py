@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.deploy.card import Accuracy, Measured, model_card
-from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine, session
+from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
 from crossfer.files import digest, write_bytes, write_json
@@ -77,6 +77,10 @@ class Exporting:
         values each layer has: quantisation needs them.
     measure
         Prepared datasets on whose test faces every variant is measured.
+    tested
+        What is known of its accuracy already.
+    data
+        Cards of the datasets that it was trained or tested on.
     least_equal
         Share (0–1) of faces on which a smaller variant must answer as PyTorch does; ``None``: `LEAST_EQUAL`.
     """
@@ -85,6 +89,8 @@ class Exporting:
     int8: bool = False
     calibrate: Sequence[Dataset] = ()
     measure: Sequence[Dataset] = ()
+    tested: Sequence[Accuracy] = ()
+    data: Sequence[Mapping[str, Any]] = ()
     least_equal: float | None = None
 
     def __post_init__(self) -> None:
@@ -161,7 +167,7 @@ def export(
                 *parity,
                 faces=len(faces),
                 bytes=(beside / VARIANTS[variant]).stat().st_size,
-                milliseconds=_latency(beside / VARIANTS[variant], faces[:1]),
+                milliseconds=_latency(engine, faces[:1]),
                 accuracies=[_accuracy(engine, dataset) for dataset in what.measure],
             )
         np.savez(beside / EXAMPLES, **answered)
@@ -172,7 +178,8 @@ def export(
                 out.name,
                 classifier,
                 measured,
-                (*what.calibrate, *what.measure),
+                what.tested,
+                [*what.data, *(dataset.card for dataset in (*what.calibrate, *what.measure))],
                 origin,
                 processor(),
             ).encode(),
@@ -322,6 +329,7 @@ def _card(classifier: Classifier, models: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "classes": list(classifier.classes),
+        "labels": dict(classifier.labels),
         "framing": vars(classifier.framing),
         "input": {"name": "faces", "type": "uint8", "shape": ["n", *classifier.framing.shape]},
         "output": {
@@ -359,12 +367,12 @@ def _check_parity(variant: str, difference: float, equal: float, asked: float | 
         )
 
 
-def _latency(file: Path, face: NDArray[np.uint8]) -> float:
+def _latency(engine: OnnxEngine, face: NDArray[np.uint8]) -> float:
     """Return the median milliseconds of one face in one thread."""
-    network, seconds = session(file), []
+    seconds = []
     for _ in range(RUNS + 5):
         began = time.perf_counter()
-        network.run(None, {"faces": face})
+        engine(face)
         seconds.append(time.perf_counter() - began)
     return 1000 * float(np.median(seconds[5:]))
 
@@ -385,7 +393,7 @@ def _some(dataset: Dataset) -> NDArray[np.uint8]:
 
 def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
     """Return the test accuracy among the classes that the dataset has, with its interval."""
-    dataset = dataset.with_classes(ClassSet.of(engine.classes))
+    dataset = dataset.with_classes(ClassSet(engine.classes, engine.labels))
     rows = dataset.rows("test")
     if not len(rows):
         raise CrossferError(

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from crossfer.classes import FER7, canonical
+from crossfer.classes import FER7, PRESETS, canonical
 from crossfer.deploy import load
 from crossfer.deploy.engine import BATCH, CARD, Engine, OnnxEngine, read_card, session
 from crossfer.deploy.pytorch import TorchEngine
@@ -62,6 +62,19 @@ class Model:
         return tuple(map(canonical, self.engine.classes))
 
     @property
+    def labels(self) -> dict[str, str]:
+        """From a dataset's label to the class that it counts as.
+
+        Where nothing says it, the classes of a preset have that preset's labels.
+        """
+        told = {canonical(label): canonical(name) for label, name in self.engine.labels.items()}
+        if all(label == name for label, name in told.items()):
+            for preset in PRESETS.values():
+                if set(preset.names) == set(self.classes):
+                    return dict(preset.members)
+        return told
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of a face: (side, side), or (side, side, 3) RGB."""
         return self.engine.framing.shape
@@ -91,6 +104,7 @@ class OnnxNetwork:
         self, file: Path, classes: tuple[str, ...], preprocessing: Preprocessing, threads: int = 1
     ) -> None:
         self.classes, self.identity = classes, digest(file)
+        self.labels = {name: name for name in classes}
         self.framing = Framing(preprocessing.side, preprocessing.channels)
         self._how, self._session = preprocessing, session(file, threads)
         (given,) = self._session.get_inputs()

@@ -24,6 +24,7 @@ from crossfer.deploy.engine import Engine
 from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import Tracker
 from crossfer.errors import CrossferError
+from crossfer.framing import Framing
 from crossfer.progress import Told, silent
 
 if TYPE_CHECKING:
@@ -209,15 +210,8 @@ class Predictor:
         found: list[tuple[int, Found | None]] = []
         faces: list[Pixels] = []
         for index, picture in enumerate(pictures):
-            if cropped:
-                height, width = picture.shape[:2]
-                faces.append(cut(picture, (0, 0, width, height), self.engine.framing)[0])
-                found.append((index, None))
-                continue
-            for one in filter(is_plausible, self._detector(picture)):
-                faces.append(
-                    align(picture, one.landmarks[0], one.landmarks[1], self.engine.framing)[0]
-                )
+            for one in faces_in(picture, None if cropped else self._detector):
+                faces.append(framed(picture, one, self.engine.framing))
                 found.append((index, one))
         said = self.engine(np.stack(faces)) if faces else ()
         seen: list[list[Seen]] = [[] for _ in pictures]
@@ -378,6 +372,38 @@ class Predictor:
             "dominant_emotion": self.classes[int(face.probabilities.argmax())],
             "face_confidence": 1.0 if face.score is None else face.score,
         }
+
+
+def faces_in(picture: Pixels, find: Detector | None) -> list[Found] | list[None]:
+    """Find the faces of a picture whose eyes can be right, surest first; without a detector it is one itself.
+
+    Parameters
+    ----------
+    picture
+        uint8 (H, W) or (H, W, 3) RGB.
+    find
+        What finds faces; ``None`` where the picture is a face already.
+
+    Returns
+    -------
+    list
+        Of `Found`; or ``[None]``, which stands for the whole picture.
+    """
+    return [None] if find is None else [one for one in find(picture) if is_plausible(one)]
+
+
+def framed(picture: Pixels, face: Found | None, framing: Framing) -> Pixels:
+    """Cut a face of `faces_in` out of its picture as a classifier reads it.
+
+    Returns
+    -------
+    uint8 (side, side) or (side, side, 3) RGB
+    """
+    if face is None:
+        height, width = picture.shape[:2]
+        return cut(picture, (0, 0, width, height), framing)[0]
+    left_eye, right_eye = face.landmarks[:2]
+    return align(picture, left_eye, right_eye, framing)[0]
 
 
 def columns(classes: Sequence[str]) -> list[str]:

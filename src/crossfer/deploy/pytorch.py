@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Lock
 
 import numpy as np
@@ -26,6 +27,7 @@ class TorchEngine:
     def __init__(self, classifier: Classifier, identity: str = "") -> None:
         self.classifier, self.identity = classifier, identity
         self.classes: tuple[str, ...] = classifier.classes
+        self.labels: Mapping[str, str] = classifier.labels
         self.framing: Framing = classifier.framing
         self._turn = Lock()  # PyTorch uses all cores for one call; two calls would slow each other
 

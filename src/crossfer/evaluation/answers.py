@@ -58,6 +58,13 @@ class Answers:
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(one, name) for one in several]) for name in names))
 
+    @classmethod
+    def pooled(cls, several: Sequence[Answers]) -> Answers:
+        """Take the answers of several networks, each about images of its own, as those about one set."""
+        one = cls.joined(several)
+        order = np.argsort(one.rows, kind="stable")
+        return cls(*(getattr(one, field.name)[order] for field in fields(cls)))
+
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether each decision is right: bool (N,)."""

@@ -19,7 +19,7 @@ from crossfer.evaluation.mistaken import mistaken_order
 from crossfer.evaluation.rows import Change, ClassChange, Interval, Measured, Paired, Row
 from crossfer.evaluation.spread import Spread, spreads
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of a comparison's JSON; raised whenever a row changes."""
 
 MISTAKEN = 20.0
@@ -76,6 +76,8 @@ class Group(Row):
 class Evidence(Row):
     """What was said about each image: what the gate decides on.  Indices are into `Compared.classes`."""
 
+    rows: tuple[int, ...]
+    """Where the images stand in the dataset, as the old network read it."""
     labels: tuple[int, ...]
     old: tuple[int, ...]
     """What the old network decided."""
@@ -138,7 +140,7 @@ class Compared(Row):
     """Everything that a comparison found out: its JSON."""
 
     kind: Literal["comparison"]
-    format: Literal[1]
+    format: Literal[2]
     crossfer: str
     """Version that wrote it."""
     old: Network
@@ -219,6 +221,7 @@ def on_dataset(
         ),
         notes=(*notes, *(note for note in orders if note)),
         evidence=Evidence(
+            tuple(old.rows.tolist()),
             tuple(old.labels.tolist()),
             tuple(old.decisions.tolist()),
             tuple(new.decisions.tolist()),

@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import NamedTuple
 
-from crossfer.evaluation.rows import Change, ClassChange, Recommendation, Result, StrategyFacts
-from crossfer.terms import BL, PAST_DATA, PastData
+import numpy as np
+
+from crossfer.evaluation.evidence import Evidence
+from crossfer.evaluation.rows import (
+    Ahead,
+    Change,
+    ClassChange,
+    Recommendation,
+    Result,
+    StrategyFacts,
+)
+from crossfer.selection import Lead, first_not_worse, lead
+from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
 
 KEPT = 1.0
 """Points on the source's validation set: who loses no more has not forgotten."""
@@ -59,14 +71,16 @@ def recommend(
     results: Sequence[Result],
     summary: Sequence[Result],
     strategies: Iterable[StrategyFacts],
+    ahead: Iterable[Ahead],
     constraints: Constraints = Constraints(),  # noqa: B008  (it is frozen)
 ) -> list[Recommendation]:
     """Name, for each target, the strategy to use and the network to ship, by validation accuracy alone.
 
-    Among what the constraints allow, at the largest fraction measured, the highest target accuracy wins.
-    Keeping the baseline is always allowed; if it wins, and the user has not limited the loss on the source,
-    the source and the target count the same: the highest mean of both accuracies wins.  Of equals, the one
-    that is better on the source, then the quicker: keeping the baseline costs nothing more.
+    Among what the constraints allow, at the largest fraction measured, the best has the highest target
+    accuracy.  Of what is not shown to be worse (`crossfer.selection`), the one wins that is better on the
+    source, then the quicker: keeping the baseline costs nothing more, and is always allowed.  If it wins, and
+    the user has not limited the loss on the source, the source and the target count the same: the best has
+    the highest mean of both accuracies, and so on.
 
     Parameters
     ----------
@@ -76,18 +90,21 @@ def recommend(
         Their means over seeds: `crossfer.evaluation.summary.by_strategy`.
     strategies
         What each needs of the past.
+    ahead
+        How far each is ahead of each other on the validation sets: `leads`.
     constraints
         What is allowed.
     """
     known = {strategy.name: strategy for strategy in strategies}
+    ahead = list(ahead)
     asked = constraints.max_source_drop
     found = []
     for target in dict.fromkeys(row.target for row in summary):
-        rows = comparable(summary, target)
+        rows, own = comparable(summary, target), [one for one in ahead if one.target == target]
         limit = KEPT if asked is None else asked
-        choice = _choose(rows, known, replace(constraints, max_source_drop=limit))
+        choice = _choose(rows, known, own, replace(constraints, max_source_drop=limit))
         if asked is None and choice.row.strategy == BL:
-            choice = _choose(rows, known, constraints)
+            choice = _choose(rows, known, own, constraints)
         row = choice.row
         shipped = to_ship(row, results)
         found.append(
@@ -98,6 +115,9 @@ def recommend(
                 seed=shipped.seeds[0],
                 run=shipped.runs[0],
                 validation_balance=row.balance,
+                best=choice.best.strategy,
+                behind=100 * choice.behind.difference,
+                behind_error=100 * choice.behind.error,
                 memory_integrity=row.memory_integrity.points,
                 gain=row.gain.points,
                 limit=choice.limit,
@@ -115,14 +135,50 @@ def to_ship(row: Result, results: Iterable[Result]) -> Result:
     return max(own, key=lambda one: one.balance)
 
 
+def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
+    """Compare every two strategies that a choice is made of on both validation sets.
+
+    By right and wrong alone: strategies differ in how sure they let a network be of its answers.
+    """
+    found = []
+    for target in dict.fromkeys(row.target for row in summary):
+        for one, other in combinations(comparable(summary, target), 2):
+            shared = tuple(seed for seed in one.seeds if seed in other.seeds)
+            for side in SIDES if shared else ():
+                subjects = validation.subjects[target, side]
+                mine, theirs = (
+                    {side: validation.right(replace(row, seeds=shared), side).mean(0)}
+                    for row in (one, other)
+                )
+                ahead = lead(mine, theirs, {side: subjects})
+                found.append(
+                    Ahead(
+                        target=target,
+                        side=side,
+                        strategy=one.strategy,
+                        against=other.strategy,
+                        points=100 * ahead.difference,
+                        error=100 * ahead.error,
+                        images=len(mine[side]),
+                        people=None if subjects is None else len(np.unique(subjects)),
+                    )
+                )
+    return found
+
+
 class _Choice(NamedTuple):
     row: Result
+    best: Result
+    behind: Lead
     limit: float | None
     ruled_out: dict[str, tuple[str, ...]]
 
 
 def _choose(
-    rows: Sequence[Result], strategies: Mapping[str, StrategyFacts], constraints: Constraints
+    rows: Sequence[Result],
+    strategies: Mapping[str, StrategyFacts],
+    ahead: Sequence[Ahead],
+    constraints: Constraints,
 ) -> _Choice:
     """Choose among the rows of one target, for the target if the loss is limited, else for both sides."""
     baseline = next(row for row in rows if row.strategy == BL)
@@ -135,10 +191,31 @@ def _choose(
 
     def rank(row: Result) -> tuple[float, ...]:
         more = 0 if row is baseline else row.cost.seconds  # what the baseline took is spent
-        return merit(row, limit), row.on_source.validation.accuracy, -more
+        return -row.on_source.validation.accuracy, more
 
-    best = max((row for row in rows if not objections.get(row.strategy)), key=rank)
-    return _Choice(best, limit, {name: why for name, why in objections.items() if why})
+    preferred = sorted((row for row in rows if not objections.get(row.strategy)), key=rank)
+    best = max(preferred, key=lambda row: merit(row, limit))  # the first of equals
+    sides: tuple[Side, ...] = SIDES if limit is None else ("target",)
+    row = first_not_worse(preferred, lambda row: _behind(row, best, sides, ahead).shown)
+    behind = _behind(row, best, sides, ahead)
+    return _Choice(row, best, behind, limit, {name: why for name, why in objections.items() if why})
+
+
+def _behind(row: Result, best: Result, sides: Sequence[Side], ahead: Iterable[Ahead]) -> Lead:
+    """Return how far a strategy is behind the best on these validation sets, each counting the same."""
+    if row is best:
+        return Lead(0.0, 0.0)
+    signs = {(best.strategy, row.strategy): 1, (row.strategy, best.strategy): -1}
+    found = [
+        (sign * one.points, one.error)
+        for one in ahead
+        if one.side in sides and (sign := signs.get((one.strategy, one.against)))
+    ]
+    if not found:  # no seed in common
+        accuracies = [best.on(s).validation.accuracy - row.on(s).validation.accuracy for s in sides]
+        found = [(difference, 0.0) for difference in accuracies]
+    points, errors = np.transpose(found) / 100
+    return Lead(float(points.mean()), float(np.sqrt((errors**2).sum())) / len(errors))
 
 
 def merit(row: Result, limit: float | None) -> float:

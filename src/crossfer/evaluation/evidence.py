@@ -5,6 +5,7 @@ Rows (see `crossfer.evaluation.rows`) hold numbers; this holds who was right abo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.intervals import (
+    Draws,
     Right,
     accuracy_interval,
     change_interval,
@@ -40,21 +42,21 @@ Key = tuple[str, float | None, str, int]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What every network said about every test image.
+    """What every network said about every image of the test sets, or of the validation sets.
 
     Parameters
     ----------
     answers
-        Of each network, about the test set of each side.
+        About the set of each side: of one network, or of each fold's about the same images.
     subjects
         For each target and side, who is in each image: int64 (N,), or None where not known.
     """
 
-    answers: Mapping[tuple[Key, Side], Answers]
+    answers: Mapping[tuple[Key, Side], Sequence[Answers]]
     subjects: Mapping[tuple[str, Side], NDArray[np.int64] | None]
 
     def right(self, row: Result, side: Side) -> Right:
-        """Return whether the networks behind a row are right about each image: bool (seeds, N)."""
+        """Return whether the networks behind a row are right about each image: bool (seeds × folds, N)."""
         return self._stack(row, row.fraction, row.strategy, side)
 
     def before(self, row: Result, side: Side) -> Right:
@@ -63,11 +65,26 @@ class Evidence:
 
     def labels(self, row: Result, side: Side) -> NDArray[np.int64]:
         """Return the truth: int64 (N,)."""
-        return self.answers[(row.target, row.fraction, row.strategy, row.seeds[0]), side].labels
+        return self.answers[(row.target, row.fraction, row.strategy, row.seeds[0]), side][0].labels
 
     def _stack(self, row: Result, fraction: float | None, strategy: str, side: Side) -> Right:
         keys = [(row.target, fraction, strategy, seed) for seed in row.seeds]
-        return np.stack([self.answers[key, side].right for key in keys])
+        return np.stack([one.right for key in keys for one in self.answers[key, side]])
+
+
+def as_many(seeds: int, *several: Right) -> tuple[list[Right], int]:
+    """Repeat networks so that there are as many of each seed in all: folds may share a baseline.
+
+    Returns
+    -------
+    rights : list
+        bool (seeds × folds, N).
+    folds : int
+    """
+    counts = [len(right) // seeds for right in several]
+    folds = math.lcm(*counts)
+    both = zip(several, counts, strict=True)
+    return [np.repeat(right, folds // count, axis=0) for right, count in both], folds
 
 
 def with_intervals(
@@ -125,8 +142,9 @@ def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[Compariso
         if not first.seeds:
             continue
         for side in SIDES:
-            after, before = evidence.right(second, side), evidence.right(first, side)
-            paired = compare(after, before, evidence.subjects[second.target, side])
+            rights = evidence.right(second, side), evidence.right(first, side)
+            (after, before), folds = as_many(len(first.seeds), *rights)
+            paired = compare(after, before, evidence.subjects[second.target, side], folds)
             found.append(
                 Comparison(second.target, fraction, side, second.strategy, first.strategy, paired)
             )
@@ -149,7 +167,8 @@ def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
 def _tested(row: Result, side: Side, evidence: Evidence) -> Measurements:
     on = row.on(side)
     right, subjects = evidence.right(row, side), evidence.subjects[row.target, side]
-    return replace(on, test=replace(on.test, interval=accuracy_interval(right, subjects)))
+    found = accuracy_interval(right, subjects, len(right) // len(row.seeds))
+    return replace(on, test=replace(on.test, interval=found))
 
 
 def _changed(row: Result, side: Side, evidence: Evidence, classes: bool) -> Change:
@@ -159,17 +178,19 @@ def _changed(row: Result, side: Side, evidence: Evidence, classes: bool) -> Chan
         return replace(
             change, interval=(0.0, 0.0), classes=tuple(known) if classes else change.classes
         )
-    after, before = evidence.right(row, side), evidence.before(row, side)
+    rights = evidence.right(row, side), evidence.before(row, side)
+    (after, before), folds = as_many(len(row.seeds), *rights)
     subjects, labels = evidence.subjects[row.target, side], evidence.labels(row, side)
 
     def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
         own = labels == label
         whose = None if subjects is None else subjects[own]
-        return one and replace(one, interval=change_interval(after[:, own], before[:, own], whose))
+        found = change_interval(after[:, own], before[:, own], whose, folds)
+        return one and replace(one, interval=found)
 
     return replace(
         change,
-        interval=change_interval(after, before, subjects),
+        interval=change_interval(after, before, subjects, folds),
         classes=tuple(of_class(i, one) for i, one in enumerate(change.classes))
         if classes
         else change.classes,
@@ -192,12 +213,15 @@ def _mean_interval(
     for row in members:
         test_sets.setdefault(row.target if side == "target" else "", []).append(row)
     draws = sum(
-        resample(
-            np.sum([evidence.right(row, side) for row in rows], 0),
-            np.sum([evidence.before(row, side) for row in rows], 0),
-            evidence.subjects[rows[0].target, side],
-            seed=number,
-        )
+        _drawn_together(rows, side, evidence, number)
         for number, rows in enumerate(test_sets.values())
     )
     return interval(value, np.asarray(draws / len(members)))
+
+
+def _drawn_together(rows: Sequence[Result], side: Side, evidence: Evidence, seed: int) -> Draws:
+    """Draw the sum of the changes of several rows, which answer the same images."""
+    rights = [f(row, side) for row in rows for f in (evidence.right, evidence.before)]
+    same, folds = as_many(len(rows[0].seeds), *rights)
+    subjects = evidence.subjects[rows[0].target, side]
+    return resample(np.sum(same[::2], 0), np.sum(same[1::2], 0), subjects, folds=folds, seed=seed)

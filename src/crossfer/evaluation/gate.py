@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.evaluation.evidence import Evidence
+from crossfer.evaluation.evidence import Evidence, as_many
 from crossfer.evaluation.intervals import Draws, Right, change, resample
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.paired import holm
@@ -131,6 +131,8 @@ class TestSet:
         The change of accuracy asked for.
     groups
         By column, the group of each image; empty where the images have none.
+    folds
+        As in `crossfer.evaluation.intervals.resample`.
     """
 
     __test__ = False  # or pytest takes it for a test
@@ -142,6 +144,7 @@ class TestSet:
     subjects: NDArray[np.int64] | None
     least: float
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    folds: int = 1
 
 
 def gate(
@@ -170,18 +173,13 @@ def gate(
     size_ratio
         The new network's parameters divided by the old one's, if that is asked about.
     """
-    sets = [
-        TestSet(
-            side,
-            evidence.right(row, side),
-            evidence.before(row, side),
-            evidence.labels(row, side),
-            evidence.subjects[row.target, side],
-            limits.least(side),
-            {column: groups[side] or () for column, groups in (by or {}).items()},
-        )
-        for side in SIDES
-    ]
+    sets = []
+    for side in SIDES:
+        rights = evidence.right(row, side), evidence.before(row, side)
+        (after, before), folds = as_many(len(row.seeds), *rights)
+        groups = {column: found[side] or () for column, found in (by or {}).items()}
+        known = evidence.labels(row, side), evidence.subjects[row.target, side]
+        sets.append(TestSet(side, after, before, *known, limits.least(side), groups, folds))
     return ask(sets, limits, classes, size_ratio)
 
 
@@ -283,7 +281,7 @@ def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Tes
     def changed(about: str, least: float, where: NDArray[np.bool_]) -> _Test:
         new, old = on.after[:, where], on.before[:, where]
         whose = None if on.subjects is None else on.subjects[where]
-        draws = resample(new, old, whose)
+        draws = resample(new, old, whose, folds=on.folds)
         images = int(where.sum())
         return _Test(about, on.name, change(new, old), least, draws, True, images, _people(whose))
 
@@ -299,7 +297,7 @@ def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Tes
             on.name,
             -100 * float(lost.mean()),
             -limits.max_negative_flips,
-            -resample(lost, subjects=on.subjects),
+            -resample(lost, subjects=on.subjects, folds=on.folds),
             False,
             lost.shape[1],
             _people(on.subjects),

@@ -11,6 +11,12 @@ drawn images.
 *Trainings.*  With several seeds, the seeds' means are drawn again the same way.  With one seed nothing is
 known about this noise, and an interval does not hold it.
 
+*Folds.*  A target whose people are few is cross-validated: each image is answered by the network that has
+not met its subject, and all these answers are one test set.  On the source, each fold's network answers about
+every image.  Folds share a baseline and most of their people, so they are no independent trainings: of
+several seeds, a seed's mean over folds is one training.  Of one seed, its folds are taken for trainings, all
+that is known about these: such an interval is too narrow rather than too wide.
+
 *Few.*  A test set may have three subjects, an experiment three seeds.  Drawn from n, the bootstrap's
 variance is (n − 1)/n of what it should be, and it does not know that it was estimated from few.  Each drawn
 deviation is therefore multiplied by √(n / χ²), χ² drawn with n − 1 degrees of freedom: √(n / (n − 1)) mends
@@ -52,7 +58,9 @@ Z = 1.959963984540054
 """The normal distribution's quantile at (1 + `LEVEL`) / 2."""
 
 
-def accuracy_interval(right: Right, subjects: NDArray[np.integer] | None = None) -> Interval:
+def accuracy_interval(
+    right: Right, subjects: NDArray[np.integer] | None = None, folds: int = 1
+) -> Interval:
     """Return the 95 % interval of an accuracy, in per cent.
 
     Images that are independent of one another, in one training, are the textbook's case: Wilson's interval.
@@ -61,14 +69,14 @@ def accuracy_interval(right: Right, subjects: NDArray[np.integer] | None = None)
     value = 100 * float(right.mean())
     if len(right) == 1 and independent(subjects):
         return _around(value, *wilson_interval(int(right.sum()), right.size), lowest=0.0)
-    return interval(value, resample(right, subjects=subjects), lowest=0.0)
+    return interval(value, resample(right, subjects=subjects, folds=folds), lowest=0.0)
 
 
 def change_interval(
-    after: Right, before: Right, subjects: NDArray[np.integer] | None = None
+    after: Right, before: Right, subjects: NDArray[np.integer] | None = None, folds: int = 1
 ) -> Interval:
     """Return the 95 % interval of a change of accuracy, in points; see `resample`."""
-    return interval(change(after, before), resample(after, before, subjects))
+    return interval(change(after, before), resample(after, before, subjects, folds=folds))
 
 
 def change(after: Right, before: Right) -> float:
@@ -81,6 +89,7 @@ def resample(
     before: Right | NDArray[np.integer] | None = None,
     subjects: NDArray[np.integer] | None = None,
     *,
+    folds: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Draws:
@@ -103,6 +112,9 @@ def resample(
         The same of the network to compare it with, on the same images and seeds; None draws accuracies.
     subjects
         Who is in each image: integer (N,).  None: everybody another.
+    folds
+        How many networks there are of each seed, one after the other: those of its folds.  S then counts
+        seeds; of one seed, its folds.
     resamples
         How many draws.
     seed
@@ -117,7 +129,7 @@ def resample(
     scores = after.astype(np.int64) if before is None else after.astype(np.int64) - before
     sign = _first_sign(scores) if before is not None else 1  # so that a swap mirrors every draw
     scores = sign * scores
-    seeds, images = scores.shape
+    networks, images = scores.shape
     sums, sizes = _clusters(scores.sum(0), subjects)
 
     # Equal clusters are interchangeable: thousands of single images are a handful of kinds.
@@ -128,13 +140,18 @@ def resample(
     if before is not None:
         coins = coins - rng.binomial(IMAGINED, 0.5, resamples)
     expected = IMAGINED / 2 if before is None else 0.0
-    centre = (scores.sum() / seeds + expected) / (images + IMAGINED)
-    means = (drawn[:, 0] / seeds + expected) / (drawn[:, 1] + IMAGINED)
+    centre = (scores.sum() / networks + expected) / (images + IMAGINED)
+    means = (drawn[:, 0] / networks + expected) / (drawn[:, 1] + IMAGINED)
     draws = centre + (means - centre) * for_few(len(sums), resamples, rng)
     draws += (coins - expected) / (images + IMAGINED)
 
+    trained = scores.mean(1)
+    if (
+        networks > folds
+    ):  # the networks of one seed have a baseline in common, and most of the people
+        trained = trained.reshape(-1, folds).mean(1)
+    seeds = len(trained)
     if seeds > 1:
-        trained = scores.mean(1)
         drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) @ trained / seeds
         draws += (drawn_seeds - trained.mean()) * for_few(seeds, resamples, rng)
     return np.asarray(100 * sign * draws)

@@ -23,7 +23,9 @@ from crossfer.evaluation.intervals import (
 from crossfer.evaluation.rows import Paired
 
 
-def compare(after: Right, before: Right, subjects: NDArray[np.integer] | None = None) -> Paired:
+def compare(
+    after: Right, before: Right, subjects: NDArray[np.integer] | None = None, folds: int = 1
+) -> Paired:
     """Compare two networks, or strategies of several seeds, on the same test images.
 
     McNemar's test takes images for independent of one another and networks as given.  Where images share
@@ -32,19 +34,19 @@ def compare(after: Right, before: Right, subjects: NDArray[np.integer] | None = 
 
     Parameters
     ----------
-    after, before, subjects
+    after, before, subjects, folds
         As in `crossfer.evaluation.intervals.resample`.
     """
     gained, lost = (int(np.count_nonzero(x & ~y)) for x, y in ((after, before), (before, after)))
-    draws = resample(after, before, subjects)
-    seeds = len(after)
-    p_images = mcnemar(gained, lost) if seeds == 1 else None
+    draws = resample(after, before, subjects, folds=folds)
+    networks = len(after)
+    p_images = mcnemar(gained, lost) if networks == 1 else None
     plain = p_images is not None and independent(subjects)
     return Paired(
         difference=change(after, before),
         interval=interval(change(after, before), draws),
-        gained=gained / seeds,
-        lost=lost / seeds,
+        gained=gained / networks,
+        lost=lost / networks,
         people=None if subjects is None else len(np.unique(subjects)),
         p=p_images if plain and p_images is not None else p_value(draws),
         test="McNemar" if plain else "bootstrap",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from crossfer.terms import PastData, Side
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Of ``results.json``; raised whenever a row changes."""
 
 Interval = tuple[float, float]
@@ -127,7 +127,7 @@ class Result(Row):
     strategy: str
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
-    """Key of each seed's run."""
+    """Key of each seed's run; on a target that is measured by folds, of each fold's."""
     on_source: Measurements
     on_target: Measurements
     memory_integrity: Change
@@ -213,6 +213,23 @@ class Comparison(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead(Row):
+    """Two strategies on a validation set, at the largest fraction: the recommendation is chosen by it."""
+
+    target: str
+    side: Side
+    strategy: str
+    against: str
+    points: float
+    """Accuracy of the first minus the second, mean over seeds."""
+    error: float
+    """Standard error of `points`: paired, of whole people."""
+    images: int
+    people: int | None
+    """None where they are not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation(Row):
     """The strategy to use for a target, chosen on validation data, and the network to ship."""
 
@@ -222,9 +239,15 @@ class Recommendation(Row):
     seed: int
     """Of the network to ship: the seed with the best `validation_balance`."""
     run: str
-    """Key of its run."""
+    """Key of its run; by folds, of the first, for folds differ in their people and none is better."""
     validation_balance: float
     """Mean of both validation accuracies, over seeds."""
+    best: str
+    """The strategy that is first on the validation data; what is recommended is not shown to be worse."""
+    behind: float
+    """Points that the recommended strategy is behind it there."""
+    behind_error: float
+    """Standard error of `behind`."""
     memory_integrity: float
     """On the test set; it decided nothing."""
     gain: float
@@ -320,6 +343,8 @@ class DatasetFacts(Row):
     citation: str
     parts: tuple[str, ...]
     """The targets that this is made of, where it is several as one."""
+    folds: tuple[str, ...] = ()
+    """Where it is measured by folds, the fingerprint of each: all images are test images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +442,7 @@ class Leakage(Row):
 class Results(Row):
     """Everything that an experiment found out: the content of ``results.json``."""
 
-    format: Literal[4]
+    format: Literal[5]
     crossfer: str
     """Version that wrote it."""
     name: str
@@ -441,6 +466,7 @@ class Results(Row):
     averages: tuple[Average, ...]
     """Means over targets, as in the study's sections III.1 and III.2."""
     comparisons: tuple[Comparison, ...]
+    validation: tuple[Ahead, ...]
     recommendations: tuple[Recommendation, ...]
     in_turn: tuple[Chain, ...]
     leave_one_out: tuple[LeftOut, ...]

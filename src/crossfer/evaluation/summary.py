@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,12 +39,12 @@ def by_strategy(results: Iterable[Result]) -> list[Result]:
             fraction=fraction,
             strategy=strategy,
             seeds=tuple(row.seeds[0] for row in rows),
-            runs=tuple(row.runs[0] for row in rows),
+            runs=tuple(run for row in rows for run in row.runs),
             on_source=_measurements([row.on_source for row in rows]),
             on_target=_measurements([row.on_target for row in rows]),
-            memory_integrity=_change([row.memory_integrity for row in rows]),
-            gain=_change([row.gain for row in rows]),
-            cost=_cost([row.cost for row in rows]),
+            memory_integrity=mean_change([row.memory_integrity for row in rows]),
+            gain=mean_change([row.gain for row in rows]),
+            cost=mean_cost([row.cost for row in rows]),
         )
         for (target, fraction, strategy), rows in groups.items()
     ]
@@ -77,6 +78,11 @@ def behind_average(fraction: float, strategy: str, summary: Iterable[Result]) ->
     return [r for r in summary if r.fraction == fraction and r.strategy in names]
 
 
+def over_folds(several: Sequence[Measured]) -> Measured:
+    """Average over the networks of one seed's folds; their deviation is none between seeds."""
+    return replace(_measured(several), deviation=None) if len(several) > 1 else several[0]
+
+
 def _measurements(several: Sequence[Measurements]) -> Measurements:
     parts = several[0].parts
     return Measurements(
@@ -100,7 +106,8 @@ def _measured(several: Sequence[Measured]) -> Measured:
     )
 
 
-def _change(several: Sequence[Change]) -> Change:
+def mean_change(several: Sequence[Change]) -> Change:
+    """Average changes over seeds, or folds; examples are those of the first."""
     flips = [one.flips for one in several]
     return Change(
         points=_mean(one.points for one in several),
@@ -119,7 +126,7 @@ def _class_change(several: Sequence[ClassChange | None]) -> ClassChange | None:
     return ClassChange(known[0].images, _mean(one.points for one in known)) if known else None
 
 
-def _cost(several: Sequence[Cost]) -> Cost:
+def mean_cost(several: Sequence[Cost]) -> Cost:
     """Return the mean cost, and the largest peak of memory."""
     return Cost(
         images_seen=_mean(one.images_seen for one in several),

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from crossfer.classes import PRESETS, ClassSet
+from crossfer.datasets.folds import LEAST, ONE_SUBJECT, Folds
 from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
@@ -126,12 +127,24 @@ def _as_classes(value: Any) -> ClassSet:
     return classes
 
 
+def _as_folds(value: Any) -> Any:
+    several = value if isinstance(value, Mapping) else {"": value}
+    for one in several.values():
+        whole = isinstance(one, int) and not isinstance(one, bool) and one >= LEAST
+        if not (whole or one == ONE_SUBJECT or (one is None and value is None)):
+            raise ValueError(
+                f"a whole number from {LEAST} on or {ONE_SUBJECT}, for all targets or by target: {{jaffe: 5}}"
+            )
+    return value
+
+
 ClassesField = Annotated[
     ClassSet, BeforeValidator(_as_classes), PlainSerializer(ClassSet.as_config)
 ]
 DatasetField = Annotated[DatasetConfig, BeforeValidator(_as_dataset)]
 NetworkField = Annotated[NetworkConfig, BeforeValidator(_as_network)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
+FoldsField = Annotated[Folds | dict[str, Folds] | None, BeforeValidator(_as_folds)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -176,6 +189,10 @@ class Experiment(_Checked):
         on; ``source``, ``target``, ``both``: on these validation sets; ``last``: the last epoch, without
         looking.  A test set is never looked at.
         What trains on the source alone (the baseline) is always selected on the source.
+    folds
+        Cross-validation, for targets with few people: ``5``, or ``leave-one-subject-out``; for some targets
+        only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not met its
+        subject, and all of these answers are measured as one test set.  The baseline is trained once.
     protocols
         With more than one target, beside the pairs of the source and each: ``together``, all targets as one;
         ``in-turn``, one after the other, each strategy starting where it arrived the last time, with all that
@@ -209,6 +226,7 @@ class Experiment(_Checked):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     recipes: dict[str, dict[str, Any]] = {}
     selection: Selection = "trained-on"
+    folds: FoldsField = None
     protocols: list[Literal["together", "in-turn", "leave-one-out"]] = []
     copies: Literal["auto", "count", "drop", "ignore"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -263,6 +281,15 @@ class Experiment(_Checked):
         return self
 
     @model_validator(mode="after")
+    def _folds_are_of_pairs(self) -> Experiment:
+        if self.folds and self.protocols:
+            raise CrossferError(
+                f"folds: cannot go with protocols ({', '.join(self.protocols)}), which have one network for "
+                "several targets; leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _recipes_are_valid(self) -> Experiment:
         names = {strategy.name for strategy in self.strategies}
         for name in self.recipes:
@@ -273,6 +300,10 @@ class Experiment(_Checked):
         for strategy in self.strategies:
             self.recipe(strategy)
         return self
+
+    def folds_of(self, target: str) -> Folds | None:
+        """Return by which folds a target is measured; None: as it is divided."""
+        return self.folds.get(target) if isinstance(self.folds, dict) else self.folds
 
     def path(self, dataset: DatasetConfig) -> Path:
         """Return where a dataset lies."""

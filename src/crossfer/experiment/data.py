@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
@@ -145,6 +144,4 @@ def with_split(dataset: Dataset, rows: NDArray[np.int64], split: str) -> Dataset
     """Return a dataset of which some rows belong to another split."""
     splits = dataset.samples.column("split").to_numpy(zero_copy_only=False).copy()
     splits[rows] = split
-    place = dataset.samples.schema.get_field_index("split")
-    table = dataset.samples.set_column(place, "split", pa.array(splits, pa.string()))
-    return replace(dataset, table=table)
+    return dataset.with_splits(splits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import Evidence, Key
 from crossfer.evaluation.gate import Groups
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.rows import DatasetFacts, Result, Results
+from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.folder import Part, load_answers
+from crossfer.experiment.folder import Part, is_finished, load_run, said_by_folds
 from crossfer.experiment.opening import DATASETS
 from crossfer.experiment.results import RESULTS
+from crossfer.experiment.run import load_results
 from crossfer.terms import BL, SIDES, Side
 
 
@@ -61,19 +62,22 @@ class Finished:
             for config, facts in zip((experiment.source, *experiment.targets), alone, strict=True)
         ]
 
-    def answers(self, run: str, dataset: DatasetFacts, split: Split) -> Answers:
-        """Return what a run's network said about a set of a dataset; the data are not needed.
+    def said(self, row: Result, side: Side, split: Split) -> tuple[Answers, ...]:
+        """Return what the networks of a row of one seed said about a set; the data are not needed.
+
+        See `crossfer.experiment.folder.said_by_folds`.
 
         Raises
         ------
         CrossferError
             If its predictions cannot be read.
         """
-        dropped = self.results.leakage.dropped if self.results.leakage else {}
-        folder = self.out / self.results.run(run).folder
-        names = self.results.new_classes if dataset.role == "source" else ()
+        leakage = self.results.leakage if split == "test" else None
+        folders = [self.out / self.results.run(run).folder for run in row.runs]
+        names = self.results.new_classes if side == "source" else ()
         new = [self.results.classes.index(name) for name in names]
-        return load_answers(folder, self._parts(dataset), split, dropped, new)
+        folds, dropped = self._folds(self._on(row, side)), leakage.dropped if leakage else {}
+        return said_by_folds(folders, folds, split, dropped, new)
 
     def evidence(self, rows: Sequence[Result]) -> Evidence:
         """Return what the networks behind some rows, and their baselines, said about the test images.
@@ -85,13 +89,13 @@ class Finished:
         CrossferError
             If predictions cannot be read, or the data are needed and not there any more.
         """
-        answers: dict[tuple[Key, Side], Answers] = {}
+        answers: dict[tuple[Key, Side], Sequence[Answers]] = {}
         wanted = {(row.target, name) for row in rows for name in (BL, row.strategy)}
         for one in self.results.results:
             if (one.target, one.strategy) in wanted:
                 key = (one.target, one.fraction, one.strategy, one.seeds[0])
                 for side in SIDES:
-                    answers[key, side] = self.answers(one.runs[0], self._on(one, side), "test")
+                    answers[key, side] = self.said(one, side, "test")
         people = {
             (row.target, side): self._column(row, side, "subject")
             if self._on(row, side).test_subjects
@@ -114,7 +118,7 @@ class Finished:
         """
         values = {side: self._column(row, side, column) for side in SIDES}
         if all(found is None for found in values.values()):
-            known = sorted({name for d in self.datasets for name in d.samples.schema.names})
+            known = sorted({name for dataset in self.datasets for name in dataset.columns})
             raise CrossferError(
                 f"--by {column}: neither {self.results.source.name} nor {row.target} has this column; "
                 f"choose among {', '.join(known)}"
@@ -124,28 +128,57 @@ class Finished:
             for side, found in values.items()
         }
 
+    def dataset(self, facts: DatasetFacts) -> Dataset:
+        """Open the data of a dataset, or of those that it is made of.
+
+        Raises
+        ------
+        CrossferError
+            If they are not there any more, or were changed.
+        """
+        opened = {dataset.name: dataset for dataset in self.datasets}
+        return unite([opened[part] for part in facts.parts or (facts.name,)])
+
     def _on(self, row: Result, side: Side) -> DatasetFacts:
         facts = {dataset.name: dataset for dataset in self.results.datasets}
         return self.results.source if side == "source" else facts[row.target]
 
-    def _parts(self, dataset: DatasetFacts) -> list[Part]:
+    def _folds(self, dataset: DatasetFacts) -> list[list[Part]]:
+        """Return the parts of a dataset, as each fold divides it."""
         facts = {one.name: one for one in self.results.datasets}
         found, start = [], 0
         for part in (facts[name] for name in dataset.parts or (dataset.name,)):
             classes = [self.results.classes.index(name) for name in part.classes]
             found.append(Part(part.name, part.fingerprint, classes, start))
             start += part.images
-        return found
+        if dataset.folds:
+            return [[found[0]._replace(fingerprint=fold)] for fold in dataset.folds]
+        return [found]
 
     def _column(self, row: Result, side: Side, name: str) -> list[Any] | None:
         """Return a column of the sample table for each test image; None where there is no such column."""
         facts = self._on(row, side)
-        opened = {dataset.name: dataset for dataset in self.datasets}
-        dataset = unite([opened[part] for part in facts.parts or (facts.name,)])
-        if name not in dataset.samples.schema.names:
-            return None
-        rows = self.answers(row.runs[0], facts, "test").rows
-        return list(dataset.samples.column(name).take(rows).to_pylist())
+        of_one_seed = row.runs[: len(row.runs) // len(row.seeds)]
+        rows = self.said(replace(row, runs=of_one_seed), side, "test")[0].rows
+        return self.dataset(facts).column(name, rows)
+
+
+def tested(run: Path) -> list[tuple[DatasetFacts, Measured]]:
+    """Return each test set that a run's network was measured on, and the measurement.
+
+    Empty where the run lies in no experiment that has results.
+    """
+    out = run.resolve().parent.parent
+    if not (is_finished(run) and (out / RESULTS).is_file()):
+        return []
+    results, key = load_results(out), load_run(run).key
+    facts = {dataset.name: dataset for dataset in results.datasets}
+    found: dict[str, tuple[DatasetFacts, Measured]] = {}
+    for row in results.results:
+        if row.runs == (key,):
+            for name, side in ((results.source.name, row.on_source), (row.target, row.on_target)):
+                found.setdefault(name, (facts[name], side.test))
+    return list(found.values())
 
 
 def _open(paths: Sequence[Path], facts: DatasetFacts) -> Dataset:

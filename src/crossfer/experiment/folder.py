@@ -171,6 +171,35 @@ def load_answers(
     return Answers.joined([_load_part(folder, part, split, dropped, without) for part in parts])
 
 
+def said_by_folds(
+    folders: Sequence[Path],
+    folds: Sequence[Sequence[Part]],
+    split: Split,
+    dropped: Mapping[str, Sequence[int]],
+    without: Sequence[int] = (),
+) -> tuple[Answers, ...]:
+    """Return what the networks of one seed said about a set of a dataset.
+
+    Parameters
+    ----------
+    folders
+        Of one run, or of each fold's.
+    folds
+        The parts of the dataset, as each fold divides it: one, where it is not divided by folds.
+    split, dropped, without
+        As in `load_answers`.
+
+    Returns
+    -------
+    tuple
+        By folds, each network's answers about its own images as one set; else each network's about the same.
+    """
+    runs = folders if len(folders) > 1 else [*folders] * len(folds)
+    pairs = zip(runs, folds, strict=True) if len(folds) > 1 else ((run, folds[0]) for run in runs)
+    said = [load_answers(run, parts, split, dropped, without) for run, parts in pairs]
+    return (Answers.pooled(said),) if len(folds) > 1 else tuple(said)
+
+
 def _load_part(
     folder: Path,
     part: Part,

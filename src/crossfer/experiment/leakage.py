@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.duplicates import METHOD, group_copies, in_training, leakage
+from crossfer.datasets.folds import all_tested
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Leakage
 from crossfer.files import write_json
@@ -26,7 +27,7 @@ MANY = 200_000
 
 def look_for_leakage(
     copies: str,
-    datasets: Sequence[Dataset],
+    divisions: Sequence[Sequence[Dataset]],
     file: Path,
     progress: Told = silent,
 ) -> Leakage | None:
@@ -36,8 +37,8 @@ def look_for_leakage(
     ----------
     copies
         ``auto``, ``count``, ``drop`` or ``ignore``: see `crossfer.experiment.Experiment`.
-    datasets
-        The source and the targets.
+    divisions
+        The source and the targets; several times where folds divide them otherwise.
     file
         Where to keep what was found.
     progress
@@ -53,6 +54,7 @@ def look_for_leakage(
     CrossferError
         If nothing of a test set is left.
     """
+    datasets = [_whole(each) for each in zip(*divisions, strict=True)]
     images = sum(len(dataset.images) for dataset in datasets)
     # Drawn faces are so much alike that nearly all would be called copies.
     unfit = images > MANY or any(dataset.stand_in for dataset in datasets)
@@ -60,17 +62,21 @@ def look_for_leakage(
         return None
     asked = {
         "method": METHOD,
-        "datasets": [[d.name, d.fingerprint, d.class_set.meaning] for d in datasets],
+        "datasets": [
+            [d.name, d.fingerprint, d.class_set.meaning] for division in divisions for d in division
+        ],
     }
     content: Any = None
     with suppress(OSError, ValueError):  # not there, or damaged: it is made anew
         content = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.get("of") != asked or "copied" not in content:
         groups = group_copies([dataset.images for dataset in datasets], progress)
-        rows = in_training(datasets, groups)
+        found = [in_training(division, groups) for division in divisions]
         content = {
             "of": asked,
-            "copied": {name: found.tolist() for name, found in rows.items()},
+            "copied": {
+                name: sorted({int(row) for one in found for row in one[name]}) for name in found[0]
+            },
             "found": leakage(datasets, groups),
         }
         write_json(file, content)
@@ -83,8 +89,14 @@ def look_for_leakage(
                 "none is left to measure on"
             )
     in_training_sets = {name: len(rows) for name, rows in copied.items()}
-    found = {**content["found"], "in_training": in_training_sets, "dropped": dropped}
-    return TypeAdapter(Leakage).validate_python(found)
+    told = {**content["found"], "in_training": in_training_sets, "dropped": dropped}
+    return TypeAdapter(Leakage).validate_python(told)
+
+
+def _whole(divisions: Sequence[Dataset]) -> Dataset:
+    """Return a dataset with all that any of its divisions tests."""
+    same = len({dataset.fingerprint for dataset in divisions}) == 1
+    return divisions[0] if same else all_tested(divisions[0])
 
 
 def test_rows(dataset: Dataset, dropped: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:

@@ -66,7 +66,8 @@ class Run:
         The file that stands for the source's images, for a strategy that reads one and is given it; ``None``:
         the one that the baseline leaves.
     note
-        What else tells it apart, for people: which datasets came before, or which one is left out.
+        What else tells it apart, for people: which datasets came before, which one is left out, or the
+        fold.
     devices
         How many train it together.
     """
@@ -175,7 +176,7 @@ def plan(
     experiment
         The configuration.
     source, targets
-        Its datasets, open.
+        Its datasets, open; of a target that is measured by folds, each of them.
     arithmetic
         Of the machine, which changes the bits.
 
@@ -188,23 +189,27 @@ def plan(
     datasets = [source, *(part for target in targets for part in target.parts)]
     run, past = partial(make_run, experiment, arithmetic, datasets), DataRef.of(source)
     known = {strategy.name: strategy for strategy in experiment.strategies}
-    pairs = [(DataRef.of(t), fraction) for t in targets for fraction in experiment.fractions]
+    pairs = [
+        (DataRef.of(target), fraction, str(target.card.get("fold", "")))
+        for target in targets
+        for fraction in experiment.fractions
+    ]
     runs: list[Run] = []
     for seed in experiment.seeds:
         baseline = run(experiment.strategies[0], seed, past)
-        arrived: dict[tuple[str, str | None, float | None], Run] = {}
+        arrived: dict[tuple[str, DataRef | None, float | None], Run] = {}
         for strategy in experiment.strategies[1:]:
             lineage = [strategy, *(known[name] for name in starts(strategy, known))]
             meets_target = any("target" in one.sides for one in lineage)
-            for target, fraction in pairs if meets_target else [(None, None)]:
-                place = (target.name if target else None, fraction)
+            for target, fraction, note in pairs if meets_target else [(None, None, "")]:
+                place = (target, fraction)
                 parent = (
                     arrived.get((strategy.start, *place))
                     or arrived.get((strategy.start, None, None))
                     or baseline
                 )
                 arrived[strategy.name, *place] = run(
-                    strategy, seed, past, parent, baseline, target, fraction
+                    strategy, seed, past, parent, baseline, target, fraction, note
                 )
         runs += [baseline, *arrived.values()]
     return runs

@@ -27,6 +27,9 @@ class Progress:
     def opened(self, dataset: Dataset) -> None:
         """A dataset is there, with the classes of the experiment."""
 
+    def divided(self, name: str, how: str) -> None:
+        """A target is measured by folds."""
+
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """All runs are known, and those that were finished before."""
 

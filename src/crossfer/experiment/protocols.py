@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.folds import folds_of
 from crossfer.datasets.union import unite
+from crossfer.errors import CrossferError
 from crossfer.evaluation import continual
 from crossfer.evaluation.metrics import accuracy
 from crossfer.evaluation.rows import Chain, LeftOut
@@ -52,12 +54,15 @@ class Plan:
         By seed and dataset, the network trained on all the other datasets.
     datasets
         The source and the targets, each alone.
+    folds
+        By its name, a target as each of its folds divides it, if it is measured by folds.
     """
 
     pairs: list[Run]
     chains: list[PlannedChain]
     left_out: list[tuple[Dataset, Run]]
     datasets: list[Dataset]
+    folds: Mapping[str, list[Dataset]]
 
     @property
     def runs(self) -> list[Run]:
@@ -72,14 +77,25 @@ class Plan:
             first.setdefault(run.key, run)
         return list(first.values())
 
+    @property
+    def opened(self) -> list[Dataset]:
+        """Everything that runs refer to: the datasets, of some targets each fold."""
+        return [one for dataset in self.datasets for one in self.folds.get(dataset.name, [dataset])]
+
+    @property
+    def divisions(self) -> list[list[Dataset]]:
+        """The datasets as they are divided at one time: several times, where there are folds."""
+        each = [self.folds.get(dataset.name, [dataset]) for dataset in self.datasets]
+        return [[one[k % len(one)] for one in each] for k in range(max(map(len, each)))]
+
     def measured_on(self, run: Run) -> list[Dataset]:
         """Return the datasets whose validation and test sets a run has to be measured on."""
         widely = {r.key for chain in self.chains for r in chain.runs}
         widely |= {r.key for _, r in self.left_out}
         if run.target is None or run.key in widely:
-            return self.datasets
+            return self.opened
         on_target = {part.fingerprint for part in run.target.parts}
-        return [self.datasets[0], *(d for d in self.datasets if d.fingerprint in on_target)]
+        return [self.datasets[0], *(d for d in self.opened if d.fingerprint in on_target)]
 
 
 def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[Dataset]:
@@ -105,13 +121,27 @@ def plan_all(
     CrossferError
         As `plan`.
     """
-    pairs = plan(experiment, source, united_targets(experiment, targets), arithmetic)
+    folds = _folds(experiment, targets)
+    divided = [one for target in targets for one in folds.get(target.name, [target])]
+    pairs = plan(experiment, source, united_targets(experiment, divided), arithmetic)
     chains, left_out = [], []
     if "in-turn" in experiment.protocols and len(targets) > 1:
         chains = _chains(experiment, source, targets, pairs, arithmetic)
     if "leave-one-out" in experiment.protocols:
         left_out = _left_out(experiment, [source, *targets], arithmetic)
-    return Plan(pairs, chains, left_out, [source, *targets])
+    return Plan(pairs, chains, left_out, [source, *targets], folds)
+
+
+def _folds(experiment: Experiment, targets: Sequence[Dataset]) -> dict[str, list[Dataset]]:
+    names = [target.name for target in targets]
+    asked = experiment.folds if isinstance(experiment.folds, dict) else {}
+    if unknown := asked.keys() - set(names):
+        raise CrossferError(f"folds.{min(unknown)}: no such target; there is {', '.join(names)}")
+    return {
+        target.name: folds_of(target, folds)
+        for target in targets
+        if (folds := experiment.folds_of(target.name))
+    }
 
 
 def goes_on(strategy: Strategy) -> bool:

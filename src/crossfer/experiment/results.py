@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.folds import all_tested, in_words
+from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation import summary
 from crossfer.evaluation.answers import Answers
-from crossfer.evaluation.decision import recommend
+from crossfer.evaluation.decision import leads, recommend
 from crossfer.evaluation.evidence import (
     Evidence,
     Key,
@@ -43,8 +46,9 @@ from crossfer.evaluation.rows import (
     RunFacts,
     StrategyFacts,
 )
+from crossfer.evaluation.summary import mean_change, mean_cost, over_folds
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
+from crossfer.experiment.folder import folder_of, load_run, parts_of, said_by_folds
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
@@ -73,6 +77,8 @@ class TestSet:
     without
         Classes whose images do not count: on the source, those that are new to the model, since what it could
         not say it cannot forget.
+    folds
+        The dataset as each fold divides it, where it is measured by folds: then all its images are tested.
     """
 
     __test__ = False  # or pytest takes it for a test
@@ -80,6 +86,7 @@ class TestSet:
     dataset: Dataset
     dropped: Mapping[str, Sequence[int]]
     without: Sequence[int] = ()
+    folds: Sequence[Dataset] = ()
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -95,14 +102,31 @@ class TestSet:
     @cached_property
     def subjects(self) -> NDArray[np.int64] | None:
         """Who is in each image: int64 (N,); None where nobody is known."""
-        return subject_codes([self.dataset.subjects[row] for row in self.rows])
+        return self.who(self.rows)
+
+    def who(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return who is in some rows of the dataset: int64 (N,); None where nobody is known."""
+        return subject_codes([self.dataset.subjects[row] for row in rows])
 
     @property
     def people(self) -> int | None:
         """How many subjects there are; None where nobody is known."""
         return None if self.subjects is None else len(np.unique(self.subjects))
 
+    @cached_property
+    def fold(self) -> NDArray[np.int64]:
+        """Which fold tests each image: int64 (N,)."""
+        tested = [np.isin(self.rows, fold.rows("test")) for fold in self.folds]
+        return np.argmax(tested, 0) if tested else np.zeros(len(self.rows), np.int64)
 
+    def said(self, folders: Sequence[Path], split: Split) -> tuple[Answers, ...]:
+        """Return what the networks of one seed said: see `crossfer.experiment.folder.said_by_folds`."""
+        divided = [parts_of(one) for one in self.folds or (self.dataset,)]
+        dropped = self.dropped if split == "test" else {}
+        return said_by_folds(folders, divided, split, dropped, self.without)
+
+
+Said = dict[tuple[Key, Side], Sequence[Answers]]
 TestSets = Mapping[tuple[str, Side], TestSet]
 """By target and side."""
 
@@ -159,15 +183,25 @@ def collect(
     of_source = TestSet(source, dropped, [names.index(name) for name in new])
     test_sets: dict[tuple[str, Side], TestSet] = {}
     for target in targets:
+        folds = planned.folds.get(target.name, ())
+        whole = all_tested(target) if folds else target
         test_sets[target.name, "source"] = of_source
-        test_sets[target.name, "target"] = TestSet(target, dropped)
-    measured, answers = _measure(_comparable(planned, failed), test_sets, runs_folder)
+        test_sets[target.name, "target"] = TestSet(whole, dropped, folds=folds)
+    measured, answers, chosen_by = _measure(_comparable(planned, failed), test_sets, runs_folder)
     evidence = Evidence(answers, {where: test.subjects for where, test in test_sets.items()})
+    validation = Evidence(
+        chosen_by,
+        {
+            (target, side): test_sets[target, side].who(said[0].rows)
+            for ((target, *_), side), said in chosen_by.items()
+        },
+    )
     averaged = summary.by_strategy(measured)
     alone = {target.name for target in single}
     over_targets = summary.over_targets([row for row in averaged if row.target in alone])
     records = [_record(run, runs_folder, out) for run in runs if run.key not in failed]
     known = {strategy.name: strategy for strategy in experiment.strategies}
+    ahead = leads(averaged, validation)
     facts = [_facts(strategy, known) for strategy in experiment.strategies]
     results = Results(
         format=FORMAT,
@@ -189,7 +223,8 @@ def collect(
         summary=tuple(with_intervals(averaged, evidence, classes=True)),
         averages=tuple(with_mean_intervals(over_targets, averaged, evidence)),
         comparisons=tuple(comparisons(averaged, evidence)),
-        recommendations=tuple(recommend(measured, averaged, facts)),
+        validation=tuple(ahead),
+        recommendations=tuple(recommend(measured, averaged, facts, ahead)),
         in_turn=tuple(in_turn(planned, runs_folder, dropped, failed)),
         leave_one_out=tuple(leave_one_out(planned, runs_folder, dropped, failed)),
         new_classes=new,
@@ -218,7 +253,7 @@ def write_results(collected: Collected, folder: Path) -> None:
     """Write ``flips.csv``, ``results.csv`` (one row a network and target) and ``results.json``."""
     results = collected.results
     _write_csv(folder / FLIPS, (*NETWORK, *IMAGE), _flipped_images(collected))
-    rows = [_table_row(row, results.run(row.runs[0])) for row in results.results]
+    rows = [_table_row(row) for row in results.results]
     _write_csv(folder / TABLE, rows[0], rows)
     write_json(folder / RESULTS, results.as_json())
 
@@ -270,61 +305,85 @@ def _comparable(planned: Plan, failed: Mapping[str, str]) -> list[Run]:
 
 def _measure(
     runs: Iterable[Run], test_sets: TestSets, runs_folder: Path
-) -> tuple[list[Result], dict[tuple[Key, Side], Answers]]:
+) -> tuple[list[Result], Said, Said]:
     """Measure networks on the source and on their target; what only knows the source, on every target.
 
     Every seed's baseline comes first.
+
+    Returns
+    -------
+    tuple
+        The rows, and what the networks said about the test and about the validation sets.
     """
     rows: list[Result] = []
-    answers: dict[tuple[Key, Side], Answers] = {}
-    targets = list(dict.fromkeys(target for target, _ in test_sets))
-    for run in runs:
-        folder = folder_of(run, runs_folder)
-        cost = load_run(folder).cost
-        on_source = _measured(folder, test_sets[targets[0], "source"])
-        for target in [run.target.name] if run.target else targets:
-            measured = {
-                "source": on_source,
-                "target": _measured(folder, test_sets[target, "target"]),
-            }
-            key = (target, run.fraction, run.strategy.name, run.seed)
-            changes = {}
-            for side in SIDES:
-                after = answers[key, side] = measured[side][1]
-                before = answers[(target, None, BL, run.seed), side]
-                origins = test_sets[target, side].origins
-                changes[side] = change(
-                    before, after, test_sets[target, side].dataset.class_set.names, origins
-                )
-            rows.append(
-                Result(
-                    target=target,
-                    fraction=run.fraction,
-                    strategy=run.strategy.name,
-                    seeds=(run.seed,),
-                    runs=(run.key,),
-                    on_source=measured["source"][0],
-                    on_target=measured["target"][0],
-                    memory_integrity=changes["source"],
-                    gain=changes["target"],
-                    cost=cost,
-                )
+    answers: Said = {}
+    chosen_by: Said = {}
+    for key, networks in _networks(runs, test_sets).items():
+        target, fraction, strategy, seed = key
+        folders = [folder_of(run, runs_folder) for run in networks]
+        measured, changes = {}, {}
+        for side in SIDES:
+            test = test_sets[target, side]
+            after = answers[key, side] = test.said(folders, "test")
+            before = answers[(target, None, BL, seed), side]
+            names, origins = test.dataset.class_set.names, test.origins
+            validation = chosen_by[key, side] = test.said(folders, "validation")
+            measured[side] = _measured(test, validation, after)
+            changes[side] = mean_change(
+                [
+                    change(old, new, names, origins)
+                    for old, new in zip(cycle(before), after, strict=False)
+                ]
             )
-    return rows, answers
+        rows.append(
+            Result(
+                target=target,
+                fraction=fraction,
+                strategy=strategy,
+                seeds=(seed,),
+                runs=tuple(run.key for run in networks),
+                on_source=measured["source"],
+                on_target=measured["target"],
+                memory_integrity=changes["source"],
+                gain=changes["target"],
+                cost=mean_cost([load_run(folder).cost for folder in folders]),
+            )
+        )
+    return rows, answers, chosen_by
 
 
-def _measured(folder: Path, test: TestSet) -> tuple[Measurements, Answers]:
-    """Measure a network on one dataset; where that is several as one, on each of them too."""
-    parts = parts_of(test.dataset)
-    validation = load_answers(folder, parts, "validation", {}, test.without)
-    said = [load_answers(folder, [part], "test", test.dropped, test.without) for part in parts]
-    tested = Answers.joined(said)
-    alone = {
-        part.name: accuracy(one.labels, one.decisions)
-        for part, one in zip(parts, said, strict=True)
+def _networks(runs: Iterable[Run], test_sets: TestSets) -> dict[Key, list[Run]]:
+    """Return the runs behind each row: one, or each fold's; without rows of which a fold is missing."""
+    found: dict[Key, list[Run]] = {}
+    for run in runs:
+        targets = [run.target.name] if run.target else dict.fromkeys(name for name, _ in test_sets)
+        for target in targets:
+            key = (target, run.fraction, run.strategy.name, run.seed)
+            found.setdefault(key, []).append(run)
+    return {
+        key: own
+        for key, own in found.items()
+        if own[0].target is None or len(own) == max(1, len(test_sets[key[0], "target"].folds))
     }
-    found = Measurements(measure(validation), measure(tested), alone if len(parts) > 1 else {})
-    return found, tested
+
+
+def _measured(
+    test: TestSet, validation: Sequence[Answers], tested: Sequence[Answers]
+) -> Measurements:
+    """Measure the networks of one seed on one dataset; where that is several as one, on each of them too."""
+    ends = np.cumsum([len(part.samples) for part in test.dataset.parts])
+    alone = {}
+    for part, end in zip(test.dataset.parts, ends, strict=True):
+        of_part = [
+            (one, (one.rows < end) & (one.rows >= end - len(part.samples))) for one in tested
+        ]
+        each = [accuracy(one.labels[own], one.decisions[own]) for one, own in of_part]
+        alone[part.name] = float(np.mean(each))
+    return Measurements(
+        over_folds([measure(one) for one in validation]),
+        over_folds([measure(one) for one in tested]),
+        alone if len(alone) > 1 else {},
+    )
 
 
 def _record(run: Run, runs_folder: Path, out: Path) -> RunFacts:
@@ -350,8 +409,10 @@ def _failure(run: Run, why: str) -> Failure:
     )
 
 
-def _table_row(row: Result, run: RunFacts) -> dict[str, Any]:
-    table = dict(zip(NETWORK[:-1], (row.target, row.fraction, row.strategy, run.seed), strict=True))
+def _table_row(row: Result) -> dict[str, Any]:
+    table = dict(
+        zip(NETWORK[:-1], (row.target, row.fraction, row.strategy, *row.seeds), strict=True)
+    )
     for side in SIDES:
         on, changed = row.on(side), row.change(side)
         table |= {f"{side}_test_{name}": getattr(on.test, name) for name in METRICS}
@@ -359,7 +420,7 @@ def _table_row(row: Result, run: RunFacts) -> dict[str, Any]:
         table[f"{side}_validation_accuracy"] = on.validation.accuracy
         table[CHANGES[side]] = changed.points
         table |= _ends(CHANGES[side], changed.interval)
-    return {**table, **asdict(row.cost), "run": run.key}
+    return {**table, **asdict(row.cost), "run": " ".join(row.runs)}
 
 
 def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float | None]:
@@ -378,21 +439,21 @@ def _flipped_images(collected: Collected) -> Iterator[dict[str, Any]]:
     """Yield every flipped image of every network."""
     answers = collected.evidence.answers
     for row in collected.results.results:
-        (seed,), (run,) = row.seeds, row.runs
-        network = (row.target, row.fraction, row.strategy, seed, run)
+        (seed,) = row.seeds
+        key = (row.target, row.fraction, row.strategy, seed)
         for side in SIDES:
             test = collected.test_sets[row.target, side]
-            before = answers[(row.target, None, BL, seed), side]
-            after = answers[network[:-1], side]
-            for way, positions in zip(
-                ("positive", "negative"), find_flips(before, after), strict=True
-            ):
-                for i in positions:
+            before, after = answers[(row.target, None, BL, seed), side], answers[key, side]
+            for number, (old, new) in enumerate(zip(cycle(before), after, strict=False)):
+                ways = zip(("positive", "negative"), find_flips(old, new), strict=True)
+                for way, i in ((way, int(i)) for way, positions in ways for i in positions):
+                    run = row.runs[number if len(after) > 1 else int(test.fold[i]) % len(row.runs)]
                     image: FlippedImage = flipped_image(
-                        before, after, int(i), collected.results.classes, test.origins
+                        old, new, i, collected.results.classes, test.origins
                     )
+                    network = dict(zip(NETWORK, (*key, run), strict=True))
                     where = {"side": side, "dataset": test.dataset.name, "flip": way}
-                    yield {**dict(zip(NETWORK, network, strict=True)), **where, **asdict(image)}
+                    yield {**network, **where, **asdict(image)}
 
 
 def _describe(test: TestSet, role: Side) -> DatasetFacts:
@@ -409,11 +470,14 @@ def _describe(test: TestSet, role: Side) -> DatasetFacts:
         images=card["images"],
         subjects=card["subjects"],
         test_subjects=test.people,
-        split=Division(split["how"], split["asked"], split["subjects_in_several_splits"]),
+        split=Division(in_words(test.folds), None, 0)
+        if test.folds
+        else Division(split["how"], split["asked"], split["subjects_in_several_splits"]),
         skipped=card["skipped"],
         left_out=dataset.left_out,
         faces=card["faces"],
         licence=card["licence"],
         citation=card["citation"],
         parts=tuple(card.get("parts", ())),
+        folds=tuple(fold.fingerprint for fold in test.folds),
     )

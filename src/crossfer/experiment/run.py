@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from crossfer.datasets.folds import in_words
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
 from crossfer.executors import Events, Failure, Task, Work, run_here
@@ -88,10 +89,12 @@ def run_experiment(
         progress.tried(said)
         check_memory(experiment)
         source, *targets = open_datasets(experiment, out, progress)
-        leakage = look_for_leakage(
-            experiment.copies, (source, *targets), out / LEAKAGE, progress.comparing
-        )
         planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
+        for name, folds in planned.folds.items():
+            progress.divided(name, in_words(folds))
+        leakage = look_for_leakage(
+            experiment.copies, planned.divisions, out / LEAKAGE, progress.comparing
+        )
         runs = {run.key: run for run in planned.runs}
         runs_folder = folder_of_runs(experiment, out)
         write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()])

@@ -25,6 +25,7 @@ from crossfer.evaluation.measure import measure
 from crossfer.evaluation.rows import Measured, RunFacts
 from crossfer.executors import Events, Failure, Task, Work
 from crossfer.executors.graph import Tell
+from crossfer.evaluation.summary import over_folds
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (
@@ -186,7 +187,7 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
             for split in MEASURED_SPLITS:
                 told = getattr(row.on(side), split)
                 try:
-                    again = measure(finished.answers(record.key, dataset, split))
+                    again = over_folds([measure(one) for one in finished.said(row, side, split)])
                 except (CrossferError, ValueError, IndexError) as error:
                     yield f"{dataset.name}, {split}: {error}"
                     continue
@@ -330,7 +331,7 @@ class _Again:
         ):
             for above in _ancestors(run):
                 shutil.copytree(self.folders[above], Path(elsewhere) / f"from-{above}")
-            datasets = self.planned.datasets
+            datasets = self.planned.opened
             after = execute(run, Path(elsewhere), datasets, measured_on, self.fabric, steps)
             found = [f"trained again: {what}" for what in _other_bits(before, after, measured_on)]
             if found:

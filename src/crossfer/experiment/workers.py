@@ -45,7 +45,7 @@ def work_on(planned: Plan, runs_folder: Path, fabric: Fabric) -> Work:
         execute(
             run,
             runs_folder,
-            planned.datasets,
+            planned.opened,
             planned.measured_on(run),
             fabric,
             steps,

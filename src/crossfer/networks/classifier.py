@@ -60,6 +60,8 @@ class Classifier(nn.Module):
         How to build the network again; without it a classifier cannot be saved.
     answers
         How many outputs the network has; by default as many as `outputs` speak of.
+    labels
+        From a dataset's label to the class that it counts as; by default every class is its own label.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Classifier(nn.Module):
         layers: NamedLayers = FOUND,
         spec: Spec | None = None,
         answers: int | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -85,6 +88,9 @@ class Classifier(nn.Module):
         self.layers, self.spec = layers, spec
         said = [output for several in self.outputs for output in several]
         self.answers = max(said, default=-1) + 1 if answers is None else answers
+        self.labels = dict(labels or {name: name for name in self.classes})
+        if strangers := set(self.labels.values()) - set(self.classes):
+            raise ValueError(f"labels: {min(strangers)} is no class of {', '.join(self.classes)}")
 
     def around(self, network: nn.Module) -> Classifier:
         """Return the same classifier around another network, as the rest of the same one."""
@@ -97,6 +103,7 @@ class Classifier(nn.Module):
             self.layers,
             self.spec,
             self.answers,
+            self.labels,
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -208,6 +215,7 @@ class Classifier(nn.Module):
         content = {
             "format": FORMAT,
             "classes": list(self.classes),
+            "labels": self.labels,
             "outputs": [list(outputs) for outputs in self.outputs],
             "answers": self.answers,
             "preprocessing": asdict(self.preprocessing),
@@ -267,6 +275,7 @@ def read_card(folder: Path) -> Card:
             "framing": Framing(**content["framing"]),
             "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
             "answers": int(content["answers"]),
+            "labels": content.get("labels"),  # bundles from before 0.1 have none
         }
         card = Card(files, spec, described)
         card.output_names  # noqa: B018  (refuses an output that is not there)

@@ -391,6 +391,7 @@ class NetworkConfig:
             layers=self._layers,
             spec=spec,
             answers=len(theirs),
+            labels=wanted.members,
         )
 
     def deployed(self, classes: Classes = FER7) -> Classifier:

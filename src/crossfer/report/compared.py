@@ -14,7 +14,7 @@ from PIL import Image
 from crossfer.evaluation.comparing import Compared, Network, OnDataset
 from crossfer.evaluation.rows import FlippedImage, Interval
 from crossfer.files import write_bytes
-from crossfer.report import words
+from crossfer.report import tables, words
 from crossfer.report.page import environment
 from crossfer.report.view import number, signed, span, surprise
 
@@ -135,6 +135,7 @@ def write_page(
             warnings=warnings,
             questions=questions,
             measures=measures,
+            confusion=tables.matrix,
             sureness=words.sureness,
             levels=words.SURENESS,
             size=size,

@@ -17,6 +17,7 @@ from crossfer.evaluation.rows import (
     DatasetFacts,
     Flips,
     Mean,
+    Measured,
     Result,
 )
 from crossfer.evaluation.summary import FINE_TUNED
@@ -283,29 +284,26 @@ def flip_examples(view: View, target: str, side: Side) -> Flips | None:
 class Matrix(NamedTuple):
     """A confusion matrix: of each true class, how many images were taken for each, and their share."""
 
-    strategy: str
+    name: str
     classes: list[str]
     rows: list[tuple[str, list[tuple[int, float]]]]
 
 
 def confusions(view: View, target: str, side: Side) -> list[Matrix]:
     """Return the confusion matrices of one test set, summed over seeds, at the largest fraction."""
-    found = []
-    for row in view.most(target, view.names):
-        counts = np.array(row.on(side).test.confusion)
-        keep = np.flatnonzero(counts.sum(1) + counts.sum(0))
-        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        found.append(
-            Matrix(
-                row.strategy,
-                [view.classes[i] for i in keep],
-                [
-                    (view.classes[i], [(int(counts[i, j]), float(shares[i, j])) for j in keep])
-                    for i in keep
-                ],
-            )
-        )
-    return found
+    return [
+        matrix(row.strategy, row.on(side).test, view.classes)
+        for row in view.most(target, view.names)
+    ]
+
+
+def matrix(name: str, measured: Measured, classes: Sequence[str]) -> Matrix:
+    """Return the confusion matrix of one network, without classes that are neither true nor answered."""
+    counts = np.array(measured.confusion)
+    keep = np.flatnonzero(counts.sum(1) + counts.sum(0))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    rows = [(classes[i], [(int(counts[i, j]), float(shares[i, j])) for j in keep]) for i in keep]
+    return Matrix(name, [classes[i] for i in keep], rows)
 
 
 def recipes(view: View) -> tuple[list[str], list[tuple[str, list[Any]]]]:

@@ -1,0 +1,32 @@
+// What the pages' scripts share. Text from data becomes text nodes, never markup.
+
+/** Ask the server; give its JSON, or throw an Error with its words. */
+export async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("No answer: crossfer has stopped, or what was sent is too large.");
+  }
+  const text = await answer.text();
+  if (answer.ok) return JSON.parse(text);
+  let problem = text;
+  try {
+    problem = JSON.parse(text).problem;
+  } catch {} // plain text
+  throw new Error(problem);
+}
+
+/** Make an element; attributes that are null or false are left out. */
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes))
+    if (value !== null && value !== false) made.setAttribute(key, value === true ? "" : value);
+  made.append(...children);
+  return made;
+}
+
+/** Say something to everybody, screen readers included: #status is a live region. */
+export function say(text) {
+  document.getElementById("status").textContent = text;
+}

@@ -23,9 +23,9 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.evaluation.measure import measure
 from crossfer.evaluation.rows import Measured, RunFacts
+from crossfer.evaluation.summary import over_folds
 from crossfer.executors import Events, Failure, Task, Work
 from crossfer.executors.graph import Tell
-from crossfer.evaluation.summary import over_folds
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (

@@ -66,7 +66,7 @@ def test_parameters_curves_metrics_and_bundle_are_logged_once(
         assert logged.data.metrics[f"jaffe/gain{name}"] == value
     files = {file.path for file in client.list_artifacts(logged.info.run_id, "bundle")}
     assert "bundle/model.safetensors" in files
-    assert "FC 100%/jaffe/gain" in runs["means over seeds"].data.metrics
+    assert "FC 1/jaffe/gain" in runs["means over seeds"].data.metrics
     curves = list((tmp_path / TENSORBOARD).glob("*/events*"))
     assert len(curves) == len(results.runs)
 

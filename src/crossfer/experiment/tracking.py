@@ -306,7 +306,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _share(row: Result) -> str:
-    return "" if row.fraction is None else f"{row.fraction:.0%}"
+    return "" if row.fraction is None else f"{row.fraction:g}"
 
 
 def _name(name: str) -> str:

@@ -25,8 +25,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.classes import ClassSet
-from crossfer.datasets.dataset import Dataset, open_dataset
+from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
@@ -149,12 +148,11 @@ def _train(
     stopping: Callable[[], bool],
 ) -> None:
     alone = run.devices == 1 or run.strategy.layers == "none"
-    places = [(dataset.folder, dataset.name, dataset.class_set) for dataset in datasets]
     trained, most = (
         _trained(run, folder, runs_folder, datasets, fabric, on_step, stopping)
         if alone
         else on_devices(
-            run.devices, fabric, partial(_on_one, run, folder, runs_folder, places), on_step
+            run.devices, fabric, partial(_trained, run, folder, runs_folder, datasets), on_step
         )
     )
     source = run.source.open(datasets)
@@ -193,19 +191,6 @@ def _train(
         "files": {name: digest(folder / name) for name in files},
     }
     write_json(folder / RUN, content)
-
-
-def _on_one(
-    run: Run,
-    folder: Path,
-    runs_folder: Path,
-    places: Sequence[tuple[Path, str, ClassSet]],
-    fabric: Fabric,
-    on_step: Callable[[int], None],
-) -> tuple[Trained, int]:
-    """Train on one of several devices, in a process that has nothing open."""
-    datasets = [open_dataset(at).called(name).with_classes(own) for at, name, own in places]
-    return _trained(run, folder, runs_folder, datasets, fabric, on_step)
 
 
 def _trained(

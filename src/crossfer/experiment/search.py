@@ -267,7 +267,8 @@ class _Asked:
 def _open_worker(asked: _Asked) -> Work:
     experiment = asked.experiment
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    return _work(asked.trials_on(open_datasets(experiment, asked.out, Progress()), fabric))
+    datasets = open_datasets(experiment, asked.out, Progress(), checked=True)
+    return _work(asked.trials_on(datasets, fabric))
 
 
 def _graph(every: Iterable[_Trials]) -> tuple[list[Task], dict[str, Run]]:

@@ -183,6 +183,11 @@ def search(
         If there is no room or no permission to write: make some, and the same call goes on.
     """
     out, progress = Path(out), progress or Progress()
+    if experiment.folds:
+        raise CrossferError(
+            "folds: a search would tune on the very images that other folds test; search without folds, and "
+            "run with folds what it finds on other people"
+        )
     _optuna()
     tuned = _chosen(experiment, strategies)
     if not 0 < budget < math.inf:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["browser"]
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-NAMES = ("dark", "medium", "bright", HOSTILE)
+NAMES = ("dark", "medium", "bright", f"{HOSTILE}\ud800")
 CLASSES = ("angry", "happy", "sad", "neutral")
 LIMIT = 3_000_000
 """Bytes of an upload in these tests."""

@@ -401,6 +401,7 @@ def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
     assert 0 < moved(lagging) < moved(plain)
 
 
+# Those that read a memory file: tests/test_remember.py.
 @pytest.mark.parametrize(
     "strategy", [s for s in BEYOND if not s.memory], ids=lambda strategy: strategy.name
 )

@@ -33,6 +33,9 @@ from crossfer.training.recipe import (
 )
 from crossfer.unlabelled import T3A, AdaBN, Shot, Tent, Unlabelled
 
+FromMemory = FeatureReplay | Ridge | SLDA
+"""What learns from a memory file and the target."""
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -91,7 +94,7 @@ class Strategy:
     share: float | None = None
     penalty: Penalty | None = None
     merge: bool | Merge = False
-    memory: FeatureReplay | Ridge | SLDA | None = None
+    memory: FromMemory | None = None
     rank: int | None = None
     unlabelled: Unlabelled | None = None
     paper: str = ""
@@ -109,8 +112,8 @@ class Strategy:
             )
         if self.merge == "Fisher" and not both:
             raise ValueError(f"{self.name}: Fisher: it needs images of both, data: source+target")
-        if self.memory and (self.data != "target" or self.penalty or self.merge):
-            raise ValueError(f"{self.name}: memory: with data: target, no penalty and no merge")
+        if self.memory and (self.data != "target" or self.penalty or self.merge or self.unlabelled):
+            raise ValueError(f"{self.name}: memory: with data: target, and no other way to learn")
         if self.memory and self.layers not in self.memory.LAYERS:
             raise ValueError(f"{self.name}: {self.memory.kind}: layers: {self.memory.LAYERS[0]}")
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
@@ -156,7 +159,7 @@ class Strategy:
     @property
     def needs(self) -> frozenset[str]:
         """The sides whose training images it needs: for its batches, its penalty or its merging."""
-        if self.layers == "none" and not (self.merge or self.unlabelled):
+        if self.layers == "none" and not (self.merge or self.unlabelled or self.memory):
             return frozenset()
         statistics = self.penalty is not None and self.penalty.past_data != "none"
         return frozenset(self.sides) | ({"source"} if statistics else frozenset())
@@ -335,7 +338,7 @@ BEYOND = (
     Strategy(
         "RIDGE",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="a last layer by ridge regression on the features of old images, from the memory file, and new",
         memory=Ridge(),
@@ -344,7 +347,7 @@ BEYOND = (
     Strategy(
         "RIDGE+RP",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="the same on random ReLU projections of the features",
         memory=Ridge(projected=True),
@@ -353,7 +356,7 @@ BEYOND = (
     Strategy(
         "SLDA",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="a last layer by linear discriminant analysis, from the memory file, updated image by image",
         memory=SLDA(),

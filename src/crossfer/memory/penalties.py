@@ -206,7 +206,7 @@ class EWC:
     kind: Literal["ewc"] = "ewc"
     weight: float = 100.0
     samples: int = 1024
-    past_data: ClassVar[PastData] = "statistics"
+    past_data: ClassVar[PastData] = "all source"
 
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossfer.errors import CrossferError
@@ -61,7 +61,7 @@ class Devices:
             return
         every = torch.cat([tensor.detach().reshape(-1).float() for tensor in numbers])
         torch.distributed.all_reduce(every)
-        parts = every.split([tensor.numel() for tensor in numbers])
+        parts = torch.split(every, [tensor.numel() for tensor in numbers])
         for tensor, part in zip(numbers, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
 
@@ -116,7 +116,7 @@ class SharedNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, …)."""
         if not self.training:
-            return super().forward(x)
+            return super().forward(x)  # type: ignore[no-any-return]
         numbers, across = x.float(), [0, *range(2, x.ndim)]
         count = x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float32)
         mean = numbers.mean(across)
@@ -221,7 +221,7 @@ def on_devices(
             plugins=[LightningEnvironment()],
         )
         with TemporaryDirectory(prefix="crossfer-devices-") as folder, _heard(on_step) as tell:
-            every.launch(_work, work, tell, f"{folder}/result")
+            every.launch(_work, work, tell, f"{folder}/result")  # type: ignore[arg-type]
             return torch.load(f"{folder}/result", weights_only=False)  # type: ignore[no-any-return]
     except ProcessRaisedException as error:
         kind, _, why = str(error).strip().splitlines()[-1].partition(": ")

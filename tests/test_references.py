@@ -22,7 +22,13 @@ def test_everything_that_names_a_source_has_an_entry() -> None:
 
 
 def test_no_entry_is_for_what_does_not_exist() -> None:
-    known = {*STRATEGIES, *(DATASET + name for name in READERS), "crossfer", "statistics", "detector"}
+    known = {
+        *STRATEGIES,
+        *(DATASET + name for name in READERS),
+        "crossfer",
+        "statistics",
+        "detector",
+    }
     assert frozenset().union(*entries().values()) - known == set()
 
 

@@ -17,12 +17,12 @@ def commands() -> str:
     group = get_command(app)
     context = typer.Context(group, info_name="crossfer")
     text = "\n".join(
-        get_docs_for_click(
-            obj=command, ctx=context, indent=1, name=name, call_prefix="crossfer"
-        )
+        get_docs_for_click(obj=command, ctx=context, indent=1, name=name, call_prefix="crossfer")
         for name, command in group.commands.items()
     )
-    return re.sub(r"\[/?bold\]|\[/\]", "", re.sub(r"^Example:  (.+)$", r"```sh\n\1\n```", text, flags=re.M))
+    return re.sub(
+        r"\[/?bold\]|\[/\]", "", re.sub(r"^Example:  (.+)$", r"```sh\n\1\n```", text, flags=re.M)
+    )
 
 
 def on_page_markdown(markdown: str, **page: Any) -> str:

@@ -9,7 +9,7 @@ from crossfer.references import DATASET, bibtex
 from crossfer.terms import BL
 
 RENEWED, FOUND = "statistics", "detector"
-"""What is cited where batch statistics were renewed after training, and where faces were found in pictures."""
+"""What is cited where batch statistics were renewed after training, and where faces were found."""
 
 
 def cited(results: Results, strategy: str | None = None) -> str:

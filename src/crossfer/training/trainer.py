@@ -215,7 +215,9 @@ class Training:
         self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
         self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
         optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
-        self.optimizer = fabric.setup_optimizers(optimizer)
+        wrapped = fabric.setup_optimizers(optimizer)
+        assert not isinstance(wrapped, tuple), "it was given one"
+        self.optimizer = wrapped
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         self.mixing = _mixing(recipe, penalty, self.devices)
         # The network, not the part: frozen layers may calculate in every step.

@@ -197,9 +197,8 @@ def assess(
     if known.dataset is not None and known.rows is not None:
         own, new = np.asarray(known.dataset.images[known.rows]), np.asarray(dataset.images[rows])
         inputs = input_drift(own, new)
-        if isinstance(model.engine, TorchEngine):
-            given = (_features(model.engine.classifier, images) for images in (own, new))
-            far = feature_drift(*given)
+        if (classifier := _with_head(model)) is not None:
+            far = feature_drift(*(_features(classifier, images) for images in (own, new)))
     return Assessed(
         kind="assessment",
         format=1,
@@ -230,9 +229,10 @@ def _curve(
 ) -> Iterator[CurvePoint]:
     """Train the last layer on more and more labels, and measure it."""
     learnt, tested = dataset.rows("training"), dataset.rows("test")
-    if not isinstance(model.engine, TorchEngine):
+    classifier = _with_head(model)
+    if classifier is None:
         raise CrossferError(
-            f"{model.name}: --labels trains its last layer, which needs its run or bundle"
+            f"{model.name}: --labels trains a linear last layer: it needs one, and a run or bundle"
         )
     if len(learnt) < FIRST or not len(tested):
         raise CrossferError(
@@ -241,7 +241,7 @@ def _curve(
         )
     if known.dataset is None or known.rows is None:
         raise CrossferError("--labels: name the prepared dataset of the past with --source")
-    classifier, fabric = model.engine.classifier, machine("cpu", "32-true")
+    fabric = machine("cpu", "32-true")
     own_rows = known.rows[:: -(-len(known.rows) // MOST)]
     sides = ((dataset, tested), (known.dataset, own_rows))
     given = [_features(classifier, np.asarray(data.images[rows])) for data, rows in sides]
@@ -331,6 +331,17 @@ def _measured(said: NDArray[np.float32], labels: NDArray[np.int64], people: Code
         float(100 * right.mean()),
         accuracy_interval(right, people),
     )
+
+
+def _with_head(model: Model) -> Classifier | None:
+    """Return the PyTorch classifier, if it is one with a linear last layer."""
+    if not isinstance(model.engine, TorchEngine):
+        return None
+    try:
+        model.engine.classifier.layer_names("head")
+    except ValueError:
+        return None
+    return model.engine.classifier
 
 
 def _features(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -183,6 +183,11 @@ def search(
         If there is no room or no permission to write: make some, and the same call goes on.
     """
     out, progress = Path(out), progress or Progress()
+    if experiment.folds:
+        raise CrossferError(
+            "folds: a search would tune on the very images that other folds test; search without folds, and "
+            "run with folds what it finds on other people"
+        )
     _optuna()
     tuned = _chosen(experiment, strategies)
     if not 0 < budget < math.inf:
@@ -267,7 +272,8 @@ class _Asked:
 def _open_worker(asked: _Asked) -> Work:
     experiment = asked.experiment
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    return _work(asked.trials_on(open_datasets(experiment, asked.out, Progress()), fabric))
+    datasets = open_datasets(experiment, asked.out, Progress(), checked=True)
+    return _work(asked.trials_on(datasets, fabric))
 
 
 def _graph(every: Iterable[_Trials]) -> tuple[list[Task], dict[str, Run]]:

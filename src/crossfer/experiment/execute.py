@@ -165,7 +165,7 @@ def _train(
     parameters = list(trained.model.parameters())
     memory = _remember(run, trained.model, folder, source, fabric)
     files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
-    content = {
+    content: dict[str, Any] = {
         "key": run.key,
         "label": run.label,
         "strategy": run.strategy.name,

@@ -2,7 +2,8 @@
 
 What is random is drawn for whole batches on every device, which then takes its share; moments of batch
 normalisation, gradients and the loss are sums over all.  So a training comes out as on one device, but for
-rounding, and a checkpoint goes on with another number of them.
+rounding (until that turns a ReLU or a maximum, as the number of threads may), and a checkpoint goes on with
+another number of them.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class SharedNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, …)."""
         if not self.training:
-            return super().forward(x)  # type: ignore[no-any-return]
+            return super().forward(x)
         numbers, across = x.float(), [0, *range(2, x.ndim)]
         count = x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float32)
         mean = numbers.mean(across)
@@ -130,7 +131,8 @@ class SharedNorm(_BatchNorm):
         scale = scale if self.weight is None else scale * self.weight
         shift = -of_all * scale if self.bias is None else self.bias - of_all * scale
         shape = (1, -1, *[1] * (x.ndim - 2))
-        return (numbers * scale.view(shape) + shift.view(shape)).to(x.dtype)
+        y: Tensor = numbers * scale.view(shape) + shift.view(shape)
+        return y.to(x.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics on."""

@@ -13,9 +13,10 @@ import resource
 from pathlib import Path
 
 from crossfer.datasets import prepare
-from crossfer.demo import LONGER, SIZES, demo_experiment, draw
+from crossfer.demo import LONGER, demo_experiment, draw
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import run_experiment
+from crossfer.experiment.config import DatasetConfig
 from crossfer.terms import BL
 
 
@@ -35,13 +36,16 @@ def main() -> None:
     draw(raw)
     print(f"drawn: {seconds() - began:.0f} s of processor time", flush=True)
     began = seconds()
-    for name in SIZES:
-        if not (data / name).exists():
-            prepare(raw / name, data / name)
+    asked = demo_experiment(raw)
+    for one in (asked.source, *asked.targets):
+        if not (data / one.path).exists():
+            prepare(raw / one.path, data / one.path, one.preparation())
+    targets = [DatasetConfig(path=one.path) for one in asked.targets]
+    asked = asked.model_copy(update={"data": data, "targets": targets})
     print(f"prepared: {seconds() - began:.0f} s", flush=True)
     for seed in given.seeds:
         began = seconds()
-        demo = demo_experiment(data).model_copy(update={"seeds": [seed]})
+        demo = asked.model_copy(update={"seeds": [seed]})
         results = run_experiment(demo, given.out / f"seed-{seed}", workers=given.workers)
         print(f"\nseed {seed}: {seconds() - began:.0f} s", flush=True)
         show(results)

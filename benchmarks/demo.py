@@ -2,8 +2,8 @@
 
     python benchmarks/demo.py --out /tmp/demo-seeds --seeds 0 1 2 3 4
 
-The stand-ins are drawn and prepared once.  Then the demo's experiment runs with every seed, and its baseline
-again with half as many epochs more.  Stopped, the same command goes on.
+The stand-ins are drawn and prepared once.  Then the study's five strategies run with every seed, and the
+baseline again with half as many epochs more.  Stopped, the same command goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from crossfer.demo import LONGER, demo_experiment, draw
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import run_experiment
 from crossfer.experiment.config import DatasetConfig
+from crossfer.strategies import STUDY
 from crossfer.terms import BL
 
 
@@ -41,7 +42,9 @@ def main() -> None:
         if not (data / one.path).exists():
             prepare(raw / one.path, data / one.path, one.preparation())
     targets = [DatasetConfig(path=one.path) for one in asked.targets]
-    asked = asked.model_copy(update={"data": data, "targets": targets})
+    recipes = {name: asked.recipes[name] for name in ("default", "BL", "FU")}
+    study = {"strategies": list(STUDY), "recipes": recipes}
+    asked = asked.model_copy(update={"data": data, "targets": targets, **study})
     print(f"prepared: {seconds() - began:.0f} s", flush=True)
     for seed in given.seeds:
         began = seconds()

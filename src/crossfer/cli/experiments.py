@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import workers_of
+from crossfer.cli.options import cluster_of, workers_of
 
 if TYPE_CHECKING:
     from crossfer.evaluation.rows import Result, Results
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from crossfer.training import Recipe
 
 command = partial(app.command, rich_help_panel="Experiments")
+SLURM_PANEL = "With --on slurm (as sbatch takes them)"
+SlurmOption = Annotated[str | None, typer.Option(rich_help_panel=SLURM_PANEL)]
 
 WorkersOption = Annotated[
     str,
@@ -70,11 +72,15 @@ def strategies() -> None:
             "starts": {"random": "at random", "baseline": "from BL, or any network you have"}.get(
                 strategy.start, f"from where {strategy.start} arrived"
             ),
-            "trains": {"all": "every layer", "none": "nothing"}.get(
-                strategy.layers, strategy.layers
-            ),
+            "trains": {
+                "all": "every layer",
+                "body": "every layer but the last",
+                "norms": "the normalisations",
+                "none": "nothing",
+            }.get(strategy.layers, strategy.layers),
             "sees": strategy.data.replace("+", " and ")
-            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
+            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else "")
+            + (", without its labels" if strategy.unlabelled else ""),
             "past data": past_data_in_words(past_data, exemplars),
             "costs": _cost(strategy, recipe),
             "paper": strategy.paper,
@@ -88,6 +94,8 @@ def _cost(strategy: Strategy, recipe: Recipe) -> str:
     """Say how often a strategy passes over its images, and how much of fine-tuning every layer that is."""
     from crossfer.experiment.plan import WORK
 
+    if strategy.unlabelled and strategy.layers == "none":
+        return "no training, one look at the target"
     if strategy.layers == "none":
         return "no training" + (
             ", one look at the validation sets for each mixture" if strategy.merge else ""
@@ -109,6 +117,27 @@ def run(
     ] = None,
     workers: WorkersOption = "auto",
     threads: ThreadsOption = 1,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="Where networks train: here, slurm, ray (on this machine), or a Ray cluster's HOST:PORT or "
+            "ray://HOST:PORT."
+        ),
+    ] = "here",
+    mem: Annotated[
+        str | None, typer.Option(help="Memory of each network on a cluster, as 8G.")
+    ] = None,
+    partition: SlurmOption = None,
+    time: SlurmOption = None,
+    account: SlurmOption = None,
+    gres: SlurmOption = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Any other option of sbatch, as --sbatch --qos=long; repeat at will.",
+            rich_help_panel=SLURM_PANEL,
+        ),
+    ] = None,
 ) -> None:
     """Run an experiment, or what is left of it, and write its report.
 
@@ -116,17 +145,26 @@ def run(
     like.  On a CPU, auto is a process of one thread for each core: together they do as much as one process
     of all threads, and other work on the machine does not stall them.  On a GPU it is one.
 
+    With --on slurm, networks train as jobs of a cluster, and --workers is how many at most at the same time.
+    Stopped, this command leaves them in the queue; the same command watches them again and writes the report.
+    With --on ray they are tasks of a Ray cluster, whose nodes need not share any folder.
+
     Example:  crossfer run configs/fer2013-ck48.yaml --data ~/faces --out runs/fer2013-ck48
+
+    Example:  crossfer run mine.yaml --out /shared/mine --on slurm --partition gpu --gres gpu:1 --time 2:00:00
     """
     from crossfer.cli.progress import Shown
     from crossfer.experiment import load_experiment, run_experiment
     from crossfer.report import write_report
 
+    given = {"partition": partition, "time": time, "account": account, "mem": mem, "gres": gres}
+    at_a_time = workers_of(workers)
     configuration = load_experiment(experiment, data)
+    cluster = cluster_of(on, given, sbatch or [], at_a_time, threads)
     folder = out or Path("runs") / experiment.stem
     with Shown(out_console) as shown:
         results = run_experiment(
-            configuration, folder, shown, workers=workers_of(workers), threads=threads
+            configuration, folder, shown, workers=at_a_time, threads=threads, on=cluster
         )
     report_file = write_report(results, folder)
     _say_answer(results, report_file)
@@ -141,15 +179,38 @@ def run_one(
     """Train and measure one run of an experiment that was begun with crossfer run, and nothing else.
 
     For schedulers of your own: what the run starts from must be finished.  Runs are locked, so that two
-    machines that share the folder never train the same one at the same time.
+    machines that share the folder never train the same one at the same time.  Sent SIGTERM or SIGUSR1, it
+    leaves a checkpoint after the step that it is in, and ends with status 130.
 
     Example:  crossfer run-one runs/fer2013-ck48 1f21bd2997f6e745
     """
+    import signal
+
+    asked: list[int] = []
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, frame: asked.append(number))
+
     from crossfer.cli.progress import Shown
     from crossfer.experiment.run import run_one as carry_out
 
     with Shown(out_console) as shown:
-        carry_out(folder, key, shown)
+        carry_out(folder, key, shown, lambda: bool(asked))
+
+
+@command()
+def cancel(
+    folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
+) -> None:
+    """Take an experiment's jobs out of SLURM's queue; what is finished stays, what runs keeps a checkpoint.
+
+    Example:  crossfer cancel runs/fer2013-ck48
+    """
+    from crossfer.executors.slurm import cancel as take_back
+    from crossfer.experiment.status import SLURM
+
+    count = take_back(folder / SLURM)
+    out_console.print(f"{count} run{'' if count == 1 else 's'} taken out of SLURM's queue")
 
 
 @command()
@@ -157,7 +218,9 @@ def status(
     folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
-    """Show how far an experiment is, from its folder alone: finished, running, failed or waiting.
+    """Show how far an experiment is, from its folder alone: finished, running, queued, failed or waiting.
+
+    It works on any machine that sees the folder; where SLURM can be asked, its jobs are named.
 
     Example:  crossfer status runs/fer2013-ck48
     """
@@ -267,6 +330,27 @@ def report(
     results = load_results(folder)
     report_file = write_report(results, folder)
     _say_answer(results, report_file)
+
+
+@command()
+def cite(
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of a finished experiment, or one of its run folders.")
+    ],
+) -> None:
+    """Print BibTeX for what an experiment, or one run of it, was made with: datasets, strategies, methods.
+
+    Example:  crossfer cite runs/fer2013-ck48 > crossfer.bib
+    """
+    from crossfer.experiment import load_results
+    from crossfer.experiment.folder import is_finished, read_run
+    from crossfer.report.citing import cited
+
+    if is_finished(folder):
+        results, strategy = load_results(folder.resolve().parents[1]), read_run(folder)["strategy"]
+    else:
+        results, strategy = load_results(folder), None
+    out_console.print(cited(results, strategy), soft_wrap=True)
 
 
 @command()

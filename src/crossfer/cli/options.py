@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from crossfer.errors import CrossferError
@@ -12,6 +12,8 @@ from crossfer.terms import PastData
 
 if TYPE_CHECKING:
     from crossfer.datasets.record import Split
+    from crossfer.executors import Slurm
+    from crossfer.executors.ray import Ray
 
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])
 
@@ -86,6 +88,60 @@ def workers_of(text: str) -> int | Literal["auto"]:
     if text.isascii() and text.isdigit() and int(text):
         return int(text)
     raise CrossferError(f"--workers {text}: write auto, or how many processes")
+
+
+def cluster_of(
+    on: str,
+    given: Mapping[str, str | None],
+    sbatch: Sequence[str],
+    workers: int | Literal["auto"],
+    threads: int,
+) -> Slurm | Ray | None:
+    """Read where networks train; None is here.
+
+    Parameters
+    ----------
+    on
+        ``here``, ``slurm``, ``ray``, or the address of a Ray cluster.
+    given
+        Options for a cluster, by name: those of SLURM, and ``mem``.
+    sbatch
+        More options of SLURM.
+    workers, threads
+        Networks that train at the same time, and the cores of each.
+    """
+    at_a_time = None if workers == "auto" else workers
+    if on == "slurm":
+        from crossfer.executors import Slurm
+
+        return Slurm(
+            **given,
+            threads=threads,
+            at_a_time=at_a_time,
+            options=tuple(sbatch),
+        )
+    asked = {**given, "sbatch": " ".join(sbatch)}
+    for name in [name for name, value in asked.items() if value]:
+        if name != "mem" or on == "here":
+            raise CrossferError(f"--{name}: is for SLURM; add --on slurm")
+    if on == "here":
+        return None
+    if on != "ray" and not re.fullmatch(r"(ray://)?[^\s:/]+:[0-9]+", on):
+        raise CrossferError(f"--on {on}: write here, slurm, ray, HOST:PORT or ray://HOST:PORT")
+    from crossfer.executors.ray import Ray
+
+    address = None if on == "ray" else on
+    return Ray(address, threads, memory=bytes_of("--mem", given["mem"]), at_a_time=at_a_time)
+
+
+def bytes_of(option: str, text: str | None) -> int:
+    """Read an amount of memory, as SLURM writes it: 8G, 500M."""
+    if text is None:
+        return 0
+    found = re.fullmatch(r"([0-9]+)([KMGT])B?", text.upper())
+    if not found:
+        raise CrossferError(f"{option} {text}: write an amount as 8G or 500M")
+    return int(found[1]) << (10 + 10 * "KMGT".index(found[2]))
 
 
 def past_data_of(text: str) -> tuple[PastData, int | None]:

@@ -30,6 +30,7 @@ class Shown(Bars, ExperimentProgress):
         self.running: dict[str, str] = {}  # labels, by key
         self.work_done: dict[str, float] = {}  # of runs that were not finished before
         self.marks: deque[tuple[float, float]] = deque()  # when, and what share was done
+        self.jobs: set[str] = set()
         self.others: list[Mapping[str, str]] = []
 
     def drawing(self, name: str, done: int, total: int) -> None:
@@ -116,6 +117,12 @@ class Shown(Bars, ExperimentProgress):
             self._show()
             self._say_remaining()
             self.running.pop(run.key, None)
+
+    def submitted(self, run: Run, job: str) -> None:
+        """Name each job once."""
+        if job not in self.jobs:
+            self.jobs.add(job)
+            self.console.print(f"SLURM job {job}: {run.label}, …", highlight=False)
 
     def waiting(self, run: Run, owner: str) -> None:
         """Say who trains the run."""

@@ -65,6 +65,31 @@ class Events:
         """A task failed, or cannot begin."""
 
 
+def levels(tasks: Sequence[Task]) -> list[list[str]]:
+    """Return the keys of a graph's tasks, level by level: each waits for tasks of levels before its own only.
+
+    Raises
+    ------
+    CrossferError
+        If a key stands twice, or a task waits for itself or for what is no task.
+    """
+    waiting = {task.key: task for task in tasks}
+    if len(waiting) < len(tasks):
+        raise CrossferError("the same task stands twice in the graph")
+    found, cleared = list[list[str]](), set[str]()
+    while ready := [key for key, task in waiting.items() if cleared.issuperset(task.after)]:
+        found.append(ready)
+        cleared.update(ready)
+        for key in ready:
+            del waiting[key]
+    if waiting:
+        task = next(iter(waiting.values()))
+        raise CrossferError(
+            f"task {task.key} can never begin: it waits for {', '.join(task.after)}"
+        )
+    return found
+
+
 @dataclass
 class Frontier:
     """What of a graph is still to do.
@@ -80,24 +105,10 @@ class Frontier:
     failures: dict[str, Failure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        levels(self.tasks)  # it can end
         self._waiting = {task.key: task for task in self.tasks}
-        if len(self._waiting) < len(self.tasks):
-            raise CrossferError("the same task stands twice in the graph")
-        self._done: set[str] = set()
+        self.succeeded: set[str] = set()
         self._running: set[str] = set()
-        self._check()
-
-    def _check(self) -> None:
-        open_, cleared = dict(self._waiting), set[str]()
-        while ready := [key for key, task in open_.items() if cleared.issuperset(task.after)]:
-            cleared.update(ready)
-            for key in ready:
-                del open_[key]
-        if open_:
-            task = next(iter(open_.values()))
-            raise CrossferError(
-                f"task {task.key} can never begin: it waits for {', '.join(task.after)}"
-            )
 
     @property
     def finished(self) -> bool:
@@ -106,7 +117,7 @@ class Frontier:
 
     def ready(self) -> list[str]:
         """Return the keys of the tasks that can begin, in the order of the graph."""
-        return [key for key, task in self._waiting.items() if self._done.issuperset(task.after)]
+        return [key for key, task in self._waiting.items() if self.succeeded.issuperset(task.after)]
 
     def start(self, key: str) -> None:
         """Note that a task begins."""
@@ -117,7 +128,7 @@ class Frontier:
     def succeed(self, key: str) -> None:
         """Note that a task is done."""
         self._running.discard(key)
-        self._done.add(key)
+        self.succeeded.add(key)
         self.events.succeeded(key)
 
     def fail(self, key: str, why: str, because_of: str | None = None) -> None:

@@ -25,8 +25,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.classes import ClassSet
-from crossfer.datasets.dataset import Dataset, open_dataset
+from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
@@ -58,6 +57,7 @@ from crossfer.training import Faces, Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.devices import on_devices
 from crossfer.training.machine import describe, peak_memory, reset_peak_memory
+from crossfer.training.trainer import State
 
 
 def execute(
@@ -68,6 +68,7 @@ def execute(
     fabric: Fabric,
     on_step: Callable[[int], None] = lambda images: None,
     on_wait: Callable[[str], None] = lambda owner: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Make sure that a run is finished and measured; return its folder.
 
@@ -89,6 +90,8 @@ def execute(
         Called after each training step with the number of its images.
     on_wait
         Told which process, of another experiment, trains this run just now: it is waited for.
+    stopping
+        Asked after each training step whether to leave a checkpoint and end, by `KeyboardInterrupt`.
     """
     locks = runs_folder / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
@@ -97,7 +100,7 @@ def execute(
         try:
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
-                _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step)
+                _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step, stopping)
             else:
                 _measure(run, folder, measured_on, fabric)
                 _remember_again(run, folder, datasets, fabric)
@@ -142,14 +145,14 @@ def _train(
     measured_on: Sequence[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None],
+    stopping: Callable[[], bool],
 ) -> None:
     alone = run.devices == 1 or run.strategy.layers == "none"
-    places = [(dataset.folder, dataset.name, dataset.class_set) for dataset in datasets]
     trained, most = (
-        _trained(run, folder, runs_folder, datasets, fabric, on_step)
+        _trained(run, folder, runs_folder, datasets, fabric, on_step, stopping)
         if alone
         else on_devices(
-            run.devices, fabric, partial(_on_one, run, folder, runs_folder, places), on_step
+            run.devices, fabric, partial(_trained, run, folder, runs_folder, datasets), on_step
         )
     )
     source = run.source.open(datasets)
@@ -160,7 +163,9 @@ def _train(
     trained.model.save(folder)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
-    content = {
+    memory = _remember(run, trained.model, folder, source, fabric)
+    files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
+    content: dict[str, Any] = {
         "key": run.key,
         "label": run.label,
         "strategy": run.strategy.name,
@@ -180,27 +185,12 @@ def _train(
             "evaluation_seconds": time.perf_counter() - began,
             "peak_memory_bytes": most,
         },
-        "memory": _remember(run, trained.model, folder, source, fabric),
+        "memory": memory,
         "machine": describe(fabric) | {"devices": 1 if alone else run.devices},
         "versions": versions(),
-        "files": {name: digest(folder / name) for name in (*BUNDLE, PREDICTIONS)},
+        "files": {name: digest(folder / name) for name in files},
     }
-    if (folder / MEMORY).is_file():
-        content["files"][MEMORY] = digest(folder / MEMORY)
     write_json(folder / RUN, content)
-
-
-def _on_one(
-    run: Run,
-    folder: Path,
-    runs_folder: Path,
-    places: Sequence[tuple[Path, str, ClassSet]],
-    fabric: Fabric,
-    on_step: Callable[[int], None],
-) -> tuple[Trained, int]:
-    """Train on one of several devices, in a process that has nothing open."""
-    datasets = [open_dataset(at).called(name).with_classes(own) for at, name, own in places]
-    return _trained(run, folder, runs_folder, datasets, fabric, on_step)
 
 
 def _trained(
@@ -210,6 +200,7 @@ def _trained(
     datasets: Sequence[Dataset],
     fabric: Fabric,
     on_step: Callable[[int], None],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[Trained, int]:
     """Train, or go on from the checkpoint; return what came of it, and the peak memory in bytes."""
     source = run.source.open(datasets)
@@ -228,6 +219,13 @@ def _trained(
     if resume:
         on_step(resume.images_seen)
     reset_peak_memory(fabric.device)
+
+    def on_state(standing: Callable[[], State]) -> None:
+        if stopping():
+            checkpoints.save(standing())
+            raise KeyboardInterrupt
+        checkpoints.save_if_due(standing)
+
     trained = adapt(
         run.strategy,
         start,
@@ -241,7 +239,7 @@ def _trained(
         keep=run.keep,
         resume=resume,
         on_step=on_step,
-        on_state=checkpoints.save_if_due if fabric.global_rank == 0 else lambda standing: None,
+        on_state=on_state if fabric.global_rank == 0 else lambda standing: None,
     )
     return trained, peak_memory(fabric.device)
 
@@ -367,14 +365,30 @@ def _measure(run: Run, folder: Path, measured_on: Sequence[Dataset], fabric: Fab
     """Add the predictions that a finished run has not made yet; damaged ones are made again."""
     check_weights(folder)
     content, file = read_run(folder), folder / PREDICTIONS
-    tables = [] if altered(folder, PREDICTIONS) else [pa.parquet.read_table(file)]
-    known = {mark for table in tables for mark in table.column("fingerprint").unique().to_pylist()}
-    if missing := [dataset for dataset in measured_on if dataset.fingerprint not in known]:
+    tables = _predicted_before(folder)
+    if missing := _not_measured(tables, measured_on):
         model = load_network(folder)
         tables.append(_predictions(model, missing, fabric))
         _write_table(file, pa.concat_tables(tables))
         files = content["files"] | {PREDICTIONS: digest(file)}
         write_json(folder / RUN, content | {"files": files})
+
+
+def is_complete(folder: Path, measured_on: Sequence[Dataset]) -> bool:
+    """Tell whether a run is finished, undamaged, and measured on all of these datasets."""
+    if not is_finished(folder) or any(altered(folder, name) for name in read_run(folder)["files"]):
+        return False
+    return not _not_measured(_predicted_before(folder), measured_on)
+
+
+def _predicted_before(folder: Path) -> list[pa.Table]:
+    """Return the predictions of a finished run; none if they are damaged."""
+    return [] if altered(folder, PREDICTIONS) else [pa.parquet.read_table(folder / PREDICTIONS)]
+
+
+def _not_measured(tables: Sequence[pa.Table], measured_on: Sequence[Dataset]) -> list[Dataset]:
+    known = {mark for table in tables for mark in table.column("fingerprint").unique().to_pylist()}
+    return [dataset for dataset in measured_on if dataset.fingerprint not in known]
 
 
 def _predictions(model: Classifier, datasets: Sequence[Dataset], fabric: Fabric) -> pa.Table:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from crossfer.training.machine import precision_of
+from crossfer.training.machine import Precision, precision_of
 
 RULES = 9
 """Raised whenever the same configuration would give other weights: it enters every run's identity."""
@@ -36,7 +36,7 @@ class Arithmetic:
     """
 
     device: str
-    precision: str
+    precision: Precision
 
     @classmethod
     def of(cls, fabric: Fabric) -> Arithmetic:

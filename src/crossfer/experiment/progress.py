@@ -39,6 +39,9 @@ class Progress:
     def started(self, run: Run) -> None:
         """A run begins, or goes on; several may at the same time."""
 
+    def submitted(self, run: Run, job: str) -> None:
+        """A run stands in a cluster's queue, as part of this job."""
+
     def waiting(self, run: Run, owner: str) -> None:
         """Another experiment, in another process, trains the same run just now."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -15,25 +15,34 @@ from crossfer.datasets.folds import in_words
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
 from crossfer.executors import Events, Failure, Task, Work, run_here
+from crossfer.executors.slurm import SUBMITTED
 from crossfer.experiment.baseline import check_baseline
+from crossfer.experiment.clusters import RUNS, Cluster, OnCluster, machine_of
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
-from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.opening import DATASETS, check_memory, check_paths, open_datasets
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
-from crossfer.experiment.status import write_plan
+from crossfer.experiment.status import planned_arithmetic, write_plan
 from crossfer.experiment.tracking import Tracked, tracking_to
-from crossfer.experiment.workers import STEP, Workers, carry_out, how_many, task_of, work_on
+from crossfer.experiment.workers import (
+    STEP,
+    WAITING,
+    Workers,
+    carry_out,
+    how_many,
+    task_of,
+    work_on,
+)
 from crossfer.files import alone, write_json
 from crossfer.networks import check_network
 from crossfer.provenance import versions
 from crossfer.training.machine import machine
 
-EXPERIMENT, LOCK, RUNS = "experiment.json", ".lock", "runs"
+EXPERIMENT, LOCK = "experiment.json", ".lock"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
 """What the folder of an experiment that has only just begun may hold."""
 
@@ -45,6 +54,7 @@ def run_experiment(
     *,
     workers: Workers = 1,
     threads: int = 1,
+    on: Cluster | None = None,
 ) -> Results:
     """Run whatever of an experiment is not finished yet, and write its results.
 
@@ -63,6 +73,8 @@ def run_experiment(
         ``if __name__ == "__main__":``, since every process imports it anew.
     threads
         Of each process, where there are several; a single one uses PyTorch's setting.
+    on
+        The cluster that trains, instead of this machine; `workers` and `threads` are then its own.
 
     Returns
     -------
@@ -80,7 +92,9 @@ def run_experiment(
     out, progress = Path(out), progress or Progress()
     check_free(out, "experiment", EXPERIMENT, BEGUN)
     check_paths(experiment)
-    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    fabric, arithmetic = machine_of(experiment, on)
+    if on:
+        on.check()
     tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
@@ -89,7 +103,7 @@ def run_experiment(
         progress.tried(said)
         check_memory(experiment)
         source, *targets = open_datasets(experiment, out, progress)
-        planned = plan_all(experiment, source, targets, Arithmetic.of(fabric))
+        planned = plan_all(experiment, source, targets, arithmetic)
         for name, folds in planned.folds.items():
             progress.divided(name, in_words(folds))
         leakage = look_for_leakage(
@@ -97,23 +111,30 @@ def run_experiment(
         )
         runs = {run.key: run for run in planned.runs}
         runs_folder = folder_of_runs(experiment, out)
-        write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()])
+        write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()], arithmetic)
         finished = [r for r in runs.values() if is_finished(folder_of(r, runs_folder))]
         progress.planned(list(runs.values()), finished)
         _say_versions(finished, runs_folder, progress)
-        left = [run.work for run in runs.values() if run not in finished]
-        failures = carry_out(
-            [task_of(run) for run in runs.values()],
-            lambda: work_on(planned, runs_folder, fabric),
-            partial(open_worker, out),
-            Tracked(
-                _Events(planned, runs_folder, progress),
-                lambda key: folder_of(runs[key], runs_folder),
-                tracking,
-            ),
-            how_many(workers, left, fabric, devices=experiment.devices),
-            threads,
+        tasks = [task_of(run) for run in runs.values()]
+        elsewhere = partial(open_worker, out.absolute())
+        events = Tracked(
+            _Events(planned, runs_folder, progress),
+            lambda key: folder_of(runs[key], runs_folder),
+            tracking,
         )
+        if on:
+            away = OnCluster(experiment, planned, out, runs_folder)
+            failures = away.carry_out(on, tasks, elsewhere, events)
+        else:
+            left = [run.work for run in runs.values() if run not in finished]
+            failures = carry_out(
+                tasks,
+                lambda: work_on(planned, runs_folder, fabric),
+                elsewhere,
+                events,
+                how_many(workers, left, fabric, devices=experiment.devices),
+                threads,
+            )
         failed = {key: _why(failure, runs) for key, failure in failures.items()}
         collected = collect(experiment, planned, runs_folder, out, failed, leakage, said)
         write_results(collected, out)
@@ -133,7 +154,12 @@ def open_worker(out: Path) -> Work:
     return work_on(planned, folder_of_runs(experiment, out), fabric)
 
 
-def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path:
+def run_one(
+    out: str | Path,
+    key: str,
+    progress: Progress | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Path:
     """Train and measure one run of an experiment that was begun by `run_experiment`.
 
     Parameters
@@ -144,6 +170,8 @@ def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path
         Of the run; the networks that it starts from must be finished.
     progress
         Told how it goes on.
+    stopping
+        Asked after each training step whether to leave a checkpoint and end, by `KeyboardInterrupt`.
 
     Returns
     -------
@@ -153,7 +181,7 @@ def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path
     Raises
     ------
     CrossferError
-        If there is no such experiment or run, or it cannot begin yet.
+        If there is no such experiment or run, it cannot begin yet, or another version of crossfer began it.
     """
     out, progress = Path(out), progress or Progress()
     experiment, planned, fabric = _begun(out)
@@ -166,7 +194,9 @@ def run_one(out: str | Path, key: str, progress: Progress | None = None) -> Path
             raise CrossferError(f"{run.label}: waits for {runs[other].label}; run {other} first")
     progress.planned([run], [])
     events = _Events(planned, runs_folder, progress)
-    failures = run_here([Task(key)], lambda: work_on(planned, runs_folder, fabric), events)
+    failures = run_here(
+        [Task(key)], lambda: work_on(planned, runs_folder, fabric, stopping), events
+    )
     if key in failures:
         raise CrossferError(f"{run.label} failed: {failures[key].why}")
     return folder_of(run, runs_folder)
@@ -177,9 +207,10 @@ def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
     if (content := read_json(out / EXPERIMENT)) is None:
         raise CrossferError(f"{out}: no experiment was begun here; do so with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
-    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    source, *targets = open_datasets(experiment, out, Progress())
-    return experiment, plan_all(experiment, source, targets, Arithmetic.of(fabric)), fabric
+    arithmetic = planned_arithmetic(out)
+    fabric = machine(arithmetic.device, arithmetic.precision, experiment.deterministic)
+    source, *targets = open_datasets(experiment, out, Progress(), checked=True)
+    return experiment, plan_all(experiment, source, targets, arithmetic), fabric
 
 
 def folder_of_runs(experiment: Experiment, out: Path) -> Path:
@@ -198,8 +229,12 @@ class _Events(Events):
         self.progress.started(self.runs[key])
 
     def told(self, key: str, what: str, value: Any) -> None:
-        tell = self.progress.step if what == STEP else self.progress.waiting
-        tell(self.runs[key], value)
+        tell: dict[str, Callable[[Run, Any], None]] = {
+            STEP: self.progress.step,
+            WAITING: self.progress.waiting,
+            SUBMITTED: self.progress.submitted,
+        }
+        tell[what](self.runs[key], value)
 
     def succeeded(self, key: str) -> None:
         run = self.runs[key]

@@ -6,20 +6,25 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import filelock
 
 from crossfer.errors import CrossferError
+from crossfer.executors.slurm import Job, queued
+from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.files import write_json
+from crossfer.provenance import versions
 
 PLAN = "plan.json"
 """The runs of an experiment, written as soon as they are known."""
+SLURM = "slurm"
+"""The folder, in that of an experiment, of what was given to SLURM."""
 
-State = Literal["finished", "running", "interrupted", "failed", "waiting"]
+State = Literal["finished", "running", "queued", "interrupted", "failed", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,9 @@ class RunStatus:
     key, label
         Which.
     state
-        ``interrupted``: it goes on from its checkpoint when the experiment does.
+        ``interrupted``: it goes on from its checkpoint when the experiment does; ``queued``: SLURM has it.
     detail
-        Which process trains it, or why it failed; often empty.
+        Which process or job trains it, or why it failed; often empty.
     """
 
     key: str
@@ -42,11 +47,34 @@ class RunStatus:
     detail: str = ""
 
 
-def write_plan(out: Path, runs_folder: Path, runs: Sequence[tuple[str, str]]) -> None:
-    """Write down the keys and labels of an experiment's runs, and where they lie, seen from its folder."""
+def write_plan(
+    out: Path, runs_folder: Path, runs: Sequence[tuple[str, str]], arithmetic: Arithmetic
+) -> None:
+    """Write down an experiment's runs (keys and labels), how they calculate, and by which version.
+
+    Where the runs lie is written as seen from the experiment's folder.
+    """
     listed = [{"key": key, "label": label} for key, label in runs]
     place = Path(os.path.relpath(runs_folder, out)).as_posix()
-    write_json(out / PLAN, {"runs_folder": place, "runs": listed})
+    content = {"runs_folder": place, "runs": listed, "arithmetic": asdict(arithmetic)}
+    write_json(out / PLAN, content | {"crossfer": versions()["crossfer"]})
+
+
+def planned_arithmetic(out: Path) -> Arithmetic:
+    """Return how the runs of an experiment calculate: the same on every machine, whatever it would choose.
+
+    Raises
+    ------
+    CrossferError
+        If there is no plan, or another version of crossfer made it.
+    """
+    content, ours = _read_plan(out), versions()["crossfer"]
+    theirs = content.get("crossfer", "an earlier version")
+    if theirs != ours:
+        raise CrossferError(
+            f"{out}: planned by crossfer {theirs}, and this machine has {ours}: install the same one"
+        )
+    return Arithmetic(**content["arithmetic"])
 
 
 def status(out: Path) -> list[RunStatus]:
@@ -57,10 +85,19 @@ def status(out: Path) -> list[RunStatus]:
     CrossferError
         If the folder holds no experiment, or one whose data are still being prepared.
     """
+    content, jobs = _read_plan(out), queued(out / SLURM)
+    runs_folder = out / content["runs_folder"]
+    return [
+        _status_of(run["key"], run["label"], runs_folder, jobs.get(run["key"]))
+        for run in content["runs"]
+    ]
+
+
+def _read_plan(out: Path) -> dict[str, Any]:
     try:
         content = json.loads((out / PLAN).read_text(encoding="utf-8"))
-        runs_folder = out / content["runs_folder"]
-        listed = [(str(run["key"]), str(run["label"])) for run in content["runs"]]
+        runs = [{"key": str(run["key"]), "label": str(run["label"])} for run in content["runs"]]
+        return {**content, "runs_folder": str(content["runs_folder"]), "runs": runs}
     except FileNotFoundError:
         raise CrossferError(
             f"{out}: no experiment whose runs are known; it may still prepare its data"
@@ -69,17 +106,18 @@ def status(out: Path) -> list[RunStatus]:
         raise CrossferError(
             f"{out / PLAN}: damaged ({error!r}); run the experiment again"
         ) from None
-    return [_status_of(key, label, runs_folder) for key, label in listed]
 
 
-def _status_of(key: str, label: str, runs_folder: Path) -> RunStatus:
+def _status_of(key: str, label: str, runs_folder: Path, job: Job | None) -> RunStatus:
     folder = next(runs_folder.glob(f"*-{key}"), None)
     if owner := _owner(runs_folder / LOCKS / key):
-        return RunStatus(key, label, "running", owner)
+        return RunStatus(key, label, "running", f"{owner}, {job}" if job else owner)
+    if folder and (folder / RUN).is_file():
+        return RunStatus(key, label, "finished")
+    if job:
+        return RunStatus(key, label, "running" if job.runs else "queued", str(job))
     if folder is None:
         return RunStatus(key, label, "waiting")
-    if (folder / RUN).is_file():
-        return RunStatus(key, label, "finished")
     with suppress(OSError):
         last = (folder / ERROR).read_text(encoding="utf-8").strip().splitlines()
         return RunStatus(key, label, "failed", last[-1] if last else "")

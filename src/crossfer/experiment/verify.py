@@ -13,7 +13,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ from crossfer.experiment.workers import (
 from crossfer.networks.classifier import WEIGHTS
 from crossfer.provenance import versions
 from crossfer.terms import SIDES
-from crossfer.training.machine import Precision, describe, machine
+from crossfer.training.machine import describe, machine
 
 HOLDS = "identity, files and metrics hold"
 DIFFERENCES = "differences"
@@ -317,7 +317,7 @@ class _Again:
         self.records = {record.key: record for record in finished.results.runs}
         self.folders = {key: finished.out / record.folder for key, record in self.records.items()}
         experiment = finished.experiment
-        precision = cast(Precision, self.planned.runs[0].arithmetic.precision)
+        precision = self.planned.runs[0].arithmetic.precision
         self.fabric = machine(experiment.device, precision, experiment.deterministic)
 
     def work(self, key: str, tell: Tell) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -35,8 +35,13 @@ def task_of(run: Run) -> Task:
     return Task(run.key, tuple({other.key: None for other in needed if other}))
 
 
-def work_on(planned: Plan, runs_folder: Path, fabric: Fabric) -> Work:
-    """Return the function that carries out any of the planned runs, by its key."""
+def work_on(
+    planned: Plan,
+    runs_folder: Path,
+    fabric: Fabric,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Work:
+    """Return the function that carries out any of the planned runs, by its key; see `execute`."""
     runs = {run.key: run for run in planned.runs}
 
     def work(key: str, tell: Tell) -> None:
@@ -50,6 +55,7 @@ def work_on(planned: Plan, runs_folder: Path, fabric: Fabric) -> Work:
             fabric,
             steps,
             lambda owner: tell(WAITING, owner),
+            stopping,
         )
         steps.tell()
 

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import warnings
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -75,9 +75,9 @@ def describe(fabric: Fabric) -> dict[str, str | int]:
     }
 
 
-def precision_of(fabric: Fabric) -> str:
+def precision_of(fabric: Fabric) -> Precision:
     """Return the arithmetic that was chosen: ``"bf16-mixed"`` or ``"32-true"``."""
-    return str(fabric._precision.precision)
+    return cast(Precision, fabric._precision.precision)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -1,0 +1,404 @@
+"""A graph of tasks as jobs of a SLURM cluster: an array for each level, through ``sbatch`` itself.
+
+SLURM decides where and when a task runs, and queues it again where a node is lost or preempted.  This process
+only submits and watches: it may be stopped at any time, and the same call later goes on watching.  What is
+done is read from disk, so the cluster's nodes must see the same files under the same paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossfer.errors import CrossferError
+from crossfer.executors.graph import Events, Failure, Frontier, Task, levels
+from crossfer.executors.processes import THREADS
+from crossfer.files import write_json
+
+SUBMITTED = "submitted"
+"""What is told of a task that SLURM has queued, with the number of its job."""
+
+JOBS = "jobs.json"
+"""Which job carries out which task; beside it lie the jobs' logs."""
+
+LONGEST_ARRAY = 1000
+"""Tasks of one array; SLURM's own limit (``MaxArraySize``) is 1,001 by default."""
+
+LEAD, TO_SAVE = 60, 45
+"""Seconds before the time limit at which a task is asked to stop, and what it gets for that."""
+
+SECONDS_BETWEEN_LOOKS = 10.0
+UNTIL_FILES_ARE_SEEN = 60.0
+"""Seconds for which a job may have ended without its files being visible here (NFS caches attributes)."""
+PATIENCE = 300.0
+"""Seconds for which SLURM may not answer: its daemon may be started again meanwhile."""
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What each task is given by SLURM; None leaves it to the cluster.
+
+    Parameters
+    ----------
+    partition, time, account, mem, gres
+        As ``sbatch`` takes them.
+    threads
+        Processors of each task, and its threads.
+    at_a_time
+        At most so many tasks of an array run at the same time.
+    options
+        More options of ``sbatch``; they have the last word.
+    """
+
+    partition: str | None = None
+    time: str | None = None
+    account: str | None = None
+    mem: str | None = None
+    gres: str | None = None
+    threads: int = 1
+    at_a_time: int | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def gpu(self) -> bool:
+        """Whether a GPU is asked for."""
+        asked = [f"--gres={self.gres}", *self.options]
+        return any(option.startswith(("--gres=gpu", "--gpus", "-G")) for option in asked)
+
+    def as_options(self) -> list[str]:
+        """Return what ``sbatch`` is given for each job."""
+        named = {
+            "partition": self.partition,
+            "time": self.time,
+            "account": self.account,
+            "mem": self.mem,
+            "gres": self.gres,
+            "cpus-per-task": self.threads,
+        }
+        given = [f"--{name}={value}" for name, value in named.items() if value is not None]
+        return [*given, *self.options]
+
+    def check(self) -> None:
+        """Ask SLURM whether it would take such a job; nothing is submitted.
+
+        Raises
+        ------
+        CrossferError
+            If there is no SLURM here, it does not answer, or it refuses the options.
+        """
+        _ask("sbatch", "--test-only", *self.as_options(), "--wrap", "true")
+
+
+def run_on_slurm(
+    tasks: Sequence[Task],
+    command: Sequence[str],
+    is_done: Callable[[str], bool],
+    events: Events,
+    slurm: Slurm,
+    folder: Path,
+    look_every: float = SECONDS_BETWEEN_LOOKS,
+    until_seen: float = UNTIL_FILES_ARE_SEEN,
+) -> dict[str, Failure]:
+    """Have a graph of tasks carried out by SLURM, and wait for it.
+
+    What is queued already, by an earlier call, is not submitted again.  A level waits until the jobs of the
+    one before have ended, however they ended: a failed task fails only what waits for it.
+
+    Parameters
+    ----------
+    tasks
+        In any order.
+    command
+        Carries out the task whose key is appended to it.  Sent SIGTERM it should keep what it has done and
+        end with a status above 128.
+    is_done
+        Tells from the disk whether a task is done.
+    events
+        Told how it goes on.
+    slurm
+        What each task is given.
+    folder
+        For logs and `JOBS`; seen by all nodes.
+    look_every
+        Seconds between looks at the queue.
+    until_seen
+        Seconds after which a task whose job has ended, and which is not done, has failed.
+
+    Returns
+    -------
+    dict
+        Why tasks failed, by key.
+
+    Raises
+    ------
+    CrossferError
+        If SLURM refuses a job, or does not answer for five minutes.
+    """
+    frontier = Frontier(tasks, events)
+    open_ = {task.key for task in tasks if not is_done(task.key)}
+    jobs = _submit([level for level in levels(tasks)], open_, command, events, slurm, folder)
+    started, gone = set[str](), dict[str, float]()
+    keys = [key for level in levels(tasks) for key in level]
+    while not frontier.finished:
+        queue = _patiently(
+            lambda: _queue(folder)
+        )  # before the disk: a job that has ended wrote it all
+        for key in keys:
+            if key in frontier.failures or key in frontier.succeeded:
+                continue
+            done = is_done(key)
+            if key not in started and (done or queue.get(key, _ABSENT).runs):
+                started.add(key)
+                frontier.start(key)
+            if done:
+                frontier.succeed(key)
+            elif key in queue:
+                gone.pop(key, None)
+            elif time.monotonic() - gone.setdefault(key, time.monotonic()) >= until_seen:
+                frontier.fail(key, _last_words(jobs.get(key), folder))
+        if not frontier.finished:
+            time.sleep(look_every)
+    return frontier.failures
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task in SLURM's queue.
+
+    Parameters
+    ----------
+    name
+        ``"12_3"``: the fourth of array 12.
+    state
+        In SLURM's words: ``"PENDING"``, ``"RUNNING"``, …
+    where
+        The node that it runs on, or why it waits.
+    """
+
+    name: str
+    state: str
+    where: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a node."""
+        return self.state not in ("PENDING", "")
+
+    def __str__(self) -> str:
+        return f"SLURM job {self.name}, {self.state.lower()}: {self.where}"
+
+
+_ABSENT = Job("", "", "")
+
+
+def queued(folder: Path) -> dict[str, Job]:
+    """Return the jobs that SLURM has of an earlier call, by key; none where it cannot be asked.
+
+    Parameters
+    ----------
+    folder
+        As given to `run_on_slurm`.
+    """
+    try:
+        return _queue(folder) if (folder / JOBS).is_file() else {}
+    except CrossferError:
+        return {}
+
+
+def cancel(folder: Path) -> int:
+    """Take what an earlier call submitted out of SLURM's queue; what runs keeps a checkpoint.
+
+    Parameters
+    ----------
+    folder
+        As given to `run_on_slurm`.
+
+    Returns
+    -------
+    int
+        Tasks that were queued or ran.
+
+    Raises
+    ------
+    CrossferError
+        If nothing was ever submitted, or SLURM cannot be asked.
+    """
+    if not (folder / JOBS).is_file():
+        raise CrossferError(f"{folder.parent}: nothing of it was given to SLURM")
+    found = _queue(folder)
+    if found:
+        _ask("scancel", *sorted({job.name.partition("_")[0] for job in found.values()}))
+    return len(found)
+
+
+def _submit(
+    by_level: Sequence[Sequence[str]],
+    open_: set[str],
+    command: Sequence[str],
+    events: Events,
+    slurm: Slurm,
+    folder: Path,
+) -> dict[str, str]:
+    """Submit what is neither done nor queued; return each task's job."""
+    folder.mkdir(parents=True, exist_ok=True)
+    queue = _queue(folder) if (folder / JOBS).is_file() else {}
+    arrays = {name: keys for name, keys in _arrays(folder).items() if set(keys) & queue.keys()}
+    before: list[str] = []
+    for level in by_level:
+        wanted = [key for key in level if key in open_]
+        new = [key for key in wanted if key not in queue]
+        for first in range(0, len(new), LONGEST_ARRAY):
+            keys = new[first : first + LONGEST_ARRAY]
+            array = _sbatch(keys, command, before, slurm, folder)
+            arrays[array] = keys
+            write_json(folder / JOBS, arrays)
+            for key in keys:
+                events.told(key, SUBMITTED, array)
+        if wanted:
+            before = [array for array, keys in arrays.items() if set(keys) & set(wanted)]
+    return {key: f"{array}_{i}" for array, keys in arrays.items() for i, key in enumerate(keys)}
+
+
+def _sbatch(
+    keys: Sequence[str], command: Sequence[str], after: Sequence[str], slurm: Slurm, folder: Path
+) -> str:
+    """Submit tasks as one array that waits for other arrays; return its number."""
+    limit = f"%{slurm.at_a_time}" if slurm.at_a_time else ""
+    options = [
+        "--parsable",
+        f"--job-name={_name(folder)}",
+        f"--array=0-{len(keys) - 1}{limit}",
+        f"--output={folder / '%A_%a.log'}",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=B:USR1@{LEAD}",
+        *([f"--dependency=afterany:{':'.join(after)}"] if after else []),
+        *slurm.as_options(),
+    ]
+    answer = _ask("sbatch", *options, given=_script(keys, command, slurm.threads))
+    return answer.strip().partition(";")[0]  # NUMBER;CLUSTER
+
+
+def _script(keys: Sequence[str], command: Sequence[str], threads: int) -> str:
+    """Return the batch script of an array.
+
+    Shortly before the time limit SLURM sends it SIGUSR1.  The task is asked to stop, and the job is queued
+    again once it has, or has not in time; then it goes on from its checkpoint.
+    """
+    exports = "\n".join(f"export {name}={threads}" for name in THREADS)
+    return f"""#!/bin/bash
+{exports}
+keys=({" ".join(keys)})
+again=
+stop() {{
+    if [ $SECONDS -lt 30 ]; then
+        echo "error: the time limit leaves no time to train: ask for 5 minutes or more"
+        return
+    fi
+    again=yes
+    kill -TERM $task
+    (sleep {TO_SAVE}; exec scontrol requeue $SLURM_JOB_ID) > /dev/null 2>&1 &
+    timer=$!
+}}
+{shlex.join(command)} "${{keys[$SLURM_ARRAY_TASK_ID]}}" &
+task=$!
+trap stop USR1
+trap 'kill -TERM $task' TERM
+wait $task
+status=$?
+while kill -0 $task 2> /dev/null; do  # a signal has ended the wait, not the task
+    wait $task
+    status=$?
+done
+if [ -n "$again" ]; then
+    kill $timer
+    if [ $status -gt 128 ]; then
+        echo "the time limit is near: queued again"
+        scontrol requeue $SLURM_JOB_ID
+        sleep {TO_SAVE}
+    fi
+fi
+exit $status
+"""
+
+
+def _name(folder: Path) -> str:
+    """Return the name of all jobs of a folder."""
+    return f"crossfer-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
+
+
+def _arrays(folder: Path) -> dict[str, list[str]]:
+    """Return the keys of the tasks of every array that was submitted."""
+    try:
+        content = json.loads((folder / JOBS).read_text(encoding="utf-8"))
+        return {str(array): [str(key) for key in keys] for array, keys in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CrossferError(f"{folder / JOBS}: damaged ({error!r}); delete it") from None
+
+
+def _queue(folder: Path) -> dict[str, Job]:
+    """Return what SLURM has of a folder's tasks, by key."""
+    arrays, found = _arrays(folder), dict[str, Job]()
+    lines = _ask(
+        "squeue", "--array", "--noheader", f"--name={_name(folder)}", "--format=%F|%K|%T|%R"
+    )
+    for line in lines.splitlines():
+        array, index, state, where = line.strip().split("|", 3)
+        keys = arrays.get(array, [])
+        if index.isdigit() and int(index) < len(keys) and state != "COMPLETED":
+            found[keys[int(index)]] = Job(f"{array}_{index}", state, where.strip("()"))
+    return found
+
+
+def _patiently(ask: Callable[[], dict[str, Job]]) -> dict[str, Job]:
+    began = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except CrossferError as error:
+            if time.monotonic() - began >= PATIENCE:
+                raise CrossferError(
+                    f"{error}; the jobs go on by themselves, and the same command watches them again"
+                ) from None
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _last_words(job: str | None, folder: Path) -> str:
+    """Say why a task is not done though its job has ended."""
+    if job is None:
+        return "SLURM lost its job; the same command submits it again"
+    log = folder / f"{job}.log"
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return (
+            f"SLURM job {job} left no log: do the cluster's nodes see {folder}? "
+            "Choose a folder that all of them share"
+        )
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return f"SLURM job {job}: {last.removeprefix('error: ')} ({log})"
+
+
+def _ask(program: str, *arguments: str, given: str = "") -> str:
+    """Return what one of SLURM's programs answers."""
+    try:
+        answer = subprocess.run(
+            [program, *arguments], input=given, capture_output=True, text=True, errors="replace"
+        )
+    except FileNotFoundError:
+        raise CrossferError(
+            f"no {program} here: use SLURM from a machine that submits to the cluster, as its login node"
+        ) from None
+    if answer.returncode:
+        said = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+        words = "; ".join(dict.fromkeys(said)) or f"exit status {answer.returncode}"
+        raise CrossferError(f"SLURM refuses: {words}")
+    return answer.stdout

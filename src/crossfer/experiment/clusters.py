@@ -1,0 +1,165 @@
+"""The runs of an experiment on a cluster: what SLURM is asked to do, and what Ray's nodes are sent."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from crossfer.errors import CrossferError
+from crossfer.executors import Events, Failure, Open, Slurm, Task, Work, run_on_slurm
+from crossfer.executors.ray import Files, Ray, run_on_ray
+from crossfer.experiment.config import Experiment, check_experiment
+from crossfer.experiment.execute import is_complete
+from crossfer.experiment.folder import folder_of
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.names import RUN
+from crossfer.experiment.opening import DATASETS, open_datasets
+from crossfer.experiment.plan import Run
+from crossfer.experiment.progress import Progress
+from crossfer.experiment.protocols import Plan, plan_all
+from crossfer.experiment.status import SLURM
+from crossfer.experiment.workers import work_on
+from crossfer.memory.file import MEMORY
+from crossfer.training.machine import machine
+
+Cluster = Slurm | Ray
+RUNS = "runs"
+"""The folder, in that of an experiment, of its runs."""
+
+
+def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Fabric, Arithmetic]:
+    """Return where networks are tried before anything runs, and how the runs will calculate.
+
+    A cluster's GPUs are often out of sight from where its work is submitted.
+
+    Raises
+    ------
+    CrossferError
+        If they are, and the precision is left to them.
+    """
+    asked = on and (on.gpu or experiment.device == "cuda") and experiment.device in ("auto", "cuda")
+    if asked and not torch.cuda.is_available():
+        if experiment.precision == "auto":
+            raise CrossferError(
+                "precision: this machine has no GPU to choose it by; write bf16-mixed or 32-true"
+            )
+        return machine("cpu", "32-true"), Arithmetic("cuda", experiment.precision)
+    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    return fabric, Arithmetic.of(fabric)
+
+
+@dataclass(frozen=True)
+class OnCluster:
+    """The runs of an experiment that was begun, to be carried out elsewhere.
+
+    Parameters
+    ----------
+    experiment, planned
+        What to do.
+    out, runs_folder
+        Folders of the experiment and of its runs.
+    """
+
+    experiment: Experiment
+    planned: Plan
+    out: Path
+    runs_folder: Path
+
+    def carry_out(
+        self, on: Cluster, tasks: Sequence[Task], open_: Open, events: Events
+    ) -> dict[str, Failure]:
+        """Bring the graph of runs to an end; those that are complete go nowhere.
+
+        Parameters
+        ----------
+        on
+            The cluster.
+        tasks
+            A task for each run.
+        open_
+            Makes a worker ready that sees the experiment's folder.
+        events
+            Told how it goes on.
+
+        Returns
+        -------
+        dict
+            Why runs failed, by key.
+        """
+        complete = {task.key for task in tasks if self._is_complete(task.key)}
+        for task in tasks:
+            if task.key in complete:
+                events.started(task.key)
+                events.succeeded(task.key)
+        rest = [
+            Task(task.key, tuple(key for key in task.after if key not in complete))
+            for task in tasks
+            if task.key not in complete
+        ]
+        if not rest:
+            return {}
+        if isinstance(on, Slurm):
+            command = [sys.executable, "-m", "crossfer", "run-one", str(self.out.absolute())]
+            folder = self.out.absolute() / SLURM
+            return run_on_slurm(rest, command, self._is_complete, events, on, folder)
+        gpu = self.planned.runs[0].arithmetic.device == "cuda"
+        needed = {task.key: task.after for task in tasks}
+        return run_on_ray(rest, open_, events, replace(on, gpu=gpu), self._files(needed))
+
+    def _is_complete(self, key: str) -> bool:
+        run = self._runs[key]
+        return is_complete(folder_of(run, self.runs_folder), self.planned.measured_on(run))
+
+    @property
+    def _runs(self) -> dict[str, Run]:
+        return {run.key: run for run in self.planned.runs}
+
+    def _files(self, needed: Mapping[str, Sequence[str]]) -> Files:
+        """Return what nodes that do not see our files are sent."""
+        folders = {key: folder_of(run, self.runs_folder) for key, run in self._runs.items()}
+        places = {key: f"{RUNS}/{folder.name}" for key, folder in folders.items()}
+        datasets = {f"{DATASETS}/{i}": data for i, data in enumerate(self.planned.datasets)}
+        content = self.experiment.model_dump(mode="json", by_alias=True) | {"cache": None}
+        sources = [{"path": place, "name": data.name} for place, data in datasets.items()]
+        content |= {"source": sources[0], "targets": sources[1:]}
+        arithmetic = self.planned.runs[0].arithmetic
+        sent = {place: data.folder for place, data in datasets.items()}
+        if file := self.experiment.memory_file:
+            content["memory"] = MEMORY
+            sent[MEMORY] = file
+        return Files(
+            root=self.out.absolute(),
+            open_copy=partial(open_copy, content, arithmetic),
+            always=sent,
+            needs={
+                key: {places[other]: folders[other] for other in (*after, key)}
+                for key, after in needed.items()
+            },
+            makes={key: (places[key], folders[key]) for key in needed},
+            last=RUN,
+        )
+
+
+def open_copy(content: Mapping[str, Any], arithmetic: Arithmetic, copy: Path) -> Work:
+    """Make a process ready that has only a copy of the data, in a folder of its own node.
+
+    Parameters
+    ----------
+    content
+        The experiment, its datasets named as they lie in the copy.
+    arithmetic
+        How its runs calculate.
+    copy
+        The folder.
+    """
+    experiment = check_experiment({**content, "data": copy})
+    fabric = machine(arithmetic.device, arithmetic.precision, experiment.deterministic)
+    source, *targets = open_datasets(experiment, copy, Progress())
+    return work_on(plan_all(experiment, source, targets, arithmetic), copy / RUNS, fabric)

@@ -1,0 +1,212 @@
+"""An experiment on a Ray cluster of three nodes gives the bits of one process, though one node is cut off.
+
+    pip install 'crossfer[ray]'
+    python -m tests.cluster.ray        # as root, some six minutes
+
+The nodes are network namespaces of this machine on one bridge.  The experiment's folder is hidden from two of
+them, and their temporary folders are their own, so that they share no files with the first.  The head is
+killed under the command, which goes on with another cluster; there a process that trains is killed, and then
+the network of its node is cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster.common import (
+    ONE_THREAD,
+    command,
+    compare,
+    crossfer,
+    states,
+    wait_for,
+    write_experiment,
+)
+
+NODES = (1, 2, 3)
+PORT = 6379
+HEAD = f"10.77.0.1:{PORT}"
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def sh(text: str) -> None:
+    """Carry out a line of shell."""
+    subprocess.run(text, shell=True, check=True)
+
+
+@contextmanager
+def network() -> Iterator[None]:
+    """Three namespaces on one bridge."""
+    sh("ip link add cfbr type bridge && ip link set cfbr up")
+    try:
+        for n in NODES:
+            sh(f"ip netns add cf{n} && ip link add cfv{n} type veth peer name eth0 netns cf{n}")
+            sh(f"ip link set cfv{n} master cfbr up && ip -n cf{n} addr add 10.77.0.{n}/24 dev eth0")
+            sh(f"ip -n cf{n} link set eth0 up && ip -n cf{n} link set lo up")
+        yield
+    finally:
+        for n in NODES:
+            subprocess.run(["ip", "netns", "del", f"cf{n}"], stderr=subprocess.DEVNULL)
+        sh("ip link del cfbr")
+
+
+def inside(number: int, folder: Path, arguments: list[str]) -> list[str]:
+    """Return the command line of a program in a node: all but the first see another, empty work folder.
+
+    Its temporary folder is its own, and what is there when a process starts is there for the next.
+    """
+    own = folder.parent / f"{folder.name}-node{number}"
+    (own / "tmp").mkdir(parents=True, exist_ok=True)
+    (own / "hidden").mkdir(exist_ok=True)
+    hide = "" if number == 1 else f"mount --bind {own}/hidden {folder} && "
+    setup = f"{hide}export TMPDIR={own}/tmp && exec "
+    line = subprocess.list2cmdline(arguments)
+    return ["ip", "netns", "exec", f"cf{number}", "sh", "-c", setup + line]
+
+
+def start(number: int, folder: Path) -> subprocess.Popen[bytes]:
+    """Start Ray in a node, with one core."""
+    arguments = [RAY, "start", "--block", f"--node-ip-address=10.77.0.{number}", "--num-cpus=1"]
+    arguments += ["--object-store-memory=200000000", "--disable-usage-stats"]
+    arguments += [f"--temp-dir={folder}-node{number}/ray"]
+    if number == 1:
+        arguments += ["--head", f"--port={PORT}", "--include-dashboard=false"]
+    else:
+        arguments += [f"--address={HEAD}"]
+    return subprocess.Popen(
+        inside(number, folder, arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def processes_in(number: int) -> list[int]:
+    """Return the processes of a node."""
+    listed = subprocess.run(["ip", "netns", "pids", f"cf{number}"], capture_output=True, text=True)
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def kill(number: int) -> None:
+    """End all processes of a node."""
+    for pid in processes_in(number):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def training(folder: Path) -> list[tuple[int, Path]]:
+    """Return the nodes other than the head that hold a checkpoint, and where."""
+    return [
+        (number, file)
+        for number in NODES[1:]
+        for file in (folder.parent / f"{folder.name}-node{number}").glob(
+            "tmp/crossfer-ray/*/runs/long-*/checkpoint.safetensors"
+        )
+    ]
+
+
+def kill_trainer(number: int) -> None:
+    """Kill the worker process of a node."""
+    for pid in processes_in(number):
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        if title.startswith("ray::"):
+            name = title.strip("\0")
+            if "Agent" not in name and "IDLE" not in name:
+                os.kill(pid, signal.SIGKILL)
+                print(f"killed {name} on node {number}", flush=True)
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--epochs", type=int, default=400, help="so that “long” takes a minute")
+    parser.add_argument(
+        "--folder", type=Path, help="with an earlier call's reference to compare with"
+    )
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cf-", dir="/tmp"))
+    folder.mkdir(exist_ok=True)
+    out, reference = folder / "out", folder / "one"
+    for place in (out, *folder.parent.glob(f"{folder.name}-node*")):
+        shutil.rmtree(place, ignore_errors=True)
+    experiment = write_experiment(folder, arguments.epochs)
+    print("one process", flush=True)
+    crossfer("run", experiment, "--out", reference, "--workers", "1", **ONE_THREAD)
+    nowhere = subprocess.run(
+        command("run", experiment, "--out", out, "--on", "10.77.0.9:1"),
+        text=True,
+        capture_output=True,
+    )
+    print(nowhere.stderr.strip())
+    assert nowhere.returncode == 2 and "no Ray cluster answers there" in nowhere.stderr
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # whatever token lies in this home
+    with network():
+        try:
+            on_three_nodes(folder, experiment, out)
+        finally:
+            for number in NODES:
+                kill(number)
+    count = compare(out, reference)
+    print(f"{count} runs, every weight and every result the same as from one process")
+    for place in folder.parent.glob(f"{folder.name}-node*"):
+        shutil.rmtree(place, ignore_errors=True)
+    if arguments.folder is None:
+        shutil.rmtree(folder)
+
+
+def on_three_nodes(folder: Path, experiment: Path, out: Path) -> None:
+    """Run the experiment, with what happens to it."""
+    for number in NODES:
+        start(number, folder)
+        time.sleep(20 if number == 1 else 1)
+    asked = inside(1, folder, command("run", experiment, "--out", out, "--on", HEAD))
+    print("the head is lost", flush=True)
+    with subprocess.Popen(asked, stderr=subprocess.PIPE, text=True) as lost:
+        wait_for("something trains", lambda: any((out / "runs").glob("BL-*/run.json")))
+        kill_head_daemons()
+        said = lost.communicate()[1]
+    print(said.strip())
+    assert lost.returncode == 2 and "the Ray cluster is lost" in said
+    for number in NODES:
+        kill(number)
+    time.sleep(2)
+    for number in NODES:
+        start(number, folder)
+        time.sleep(20 if number == 1 else 1)
+    print("the same command, on a new cluster", flush=True)
+    with subprocess.Popen(asked, text=True) as going:
+        wait_for("a node other than the head has a checkpoint", lambda: bool(training(folder)))
+        (number, _), *_ = training(folder)
+        kill_trainer(number)
+        time.sleep(10)
+        print(f"node {number} is cut off", flush=True)
+        sh(f"ip link set cfv{number} down")
+        going.wait()
+    assert going.returncode == 0
+    assert {state for state, _ in states(out).values()} == {"finished"}
+
+
+def kill_head_daemons() -> None:
+    """Kill the daemons of the head, and leave the command that is connected to it."""
+    for pid in processes_in(1):
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        if name in ("gcs_server", "raylet"):
+            os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    if os.getuid() or not Path(RAY).exists():
+        sys.exit("this needs root, and: pip install 'crossfer[ray]'")
+    main()

@@ -58,17 +58,19 @@ def test_the_threshold_leaves_as_many_below_as_are_wrong() -> None:
     threshold = np.sort(scores)[(~right).sum()]
     assert (scores < threshold).mean() == (~right).mean()
     assert found == pytest.approx(100 * (negative_entropy(new) >= threshold).mean())
-    twice = thresholded_confidence(
-        *(np.concatenate([x, x]) for x in (scores, right)),
-        np.ones(600),
-        negative_entropy(new),
-        2 * ones[1],
+    scores_twice, right_twice = np.concatenate([scores, scores]), np.concatenate([right, right])
+    assert found == thresholded_confidence(
+        scores_twice, right_twice, np.ones(600), negative_entropy(new), 2 * ones[1]
     )
-    assert twice == found
     doubled = np.arange(300) < 100  # a weight of 2 is an image that is there twice
-    weighed = thresholded_confidence(scores, right, 1.0 + doubled, negative_entropy(new), ones[1])
-    again = (np.concatenate([x, x[doubled]]) for x in (scores, right))
-    assert weighed == thresholded_confidence(*again, np.ones(400), negative_entropy(new), ones[1])
+    weights = np.where(doubled, 2.0, 1.0)
+    scores_more = np.concatenate([scores, scores[doubled]])
+    right_more = np.concatenate([right, right[doubled]])
+    assert thresholded_confidence(
+        scores, right, weights, negative_entropy(new), ones[1]
+    ) == thresholded_confidence(
+        scores_more, right_more, np.ones(400), negative_entropy(new), ones[1]
+    )
 
 
 def test_less_confidence_is_taken_for_as_much_less_accuracy() -> None:

@@ -114,7 +114,7 @@ def test_the_site_is_built_strictly(tmp_path: Path) -> None:
         "--strict",
         "--quiet",
         "--site-dir",
-        tmp_path,
+        str(tmp_path),
     ]
     done = subprocess.run(
         command,

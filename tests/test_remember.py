@@ -74,7 +74,7 @@ def points(count: int, size: int, seed: int = 0) -> Tensor:
 def test_moments_add_up_to_those_of_all_images_whatever_the_order() -> None:
     x, labels = points(90, 6), torch.arange(90) % 3
     whole = Moments.of(x, labels, 4)
-    parts = [Moments.of(x[rows], labels[rows], 4) for rows in torch.arange(90).split(31)]
+    parts = [Moments.of(x[rows], labels[rows], 4) for rows in torch.split(torch.arange(90), 31)]
     for several in (parts[0] + parts[1] + parts[2], parts[2] + parts[0] + parts[1]):
         for name in ("counts", "sums", "products"):
             assert torch.allclose(getattr(several, name), getattr(whole, name), rtol=1e-6)
@@ -345,6 +345,7 @@ def test_of_several_outputs_of_a_class_one_is_kept_and_one_of_no_class_is_never_
     old = Classifier(start.network, start.classes, [[0, 1], [], *([n] for n in range(2, 7))])
     head = Head(torch.arange(7.0)[:, None].expand(7, 51).double(), torch.zeros(7).double())
     layer = with_head(old, head).network.get_submodule("fc3")
+    assert isinstance(layer, nn.Linear)
     assert layer.weight[0].eq(0).all() and layer.bias[1] == -1e4
     assert layer.weight[6].eq(6).all() and layer.bias[6] == 0
 

@@ -91,10 +91,20 @@ def test_one_run_at_a_time_for_a_scheduler_of_ones_own(
     with pytest.raises(CrossferError, match="no run of"):
         run_one(out, "0" * 16)
     assert {one.state for one in status(out)} == {"interrupted"}
+    before = weights_of(out)
+    with pytest.raises(KeyboardInterrupt):
+        run_one(out, keys["BL"], stopping=lambda: True)
+    assert list((out / "runs").glob("BL-*/checkpoint.safetensors"))
     run_one(out, keys["BL"])
     run_one(out, keys["FC"])
     told = CliRunner().invoke(app, ["status", str(out), "--json"])
     assert [one["state"] for one in json.loads(told.stdout)] == ["finished", "finished"]
+    for name, tensors in weights_of(out).items():
+        assert all(t.equal(before[name][key]) for key, t in tensors.items()), name
+    plan = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps(plan | {"crossfer": "9.9"}))
+    with pytest.raises(CrossferError, match="planned by crossfer 9.9, and this machine has"):
+        run_one(out, keys["BL"])
 
 
 def test_why_a_run_failed_is_on_disk(

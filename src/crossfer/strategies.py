@@ -145,7 +145,7 @@ class Strategy:
     @property
     def looks_back(self) -> bool:
         """Whether it needs the baseline beside the network that it starts from."""
-        return self.merge or self.choice == "herding" or self.memory is not None
+        return bool(self.merge) or self.choice == "herding" or self.memory is not None
 
     @property
     def past_data(self) -> PastData:

@@ -18,7 +18,7 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.comparing import NOT_KNOWN, Compared
 from crossfer.evaluation.rows import DatasetFacts, Result
 from crossfer.experiment.finished import Finished
-from crossfer.terms import BL, Side
+from crossfer.terms import BL, SIDES, Side
 
 Flip = Literal["lost", "won", "both"]
 MOST_VALUES = 50
@@ -212,7 +212,8 @@ def of_experiment(finished: Finished) -> list[Choice]:
         share = f"{row.fraction:.0%} of {row.target}" if row.fraction else row.target
         mark = ", recommended" if run in best else ""
         name = f"{row.strategy} ({share}, seed {row.seeds[0]}{mark})"
-        for on, side in ((facts[row.target], "target"), (results.source, "source")):
+        for side in SIDES[::-1]:
+            on = results.source if side == "source" else facts[row.target]
             load = partial(_of_rows, finished, on, side, baseline, row)
             choices.append(Choice(f"{name} on {on.name}", BL, row.strategy, load))
     return choices

@@ -7,6 +7,7 @@ task needs are sent, each once and known by its SHA-256, and what the task makes
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -232,7 +233,7 @@ def _connected(cluster: Ray) -> Iterator[None]:
         given |= {"num_gpus": None if cluster.gpu else 0}
     where = cluster.address or "this machine"
     try:
-        ray.init(**given, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        ray.init(**given, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except Exception as error:  # of a dozen kinds
         raise CrossferError(
             f"--on {where}: no Ray cluster answers there ({one_line(error)})"
@@ -306,7 +307,7 @@ class _Crew:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         actor = ray.remote(num_cpus=0)(_Mailbox)
-        self.mailbox = actor.options(scheduling_strategy=here).remote()
+        self.mailbox: Any = actor.options(scheduling_strategy=here).remote()
         self.sent: dict[tuple[Path, int], tuple[str, ObjectRef[bytes]]] = {}
         self.job = ray.put(
             _Job(
@@ -332,7 +333,7 @@ class _Crew:
             except metadata.PackageNotFoundError:
                 return None
 
-        nodes = [node for node in ray.nodes() if node["Alive"]]
+        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         if not any(self._enough(node["Resources"]) for node in nodes):
             raise CrossferError(
                 f"no node of the Ray cluster has {self.cluster.threads} cores"
@@ -453,7 +454,8 @@ def _carry_out(job: _Job, key: str, sent: Sent, makes: str) -> tuple[str, object
 
     node = ray.get_runtime_context().get_node_id()
     tell = partial(job.mailbox.put.remote, key)
-    _check_version(version("crossfer"), job.version, ray.util.get_node_ip_address())
+    where = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    _check_version(version("crossfer"), job.version, where)
     tell("started", node)
     copy = None if (job.root / job.mark).exists() else _copy_of(job.root)
     try:

@@ -35,6 +35,7 @@ from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
 from crossfer.executors.graph import Tell
+from crossfer.experiment.clusters import RUNS
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
@@ -42,7 +43,7 @@ from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.progress import Progress
-from crossfer.experiment.run import LOCK, RUNS, alone_in, check_free
+from crossfer.experiment.run import LOCK, alone_in, check_free
 from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.networks import check_network

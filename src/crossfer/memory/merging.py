@@ -81,7 +81,7 @@ def by_depth(network: nn.Module) -> Mix:
         depths[name] = depth
 
     def mix(before: Weights, after: Weights, alpha: float) -> dict[str, Tensor]:
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, tensor in after.items():
             place = depths.get(name.rpartition(".")[0], depth)
             share = alpha + (1 - alpha) * (place - 1) / max(1, depth - 1)

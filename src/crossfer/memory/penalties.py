@@ -119,8 +119,8 @@ class DarkExperience:
         """Return the loss term; the old images come with the batches of a mixture."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
         answers, said = _answers(start, shown, fabric), _said(start, fabric)
-        past_rows = torch.arange(shown.new, len(shown))
-        parts = (shown.images[part].to(fabric.device) for part in past_rows.split(AT_ONCE))
+        rows = torch.split(torch.arange(shown.new, len(shown)), AT_ONCE)
+        parts = (shown.images[part].to(fabric.device) for part in rows)
         stored = torch.cat([answers(normalise(part, start.preprocessing)) for part in parts])
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:

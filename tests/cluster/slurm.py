@@ -105,6 +105,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=600, help="so that “long” takes minutes")
+    parser.add_argument("--minutes", type=int, default=3, help="time limit of each job")
     parser.add_argument(
         "--folder", type=Path, help="with an earlier call's reference to compare with"
     )
@@ -121,9 +122,10 @@ def main() -> None:
     )
     print("one process", flush=True)
     crossfer("run", experiment, "--out", reference, "--workers", "1", **ONE_THREAD)
-    # SLURM may warn a minute earlier than asked: here 40 to 100 s after the start.
+    # SLURM may warn a minute earlier than asked: here within a minute before half the time is over.
     asked = ["run", experiment, "--out", out, "--on", "slurm", "--partition", "main"]
-    asked += ["--time", "3", "--sbatch", "--signal=B:USR1@80"]
+    minutes = arguments.minutes
+    asked += ["--time", str(minutes), "--sbatch", f"--signal=B:USR1@{30 * minutes}"]
     with slurm(folder / "slurm"):
         wait_for("the node is idle", idle, 60)
         nowhere = subprocess.run(

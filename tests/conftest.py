@@ -10,24 +10,49 @@ for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 import pytest  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 from crossfer import standins  # noqa: E402
-from crossfer.datasets import Dataset, prepare  # noqa: E402
+from crossfer.datasets import Dataset, open_dataset, prepare  # noqa: E402
 
 SIZES = {"fer2013": 160, "jaffe": 84, "mug": 12}
 
 
+WHOLE = ("run_experiment", "subprocess")
+"""A module that imports one of these trains whole experiments, or starts programmes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that take longer: ``pytest -m "not whole"`` leaves them out."""
+    for item in items:
+        if any(hasattr(getattr(item, "module", None), name) for name in WHOLE):
+            item.add_marker("whole")
+
+
 @pytest.fixture(scope="session")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all workers of the session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def raw(together: Path) -> Path:
     """Return a folder with raw stand-ins: fer2013 (the source), jaffe and mug."""
-    folder = tmp_path_factory.mktemp("raw")
-    for name, images in SIZES.items():
-        standins.write(name, folder / name, images=images)
+    folder = together / "raw"
+    with FileLock(together / "raw.lock"):
+        for name, images in SIZES.items():
+            if not (folder / name).exists():
+                standins.write(name, folder / name, images=images)
     return folder
 
 
 @pytest.fixture(scope="session")
-def prepared(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
+def prepared(raw: Path, together: Path) -> dict[str, Dataset]:
     """Return the same stand-ins, prepared."""
-    folder = tmp_path_factory.mktemp("prepared")
-    return {name: prepare(raw / name, folder / name) for name in SIZES}
+    folder = together / "prepared"
+    with FileLock(together / "prepared.lock"):
+        for name in SIZES:
+            if not (folder / name).exists():
+                prepare(raw / name, folder / name)
+    return {name: open_dataset(folder / name) for name in SIZES}

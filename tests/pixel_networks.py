@@ -51,7 +51,7 @@ def exported(folder: Path, classes: tuple[str, ...], **arguments: int) -> Path:
     """Write it as ``crossfer export`` would: bytes in, probabilities out."""
     folder.mkdir(parents=True, exist_ok=True)
     faces = torch.zeros(2, 48, 48, dtype=torch.uint8)
-    _trace(WholeFace(classifier(classes, **arguments)), faces, folder / "model.onnx")
+    _trace(WholeFace(classifier(classes, None, **arguments)), faces, folder / "model.onnx")
     return write_card(folder, classes=classes)
 
 

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from crossfer import __all__ as public_names
 from crossfer import __version__
@@ -17,9 +17,8 @@ from crossfer.cli.application import error_console, out_console
 from crossfer.datasets import READERS
 
 
-def crossfer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "crossfer", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def crossfer(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 @pytest.mark.parametrize("command", ["demo", "prepare", "datasets", "run", "report"])
@@ -45,7 +44,7 @@ def test_datasets_lists_every_reader_with_its_licence_and_layout() -> None:
 def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "data" / "jaffe"
     done = crossfer("prepare", raw / "jaffe", "--out", out, "--sizes", "6,2,2", "--name", "women")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     assert "prepared 84 faces" in done.stdout
     assert "asked for 50/17/17" in done.stdout
     file = tmp_path / "tiny.yaml"
@@ -54,7 +53,7 @@ def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
         "model: {width: 0.05}\nrecipes: {default: {epochs: 1}}\n"
     )
     done = crossfer("run", file, "--out", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     rows = [line.split()[:3] for line in done.stdout.splitlines() if line.startswith(" women ")]
     assert [row[1:] for row in rows[1:]] == [
         ["50%", "HEAD"], ["50%", "FC"], ["100%", "HEAD"], ["100%", "FC"],
@@ -63,7 +62,7 @@ def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "figures" / "fig6.png").is_file()
     report = (tmp_path / "run" / "report.html").read_bytes()
     (tmp_path / "run" / "report.html").unlink()
-    assert crossfer("report", tmp_path / "run").returncode == 0
+    assert crossfer("report", tmp_path / "run").exit_code == 0
     assert (tmp_path / "run" / "report.html").read_bytes() == report
 
 

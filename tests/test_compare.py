@@ -274,7 +274,7 @@ def test_a_class_that_one_alone_can_say(data: Dataset, networks: dict[str, Path]
 def test_a_classifier_brings_what_labels_its_classes_stand_for(
     data: Dataset, tmp_path: Path
 ) -> None:
-    """Trained with `classes: {good: [happy], bad: [angry, sad]}`, it is measured on the dataset's own labels."""
+    """Trained with `{good: [happy], bad: [angry, sad]}`, it is measured on the dataset's own labels."""
     labels = {"happy": "good", "angry": "bad", "sad": "bad"}
     folders = [
         classifier(("bad", "good"), own, column=column).save(tmp_path / name)

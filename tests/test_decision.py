@@ -147,6 +147,20 @@ def test_what_the_baseline_took_is_spent() -> None:
     assert (choice.strategy, choice.limit) == ("LwF", None)
 
 
+@pytest.mark.parametrize(
+    ("error", "strategy", "limit"),
+    [(0.0, "FU", 1.0), (79.0, "FU", 1.0), (81.0, "BL", None)],
+)
+def test_in_doubt_the_old_model_is_kept(error: float, strategy: str, limit: float | None) -> None:
+    """Shown is more than half a standard error, as for epochs: FU is ahead by 40 points."""
+    rows = [row("BL", (64, 40)), row("LwF", (58, 44)), row("FU", (64, 80), (60, 10))]
+    (choice,) = recommend(rows, rows, STRATEGIES, surely(rows, error))
+    assert (choice.strategy, choice.best, choice.limit) == (strategy, "FU", limit)
+    if strategy == BL:  # then both sides count the same: FU is 20 ahead, and that is no surer
+        assert choice.behind == pytest.approx(20)
+        assert choice.behind_error == pytest.approx(error / 2**0.5)
+
+
 def test_of_several_seeds_the_best_on_the_validation_data_is_shipped() -> None:
     """On the validation data of both sides; what it reached on the test data decides nothing."""
     seeds = [
@@ -167,7 +181,8 @@ def test_what_a_strategy_starts_from_needs_the_past_too() -> None:
         return past_of(Strategy("mine", start, "FC", "target"))
 
     assert past("baseline") == past("RE") == past("BL") == ("none", None)
-    assert past("EWC") == ("statistics", None)
+    assert past("EWC") == ("all source", None)
+    assert past("RIDGE+GFR") == ("statistics", None)
     assert past("ER-50+WiSE") == ("some per class", 50)
     assert past("MIX")[0] == past("FU")[0] == "all source"
     assert past_of(DEPLOYED) == past_of(BASELINE) == ("all source", None)

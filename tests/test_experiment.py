@@ -19,6 +19,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from crossfer.app.flips import Wanted, of_experiment
 from crossfer.classes import FER7
 from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
@@ -33,6 +34,7 @@ from crossfer.experiment import (
     run_experiment,
 )
 from crossfer.experiment.data import fraction_rows
+from crossfer.experiment.finished import Finished
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
 from crossfer.files import digest
@@ -598,3 +600,24 @@ def test_test_images_that_also_stand_in_training_are_counted_or_dropped(
         assert before.on_source.test == after.on_source.test
     ignored = check_experiment(content | {"copies": "ignore"})
     assert run_experiment(ignored, tmp_path / "ignore").leakage is None
+
+
+def test_the_app_shows_what_flipped(finished: tuple[Path, Results, int]) -> None:
+    out, results, _ = finished
+    with (out / "flips.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    shown = {choice.title: choice for choice in of_experiment(Finished(out, results))}
+    assert "recommended" in next(iter(shown)) or not any(
+        row.strategy != "BL" for row in results.recommendations
+    )
+    for name in ("fer2013", "jaffe"):
+        (title,) = (title for title in shown if title.startswith("FU ") and title.endswith(name))
+        changed = shown[title].load()
+        for flip, way in (("won", "positive"), ("lost", "negative")):
+            own = [changed.described(int(i)) for i in changed.chosen(Wanted(flip))]  # type: ignore[arg-type]
+            assert [(one.origin, one.label, one.before, one.after) for one in own] == [
+                (row["origin"], row["label"], row["before"], row["after"])
+                for row in rows
+                if (row["strategy"], row["dataset"], row["flip"]) == ("FU", name, way)
+            ]
+        assert changed.picture(0).shape == (48, 48)

@@ -21,7 +21,7 @@ from crossfer.training.recipe import Recipe
 
 PLAIN = {"note", "source_images", "target_images"}
 """What of a run determines nothing: words, and what is counted."""
-MEANT = PLAIN | {"name", "about", "paper"}
+MEANT = PLAIN | {"name", "about", "paper", "devices"}
 
 
 def a_run(penalty: Any = None, **changes: Any) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections import Counter
 from typing import Any
@@ -12,23 +13,53 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.distributions import Beta
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfer.adaptation import adapt, untrained
+from crossfer.classes import FER7
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
-from crossfer.memory.merging import best_mixture, interpolate
-from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty, SourceDistillation, fisher
+from crossfer.memory.merging import best_mixture, by_depth, by_fisher, interpolate
+from crossfer.memory.penalties import (
+    EWC,
+    L2SP,
+    DarkExperience,
+    Distillation,
+    FocalDistillation,
+    Penalty,
+    SourceDistillation,
+    fisher,
+)
 from crossfer.networks import Classifier, study_cnn
+from crossfer.networks.adapters import LowRank, adapt_linear, fold
 from crossfer.networks.flop import training_flop
 from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
 from crossfer.terms import PAST_DATA
-from crossfer.training import Faces, Mixture, Recipe, machine, normalise, predict, train
+from crossfer.training import (
+    Augmentation,
+    Faces,
+    Mixture,
+    Recipe,
+    machine,
+    normalise,
+    predict,
+    train,
+)
+from crossfer.training.loss import cross_entropy, log_shares
 from crossfer.training.prediction import features
 
+PENALTIES: list[Penalty] = [
+    Distillation(),
+    SourceDistillation(),
+    DarkExperience(forward=0.1),
+    FocalDistillation(),
+    L2SP(),
+    EWC(samples=9),
+]
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.01)
 
 
@@ -151,6 +182,31 @@ def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
     assert term(moved, none, none, none).item() == pytest.approx(0.05 * 7 * 4)
 
 
+def test_mixup_mixes_the_images_of_a_batch_and_their_losses(monkeypatch: Any) -> None:
+    monkeypatch.setattr(Beta, "sample", lambda self: torch.tensor(0.3))
+    network = untrained(
+        lambda: Classifier(nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7)), FER7), 0
+    )
+    shown, plain = faces(6), Augmentation(flip=False, shift=0.0)
+    recipe = Recipe(1, 6, 1e-12, label_smoothing=0.0, mixup=0.2, augmentation=plain)
+    trained = train(network, shown, {}, recipe, 0, machine("cpu", "32-true"), keep="last")
+    losses = []
+    for order in itertools.permutations(range(6)):  # whatever the order was, it is one of these
+        rows = torch.tensor(order)
+        images = normalise(shown.images[rows])
+        with torch.no_grad():
+            logits = network(0.3 * images + 0.7 * images.flip(0))
+        labels = shown.labels[rows]
+        loss = 0.3 * F.cross_entropy(logits, labels) + 0.7 * F.cross_entropy(logits, labels.flip(0))
+        losses.append(loss.item())
+    found = trained.history[0]["training_loss"]
+    assert min(abs(found - loss) for loss in losses) < 1e-5
+    assert max(losses) - min(losses) > 1e-2
+    with pytest.raises(CrossferError, match="mixup: has no meaning beside a penalty"):
+        penalty = L2SP().term(network, shown, None, 0, machine("cpu"))
+        train(network, shown, {}, recipe, 0, machine("cpu"), keep="last", penalty=penalty)
+
+
 def test_the_fisher_information_is_the_mean_of_squared_gradients_image_by_image() -> None:
     fabric, model, shown = machine("cpu", "32-true"), small(), faces(5)
     found = fisher(model, shown.images, 3, fabric, at_once=2)
@@ -194,7 +250,74 @@ class Overheard(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("penalty", [Distillation(), SourceDistillation(), L2SP(), EWC(samples=9)])
+def mixed() -> tuple[Mixture, Tensor, Tensor, Tensor]:
+    """Return four new and nine old faces, the rows and images of a batch, and another network's logits."""
+    mixture = Mixture.of(faces(4), faces(9, seed=1), 0.5)
+    rows = mixture.batches(8, torch.Generator().manual_seed(0))[0]
+    images = normalise(mixture.images[rows])
+    with torch.no_grad():
+        return mixture, rows, images, small(1)(images)
+
+
+def test_der_is_half_of_equation_6_with_stored_logits() -> None:
+    fabric, start = machine("cpu", "32-true"), small()
+    mixture, rows, images, logits = mixed()
+    term = DarkExperience(weight=0.5).term(start, mixture, None, 0, fabric)
+    seen_otherwise = images.flip(3)  # as augmented: the stored logits are of the image as it is
+    with torch.no_grad():
+        stored = start(normalise(mixture.images[rows[4:]]))
+    labels = mixture.labels[rows]
+    equation_6 = (
+        F.cross_entropy(logits[:4], labels[:4])
+        + 0.5 * F.mse_loss(logits[4:], stored)
+        + F.cross_entropy(logits[4:], labels[4:])
+    )
+    found = F.cross_entropy(logits, labels) + term(start, seen_otherwise, logits, rows)
+    assert 2 * found.item() == pytest.approx(equation_6.item(), rel=1e-5)
+
+
+def test_strong_replay_also_keeps_the_logits_on_new_images() -> None:
+    fabric, start = machine("cpu", "32-true"), small()
+    mixture, rows, images, logits = mixed()
+    backward = DarkExperience(weight=0.2).term(start, mixture, None, 0, fabric)
+    both = DarkExperience(weight=0.2, forward=0.3).term(start, mixture, None, 0, fabric)
+    with torch.no_grad():
+        old = start(images[:4])
+    more = both(start, images, logits, rows) - backward(start, images, logits, rows)
+    assert 2 * more.item() == pytest.approx(0.3 * F.mse_loss(logits[:4], old).item(), rel=1e-4)
+
+
+def test_focal_distillation_looks_most_at_what_the_old_network_has_right() -> None:
+    fabric, start = machine("cpu", "32-true"), small()
+    shown, images = faces(8), normalise(faces(8).images)
+    with torch.no_grad():
+        old, new = start(images), small(1)(images)
+    labels = torch.where(torch.arange(8) < 3, old.argmax(1), (old.argmax(1) + 1) % 7)
+    term = FocalDistillation(temperature=2.0, weight=0.5, base=1.0, focus=5.0)
+    penalty = term.term(start, Faces(shown.images, labels), None, 0, fabric)
+    soft_old, soft_new = (old / 2).softmax(1), (new / 2).softmax(1)
+    divergence = (soft_old * (soft_old / soft_new).log()).sum(1)
+    by_hand = 0.5 * 4 * (6 * divergence[:3].sum() + divergence[3:].sum()) / 8
+    found = penalty(start, images, new, torch.arange(8))
+    assert found.item() == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_logit_adjustment_is_balanced_softmax_on_the_shares_that_are_shown() -> None:
+    labels = torch.tensor([0, 0, 0, 1])
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    shares = log_shares(labels, 3, torch.ones(4))
+    assert torch.allclose(shares[:2].exp(), torch.tensor([0.75, 0.25]))
+    p = logits.exp() * torch.tensor([0.75, 0.25, 0.0])
+    by_hand = -(p[torch.arange(4), labels] / p.sum(1)).log().mean()
+    assert cross_entropy(logits, labels, None, 0.0, shares).item() == pytest.approx(
+        by_hand.item(), rel=1e-5
+    )
+    mixture = Mixture.of(Faces(faces(4).images, torch.zeros(4).long()), faces(7), 0.25)
+    weighed = log_shares(mixture.labels, 7, mixture.weights).exp()
+    assert weighed[0].item() == pytest.approx(0.25 + 0.75 / 7)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
 def test_a_penalty_asks_the_host_for_no_number(penalty: Penalty) -> None:
     """On a GPU it would have to wait for it in every step, and no step could be replayed."""
     fabric, start, mixture = machine("cpu", "32-true"), small(), Mixture.of(faces(4), faces(9), 0.5)
@@ -217,6 +340,27 @@ def test_interpolation_has_both_networks_at_its_ends_bit_for_bit() -> None:
     assert torch.allclose(middle[name], (before[name] + after[name]) / 2)
     with pytest.raises(ValueError, match="different networks"):
         interpolate(before, {"other": torch.zeros(1)}, 0.5)
+
+
+def test_layers_keep_the_more_of_what_they_learnt_the_deeper_they_are() -> None:
+    before, after = small(0), small(1)
+    mixed = by_depth(after)(weights(before), weights(after), 0.4)
+    layers = [f"conv{n}" for n in range(1, 6)] + [f"fc{n}" for n in range(1, 4)]
+    for place, layer in enumerate(layers):
+        share = 0.4 + 0.6 * place / 7  # λ of LiNeS, with α = 0.4 and β = 0.6
+        for name in (f"network.{layer}.weight", f"network.{layer.replace('conv', 'norm')}.weight"):
+            old, new = weights(before)[name], weights(after)[name]
+            assert torch.allclose(mixed[name], old + share * (new - old), atol=1e-6), name
+    whole = by_depth(after)(weights(before), weights(after), 1.0)
+    assert all(torch.equal(whole[name], value) for name, value in weights(after).items())
+
+
+def test_fisher_merging_takes_each_weight_from_where_it_matters() -> None:
+    before, after = {"w": torch.tensor([0.0, 0.0, 0.0])}, {"w": torch.tensor([1.0, 1.0, 1.0])}
+    own, other = {"w": torch.tensor([3.0, 1.0, 0.0])}, {"w": torch.tensor([1.0, 1.0, 1.0])}
+    merged = by_fisher(own, other)(before, after, 0.5)["w"]
+    assert torch.allclose(merged, torch.tensor([0.25, 0.5, 1.0]), atol=1e-5)
+    assert torch.equal(by_fisher(own, other)(before, after, 0.0)["w"], before["w"])
 
 
 def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
@@ -257,7 +401,10 @@ def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
     assert 0 < moved(lagging) < moved(plain)
 
 
-@pytest.mark.parametrize("strategy", BEYOND, ids=lambda strategy: strategy.name)
+# Those that read a memory file: tests/test_remember.py.
+@pytest.mark.parametrize(
+    "strategy", [s for s in BEYOND if not s.memory], ids=lambda strategy: strategy.name
+)
 def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
     strategy: Strategy,
 ) -> None:
@@ -283,13 +430,39 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
     ]
     if strategy.layers == "head":
         assert changed == ["network.fc3.weight", "network.fc3.bias"]
+    elif strategy.rank:
+        assert set(changed) == {f"network.fc{n}.weight" for n in (1, 2, 3)} | {"network.fc3.bias"}
+        assert trained.model.state_dict().keys() == untouched.keys()
+        moved = trained.model.get_parameter("network.fc1.weight") - untouched["network.fc1.weight"]
+        assert torch.linalg.matrix_rank(moved.detach(), rtol=1e-3) <= strategy.rank
     elif strategy.layers == "all":
         assert len(changed) == len(list(deployed.parameters()))
-    assert (trained.alpha is not None) == strategy.merge
+    assert (trained.alpha is not None) == bool(strategy.merge)
     assert strategy.past_data in PAST_DATA
     assert strategy.past_data == "none" or "source" in strategy.needs
     if strategy.past_data == "none":
         assert strategy.needs == {"target"}
+
+
+def test_adapters_begin_as_nothing_and_end_in_plain_weights() -> None:
+    model, images = small(), normalise(faces(4).images)
+    model.train_only("FC")
+    with torch.no_grad():
+        before = model(images)
+        adapt_linear(model, 2, 0)
+        assert torch.equal(model(images), before)
+        for name, parameter in model.named_parameters():
+            if name.endswith(".B"):
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+        fc1 = model.network.get_submodule("fc1")
+        (low,) = (m for m in fc1.modules() if isinstance(m, LowRank))
+        by_hand = small().get_parameter("network.fc1.weight") + low.B @ low.A
+        adapted = model(images)
+        fold(model)
+        assert torch.equal(model(images), adapted) and not torch.equal(adapted, before)
+        assert torch.allclose(model.get_parameter("network.fc1.weight"), by_hand)
+    with pytest.raises(CrossferError, match="no linear layer that trains is larger"):
+        adapt_linear(small(), 500, 0)
 
 
 def test_a_strategy_that_makes_no_sense_says_so() -> None:
@@ -325,7 +498,7 @@ def test_flop_are_counted_for_what_trains() -> None:
     assert training_flop(model, (1, 48, 48)) - counted == 2 * 1024 * 7
 
 
-@pytest.mark.parametrize(("old", "new"), [("DER++", "MIX+KD"), ("iCaRL-50", "ER-50-herding")])
+@pytest.mark.parametrize(("old", "new"), [("iCaRL-50", "ER-50-herding")])
 def test_a_name_that_promised_another_method_says_the_new_one(old: str, new: str) -> None:
     content = {"name": "x", "source": "a", "targets": ["b"], "strategies": [old]}
     with pytest.raises(CrossferError, match=f"called {re.escape(new)} now"):

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -390,6 +390,7 @@ def test_what_cannot_be_asked_is_one_line(
 def test_colours_are_kept_for_a_network_that_reads_them() -> None:
     class Red:
         classes: tuple[str, ...] = ("red", "blue")
+        labels: Mapping[str, str] = {"red": "red", "blue": "blue"}
         framing, identity = Framing(side=64, channels=3), "red"
 
         def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -144,7 +144,7 @@ def test_an_expression_changes_the_face_only(emotion: str) -> None:
     pose, backdrop = Pose(scale=0.25, centre=(0.5, 0.45)), np.full((160, 160, 3), 128.0)
     shown = [
         draw(who, face, pose, Light(), backdrop).picture
-        for face in (Expression(), Expression(**APEX[emotion][0]))
+        for face in (Expression(), Expression(**APEX[emotion]))
     ]
     changed = np.abs(shown[1] - shown[0]).max(-1) > 1
     rows, columns = np.nonzero(changed)

@@ -11,7 +11,7 @@ import pytest
 from crossfer.datasets import Dataset
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_results, run_experiment
-from crossfer.experiment.tracking import MLRUNS, TENSORBOARD, MLflow
+from crossfer.experiment.tracking import DATABASE, TENSORBOARD, MLflow
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -44,7 +44,7 @@ def test_parameters_curves_metrics_and_bundle_are_logged_once(
     pytest.importorskip("mlflow"), pytest.importorskip("tensorboard")
     heard = Heard()
     run_experiment(experiment_on(prepared), tmp_path, heard)
-    assert not (tmp_path / MLRUNS).exists(), "off by default"
+    assert not (tmp_path / DATABASE).exists(), "off by default"
     experiment = experiment_on(prepared, tracking=["mlflow", "tensorboard"])
     for _ in range(2):
         results = run_experiment(experiment, tmp_path, heard)
@@ -66,7 +66,7 @@ def test_parameters_curves_metrics_and_bundle_are_logged_once(
         assert logged.data.metrics[f"jaffe/gain{name}"] == value
     files = {file.path for file in client.list_artifacts(logged.info.run_id, "bundle")}
     assert "bundle/model.safetensors" in files
-    assert "FC 100%/jaffe/gain" in runs["means over seeds"].data.metrics
+    assert "FC 1/jaffe/gain" in runs["means over seeds"].data.metrics
     curves = list((tmp_path / TENSORBOARD).glob("*/events*"))
     assert len(curves) == len(results.runs)
 

@@ -16,9 +16,12 @@ from torch.nn import functional as F
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets import open_dataset, prepare
+from crossfer.datasets.record import SPLITS
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.experiment.data import rows_to_learn
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.plan import plan
 from crossfer.networks import Classifier, study_cnn
 from crossfer.strategies import STRATEGIES, UNLABELLED, Strategy
 from crossfer.training import Faces, Recipe, features, machine, normalise, predict, train
@@ -216,6 +219,26 @@ def test_pictures_without_labels_are_kept_and_are_shown_to_those_who_need_none(
     assert len(rows_to_learn(dataset, 1.0, 0)) == 4
     assert len(rows_to_learn(dataset, 1.0, 0, labelled=False)) == 13
     assert len(open_dataset(tmp_path / "mine").unlabelled("test")) == 0
+
+
+def test_who_needs_labels_is_told_in_one_line_that_there_are_none(tmp_path: Path) -> None:
+    folders = [f"{split}/{name}" for split in SPLITS for name in ("happy", "sad")]
+    for number, folder in enumerate(folders):
+        drawn(tmp_path / "old" / folder, 2, number)
+        if not folder.startswith("training"):
+            drawn(tmp_path / "new" / folder, 2, number + 10)
+    drawn(tmp_path / "new/training/unlabelled", 5, 20)
+    source, target = (prepare(tmp_path / n, tmp_path / f"{n}-data") for n in ("old", "new"))
+    content = {"name": "x", "source": "a", "targets": ["b"], "fractions": [1.0]}
+
+    def planned(*names: str) -> list[int]:
+        experiment = check_experiment({**content, "strategies": ["BL", *names]})
+        runs = plan(experiment, source, [target], Arithmetic("cpu", "32-true"))
+        return [run.target_images for run in runs]
+
+    assert planned("AdaBN", "SHOT") == [0, 5, 5]
+    with pytest.raises(CrossferError, match="FC needs labels, and none of its training images has"):
+        planned("AdaBN", "FC")
 
 
 def test_a_strategy_without_labels_that_makes_no_sense_says_so() -> None:

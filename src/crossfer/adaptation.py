@@ -13,13 +13,18 @@ from lightning_fabric import Fabric
 
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.file import Memory
-from crossfer.memory.merging import best_mixture
+from crossfer.memory.merging import Mix, best_mixture, by_depth, by_fisher, interpolate
+from crossfer.memory.penalties import fisher
 from crossfer.networks import Classifier, grow
+from crossfer.networks.adapters import adapt_linear, fold
 from crossfer.strategies import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.unlabelled import T3A, AdaBN, without_labels
 
 Built = TypeVar("Built")
+
+FISHER_IMAGES = 1024
+"""Of each side, at most, from which a Fisher information is estimated."""
 
 
 def adapt(
@@ -71,9 +76,9 @@ def adapt(
     began = time.perf_counter()
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
-    if strategy.memory:
-        if memory is None:
-            raise ValueError(f"{strategy.name} needs a memory of the source")
+    if strategy.memory and memory is None:
+        raise ValueError(f"{strategy.name} needs a memory of the source")
+    if memory:
         memory.check(baseline)
     if strategy.unlabelled:
         shown = without_labels(training["target"])
@@ -85,7 +90,10 @@ def adapt(
         training = {**training, "source": kept}
     model, baseline = _grown(start, baseline, training, fabric)
     model.train_only(strategy.layers)
-    if strategy.memory:
+    if strategy.rank:
+        adapt_linear(model, strategy.rank, seed)
+        options["reuse"] = False  # what is calculated once knows plain layers only
+    if strategy.memory and memory:
         trained = strategy.memory.learn(
             start, model, memory, training["target"], validation, recipe, seed, fabric, **options
         )
@@ -98,11 +106,36 @@ def adapt(
         prepared = time.perf_counter() - began
         trained = train(model, shown, validation, recipe, seed, fabric, penalty=penalty, **options)
         trained = replace(trained, seconds=trained.seconds + prepared)
+    if strategy.rank:
+        fold(trained.model)
     if strategy.merge:
         both = strategy.data == "source+target"
         faces = Mixture.of(training["target"], training["source"], 0.5) if both else None
-        trained = _merged(trained, baseline, faces, validation, fabric)
+        mix = _mix(strategy, trained.model, baseline, training, seed, fabric)
+        trained = _merged(trained, baseline, faces, validation, fabric, mix)
     return trained
+
+
+def _mix(
+    strategy: Strategy,
+    model: Classifier,
+    baseline: Classifier,
+    training: Mapping[str, Faces],
+    seed: int,
+    fabric: Fabric,
+) -> Mix:
+    """Return how a strategy mixes a trained network with the baseline."""
+    if strategy.merge == "LiNeS":
+        return by_depth(model)
+    if strategy.merge == "Fisher":
+        matters = []
+        for network, side in ((baseline, "source"), (model, "target")):
+            generator = torch.Generator().manual_seed(seed)
+            rows = torch.randperm(len(training[side]), generator=generator)[:FISHER_IMAGES]
+            found = fisher(network, training[side].images[rows], seed, fabric)
+            matters.append({name: value.cpu() for name, value in found.items()})
+        return by_fisher(*matters)
+    return interpolate
 
 
 def _unlabelled(
@@ -168,6 +201,7 @@ def _merged(
     faces: Faces | None,
     validation: Mapping[str, Faces],
     fabric: Fabric,
+    mix: Mix = interpolate,
 ) -> Trained:
     """Mix a trained network with the baseline, as much as suits the validation sets.
 
@@ -175,7 +209,7 @@ def _merged(
     alone would suit the target alone, so otherwise they are mixed like the weights.
     """
     began = time.perf_counter()
-    model, alpha, tried = best_mixture(baseline, trained.model, validation, faces, fabric)
+    model, alpha, tried = best_mixture(baseline, trained.model, validation, faces, fabric, mix=mix)
     seconds = trained.seconds + time.perf_counter() - began
     return replace(trained, model=model.cpu(), alpha=alpha, tried=tried, seconds=seconds)
 

@@ -13,7 +13,16 @@ from typing import ClassVar, Literal
 
 from crossfer.memory.closed_form import SLDA, Ridge
 from crossfer.memory.exemplars import Choice
-from crossfer.memory.penalties import EWC, L2SP, Distillation, Penalty, SourceDistillation
+from crossfer.memory.merging import Merge
+from crossfer.memory.penalties import (
+    EWC,
+    L2SP,
+    DarkExperience,
+    Distillation,
+    FocalDistillation,
+    Penalty,
+    SourceDistillation,
+)
 from crossfer.memory.replay import FeatureReplay
 from crossfer.terms import BL, PastData
 from crossfer.training.recipe import (
@@ -23,6 +32,9 @@ from crossfer.training.recipe import (
     Recipe,
 )
 from crossfer.unlabelled import T3A, AdaBN, Shot, Tent, Unlabelled
+
+FromMemory = FeatureReplay | Ridge | SLDA
+"""What learns from a memory file and the target."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +65,12 @@ class Strategy:
         What holds the network back.
     merge
         Whether the network is mixed with the baseline at the end, as much as suits the validation sets of
-        both sides.
+        both sides: evenly, or as one of `crossfer.memory.merging.Merge`.
     memory
         What it makes of a memory file (`crossfer.memory.file`), which stands for the source's images.
+    rank
+        Large linear layers, of those that train, learn by adapters of this rank, and other layers but the
+        last not at all (`crossfer.networks.adapters`); ``None``: no adapters.
     unlabelled
         How it learns from the target's images without their labels.  It is not given any, nor chooses an
         epoch by them: the last one is kept, whatever the experiment's `selection`.
@@ -78,8 +93,9 @@ class Strategy:
     choice: Choice = "random"
     share: float | None = None
     penalty: Penalty | None = None
-    merge: bool = False
-    memory: FeatureReplay | Ridge | SLDA | None = None
+    merge: bool | Merge = False
+    memory: FromMemory | None = None
+    rank: int | None = None
     unlabelled: Unlabelled | None = None
     paper: str = ""
     recipe: Recipe | None = None
@@ -90,12 +106,14 @@ class Strategy:
             raise ValueError(f"{self.name}: exemplars: at least 1, and data: source+target")
         if self.share is not None and not (0 < self.share < 1 and both):
             raise ValueError(f"{self.name}: share: between 0 and 1, and data: source+target")
-        if isinstance(self.penalty, SourceDistillation) and self.share is None:
+        if isinstance(self.penalty, SourceDistillation | DarkExperience) and self.share is None:
             raise ValueError(
-                f"{self.name}: source-distillation: it needs a share, to tell old from new"
+                f"{self.name}: {self.penalty.kind}: it needs a share, to tell old from new"
             )
-        if self.memory and (self.data != "target" or self.penalty or self.merge):
-            raise ValueError(f"{self.name}: memory: with data: target, no penalty and no merge")
+        if self.merge == "Fisher" and not both:
+            raise ValueError(f"{self.name}: Fisher: it needs images of both, data: source+target")
+        if self.memory and (self.data != "target" or self.penalty or self.merge or self.unlabelled):
+            raise ValueError(f"{self.name}: memory: with data: target, and no other way to learn")
         if self.memory and self.layers not in self.memory.LAYERS:
             raise ValueError(f"{self.name}: {self.memory.kind}: layers: {self.memory.LAYERS[0]}")
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
@@ -109,6 +127,8 @@ class Strategy:
             if self.unlabelled.trains == (self.layers == "none"):
                 what = "layers to train" if self.unlabelled.trains else "layers: none"
                 raise ValueError(f"{self.name}: {self.unlabelled.kind}: it needs {what}")
+        if self.rank is not None and (self.rank < 1 or self.layers not in ("FC", "FC+CL", "all")):
+            raise ValueError(f"{self.name}: rank: at least 1, and layers: FC, FC+CL or all")
         if self.start == self.name:
             raise ValueError(f"{self.name}: starts from itself")
 
@@ -125,7 +145,7 @@ class Strategy:
     @property
     def looks_back(self) -> bool:
         """Whether it needs the baseline beside the network that it starts from."""
-        return self.merge or self.choice == "herding" or self.memory is not None
+        return bool(self.merge) or self.choice == "herding" or self.memory is not None
 
     @property
     def past_data(self) -> PastData:
@@ -139,7 +159,7 @@ class Strategy:
     @property
     def needs(self) -> frozenset[str]:
         """The sides whose training images it needs: for its batches, its penalty or its merging."""
-        if self.layers == "none" and not (self.merge or self.unlabelled):
+        if self.layers == "none" and not (self.merge or self.unlabelled or self.memory):
             return frozenset()
         statistics = self.penalty is not None and self.penalty.past_data != "none"
         return frozenset(self.sides) | ({"source"} if statistics else frozenset())
@@ -318,7 +338,7 @@ BEYOND = (
     Strategy(
         "RIDGE",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="a last layer by ridge regression on the features of old images, from the memory file, and new",
         memory=Ridge(),
@@ -327,7 +347,7 @@ BEYOND = (
     Strategy(
         "RIDGE+RP",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="the same on random ReLU projections of the features",
         memory=Ridge(projected=True),
@@ -336,7 +356,7 @@ BEYOND = (
     Strategy(
         "SLDA",
         start="baseline",
-        layers="head",
+        layers="none",
         data="target",
         about="a last layer by linear discriminant analysis, from the memory file, updated image by image",
         memory=SLDA(),
@@ -359,6 +379,59 @@ BEYOND = (
         data="target",
         about="a last layer by ridge regression first, then as GFR",
         memory=FeatureReplay(),
+    ),
+    Strategy(
+        "LiNeS",
+        start="RE",
+        layers="none",
+        data="target",
+        about="mix the weights before and after fine-tuning every layer, the first layers least",
+        merge="LiNeS",
+        paper="Wang et al., LiNeS: Post-training Layer Scaling, ICLR 2025",
+    ),
+    Strategy(
+        "RE+FISHER",
+        start="RE",
+        layers="none",
+        data="source+target",
+        about="mix the weights before and after fine-tuning every layer, each by how much it matters",
+        merge="Fisher",
+        paper="Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022",
+    ),
+    Strategy(
+        "DER++",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="fine-tune every layer with 50 old images of each class beside the new ones, held to their "
+        "stored logits",
+        exemplars=50,
+        share=0.5,
+        penalty=DarkExperience(),
+        paper="Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020",
+        recipe=GENTLE,
+    ),
+    Strategy(
+        "SER",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="as DER++, and held to the old network's logits on the new images too",
+        exemplars=50,
+        share=0.5,
+        penalty=DarkExperience(weight=0.2, forward=0.2),
+        paper="Zhuo et al., Continual Learning with Strong Experience Replay, 2023",
+        recipe=GENTLE,
+    ),
+    Strategy(
+        "LoRA-8",
+        start="baseline",
+        layers="all",
+        data="target",
+        about="fine-tune the last layer, and adapters of rank 8 beside the large linear layers",
+        rank=8,
+        paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022",
+        recipe=HELD,
     ),
     Strategy(
         "WF",
@@ -390,6 +463,28 @@ BEYOND = (
         paper="replay with distillation; cf. Buzzega et al., Dark Experience for General Continual "
         "Learning, NeurIPS 2020, which stores logits instead",
         recipe=replace(GENTLE, epochs=8, learning_rate=0.005, averaging=0.98),
+    ),
+    Strategy(
+        "MIX+FD",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="go on from the old weights with three source images beside each target image, held to the old "
+        "network's answers where they are right",
+        share=0.25,
+        penalty=FocalDistillation(),
+        paper="focal distillation: Yan et al., Positive-Congruent Training, CVPR 2021",
+        recipe=replace(GENTLE, epochs=8, learning_rate=0.005, averaging=0.98),
+    ),
+    Strategy(
+        "MIX+LA",
+        start="baseline",
+        layers="all",
+        data="source+target",
+        about="as MIX, every class counting the same",
+        share=0.25,
+        paper="logit adjustment: Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021",
+        recipe=replace(GENTLE, logit_adjustment=1.0),
     ),
     Strategy(
         "MIX+WiSE",
@@ -450,7 +545,7 @@ STRATEGIES: Mapping[str, Strategy] = {
 }
 """Every strategy that is known by name."""
 
-RENAMED: Mapping[str, str] = {"DER++": "MIX+KD", "iCaRL-50": "ER-50-herding"}
+RENAMED: Mapping[str, str] = {"iCaRL-50": "ER-50-herding"}
 """Old names, which promised papers' methods that these strategies are not, and the names they have now."""
 
 

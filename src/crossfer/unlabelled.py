@@ -155,6 +155,8 @@ class Shot:
     def objective(self, model: Classifier, fabric: Fabric) -> Objective:
         """Return what to minimise."""
         (head,) = model.layer_names("head")
+        if fabric.world_size > 1:
+            raise CrossferError("SHOT looks at the answers to a whole batch: run it on one device")
 
         def loss(logits: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
             mean = logits.softmax(1).mean(0)

@@ -16,9 +16,9 @@ from crossfer.deploy.compare import Comparison
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.comparing import NOT_KNOWN, Compared
-from crossfer.evaluation.rows import DatasetFacts
+from crossfer.evaluation.rows import DatasetFacts, Result
 from crossfer.experiment.finished import Finished
-from crossfer.terms import BL
+from crossfer.terms import BL, SIDES, Side
 
 Flip = Literal["lost", "won", "both"]
 MOST_VALUES = 50
@@ -204,7 +204,7 @@ def of_experiment(finished: Finished) -> list[Choice]:
     results = finished.results
     best = {choice.run for choice in results.recommendations}
     facts = {dataset.name: dataset for dataset in results.datasets}
-    baselines = {(r.target, r.seeds): r.runs[0] for r in results.results if r.strategy == BL}
+    baselines = {(r.target, r.seeds): r for r in results.results if r.strategy == BL}
     rows = [row for row in results.results if row.strategy != BL]
     choices = []
     for row in sorted(rows, key=lambda row: row.runs[0] not in best):
@@ -212,14 +212,17 @@ def of_experiment(finished: Finished) -> list[Choice]:
         share = f"{row.fraction:.0%} of {row.target}" if row.fraction else row.target
         mark = ", recommended" if run in best else ""
         name = f"{row.strategy} ({share}, seed {row.seeds[0]}{mark})"
-        for on in (facts[row.target], results.source):
-            load = partial(_of_runs, finished, on, baseline, run)
+        for side in SIDES[::-1]:
+            on = results.source if side == "source" else facts[row.target]
+            load = partial(_of_rows, finished, on, side, baseline, row)
             choices.append(Choice(f"{name} on {on.name}", BL, row.strategy, load))
     return choices
 
 
-def _of_runs(finished: Finished, on: DatasetFacts, baseline: str, run: str) -> Changed:
-    old, new = (finished.answers(key, on, "test") for key in (baseline, run))
+def _of_rows(
+    finished: Finished, on: DatasetFacts, side: Side, baseline: Result, row: Result
+) -> Changed:
+    old, new = (finished.said(each, side, "test")[0] for each in (baseline, row))
     return Changed.of(finished.dataset(on), new.rows, finished.results.classes, old, new)
 
 

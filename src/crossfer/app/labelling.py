@@ -39,8 +39,13 @@ def label_pages(session: Session) -> list[Page]:
 
 def _faces(session: Session) -> Page:
     async def page(request: Request) -> Response:
-        changes = await run_in_threadpool(session.refresh)
-        await run_in_threadpool(session.write_manifest)
+        try:
+            changes = await run_in_threadpool(session.refresh)
+            await run_in_threadpool(session.write_manifest)
+        except OSError as error:
+            raise CrossferError(
+                f"{error.filename}: {error.strerror}; mend it, and load the page again"
+            ) from None
         return rendered(
             request,
             "label.html.j2",

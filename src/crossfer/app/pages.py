@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,14 @@ class Page:
     name: str
     path: str
     routes: Sequence[BaseRoute]
+
+
+class Answer(JSONResponse):
+    """JSON for a script, whatever it quotes: a file's name need not be text."""
+
+    def render(self, content: Any) -> bytes:
+        """Escape everything beyond ASCII, halves of surrogate pairs too."""
+        return json.dumps(content, allow_nan=False).encode()
 
 
 def create_app(pages: Sequence[Page], token: str, most_bytes: int = MOST_BYTES) -> Starlette:
@@ -88,23 +97,28 @@ def create_app(pages: Sequence[Page], token: str, most_bytes: int = MOST_BYTES) 
     return found
 
 
-def rendered(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+def rendered(request: Request, name: str, status: int = 200, **values: Any) -> Response:
     """Return a page made of a template that extends ``base.html.j2``; what comes from data is escaped.
 
     Parameters
     ----------
     request
         What is answered.
-    template
-        A file in ``templates/``.
+    name
+        Of a file in ``templates/``.
     status
         Of the answer.
     **values
         What the template shows.
     """
     shown = {"pages": request.app.state.pages, "path": request.url.path, **values}
-    text = _environment().get_template(template).render(shown)
+    text = template(name).render(shown)
     return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
+
+
+def template(name: str) -> jinja2.Template:
+    """Read a file in ``templates/``; what it is given is escaped."""
+    return _environment().get_template(name)
 
 
 @cache
@@ -134,4 +148,4 @@ def _problem(request: Request, text: str, status: int) -> Response:
     """Answer a script with JSON, ``{"problem": …}``, and a person with a page."""
     if "text/html" in request.headers.get("accept", ""):
         return rendered(request, "problem.html.j2", status, problem=text)
-    return JSONResponse({"problem": text}, status)
+    return Answer({"problem": text}, status)

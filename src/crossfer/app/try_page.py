@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from crossfer.app.pages import Page, rendered
+from crossfer.app.pages import Answer, Page, rendered
 from crossfer.app.pictures import as_address, encoded
 from crossfer.classes import canonical
 from crossfer.datasets.detector import Detector, Found
@@ -76,7 +76,7 @@ def try_page(candidates: Sequence[Candidate], smallest: float = 0.1) -> Page:
 
     async def looked(request: Request) -> Response:
         cropped = request.query_params.get("cropped") == "1"
-        return JSONResponse(await run_in_threadpool(look, await request.body(), cropped))
+        return Answer(await run_in_threadpool(look, await request.body(), cropped))
 
     routes = [Route("/try", page), Route("/try/look", looked, methods=["POST"])]
     return Page("Try", "/try", routes)

@@ -6,8 +6,8 @@ from crossfer.cli import memory
 from crossfer.cli import faces
 from crossfer.cli import labelling
 from crossfer.cli import audit
-from crossfer.cli import decisions
 from crossfer.cli import assessment
+from crossfer.cli import decisions
 from crossfer.cli import comparison
 from crossfer.cli import deployment
 from crossfer.cli import browser

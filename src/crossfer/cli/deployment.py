@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -128,6 +129,16 @@ def export(
             "default 0.99 for --half, 0.95 for --int8."
         ),
     ] = None,
+    web: Annotated[
+        bool,
+        typer.Option("--web", help="Also as a static page that runs in the visitor's browser."),
+    ] = False,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --web: the unpacked package onnxruntime-web; by default npm fetches it."
+        ),
+    ] = None,
 ) -> None:
     """Write a classifier that runs without crossfer: ONNX with its preprocessing inside, and a model card.
 
@@ -143,6 +154,8 @@ def export(
     from crossfer.experiment.finished import tested
     from crossfer.report.view import shown
 
+    if runtime and not web:
+        raise CrossferError("--runtime: is for the page; ask for it with --web")
     try:
         known = tested(model)
     except CrossferError as error:
@@ -161,7 +174,10 @@ def export(
         [asdict(facts) for facts, _ in known],
         least_equal,
     )
-    for variant, found in write(load(model).classifier, out, what, _origin(model)).items():
+    with _runtime(runtime) if web else nullcontext() as package:  # first: it may not be had
+        written = write(load(model).classifier, out, what, _origin(model))
+        page = package and _page(out, package)
+    for variant, found in written.items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
         out_console.print(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
@@ -169,6 +185,20 @@ def export(
             soft_wrap=True,
         )
     out_console.print(f"written: {out}", soft_wrap=True)
+    if page:
+        out_console.print(f"the page: python -m http.server --directory {page}", soft_wrap=True)
+
+
+def _runtime(folder: Path | None) -> AbstractContextManager[Path]:
+    from crossfer.app.web import found_runtime
+
+    return found_runtime(folder)
+
+
+def _page(exported: Path, runtime: Path) -> Path:
+    from crossfer.app.web import write_web
+
+    return write_web(exported, runtime)
 
 
 def _origin(folder: Path) -> str:

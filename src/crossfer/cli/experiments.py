@@ -73,11 +73,15 @@ def strategies() -> None:
             "starts": {"random": "at random", "baseline": "from BL, or any network you have"}.get(
                 strategy.start, f"from where {strategy.start} arrived"
             ),
-            "trains": {"all": "every layer", "none": "nothing"}.get(
-                strategy.layers, strategy.layers
-            ),
+            "trains": {
+                "all": "every layer",
+                "body": "every layer but the last",
+                "norms": "the normalisations",
+                "none": "nothing",
+            }.get(strategy.layers, strategy.layers),
             "sees": strategy.data.replace("+", " and ")
-            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else ""),
+            + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else "")
+            + (", without its labels" if strategy.unlabelled else ""),
             "past data": past_data_in_words(past_data, exemplars),
             "costs": _cost(strategy, recipe),
             "paper": strategy.paper,
@@ -91,6 +95,8 @@ def _cost(strategy: Strategy, recipe: Recipe) -> str:
     """Say how often a strategy passes over its images, and how much of fine-tuning every layer that is."""
     from crossfer.experiment.plan import WORK
 
+    if strategy.unlabelled and strategy.layers == "none":
+        return "no training, one look at the target"
     if strategy.layers == "none":
         return "no training" + (
             ", one look at the validation sets for each mixture" if strategy.merge else ""
@@ -325,6 +331,27 @@ def report(
     results = load_results(folder)
     report_file = write_report(results, folder)
     _say_answer(results, report_file)
+
+
+@command()
+def cite(
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of a finished experiment, or one of its run folders.")
+    ],
+) -> None:
+    """Print BibTeX for what an experiment, or one run of it, was made with: datasets, strategies, methods.
+
+    Example:  crossfer cite runs/fer2013-ck48 > crossfer.bib
+    """
+    from crossfer.experiment import load_results
+    from crossfer.experiment.folder import is_finished, read_run
+    from crossfer.report.citing import cited
+
+    if is_finished(folder):
+        results, strategy = load_results(folder.resolve().parents[1]), read_run(folder)["strategy"]
+    else:
+        results, strategy = load_results(folder), None
+    out_console.print(cited(results, strategy), soft_wrap=True)
 
 
 @command()

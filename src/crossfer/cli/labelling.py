@@ -103,7 +103,7 @@ def _predictor(model: Path | None, classes: str | None, smallest: float, variant
     from crossfer.labelling import Unguided
 
     if model is None:
-        names = FER7
+        names: tuple[str, ...] = FER7
         if classes is not None:
             named = classes if classes in PRESETS else classes.split(",")
             names = ClassSet.of(named).names
@@ -116,11 +116,13 @@ def _predictor(model: Path | None, classes: str | None, smallest: float, variant
 
 
 def _say_found(session: Session) -> None:
+    from crossfer.datasets.raw import legible
+
     gallery = session.gallery
     lines = [f"faces: {len(gallery.faces):,}", *session.notes]
     for reason in dict.fromkeys(gallery.problems.values()):
         names = [name for name, why in gallery.problems.items() if why == reason]
-        lines.append(f"photos left out, {reason}: {len(names):,} (first: {names[0]})")
+        lines.append(f"photos left out, {reason}: {len(names):,} (first: {legible(names[0])})")
     if gallery.others:
         lines.append(f"no pictures by their names, passed over: {gallery.others:,}")
     if session.unknown:

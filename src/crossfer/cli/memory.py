@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import pairs_of
+from crossfer.cli.options import check_finite, pairs_of
 from crossfer.errors import CrossferError
 
 command = partial(app.command, rich_help_panel="Experiments")
@@ -43,6 +43,7 @@ def remember(
     from crossfer.memory.file import Memory
     from crossfer.training import machine
 
+    check_finite({"--max-mb": max_mb})
     opened = open_model(model)
     if not isinstance(opened.engine, TorchEngine):
         raise CrossferError(

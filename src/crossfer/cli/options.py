@@ -142,7 +142,7 @@ def bytes_of(option: str, text: str | None) -> int:
     found = re.fullmatch(r"([0-9]+)([KMGT])B?", text.upper())
     if not found:
         raise CrossferError(f"{option} {text}: write an amount as 8G or 500M")
-    return int(found[1]) * 1024 ** (1 + "KMGT".index(found[2]))
+    return int(found[1]) << (10 + 10 * "KMGT".index(found[2]))
 
 
 def past_data_of(text: str) -> tuple[PastData, int | None]:

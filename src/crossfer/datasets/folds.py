@@ -79,13 +79,17 @@ def _dealt(dataset: Dataset, rows: NDArray[np.int64], folds: Folds) -> NDArray[n
                 "images, so no subject can be left out; give a number: folds: 5"
             )
         if people < LEAST:
-            raise CrossferError(f"folds: {name} has {people} people; there must be {LEAST}")
+            raise CrossferError(
+                f"folds: {name} has {people} people; it takes {LEAST}, so leave it out"
+            )
         return np.unique(known, return_inverse=True)[1]
     dealt = people + len(rows) - len(known)
     if folds > dealt:
         what = f"{people} people" if people else f"{dealt} images"
-        most = f"at most {dealt}" if dealt >= LEAST else f"no folds, which need {LEAST}"
-        raise CrossferError(f"folds: {folds} are more than {name}'s {what}; ask for {most}")
+        most = (
+            f"ask for at most {dealt}" if dealt >= LEAST else f"it takes {LEAST}, so leave it out"
+        )
+        raise CrossferError(f"folds: {folds} are more than {name}'s {what}; {most}")
     return divide(dataset.labels[rows], subjects, [1] * folds, seed=0)
 
 

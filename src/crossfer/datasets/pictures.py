@@ -40,7 +40,7 @@ FORMATS = {
     "TIFF": "Tiff",
     "WEBP": "WebP",
 }
-"""What pictures come in, and Pillow's plugin.  It would open more, and starts another programme for some (EPS)."""
+"""Pillow's plugins that are asked, and their names.  It has more, and some start programs (EPS)."""
 MACHINE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 """Errors that say nothing about a picture: its disk is gone, or too many files are open."""
 RANGES = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
 
@@ -31,6 +31,10 @@ class Union(Dataset):
     """
 
     parts: tuple[Dataset, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as what it is made of."""
+        return Union, tuple(getattr(self, field.name) for field in fields(self))
 
     def with_classes(self, class_set: ClassSet) -> Dataset:
         """Return the same datasets used with other classes."""

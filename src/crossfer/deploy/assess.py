@@ -28,7 +28,7 @@ from crossfer.deploy.pytorch import TorchEngine
 from crossfer.deploy.sources import sources_in
 from crossfer.errors import CrossferError
 from crossfer.evaluation.assessing import Assessed, CurvePoint, Truth
-from crossfer.evaluation.drift import class_shares, feature_drift, input_drift
+from crossfer.evaluation.drift import InputDrift, class_shares, feature_drift, input_drift
 from crossfer.evaluation.estimate import estimates
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
 from crossfer.networks import Classifier
@@ -192,13 +192,13 @@ def assess(
         )
     said, people = _asked(model, dataset, rows), _people(dataset, rows)
     truth = None if len(others) else _measured(said, dataset.labels[rows], people)
-    inputs, far = (), None
+    inputs: tuple[InputDrift, ...] = ()
+    far = None
     if known.dataset is not None and known.rows is not None:
         own, new = np.asarray(known.dataset.images[known.rows]), np.asarray(dataset.images[rows])
         inputs = input_drift(own, new)
-        if isinstance(model.engine, TorchEngine):
-            given = (_features(model.engine.classifier, images) for images in (own, new))
-            far = feature_drift(*given)
+        if (classifier := _with_head(model)) is not None:
+            far = feature_drift(*(_features(classifier, images) for images in (own, new)))
     return Assessed(
         kind="assessment",
         format=1,
@@ -229,9 +229,10 @@ def _curve(
 ) -> Iterator[CurvePoint]:
     """Train the last layer on more and more labels, and measure it."""
     learnt, tested = dataset.rows("training"), dataset.rows("test")
-    if not isinstance(model.engine, TorchEngine):
+    classifier = _with_head(model)
+    if classifier is None:
         raise CrossferError(
-            f"{model.name}: --labels trains its last layer, which needs its run or bundle"
+            f"{model.name}: --labels trains a linear last layer: it needs one, and a run or bundle"
         )
     if len(learnt) < FIRST or not len(tested):
         raise CrossferError(
@@ -240,7 +241,7 @@ def _curve(
         )
     if known.dataset is None or known.rows is None:
         raise CrossferError("--labels: name the prepared dataset of the past with --source")
-    classifier, fabric = model.engine.classifier, machine("cpu", "32-true")
+    fabric = machine("cpu", "32-true")
     own_rows = known.rows[:: -(-len(known.rows) // MOST)]
     sides = ((dataset, tested), (known.dataset, own_rows))
     given = [_features(classifier, np.asarray(data.images[rows])) for data, rows in sides]
@@ -330,6 +331,17 @@ def _measured(said: NDArray[np.float32], labels: NDArray[np.int64], people: Code
         float(100 * right.mean()),
         accuracy_interval(right, people),
     )
+
+
+def _with_head(model: Model) -> Classifier | None:
+    """Return the PyTorch classifier, if it is one with a linear last layer."""
+    if not isinstance(model.engine, TorchEngine):
+        return None
+    try:
+        model.engine.classifier.layer_names("head")
+    except ValueError:
+        return None
+    return model.engine.classifier
 
 
 def _features(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:

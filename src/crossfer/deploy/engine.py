@@ -32,11 +32,13 @@ class Engine(Protocol):
     """Anything that tells classes from faces; several threads may ask at once."""
 
     classes: tuple[str, ...]
-    labels: Mapping[str, str]
-    """From a dataset's label to the class that it counts as."""
     framing: Framing
     identity: str
     """What it answers depends on this and the faces alone."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """From a dataset's label to the class that it counts as."""
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) of faces uint8 (N, side, side) or (N, side, side, 3) RGB."""

@@ -76,11 +76,11 @@ def recommend(
 ) -> list[Recommendation]:
     """Name, for each target, the strategy to use and the network to ship, by validation accuracy alone.
 
-    Among what the constraints allow, at the largest fraction measured, the best has the highest target
-    accuracy.  Of what is not shown to be worse (`crossfer.selection`), the one wins that is better on the
-    source, then the quicker: keeping the baseline costs nothing more, and is always allowed.  If it wins, and
-    the user has not limited the loss on the source, the source and the target count the same: the best has
-    the highest mean of both accuracies, and so on.
+    Among what the constraints allow, at the largest fraction measured, the highest target accuracy wins.
+    Keeping the baseline is always allowed, and what is done in doubt: it wins unless it is shown to be worse
+    (`crossfer.selection`).  If it wins, and the user has not limited the loss on the source, the source and
+    the target count the same: the highest mean of both accuracies wins, in doubt the baseline.  Of equals,
+    the one that is better on the source, then the quicker: keeping the baseline costs nothing more.
 
     Parameters
     ----------
@@ -145,12 +145,11 @@ def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
         for one, other in combinations(comparable(summary, target), 2):
             shared = tuple(seed for seed in one.seeds if seed in other.seeds)
             for side in SIDES if shared else ():
+                name: str = side
                 subjects = validation.subjects[target, side]
-                mine, theirs = (
-                    {side: validation.right(replace(row, seeds=shared), side).mean(0)}
-                    for row in (one, other)
-                )
-                ahead = lead(mine, theirs, {side: subjects})
+                rows = [replace(row, seeds=shared) for row in (one, other)]
+                mine, theirs = (validation.right(row, side).mean(0) for row in rows)
+                ahead = lead({name: mine}, {name: theirs}, {name: subjects})
                 found.append(
                     Ahead(
                         target=target,
@@ -159,7 +158,7 @@ def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
                         against=other.strategy,
                         points=100 * ahead.difference,
                         error=100 * ahead.error,
-                        images=len(mine[side]),
+                        images=len(mine),
                         people=None if subjects is None else len(np.unique(subjects)),
                     )
                 )
@@ -191,12 +190,11 @@ def _choose(
 
     def rank(row: Result) -> tuple[float, ...]:
         more = 0 if row is baseline else row.cost.seconds  # what the baseline took is spent
-        return -row.on_source.validation.accuracy, more
+        return merit(row, limit), row.on_source.validation.accuracy, -more
 
-    preferred = sorted((row for row in rows if not objections.get(row.strategy)), key=rank)
-    best = max(preferred, key=lambda row: merit(row, limit))  # the first of equals
+    best = max((row for row in rows if not objections.get(row.strategy)), key=rank)
     sides: tuple[Side, ...] = SIDES if limit is None else ("target",)
-    row = first_not_worse(preferred, lambda row: _behind(row, best, sides, ahead).shown)
+    row = first_not_worse([baseline, best], lambda row: _behind(row, best, sides, ahead).shown)
     behind = _behind(row, best, sides, ahead)
     return _Choice(row, best, behind, limit, {name: why for name, why in objections.items() if why})
 
@@ -263,7 +261,7 @@ def past_data_in_words(past_data: PastData, exemplars: int | None) -> str:
 
 def _needs(strategy: StrategyFacts) -> str:
     what: dict[PastData, str] = {
-        "statistics": "statistics of the source's images",
+        "statistics": "a memory file of the source's images",
         "some per class": f"{strategy.exemplars} source images a class",
         "all source": "all of the source's images",
     }

@@ -4,8 +4,9 @@ Both compare its confidence on the new faces with that on labelled ones that it 
 source's validation set.  Neither can see a network that is sure and wrong: see docs/assess.md for how far
 they were off.
 
-An interval holds what chance does: which validation images there were, and which new faces, whole people
-where they are known (as in `crossfer.evaluation.intervals`).  It does not hold that the method may be wrong.
+An interval holds what chance does: which validation images there were, which new faces, whole people where
+they are known (as in `crossfer.evaluation.intervals`), and which of these the network happens to be right
+about.  It does not hold that the method may be wrong.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def estimates(
             (np.array(drawn) - value) * for_few(int(who.max()) + 1, resamples, rng)
             for drawn, who in ((other_known, people), (other_new, new_people))
         )
+        draws += 100 * rng.binomial(len(new), value / 100, resamples) / len(new) - value
         found.append(Estimate(name, value, interval(value, draws, lowest=0.0)))
     return tuple(found)
 

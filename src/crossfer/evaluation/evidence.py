@@ -185,8 +185,9 @@ def _changed(row: Result, side: Side, evidence: Evidence, classes: bool) -> Chan
     def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
         own = labels == label
         whose = None if subjects is None else subjects[own]
-        found = change_interval(after[:, own], before[:, own], whose, folds)
-        return one and replace(one, interval=found)
+        return one and replace(
+            one, interval=change_interval(after[:, own], before[:, own], whose, folds)
+        )
 
     return replace(
         change,

@@ -243,7 +243,7 @@ class Recommendation(Row):
     validation_balance: float
     """Mean of both validation accuracies, over seeds."""
     best: str
-    """The strategy that is first on the validation data; what is recommended is not shown to be worse."""
+    """First on the validation data; in doubt the baseline is recommended all the same."""
     behind: float
     """Points that the recommended strategy is behind it there."""
     behind_error: float

@@ -188,7 +188,8 @@ class Experiment(_Checked):
         `crossfer.selection`).  ``trained-on``: on the validation sets of the data that the strategy trains
         on; ``source``, ``target``, ``both``: on these validation sets; ``last``: the last epoch, without
         looking.  A test set is never looked at.
-        What trains on the source alone (the baseline) is always selected on the source.
+        What trains on the source alone (the baseline) is always selected on the source; what learns without
+        labels keeps its last epoch, since labels would choose one.
     folds
         Cross-validation, for targets with few people: ``5``, or ``leave-one-subject-out``; for some targets
         only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not met its

@@ -25,8 +25,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.classes import ClassSet
-from crossfer.datasets.dataset import Dataset, open_dataset
+from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
@@ -149,12 +148,11 @@ def _train(
     stopping: Callable[[], bool],
 ) -> None:
     alone = run.devices == 1 or run.strategy.layers == "none"
-    places = [(dataset.folder, dataset.name, dataset.class_set) for dataset in datasets]
     trained, most = (
         _trained(run, folder, runs_folder, datasets, fabric, on_step, stopping)
         if alone
         else on_devices(
-            run.devices, fabric, partial(_on_one, run, folder, runs_folder, places), on_step
+            run.devices, fabric, partial(_trained, run, folder, runs_folder, datasets), on_step
         )
     )
     source = run.source.open(datasets)
@@ -165,7 +163,9 @@ def _train(
     trained.model.save(folder)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
-    content = {
+    memory = _remember(run, trained.model, folder, source, fabric)
+    files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
+    content: dict[str, Any] = {
         "key": run.key,
         "label": run.label,
         "strategy": run.strategy.name,
@@ -185,27 +185,12 @@ def _train(
             "evaluation_seconds": time.perf_counter() - began,
             "peak_memory_bytes": most,
         },
-        "memory": _remember(run, trained.model, folder, source, fabric),
+        "memory": memory,
         "machine": describe(fabric) | {"devices": 1 if alone else run.devices},
         "versions": versions(),
-        "files": {name: digest(folder / name) for name in (*BUNDLE, PREDICTIONS)},
+        "files": {name: digest(folder / name) for name in files},
     }
-    if (folder / MEMORY).is_file():
-        content["files"][MEMORY] = digest(folder / MEMORY)
     write_json(folder / RUN, content)
-
-
-def _on_one(
-    run: Run,
-    folder: Path,
-    runs_folder: Path,
-    places: Sequence[tuple[Path, str, ClassSet]],
-    fabric: Fabric,
-    on_step: Callable[[int], None],
-) -> tuple[Trained, int]:
-    """Train on one of several devices, in a process that has nothing open."""
-    datasets = [open_dataset(at).called(name).with_classes(own) for at, name, own in places]
-    return _trained(run, folder, runs_folder, datasets, fabric, on_step)
 
 
 def _trained(

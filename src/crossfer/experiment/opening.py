@@ -49,11 +49,19 @@ def check_memory(experiment: Experiment) -> None:
         load_memory(file).check(experiment.model.deployed(experiment.classes), file)
 
 
-def open_datasets(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
-    """Open an experiment's source and targets; what is raw is prepared in its folder."""
+def open_datasets(
+    experiment: Experiment, out: Path, progress: Progress, checked: bool = False
+) -> list[Dataset]:
+    """Open an experiment's source and targets; what is raw is prepared in its folder.
+
+    What another process has opened and `checked` lately is not compared again: of ten million faces each
+    worker would read 23 GB for that.
+    """
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
-        dataset = _dataset(config, experiment, out, progress).with_classes(experiment.classes)
+        dataset = _dataset(config, experiment, out, progress, checked).with_classes(
+            experiment.classes
+        )
         _check_shape(dataset, experiment.model)
         if experiment.memory and not datasets:
             dataset = with_validation(dataset)
@@ -128,7 +136,7 @@ def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:
 
 
 def _dataset(
-    config: DatasetConfig, experiment: Experiment, out: Path, progress: Progress
+    config: DatasetConfig, experiment: Experiment, out: Path, progress: Progress, checked: bool
 ) -> Dataset:
     """Open a prepared dataset, or prepare a raw one inside the experiment's folder."""
     path = experiment.path(config)
@@ -138,7 +146,8 @@ def _dataset(
                 f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
             )
         dataset = open_dataset(path)
-        dataset.check()
+        if not checked:
+            dataset.check()
         return dataset.called(config.name or dataset.name)
     reads = experiment.model.preprocessing
     how = config.preparation(reads.channels, reads.side)
@@ -149,6 +158,8 @@ def _dataset(
     folder = out / DATASETS / f"{path.stem}-{place}"
     with suppress(CrossferError):  # not there, damaged, or of another version: it is made anew
         dataset = open_dataset(folder)
+        if checked:
+            return dataset.called(config.name or dataset.name)
         dataset.check()
         card = dataset.card
         if card["preparation"] == how.as_json() and card["raw_state"] == raw_state(path):

@@ -209,7 +209,7 @@ def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
     experiment = check_experiment(content, str(out / EXPERIMENT))
     arithmetic = planned_arithmetic(out)
     fabric = machine(arithmetic.device, arithmetic.precision, experiment.deterministic)
-    source, *targets = open_datasets(experiment, out, Progress())
+    source, *targets = open_datasets(experiment, out, Progress(), checked=True)
     return experiment, plan_all(experiment, source, targets, arithmetic), fabric
 
 

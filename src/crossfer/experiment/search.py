@@ -35,6 +35,7 @@ from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
 from crossfer.executors.graph import Tell
+from crossfer.experiment.clusters import RUNS
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
@@ -42,7 +43,7 @@ from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.opening import DATASETS, check_paths, open_datasets
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.progress import Progress
-from crossfer.experiment.run import LOCK, RUNS, alone_in, check_free
+from crossfer.experiment.run import LOCK, alone_in, check_free
 from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.networks import check_network
@@ -183,6 +184,11 @@ def search(
         If there is no room or no permission to write: make some, and the same call goes on.
     """
     out, progress = Path(out), progress or Progress()
+    if experiment.folds:
+        raise CrossferError(
+            "folds: a search would tune on the very images that other folds test; search without folds, and "
+            "run with folds what it finds on other people"
+        )
     _optuna()
     tuned = _chosen(experiment, strategies)
     if not 0 < budget < math.inf:
@@ -267,7 +273,8 @@ class _Asked:
 def _open_worker(asked: _Asked) -> Work:
     experiment = asked.experiment
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    return _work(asked.trials_on(open_datasets(experiment, asked.out, Progress()), fabric))
+    datasets = open_datasets(experiment, asked.out, Progress(), checked=True)
+    return _work(asked.trials_on(datasets, fabric))
 
 
 def _graph(every: Iterable[_Trials]) -> tuple[list[Task], dict[str, Run]]:

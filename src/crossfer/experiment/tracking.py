@@ -7,6 +7,7 @@ runs go on.  Started again with the same folder, an experiment logs what was not
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import os
 import re
@@ -23,8 +24,8 @@ from crossfer.experiment.results import RESULTS
 from crossfer.terms import SIDES
 
 Kind = Literal["mlflow", "tensorboard"]
-MLRUNS, TENSORBOARD = "mlruns", "tensorboard"
-"""Folders in that of an experiment: where MLflow's store is unless ``MLFLOW_TRACKING_URI`` says otherwise."""
+DATABASE, ARTIFACTS, TENSORBOARD = "mlflow.db", "mlartifacts", "tensorboard"
+"""In the folder of an experiment: MLflow's store, unless ``MLFLOW_TRACKING_URI`` names another; curves."""
 
 KEY, LOGGED = "crossfer.key", "crossfer.logged"
 """Tags of a run in MLflow: which of ours it is, and that all of it is there."""
@@ -169,10 +170,13 @@ class MLflow:
             from mlflow.tracking import MlflowClient
         except ImportError:
             raise _missing("mlflow", "MLflow") from None
-        self.name, self.out, self.metric, self.param = name, out, Metric, Param
-        store = os.environ.get("MLFLOW_TRACKING_URI") or (out / MLRUNS).resolve().as_uri()
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        # A server that is down is to hold a run up for seconds, not minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        self.name, self.out, self.metric, self.param = name, out.resolve(), Metric, Param
+        self.store = os.environ.get("MLFLOW_TRACKING_URI")
+        self._open: Callable[[str], Any] = MlflowClient
         self._client: Any = None
-        self._open = lambda: MlflowClient(store)
 
     def log_run(self, folder: Path) -> None:
         """Log a run, unless it was."""
@@ -207,13 +211,16 @@ class MLflow:
     def client(self) -> Any:
         """MLflow's client; what is wrong with the store shows here."""
         if self._client is None:
-            self._client = self._open()
+            self._client = self._open(self.store or f"sqlite:///{self.out / DATABASE}")
         return self._client
 
     def _run(self, key: str, label: str) -> tuple[str, bool]:
         """Return MLflow's number of a run of ours, and whether all of it is there."""
         known = self.client.get_experiment_by_name(self.name)
-        experiment = known.experiment_id if known else self.client.create_experiment(self.name)
+        place = None if self.store else (self.out / ARTIFACTS).as_uri()
+        experiment = (
+            known.experiment_id if known else self.client.create_experiment(self.name, place)
+        )
         found = self.client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
         run = (
             found[0]
@@ -299,7 +306,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _share(row: Result) -> str:
-    return "" if row.fraction is None else f"{row.fraction:.0%}"
+    return "" if row.fraction is None else f"{row.fraction:g}"
 
 
 def _name(name: str) -> str:

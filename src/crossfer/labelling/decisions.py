@@ -19,6 +19,8 @@ class Decisions:
 
     Parameters
     ----------
+    standing
+        The events that were not taken back, in order.
     said
         By person, then by face: the event that counts.
     settled
@@ -27,17 +29,15 @@ class Decisions:
         By face: who it is.
     apart
         Pairs of a face and the name of somebody who is not in it.
-    standing
-        The events that were not taken back, in order.
     unknown
         How many of these are of a face that is not there (any more).
     """
 
+    standing: list[Event] = field(default_factory=list)
     said: dict[str, dict[str, Event]] = field(default_factory=dict)
     settled: dict[str, Event] = field(default_factory=dict)
     subjects: dict[str, str] = field(default_factory=dict)
     apart: set[tuple[str, str]] = field(default_factory=set)
-    standing: list[Event] = field(default_factory=list)
     unknown: int = 0
 
     def of(self, by: str) -> dict[str, Event]:
@@ -67,26 +67,25 @@ def decide(events: Sequence[Event], face_at: Callable[[Place], str | None]) -> D
         was settled, whoever said them.
     """
     undone = {event.undoes for event in events if event.did == "undo"}
-    standing = [event for event in events if event.did != "undo" and event.id not in undone]
-    made = Decisions(standing=standing)
+    made = Decisions([e for e in events if e.did != "undo" and e.id not in undone])
     unknown = 0
-    for event in standing:
-        faces = [face for place in event.faces if (face := face_at(place)) is not None]
-        unknown += len(faces) < len(event.faces)
-        for face in faces:
+    for event in made.standing:
+        faces, others = ([face_at(place) for place in some] for some in (event.faces, event.apart))
+        unknown += None in faces or None in others
+        for face in filter(None, faces):
             if event.did in OF_A_FACE:
                 made.said.setdefault(event.by, {})[face] = event
             elif event.did == "settle":
                 made.settled[face] = event
-            elif event.did == "apart":
-                made.apart.add((face, event.label or ""))
-                if made.subjects.get(face) == event.label:
-                    del made.subjects[face]
             elif event.label is None:
                 made.subjects.pop(face, None)
             else:
                 made.subjects[face] = event.label
                 made.apart.discard((face, event.label))
+        for face in filter(None, others):
+            made.apart.add((face, event.label or ""))
+            if made.subjects.get(face) == event.label:
+                del made.subjects[face]
     return replace(made, unknown=unknown)
 
 

@@ -90,6 +90,8 @@ class Unguided:
 
     def __init__(self, classes: Sequence[str] = FER7) -> None:
         self.classes, self.framing = tuple(classes), Framing()
+        self.labels = {name: name for name in self.classes}
+        self.labels = {name: name for name in self.classes}
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the same probability for every class."""
@@ -182,8 +184,10 @@ class Gallery:
             if states.get(name) == (photo.size, photo.time)
         }
         fresh = [name for name in names if name not in kept]
-        with alone(self.kept / "lock", lambda who: None):  # who waits then finds the work done
-            read = dict(self._looked(fresh, progress))
+        read: dict[str, _Photo] = {}
+        if fresh:
+            with alone(self.kept / "lock", lambda who: None):  # who waits then finds the work done
+                read = dict(self._looked(fresh, progress))
         self._photos = {name: kept.get(name) or read[name] for name in names if name in kept | read}
         self._arrange()
         return Changes(
@@ -236,7 +240,7 @@ class Gallery:
             return name, None, None
         photo = _Photo(size, time, hashlib.sha256(content).hexdigest())
         card = self.kept / f"{photo.digest[:16]}.json"
-        found = self._from_card(card, photo.digest)
+        found: list[Face] | str | None = self._from_card(card, photo.digest)
         if found is None:
             try:
                 pixels = open_picture(partial(decoded, content))

@@ -13,9 +13,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -28,9 +28,9 @@ KIND, VERSION = "crossfer labels", 1
 LONGEST_NAME = 60
 SUFFIX = ".jsonl"
 
-Did = Literal["label", "skip", "not a face", "subject", "apart", "settle", "undo"]
-"""``label``, ``skip`` and ``not a face`` say what a face shows; ``subject`` who it is, ``apart`` who it is
-not; ``settle`` what counts where two people disagree; ``undo`` takes another event back."""
+Did = Literal["label", "skip", "not a face", "subject", "settle", "undo"]
+"""``label``, ``skip`` and ``not a face`` say what a face shows; ``subject`` who it is; ``settle`` what counts
+where two people disagree; ``undo`` takes another event back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,12 @@ class Event:
     faces
         Of which faces; none for an undo.
     label
-        The class of a face (``label``, ``settle``), or the name of a person (``subject``, ``apart``); of a
-        ``settle``, ``None`` says that it is no face, and of a ``subject``, that nobody is known.
+        The class of a face (``label``, ``settle``), or the name of a person (``subject``); of a ``settle``,
+        ``None`` says that it is no face, and of a ``subject``, that nobody knows who it is.
     suggested
         What the model said; ``None`` without a model.
+    apart
+        Of a ``subject``: faces that are not of this person.
     undoes
         The `id` of the event that is taken back.
     by, at, id
@@ -96,6 +98,7 @@ class Event:
     faces: tuple[Place, ...] = ()
     label: str | None = None
     suggested: Suggested | None = None
+    apart: tuple[Place, ...] = ()
     undoes: str | None = None
     by: str = ""
     at: str = ""
@@ -144,7 +147,7 @@ class Journal:
         file = self._file or self._begin(now)
         _append(file, _as_json(event, now))
         self._lines, self._last = self._lines + 1, now
-        return _with(event, self.by, now, f"{Path(file.name).stem}:{self._lines}")
+        return replace(event, by=self.by, at=now, id=f"{Path(file.name).stem}:{self._lines}")
 
     def close(self) -> None:
         """Close the file."""
@@ -220,7 +223,9 @@ def _events(file: Path, lines: list[bytes]) -> Iterator[Event]:
         values = _parsed(file, number, line)
         try:
             event = _from_json(values)
-            yield _with(event, str(head["by"]), str(values["at"]), f"{file.stem}:{number}")
+            yield replace(
+                event, by=str(head["by"]), at=str(values["at"]), id=f"{file.stem}:{number}"
+            )
         except (KeyError, TypeError, ValueError):
             raise _damaged(file, number) from None
 
@@ -258,9 +263,10 @@ def _append(file: BinaryIO, values: Mapping[str, Any]) -> None:
 
 def _as_json(event: Event, at: str) -> dict[str, Any]:
     said: dict[str, Any] = {"at": at, "did": event.did}
-    if event.faces:
-        said["faces"] = [{"picture": face.picture, "box": list(face.box)} for face in event.faces]
-    if event.did in ("label", "subject", "apart", "settle"):
+    for name, faces in (("faces", event.faces), ("apart", event.apart)):
+        if faces:
+            said[name] = [{"picture": face.picture, "box": list(face.box)} for face in faces]
+    if event.did in ("label", "subject", "settle"):
         said["label"] = event.label
     if event.suggested:
         said["suggested"] = {
@@ -282,7 +288,7 @@ def _from_json(said: Mapping[str, Any]) -> Event:
     suggested = said.get("suggested")
     return Event(
         said["did"],
-        tuple(_place(face) for face in said.get("faces", ())),
+        _places(said.get("faces", ())),
         None if said.get("label") is None else str(said["label"]),
         suggested
         and Suggested(
@@ -291,17 +297,18 @@ def _from_json(said: Mapping[str, Any]) -> Event:
             float(suggested["probability"]),
             bool(suggested["shown"]),
         ),
+        _places(said.get("apart", ())),
         said.get("undoes"),
     )
+
+
+def _places(faces: Iterable[Mapping[str, Any]]) -> tuple[Place, ...]:
+    return tuple(map(_place, faces))
 
 
 def _place(face: Mapping[str, Any]) -> Place:
     left, top, width, height = map(float, face["box"])
     return Place(str(face["picture"]), (left, top, width, height))
-
-
-def _with(event: Event, by: str, at: str, key: str) -> Event:
-    return Event(event.did, event.faces, event.label, event.suggested, event.undoes, by, at, key)
 
 
 def _name(by: str) -> str:

@@ -132,13 +132,13 @@ def describer(cropped: bool = False) -> Describer:
         return gradients(_framed(picture, SMALL, eyes)) / APPEARANCE
 
     if (network := _network()) is None:
-        means = "how they look, which tells sittings rather than people (more: pip install 'crossfer[people]')"
+        means = "how they look, light and hair included (surer: pip install 'crossfer[people]')"
         return Describer("look", means, ALONE, appearance)
 
     def both(picture: Pixels) -> Vector:
         numbers = network.compute_face_descriptor(_framed(picture, CHIP, eyes))
         identity = np.array(numbers, np.float64) / IDENTITY
-        return np.concatenate([identity, appearance(picture)]) / np.sqrt(2)
+        return np.asarray(np.concatenate([identity, appearance(picture)]) / np.sqrt(2))
 
     return Describer("both", "how they look and dlib's face recognition network", BOTH, both)
 

@@ -35,7 +35,7 @@ from crossfer.progress import Told, silent
 
 JOURNALS, FACES, MANIFEST = "journals", "faces", "labels.csv"
 """What lies in a folder of labels."""
-SUBJECTS: frozenset[Did] = frozenset({"subject", "apart"})
+SUBJECTS: frozenset[Did] = frozenset({"subject"})
 SETTLED: frozenset[Did] = frozenset({"settle"})
 
 P = ParamSpec("P")
@@ -216,7 +216,7 @@ class Session:
         if last is None:
             raise CrossferError("nothing to undo")
         self._write(Event("undo", undoes=last.id))
-        face = self.gallery.face_at(last.faces[0])
+        face = self.gallery.face_at((last.faces or last.apart)[0])
         return self._turn_of(self.gallery.faces[face] if face else self._next())
 
     @_one_at_a_time
@@ -240,7 +240,7 @@ class Session:
             for face, event in said.items()
             if event.did == "not a face"
         }
-        faces = [face for face in self.gallery.faces if face not in none]
+        faces = [f for f in self.gallery.faces if f not in none and self._describe.knows(f)]
         return grouped(faces, self._describe, self._decisions.subjects, self._decisions.apart)
 
     @_one_at_a_time
@@ -257,9 +257,8 @@ class Session:
             raise CrossferError(
                 f"{name[:80]!r}: name the person, in at most {journal.LONGEST_NAME} characters"
             )
-        for did, some in (("subject", faces), ("apart", apart)):
-            if places := tuple(self._face(face).place for face in some):
-                self._write(Event("subject" if did == "subject" else "apart", places, who))
+        own, others = (tuple(self._face(f).place for f in some) for some in (faces, apart))
+        self._write(Event("subject", own, who, apart=others))
 
     @_one_at_a_time
     def unname(self, faces: Sequence[str]) -> None:

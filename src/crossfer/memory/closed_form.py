@@ -45,7 +45,7 @@ class Ridge:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    LAYERS: ClassVar = ("head",)
+    LAYERS: ClassVar = ("none",)
 
     kind: Literal["ridge"] = "ridge"
     projected: bool = False
@@ -68,7 +68,7 @@ class Ridge:
         fabric: Fabric,
         **options: Any,
     ) -> Trained:
-        """Give a network another head; see `crossfer.memory.FromMemory`."""
+        """Give a network another head; parameters as in `crossfer.memory.replay`."""
         began = time.perf_counter()
         found, moments, weight = penultimate(model, target, fabric), memory.moments, None
         given = found
@@ -100,7 +100,7 @@ class SLDA:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    LAYERS: ClassVar = ("head",)
+    LAYERS: ClassVar = ("none",)
 
     kind: Literal["slda"] = "slda"
     shrinkage: float = 1e-4
@@ -121,7 +121,7 @@ class SLDA:
         fabric: Fabric,
         **options: Any,
     ) -> Trained:
-        """Give a network another head; see `crossfer.memory.FromMemory`."""
+        """Give a network another head; parameters as in `crossfer.memory.replay`."""
         began = time.perf_counter()
         found, labels = penultimate(model, target, fabric), target.labels.cpu()
         order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))

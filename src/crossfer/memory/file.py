@@ -40,8 +40,8 @@ FEWEST = 10
 """Images of a class, and to a direction of its Gaussian, below which these would tell of single images."""
 MOST = 4096
 """Images of a class that its Gaussian is estimated from: their features are held at the same time."""
-RANK, PROJECTIONS = 32, 2000
-"""The most directions of a Gaussian, and random projections, that are worth their room."""
+RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
+"""Directions of a Gaussian, random projections, and these for each feature: more are not worth their room."""
 JITTER = 1e-4
 """Added to the variances, as a share of each, so that a scatter of few images has a Cholesky factor."""
 OVERHEAD = 8192
@@ -429,9 +429,10 @@ def sizes_within(max_mb: float, classes: int, at_cut: int, last: int) -> tuple[i
         raise CrossferError(
             f"--max-mb {max_mb:g}: this network's memory takes at least {math.ceil(least / 1e4) / 100:g}"
         )
-    projections = min(
-        PROJECTIONS, int(math.sqrt(room / 2 + (2 * classes + 3) ** 2)) - 2 * classes - 3
-    )
+    # The largest size whose moments take half of the room: the root of a quadratic equation.
+    half = 2 * classes + 2.5
+    fitting = int(math.sqrt(room / 2 + half**2) - half)
+    projections = min(PROJECTIONS, PER_FEATURE * last, fitting)
     if projections < last:  # no more than there are without
         projections = 0
     room -= of_moments(projections)

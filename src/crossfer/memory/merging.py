@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossfer.networks import Classifier
+from crossfer.networks.layers import NORMALISATIONS, layers_with_parameters
 from crossfer.selection import choose
 from crossfer.training import Faces, normalise, specialised
 from crossfer.training.prediction import candidate, judged_on, people_in
 from crossfer.training.statistics import batch_norms, dealt, renew_statistics
 
+Merge = Literal["LiNeS", "Fisher"]
+"""How else than evenly, by `interpolate`, two networks are mixed."""
+Weights = Mapping[str, Tensor]
+Mix = Callable[[Weights, Weights, float], dict[str, Tensor]]
+"""A function of two state dictionaries of the same network and of a share (0–1) of the second."""
+
 ALPHAS = tuple(n / 10 for n in range(11))
 DEFAULT_ALPHA = 0.5
 """What is chosen in doubt (Wortsman et al., section 4)."""
+LEAST_FISHER = 1e-6
 
 
 def interpolate(
@@ -59,6 +68,49 @@ def interpolate(
     }
 
 
+def by_depth(network: nn.Module) -> Mix:
+    """Return a mixture whose share of the second network grows linearly with depth, to 1 in the last layer.
+
+    Wang et al., LiNeS: Post-training Layer Scaling Prevents Forgetting, ICLR 2025, section 4: what layer ℓ
+    of L has learnt is multiplied by ``λ(ℓ) = α + β (ℓ − 1) / (L − 1)``; here with β = 1 − α.  A normalisation
+    belongs to the layer before it.
+    """
+    modules, depth, depths = dict(network.named_modules()), 0, dict[str, int]()
+    for name in layers_with_parameters(network):
+        depth += not isinstance(modules[name], NORMALISATIONS) or not depths
+        depths[name] = depth
+
+    def mix(before: Weights, after: Weights, alpha: float) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, tensor in after.items():
+            place = depths.get(name.rpartition(".")[0], depth)
+            share = alpha + (1 - alpha) * (place - 1) / max(1, depth - 1)
+            found |= interpolate({name: before[name]}, {name: tensor}, share)
+        return found
+
+    return mix
+
+
+def by_fisher(before_matters: Weights, after_matters: Weights) -> Mix:
+    """Return a mixture in which each weight comes from the network to which it matters more.
+
+    Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022, equation 3:
+    ``((1 − α) F_before · before + α F_after · after) / ((1 − α) F_before + α F_after)``, with the diagonals
+    of both Fisher informations (`crossfer.memory.penalties.fisher`), which are at least `LEAST_FISHER`, as in
+    the authors' code.  What has no Fisher information, as batch statistics, is interpolated.
+    """
+
+    def mix(before: Weights, after: Weights, alpha: float) -> dict[str, Tensor]:
+        found = interpolate(before, after, alpha)
+        for name in before_matters if 0 < alpha < 1 else ():
+            own = (1 - alpha) * before_matters[name].clamp_min(LEAST_FISHER)
+            other = alpha * after_matters[name].clamp_min(LEAST_FISHER)
+            found[name] = (own * before[name] + other * after[name]) / (own + other)
+        return found
+
+    return mix
+
+
 def best_mixture(
     before: Classifier,
     after: Classifier,
@@ -66,6 +118,7 @@ def best_mixture(
     shown: Faces | None,
     fabric: Fabric,
     alphas: Sequence[float] = ALPHAS,
+    mix: Mix = interpolate,
 ) -> tuple[Classifier, float, list[dict[str, float]]]:
     """Choose how much of each network by the validation sets.
 
@@ -83,6 +136,8 @@ def best_mixture(
     alphas
         The shares of `after` that are tried: the one nearest to one half is chosen that is not shown to be
         worse than the best (`crossfer.selection`).
+    mix
+        How weights are mixed.
 
     Returns
     -------
@@ -98,7 +153,7 @@ def best_mixture(
 
     def mixture(alpha: float) -> Classifier:
         model = copy.deepcopy(after).to(fabric.device)
-        model.load_state_dict(interpolate(*weights, alpha))
+        model.load_state_dict(mix(*weights, alpha))
         if shown is not None and alpha not in (0, 1):
             norms = [norm for name, norm in batch_norms(model).items() if name in moved]
             rows = dealt(shown, torch.Generator().manual_seed(0))

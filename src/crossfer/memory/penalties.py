@@ -23,6 +23,8 @@ from crossfer.networks import Classifier
 from crossfer.terms import PastData
 from crossfer.training import Faces, Mixture, Term, normalise, specialised
 from crossfer.training.devices import Devices
+from crossfer.training.inputs import AT_ONCE
+from crossfer.training.loss import IMPOSSIBLE
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,86 @@ class SourceDistillation:
 
 
 @dataclass(frozen=True)
+class DarkExperience:
+    """Keep the logits: of old images those that were stored, of new ones, where asked, the old network's.
+
+    With a share of one half, cross-entropy and term together are half of Buzzega et al., Dark Experience for
+    General Continual Learning (DER++), NeurIPS 2020, equation 6, with β = 1 and one draw from the buffer
+    where the paper makes two: ``ℓ(new) + weight · MSE(h(x'), z') + ℓ(x', y')``.  The old network gives the
+    stored logits z' once, of the images as they are; training shows them augmented.
+
+    With `forward` it is Zhuo et al., Continual Learning with Strong Experience Replay (SER), 2023: beside
+    this *backward* consistency, ``forward · MSE(h(x), h_old(x))`` on the new images.
+
+    Squared errors are means over the classes, as in the authors' code of both.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["dark-experience"] = "dark-experience"
+    weight: float = 0.5
+    forward: float = 0.0
+    past_data: ClassVar[PastData] = "none"
+
+    def term(
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+    ) -> Term:
+        """Return the loss term; the old images come with the batches of a mixture."""
+        assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
+        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        rows = torch.split(torch.arange(shown.new, len(shown)), AT_ONCE)
+        parts = (shown.images[part].to(fabric.device) for part in rows)
+        stored = torch.cat([answers(normalise(part, start.preprocessing)) for part in parts])
+
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+            old = (rows >= shown.new).float()
+            kept = stored[(rows - shown.new).clamp_min(0)]
+            total = self.weight * (old * _squares(kept, logits, said)).mean()
+            if self.forward:
+                moved = _squares(answers(images), logits, said)
+                total = total + self.forward * ((1 - old) * moved).mean()
+            return total
+
+        return penalty
+
+
+@dataclass(frozen=True)
+class FocalDistillation:
+    """Keep the right answers: distil from the old network, most of all where it is right.
+
+    ``weight · mean of (base + focus · [old network is right]) · T² · KL(softmax(old/T) ‖ softmax(new/T))``
+    on all images that are shown.  Yan et al., Positive-Congruent Training, CVPR 2021, section 4, with their
+    base 1 and focus 5: it lowers the share of images that flip from right to wrong.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["focal-distillation"] = "focal-distillation"
+    temperature: float = 2.0
+    weight: float = 0.2
+    base: float = 1.0
+    focus: float = 5.0
+    past_data: ClassVar[PastData] = "none"
+
+    def term(
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+    ) -> Term:
+        """Return the loss term; it looks at the labels of what is shown."""
+        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        labels = shown.labels.to(fabric.device)
+        known = None if shown.known is None else shown.known.to(fabric.device)
+
+        def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+            old = answers(images)
+            among = old if known is None else old.masked_fill(~known[rows], IMPOSSIBLE)
+            right = (among.argmax(1) == labels[rows]).float()
+            weights = self.base + self.focus * right
+            return self.weight * _divergence(old, logits, self.temperature, said, weights)
+
+        return penalty
+
+
+@dataclass(frozen=True)
 class L2SP:
     """Keep the weights near where they started: ``weight / 2 · ‖w − w₀‖²``.
 
@@ -124,7 +206,7 @@ class EWC:
     kind: Literal["ewc"] = "ewc"
     weight: float = 100.0
     samples: int = 1024
-    past_data: ClassVar[PastData] = "statistics"
+    past_data: ClassVar[PastData] = "all source"
 
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
@@ -136,7 +218,7 @@ class EWC:
         return _held(self.weight, start, fabric, fisher(start, past.images[rows], seed, fabric))
 
 
-Penalty = Distillation | SourceDistillation | L2SP | EWC
+Penalty = Distillation | SourceDistillation | DarkExperience | FocalDistillation | L2SP | EWC
 
 
 def fisher(
@@ -204,8 +286,21 @@ def _said(start: Classifier, fabric: Fabric) -> Tensor | None:
     return None if len(able) == len(start.outputs) else torch.tensor(able, device=fabric.device)
 
 
-def _divergence(old: Tensor, new: Tensor, temperature: float, said: Tensor | None = None) -> Tensor:
-    """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a mean.
+def _squares(old: Tensor, new: Tensor, said: Tensor | None) -> Tensor:
+    """Return the mean squared error of each image's logits (N, classes) among the classes `said`: (N,)."""
+    if said is not None:
+        old, new = old.index_select(1, said), new.index_select(1, said)
+    return (new - old).square().mean(1)
+
+
+def _divergence(
+    old: Tensor,
+    new: Tensor,
+    temperature: float,
+    said: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a weighted mean.
 
     Of a class that the old network cannot say it has no opinion: `said` are the classes that are compared.
     """
@@ -213,7 +308,10 @@ def _divergence(old: Tensor, new: Tensor, temperature: float, said: Tensor | Non
         old, new = old.index_select(1, said), new.index_select(1, said)
     soft = F.log_softmax(new.float() / temperature, 1)
     target = F.log_softmax(old / temperature, 1)
-    return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
+    if weights is None:
+        return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
+    each = F.kl_div(soft, target, reduction="none", log_target=True).sum(1)
+    return temperature**2 * (weights * each).mean()
 
 
 def _held(

@@ -61,7 +61,22 @@ class FeatureReplay:
         fabric: Fabric,
         **options: Any,
     ) -> Trained:
-        """Train a network; see `crossfer.memory.FromMemory`."""
+        """Train a network.
+
+        Parameters
+        ----------
+        start
+            The network that is adapted, as it is.
+        model
+            A copy of it, which can say every class of the target, and of which the layers that train require
+            gradients; it is left as it was.
+        memory
+            What stands for the source's images.
+        target
+            The target's training set.
+        validation, recipe, seed, fabric, options
+            As for `crossfer.training.train`.
+        """
         began = time.perf_counter()
         cut, old = cut_of(model), cut_of(start)
         views = max(1, min(recipe.views, recipe.epochs))

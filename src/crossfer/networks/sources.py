@@ -205,7 +205,7 @@ def project(network: nn.Module, name: str, count: int) -> nn.Sequential:
         raise CrossferError(
             f"model: its last layer {name} is a {type(old).__name__}; projections go before a linear one"
         )
-    like = {"device": old.weight.device, "dtype": old.weight.dtype}
+    like: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
     new = nn.Sequential(
         OrderedDict(
             projection=nn.Linear(old.in_features, count, bias=False, **like),

@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 
 from crossfer.report import charts, tables, view, words
+from crossfer.report.citing import cited
 from crossfer.report.figures import inline
 from crossfer.terms import BL, SIDES
 
@@ -52,6 +53,7 @@ def render(
             tradeoffs=charts.tradeoffs(asked),
             curves=charts.curves(asked, folder),
             fig6=inline(figure),
+            bibtex=cited(asked.results),
             config=json.dumps(config, indent=2, ensure_ascii=False),
             contact_sheet=base64.b64encode(contact_sheet).decode() if contact_sheet else None,
         )

@@ -300,7 +300,7 @@ def confusions(view: View, target: str, side: Side) -> list[Matrix]:
 def matrix(name: str, measured: Measured, classes: Sequence[str]) -> Matrix:
     """Return the confusion matrix of one network, without classes that are neither true nor answered."""
     counts = np.array(measured.confusion)
-    keep = np.flatnonzero(counts.sum(1) + counts.sum(0))
+    keep: list[int] = np.flatnonzero(counts.sum(1) + counts.sum(0)).tolist()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     rows = [(classes[i], [(int(counts[i, j]), float(shares[i, j])) for j in keep]) for i in keep]
     return Matrix(name, [classes[i] for i in keep], rows)

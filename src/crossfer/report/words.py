@@ -36,7 +36,7 @@ STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
 
 RULE = (
     f"the highest target accuracy of what loses at most {KEPT:g} point on the source; where nothing does and "
-    "gains, the highest mean of both."
+    "gains, the highest mean of both. The old model is kept unless it is shown to be worse."
 )
 
 Verdict = Literal["use", "care", "keep", "none"]
@@ -199,11 +199,11 @@ def _known_here(view: View, after: Result) -> list[str]:
 def _few_people(view: View, after: Result) -> list[str]:
     dataset = view.dataset(after.target)
     people = dataset.test_subjects
-    if not people or people >= FEW_PEOPLE:
+    if not people or people >= FEW_PEOPLE or dataset.folds:
         return []
     return [
         f"The test set of {shown(dataset)} has {_people(people)}: cross-validation over all of its people "
-        "would tell more."
+        "(“folds: 5” in the configuration) would tell more."
     ]
 
 
@@ -220,18 +220,28 @@ def _recommended(view: View, choice: Recommendation) -> Result:
 def _why(view: View, choice: Recommendation, after: Result) -> str:
     tried, limit = len(view.adapted), choice.limit
     left = tried - len(choice.ruled_out)
+    first = next(row for row in view.most(choice.target, view.names) if row.strategy == choice.best)
     if limit is None:
-        best = f"the highest mean accuracy on both validation sets, {number(after.balance)}"
+        best = f"the highest mean accuracy on both validation sets, {number(first.balance)}"
         allowed = f"Of {tried} strategies, {left} are allowed" if left < tried else f"{tried} tried"
     else:
         best = "the highest accuracy on the target's validation set, "
-        best += number(after.on_target.validation.accuracy)
+        best += number(first.on_target.validation.accuracy)
         within = f"lose at most {limit:g} {'point' if limit == 1 else 'points'} on the source's"
         allowed = f"{left} of {tried} strategies are allowed and {within} validation set"
     if not left:
         return f"{allowed}."
+    why = (
+        f"{allowed}; among them and the old model, {first.strategy} has {best}\N{NO-BREAK SPACE}%."
+    )
+    if first.strategy == after.strategy:
+        return why
+    images = after.on_target.validation.images
+    known = {one.people for one in view.results.validation if one.target == after.target} - {None}
+    people = f" of {_people(max(filter(None, known)))}" if known else ""
     return (
-        f"{allowed}; among them and the old model, {after.strategy} has {best}\N{NO-BREAK SPACE}%."
+        f"{why} The old model is not shown to be worse: behind by {choice.behind:.1f} ± "
+        f"{choice.behind_error:.1f} points, by {images:,} target images{people}."
     )
 
 
@@ -374,9 +384,19 @@ def network(model: Mapping[str, Any]) -> str:
 
 def certainty(view: View) -> str:
     """Say how often everything was measured."""
+    said = f"Means over {len(view.seeds)} seeds; the intervals count other trainings too."
     if len(view.seeds) == 1:
-        return "Measured with one seed: how far another training would land is in no interval."
-    return f"Means over {len(view.seeds)} seeds; the intervals count other trainings too."
+        said = "Measured with one seed: how far another training would land is in no interval."
+    return " ".join([said, *(_by_folds(target) for target in view.targets if target.folds)])
+
+
+def _by_folds(target: DatasetFacts) -> str:
+    """Say how a target is measured by folds, and what of it flatters."""
+    return (
+        f"{shown(target)}: {target.split.how}; every image is tested by a network that has not met who is in "
+        "it. The same images chose the strategy, by networks of other folds: of few people, its figures are "
+        "a little too good."
+    )
 
 
 HERE = "real on these images"

@@ -29,7 +29,7 @@ Only the layout of the files is that of {name}, so that crossfer can be tried wi
 Numbers measured on stand-ins say nothing about {name}.
 """
 
-FER_USAGES = ("Training", "PublicTest", "PrivateTest", *["Training"] * 7)
+FER_USAGES = ("Training", "PublicTest", "PrivateTest", *["Training"] * 6, "PrivateTest")
 """The part that each of ten successive images of a class goes to."""
 
 FER_SHARES = dict(

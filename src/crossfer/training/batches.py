@@ -98,6 +98,11 @@ class Faces:
         """How many people there are; ``None`` where it is not known."""
         return None if self.subjects is None else len(torch.unique(self.subjects))
 
+    @property
+    def weights(self) -> Tensor:
+        """How often each face is shown, relative to others: float (N,), where the labels are."""
+        return torch.ones(len(self), device=self.labels.device)
+
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
         """Deal every image once into equal batches, nearest to a size; hardly one is left over.
 
@@ -133,6 +138,14 @@ class Mixture(Faces):
         """Mix two sets."""
         both = new + old
         return cls(both.images, both.labels, both.known, both.subjects, len(new), share)
+
+    @property
+    def weights(self) -> Tensor:
+        """How often each face is shown, relative to others: of the new ones and the old, their shares."""
+        weights = super().weights
+        weights[: self.new] = self.share / self.new
+        weights[self.new :] = (1 - self.share) / (len(self) - self.new)
+        return weights
 
     def fresh(self, size: int) -> int:
         """Return how many images of a batch, which are its first, are new ones."""

@@ -83,7 +83,7 @@ class _Body(nn.Module):
         self.classifier, self.layer = classifier, layer
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features."""
+        """Return features; nothing where the layer is not asked once."""
         found: list[Tensor] = []
         layer = self.classifier.network.get_submodule(self.layer)
         hook = layer.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
@@ -91,7 +91,7 @@ class _Body(nn.Module):
             self.classifier(images)
         finally:
             hook.remove()
-        return found[0].detach()
+        return found[0].detach() if len(found) == 1 else images.new_empty(0)
 
 
 @torch.no_grad()
@@ -104,9 +104,12 @@ def cut_of(classifier: Classifier) -> Cut:
     Raises
     ------
     CrossferError
-        If the head is not given a vector for each face, or does not give the network's outputs.
+        If there is no head, it is given no vector for each face, or it does not give the network's outputs.
     """
-    (head,) = classifier.layer_names("head")
+    try:
+        (head,) = classifier.layer_names("head")
+    except ValueError as error:
+        raise CrossferError(f"model: {error}") from None
     how = classifier.preprocessing
     device = next(classifier.parameters()).device
     pictures = torch.zeros(2, *how.image_shape, dtype=torch.uint8)

@@ -2,7 +2,8 @@
 
 What is random is drawn for whole batches on every device, which then takes its share; moments of batch
 normalisation, gradients and the loss are sums over all.  So a training comes out as on one device, but for
-rounding, and a checkpoint goes on with another number of them.
+rounding (until that turns a ReLU or a maximum, as the number of threads may), and a checkpoint goes on with
+another number of them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossfer.errors import CrossferError
@@ -61,7 +62,7 @@ class Devices:
             return
         every = torch.cat([tensor.detach().reshape(-1).float() for tensor in numbers])
         torch.distributed.all_reduce(every)
-        parts = every.split([tensor.numel() for tensor in numbers])
+        parts = torch.split(every, [tensor.numel() for tensor in numbers])
         for tensor, part in zip(numbers, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
 
@@ -130,7 +131,8 @@ class SharedNorm(_BatchNorm):
         scale = scale if self.weight is None else scale * self.weight
         shift = -of_all * scale if self.bias is None else self.bias - of_all * scale
         shape = (1, -1, *[1] * (x.ndim - 2))
-        return (numbers * scale.view(shape) + shift.view(shape)).to(x.dtype)
+        y: Tensor = numbers * scale.view(shape) + shift.view(shape)
+        return y.to(x.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics on."""
@@ -221,7 +223,7 @@ def on_devices(
             plugins=[LightningEnvironment()],
         )
         with TemporaryDirectory(prefix="crossfer-devices-") as folder, _heard(on_step) as tell:
-            every.launch(_work, work, tell, f"{folder}/result")
+            every.launch(_work, work, tell, f"{folder}/result")  # type: ignore[arg-type]
             return torch.load(f"{folder}/result", weights_only=False)  # type: ignore[no-any-return]
     except ProcessRaisedException as error:
         kind, _, why = str(error).strip().splitlines()[-1].partition(": ")

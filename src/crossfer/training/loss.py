@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +16,11 @@ IMPOSSIBLE = -1e4
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, known: Tensor | None, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    known: Tensor | None,
+    label_smoothing: float = 0.0,
+    adjustment: Tensor | None = None,
 ) -> Tensor:
     """Return the mean cross-entropy, each image judged among the classes of its own dataset.
 
@@ -32,18 +37,39 @@ def cross_entropy(
         bool (N, classes): the classes that each image's dataset has; ``None`` where all have all.
     label_smoothing
         Share (0–1) of the truth that is spread evenly over an image's classes.
+    adjustment
+        Added to the logits of every image, float (classes,).
 
     Returns
     -------
     Tensor
         A scalar, in nats.
     """
+    if adjustment is not None:
+        logits = logits + adjustment
     if known is None:
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     truth = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
     spread = known / known.sum(1, keepdim=True)
     truth = (1 - label_smoothing) * truth + label_smoothing * spread
     return F.cross_entropy(logits.masked_fill(~known, IMPOSSIBLE), truth)
+
+
+def log_shares(labels: Tensor, classes: int, weights: Tensor) -> Tensor:
+    """Return the logarithm of each class's share of a training set, float (classes,).
+
+    Added to the logits in the loss it lets every class count the same in what is learnt (Menon et al.,
+    Long-Tail Learning via Logit Adjustment, ICLR 2021, equation 10).  A class without an image takes no part.
+
+    Parameters
+    ----------
+    labels
+        int64 (N,).
+    weights
+        How often each image is shown, relative to others: float (N,).
+    """
+    counts = torch.bincount(labels, weights, classes)
+    return (counts / counts.sum()).clamp_min(1e-12).log().float()
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,13 @@ class Recipe:
         Share of all steps over which the learning rate rises, 0–1.
     label_smoothing
         0–1.
+    logit_adjustment
+        Weight of the logarithms of the classes' shares of the training set, which are added to the logits in
+        the loss; 0: none.  At 1 every class counts the same, however many images it has
+        (`crossfer.training.loss.log_shares`).
+    mixup
+        Images of a batch are mixed in pairs, and so are their losses, by a share that is drawn for each batch
+        from Beta(mixup, mixup); 0: none.  Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
     averaging
         Decay of a running mean of the weights, 0 (none) to below 1; the mean is what is measured and kept.
     views
@@ -83,6 +90,8 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup: float = 0.2
     label_smoothing: float = 0.05
+    logit_adjustment: float = 0.0
+    mixup: float = 0.0
     averaging: float = 0.0
     views: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -95,6 +104,8 @@ class Recipe:
         _within("weight_decay", self.weight_decay, 0, 1)
         _within("warmup", self.warmup, 0, 1)
         _within("label_smoothing", self.label_smoothing, 0, 1)
+        _within("logit_adjustment", self.logit_adjustment, 0, 10)
+        _within("mixup", self.mixup, 0, 10)
         _within("views", self.views, 0, 1000)
         _within("averaging", self.averaging, 0, 0.9999)
 

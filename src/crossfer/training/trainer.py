@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributions import Beta
 
 from crossfer.errors import CrossferError
 from crossfer.networks.classifier import Classifier
@@ -26,7 +27,7 @@ from crossfer.selection import Behind, compare
 from crossfer.training.backends import Plain, backend_of
 from crossfer.training.batches import Faces
 from crossfer.training.devices import Devices
-from crossfer.training.loss import Objective, cross_entropy
+from crossfer.training.loss import Objective, cross_entropy, log_shares
 from crossfer.training.prediction import candidate, judged_on, measures, people_in
 from crossfer.training.recipe import Recipe
 from crossfer.training.schedule import learning_rate
@@ -181,7 +182,11 @@ class Training:
         self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
         self.penalty, self.keep, device = penalty, keep, fabric.device
         self.objective = objective or Objective(
-            partial(cross_entropy, label_smoothing=recipe.label_smoothing)
+            partial(
+                cross_entropy,
+                label_smoothing=recipe.label_smoothing,
+                adjustment=_adjustment(training, recipe, len(model.classes), device),
+            )
         )
         self.devices = Devices(fabric)
         backend = backend_of(device) if self.devices.count == 1 else Plain()
@@ -202,16 +207,19 @@ class Training:
             seed,
             self.generator,
             fabric,
-            # A penalty, and whoever gives labels, look at the images themselves.
-            reuse=reuse and penalty is None and self.objective.relabel is None,
+            # A penalty, whoever gives labels and what is mixed need the images themselves.
+            reuse=reuse and not (penalty or self.objective.relabel or recipe.mixup),
             devices=self.devices,
         )
         self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
         self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
         self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
         optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
-        self.optimizer = fabric.setup_optimizers(optimizer)
+        wrapped = fabric.setup_optimizers(optimizer)
+        assert not isinstance(wrapped, tuple), "it was given one"
+        self.optimizer = wrapped
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
+        self.mixing = _mixing(recipe, penalty, self.devices)
         # The network, not the part: frozen layers may calculate in every step.
         self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
         self.state = State()
@@ -231,10 +239,14 @@ class Training:
         """Learn from the images of one batch; of several devices, from this one's share of them."""
         images, part = self.inputs(rows), len(self.devices.share(rows)) / len(rows)
         self.devices.images, rows = len(rows), self.devices.share(rows)
+        if self.mixing:  # by the generator that dropout draws from
+            share = self.mixing.sample()
+            images = torch.lerp(images.flip(0), images, share)
         with self.fabric.autocast():
             logits = self.part(images).float()
-        known = self.training.known[rows] if self.training.known is not None else None
-        loss = self.objective.loss(logits, self.training.labels[rows], known)
+        loss = self._loss(logits, rows)
+        if self.mixing:
+            loss = torch.lerp(self._loss(logits, rows.flip(0)), loss, share)
         if self.penalty:
             loss = loss + self.penalty(self.network, images, logits, rows)
         if self.devices.count > 1:
@@ -248,6 +260,10 @@ class Training:
         if self.averaged is not None:
             _average(self.averaged, self.part, self.recipe.averaging)
         self.total.add_(loss)
+
+    def _loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        known = self.training.known[rows] if self.training.known is not None else None
+        return self.objective.loss(logits, self.training.labels[rows], known)
 
     def epoch(
         self,
@@ -369,6 +385,27 @@ class Training:
         model.load_state_dict(model.state_dict() | self.surrogate.fold(state.kept))
         seconds = sum(row["seconds"] for row in state.history)
         return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds)
+
+
+def _adjustment(
+    training: Faces, recipe: Recipe, classes: int, device: torch.device
+) -> Tensor | None:
+    """Return what a recipe adds to the logits in the loss, if anything."""
+    if not recipe.logit_adjustment:
+        return None
+    shares = log_shares(training.labels, classes, training.weights)
+    return recipe.logit_adjustment * shares.to(device)
+
+
+def _mixing(recipe: Recipe, penalty: Term | None, devices: Devices) -> Beta | None:
+    """Return what the shares of mixed images are drawn from; None where none are mixed."""
+    if not recipe.mixup:
+        return None
+    if penalty or devices.count > 1:
+        beside = "a penalty, which looks at each image" if penalty else "several devices"
+        raise CrossferError(f"mixup: has no meaning beside {beside}: leave one of them out")
+    alpha = torch.tensor(recipe.mixup, device=devices.device)
+    return Beta(alpha, alpha, validate_args=False)
 
 
 @torch.no_grad()

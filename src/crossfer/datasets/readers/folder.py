@@ -41,7 +41,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     files = {file: _folders_above(file, path) for file in image_files(path)}
     if not any(files.values()):
         raise CrossferError(
-            f"{path}: no picture lies in the folder of a class; found are {found_in(path)}; {way_on(path)}"
+            f"{path}: no picture lies in the folder of a class; found are {found_in(path)}; {way_on(path)}; "
+            "without labels, put them in a folder called unlabelled"
         )
     kinds = sorted(set(files.values()) - {()})
     stems = levels.classes_by_file(files, options)

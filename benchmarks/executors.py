@@ -1,0 +1,91 @@
+"""What an executor costs by itself: a thousand runs that only wait.
+
+    python benchmarks/executors.py [--runs 1000] [--seconds 0.1] [--workers 1 8 64]
+
+The graph is an experiment's: one run in twenty is a baseline that nineteen others wait for.  With one worker
+it is `run_here`, otherwise `run_in_processes`.  Of the head, the process that walks the graph, are reported
+the CPU time of each run, which other work on the machine does not change, and the growth of its memory; and
+how much longer it all took than the waiting alone, workers starting included.  Then, the files: how long it
+takes to find one run's folder among all, as often as a run does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
+from crossfer.executors.graph import Tell
+
+BASELINE = 20
+"""Runs that share a baseline, with it."""
+
+
+def opened(seconds: float) -> Work:
+    """Make a worker ready whose runs wait, and tell of two steps."""
+
+    def work(key: str, tell: Tell) -> None:
+        for _ in range(2):
+            time.sleep(seconds / 2)
+            tell("step", 100)
+
+    return work
+
+
+def graph(runs: int) -> list[Task]:
+    """Return the tasks of an experiment."""
+    return [Task(str(n), (str(n - n % BASELINE),) if n % BASELINE else ()) for n in range(runs)]
+
+
+def megabytes() -> float:
+    """Return the highest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(runs: int, seconds: float, workers: int) -> str:
+    """Carry out the graph; return a row of the table."""
+    run: Callable[..., dict[str, Failure]] = (
+        run_here if workers == 1 else partial(run_in_processes, workers=workers)
+    )
+    before, cpu, began = megabytes(), time.process_time(), time.perf_counter()
+    assert not run(graph(runs), partial(opened, seconds), Events())
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    ideal = runs * seconds / workers
+    return f"| {workers} | {1000 * cpu / runs:.2f} | {megabytes() - before:.0f} | {ideal:.0f} | {took:.0f} |"
+
+
+def lookups(folders: int) -> str:
+    """Return how long it takes to find one of so many folders."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        for number in range(folders):
+            (place / f"FC-jaffe-100-seed-0-{number:016x}").mkdir()
+        began = time.process_time()
+        for number in range(0, folders, folders // 50):
+            next(place.glob(f"*-{number:016x}"))
+        return f"| {folders:,} | {20 * (time.process_time() - began):.2f} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=0.1)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
+    asked = parser.parse_args()
+    print("| workers | head, CPU ms a run | head, MB more | waiting alone, s | took, s |")
+    print("|--:|--:|--:|--:|--:|")
+    for workers in asked.workers:
+        print(measure(asked.runs, asked.seconds, workers), flush=True)
+    print("\n| run folders | to find one, CPU ms |\n|--:|--:|")
+    for folders in (500, 5_000, 50_000):
+        print(lookups(folders), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Low-rank adapters: large linear layers learn a small product beside their weight, and are plain afterwards.
+
+Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, section 4.1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from crossfer.errors import CrossferError
+from crossfer.networks.classifier import Classifier
+
+
+class LowRank(nn.Module):
+    """A weight W as ``W + B A``: A (rank, in) random, B (out, rank) zero, so that it begins as it was.
+
+    The paper's α / r, by which the product is multiplied, is 1.
+    """
+
+    def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        outputs, inputs = weight.shape
+        bound = inputs**-0.5  # as PyTorch begins a linear layer, and the authors begin A
+        drawn = torch.rand(rank, inputs, generator=generator)
+        self.A = nn.Parameter(((2 * drawn - 1) * bound).to(weight))
+        self.B = nn.Parameter(torch.zeros(outputs, rank).to(weight))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight that the layer calculates with."""
+        return weight + self.B @ self.A
+
+
+def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
+    """Let linear layers learn by adapters in place of their weights; in place.
+
+    Of the layers that train, those are meant whose weight is larger than its adapter, but for the head, which
+    trains as it is.  Their biases, and all other layers, are frozen.
+
+    Raises
+    ------
+    CrossferError
+        If there is no such layer.
+    """
+    network, generator = classifier.network, torch.Generator().manual_seed(seed)
+    (head,) = classifier.layer_names("head")
+    large = {
+        name: layer
+        for name, layer in network.named_modules()
+        if type(layer) is nn.Linear
+        and name != head
+        and layer.weight.requires_grad
+        and rank * sum(layer.weight.shape) < layer.weight.numel()
+    }
+    if not large:
+        raise CrossferError(
+            f"model: no linear layer that trains is larger than an adapter of rank {rank}: leave out the "
+            "strategies with adapters"
+        )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(f"{head}."))
+    for layer in large.values():
+        adapter = LowRank(layer.weight.detach(), rank, generator)
+        parametrize.register_parametrization(layer, "weight", adapter)
+
+
+def fold(classifier: Classifier) -> None:
+    """Put what the adapters have learnt into the weights, which are plain again; in place."""
+    for layer in list(classifier.network.modules()):
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight")

@@ -1,0 +1,242 @@
+"""Do I need an update?  What can be said of new faces before anybody has labelled them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from crossfer.adaptation import untrained
+from crossfer.cli import app
+from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
+from crossfer.deploy.assess import assess, classes_of_model, of_source
+from crossfer.deploy.models import open_model
+from crossfer.errors import CrossferError
+from crossfer.evaluation.drift import FeatureDrift, feature_drift, input_drift
+from crossfer.evaluation.estimate import (
+    Estimate,
+    difference_of_confidences,
+    estimates,
+    negative_entropy,
+    thresholded_confidence,
+)
+from crossfer.networks.spec import NetworkConfig
+from crossfer.report.assessed import answer
+from tests.pixel_networks import STEP, classifier
+
+CLASSES = ("angry", "happy", "sad", "neutral")
+
+
+def said(count: int, sure: float, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return answers, and a truth that is drawn from them: they are calibrated."""
+    rng = np.random.default_rng(seed)
+    logits = sure * rng.normal(size=(count, 4))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return p.astype(np.float32), (p.cumsum(1) > rng.random((count, 1))).argmax(1)
+
+
+def test_on_the_labelled_images_themselves_both_estimates_are_the_accuracy() -> None:
+    p, labels = said(200, 2.0, 0)
+    for estimate in estimates(p, labels, p, resamples=20):
+        assert estimate.accuracy == pytest.approx(100 * (p.argmax(1) == labels).mean())
+
+
+def test_the_threshold_leaves_as_many_below_as_are_wrong() -> None:
+    p, labels = said(300, 2.0, 1)
+    new, _ = said(500, 1.0, 2)
+    right, scores = p.argmax(1) == labels, negative_entropy(p)
+    ones = np.ones(300), np.ones(500)
+    found = thresholded_confidence(scores, right, ones[0], negative_entropy(new), ones[1])
+    threshold = np.sort(scores)[(~right).sum()]
+    assert (scores < threshold).mean() == (~right).mean()
+    assert found == pytest.approx(100 * (negative_entropy(new) >= threshold).mean())
+    scores_twice, right_twice = np.concatenate([scores, scores]), np.concatenate([right, right])
+    assert found == thresholded_confidence(
+        scores_twice, right_twice, np.ones(600), negative_entropy(new), 2 * ones[1]
+    )
+    doubled = np.arange(300) < 100  # a weight of 2 is an image that is there twice
+    weights = np.where(doubled, 2.0, 1.0)
+    scores_more = np.concatenate([scores, scores[doubled]])
+    right_more = np.concatenate([right, right[doubled]])
+    assert thresholded_confidence(
+        scores, right, weights, negative_entropy(new), ones[1]
+    ) == thresholded_confidence(
+        scores_more, right_more, np.ones(400), negative_entropy(new), ones[1]
+    )
+
+
+def test_less_confidence_is_taken_for_as_much_less_accuracy() -> None:
+    right = np.array([True, True, True, False])
+    found = difference_of_confidences(
+        np.array([0.9, 0.9, 0.8, 0.6]), right, np.ones(4), np.array([0.5, 0.7]), np.ones(2)
+    )
+    assert found == pytest.approx(100 * (0.75 - (0.8 - 0.6)))
+
+
+def test_where_confidence_can_be_trusted_the_truth_lies_in_the_interval() -> None:
+    inside = 0
+    for seed in range(10):
+        (p, labels), (new, truth) = said(400, 2.0, 2 * seed), said(300, 1.2, 2 * seed + 1)
+        _, by_difference = estimates(p, labels, new, resamples=200)
+        low, high = by_difference.interval
+        inside += low <= 100 * (new.argmax(1) == truth).mean() <= high
+    assert inside >= 9
+
+
+def test_few_people_make_an_estimate_less_sure() -> None:
+    (p, labels), (new, _) = said(400, 2.0, 0), said(300, 1.2, 1)
+    who = np.repeat(np.arange(6), 50)
+    one, other = (
+        estimates(p, labels, np.sort(new, 0), None, people, resamples=200)[1].interval
+        for people in (None, who)
+    )
+    assert other[1] - other[0] > 2 * (one[1] - one[0])
+
+
+def test_drift_is_seen_where_there_is_some_and_only_there() -> None:
+    rng = np.random.default_rng(0)
+    faces = rng.integers(40, 160, (60, 48, 48), np.uint8)
+    brightness, contrast, sharpness = input_drift(faces, faces + 50)
+    assert brightness.deviations > 5 and brightness.new - brightness.source == pytest.approx(
+        50 / 255
+    )
+    assert contrast.deviations == sharpness.deviations == pytest.approx(0, abs=1e-9)
+    own, other = rng.normal(size=(2000, 8)), rng.normal(size=(1000, 8))
+    assert feature_drift(own, other).share == pytest.approx(5, abs=2.5)
+    assert feature_drift(own, other + 3).share > 90
+    few = rng.normal(size=(12, 30))  # fewer images than features
+    assert 0 <= feature_drift(few, few).share <= 100
+
+
+def written(folder: Path, noise: float, unlabelled: bool, count: int = 240) -> Dataset:
+    """Prepare pictures whose first pixel a network reads, the less clearly the more noise there is."""
+    raw, rng = folder / "raw", np.random.default_rng(int(noise))
+    raw.mkdir(parents=True)
+    rows = [("image", "label", "subject", "split")]
+    for i in range(count):
+        label = i % 4
+        pixels = rng.integers(0, 256, (48, 48), np.uint8)
+        pixels[0, 0] = np.clip(STEP * label + rng.normal(scale=noise), 0, 255)
+        Image.fromarray(pixels).save(raw / f"{i}.png")
+        split = ("training", "validation", "validation", "test")[i // 4 % 4]
+        name = "unlabelled" if unlabelled and split == "training" else CLASSES[label]
+        rows.append((f"{i}.png", name, f"p{i // 4}", split))
+    with (raw / "labels.csv").open("w", newline="") as table:
+        csv.writer(table).writerows(rows)
+    return prepare(raw, folder / "data", Preparation(faces="cropped"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a network, its source, and new faces that it reads less well."""
+    folder = tmp_path_factory.mktemp("assess")
+    written(folder / "source", 3.0, False)
+    written(folder / "new", 9.0, True)
+    classifier(CLASSES).save(folder / "network")
+    return folder
+
+
+def crossfer(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(*arguments: object) -> str:
+    error = crossfer(*arguments).exception
+    assert isinstance(error, CrossferError), error
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def test_the_command_answers_and_writes_all_of_it(place: Path) -> None:
+    json_file = place / "out" / "assessed.json"
+    done = crossfer(
+        "assess",
+        place / "network",
+        place / "new/data",
+        "--source",
+        place / "source/data",
+        "--json",
+        json_file,
+    )
+    assert done.exit_code == 0, done.exception
+    # The network is sure and often wrong here: that, no estimate can see.
+    assert done.stdout.startswith("Do I need an update? It cannot be told without labels.")
+    content = json.loads(json_file.read_text())
+    assert content["verdict"] == "unclear" and content["images"] == 240 and content["truth"] is None
+    truth = {one["method"]: one["interval"] for one in content["estimates"]}
+    assert set(truth) == {"ATC", "DoC"}
+    assert [one["measure"] for one in content["inputs"]] == ["brightness", "contrast", "sharpness"]
+
+
+def test_no_estimate_looks_at_a_label_of_the_new_faces(place: Path) -> None:
+    model = open_model(place / "network")
+    class_set = classes_of_model(model, {})
+    source, new = (open_dataset(place / name / "data") for name in ("source", "new"))
+    known = of_source(model, source, class_set)
+    column = new.samples.schema.get_field_index("label")
+    labels = new.samples.column("label").to_pylist()
+    others = [name if name == "unlabelled" else "happy" for name in labels]
+    changed = replace(new, table=new.samples.set_column(column, "label", [others]))
+    first, second = (assess(model, one, known, class_set) for one in (new, changed))
+    assert first == second
+    sure = (Estimate("ATC", 80.0, (70.0, 89.0)), Estimate("DoC", 82.0, (75.0, 88.0)))
+    worse = replace(first, estimates=sure, known=replace(first.known, accuracy=92.0))
+    assert worse.verdict == "worse" and answer(worse)[0].endswith("here than on the source.")
+    assert answer(worse)[1].startswith("It is expected to be right about 70 to 89 %")
+    alike = replace(worse, known=replace(first.known, accuracy=71.0), inputs=(), features=None)
+    assert alike.verdict == "as good"
+    drifted = replace(alike, features=FeatureDrift(30.0, (25.0, 36.0)))
+    assert drifted.verdict == "unclear" and "30 % far from the source's" in answer(drifted)[2]
+
+
+def test_a_folder_of_pictures_is_assessed_as_it_is(place: Path) -> None:
+    found = place / "folder.json"
+    done = crossfer(
+        "assess", place / "network", place / "new/raw", "--cropped",
+        "--source", place / "source/data", "--json", found,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.exception
+    content, model = json.loads(found.read_text()), open_model(place / "network")
+    class_set = classes_of_model(model, {})
+    known = of_source(model, open_dataset(place / "source/data"), class_set)
+    same = assess(model, open_dataset(place / "new/data"), known, class_set)
+    assert content["people"] is None and content["images"] == same.images
+    assert [one["accuracy"] for one in content["estimates"]] == [
+        one.accuracy for one in same.estimates
+    ]
+
+
+def test_labels_draw_a_curve(tmp_path: Path) -> None:
+    data = written(tmp_path / "new", 3.0, False, 320)
+    network = untrained(lambda: NetworkConfig("study", width=0.05).build(CLASSES), 0)
+    network.eval().save(tmp_path / "network")
+    model = open_model(tmp_path / "network")
+    class_set = classes_of_model(model, {})
+    known = of_source(model, data, class_set)
+    found = assess(model, data, known, class_set, curve=True)
+    assert [point.draws for point in found.curve] == [1, 3, 3, 1]
+    for point, wanted in zip(found.curve, (0, 25, 50, 80), strict=True):
+        assert abs(point.images - wanted) <= 4  # whole people are drawn
+    assert found.curve[0].accuracy == pytest.approx(found.curve[0].lowest)
+
+
+def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path) -> None:
+    network, new, source = place / "network", place / "new/data", place / "source/data"
+    assert "name the prepared dataset that it learnt from with --source" in refused(
+        "assess", network, new
+    )
+    assert "trains a linear last layer" in refused(
+        "assess", network, source, "--source", source, "--labels"
+    )
+    assert "so it has no effect" in refused("assess", network, new, "--cropped")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no picture" in refused("assess", network, empty, "--source", source)

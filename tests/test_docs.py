@@ -1,0 +1,129 @@
+"""README and docs: tutorials run as they stand, commands and options exist, the site is built strictly."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from crossfer.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
+BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?"
+    r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    language: str
+    title: str | None
+    code: str
+    reason: str | None
+
+    @property
+    def runs(self) -> bool:
+        return self.language in ("sh", "python") and not self.title and not self.reason
+
+
+def blocks(page: Path) -> list[Block]:
+    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [Block(page, m["language"], m["title"], m["code"], m["reason"]) for m in found]
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of every line that calls crossfer."""
+    for block in blocks(page):
+        if block.language == "sh":
+            for line in block.code.replace("\\\n", " ").splitlines():
+                if line.startswith("crossfer "):
+                    yield shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    if page not in TUTORIALS:
+        assert [block.code for block in blocks(page) if block.runs] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_shown_is_valid(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            compile(block.code, str(page), "exec")
+        elif block.language == "yaml":
+            yaml.safe_load(block.code)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_exist(page: Path) -> None:
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    for _, name, *words in commands(page):
+        if name.startswith("-"):
+            continue
+        options = {one for each in known[name].params for one in each.opts + each.secondary_opts}
+        asked = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert asked - options - {"--help"} == set(), f"crossfer {name}"
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
+    """All its blocks, one after the other, in an empty folder; each block is a program of its own."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for block in blocks(page):
+        if block.title:
+            (tmp_path / block.title).write_text(block.code)
+        elif block.runs:
+            interpreter = [sys.executable, "-c"] if block.language == "python" else ["bash", "-ec"]
+            done = subprocess.run(
+                [*interpreter, block.code],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_site_is_built_strictly(tmp_path: Path) -> None:
+    if not shutil.which("mkdocs", path=str(Path(sys.executable).parent)):
+        pytest.skip("MkDocs is not installed: pip install 'crossfer[docs]'")
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"<(?:script|img)[^>]+src=\"https?://", page) == []

@@ -60,7 +60,7 @@ def states(out: Path) -> dict[str, tuple[str, str]]:
     return {one["label"]: (one["state"], one["detail"]) for one in listed}
 
 
-def wait_for(what: str, happened: Callable[[], bool], seconds: float = 600) -> None:
+def wait_for(what: str, happened: Callable[[], bool], seconds: float = 1500) -> None:
     """Wait for something; give up after a while."""
     print(f"… {what}", flush=True)
     until = time.monotonic() + seconds

@@ -101,6 +101,12 @@ def job_of(out: Path, label: str) -> str:
     return detail.partition("SLURM job ")[2].partition(",")[0] if state == "running" else ""
 
 
+def requeued(job: str) -> bool:
+    """Queue a running job again; false if there is none, as between two attempts."""
+    asked = ["scontrol", "requeue", job]
+    return bool(job) and not subprocess.run(asked, stderr=subprocess.DEVNULL).returncode
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -144,9 +150,7 @@ def main() -> None:
             "it has a checkpoint",
             lambda: any(out.glob("runs/long-*/checkpoint.safetensors")),
         )
-        job = job_of(out, "long")
-        subprocess.run(["scontrol", "requeue", job], check=True)
-        print(f"job {job} was queued again, as if preempted; the watching command was killed")
+        wait_for("it is queued again, as if preempted", lambda: requeued(job_of(out, "long")))
         print("\n".join(crossfer("status", out)))
         print("\n".join(crossfer(*asked)))
         logs = {file.name: file.read_text() for file in (out / "slurm").glob("*.log")}

@@ -168,12 +168,13 @@ def main() -> None:
     print("one process", flush=True)
     crossfer("run", experiment, "--out", reference, "--workers", "1", **ONE_THREAD)
     nowhere = subprocess.run(
-        command("run", experiment, "--out", out, "--on", "10.77.0.9:1"),
+        command("run", experiment, "--out", out, "--on", "127.0.0.1:1"),
         text=True,
         capture_output=True,
     )
     print(nowhere.stderr.strip())
     assert nowhere.returncode == 2 and "no Ray cluster answers there" in nowhere.stderr
+    assert not out.exists()
     os.environ["RAY_AUTH_MODE"] = "disabled"  # whatever token lies in this home
     with network():
         try:

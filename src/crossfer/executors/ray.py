@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import traceback
 import uuid
@@ -36,6 +37,7 @@ ATTEMPTS = 3
 """A task whose process or node is lost is given to another; on the same node it finds its checkpoint."""
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_TO_ANSWER = 10.0
 PATIENCE = 120.0
 """Seconds in which each node must say which version it has."""
 LOST = "the Ray cluster is lost{}; what is finished stays, and the same command goes on"
@@ -69,17 +71,25 @@ class Ray:
     at_a_time: int | None = None
 
     def check(self) -> None:
-        """Make sure that Ray is installed.
+        """Make sure that Ray is installed, and that something answers at the address.
 
         Raises
         ------
         CrossferError
-            If it is not.
+            If not.
         """
         try:
             import ray  # noqa: F401
         except ModuleNotFoundError:
             raise CrossferError("this needs Ray: pip install 'crossfer[ray]'") from None
+        if self.address:
+            host, _, port = self.address.removeprefix("ray://").partition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+            except (OSError, OverflowError) as error:
+                raise CrossferError(
+                    f"--on {self.address}: no Ray cluster answers there ({error})"
+                ) from None
 
 
 @dataclass(frozen=True)

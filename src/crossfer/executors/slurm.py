@@ -307,7 +307,7 @@ stop() {{
 {shlex.join(command)} "${{keys[$SLURM_ARRAY_TASK_ID]}}" &
 task=$!
 trap stop USR1
-trap 'kill -TERM $task' TERM
+trap 'kill -TERM $task 2> /dev/null' TERM
 wait $task
 status=$?
 while kill -0 $task 2> /dev/null; do  # a signal has ended the wait, not the task

@@ -107,6 +107,7 @@ def test_the_browser_answers_as_crossfer_does_and_sends_nothing(
                 ours = align(picture, found.landmarks[0], found.landmarks[1], Framing())[0]
                 off = np.abs(np.asarray(seen.convert("L"), int) - ours)
                 assert off.mean() < 0.5 and np.quantile(off, 0.99) <= 2
+        assert "linxiaohui" in (exported / "web" / "THIRD-PARTY.txt").read_text()
         assert [url for url in asked if not url.startswith("data:")] == []
         check_page(tab)
 

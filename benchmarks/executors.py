@@ -3,10 +3,10 @@
     python benchmarks/executors.py [--runs 1000] [--seconds 0.2] [--workers 1 8 64] [--ray]
 
 The graph is an experiment's: one run in twenty is a baseline that nineteen others wait for.  With one worker
-it is `run_here`, otherwise `run_in_processes`, and with ``--ray`` a cluster of this machine.  Of the head, the process that walks the graph, are reported
-the CPU time of each run, which other work on the machine does not change, and the growth of its memory; and
-how much longer it all took than the waiting alone, workers starting included.  Then, the files: how long it
-takes to find one run's folder among all, as often as a run does.
+it is `run_here`, otherwise `run_in_processes`, and with ``--ray`` a cluster of this machine.  Of the head, the
+process that walks the graph, are reported the CPU time of each run, which other work on the machine does not
+change, and the growth of its memory; and how much longer it all took than the waiting alone, workers starting
+included.  Then, the files: how long it takes to find one run's folder among all, as often as a run does.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=0.2)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 8, 64])
     parser.add_argument("--ray", action="store_true")
     asked = parser.parse_args()
     print("| workers | head, CPU ms a run | head, MB more | waiting alone, s | took, s |")

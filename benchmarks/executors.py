@@ -3,8 +3,8 @@
     python benchmarks/executors.py [--runs 1000] [--seconds 0.2] [--workers 1 8 64] [--ray]
 
 The graph is an experiment's: one run in twenty is a baseline that nineteen others wait for.  With one worker
-it is `run_here`, otherwise `run_in_processes`, and with ``--ray`` a cluster of this machine.  Of the head, the
-process that walks the graph, are reported the CPU time of each run, which other work on the machine does not
+it is `run_here`, otherwise `run_in_processes`, and with ``--ray`` a cluster of this machine.  Of the head,
+the process that walks the graph, are reported the CPU time of each run, which other work does not
 change, and the growth of its memory; and how much longer it all took than the waiting alone, workers starting
 included.  Then, the files: how long it takes to find one run's folder among all, as often as a run does.
 """

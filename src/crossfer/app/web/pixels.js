@@ -53,8 +53,10 @@ const WAYS = {
     return Array.from({ length: to }, (_, i) => {
       const [start, end] = [i * scale, Math.min((i + 1) * scale, from)];
       const parts = [];
-      for (let j = Math.floor(start); j < end - 1e-6; j++)
-        parts.push([j, (Math.min(j + 1, end) - Math.max(j, start)) / (end - start)]);
+      for (let j = Math.floor(start); j < end; j++) {
+        const covered = Math.min(j + 1, end) - Math.max(j, start);
+        if (covered > 1e-3) parts.push([j, Math.fround(covered / (end - start))]); // OpenCV leaves slivers out
+      }
       return parts;
     });
   },
@@ -94,14 +96,14 @@ export function resized(image, width, height, way = "area") {
     const line = y * image.width * channels;
     for (const parts of columns)
       for (let c = 0; c < channels; c++, to++)
-        for (const [x, share] of parts) wide[to] += share * image.data[line + x * channels + c];
+        for (const [x, share] of parts) wide[to] += Math.fround(share * image.data[line + x * channels + c]);
   }
   const data = new Uint8ClampedArray(width * height * channels);
   const sums = new Float32Array(width * channels);
   rows.forEach((parts, y) => {
     sums.fill(0);
     for (const [from, share] of parts)
-      for (let i = 0, p = from * sums.length; i < sums.length; i++) sums[i] += share * wide[p + i];
+      for (let i = 0, p = from * sums.length; i < sums.length; i++) sums[i] += Math.fround(share * wide[p + i]);
     data.set(sums, y * sums.length); // rounds, and keeps within 0–255
   });
   return { width, height, channels, data };
@@ -129,8 +131,9 @@ export function aligned(image, [lx, ly], [rx, ry], framing) {
             const [right, bottom] = [Math.min(left + 1, width - 1), Math.min(top + 1, height - 1)];
             const [a, b] = [x - left, y - top];
             const at = (column, row) => data[(row * width + column) * channels + c];
-            sum += (1 - b) * ((1 - a) * at(left, top) + a * at(right, top));
-            sum += b * ((1 - a) * at(left, bottom) + a * at(right, bottom));
+            const above = (1 - a) * at(left, top) + a * at(right, top);
+            const below = (1 - a) * at(left, bottom) + a * at(right, bottom);
+            sum += rint((1 - b) * above + b * below); // as it is drawn large, in whole levels, before it is reduced
           }
         face[to] = sum / times ** 2;
       }

@@ -188,7 +188,7 @@ def test_started_again_or_with_other_folds_only_what_is_new_is_trained(
         "data": raw,
         "cache": out / "runs",
         "folds": {"jaffe": 4},
-        "strategies": ["FC"],
+        "strategies": ["HEAD"],
     }
     others = run_experiment(check_experiment(cached), tmp_path / "other")
     baseline = {run.key for run in results.runs if run.strategy == BL}

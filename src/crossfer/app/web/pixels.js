@@ -89,6 +89,7 @@ export function resized(image, width, height, way = "area") {
   const { channels } = image;
   const enlarges = image.width < width || image.height < height;
   const make = WAYS[way === "area" && enlarges ? "enlargedArea" : way];
+  const halved = way === "area" && image.width === 2 * width && image.height === 2 * height; // halves go up
   const columns = make(image.width, width);
   const rows = make(image.height, height);
   const wide = new Float32Array(image.height * width * channels);
@@ -104,7 +105,8 @@ export function resized(image, width, height, way = "area") {
     sums.fill(0);
     for (const [from, share] of parts)
       for (let i = 0, p = from * sums.length; i < sums.length; i++) sums[i] += Math.fround(share * wide[p + i]);
-    data.set(sums, y * sums.length); // rounds, and keeps within 0–255
+    if (halved) sums.forEach((sum, i) => (sums[i] = Math.floor(sum + 0.5)));
+    data.set(sums, y * sums.length); // rounds halves to even, and keeps within 0–255
   });
   return { width, height, channels, data };
 }
@@ -135,7 +137,7 @@ export function aligned(image, [lx, ly], [rx, ry], framing) {
             const below = (1 - a) * at(left, bottom) + a * at(right, bottom);
             sum += rint((1 - b) * above + b * below); // as it is drawn large, in whole levels, before it is reduced
           }
-        face[to] = sum / times ** 2;
+        face[to] = times === 2 ? Math.floor(sum / 4 + 0.5) : sum / times ** 2; // 2×2: halves go up, as in OpenCV
       }
   return { width: side, height: side, channels, data: face };
 }

@@ -276,7 +276,7 @@ def _marked(root: Path) -> Iterator[str]:
 
 
 class _Mailbox:
-    """An actor: what tasks say while they are carried out.  Where it is lost, an empty one stands in for it."""
+    """An actor: what tasks say while they are carried out.  If it is lost, an empty one takes its place."""
 
     def __init__(self) -> None:
         self.letters: list[tuple[str, str, object]] = []

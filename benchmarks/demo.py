@@ -2,8 +2,8 @@
 
     python benchmarks/demo.py --out /tmp/demo-seeds --seeds 0 1 2 3 4
 
-The stand-ins are drawn and prepared once.  Then the demo's experiment runs with every seed, and its baseline
-again with half as many epochs more.  Stopped, the same command goes on.
+The stand-ins are drawn and prepared once.  Then the study's five strategies run with every seed, and the
+baseline again with half as many epochs more.  Stopped, the same command goes on.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import resource
 from pathlib import Path
 
 from crossfer.datasets import prepare
-from crossfer.demo import LONGER, SIZES, demo_experiment, draw
+from crossfer.demo import LONGER, demo_experiment, draw
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import run_experiment
+from crossfer.experiment.config import DatasetConfig
+from crossfer.strategies import STUDY
 from crossfer.terms import BL
 
 
@@ -35,13 +37,18 @@ def main() -> None:
     draw(raw)
     print(f"drawn: {seconds() - began:.0f} s of processor time", flush=True)
     began = seconds()
-    for name in SIZES:
-        if not (data / name).exists():
-            prepare(raw / name, data / name)
+    asked = demo_experiment(raw)
+    for one in (asked.source, *asked.targets):
+        if not (data / one.path).exists():
+            prepare(raw / one.path, data / one.path, one.preparation())
+    targets = [DatasetConfig(path=one.path) for one in asked.targets]
+    recipes = {name: asked.recipes[name] for name in ("default", "BL", "FU")}
+    study = {"strategies": list(STUDY), "recipes": recipes}
+    asked = asked.model_copy(update={"data": data, "targets": targets, **study})
     print(f"prepared: {seconds() - began:.0f} s", flush=True)
     for seed in given.seeds:
         began = seconds()
-        demo = demo_experiment(data).model_copy(update={"seeds": [seed]})
+        demo = asked.model_copy(update={"seeds": [seed]})
         results = run_experiment(demo, given.out / f"seed-{seed}", workers=given.workers)
         print(f"\nseed {seed}: {seconds() - began:.0f} s", flush=True)
         show(results)

@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/scale.py
 
-Times are CPU times of one thread, which other work on the machine changes little.  Memory is the growth of
-the peak from few pictures to many, each in a process of its own.
+Times are CPU times of one thread, which other work on the machine changes little.  What a picture costs in
+memory is what a process holds when its dataset is about to be put in its place: many pictures against few,
+each in a process of its own.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def peak() -> int:
-    """Return the highest resident memory of this process so far, in kB."""
+def resident(mark: str = "VmRSS") -> int:
+    """Return the resident memory of this process in kB: now, or the highest so far (``VmHWM``)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) for line in lines if line.startswith(mark))
 
 
 def photographs(folder: Path) -> None:
@@ -96,9 +97,9 @@ def people() -> None:
     from crossfer.evaluation.intervals import subject_codes
 
     names = [f"person {number // 8}" for number in range(1_000_000)]
-    before = peak()
+    before = resident("VmHWM")
     taken = cpu_seconds(lambda: subject_codes(names))
-    grown = (peak() - before) / 1e6
+    grown = (resident("VmHWM") - before) / 1e6
     print(f"| numbering who is in a million faces | {taken:.1f} s, {grown:.2f} GB for a moment |")
 
 
@@ -116,8 +117,15 @@ def main() -> None:
     if len(sys.argv) > 1:
         from crossfer.datasets import Preparation, prepare
 
+        module = sys.modules["crossfer.datasets.prepare"]
+        put_in_place = module.put_in_place
+
+        def and_look(*where: Path) -> None:
+            print(resident())
+            put_in_place(*where)
+
+        module.put_in_place = and_look
         prepare(sys.argv[1], sys.argv[2], Preparation(faces="cropped"))
-        print(peak())
         return
     print("| one core | |\n|---|--:|")
     with tempfile.TemporaryDirectory() as name:

@@ -39,7 +39,7 @@ function unnamed() {
     document.getElementById(one.getAttribute("aria-labelledby"))?.textContent.trim() ||
     [...(one.labels ?? [])].map((label) => label.textContent.trim()).join("") ||
     (one.matches("a, button") && one.textContent.trim());
-  return [...document.querySelectorAll("a, button, input, select, textarea, img, video, section, nav, svg")]
+  return [...document.querySelectorAll("a, button, input, select, textarea, img, video, nav, svg")]
     .filter((one) => one.checkVisibility() && !one.closest("[aria-hidden=true]"))
     .filter((one) => !(name(one) || one.getAttribute("alt") !== null))
     .map((one) => one.outerHTML.slice(0, 90));

@@ -143,17 +143,25 @@ def test_what_is_too_large_or_no_picture_is_answered(address: str, folder: Path)
     assert asked(address, "/try")[0] == 200  # it goes on
 
 
-def test_what_flipped_is_that_of_the_comparison(folder: Path, data: Path, tmp_path: Path) -> None:
-    models = [
-        pixel_networks.exported(tmp_path / name, CLASSES, column=column)
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return two classifiers that answer what the first pixel and the second one say."""
+    folder = tmp_path_factory.mktemp("pair")
+    return [
+        pixel_networks.exported(folder / name, CLASSES, column=column)
         for column, name in enumerate(("old", "new"))
     ]
+
+
+def test_what_flipped_is_that_of_the_comparison(
+    pair: list[Path], data: Path, tmp_path: Path
+) -> None:
     result = CliRunner().invoke(
         app,
-        ["compare", *map(str, models), str(data), "--rounds", "20", "--json", f"{tmp_path}/c.json"],
+        ["compare", *map(str, pair), str(data), "--rounds", "20", "--json", f"{tmp_path}/c.json"],
     )
     assert result.exit_code == 0, result.output
-    for pages in (pages_of(models, [data]), pages_of([tmp_path / "c.json"], [data])):
+    for pages in (pages_of(pair, [data]), pages_of([tmp_path / "c.json"], [data])):
         with served(pages) as address:
             text = asked(address, "/compare?flip=both")[1]
             assert "20 won, 5 lost" in text and text.count("<figure>") == 25
@@ -221,6 +229,23 @@ def test_a_dropped_picture_is_answered_side_by_side(
         assert shares(new) == pytest.approx(list(said["emotion"].values()), abs=0.51)
         assert "cannot say it" in cards.nth(0).inner_text()  # a class that only the new one knows
         assert tab.get_by_alt_text("The face as the network sees it: 48×48, gray").count() == 4
+        check_page(tab)
+
+
+@needs_chromium
+def test_flips_are_chosen_with_the_keyboard(browser: Browser, pair: list[Path], data: Path) -> None:
+    with (
+        served(pages_of(pair, [data])[1:]) as address,
+        opened(browser, address, viewport={"width": 400, "height": 900}) as tab,
+    ):
+        assert stops(tab)[-4:] == ["flip", "class", "by.camera", "Show"]
+        tab.get_by_label("Class").focus()
+        tab.keyboard.type("happy")
+        tab.get_by_role("button", name="Show").press("Enter")
+        tab.get_by_role("heading", name="1 face").wait_for()
+        assert "old: happy" in tab.get_by_role("listitem").inner_text()
+        shown = tab.get_by_alt_text("A face labelled happy")
+        assert shown.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 48
         check_page(tab)
 
 

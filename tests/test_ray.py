@@ -40,6 +40,11 @@ def test_a_graph_on_ray_whatever_happens_to_its_processes(tmp_path: Path) -> Non
             assert log.lines.index(ended) < log.lines.index(began)
 
 
+def test_a_cluster_that_is_not_there() -> None:
+    with pytest.raises(CrossferError, match="--on 127.0.0.1:1: no Ray cluster answers there"):
+        Ray("127.0.0.1:1").check()
+
+
 def test_a_node_with_another_version_is_named() -> None:
     with pytest.raises(
         CrossferError, match="node n7 .* has crossfer 9, and this machine 1: install"

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -42,6 +42,12 @@ from crossfer.evaluation.rows import (
 from crossfer.report import answers, charts, explain, tables, words, write_report
 from crossfer.report.view import View
 from crossfer.terms import BL, SIDES, Side
+from tests.browser import browser, check_page, needs_chromium, opened
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+__all__ = ["browser"]
 
 ABOUT = {
     "BL": ("random", "all", "source", "the network trained on the source, not adapted"),
@@ -480,6 +486,17 @@ def test_the_page_shows_what_it_says(tmp_path: Path) -> None:
     assert view.targets[-1].name == "all"
     assert "all" not in [target.name for target in view.alone]
     assert words.comparability(view).startswith("Same four datasets")
+
+
+@needs_chromium
+def test_the_page_can_be_read_in_light_and_dark_on_any_screen(
+    browser: Browser, tmp_path: Path
+) -> None:
+    page = write_report(made_results({"jaffe": STUDY}, fractions=(0.5, 1.0)), tmp_path)
+    for width, scheme in ((1280, "light"), (400, "dark")):
+        size = {"width": width, "height": 900}
+        with opened(browser, page.as_uri(), viewport=size, color_scheme=scheme) as tab:
+            check_page(tab)
 
 
 def test_no_heading_breaks_a_name(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from crossfer import standins
 EXPERIMENT = """
 source: fer2013
 targets: [jaffe]
-strategies: [FC, WiSE-FT, FU, {{name: long, start: baseline, layers: all, data: source+target}}]
+strategies: [FC, FU, {{name: long, start: baseline, layers: all, data: source+target}}]
 fractions: [1.0]
 model: {{width: 0.05}}
 device: cpu
@@ -31,7 +31,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS
 
 def write_experiment(folder: Path, epochs: int) -> Path:
     """Draw the faces, and write the configuration; the strategy “long” trains for so many epochs."""
-    for name, images in (("fer2013", 160), ("jaffe", 84)):
+    for name, images in (("fer2013", 105), ("jaffe", 63)):
         if not (folder / "raw" / name).exists():
             standins.write(name, folder / "raw" / name, images=images)
     file = folder / "experiment.yaml"
@@ -60,7 +60,7 @@ def states(out: Path) -> dict[str, tuple[str, str]]:
     return {one["label"]: (one["state"], one["detail"]) for one in listed}
 
 
-def wait_for(what: str, happened: Callable[[], bool], seconds: float = 600) -> None:
+def wait_for(what: str, happened: Callable[[], bool], seconds: float = 1500) -> None:
     """Wait for something; give up after a while."""
     print(f"… {what}", flush=True)
     until = time.monotonic() + seconds

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -56,6 +57,7 @@ def network() -> Iterator[None]:
         yield
     finally:
         for n in NODES:
+            subprocess.run(["ip", "link", "del", f"cfv{n}"], stderr=subprocess.DEVNULL)
             subprocess.run(["ip", "netns", "del", f"cf{n}"], stderr=subprocess.DEVNULL)
         sh("ip link del cfbr")
 
@@ -70,25 +72,47 @@ def inside(number: int, folder: Path, arguments: list[str]) -> list[str]:
     (own / "hidden").mkdir(exist_ok=True)
     hide = "" if number == 1 else f"mount --bind {own}/hidden {folder} && "
     setup = f"{hide}export TMPDIR={own}/tmp && exec "
-    line = subprocess.list2cmdline(arguments)
+    line = shlex.join(arguments)
     return ["ip", "netns", "exec", f"cf{number}", "sh", "-c", setup + line]
 
 
-def start(number: int, folder: Path) -> subprocess.Popen[bytes]:
-    """Start Ray in a node, with one core."""
-    arguments = [RAY, "start", "--block", f"--node-ip-address=10.77.0.{number}", "--num-cpus=1"]
+def start(number: int, folder: Path, cores: int = 1) -> None:
+    """Start Ray in a node."""
+    arguments = [
+        RAY,
+        "start",
+        "--block",
+        f"--node-ip-address=10.77.0.{number}",
+        f"--num-cpus={cores}",
+    ]
     arguments += ["--object-store-memory=200000000", "--disable-usage-stats"]
     arguments += [f"--temp-dir={folder}-node{number}/ray"]
     if number == 1:
         arguments += ["--head", f"--port={PORT}", "--include-dashboard=false"]
     else:
         arguments += [f"--address={HEAD}"]
-    return subprocess.Popen(
+    subprocess.Popen(
         inside(number, folder, arguments),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def cluster(folder: Path, head_cores: int) -> None:
+    """Start Ray in all nodes, the head first."""
+
+    def answers() -> bool:
+        knock = f"exec 3<>/dev/tcp/10.77.0.1/{PORT}"
+        asked = ["ip", "netns", "exec", "cf1", "bash", "-c", knock]
+        return not subprocess.run(asked, stderr=subprocess.DEVNULL).returncode
+
+    start(1, folder, head_cores)
+    wait_for("the head answers", answers)
+    time.sleep(10)
+    for number in NODES[1:]:
+        start(number, folder)
+    time.sleep(20)
 
 
 def processes_in(number: int) -> list[int]:
@@ -145,12 +169,13 @@ def main() -> None:
     print("one process", flush=True)
     crossfer("run", experiment, "--out", reference, "--workers", "1", **ONE_THREAD)
     nowhere = subprocess.run(
-        command("run", experiment, "--out", out, "--on", "10.77.0.9:1"),
+        command("run", experiment, "--out", out, "--on", "127.0.0.1:1"),
         text=True,
         capture_output=True,
     )
     print(nowhere.stderr.strip())
     assert nowhere.returncode == 2 and "no Ray cluster answers there" in nowhere.stderr
+    assert not out.exists()
     os.environ["RAY_AUTH_MODE"] = "disabled"  # whatever token lies in this home
     with network():
         try:
@@ -168,9 +193,7 @@ def main() -> None:
 
 def on_three_nodes(folder: Path, experiment: Path, out: Path) -> None:
     """Run the experiment, with what happens to it."""
-    for number in NODES:
-        start(number, folder)
-        time.sleep(20 if number == 1 else 1)
+    cluster(folder, head_cores=1)
     asked = inside(1, folder, command("run", experiment, "--out", out, "--on", HEAD))
     print("the head is lost", flush=True)
     with subprocess.Popen(asked, stderr=subprocess.PIPE, text=True) as lost:
@@ -182,9 +205,7 @@ def on_three_nodes(folder: Path, experiment: Path, out: Path) -> None:
     for number in NODES:
         kill(number)
     time.sleep(2)
-    for number in NODES:
-        start(number, folder)
-        time.sleep(20 if number == 1 else 1)
+    cluster(folder, head_cores=0)  # so that “long” trains on a node that can be cut off
     print("the same command, on a new cluster", flush=True)
     with subprocess.Popen(asked, text=True) as going:
         wait_for("a node other than the head has a checkpoint", lambda: bool(training(folder)))

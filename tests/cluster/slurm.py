@@ -101,10 +101,17 @@ def job_of(out: Path, label: str) -> str:
     return detail.partition("SLURM job ")[2].partition(",")[0] if state == "running" else ""
 
 
+def requeued(job: str) -> bool:
+    """Queue a running job again; false if there is none, as between two attempts."""
+    asked = ["scontrol", "requeue", job]
+    return bool(job) and not subprocess.run(asked, stderr=subprocess.DEVNULL).returncode
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=600, help="so that “long” takes minutes")
+    parser.add_argument("--minutes", type=int, default=3, help="time limit of each job")
     parser.add_argument(
         "--folder", type=Path, help="with an earlier call's reference to compare with"
     )
@@ -121,9 +128,10 @@ def main() -> None:
     )
     print("one process", flush=True)
     crossfer("run", experiment, "--out", reference, "--workers", "1", **ONE_THREAD)
-    # SLURM may warn a minute earlier than asked: here 40 to 100 s after the start.
+    # SLURM may warn a minute earlier than asked: here within a minute before half the time is over.
     asked = ["run", experiment, "--out", out, "--on", "slurm", "--partition", "main"]
-    asked += ["--time", "3", "--sbatch", "--signal=B:USR1@80"]
+    minutes = arguments.minutes
+    asked += ["--time", str(minutes), "--sbatch", f"--signal=B:USR1@{30 * minutes}"]
     with slurm(folder / "slurm"):
         wait_for("the node is idle", idle, 60)
         nowhere = subprocess.run(
@@ -142,9 +150,7 @@ def main() -> None:
             "it has a checkpoint",
             lambda: any(out.glob("runs/long-*/checkpoint.safetensors")),
         )
-        job = job_of(out, "long")
-        subprocess.run(["scontrol", "requeue", job], check=True)
-        print(f"job {job} was queued again, as if preempted; the watching command was killed")
+        wait_for("it is queued again, as if preempted", lambda: requeued(job_of(out, "long")))
         print("\n".join(crossfer("status", out)))
         print("\n".join(crossfer(*asked)))
         logs = {file.name: file.read_text() for file in (out / "slurm").glob("*.log")}

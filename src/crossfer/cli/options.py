@@ -1,4 +1,4 @@
-"""What an option's text means."""
+"""Parse the values of options."""
 
 from __future__ import annotations
 
@@ -121,10 +121,11 @@ def cluster_of(
             options=tuple(sbatch),
         )
     asked = {**given, "sbatch": " ".join(sbatch)}
-    for name in [name for name, value in asked.items() if value]:
-        if name != "mem" or on == "here":
-            raise CrossferError(f"--{name}: is for SLURM; add --on slurm")
+    for name in [name for name, value in asked.items() if value and name != "mem"]:
+        raise CrossferError(f"--{name}: is for SLURM; add --on slurm")
     if on == "here":
+        if given["mem"]:
+            raise CrossferError("--mem: is for clusters; add --on slurm or --on ray")
         return None
     if on != "ray" and not re.fullmatch(r"(ray://)?[^\s:/]+:[0-9]+", on):
         raise CrossferError(f"--on {on}: write here, slurm, ray, HOST:PORT or ray://HOST:PORT")

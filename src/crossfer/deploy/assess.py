@@ -1,4 +1,4 @@
-"""Does a classifier need an update for new faces?  What can be said before, and with few, labels."""
+"""Assess a classifier on new faces: estimated accuracy, drift, and a learning curve of labels."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.prepare import prepare
 from crossfer.datasets.readers.in_memory import in_memory
+from crossfer.datasets.record import SPLITS
 from crossfer.datasets.splits import take_fraction
 from crossfer.deploy.compare import Comparing, classes_of
 from crossfer.deploy.models import Model
@@ -39,8 +40,8 @@ from crossfer.training import Faces, features, machine, specialised
 RUN, PREDICTIONS = "run.json", "predictions.parquet"
 FIRST, DRAWS = 25, 3
 """Labels at the beginning of the curve, which go on doubling; how often each number is drawn."""
-MOST = 2_000
-"""Validation faces of the source that the curve looks at."""
+MOST, LEAST = 2_000, 20
+"""Validation faces of the source that the curve looks at; and that features are compared with."""
 
 Codes = NDArray[np.integer] | None
 
@@ -128,7 +129,9 @@ def opened(path: Path, model: Model, cropped: bool, progress: Told = silent) -> 
         If it is neither.
     """
     if is_prepared(path):
-        yield open_dataset(path)
+        dataset = open_dataset(path)
+        dataset.check()
+        yield dataset
         return
     with sources_in([path]) as sources, TemporaryDirectory(prefix="crossfer-") as folder:
         pictures = [source.file for source in sources.found if not source.is_video]
@@ -180,9 +183,8 @@ def assess(
     """
     dataset = dataset.with_classes(class_set)
     _check_shape(model, dataset)
-    splits = ("training", "validation", "test")
     labelled, others = (
-        np.sort(np.concatenate([rows(split) for split in splits]))  # type: ignore[arg-type]
+        np.concatenate([rows(split) for split in SPLITS])
         for rows in (dataset.rows, dataset.unlabelled)
     )
     rows = np.sort(np.concatenate([labelled, others]))
@@ -197,7 +199,7 @@ def assess(
     if known.dataset is not None and known.rows is not None:
         own, new = np.asarray(known.dataset.images[known.rows]), np.asarray(dataset.images[rows])
         inputs = input_drift(own, new)
-        if (classifier := _with_head(model)) is not None:
+        if len(own) >= LEAST and (classifier := _with_head(model)) is not None:
             far = feature_drift(*(_features(classifier, images) for images in (own, new)))
     return Assessed(
         kind="assessment",

@@ -11,7 +11,9 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,6 +37,9 @@ ATTEMPTS = 3
 """A task whose process or node is lost is given to another; on the same node it finds its checkpoint."""
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_TO_ANSWER = 10.0
+PATIENCE = 120.0
+"""Seconds in which each node must say which version it has."""
 LOST = "the Ray cluster is lost{}; what is finished stays, and the same command goes on"
 LOG = "ray.log"
 """What Ray says of itself, in the work's folder."""
@@ -66,17 +71,25 @@ class Ray:
     at_a_time: int | None = None
 
     def check(self) -> None:
-        """Make sure that Ray is installed.
+        """Make sure that Ray is installed, and that something answers at the address.
 
         Raises
         ------
         CrossferError
-            If it is not.
+            If not.
         """
         try:
             import ray  # noqa: F401
         except ModuleNotFoundError:
             raise CrossferError("this needs Ray: pip install 'crossfer[ray]'") from None
+        if self.address:
+            host, _, port = self.address.removeprefix("ray://").partition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+            except (OSError, OverflowError) as error:
+                raise CrossferError(
+                    f"--on {self.address}: no Ray cluster answers there ({error})"
+                ) from None
 
 
 @dataclass(frozen=True)
@@ -190,6 +203,9 @@ def _drive(
         failures = _walk(tasks, open_, _Told(connection), cluster, files)
     except (CrossferError, OSError) as error:
         connection.send(("raised", error))
+    except Exception as error:
+        traceback.print_exc()  # into the log
+        connection.send(("raised", CrossferError(f"{one_line(error)} ({files.root / LOG})")))
     else:
         connection.send(("finished", failures))
 
@@ -207,9 +223,9 @@ def _walk(
             for key in waiting[: room - len(crew.running)]:
                 crew.give(key)
             for key, what, value in crew.listen():
-                if what == "started" and key in frontier.ready():
+                if key in frontier.ready():
                     frontier.start(key)
-                elif what == "succeeded":
+                if what == "succeeded":
                     frontier.succeed(key)
                 elif what == "failed":
                     frontier.fail(key, str(value))
@@ -260,7 +276,7 @@ def _marked(root: Path) -> Iterator[str]:
 
 
 class _Mailbox:
-    """An actor on this node: what tasks say while they are carried out."""
+    """An actor: what tasks say while they are carried out.  If it is lost, an empty one takes its place."""
 
     def __init__(self) -> None:
         self.letters: list[tuple[str, str, object]] = []
@@ -306,7 +322,7 @@ class _Crew:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        actor = ray.remote(num_cpus=0)(_Mailbox)
+        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox)
         self.mailbox: Any = actor.options(scheduling_strategy=here).remote()
         self.sent: dict[tuple[Path, int], tuple[str, ObjectRef[bytes]]] = {}
         self.job = ray.put(
@@ -349,7 +365,7 @@ class _Crew:
             for node in nodes
         }
         for address, answer in answers.items():
-            _check_version(ray.get(answer), version("crossfer"), address)
+            _check_version(ray.get(answer, timeout=PATIENCE), version("crossfer"), address)
 
     def _enough(self, resources: Mapping[str, float]) -> bool:
         needs = {
@@ -401,6 +417,7 @@ class _Crew:
         """Wait a little; yield what tasks said, and which of them ended."""
         import ray
         from ray.exceptions import (
+            LocalRayletDiedError,
             NodeDiedError,
             ObjectLostError,
             OutOfMemoryError,
@@ -408,6 +425,13 @@ class _Crew:
             WorkerCrashedError,
         )
 
+        losses = (
+            LocalRayletDiedError,
+            NodeDiedError,
+            ObjectLostError,
+            OutOfMemoryError,
+            WorkerCrashedError,
+        )
         ended, _ = ray.wait(
             list(self.running), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS, fetch_local=False
         )
@@ -421,7 +445,7 @@ class _Crew:
                 what, value, made = ray.get(reference)
             except RayTaskError as error:  # it could not even begin
                 raise CrossferError(f"a worker cannot begin: {one_line(error.cause)}") from None
-            except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
+            except losses as error:
                 if self.given[key] < ATTEMPTS:
                     self.give(key)
                 else:

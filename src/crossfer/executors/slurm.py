@@ -142,7 +142,7 @@ def run_on_slurm(
     """
     frontier = Frontier(tasks, events)
     open_ = {task.key for task in tasks if not is_done(task.key)}
-    jobs = _submit([level for level in levels(tasks)], open_, command, events, slurm, folder)
+    jobs = _submit(levels(tasks), open_, command, events, slurm, folder)
     started, gone = set[str](), dict[str, float]()
     keys = [key for level in levels(tasks) for key in level]
     while not frontier.finished:
@@ -152,13 +152,14 @@ def run_on_slurm(
         for key in keys:
             if key in frontier.failures or key in frontier.succeeded:
                 continue
-            done = is_done(key)
-            if key not in started and (done or queue.get(key, _ABSENT).runs):
+            job = queue.get(key)
+            done = (job is None or job.runs) and is_done(key)
+            if key not in started and (done or (job and job.runs)):
                 started.add(key)
                 frontier.start(key)
             if done:
                 frontier.succeed(key)
-            elif key in queue:
+            elif job:
                 gone.pop(key, None)
             elif time.monotonic() - gone.setdefault(key, time.monotonic()) >= until_seen:
                 frontier.fail(key, _last_words(jobs.get(key), folder))
@@ -188,13 +189,10 @@ class Job:
     @property
     def runs(self) -> bool:
         """Whether it has a node."""
-        return self.state not in ("PENDING", "")
+        return self.state != "PENDING"
 
     def __str__(self) -> str:
         return f"SLURM job {self.name}, {self.state.lower()}: {self.where}"
-
-
-_ABSENT = Job("", "", "")
 
 
 def queued(folder: Path) -> dict[str, Job]:
@@ -309,7 +307,7 @@ stop() {{
 {shlex.join(command)} "${{keys[$SLURM_ARRAY_TASK_ID]}}" &
 task=$!
 trap stop USR1
-trap 'kill -TERM $task' TERM
+trap 'kill -TERM $task 2> /dev/null' TERM
 wait $task
 status=$?
 while kill -0 $task 2> /dev/null; do  # a signal has ended the wait, not the task

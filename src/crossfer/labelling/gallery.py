@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -320,13 +320,9 @@ class Gallery:
             elif not found:
                 self.problems[name] = NO_FACE
             else:
-                own = [_of_photo(face, name) for face in found]
+                own = [replace(face, photo=name) for face in found]
                 self._by_picture[photo.digest] = own
                 self.faces |= {face.id: face for face in own}
-
-
-def _of_photo(face: Face, name: str) -> Face:
-    return Face(face.id, name, face.place, face.score, face.probabilities)
 
 
 def _state(file: Path) -> tuple[int, int] | None:

@@ -37,7 +37,10 @@ MAX_MB = 5.0
 """How large it may be unless the user says otherwise, in millions of bytes."""
 
 FEWEST = 10
-"""Images of a class, and to a direction of its Gaussian, below which these would tell of single images."""
+"""Images of a class, below which nothing is said of it."""
+PER_DIRECTION = 20
+"""Images to each direction of a Gaussian, and to each random projection: with fewer, these would tell which
+images they were made of (docs/memory.md)."""
 MOST = 4096
 """Images of a class that its Gaussian is estimated from: their features are held at the same time."""
 RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
@@ -156,7 +159,7 @@ class Gaussians:
         """Fit the Gaussian of a class to its features, float (N, D), in place."""
         mean = features.mean(0)
         centred = features - mean
-        rank = min(self.factor.shape[1], len(features) // FEWEST, features.shape[1])
+        rank = min(self.factor.shape[1], len(features) // PER_DIRECTION, features.shape[1])
         with torch.random.fork_rng([]):  # the decomposition starts at random vectors
             torch.default_generator.manual_seed(0)
             _, lengths, directions = torch.svd_lowrank(centred, min(2 * rank, *centred.shape))
@@ -244,12 +247,12 @@ class Memory:
         cut, labels, count = cut_of(network), faces.labels.cpu(), len(classifier.classes)
         at_cut = cut.features(network, faces.images[:1], fabric)
         last = cut.penultimate(at_cut, fabric).shape[1]
-        rank, projections = sizes_within(max_mb, count, at_cut.shape[1], last)
+        chunks = _in_chunks(labels)
+        done, total = 0, sum(len(rows) for _, rows, _ in chunks)
+        rank, projections = sizes_within(max_mb, count, at_cut.shape[1], last, total)
         gaussians = Gaussians.none(count, at_cut.shape[1], rank)
         moments, projected = Moments.none(count, last), Moments.none(count, projections)
         weight, rectified = projection(last, projections), True
-        chunks = _in_chunks(labels)
-        done, total = 0, sum(len(rows) for _, rows, _ in chunks)
         for label, rows, is_first in chunks:
             at_cut = cut.features(network, faces.images[rows], fabric)
             features = cut.penultimate(at_cut, fabric)
@@ -282,7 +285,7 @@ class Memory:
         """
         if not (count := self.projected.sums.shape[1]):
             raise CrossferError(
-                "the memory has no random projections; make it again with a larger --max-mb"
+                "the memory has no random projections: they need more room (--max-mb) or more images"
             )
         return projection(self.moments.sums.shape[1], count)
 
@@ -401,7 +404,9 @@ def projection(size: int, count: int) -> Tensor:
     return torch.from_numpy(drawn.T.astype(np.float32))
 
 
-def sizes_within(max_mb: float, classes: int, at_cut: int, last: int) -> tuple[int, int]:
+def sizes_within(
+    max_mb: float, classes: int, at_cut: int, last: int, images: int
+) -> tuple[int, int]:
     """Choose the rank of the Gaussians and the number of projections so that a memory file fits.
 
     Parameters
@@ -412,6 +417,8 @@ def sizes_within(max_mb: float, classes: int, at_cut: int, last: int) -> tuple[i
         How many.
     at_cut, last
         Features at the cut, and those that the head is given.
+    images
+        How many are remembered.
 
     Raises
     ------
@@ -432,7 +439,7 @@ def sizes_within(max_mb: float, classes: int, at_cut: int, last: int) -> tuple[i
     # The largest size whose moments take half of the room: the root of a quadratic equation.
     half = 2 * classes + 2.5
     fitting = int(math.sqrt(room / 2 + half**2) - half)
-    projections = min(PROJECTIONS, PER_FEATURE * last, fitting)
+    projections = min(PROJECTIONS, PER_FEATURE * last, images // PER_DIRECTION, fitting)
     if projections < last:  # no more than there are without
         projections = 0
     room -= of_moments(projections)

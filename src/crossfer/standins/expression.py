@@ -99,6 +99,7 @@ def expression(
     intensity: float,
     rng: np.random.Generator,
     accent: Mapping[str, float] | None = None,
+    habit: Mapping[str, float] | None = None,
 ) -> Expression:
     """Show an emotion, as people vary in showing it.
 
@@ -112,6 +113,8 @@ def expression(
         Where the chance comes from.
     accent
         How much more (or less, below 1) than others people here do some of the actions.
+    habit
+        How strongly people here do some of them all the time, whatever they show.
 
     Returns
     -------
@@ -123,5 +126,6 @@ def expression(
     apex *= np.maximum(0, 1 + VARIATION * rng.normal(size=len(ACTIONS)))
     apex *= [(accent or {}).get(action, 1.0) for action in ACTIONS]
     rest = RESTLESSNESS * np.abs(rng.normal(size=len(ACTIONS)))
+    rest += [(habit or {}).get(action, 0.0) for action in ACTIONS]
     actions = np.clip(rest + intensity * apex, 0, 1.3)
     return Expression(**_named(actions), asymmetry=float(ASYMMETRY * np.tanh(rng.normal())))

@@ -107,7 +107,8 @@ def portrait(world: World, number: int, label: int, take: int = 0) -> np.ndarray
         uint8: (height, width) where the world is gray, else (height, width, 3) RGB.
     """
     rng = _chance(world, 1, number, label, take)
-    what = expression(label, float(rng.uniform(*world.intensity)), rng, world.accent)
+    how = (float(rng.uniform(*world.intensity)), rng, world.accent, world.habit)
+    what = expression(label, *how)
     return photograph(world, subject(world, number), what, setting(world, rng), rng)
 
 
@@ -126,8 +127,9 @@ def sequence(world: World, number: int, label: int, take: int = 0) -> list[np.nd
     """
     rng = _chance(world, 1, number, label, take)
     who, scene = subject(world, number), setting(world, rng)
-    rest = expression(FER7.index("neutral"), 0.0, rng)
-    apex = expression(label, float(rng.uniform(*world.intensity)), rng, world.accent)
+    rest = expression(FER7.index("neutral"), 0.0, rng, habit=world.habit)
+    how = (float(rng.uniform(*world.intensity)), rng, world.accent, world.habit)
+    apex = expression(label, *how)
     frames = []
     for moment in np.linspace(0, np.pi, rng.integers(MUG_FRAMES[0], MUG_FRAMES[1] + 1)):
         shown = between(rest, apex, min(1.0, 1.5 * float(np.sin(moment)) ** 1.5))

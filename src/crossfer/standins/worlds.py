@@ -39,6 +39,9 @@ class World:
     population: Population
     intensity: Range  # how strongly people act
     accent: dict[str, float]  # what they do more, or less, than others
+    habit: dict[
+        str, float
+    ]  # what they do all the time: a model that learns to overlook it forgets it
     scale: float  # of a face unit
     centre: tuple[float, float]  # of the eyes, shares of width and height
     framing: float  # spread of scale (relative) and centre
@@ -59,7 +62,7 @@ WILD = World(
     title="FER2013 stand-in (in the wild)",
     heights=(48, 48), widths=(48, 48), oversample=2, gray=True,
     population=Population(),
-    intensity=(1.0, 1.3), accent={},
+    intensity=(1.0, 1.3), accent={}, habit={},
     scale=0.45, centre=(0.5, 0.37), framing=0.04, turn=(0.08, 0.05, 0.05),
     lamp=(0.0, 0.4), lamp_spread=0.3, strength=(0.2, 0.6), level=(0.7, 1.25), backdrop=None,
     contrast=(0.7, 1.3), gamma=(0.75, 1.35), blur=(0.0, 0.9), noise=(0.0, 5.0), occluded=0.05,
@@ -73,6 +76,7 @@ LAB_JAFFE = World(
     population=Population(women=1, skins=(0, 2), hairs=(0, 1), glasses=0, ages=(0, 0.3)),
     intensity=(0.45, 0.8),
     accent=dict(brow_lower=0.8, upper_lid_raise=0.7, lips_part=0.6, jaw_drop=0.7),
+    habit=dict(corner_depress=0.6, inner_brow_raise=0.5),
     scale=0.27, centre=(0.5, 0.49), framing=0.01, turn=(0.03, 0.03, 0.02),
     lamp=(0.7, 0.9), lamp_spread=0.05, strength=(0.5, 0.6), level=(0.75, 0.85),
     backdrop=(112, 112, 112),
@@ -86,6 +90,7 @@ LAB_TFEID = World(
     population=Population(skins=(0, 2), hairs=(0, 1), glasses=0, beards=0, ages=(0, 0.3)),
     intensity=(0.4, 0.75),
     accent=dict(inner_brow_raise=0.6, outer_brow_raise=0.6, lip_stretch=0.6, corner_depress=0.7),
+    habit=dict(brow_lower=0.7, lid_tighten=0.5, lip_press=0.4),
     scale=0.325, centre=(0.5, 0.42), framing=0.015, turn=(0.02, 0.02, 0.015),
     lamp=(0.0, 0.1), lamp_spread=0.03, strength=(0.15, 0.25), level=(1.1, 1.2),
     backdrop=(232, 234, 238),
@@ -99,6 +104,7 @@ LAB_MUG = World(
     population=Population(skins=(0, 3), hairs=(0, 4), glasses=0, beards=0.3, ages=(0.1, 0.5)),
     intensity=(0.65, 1.0),
     accent=dict(brow_lower=0.5, lid_tighten=0.5, cheek_raise=0.6, jaw_drop=1.2, lips_part=1.3),
+    habit=dict(corner_pull=0.4, lips_part=0.6, jaw_drop=0.2),
     scale=0.205, centre=(0.5, 0.40), framing=0.015, turn=(0.05, 0.04, 0.03),
     lamp=(-1.0, 0.1), lamp_spread=0.08, strength=(0.6, 0.7), level=(1.0, 1.1),
     backdrop=(38, 72, 158),

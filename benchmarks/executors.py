@@ -1,17 +1,18 @@
 """What an executor costs by itself: a thousand runs that only wait.
 
-    python benchmarks/executors.py [--runs 1000] [--seconds 0.1] [--workers 1 8 64]
+    python benchmarks/executors.py [--runs 1000] [--seconds 0.2] [--workers 1 8 64] [--ray]
 
 The graph is an experiment's: one run in twenty is a baseline that nineteen others wait for.  With one worker
-it is `run_here`, otherwise `run_in_processes`.  Of the head, the process that walks the graph, are reported
-the CPU time of each run, which other work on the machine does not change, and the growth of its memory; and
-how much longer it all took than the waiting alone, workers starting included.  Then, the files: how long it
-takes to find one run's folder among all, as often as a run does.
+it is `run_here`, otherwise `run_in_processes`, and with ``--ray`` a cluster of this machine.  Of the head,
+the process that walks the graph, are reported the CPU time of each run, which other work does not
+change, and the growth of its memory; and how much longer it all took than the waiting alone, workers starting
+included.  Then, the files: how long it takes to find one run's folder among all, as often as a run does.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import tempfile
 import time
@@ -37,6 +38,11 @@ def opened(seconds: float) -> Work:
     return work
 
 
+def copied(seconds: float, copy: Path) -> Work:
+    """Make a worker ready on a node that does not see the folder; here all do."""
+    return opened(seconds)
+
+
 def graph(runs: int) -> list[Task]:
     """Return the tasks of an experiment."""
     return [Task(str(n), (str(n - n % BASELINE),) if n % BASELINE else ()) for n in range(runs)]
@@ -59,6 +65,35 @@ def measure(runs: int, seconds: float, workers: int) -> str:
     return f"| {workers} | {1000 * cpu / runs:.2f} | {megabytes() - before:.0f} | {ideal:.0f} | {took:.0f} |"
 
 
+def on_ray(runs: int, seconds: float) -> str:
+    """Carry out the graph on a Ray cluster of this machine; return a row of the table."""
+    from crossfer.executors.ray import Files, Ray, run_on_ray
+
+    tasks = graph(runs)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = Files(
+            folder,
+            partial(copied, seconds),
+            always={},
+            needs={task.key: {} for task in tasks},
+            makes={task.key: (task.key, folder / task.key) for task in tasks},
+            last="",
+        )
+        cpu, began = children(), time.perf_counter()
+        assert not run_on_ray(tasks, partial(opened, seconds), Events(), Ray(), files)
+        took = time.perf_counter() - began
+    cores = len(os.sched_getaffinity(0))
+    spent = 1000 * (children() - cpu) / runs
+    return f"| {cores}, of Ray | {spent:.2f} | | {runs * seconds / cores:.0f} | {took:.0f} |"
+
+
+def children() -> float:
+    """Return the CPU time of child processes that have ended: Ray's driver is one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def lookups(folders: int) -> str:
     """Return how long it takes to find one of so many folders."""
     with tempfile.TemporaryDirectory() as name:
@@ -75,13 +110,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=0.1)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 8, 64])
+    parser.add_argument("--ray", action="store_true")
     asked = parser.parse_args()
     print("| workers | head, CPU ms a run | head, MB more | waiting alone, s | took, s |")
     print("|--:|--:|--:|--:|--:|")
     for workers in asked.workers:
         print(measure(asked.runs, asked.seconds, workers), flush=True)
+    if asked.ray:
+        print(on_ray(asked.runs, asked.seconds), flush=True)
     print("\n| run folders | to find one, CPU ms |\n|--:|--:|")
     for folders in (500, 5_000, 50_000):
         print(lookups(folders), flush=True)

@@ -472,6 +472,10 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
         ({"start": "random", "merge": True}, "starts at random"),
         ({"start": "X"}, "starts from itself"),
         ({"penalty": SourceDistillation()}, "needs a share"),
+        ({"penalty": DarkExperience()}, "needs a share"),
+        ({"data": "target", "merge": "Fisher"}, "needs images of both"),
+        ({"rank": 8, "layers": "head"}, "rank: at least 1"),
+        ({"rank": 8, "penalty": L2SP()}, "adapters have none"),
     ):
         point = {"name": "X", "start": "baseline", "layers": "all", "data": "source+target"} | wrong
         with pytest.raises(ValueError, match=why):

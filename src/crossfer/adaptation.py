@@ -1,4 +1,4 @@
-"""One strategy applied: where training starts, which layers train, on which data."""
+"""Apply a strategy: choose the start, the layers and the data, train, and merge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read, and any other as a line."""
+"""`CrossferError`: an error for the user, in one line."""
 
 import re
 

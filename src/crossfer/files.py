@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and one process at a time: what survives a pulled plug.
+"""Atomic writes, hashes and file locks: what is on disk survives a crash or a full disk.
 
 A process may be killed between any two instructions and a disk may fill up in the middle of a line.  So
 everything is written beside its place and then renamed, which a file system does entirely or not at all.

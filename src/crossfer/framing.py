@@ -1,4 +1,4 @@
-"""How a face fills its image: what is cut out for a network, and what a network expects."""
+"""The framing of a face: side, channels, and where the eyes are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How whoever waits is told how far long work is."""
+"""Progress callbacks."""
 
 from __future__ import annotations
 

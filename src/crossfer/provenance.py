@@ -1,4 +1,4 @@
-"""Which code made a result: versions of the packages, and the commit where crossfer runs from a checkout."""
+"""Versions of packages and the commit that made a result."""
 
 from __future__ import annotations
 

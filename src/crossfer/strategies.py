@@ -129,6 +129,10 @@ class Strategy:
                 raise ValueError(f"{self.name}: {self.unlabelled.kind}: it needs {what}")
         if self.rank is not None and (self.rank < 1 or self.layers not in ("FC", "FC+CL", "all")):
             raise ValueError(f"{self.name}: rank: at least 1, and layers: FC, FC+CL or all")
+        if self.rank and isinstance(self.penalty, L2SP | EWC):
+            raise ValueError(
+                f"{self.name}: rank: {self.penalty.kind} holds weights, and adapters have none"
+            )
         if self.start == self.name:
             raise ValueError(f"{self.name}: starts from itself")
 

@@ -57,6 +57,7 @@ def network() -> Iterator[None]:
         yield
     finally:
         for n in NODES:
+            subprocess.run(["ip", "link", "del", f"cfv{n}"], stderr=subprocess.DEVNULL)
             subprocess.run(["ip", "netns", "del", f"cf{n}"], stderr=subprocess.DEVNULL)
         sh("ip link del cfbr")
 

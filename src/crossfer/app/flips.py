@@ -1,4 +1,4 @@
-"""What changed between two networks: the images of a dataset, and what both said about each."""
+"""Images on which two networks differ, with what each predicted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask, and how much they may send: what stands between the network and every page."""
+"""Access control of the pages: token, host, origin and upload size."""
 
 from __future__ import annotations
 

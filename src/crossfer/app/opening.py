@@ -1,4 +1,4 @@
-"""From what the user names to the pages that show it."""
+"""Open what the user names (models, experiments, comparisons) as pages."""
 
 from __future__ import annotations
 

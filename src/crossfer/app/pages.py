@@ -1,4 +1,4 @@
-"""Pages, tied together: routes, templates, static files, and how an error is shown."""
+"""The application: routes, templates, static files and error pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures as browsers read them."""
+"""Encode pictures for the browser."""
 
 from __future__ import annotations
 

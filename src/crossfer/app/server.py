@@ -1,4 +1,4 @@
-"""The app on a port of this computer."""
+"""Serve the app on a local port."""
 
 from __future__ import annotations
 

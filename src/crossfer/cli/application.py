@@ -1,4 +1,4 @@
-"""The application that every command belongs to, and how it ends when something is wrong."""
+"""The application that all commands belong to, and how errors end it."""
 
 from __future__ import annotations
 

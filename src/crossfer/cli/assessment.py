@@ -1,4 +1,4 @@
-"""The command that asks, before any update, whether new faces need one."""
+"""The command `assess`: estimate accuracy on unlabelled faces before any update."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars on a terminal, lines in a log."""
+"""Progress bars on a terminal, lines in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands for a classifier in use: look at pictures and videos, write it for other programs."""
+"""Commands for a classifier in use: predict and export."""
 
 from __future__ import annotations
 

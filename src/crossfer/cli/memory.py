@@ -1,4 +1,4 @@
-"""The command that makes a memory file: what stands for the source's images when they are gone."""
+"""The command `remember`: write a memory file for a source."""
 
 from __future__ import annotations
 

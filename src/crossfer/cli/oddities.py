@@ -1,4 +1,4 @@
-"""What a person should know of how a dataset was prepared."""
+"""Warnings about how a dataset was prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an option's text means."""
+"""Parse the values of options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of long work: one bar with the time that remains, or lines in a log."""
+"""Progress of an experiment: one bar with the remaining time, or lines in a log."""
 
 from __future__ import annotations
 

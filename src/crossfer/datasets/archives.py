@@ -1,4 +1,4 @@
-"""Archives, opened for the while that somebody reads them; nothing in one is trusted."""
+"""Read archives safely; nothing in one is trusted."""
 
 from __future__ import annotations
 

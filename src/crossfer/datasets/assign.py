@@ -1,4 +1,4 @@
-"""Which split every record of a dataset belongs to."""
+"""Assign every record of a dataset to a split."""
 
 from __future__ import annotations
 

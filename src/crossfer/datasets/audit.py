@@ -1,4 +1,4 @@
-"""What a reviewer asks of a dataset: whether its test set is clean, how large it is, and who is in it."""
+"""Audit a dataset: leakage across splits, split sizes, people and classes."""
 
 from __future__ import annotations
 

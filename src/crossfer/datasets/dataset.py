@@ -1,4 +1,4 @@
-"""A prepared dataset: a folder that opens in milliseconds.
+"""A prepared dataset: a folder with memory-mapped images and a sample table.
 
 ``images.npy`` (uint8, N×side×side, or ×3; memory-mapped), ``samples.parquet`` (a row per image) and
 ``dataset.json`` (the card).

@@ -1,4 +1,4 @@
-"""Faces that stand more than once: the same pixels, or the same photograph, mirrored or not.
+"""Find copies of a face: the same pixels or the same photograph, mirrored or not.
 
 A test image that also stands in training tells how well a model remembers, not how well it reads faces.
 *Exact* copies have the same pixels.  *Near* copies are found in two steps: a perceptual hash (the lowest

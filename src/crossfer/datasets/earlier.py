@@ -1,4 +1,4 @@
-"""The splits of a dataset that is prepared again: a face that was there stays where it was.
+"""Keep the splits of a dataset that is prepared again.
 
 A network that was trained on an earlier state of a dataset must not be measured on what it has seen.
 """

@@ -1,4 +1,4 @@
-"""The faces of many records: on all cores, in blocks on disk that survive an interruption."""
+"""Extract the faces of many records, on all cores, in blocks that survive an interruption."""
 
 from __future__ import annotations
 

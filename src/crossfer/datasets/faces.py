@@ -1,4 +1,4 @@
-"""From a picture to a face: where the eyes shall be, and what to do where none are found.
+"""Align a face on its eyes, and choose what to do where no face is found.
 
 Coordinates are in pixels from the picture's upper left corner: the middle of the first pixel is
 (0.5, 0.5).

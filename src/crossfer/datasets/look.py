@@ -1,4 +1,4 @@
-"""A contact sheet of a prepared dataset, for its owner's eyes: do its faces sit right."""
+"""A contact sheet of a prepared dataset, to check by eye that faces were found and aligned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may say about how to prepare a dataset."""
+"""The options of `prepare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw files → a prepared dataset on disk: read, find faces, divide, write beside, rename."""
+"""Prepare a dataset: read raw files, find faces, assign splits, write atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A raw dataset, read: its records, and what is left out."""
+"""The records of a raw dataset, and what is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract between readers and everything after them."""
+"""The contract between readers and the rest: records, splits, reader metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dividing images so that a subject is never on two sides, and the classes stay balanced."""
+"""Split images by subject, with classes stratified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several datasets as one: the past of a model that has met more than one, or all the others."""
+"""Several datasets as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files under a folder, and by their names what they are."""
+"""List the files under a folder, by kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hidden folder in which a dataset is made, and how the finished one takes its place."""
+"""The hidden working folder of `prepare`, and its atomic move into place."""
 
 from __future__ import annotations
 

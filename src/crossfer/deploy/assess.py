@@ -1,4 +1,4 @@
-"""Does a classifier need an update for new faces?  What can be said before, and with few, labels."""
+"""Assess a classifier on new faces: estimated accuracy, drift, and a learning curve of labels."""
 
 from __future__ import annotations
 

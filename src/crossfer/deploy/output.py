@@ -1,4 +1,4 @@
-"""A table of faces on disk, written as they are found, that goes on where it was interrupted.
+"""Write a table of faces incrementally, so that an interrupted run can resume.
 
 Until everything is done the rows stand in ``NAME.unfinished``, a line of JSON each; after the last row of a
 picture or video a line says so.  What stands behind the last such line is looked at again.

@@ -1,4 +1,4 @@
-"""From pictures and videos to faces, and what the classifier says of each."""
+"""Find and classify the faces of pictures and videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier in PyTorch, as what answers."""
+"""An engine that runs a classifier in PyTorch."""
 
 from __future__ import annotations
 

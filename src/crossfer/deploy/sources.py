@@ -1,4 +1,4 @@
-"""What there is to look at: pictures and videos, given by name, in folders or in archives."""
+"""List pictures and videos given by name, in folders or in archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network said about a set of images, and what it decided."""
+"""The predictions of a network on a set of images."""
 
 from __future__ import annotations
 

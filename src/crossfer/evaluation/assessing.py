@@ -1,4 +1,4 @@
-"""What can be said of a network on new faces before anybody has labelled them: its rows, and the verdict."""
+"""Results of an assessment on unlabelled faces, and its verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of two networks is better, and where?  Whoever trained them, on the same images."""
+"""Compare two networks on the same images, overall, per class and per group."""
 
 from __future__ import annotations
 

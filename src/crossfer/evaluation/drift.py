@@ -1,4 +1,4 @@
-"""How far new faces are from those that a network knows, without labels: pixels, features, answers."""
+"""Drift between two sets of faces, without labels: pixels, features and predictions."""
 
 from __future__ import annotations
 

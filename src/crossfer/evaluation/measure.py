@@ -1,4 +1,4 @@
-"""From answers to rows: a network on one test set, and what an update changed there."""
+"""Measure a network on a test set, and the change by an update."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From labels and probabilities to numbers: pure functions of NumPy arrays."""
+"""Metrics from labels and probabilities: pure functions of NumPy arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a network's order of classes mistaken?  Outputs that mean something else than is believed."""
+"""Detect a wrong class order: outputs that stand for other classes than declared."""
 
 from __future__ import annotations
 

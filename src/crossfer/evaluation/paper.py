@@ -1,4 +1,4 @@
-"""The study's own figures (arXiv:1905.12082), to hold ours against.
+"""The study's published figures (arXiv:1905.12082), for comparison.
 
 Accuracies in per cent, changes in points.
 """

@@ -1,4 +1,4 @@
-"""The rows that results are made of, and ``results.json`` holds.
+"""The typed rows of ``results.json``.
 
 Accuracies, recalls and F1 are in per cent, changes and calibration errors in points, times in seconds.
 What is listed by class is in the order of `Results.classes`.

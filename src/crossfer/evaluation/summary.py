@@ -1,4 +1,4 @@
-"""From single results to the study's tables: means over seeds and over targets."""
+"""Means over seeds and targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that wait for one another, and which of them can begin."""
+"""A graph of tasks: which wait for which, and which can begin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One task after the other, in this process."""
+"""Run tasks one after the other, in this process."""
 
 from __future__ import annotations
 

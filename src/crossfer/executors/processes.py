@@ -1,4 +1,4 @@
-"""As many tasks at a time as there are processes, with the threads of the machine divided among them."""
+"""Run tasks in parallel processes, with the threads divided among them."""
 
 from __future__ import annotations
 

@@ -223,9 +223,9 @@ def _walk(
             for key in waiting[: room - len(crew.running)]:
                 crew.give(key)
             for key, what, value in crew.listen():
-                if what == "started" and key in frontier.ready():
+                if key in frontier.ready():
                     frontier.start(key)
-                elif what == "succeeded":
+                if what == "succeeded":
                     frontier.succeed(key)
                 elif what == "failed":
                     frontier.fail(key, str(value))
@@ -276,7 +276,7 @@ def _marked(root: Path) -> Iterator[str]:
 
 
 class _Mailbox:
-    """An actor on this node: what tasks say while they are carried out."""
+    """An actor: what tasks say while they are carried out.  If it is lost, an empty one takes its place."""
 
     def __init__(self) -> None:
         self.letters: list[tuple[str, str, object]] = []
@@ -322,7 +322,7 @@ class _Crew:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        actor = ray.remote(num_cpus=0)(_Mailbox)
+        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox)
         self.mailbox: Any = actor.options(scheduling_strategy=here).remote()
         self.sent: dict[tuple[Path, int], tuple[str, ObjectRef[bytes]]] = {}
         self.job = ray.put(

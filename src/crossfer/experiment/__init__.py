@@ -1,4 +1,4 @@
-"""Configuration → the list of runs → results; resumable."""
+"""Configuration → runs → results; resumable."""
 
 from crossfer.experiment.config import Experiment, check_experiment, load_experiment
 from crossfer.experiment.progress import Progress

@@ -1,4 +1,4 @@
-"""Is the deployed model what it is believed to be?  Asked before anything is compared with it."""
+"""Check the deployed model: accuracy, class order, expected accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which data a run learns from, as plain values: to be printed, hashed and sent to another process."""
+"""The data of a run as plain values, which can be printed, hashed and pickled."""
 
 from __future__ import annotations
 

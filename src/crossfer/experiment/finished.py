@@ -1,4 +1,4 @@
-"""A finished experiment, read again: the data that it was measured on, and what its networks said."""
+"""Read a finished experiment: its datasets and its predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the folder of a run holds: written by `crossfer.experiment.execute`, read by all that follows."""
+"""The files of a run folder: reading them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which test images of an experiment also stand in a training set, and whether they count."""
+"""Test images of an experiment that are also in a training set."""
 
 from __future__ import annotations
 

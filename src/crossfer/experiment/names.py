@@ -1,4 +1,4 @@
-"""Names of a run's files, and of the folder of the locks: it imports nothing, so that all may know them."""
+"""File names of runs and locks."""
 
 RUN = "run.json"
 """Written last: a folder that has it is finished."""

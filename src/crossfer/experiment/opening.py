@@ -1,4 +1,4 @@
-"""The datasets of an experiment: prepared ones are opened, raw ones are prepared in its folder."""
+"""Open the datasets of an experiment; raw ones are prepared first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration → the list of runs, each identified by the hash of what determines it."""
+"""Configuration → the list of runs, each with the hash of what determines it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How whoever waits is told how far an experiment is."""
+"""Progress callbacks of an experiment."""
 
 from __future__ import annotations
 

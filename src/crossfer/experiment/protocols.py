@@ -1,4 +1,4 @@
-"""More than one target: all together, one after the other, and every dataset left out once.
+"""Protocols with several targets: together, in turn, leave-one-dataset-out.
 
 The paper crosses one pair of datasets at a time, and adds (section IV) that more than two can be crossed.
 """

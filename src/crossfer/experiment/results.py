@@ -1,4 +1,4 @@
-"""Finished runs → ``results.json``, ``results.csv``, ``flips.csv``: from their stored predictions alone."""
+"""Finished runs → ``results.json``, ``results.csv``, ``flips.csv``, from stored predictions alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment from configuration to results: resumable, one process to a folder."""
+"""Run an experiment from configuration to results: resumable, locked against a second process."""
 
 from __future__ import annotations
 

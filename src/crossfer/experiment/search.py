@@ -1,4 +1,4 @@
-"""Recipes tuned on validation data, with the same budget for every strategy.
+"""Hyper-parameter search on validation data, with the same budget for every strategy.
 
 The unit of the budget is the *fine-tuning-equivalent epoch*: what it takes to train every layer on the
 target's training set once.  A strategy that shows three source images beside each target image uses four in

@@ -1,4 +1,4 @@
-"""How far an experiment is: from its folder alone, from any machine that sees it."""
+"""The state of an experiment, from its folder alone."""
 
 from __future__ import annotations
 

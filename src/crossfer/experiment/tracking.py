@@ -1,4 +1,4 @@
-"""What an experiment leaves, logged to MLflow or TensorBoard: from run folders and the rows of results.
+"""Log an experiment to MLflow or TensorBoard, from run folders and results.
 
 Nothing here is asked for a decision, and nothing waits for it: if logging fails, that is said once, and the
 runs go on.  Started again with the same folder, an experiment logs what was not logged.

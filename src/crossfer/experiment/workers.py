@@ -1,4 +1,4 @@
-"""The runs of an experiment as tasks: what each waits for, how one is carried out, how many at once."""
+"""The runs of an experiment as tasks: dependencies, execution, number of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far two people agree on the same faces.  Pure functions.
+"""Inter-annotator agreement: Cohen's κ.  Pure functions.
 
 Cohen's κ = (p_o − p_e) / (1 − p_e): the share of faces with the same answer, p_o, over what two people with
 these habits would reach by chance, p_e = Σ_k p_k· p_·k (Cohen, A Coefficient of Agreement for Nominal Scales,

@@ -1,4 +1,4 @@
-"""What follows from all that was said: who labelled which face as what, and who is in it.  Pure functions."""
+"""The current labels and subjects, from all events of all journals.  Pure functions."""
 
 from __future__ import annotations
 

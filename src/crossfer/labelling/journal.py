@@ -1,4 +1,4 @@
-"""What people said of faces, on disk before anybody is answered: append-only journals, one to a session.
+"""Append-only journals of labelling events, fsynced line by line, one per session.
 
 A journal is a text of JSON lines.  The first says what it is and whose; each line after it is a key press.
 Nothing is ever changed in it: an undo is a line, too.  A session writes a journal of its own, so people (and

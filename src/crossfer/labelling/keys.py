@@ -1,4 +1,4 @@
-"""One key for every class."""
+"""Keyboard keys of the classes."""
 
 from __future__ import annotations
 

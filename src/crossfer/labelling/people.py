@@ -1,4 +1,4 @@
-"""Which faces may be of one person: suggestions, for a person to confirm.
+"""Suggest which faces are of one person, for confirmation by a person.
 
 Faces become vectors, and are grouped by average linkage (Sokal and Michener, 1958): the two groups of the
 smallest mean distance are joined until none is below a threshold.  What was said stands: faces of one name

@@ -1,4 +1,4 @@
-"""Which face is shown next.  Pure functions."""
+"""The order in which faces are shown.  Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One person labelling a folder of photos: what the pages and the command ask for."""
+"""A labelling session: the operations behind the pages and the command."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What keeps the old in mind while a network learns the new: exemplars, penalties, merging, a memory file."""
+"""Methods against forgetting: exemplars, penalties, weight merging, memory files."""

@@ -1,4 +1,4 @@
-"""Which few images of the past to keep."""
+"""Choose exemplars: at random or by herding."""
 
 from __future__ import annotations
 

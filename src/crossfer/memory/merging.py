@@ -1,4 +1,4 @@
-"""Between two networks: weights of the one and the other, mixed."""
+"""Merge the weights of two networks."""
 
 from __future__ import annotations
 

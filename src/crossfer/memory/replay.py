@@ -1,4 +1,4 @@
-"""Fully connected layers that train on the target beside features drawn from a memory."""
+"""Generative feature replay: train the fully connected layers beside features drawn from a memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a classifier is: network, classes, pixels and layers; where it comes from, how it is kept."""
+"""Classifiers: network, classes, preprocessing and layers; where they come from, how they are saved."""
 
 from crossfer.networks.classifier import Classifier, load
 from crossfer.networks.growth import grow

@@ -68,5 +68,6 @@ def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
 def fold(classifier: Classifier) -> None:
     """Put what the adapters have learnt into the weights, which are plain again; in place."""
     for layer in list(classifier.network.modules()):
-        if parametrize.is_parametrized(layer, "weight"):
+        if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight")
+            layer.weight.requires_grad_(True)  # it has learnt

@@ -1,4 +1,4 @@
-"""What networks answer with: a tensor of logits, or something with one in it."""
+"""Extract the logits from a network's output."""
 
 from __future__ import annotations
 

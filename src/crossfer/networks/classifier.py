@@ -1,4 +1,4 @@
-"""A classifier: a network with what its weights do not tell, in memory and as a folder."""
+"""A classifier: a network with its classes, preprocessing, framing and layers; saved as a bundle."""
 
 from __future__ import annotations
 

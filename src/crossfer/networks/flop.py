@@ -1,4 +1,4 @@
-"""How much work a training step is."""
+"""Count the floating-point operations of a training step."""
 
 from __future__ import annotations
 

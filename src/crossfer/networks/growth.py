@@ -1,4 +1,4 @@
-"""A class that is new to a network: its head gets a row for it."""
+"""Add a class to a classifier's head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a network: found by module order or named by its owner, frozen and set free."""
+"""Name the layers of a network (FC, CL), freeze and unfreeze them."""
 
 from __future__ import annotations
 

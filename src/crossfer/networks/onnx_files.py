@@ -1,4 +1,4 @@
-"""ONNX files as networks: converted, so that they can be trained, or as they are, in ONNX Runtime."""
+"""ONNX files as networks: converted to PyTorch for training, or run in ONNX Runtime."""
 
 from __future__ import annotations
 

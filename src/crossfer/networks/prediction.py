@@ -1,4 +1,4 @@
-"""Probabilities of many images, as many at a time as there is memory for."""
+"""Predict probabilities in batches."""
 
 from __future__ import annotations
 

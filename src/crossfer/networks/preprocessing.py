@@ -1,4 +1,4 @@
-"""What a network does to pixels before it looks at them."""
+"""Preprocessing of pixels: channels, order, range, normalisation."""
 
 from __future__ import annotations
 

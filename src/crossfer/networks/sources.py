@@ -1,4 +1,4 @@
-"""Where networks come from: the study's, libraries of models, ONNX files, or a factory of anybody's."""
+"""Sources of networks: the study's, timm, torchvision, transformers, ONNX, a factory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which network an experiment is about: the study's, or anybody's, untrained or as it is deployed."""
+"""Configuration of a network, untrained or deployed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network is tried before anything runs: what does not fit is said in one line."""
+"""Test a network before anything runs: forward, training step, freezing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of tensors: read from whatever a training script left, written whole or not at all."""
+"""Read weights from checkpoints of any training script; write them atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results → Fig. 6 and a report for people: from results only, never from a live run."""
+"""Results → Fig. 6 and an HTML report, from results only."""
 
 from __future__ import annotations
 

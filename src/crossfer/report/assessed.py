@@ -1,4 +1,4 @@
-"""What an assessment says, in words."""
+"""An assessment in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Geometry of the report's own small pictures; the template writes them as inline SVG."""
+"""Geometry of the report's inline SVG charts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an experiment owes to whom: its datasets, its strategies and the methods under them, as BibTeX."""
+"""BibTeX for the datasets, strategies and methods of an experiment."""
 
 from __future__ import annotations
 

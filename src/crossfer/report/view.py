@@ -1,4 +1,4 @@
-"""Questions that every part of the report asks of an experiment's results."""
+"""Queries on an experiment's results, shared by all parts of the report."""
 
 from __future__ import annotations
 

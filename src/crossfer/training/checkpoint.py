@@ -1,4 +1,4 @@
-"""Half-finished trainings on disk: safetensors and JSON, whole or not there."""
+"""Checkpoints: the state of an unfinished training, written atomically (safetensors, JSON)."""
 
 from __future__ import annotations
 

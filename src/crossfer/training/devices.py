@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import Pipe
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +30,7 @@ from crossfer.training.machine import keep_freed_memory, precision_of
 
 Given = TypeVar("Given")
 OnStep = Callable[[int], None]
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class Devices:
@@ -213,10 +214,14 @@ def on_devices(
     """
     if count == 1:
         return work(fabric, on_step)
+    kind = fabric.device.type
+    there = {"cuda": torch.cuda.device_count(), "cpu": count}.get(kind, 1)
+    if count > there:
+        raise CrossferError(f"devices: {count}: this machine has {there} ({kind})")
     port = os.environ.get("MASTER_PORT")
     try:
         every = Fabric(
-            accelerator=fabric.device.type,
+            accelerator=kind,
             devices=count,
             strategy="ddp_spawn",
             precision=precision_of(fabric),  # type: ignore[arg-type]
@@ -226,8 +231,8 @@ def on_devices(
             every.launch(_work, work, tell, f"{folder}/result")  # type: ignore[arg-type]
             return torch.load(f"{folder}/result", weights_only=False)  # type: ignore[no-any-return]
     except ProcessRaisedException as error:
-        kind, _, why = str(error).strip().splitlines()[-1].partition(": ")
-        raise (OSError if "OSError" in kind else CrossferError)(why or kind) from None
+        what, _, why = str(error).strip().splitlines()[-1].partition(": ")
+        raise (OSError if "OSError" in what else CrossferError)(why or what) from None
     except ProcessExitedException as error:
         raise CrossferError(f"one of {count} devices: {error}") from None
     except (RuntimeError, ValueError, TypeError) as error:
@@ -253,17 +258,21 @@ def _silent(images: int) -> None:
 
 @contextmanager
 def _heard(on_step: OnStep) -> Iterator[OnStep]:
-    """Pass on here what another process tells."""
-    queue = get_context("spawn").SimpleQueue()
+    """Pass on here what another process tells; one that is killed leaves nothing locked."""
+    here, there = Pipe(duplex=False)
+    ended = Event()
 
     def listen() -> None:
-        while images := queue.get():
-            on_step(images)
+        while here.poll(SECONDS_BETWEEN_LOOKS) or not ended.is_set():
+            if here.poll():
+                on_step(here.recv())
 
     listener = Thread(target=listen, daemon=True)
     listener.start()
     try:
-        yield queue.put
+        yield there.send
     finally:
-        queue.put(0)
+        ended.set()
         listener.join()
+        here.close()
+        there.close()

@@ -1,4 +1,4 @@
-"""A network as a device is fastest with it."""
+"""Copy a network in the form that is fastest on a device."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ export class Detector {
           const score = faces.data[2 * at + 1];
           if (score < LEAST[0]) continue;
           const [left, top] = [STRIDE * x, STRIDE * y];
-          const corners = [left * wide, top * high, (left + PROPOSE) * wide, (top + PROPOSE) * high];
+          const corners = [left * wide, top * high, (left + PROPOSE) * wide, (top + PROPOSE) * high].map(Math.fround);
           boxes.push({ corners, score, offsets: offsets.data.slice(4 * at, 4 * at + 4) });
         }
       found.push(...suppress(boxes, 0.5));
@@ -182,39 +182,32 @@ function squared([left, top, right, bottom]) {
   return [x - half, y - half, x + half, y + half];
 }
 
-/** What two boxes share, and the area of each. */
-function areas(a, b) {
-  const across = Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0]));
-  const down = Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
-  return [across * down, (a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])];
+/** What two boxes share, and the area of each; sides of 32 bits, as many boxes share exactly half. */
+function areas([left, top, right, bottom], [left2, top2, right2, bottom2]) {
+  const [wide, high] = [Math.fround(right - left), Math.fround(bottom - top)];
+  const [wide2, high2] = [Math.fround(right2 - left2), Math.fround(bottom2 - top2)];
+  const across = Math.min(left + wide, left2 + wide2) - Math.max(left, left2);
+  const down = Math.min(top + high, top2 + high2) - Math.max(top, top2);
+  return [Math.max(0, across) * Math.max(0, down), wide * high, wide2 * high2];
 }
 
 /** Choose boxes, best first; two that are chosen share at most this part of their union. */
 function suppress(boxes, most) {
-  const chosen = [];
-  for (const box of [...boxes].sort((a, b) => b.score - a.score))
-    if (
-      chosen.every((other) => {
-        const [common, one, two] = areas(box.corners, other.corners);
-        return common <= most * (one + two - common);
-      })
-    )
-      chosen.push(box);
-  return chosen;
+  const shared = (common, one, two) => 1 - Math.fround(1 - common / (one + two - common));
+  return chosen([...boxes].sort((a, b) => b.score - a.score), shared, most);
 }
 
 /** Choose boxes, best first as they come; two share at most this part of the smaller one. */
 function distinct(boxes, most) {
-  const chosen = [];
+  return chosen(boxes, (common, one, two) => common / Math.min(one, two), most);
+}
+
+function chosen(boxes, shared, most) {
+  const found = [];
   for (const box of boxes)
-    if (
-      chosen.every((other) => {
-        const [common, one, two] = areas(box.corners, other.corners);
-        return common <= most * Math.min(one, two);
-      })
-    )
-      chosen.push(box);
-  return chosen;
+    if (found.every((other) => Math.fround(shared(...areas(box.corners, other.corners))) <= Math.fround(most)))
+      found.push(box);
+  return found;
 }
 
 function mirror({ width, height, channels, data }) {

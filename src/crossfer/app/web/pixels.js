@@ -53,8 +53,10 @@ const WAYS = {
     return Array.from({ length: to }, (_, i) => {
       const [start, end] = [i * scale, Math.min((i + 1) * scale, from)];
       const parts = [];
-      for (let j = Math.floor(start); j < end - 1e-6; j++)
-        parts.push([j, (Math.min(j + 1, end) - Math.max(j, start)) / (end - start)]);
+      for (let j = Math.floor(start); j < end; j++) {
+        const covered = Math.min(j + 1, end) - Math.max(j, start);
+        if (covered > 1e-3) parts.push([j, Math.fround(covered / (end - start))]); // OpenCV leaves slivers out
+      }
       return parts;
     });
   },
@@ -87,6 +89,7 @@ export function resized(image, width, height, way = "area") {
   const { channels } = image;
   const enlarges = image.width < width || image.height < height;
   const make = WAYS[way === "area" && enlarges ? "enlargedArea" : way];
+  const halved = way === "area" && image.width === 2 * width && image.height === 2 * height; // halves go up
   const columns = make(image.width, width);
   const rows = make(image.height, height);
   const wide = new Float32Array(image.height * width * channels);
@@ -94,15 +97,16 @@ export function resized(image, width, height, way = "area") {
     const line = y * image.width * channels;
     for (const parts of columns)
       for (let c = 0; c < channels; c++, to++)
-        for (const [x, share] of parts) wide[to] += share * image.data[line + x * channels + c];
+        for (const [x, share] of parts) wide[to] += Math.fround(share * image.data[line + x * channels + c]);
   }
   const data = new Uint8ClampedArray(width * height * channels);
   const sums = new Float32Array(width * channels);
   rows.forEach((parts, y) => {
     sums.fill(0);
     for (const [from, share] of parts)
-      for (let i = 0, p = from * sums.length; i < sums.length; i++) sums[i] += share * wide[p + i];
-    data.set(sums, y * sums.length); // rounds, and keeps within 0–255
+      for (let i = 0, p = from * sums.length; i < sums.length; i++) sums[i] += Math.fround(share * wide[p + i]);
+    if (halved) sums.forEach((sum, i) => (sums[i] = Math.floor(sum + 0.5)));
+    data.set(sums, y * sums.length); // rounds halves to even, and keeps within 0–255
   });
   return { width, height, channels, data };
 }
@@ -129,10 +133,11 @@ export function aligned(image, [lx, ly], [rx, ry], framing) {
             const [right, bottom] = [Math.min(left + 1, width - 1), Math.min(top + 1, height - 1)];
             const [a, b] = [x - left, y - top];
             const at = (column, row) => data[(row * width + column) * channels + c];
-            sum += (1 - b) * ((1 - a) * at(left, top) + a * at(right, top));
-            sum += b * ((1 - a) * at(left, bottom) + a * at(right, bottom));
+            const above = (1 - a) * at(left, top) + a * at(right, top);
+            const below = (1 - a) * at(left, bottom) + a * at(right, bottom);
+            sum += rint((1 - b) * above + b * below); // as it is drawn large, in whole levels, before it is reduced
           }
-        face[to] = sum / times ** 2;
+        face[to] = times === 2 ? Math.floor(sum / 4 + 0.5) : sum / times ** 2; // 2×2: halves go up, as in OpenCV
       }
   return { width: side, height: side, channels, data: face };
 }

@@ -1,4 +1,4 @@
-"""What the columns of somebody's table hold, by their names."""
+"""Recognise the columns of a table by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files in folders, as people really keep them, and what their names say."""
+"""Files in folders: class, split and subject from their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is found in a folder whose layout is not known, for the error that says so."""
+"""Summarise a folder whose layout is not known, for the error message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dataset's own labels mean: names, numbers, and what the user says of them."""
+"""Map a dataset's labels (names or numbers) to class names."""
 
 from __future__ import annotations
 

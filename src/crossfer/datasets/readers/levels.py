@@ -1,4 +1,4 @@
-"""Which of the folders above a picture is its class."""
+"""Find which folder level above a picture is its class."""
 
 from __future__ import annotations
 

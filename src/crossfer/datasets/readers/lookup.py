@@ -1,4 +1,4 @@
-"""Where the pictures are that a table names."""
+"""Find the pictures that a table names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people call the parts of a dataset, as folders, tables or values of a column."""
+"""Recognise names of splits in folders, tables and columns."""
 
 from __future__ import annotations
 

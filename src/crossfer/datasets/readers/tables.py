@@ -1,4 +1,4 @@
-"""Tables as people really keep them: text, lines of JSON, Parquet, also without a suffix."""
+"""Read tables: CSV and its variants, JSON lines, Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether this model answers here as it did where it was exported.
+"""Test an exported model: compare its answers with those recorded at export.
 
     python test_model.py
 

@@ -382,7 +382,7 @@ class _Crew:
 
         self.given[key] = self.given.get(key, 0) + 1
         strategy: Any = "DEFAULT"
-        if before := self.nodes.pop(key, None):
+        if before := self.nodes.get(key):
             strategy = NodeAffinitySchedulingStrategy(before, soft=True)
         task = ray.remote(_carry_out).options(
             name=key,
@@ -442,9 +442,7 @@ class _Crew:
         dead = self._dead_nodes()  # Ray itself waits for minutes for what ran there
         lost = [one for one, key in self.running.items() if self.nodes.get(key) in dead]
         for reference in [one for one in lost if one not in ended]:
-            key = self.running.pop(reference)
-            del self.nodes[key]
-            yield from self._again(key, "its node is lost")
+            yield from self._again(self.running.pop(reference), "its node is lost")
         for reference in ended:
             key = self.running.pop(reference)
             try:
@@ -461,6 +459,8 @@ class _Crew:
 
     def _again(self, key: str, why: str) -> Iterator[tuple[str, str, object]]:
         """Give a lost task to the cluster again, unless that was done often enough."""
+        if self.nodes.get(key) in self._dead_nodes():
+            del self.nodes[key]
         if self.given[key] < ATTEMPTS:
             self.give(key)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset
+from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
 from crossfer.memory.penalties import SourceDistillation
@@ -132,6 +135,20 @@ def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Pa
     assert same == run, "how many devices trained it is no part of its identity"
 
 
+def test_a_dataset_travels_without_its_images(prepared: dict[str, Dataset]) -> None:
+    one, other = prepared["fer2013"], prepared["jaffe"]
+    half = replace(one, table=one.samples.slice(0, 80))
+    for dataset in (one, half, unite([one, other])):
+        sent = pickle.dumps(dataset)
+        again = pickle.loads(sent)
+        assert len(sent) < one.images.nbytes / 5
+        told = ["label", "subject", "split", "origin", "sha256"]
+        assert again.samples.select(told) == dataset.samples.select(told)
+        assert again.card == dataset.card
+        for mine, theirs in zip(dataset.parts, again.parts, strict=True):
+            assert (mine.images == theirs.images).all()
+
+
 def test_what_fails_on_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     said = (
         "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):"
@@ -143,4 +160,4 @@ def test_what_fails_on_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Fabric, "launch", launch)
     with pytest.raises(CrossferError, match="^the training diverged$"):
-        on_devices(2, machine("cpu", "32-true"), trained, lambda images: None)
+        on_devices(2, machine("cpu", "32-true"), partial(everything, Path()), print)

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from crossfer.cli import app
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, load_results, run_experiment, verify
+from crossfer.experiment.finished import Finished
+from crossfer.experiment.verify import _beyond_chance
 from crossfer.files import digest
 from crossfer.report import write_report
 
@@ -181,6 +183,26 @@ def test_other_versions_are_named_where_the_bits_differ(out: Path) -> None:
         file.write_text(file.read_text().replace('"torch": "', '"torch": "0.'))
     (verdict,) = verify(folder, retrain=True)
     assert any("torch was 0." in problem for problem in verdict.problems)
+
+
+def test_on_another_processor_accuracy_holds_within_chance(out: Path, tmp_path: Path) -> None:
+    """Rounding differs there; what decides otherwise more often than chance would is another network."""
+    folder, other = folder_of(out, "HEAD"), tmp_path / "other"
+    other_weights(folder)
+    put_down(folder)
+    for file in (folder / "run.json", out / "results.json"):
+        file.write_text(file.read_text().replace('"processor": "', '"processor": "another '))
+    (verdict,) = verify(folder, retrain=True)
+    assert verdict.problems == ()
+    assert verdict.checked[-1] == "trained again elsewhere: at most 0.0% of a set decided otherwise"
+    shutil.copytree(folder, other)
+    table = pa.parquet.read_table(other / "predictions.parquet")
+    emotions = load_results(out).classes
+    rows = [row | {emotions[row["label"]]: 2.0} for row in table.to_pylist()]
+    pa.parquet.write_table(pa.Table.from_pylist(rows, table.schema), other / "predictions.parquet")
+    problems, share = _beyond_chance(folder, other, Finished(out, load_results(out)).datasets)
+    assert "is 100.00 %: more than chance" in problems[0]
+    assert share > 0.5
 
 
 def test_without_its_data_nothing_is_trained_again(out: Path) -> None:

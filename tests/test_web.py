@@ -106,7 +106,7 @@ def test_the_browser_answers_as_crossfer_does_and_sends_nothing(
                 seen = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
                 ours = align(picture, found.landmarks[0], found.landmarks[1], Framing())[0]
                 off = np.abs(np.asarray(seen.convert("L"), int) - ours)
-                assert off.max() <= 1 and off.mean() < 0.01
+                assert off.max() <= 1 and off.mean() < 0.1
         assert "linxiaohui" in (exported / "web" / "THIRD-PARTY.txt").read_text()
         assert [url for url in asked if not url.startswith("data:")] == []
         check_page(tab)

@@ -144,7 +144,7 @@ def export(
 
     Every variant is compared with PyTorch; if one answers differently, nothing is written.
 
-    Example:  crossfer export runs/mine/best --out exported --int8 --calibrate data/mine
+    Example:  crossfer export runs/mine/runs/KEY --out exported --int8 --calibrate data/mine
     """
     from crossfer.datasets import open_dataset
     from crossfer.deploy import load

@@ -72,7 +72,7 @@ def label(
     Every key press is on the disk at once; stop and go on at will.  Two people label with two --by, at the
     same time if they like, and see how far they agree.  It ends in a table that `crossfer prepare` reads.
 
-    Example:  crossfer label photos/ --model runs/mine/best --order balance --by ann
+    Example:  crossfer label photos/ --model runs/mine/runs/KEY --order balance --by ann
     """
     from crossfer.cli.bars import Bars
     from crossfer.labelling import Gallery, How, Session, describer

@@ -382,8 +382,8 @@ class _Crew:
 
         self.given[key] = self.given.get(key, 0) + 1
         strategy: Any = "DEFAULT"
-        if key in self.nodes:
-            strategy = NodeAffinitySchedulingStrategy(self.nodes[key], soft=True)
+        if before := self.nodes.get(key):
+            strategy = NodeAffinitySchedulingStrategy(before, soft=True)
         task = ray.remote(_carry_out).options(
             name=key,
             num_cpus=self.cluster.threads,
@@ -439,6 +439,10 @@ class _Crew:
             if what == "started":
                 self.nodes[key] = str(value)
             yield key, what, value
+        dead = self._dead_nodes()  # Ray itself waits for minutes for what ran there
+        lost = [one for one, key in self.running.items() if self.nodes.get(key) in dead]
+        for reference in [one for one in lost if one not in ended]:
+            yield from self._again(self.running.pop(reference), "its node is lost")
         for reference in ended:
             key = self.running.pop(reference)
             try:
@@ -446,16 +450,27 @@ class _Crew:
             except RayTaskError as error:  # it could not even begin
                 raise CrossferError(f"a worker cannot begin: {one_line(error.cause)}") from None
             except losses as error:
-                if self.given[key] < ATTEMPTS:
-                    self.give(key)
-                else:
-                    why = f"its process was lost {ATTEMPTS} times ({one_line(error)})"
-                    yield key, "failed", why
+                yield from self._again(key, one_line(error))
                 continue
             if isinstance(value, BaseException):
                 raise value
             self._keep(self.files.makes[key][1], made)
             yield key, what, value
+
+    def _again(self, key: str, why: str) -> Iterator[tuple[str, str, object]]:
+        """Give a lost task to the cluster again, unless that was done often enough."""
+        if self.nodes.get(key) in self._dead_nodes():
+            del self.nodes[key]
+        if self.given[key] < ATTEMPTS:
+            self.give(key)
+        else:
+            yield key, "failed", f"its process was lost {ATTEMPTS} times ({why})"
+
+    def _dead_nodes(self) -> set[str]:
+        import ray
+
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        return {node["NodeID"] for node in nodes if not node["Alive"]}
 
     def _keep(self, folder: Path, made: Mapping[str, bytes]) -> None:
         """Write what came back, with what makes it whole at the end."""

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.evaluation.measure import measure
+from crossfer.evaluation.paired import mcnemar
 from crossfer.evaluation.rows import Measured, RunFacts
 from crossfer.evaluation.summary import over_folds
 from crossfer.executors import Events, Failure, Task, Work
@@ -33,8 +34,10 @@ from crossfer.experiment.folder import (
     MEASURED_SPLITS,
     PREDICTIONS,
     altered,
+    load_answers,
     load_predictions,
     load_run,
+    parts_of,
 )
 from crossfer.experiment.identity import Arithmetic, key_of
 from crossfer.experiment.names import RUN
@@ -57,8 +60,15 @@ from crossfer.terms import SIDES
 from crossfer.training.machine import describe, machine
 
 HOLDS = "identity, files and metrics hold"
+SAME_BITS = "trained again, the same bits"
 DIFFERENCES = "differences"
 """What is told of a run that was trained again."""
+
+ELSEWHERE = ("processor", "instructions", "device")
+"""Where one of these is another, rounding is too, and steps of training add to it."""
+TOLERANCE = 0.01
+"""There, accuracies may differ as far as chance does: McNemar's exact test on the same images, over
+all sets of a run together."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,8 @@ def verify(
         How the hashes of the runs to check begin; all, if none is named.
     retrain
         Whether to train every one of these networks again, in a temporary folder.  On the same machine,
-        with the same versions and number of threads, the same bits come out.
+        with the same versions and number of threads, the same bits come out.  On another processor they do
+        not: there, a run holds if its accuracies differ by no more than chance, see `TOLERANCE`.
     on_verdict
         Told each verdict at once.
     progress
@@ -141,8 +152,10 @@ def verify(
         else:
             say(record, problems, HOLDS)
     if again:
-        for record, problems in _trained_again(finished, again, progress or Progress(), workers):
-            say(record, problems, HOLDS, "trained again, the same bits")
+        for record, problems, said in _trained_again(
+            finished, again, progress or Progress(), workers
+        ):
+            say(record, problems, HOLDS, said)
     found = [verdicts[record.key] for record in records]
     if only is None and not runs and not any(verdict.problems for verdict in found):
         found.append(_collected_again(finished))
@@ -251,8 +264,8 @@ def _planned(finished: Finished) -> Plan:
 
 def _trained_again(
     finished: Finished, records: Sequence[RunFacts], progress: Progress, workers: Workers
-) -> Iterator[tuple[RunFacts, list[str]]]:
-    """Train runs of an experiment again; yield each with what comes out differently."""
+) -> Iterator[tuple[RunFacts, list[str], str]]:
+    """Train runs of an experiment again; yield each with what does not hold, and what is to be said."""
     again = _Again(finished)
     runs = {record.key: again.runs[record.key] for record in records if record.key in again.runs}
     progress.planned(list(runs.values()), [])
@@ -274,11 +287,12 @@ def _trained_again(
     )
     for record in records:
         if record.key not in runs:
-            yield record, ["this configuration, with this version of crossfer, gives no such run"]
+            why = "this configuration, with this version of crossfer, gives no such run"
+            yield record, [why], ""
         elif record.key in failures:
-            yield record, [f"trained again, it failed: {failures[record.key].why}"]
+            yield record, [f"trained again, it failed: {failures[record.key].why}"], ""
         else:
-            yield record, events.found[record.key]
+            yield record, *events.found[record.key]
 
 
 def _open_worker(out: Path) -> Work:
@@ -290,7 +304,7 @@ class _Events(Events):
 
     def __init__(self, runs: Mapping[str, Run], progress: Progress) -> None:
         self.runs, self.progress = runs, progress
-        self.found: dict[str, list[str]] = {}
+        self.found: dict[str, tuple[list[str], str]] = {}
 
     def started(self, key: str) -> None:
         self.progress.started(self.runs[key])
@@ -334,14 +348,19 @@ class _Again:
             datasets = self.planned.opened
             after = execute(run, Path(elsewhere), datasets, measured_on, self.fabric, steps)
             found = [f"trained again: {what}" for what in _other_bits(before, after, measured_on)]
+            said = SAME_BITS
             if found:
                 now = describe(self.fabric) | versions()
                 then = {**record.machine, **record.versions}
                 for name in sorted(now.keys() & then.keys()):
                     if now[name] != then[name]:
                         found.append(f"{name} was {then[name]} and is {now[name]}: bits may differ")
+                if any(now.get(name) != then.get(name, now.get(name)) for name in ELSEWHERE):
+                    beyond, otherwise = _beyond_chance(before, after, measured_on)
+                    said = f"trained again elsewhere: at most {otherwise:.1%} of a set decided otherwise"
+                    found = [*found, *beyond] if beyond else []
         steps.tell()
-        tell(DIFFERENCES, found)
+        tell(DIFFERENCES, (found, said))
 
 
 def _other_bits(before: Path, after: Path, measured_on: Sequence[Dataset]) -> Iterator[str]:
@@ -364,6 +383,31 @@ def _other_bits(before: Path, after: Path, measured_on: Sequence[Dataset]) -> It
             elif not np.array_equal(one.probabilities, two.probabilities):
                 far = float(np.abs(one.probabilities - two.probabilities).max())
                 yield f"{dataset.name}, {split}: probabilities differ, by {far:.2g} at most"
+
+
+def _beyond_chance(
+    before: Path, after: Path, measured_on: Sequence[Dataset]
+) -> tuple[list[str], float]:
+    """Say where accuracies of two finished runs differ by more than chance, and the share decided otherwise.
+
+    Chance is McNemar's test on the same images, with Bonferroni's correction for the sets.
+    """
+    sets = [(dataset, split) for dataset in measured_on for split in MEASURED_SPLITS]
+    found, shares = [], [0.0]
+    for dataset, split in sets:
+        old, new = (
+            load_answers(folder, parts_of(dataset), split, {}) for folder in (before, after)
+        )
+        shares.append(float(np.mean(old.decisions != new.decisions)))
+        gained, lost = (
+            int((x & ~y).sum()) for x, y in ((new.right, old.right), (old.right, new.right))
+        )
+        if mcnemar(gained, lost) < TOLERANCE / len(sets):
+            found.append(
+                f"{dataset.name}, {split}: accuracy was {100 * old.right.mean():.2f} % and is "
+                f"{100 * new.right.mean():.2f} %: more than chance"
+            )
+    return found, max(shares)
 
 
 def _ancestors(run: Run) -> list[str]:

@@ -66,6 +66,8 @@ def describe(fabric: Fabric) -> dict[str, str | int]:
     return {
         "platform": platform.platform(),
         "processor": _processor(),
+        "instructions": os.environ.get("ONEDNN_MAX_CPU_ISA")
+        or torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "precision": precision_of(fabric),

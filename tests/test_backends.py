@@ -53,7 +53,7 @@ def test_nothing_but_the_cpu_s_backend_knows_its_compiler() -> None:
         if home not in file.parents:
             text = file.read_text(encoding="utf-8")
             assert "import numba" not in text and "from numba" not in text, file
-            assert "backends.cpu." not in text, file
+            assert "training.backends.cpu." not in text, file
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

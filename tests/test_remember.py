@@ -300,7 +300,7 @@ def test_a_memory_file_that_cannot_be_trusted_is_refused_in_one_line(
     assert "altered" in why()
     save_file(load_file(whole), odd)
     assert "no memory file" in why()
-    save_file(load_file(whole), odd, {"format": "99", "digest": ""})
+    save_file(load_file(whole), odd, {"memory": json.dumps({"format": "99", "digest": ""})})
     assert "of format 99" in why()
     shutil.copy(whole, odd)
     assert "of another model" in why(small(1))

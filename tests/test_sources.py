@@ -27,6 +27,8 @@ FAMILIES = {
     "ViT": "vit_tiny_patch16_224",
     "Swin": "swin_tiny_patch4_window7_224",
 }
+STUDYS = ("none", "head", "FC", "FC+CL", "all")
+"""Layers that every network has; normalisations, some have none."""
 DOCS = Path(__file__).parent.parent / "docs/networks.md"
 GRAY = (1, 32, 32)
 
@@ -182,7 +184,7 @@ def test_an_onnx_file_is_trained_and_kept(tmp_path: Path) -> None:
         "normalisation": Normalisation((0.5,), (0.25,)), "folder": tmp_path,
     }  # fmt: skip
     config = NetworkConfig(network="onnx:deployed.onnx", **told)
-    check_network(config, LAYERS, machine("cpu", "32-true"))
+    check_network(config, STUDYS, machine("cpu", "32-true"))
     shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
     with torch.no_grad():
         theirs = model((torch.from_numpy(shown)[:, None] / 255 - 0.5) / 0.25).numpy()
@@ -226,7 +228,7 @@ def keras(file: Path, activation: str = "Relu") -> NetworkConfig:
 def test_an_onnx_file_of_keras_is_trained_and_its_head_is_found(tmp_path: Path) -> None:
     needs("onnx", "onnxruntime", "onnx2torch")
     config = keras(tmp_path / "keras.onnx")
-    said = check_network(config, LAYERS, machine("cpu", "32-true"))
+    said = check_network(config, STUDYS, machine("cpu", "32-true"))
     assert "FC trains network.Gemm, network.Gemm_1: 263 parameters" in said
     other = replace(config, network=config.network.replace("onnx", "onnxruntime", 1))
     shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)

@@ -163,7 +163,7 @@ def _train(
     trained.model.save(folder)
     write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
     parameters = list(trained.model.parameters())
-    memory = _remember(run, trained.model, folder, source, fabric)
+    memory = _remember(run, folder, source, fabric)
     files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
     content: dict[str, Any] = {
         "key": run.key,
@@ -264,16 +264,17 @@ def _memory(run: Run, runs_folder: Path) -> Memory | None:
     return load_memory(folder / MEMORY)
 
 
-def _remember(
-    run: Run, model: Classifier, folder: Path, source: Dataset, fabric: Fabric
-) -> dict[str, Any] | None:
-    """Leave a memory of the source in a baseline's folder; say what it took, or why there is none."""
+def _remember(run: Run, folder: Path, source: Dataset, fabric: Fabric) -> dict[str, Any] | None:
+    """Leave a memory of the source in a baseline's folder; say what it took, or why there is none.
+
+    It is made of the network as it lies there, so that it has the same bits whenever it is made again.
+    """
     rows = source.rows("training")
     if run.baseline or not len(rows):
         return None
     began = time.perf_counter()
     try:
-        file = Memory.of(model, faces(source, rows), fabric).save(folder / MEMORY)
+        file = Memory.of(load(folder), faces(source, rows), fabric).save(folder / MEMORY)
     except CrossferError as error:
         return {"none": str(error)}
     return {"bytes": file.stat().st_size, "seconds": time.perf_counter() - began}
@@ -284,7 +285,7 @@ def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], fabric:
     content = read_run(folder)
     if MEMORY in content["files"] and altered(folder, MEMORY):
         source = run.source.open(datasets)
-        content["memory"] = _remember(run, load_network(folder), folder, source, fabric)
+        content["memory"] = _remember(run, folder, source, fabric)
         content["files"][MEMORY] = digest(folder / MEMORY)
         write_json(folder / RUN, content)
 

@@ -33,6 +33,8 @@ FORMAT = 1
 """Of the file; raised when it changes."""
 MEMORY = "memory.safetensors"
 """What it is called in a run's folder."""
+SAID = "memory"
+"""The entry of the file's metadata that holds, as JSON, all that is no tensor."""
 MAX_MB = 5.0
 """How large it may be unless the user says otherwise, in millions of bytes."""
 
@@ -347,7 +349,9 @@ class Memory:
             "classes": json.dumps(self.classes),
             "rectified": json.dumps(self.rectified),
         }
-        save_tensors(tensors, Path(file), {**told, "digest": _digest(tensors, told)})
+        told["digest"] = _digest(tensors, told)
+        # One text: safetensors writes several in an order of chance, and equal memories are equal files.
+        save_tensors(tensors, Path(file), {SAID: json.dumps(told)})
         return Path(file)
 
 
@@ -362,7 +366,7 @@ def load_memory(file: str | Path) -> Memory:
     again = "make it again with `crossfer remember MODEL SOURCE`"
     try:
         with safe_open(file, "pt") as content:
-            told = dict(content.metadata() or {})
+            told = json.loads((content.metadata() or {}).get(SAID, "{}"))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CrossferError(f"{file}: no such file; {again}") from None

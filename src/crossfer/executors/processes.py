@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
@@ -122,8 +123,9 @@ class _Crew:
         """Give a task to a process that has none."""
         idle = next((worker for worker in self.workers if worker.key is None), None)
         if idle is None:
-            idle = _Worker(self.open_)
-            self.workers.append(idle)
+            with _uninterrupted():
+                idle = _Worker(self.open_)
+                self.workers.append(idle)
         idle.key = key
         with suppress(BrokenPipeError):  # it has died: `listen` will notice
             idle.connection.send(key)
@@ -156,6 +158,22 @@ def _crew(open_: Open) -> Iterator[_Crew]:
     finally:
         for worker in crew.workers:
             worker.end()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back for the while: a process interrupted while it starts would be nobody's to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

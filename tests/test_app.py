@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 from typer.testing import CliRunner
 
 import crossfer
@@ -273,7 +274,7 @@ def test_the_keyboard_is_enough(browser: Browser, address: str, folder: Path) ->
         tab.get_by_text("One face.").wait_for()
         assert tab.get_by_role("article").count() == 2
         tab.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"?"})
-        tab.wait_for_function("document.getElementById('status').textContent.includes('image')")
+        expect(status).to_contain_text("image")
         assert tab.get_by_role("article").count() == 0
         assert status.inner_text()
 
@@ -287,8 +288,6 @@ def test_the_webcam_is_looked_at_when_asked(browser: Browser, address: str) -> N
         tab.get_by_text("One face.").wait_for()
         tab.get_by_role("button", name="Keep looking").press("Enter")
         first = tab.locator(".picture img").get_attribute("src")
-        tab.wait_for_function(
-            "(was) => document.querySelector('.picture img').src !== was", arg=first
-        )
+        expect(tab.locator(".picture img")).not_to_have_attribute("src", first or "")
         tab.get_by_role("button", name="Stop the webcam").press("Enter")
         assert not tab.get_by_label("The webcam", exact=True).is_visible()

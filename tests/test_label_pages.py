@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import pytest
+from playwright.sync_api import expect
 
 from crossfer.app.labelling import label_pages
 from crossfer.deploy import load
@@ -81,9 +82,7 @@ def test_twenty_faces_are_labelled_by_keyboard_and_nothing_is_lost(
         for number in range(20):
             before, key = tab.inner_text("#count"), "1234"[number % 4]
             press(tab, key, f"Saved: {CLASSES[number % 4]}")
-            tab.wait_for_function(
-                "n => document.querySelector('#count').textContent !== n", arg=before
-            )
+            expect(tab.locator("#count")).not_to_have_text(before or "")
             expected[CLASSES[number % 4]] += 1
             assert len(journal.read(tmp_path / "journals").events) == number + 1
         assert tab.inner_text("#count") == f"20 of {PHOTOS}"

@@ -123,7 +123,7 @@ class _Crew:
         """Give a task to a process that has none."""
         idle = next((worker for worker in self.workers if worker.key is None), None)
         if idle is None:
-            with _uninterrupted():
+            with uninterrupted():
                 idle = _Worker(self.open_)
                 self.workers.append(idle)
         idle.key = key
@@ -161,7 +161,7 @@ def _crew(open_: Open) -> Iterator[_Crew]:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back for the while: a process interrupted while it starts would be nobody's to end."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is interrupted

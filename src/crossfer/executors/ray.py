@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.executors.graph import Events, Failure, Frontier, Open, Task, Work
-from crossfer.executors.processes import THREADS
+from crossfer.executors.processes import THREADS, uninterrupted
 from crossfer.files import digest, write_bytes
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ def run_on_ray(
     process = context.Process(
         target=_drive, args=(tasks, open_, cluster, files, theirs), daemon=True
     )
-    process.start()
+    with uninterrupted():
+        process.start()
     theirs.close()
     try:
         while True:

@@ -237,8 +237,8 @@ class Training:
 
     def step(self, rows: Tensor) -> None:
         """Learn from the images of one batch; of several devices, from this one's share of them."""
-        images, part = self.inputs(rows), len(self.devices.share(rows)) / len(rows)
-        self.devices.images, rows = len(rows), self.devices.share(rows)
+        images, whole = self.inputs(rows), len(rows)
+        self.devices.images, rows = whole, self.devices.share(rows)
         if self.mixing:  # by the generator that dropout draws from
             share = self.mixing.sample()
             images = torch.lerp(images.flip(0), images, share)
@@ -250,7 +250,7 @@ class Training:
         if self.penalty:
             loss = loss + self.penalty(self.network, images, logits, rows)
         if self.devices.count > 1:
-            loss = loss * part
+            loss = loss * (len(rows) / whole)
         self.fabric.backward(loss)
         loss = loss.detach()
         gradients = (parameter.grad for parameter in self.parameters.values())

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, out_console
-from crossfer.cli.options import labels_of, numbers_of, pairs_of, splits_of
+from crossfer.cli.options import labels_of, numbers_of, pairs_of, ray_of, splits_of
 from crossfer.errors import CrossferError
 
 command = partial(app.command, rich_help_panel="Faces")
@@ -104,6 +104,13 @@ def prepare(
     new_split: Annotated[
         bool, typer.Option("--new-split", help="With --replace: divide all faces anew.")
     ] = False,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="Where faces are found: here, ray (on this machine), or a Ray cluster's HOST:PORT or "
+            "ray://HOST:PORT, whose nodes need not see the files."
+        ),
+    ] = "here",
 ) -> None:
     """Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
 
@@ -154,6 +161,7 @@ def prepare(
             replace=replace,
             new_split=new_split,
             progress=lambda done, total: shown.preparing(path.name, done, total),
+            on=None if on == "here" else ray_of(on),
         )
     card = dataset.card
     out_console.print(f"{card['title']}: {card['recognised']}", soft_wrap=True)

@@ -26,11 +26,12 @@ def remember(
         typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
     ] = None,
 ) -> None:
-    """Sum up the training images of a source in a small file, so that they can be deleted.
+    """Sum up the images of a source in a small file, so that they can be deleted.
 
     It holds statistics of features and no image; docs/memory.md says what it can give away.  Strategies that
     need "statistics" (`crossfer strategies`) read it where an experiment names it as memory:, beside the
-    model: that it was made for.  Each baseline of an experiment leaves one in its folder.
+    model: that it was made for; so does `crossfer assess --memory`, which needs no other image of the source.
+    Each baseline of an experiment leaves one in its folder.
 
     Example:  crossfer remember deployed/ data/fer2013 --out memory.safetensors --max-mb 5
     """
@@ -69,7 +70,13 @@ def remember(
         )
     with Bars(error_console) as bars:
         memory = Memory.of(
-            classifier, faces(dataset, rows), machine(), max_mb, partial(bars.count, "remember")
+            classifier,
+            faces(dataset, rows),
+            machine(),
+            max_mb,
+            partial(bars.count, "remember"),
+            faces(dataset, dataset.rows("validation")),
+            dataset.name,
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     size = memory.save(out).stat().st_size
@@ -89,4 +96,9 @@ def remember(
         f"{memory.gaussians.factor.shape[1]}, moments of {features} features and of "
         f"{memory.projected.sums.shape[1]} random projections of them"
     )
+    if not memory.calibration:
+        out_console.print(
+            f"{dataset.name} has fewer than 20 validation images: the file does not do for crossfer assess",
+            soft_wrap=True,
+        )
     out_console.print(f"written: {out}", soft_wrap=True)

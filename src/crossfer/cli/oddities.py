@@ -51,7 +51,7 @@ def _copies_in_words(copies: dict[str, Any], reader: str) -> str:
     return (
         f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
         f"are (e.g. {second} = {first}): accuracy will be too good; "
-        f"{remedy}crossfer check shows all"
+        f"{remedy}crossfer audit shows all"
     )
 
 

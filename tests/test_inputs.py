@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -118,7 +118,6 @@ def test_the_study_s_network_too() -> None:
         assert torch.allclose(tensor, anew.state_dict()[name], atol=LARGEST_DIFFERENCE), name
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 12),
     copies=st.integers(0, 3),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp, t
@@ -56,7 +56,6 @@ Case = tuple[Right, Right, NDArray[Any] | None]
 
 
 @given(CASES)
-@settings(max_examples=40)
 def test_an_interval_holds_its_estimate_and_stays_in_range(case: Case) -> None:
     after, before, subjects = case
     low, high = accuracy_interval(after, subjects)
@@ -67,7 +66,6 @@ def test_an_interval_holds_its_estimate_and_stays_in_range(case: Case) -> None:
 
 
 @given(CASES)
-@settings(max_examples=40)
 def test_swapping_two_strategies_mirrors_everything(case: Case) -> None:
     after, before, subjects = case
     assume(np.any(after != before))
@@ -170,7 +168,6 @@ def test_mcnemar_of_many_images() -> None:
     assert 0 < mcnemar(49_000, 51_000) < 1e-9
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_holm_against_statsmodels(p_values: list[float]) -> None:
     expected = multipletests(p_values, method="holm")[1] if p_values else []

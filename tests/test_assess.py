@@ -224,7 +224,7 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
     folder = tmp_path_factory.mktemp("linear")
     network = untrained(lambda: NetworkConfig("study", width=0.05).build(CLASSES), 0)
     with torch.no_grad():
-        network.network.get_submodule("fc3").weight.mul_(300)  # its answers are more or less sure
+        network.network.get_parameter("fc3.weight").mul_(300)  # its answers are more or less sure
     network.eval().save(folder / "network")
     return folder / "network", written(folder / "faces", 3.0, False, 320)
 
@@ -258,7 +258,7 @@ def test_a_memory_file_stands_for_the_source(
     assert "--labels: name the prepared dataset" in refused(
         "assess", network, source.folder, "--memory", file, "--labels"
     )
-    assert "of a model with the classes" in refused(
+    assert "of another model" in refused(
         "assess", place / "network", new.folder, "--memory", file
     )
     memory = load_memory(file)

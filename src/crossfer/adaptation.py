@@ -77,7 +77,7 @@ def adapt(
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
     if strategy.memory and memory is None:
-        raise ValueError(f"{strategy.name} needs a memory of the source")
+        raise ValueError(f"{strategy.name} needs a memory file of the source")
     if memory:
         memory.check(baseline)
     if strategy.unlabelled:

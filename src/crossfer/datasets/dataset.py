@@ -241,8 +241,8 @@ class Dataset:
         for name in (IMAGES, SAMPLES):
             if digest(self.folder / name) != self.card["sha256"].get(name):
                 raise CrossferError(
-                    f"{self.folder / name}: changed or damaged since it was prepared (another SHA-256 "
-                    f"than in {CARD}); prepare the dataset again"
+                    f"{self.folder / name}: changed or damaged since preparation (SHA-256 differs "
+                    f"from {CARD}); prepare the dataset again"
                 )
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -297,7 +297,7 @@ def open_dataset(folder: str | Path) -> Dataset:
             f"{folder / CARD}: damaged, or written by another version ({where}); prepare it again"
         ) from None
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != rows:
-        raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")
+        raise CrossferError(f"{folder}: images and sample table differ in length; prepare it again")
     return Dataset(folder, card, images, table)
 
 

@@ -16,10 +16,10 @@ from crossfer.datasets.record import Split
 
 LOOK = "look.html"
 DOUBTFUL = {
-    "several": "several faces: the largest central one",
-    "turned": "upside down: turned",
-    "box": "no face found in the dataset's own box",
-    "centre": "no face found: the centre",
+    "several": "several faces; the largest central one",
+    "turned": "upside down; rotated",
+    "box": "no face found in the dataset's box",
+    "centre": "no face found; the centre used",
 }
 """Ways a face came about that somebody should look at."""
 UNSURE = 0.9
@@ -40,7 +40,7 @@ def doubts(dataset: Dataset) -> list[str]:
     found = dataset.samples.column("found").to_pylist()
     scores = dataset.samples.column("score").to_pylist()
     return [
-        DOUBTFUL.get(how) or (f"the detector is unsure ({score:.2f})" if score < UNSURE else "")
+        DOUBTFUL.get(how) or (f"low detection score ({score:.2f})" if score < UNSURE else "")
         for how, score in zip(found, scores, strict=True)
     ]
 

@@ -112,14 +112,16 @@ class Preparation:
                     f"{key} is {getattr(self, key)!r}: choose one of {', '.join(choices)}"
                 )
         if self.crop is not None and not 0 < self.crop <= 1:
-            raise CrossferError(f"crop is {self.crop}: it must lie above 0 and at most at 1")
+            raise CrossferError(f"crop is {self.crop}: must be above 0 and at most 1")
         if self.test_share is not None and not 0 < self.test_share < 1 - VALIDATION_SHARE:
             raise CrossferError(
-                f"test_share is {self.test_share}: it must lie above 0 and below {1 - VALIDATION_SHARE}"
+                f"test_share is {self.test_share}: must be above 0 and below {1 - VALIDATION_SHARE}"
             )
         for role in self.columns:
             if role not in ROLES:
-                raise CrossferError(f"columns: {role!r} is none of {', '.join(ROLES)}")
+                raise CrossferError(
+                    f"columns: {role!r} is unknown; choose among {', '.join(ROLES)}"
+                )
         for name, split in self.splits.items():
             if split is not None and split not in SPLITS:
                 raise CrossferError(f"splits: {name}={split}: choose one of {', '.join(SPLITS)}")
@@ -129,15 +131,15 @@ class Preparation:
             and all(math.isfinite(size) and size >= 0 for size in self.sizes)
             and sum(self.sizes) > 0
         ):
-            raise CrossferError("sizes must be three numbers, none negative and not all 0")
+            raise CrossferError("sizes: must be three numbers, none negative and not all 0")
         if self.seed < 0:
-            raise CrossferError(f"seed is {self.seed}: it must not be negative")
+            raise CrossferError(f"seed is {self.seed}: must not be negative")
         check_label_map(self.labels)
         try:
             re.compile(self.subject or "")
         except re.error as error:
             raise CrossferError(
-                f"subject {self.subject!r} is no regular expression: {error}"
+                f"subject {self.subject!r} is not a valid regular expression: {error}"
             ) from None
         Framing(self.side, self.channels, *self.eyes)  # refuses what lies outside its ranges
 
@@ -147,8 +149,8 @@ class Preparation:
             for key in ("eyes", "no_face"):
                 if getattr(self, key) != getattr(Preparation, key):
                     raise CrossferError(
-                        f"{key} has no effect with faces cropped, where no face is looked for: leave "
-                        "one of them out"
+                        f"{key} has no effect with faces: cropped, since no face is detected; "
+                        "leave one of them out"
                     )
 
     @property

@@ -85,11 +85,11 @@ def prepare(
     if not isinstance(source, Memory):
         source = Path(source)
         if source.resolve().is_relative_to(out.resolve()):
-            raise CrossferError(f"{out}: holds the raw files {source}; name another folder")
+            raise CrossferError(f"{out}: contains the raw files {source}; name another folder")
         if not source.exists():
             raise CrossferError(f"{source}: no such file or folder")
         if is_prepared(source):
-            raise CrossferError(f"{source}: is a prepared dataset already; name the raw files")
+            raise CrossferError(f"{source}: is already a prepared dataset; name the raw files")
     check_free(out, replace)
     with workshop_of(out) as workshop:
         earlier = None if new_split else earlier_state(out)
@@ -139,12 +139,12 @@ def _extraction(raw: Raw, how: Preparation) -> Extraction:
         for key, flag in (("eyes", "--eyes"), ("no_face", "--no-face")):
             if getattr(how, key) != getattr(Preparation, key):
                 raise CrossferError(
-                    f"{raw.place}: its pictures are taken as the faces they are, so {flag} has no effect: "
-                    "leave it out, or add --faces find"
+                    f"{raw.place}: its pictures are used as cut-out faces, so {flag} has no "
+                    "effect; leave it out, or add --faces find"
                 )
     if how.crop is not None and all(record.box for record in raw.records):
         raise CrossferError(
-            f"{raw.place}: every face has a box of its own, so --crop has no effect"
+            f"{raw.place}: every face has a box, so --crop has no effect; leave it out"
         )
     return Extraction(how.framing, not cropped, how.crop or (1.0 if cropped else raw.reader.crop))
 
@@ -197,8 +197,9 @@ def _check_usable(
 ) -> None:
     if dropped and no_face == "refuse":
         raise NoFace(
-            f"{raw.place}: no face found in {len(dropped):,} pictures (first: {dropped[0].origin}); "
-            "--no-face keep takes their centre, --no-face drop leaves them out"
+            f"{raw.place}: no face found in {len(dropped):,} pictures (first: "
+            f"{dropped[0].origin}); --no-face keep uses their centre, --no-face drop leaves them "
+            "out"
         )
     # What is left out on purpose is no sign of a wrong layout.
     odd = unusable + dropped

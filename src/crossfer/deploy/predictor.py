@@ -85,9 +85,9 @@ class How:
 
     def __post_init__(self) -> None:
         if not 0 <= self.smooth < float("inf"):
-            raise CrossferError(f"smooth is {self.smooth:g}: seconds, 0 (not at all) or more")
+            raise CrossferError(f"smooth is {self.smooth:g}: must be seconds, 0 (off) or more")
         if self.per_second is not None and not self.per_second > 0:
-            raise CrossferError(f"frames per second is {self.per_second:g}: it must be above 0")
+            raise CrossferError(f"frames per second is {self.per_second:g}: must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,8 @@ class Predictor:
         found = getattr(self.engine, "classifier", None)
         if found is None:
             raise CrossferError(
-                "exported: it holds no PyTorch classifier; load the bundle or the run that it is of"
+                "an exported classifier has no PyTorch network; load the bundle or the run that "
+                "it was exported from"
             )
         classifier: Classifier = found
         return classifier
@@ -187,7 +188,7 @@ class Predictor:
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             given, wanted = ("×".join(map(str, s)) for s in (faces.shape[1:], shape))
             raise CrossferError(
-                f"faces are {faces.dtype} of {given}; the classifier reads uint8 of {wanted}"
+                f"faces are {faces.dtype} of {given}, but the classifier reads uint8 of {wanted}"
             )
         return self.engine(faces)
 

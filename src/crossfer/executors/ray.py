@@ -40,7 +40,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_ANSWER = 10.0
 PATIENCE = 120.0
 """Seconds in which each node must say which version it has."""
-LOST = "the Ray cluster is lost{}; what is finished stays, and the same command goes on"
+LOST = "the Ray cluster is lost{}; finished runs are kept; run the same command again to resume"
 LOG = "ray.log"
 """What Ray says of itself, in the work's folder."""
 
@@ -356,7 +356,7 @@ class _Crew:
                 f"no node of the Ray cluster has {self.cluster.threads} cores"
                 + (", a GPU" if self.cluster.gpu else "")
                 + (f" and {self.cluster.memory / 2**30:.1f} GiB" if self.cluster.memory else "")
-                + " for a run: ask for less"
+                + " for a run: request less"
             )
         ask = ray.remote(num_cpus=0)(theirs)
         answers = {
@@ -449,7 +449,7 @@ class _Crew:
             try:
                 what, value, made = ray.get(reference)
             except RayTaskError as error:  # it could not even begin
-                raise CrossferError(f"a worker cannot begin: {one_line(error.cause)}") from None
+                raise CrossferError(f"a worker cannot start: {one_line(error.cause)}") from None
             except losses as error:
                 yield from self._again(key, one_line(error))
                 continue
@@ -484,7 +484,8 @@ def _check_version(theirs: str | None, ours: str, where: str) -> None:
     if theirs != ours:
         has = f"crossfer {theirs}" if theirs else "no crossfer"
         raise CrossferError(
-            f"node {where} of the Ray cluster has {has}, and this machine {ours}: install the same one"
+            f"node {where} of the Ray cluster has {has}, but this machine has {ours}; install the "
+            "same version"
         )
 
 

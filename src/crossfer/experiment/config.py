@@ -123,7 +123,10 @@ def _as_classes(value: Any) -> ClassSet:
     except CrossferError as error:
         raise ValueError(str(error).removeprefix("classes: ")) from None
     if taken := set(classes.names) & set(IMAGE_COLUMNS):
-        raise ValueError(f"no class can be called {min(taken)}: predictions have such a column")
+        raise ValueError(
+            f"no class can be called {min(taken)}, because the predictions have such a column; "
+            "rename it"
+        )
     return classes
 
 
@@ -133,7 +136,8 @@ def _as_folds(value: Any) -> Any:
         whole = isinstance(one, int) and not isinstance(one, bool) and one >= LEAST
         if not (whole or one == ONE_SUBJECT or (one is None and value is None)):
             raise ValueError(
-                f"a whole number from {LEAST} on or {ONE_SUBJECT}, for all targets or by target: {{jaffe: 5}}"
+                f"an integer of at least {LEAST} or {ONE_SUBJECT}, for all targets or by target: "
+                "{jaffe: 5}"
             )
     return value
 
@@ -241,11 +245,13 @@ class Experiment(_Checked):
     def _with_baseline(cls, strategies: list[Strategy], info: ValidationInfo) -> list[Strategy]:
         names = [strategy.name for strategy in strategies]
         if len(set(names)) < len(names):
-            raise ValueError("two strategies have the same name")
+            raise ValueError("two strategies have the same name; rename one")
         strategies = [strategy for strategy in strategies if strategy not in (BASELINE, DEPLOYED)]
         for strategy in strategies:
             if strategy != STRATEGIES.get(strategy.name, strategy):
-                raise ValueError(f"{strategy.name} is known as another: give yours a new name")
+                raise ValueError(
+                    f"{strategy.name} is the name of a built-in strategy; rename yours"
+                )
         known = {**STRATEGIES, **{strategy.name: strategy for strategy in strategies}}
         network = info.data.get("model", NetworkConfig())
         baseline = DEPLOYED if network.is_deployed else BASELINE
@@ -260,24 +266,22 @@ class Experiment(_Checked):
     @classmethod
     def _no_repetition(cls, values: list[Any]) -> list[Any]:
         if len(set(values)) < len(values):
-            raise ValueError("a value stands here twice")
+            raise ValueError("a value is listed twice; remove one")
         return sorted(values)
 
     @field_validator("protocols")
     @classmethod
     def _protocols_are_possible(cls, values: list[str], info: ValidationInfo) -> list[str]:
         if "leave-one-out" in values and info.data.get("model", NetworkConfig()).is_deployed:
-            raise ValueError(
-                "leave-one-out trains from random weights; take out model.weights, or it"
-            )
+            raise ValueError("leave-one-out trains from random weights; remove it or model.weights")
         return values
 
     @model_validator(mode="after")
     def _memory_belongs_to_a_model(self) -> Experiment:
         if self.memory and not self.model.is_deployed:
             raise CrossferError(
-                "memory: is of a deployed model; name that under model:, or leave memory: out, since a "
-                "baseline that is trained leaves its own"
+                "memory: only for a deployed model; name the model under model:, or remove "
+                "memory:, since a trained baseline writes its own"
             )
         return self
 
@@ -285,8 +289,8 @@ class Experiment(_Checked):
     def _folds_are_of_pairs(self) -> Experiment:
         if self.folds and self.protocols:
             raise CrossferError(
-                f"folds: cannot go with protocols ({', '.join(self.protocols)}), which have one network for "
-                "several targets; leave one of the two out"
+                f"folds: cannot be combined with protocols ({', '.join(self.protocols)}), which "
+                "train one network for several targets; remove one of the two"
             )
         return self
 
@@ -296,7 +300,8 @@ class Experiment(_Checked):
         for name in self.recipes:
             if name != "default" and name not in names:
                 raise CrossferError(
-                    f"recipes.{name}: no such strategy here; use default, {', '.join(sorted(names))}"
+                    f"recipes.{name}: no such strategy in this experiment; use default, "
+                    f"{', '.join(sorted(names))}"
                 )
         for strategy in self.strategies:
             self.recipe(strategy)
@@ -358,7 +363,7 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
     except (OSError, UnicodeDecodeError) as error:
         raise CrossferError(f"{file}: cannot be read ({error})") from None
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        raise CrossferError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from None
+        raise CrossferError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise CrossferError(f"{file}: must be a mapping with source, targets, …")
     content.setdefault("name", file.stem)
@@ -411,5 +416,5 @@ class _UniqueKeys(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 line = node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key[1]!r} stands twice, line {line}")
+                raise yaml.YAMLError(f"the key {key[1]!r} is repeated in line {line}; remove one")
         return node

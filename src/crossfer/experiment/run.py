@@ -187,7 +187,7 @@ def run_one(
     experiment, planned, fabric = _begun(out)
     runs = {run.key: run for run in planned.runs}
     if key not in runs:
-        raise CrossferError(f"{key}: no run of {out}; `crossfer status {out}` lists them")
+        raise CrossferError(f"{key}: not a run of {out}; list them with `crossfer status {out}`")
     run, runs_folder = runs[key], folder_of_runs(experiment, out)
     for other in task_of(run).after:
         if not is_finished(folder_of(runs[other], runs_folder)):
@@ -205,7 +205,7 @@ def run_one(
 def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
     """Return an experiment that another process has begun, its data open."""
     if (content := read_json(out / EXPERIMENT)) is None:
-        raise CrossferError(f"{out}: no experiment was begun here; do so with `crossfer run`")
+        raise CrossferError(f"{out}: no experiment in this folder; start one with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
     arithmetic = planned_arithmetic(out)
     fabric = machine(arithmetic.device, arithmetic.precision, experiment.deterministic)
@@ -281,7 +281,7 @@ def load_results(folder: str | Path) -> Results:
     results = read_results(content, file)
     if asked not in (None, results.config):
         raise CrossferError(
-            f"{file}: of another configuration than {EXPERIMENT} beside it; run the experiment again"
+            f"{file}: belongs to another configuration than {EXPERIMENT}; run the experiment again"
         )
     return results
 
@@ -300,7 +300,7 @@ def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
         raise CrossferError(f"{out}: is a file; name a folder")
     strangers = {file.name for file in out.iterdir()} - set(begun) if out.is_dir() else set()
     if strangers and not (out / mark).is_file():
-        raise CrossferError(f"{out}: is in use and holds no {kind}; name another folder")
+        raise CrossferError(f"{out}: not empty and contains no {kind}; name another folder")
 
 
 @contextmanager
@@ -308,7 +308,7 @@ def alone_in(out: Path) -> Iterator[None]:
     """Hold the folder's lock; if nothing comes of it all, leave nothing behind."""
 
     def taken(owner: str) -> None:
-        raise CrossferError(f"{out}: {owner} works in this folder; wait for it, or stop it")
+        raise CrossferError(f"{out}: {owner} is using this folder; wait for it, or stop it")
 
     out.mkdir(parents=True, exist_ok=True)
     with alone(out / LOCK, taken):

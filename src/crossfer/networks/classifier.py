@@ -90,7 +90,9 @@ class Classifier(nn.Module):
         self.answers = max(said, default=-1) + 1 if answers is None else answers
         self.labels = dict(labels or {name: name for name in self.classes})
         if strangers := set(self.labels.values()) - set(self.classes):
-            raise ValueError(f"labels: {min(strangers)} is no class of {', '.join(self.classes)}")
+            raise ValueError(
+                f"labels: {min(strangers)} is not a class of {', '.join(self.classes)}"
+            )
 
     def around(self, network: nn.Module) -> Classifier:
         """Return the same classifier around another network, as the rest of the same one."""
@@ -200,7 +202,7 @@ class Classifier(nn.Module):
         folder = Path(folder)
         if self.spec is None:
             raise CrossferError(
-                "this classifier cannot be saved: say how its network is built, with "
+                "this classifier cannot be saved; specify how its network is built, with "
                 'Classifier(…, spec=Spec("package.module:function"))'
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -283,7 +285,7 @@ def read_card(folder: Path) -> Card:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
     if _digest(content) != recorded:
-        raise CrossferError(f"{folder / CARD}: altered by hand; save the classifier again instead")
+        raise CrossferError(f"{folder / CARD}: changed by hand; save the classifier again")
     return card
 
 
@@ -316,7 +318,8 @@ def load(folder: str | Path) -> Classifier:
         classifier.network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CrossferError(
-            f"{folder / WEIGHTS}: not of what {spec.name} builds now ({one_line(error)})"
+            f"{folder / WEIGHTS}: does not fit the network that {spec.name} builds "
+            f"({one_line(error)})"
         ) from None
     return classifier.eval()
 
@@ -338,7 +341,8 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise CrossferError(
-            f"{file}: of format {found}, this version reads {FORMAT}; save it again with this version"
+            f"{file}: has format {found}, but this version reads {FORMAT}; save it again with this "
+            "version"
         )
     return content
 
@@ -349,4 +353,4 @@ def _check_file(file: Path, recorded: str) -> None:
     except OSError as error:
         raise CrossferError(f"{file}: cannot be read ({error.strerror})") from None
     if found != recorded:
-        raise CrossferError(f"{file}: altered or cut off (another SHA-256 than in {CARD})")
+        raise CrossferError(f"{file}: changed or truncated (SHA-256 differs from {CARD})")

@@ -29,7 +29,9 @@ def cited(results: Results, strategy: str | None = None) -> str:
     """
     starts = {each.name: each.start for each in results.strategies}
     if strategy is not None and strategy not in starts:
-        raise CrossferError(f"{strategy}: no strategy of this experiment: {', '.join(starts)}")
+        raise CrossferError(
+            f"{strategy}: not a strategy of this experiment; choose among {', '.join(starts)}"
+        )
     wanted = {BL, *(starts if strategy is None else _chain(strategy, starts))}
     keywords = wanted.union(*map(_of_dataset, results.datasets), {RENEWED})
     return bibtex(keywords)

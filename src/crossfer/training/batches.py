@@ -57,7 +57,7 @@ class Faces:
         `of` how many there are: both or neither.
         """
         if (classes is None) != (of is None):
-            raise ValueError("classes: say too of how many")
+            raise ValueError("classes: their number is missing")
         rows = np.arange(len(labels)) if rows is None else rows
         labels = labels[rows]
         known = None

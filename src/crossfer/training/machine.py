@@ -48,7 +48,9 @@ def machine(
         try:
             fabric = Fabric(accelerator=device, devices=1, precision="32-true")
         except (RuntimeError, ValueError) as error:
-            raise CrossferError(f"device {device}: not on this machine ({error})") from None
+            raise CrossferError(
+                f"device {device}: not available on this machine ({error})"
+            ) from None
         if precision == "auto":
             precision = "bf16-mixed" if _multiplies_bfloat16(fabric.device) else "32-true"
         if precision != "32-true":

@@ -112,7 +112,7 @@ class Recipe:
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name} is {value}: it must lie between {low} and {high}")
+        raise ValueError(f"{name} is {value}: must be between {low} and {high}")
 
 
 FROM_SCRATCH = Recipe()

@@ -149,9 +149,7 @@ def train(
     if not len(training):
         raise ValueError("there is no image to train on")
     if keep == "best" and not any(len(faces) for faces in validation.values()):
-        raise ValueError(
-            'there is no validation image to choose the best epoch by: keep the "last"'
-        )
+        raise ValueError('there is no validation image to select the best epoch; keep the "last"')
     run = Training(
         model, training, validation, recipe, seed, fabric, penalty, objective, reuse, keep
     )
@@ -193,7 +191,9 @@ class Training:
         self.network = specialised(model, training.images, device, backend)
         self.devices.prepare(self.network)
         if not any(parameter.requires_grad for parameter in self.network.parameters()):
-            raise ValueError("no parameter of the network requires a gradient: nothing would train")
+            raise ValueError(
+                "no parameter of the network requires a gradient, so nothing would be trained"
+            )
         self.training = training.to(device)
         if self.objective.relabel:  # in place, from epoch to epoch
             self.training = replace(self.training, labels=self.training.labels.clone())
@@ -285,7 +285,7 @@ class Training:
             row |= {f"{name}_{key}": value for key, value in found.items()}
         if not math.isfinite(loss):
             raise CrossferError(
-                f"the training diverged in epoch {number}: choose a lower learning_rate"
+                f"the training diverged in epoch {number}; set a lower learning_rate"
             )
         behind = _behind(judged, self.state.best or judged, self.validation)
         row |= behind.as_row() if behind else {}
@@ -403,7 +403,7 @@ def _mixing(recipe: Recipe, penalty: Term | None, devices: Devices) -> Beta | No
         return None
     if penalty or devices.count > 1:
         beside = "a penalty, which looks at each image" if penalty else "several devices"
-        raise CrossferError(f"mixup: has no meaning beside {beside}: leave one of them out")
+        raise CrossferError(f"mixup: cannot be combined with {beside}; leave one of them out")
     alpha = torch.tensor(recipe.mixup, device=devices.device)
     return Beta(alpha, alpha, validate_args=False)
 

@@ -107,14 +107,14 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """The classes that a classifier answers with, and which labels of a dataset belong to each.
+    """The classes of a classifier, and the labels that belong to each.
 
     Parameters
     ----------
     names
-        The classes in their order: a class's index is its place here.
+        The classes in the order of their indices.
     members
-        From a dataset's label to the name of its class; a label that is not there belongs to none.
+        Maps a label to its class; a missing label belongs to no class.
     """
 
     names: tuple[str, ...]

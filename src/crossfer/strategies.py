@@ -39,45 +39,45 @@ FromMemory = FeatureReplay | Ridge | SLDA
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a network meets new faces.
+    """A way to update a network on new faces.
 
     Parameters
     ----------
     name
-        Short name, as it stands in tables and configurations.
+        Short name, used in tables and configurations.
     start
-        ``"random"``: from scratch; ``"baseline"``: from the weights of BL; or the name of another strategy:
-        from where that one arrived.  BL itself is ``"deployed"`` where the weights are given.
+        ``"random"``: random weights; ``"baseline"``: the weights of BL; or the name of another strategy:
+        its result. BL itself is ``"deployed"`` if its weights are given.
     layers
         Which layers train: a key of `crossfer.networks.LAYERS`.
     data
-        Which training sets are shown: the source's, the target's, or both.
+        The training sets: the source's, the target's, or both.
     about
-        One sentence for people.
+        One sentence that describes it.
     exemplars
-        Of the source only so many images a class are at hand; all of them where it is ``None``.
+        Number of source images per class that are available; ``None``: all.
     choice
-        How the exemplars were chosen.
+        How the exemplars are selected.
     share
-        Of target images in every batch, the rest being the source's; ``None`` shows the union of both, as
-        it comes.
+        Fraction of target images in every batch, the rest being source images; ``None``: the union of both
+        in random order.
     penalty
-        What holds the network back.
+        A term added to the loss against forgetting.
     merge
-        Whether the network is mixed with the baseline at the end, as much as suits the validation sets of
-        both sides: evenly, or as one of `crossfer.memory.merging.Merge`.
+        Whether the weights are interpolated with the baseline's at the end, with a weight selected on both
+        validation sets: uniformly, or as one of `crossfer.memory.merging.Merge`.
     memory
-        What it makes of a memory file (`crossfer.memory.file`), which stands for the source's images.
+        How it uses a memory file (`crossfer.memory.file`).
     rank
-        Large linear layers, of those that train, learn by adapters of this rank, and other layers but the
-        last not at all (`crossfer.networks.adapters`); ``None``: no adapters.
+        Rank of adapters for the large linear layers among the trained ones; other layers but the last are
+        frozen (`crossfer.networks.adapters`). ``None``: no adapters.
     unlabelled
-        How it learns from the target's images without their labels.  It is not given any, nor chooses an
-        epoch by them: the last one is kept, whatever the experiment's `selection`.
+        How it learns from the target's images without labels. Labels are not used for selection either: the
+        last epoch is kept, whatever the experiment's `selection`.
     paper
-        Where it comes from.
+            The paper that describes it.
     recipe
-        The hyper-parameters, if no configuration says otherwise.
+        The default hyper-parameters.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration

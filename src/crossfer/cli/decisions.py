@@ -48,10 +48,11 @@ def recommend(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Name the strategy to use, within what you can afford, and say what it gives up.
+    """Recommend a strategy within your limits, and show its trade-offs.
 
-    Chosen on validation data: the highest target accuracy of what keeps the source within a point (or your
-    --max-source-drop); where nothing does, the highest mean of both.  The test figures stand beside.
+    Selected on validation data: the highest target accuracy among strategies that lose at most one point on
+    the source (or --max-source-drop); if there is none, the highest mean of both. Test results are shown
+    beside it.
 
     Example:  crossfer recommend runs/fer2013-ck48 --max-source-drop 1 --past-data none --budget 10min
     """
@@ -192,11 +193,11 @@ def gate(
         typer.Option(help="Write the conditions as a JUnit XML file for continuous integration."),
     ] = None,
 ) -> None:
-    """Decide whether an update may be shipped: exit status 0 if its test figures prove it, 1 if not.
+    """Decide whether an update may be shipped: exit status 0 if all conditions are proven, otherwise 1.
 
-    What counts is not the measured change but what it exceeds with the confidence asked for: one-sided
-    bounds of the paired bootstrap over test images, people and seeds, with Holm's correction for all that
-    is asked.  Few test images prove little; then it says about how many would.
+    A condition is proven if a one-sided confidence bound keeps its limit: paired bootstrap over test
+    images, subjects and seeds, with Holm's correction for all conditions. If there are too few test images,
+    the output says about how many are needed.
 
     Example:  crossfer gate runs/fer2013-ck48 --max-source-drop 1 --min-target-gain 5 --max-class-drop 10
 

@@ -48,10 +48,10 @@ def predict(
         str, typer.Option(help="Variant of an exported classifier: fp32, fp16 or int8.")
     ] = "fp32",
 ) -> None:
-    """Find every face in pictures and videos, and say what the classifier answers.
+    """Detect and classify every face in pictures and videos.
 
-    A video's faces keep their numbers from frame to frame.  Without --out the answers are printed; with it
-    they are written as they come, and the same command goes on where it stopped.
+    Faces are tracked through the frames of a video. Without --out the results are printed. With it they are
+    written to a table; run the same command again to resume after an interruption.
 
     Example:  crossfer predict exported photos/ clip.mp4 --out faces.csv
     """
@@ -146,9 +146,9 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a classifier that runs without crossfer: ONNX with its preprocessing inside, and a model card.
+    """Export a classifier that runs without crossfer: ONNX with preprocessing inside, and a model card.
 
-    Every variant is compared with PyTorch; if one answers differently, nothing is written.
+    Every variant is compared with PyTorch. If one differs, nothing is written.
 
     Example:  crossfer export runs/mine/runs/KEY --out exported --int8 --calibrate data/mine
     """

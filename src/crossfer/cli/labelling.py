@@ -78,10 +78,11 @@ def label(
         bool, typer.Option("--table", help="Only write the table of labels and a summary.")
     ] = False,
 ) -> None:
-    """Label the faces of a folder of photos in the browser, one key a face, with the old model's help.
+    """Label the faces of a folder of photos in the browser, one key per face, with the old model's
+    suggestions.
 
-    Every key press is on the disk at once; stop and go on at will.  Two people label with two --by, at the
-    same time if they like, and see how far they agree.  It ends in a table that `crossfer prepare` reads.
+    Every label is saved immediately; stop and resume at any time. Two annotators use two names (--by), also
+    at the same time, and see their agreement. The result is a table that `crossfer prepare` reads.
 
     Example:  crossfer label photos/ --model runs/mine/runs/KEY --order balance --by ann
     """

@@ -28,11 +28,11 @@ def remember(
         typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
     ] = None,
 ) -> None:
-    """Sum up the training images of a source in a small file, so that they can be deleted.
+    """Summarise the training images of a source in a small memory file, so that they can be deleted.
 
-    It holds statistics of features and no image; docs/memory.md says what it can give away.  Strategies that
-    need "statistics" (`crossfer strategies`) read it where an experiment names it as memory:, beside the
-    model: that it was made for.  Each baseline of an experiment leaves one in its folder.
+    The file contains statistics of features and no image; docs/memory.md describes what it can reveal.
+    Strategies that need "statistics" (`crossfer strategies`) use it if an experiment names it as memory:,
+    together with its model:. Each baseline of an experiment writes one in its folder.
 
     Example:  crossfer remember deployed/ data/fer2013 --out memory.safetensors --max-mb 5
     """

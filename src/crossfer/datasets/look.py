@@ -59,17 +59,17 @@ def write_look(
     Parameters
     ----------
     dataset
-        Prepared.
+            A prepared dataset.
     file
-        By default ``look.html`` in the dataset's folder.  It shows faces: keep it to yourself.
+        By default ``look.html`` in the dataset's folder.  It shows faces: do not publish it.
     per_class
-        Faces of each class; doubtful ones go first, the others are drawn at random.
+        Number of faces per class; doubtful ones first, then a random selection.
     split
-        Only of this split.
+        Only faces of this split.
     only_doubtful
-        Leave out the others.
+        Only doubtful faces.
     seed
-        Of the draw.
+            Seed of the selection.
 
     Returns
     -------

@@ -48,28 +48,28 @@ def prepare(
 ) -> Dataset:
     """Turn a raw dataset into a prepared one.
 
-    Nothing is at `out` before everything succeeded.  What is decoded is kept beside it, in a hidden
-    folder, until then: the same call goes on where an interrupted one stopped.
+    The folder `out` appears atomically when everything has succeeded. Until then, decoded faces are kept in
+    a hidden folder beside it, so the same call resumes after an interruption.
 
     Parameters
     ----------
     source
-        The files as the dataset's authors ship them (a folder, a table or an archive), or a folder of
-        images per class, or a manifest, or what `crossfer.in_memory` returns.
+        The raw files as distributed (a folder, a table or an archive), a folder of images per class, a
+        table of labels, or the result of `crossfer.in_memory`.
     out
-        The folder to make.
+        The folder to create.
     how
-        Whatever shall differ from what suits the dataset.
+        Options; the defaults suit the dataset.
     name
-        What to call it; by default what its reader is called, or a folder's or manifest's own name.
+        The dataset's name; by default the reader's, or that of the folder or table.
     replace
-        Replace an older prepared dataset at `out`.  Its faces, known by the pixels of the pictures they were
-        taken from, keep their splits; new ones of a known subject go where that subject is, and others are
-        dealt so that the sizes are approached.
+        Replace a prepared dataset at `out`. Known faces (by the pixels of their pictures) keep their
+        splits. New faces of a known subject go to the subject's split; others are distributed to approach
+        the sizes.
     new_split
-        Divide all anew instead: a network trained before may then be measured on what it was trained on.
+        Divide all faces again instead. A network trained before must not be measured on the new test set.
     progress
-        Told how many pictures of how many are decoded.
+        Called with the number of decoded pictures and their total.
 
     Returns
     -------

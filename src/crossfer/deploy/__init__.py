@@ -19,16 +19,16 @@ __all__ = ["How", "Predictor", "load"]
 
 
 def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Predictor:
-    """Load a classifier to use it.
+    """Load a classifier for inference.
 
     Parameters
     ----------
     folder
-        What ``crossfer export`` wrote, which needs no PyTorch; or a bundle, or a run's folder, which do.
+        An exported classifier (needs no PyTorch), a bundle or a run's folder (need PyTorch).
     variant
         Of an exported classifier: ``fp32``, ``fp16`` or ``int8``.
     smallest
-        Side of the smallest face to look for, as for `crossfer.datasets.detector.Detector`.
+        Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
     Raises
     ------
     CrossferError
-        If there is no classifier, it is of another version, or its files are altered.
+        If the folder has no classifier, or one of another version, or its files were changed.
     """
     folder = Path(folder)
     if folder.suffix == ".onnx" and folder.is_file():

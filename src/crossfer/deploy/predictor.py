@@ -126,14 +126,14 @@ class Part:
 
 
 class Predictor:
-    """A classifier that finds the faces itself.
+    """Detect and classify faces in pictures and videos.
 
     Parameters
     ----------
     engine
-        What answers.
+            The inference engine: ONNX Runtime or PyTorch.
     smallest
-        Side of the smallest face to look for, as for `crossfer.datasets.detector.Detector`.
+        Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
 
     Examples
     --------
@@ -172,12 +172,12 @@ class Predictor:
         return classifier
 
     def predict(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities float32 (N, classes) of faces that are cut out already.
+        """Return probabilities float32 (N, classes) of cut-out faces.
 
         Parameters
         ----------
         faces
-            uint8 (N, side, side), or (N, side, side, 3) RGB, as its framing says.
+            uint8 (N, side, side), or (N, side, side, 3) RGB, in the classifier's framing.
 
         Raises
         ------
@@ -223,22 +223,22 @@ class Predictor:
     def analyze(
         self, picture: str | Path | NDArray[Any], cropped: bool = False
     ) -> list[dict[str, Any]]:
-        """Find every face of a picture, and say what it shows: the keys are deepface's.
+        """Detect and classify every face of a picture; the keys are deepface's.
 
         Parameters
         ----------
         picture
-            A file; or pixels, (H, W) or (H, W, 3) RGB.  (OpenCV reads BGR: turn it round first.)
+            A file; or pixels, (H, W) or (H, W, 3) RGB.  (OpenCV reads BGR: reverse the channels first.)
         cropped
-            Whether the picture is one face already.
+            Whether the picture is a cut-out face.
 
         Returns
         -------
         list of dict
             For each face, surest first: ``region`` with ``x``, ``y``, ``w``, ``h`` in whole pixels and
-            ``left_eye``, ``right_eye`` (the person's own left and right; ``None`` where the picture is a
-            face already); ``emotion``: per cent by class; ``dominant_emotion``; ``face_confidence``, 0–1.
-            Empty where there is no face.
+            ``left_eye``, ``right_eye`` (the person's own left and right; ``None`` for a cut-out face);
+            ``emotion``: per cent by class; ``dominant_emotion``; ``face_confidence``, 0–1. Empty where
+            there is no face.
 
         Raises
         ------
@@ -254,14 +254,14 @@ class Predictor:
         return [self._as_deepface(face) for face in self.look([pixels], cropped)[0]]
 
     def analyze_many(self, paths: str | Path | Sequence[str | Path], how: How = How()) -> Any:  # noqa: B008
-        """Look at many pictures and videos, on all cores.
+        """Detect and classify the faces of many pictures and videos, on all cores.
 
         Parameters
         ----------
         paths
             Pictures, videos, folders and archives.
         how
-            How to look at them.
+            Options for detection, videos and smoothing.
 
         Returns
         -------

@@ -158,64 +158,61 @@ class Experiment(_Checked):
     Parameters
     ----------
     name
-        For titles.
+            Used in titles.
     data
         The folder that dataset paths are relative to.
     cache
-        A folder for runs that several experiments share, at the same time if need be; by default each has
-        its own.
+        A folder of runs shared by several experiments, also simultaneously; by default each has its own.
     source, targets
         Datasets; a string is a path.
     memory
-        A file that stands for the source's training images (``crossfer remember``), of the deployed model:
-        strategies that read one then need none of these images.  By default each baseline leaves one, where
-        the source has training images.
+        A memory file of the deployed model (``crossfer remember``), which replaces the source's training
+        images for strategies that use one. By default each baseline writes one, if the source has training
+        images.
     classes
-        What networks answer with: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
-        or from the name of each class to its labels.  An image whose label is in no class is left out, and
-        counted.
+        The networks' classes: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
+        or a mapping from classes to labels. Images whose label is in no class are left out and counted.
     model
-        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, or the path of an
-        earlier result (a bundle or a run) if there is a slash in it and no colon.
+        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, or the path of a
+        bundle or a run if it contains a slash and no colon.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
-        The baseline BL always runs; given a network's weights, it is that network.  By default the study's
-        five and MIX+KD.
+        The baseline BL always runs; with deployed weights it is that network. By default the study's five
+        strategies and MIX+KD.
     fractions
-        Shares of the target training set, each above 0 and at most 1.
+        Fractions of the target training set, each above 0 and at most 1.
     seeds
-        Every run is repeated for each.
+        Every run is repeated for each seed.
     recipes
         Changes to the default recipes: by strategy name, and ``default`` for all of them.
     selection
-        Which epoch's weights are kept: the latest that is not shown to be worse than the best (see
-        `crossfer.selection`).  ``trained-on``: on the validation sets of the data that the strategy trains
-        on; ``source``, ``target``, ``both``: on these validation sets; ``last``: the last epoch, without
-        looking.  A test set is never looked at.
-        What trains on the source alone (the baseline) is always selected on the source; what learns without
-        labels keeps its last epoch, since labels would choose one.
+        Rule for the epoch to keep: the latest that is not shown to be worse than the best (see
+        `crossfer.selection`) on the validation sets of the training data (``trained-on``), or of
+        ``source``, ``target`` or ``both``; ``last``: the last epoch. Test sets are never used. Strategies
+        trained on the source alone (the baseline) always use the source; strategies without labels keep the
+        last epoch.
     folds
         Cross-validation, for targets with few people: ``5``, or ``leave-one-subject-out``; for some targets
-        only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not met its
-        subject, and all of these answers are measured as one test set.  The baseline is trained once.
+        only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not seen
+        its subject, and all these answers are measured as one test set.  The baseline is trained once.
     protocols
-        With more than one target, beside the pairs of the source and each: ``together``, all targets as one;
-        ``in-turn``, one after the other, each strategy starting where it arrived the last time, with all that
-        came before as its past; ``leave-one-out``, the baseline trained on all datasets but each.
+        With several targets, in addition to each target alone: ``together``, all targets as one;
+        ``in-turn``, one after the other, each strategy continuing from its last result with all earlier
+        datasets as past data; ``leave-one-out``, the baseline trained on all datasets but one, for each.
     copies
-        Test images that also stand in a training set: ``count`` them, ``drop`` them from the measurements
-        (no training changes), or ``ignore`` them, since the search takes time that grows with the square
-        of the number of images (36,000: seconds; a million: hours).  ``auto`` counts them among at most
-        200,000 images, unless these are drawn stand-ins.
+        Test images with copies in a training set: ``count`` them, ``drop`` them from the measurements
+        (without retraining), or ``ignore`` them: the search time grows with the square of the number of
+        images (36,000: seconds; a million: hours). ``auto`` counts them for up to 200,000 images, except
+        drawn stand-ins.
     device, precision, deterministic
-        Where to run, how precisely, and whether a GPU has to give the same bits every time: see
+        Device, arithmetic precision, and whether a GPU must give the same bits every time: see
         `crossfer.training.machine`.
     devices
-        How many train one network together, on this machine: GPUs, or on a CPU processes; each has its share
-        of every batch.  It changes no more than rounding.  See `crossfer.training.devices`.
+        Number of devices of this machine that train one network: GPUs, or processes on a CPU. Each has a
+        part of every batch. Only rounding changes.  See `crossfer.training.devices`.
     tracking
-        Where to log parameters, curves, metrics with intervals and bundles: ``mlflow``; or ``tensorboard``,
-        curves alone; or both, as a list.  See `crossfer.experiment.tracking`.
+        Where to log parameters, curves, metrics with intervals and bundles: ``mlflow``; or ``tensorboard``
+        (curves only); or both, as a list.  See `crossfer.experiment.tracking`.
     """
 
     name: str
@@ -348,13 +345,14 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
     file
         The configuration.
     data
-        The data root, instead of the file's own ``data``; a relative ``data`` or ``cache`` in the file
-        starts at the file's folder, where a factory and its weights are looked for too.
+        The data root, instead of the file's ``data``. Relative ``data`` and ``cache`` in the file are
+        relative to the file's folder, which is also searched for a factory and its weights.
 
     Raises
     ------
     CrossferError
-        If the file is missing, no YAML, or a key is unknown, missing or has a bad value: the key is named.
+        If the file is missing or not YAML, or a key is unknown, missing or has an invalid value. The
+        message names the key.
     """
     file = Path(file)
     try:

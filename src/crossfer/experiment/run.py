@@ -56,25 +56,24 @@ def run_experiment(
     threads: int = 1,
     on: Cluster | None = None,
 ) -> Results:
-    """Run whatever of an experiment is not finished yet, and write its results.
+    """Run or resume an experiment, and write its results.
 
     Parameters
     ----------
     experiment
         From `load_experiment`, or built in Python.
     out
-        The experiment's folder: prepared datasets, runs and results.  Started again with the same
-        folder, finished runs are not repeated, and interrupted or failed ones go on.
+        The experiment's folder: prepared datasets, runs and results.  With the same folder again, finished
+        runs are not repeated, and interrupted or failed ones resume.
     progress
-        Told how it goes on.
+        Receives progress events.
     workers
-        Processes that train at the same time; ``"auto"``: one for each core where that pays, see
-        `crossfer.experiment.workers.how_many`.  With more than one, a script must guard its own code by
-        ``if __name__ == "__main__":``, since every process imports it anew.
+        Processes that train at the same time; ``"auto"``: see `crossfer.experiment.workers.how_many`. With
+        more than one, a script needs ``if __name__ == "__main__":``, since every process imports it.
     threads
-        Of each process, where there are several; a single one uses PyTorch's setting.
+        Threads per process, with several processes; a single one uses PyTorch's setting.
     on
-        The cluster that trains, instead of this machine; `workers` and `threads` are then its own.
+        The cluster that trains instead of this machine; `workers` and `threads` do not apply then.
 
     Returns
     -------
@@ -84,10 +83,10 @@ def run_experiment(
     Raises
     ------
     CrossferError
-        If a dataset cannot be used, another process works in the folder, or every baseline failed, so that
-        there is nothing to compare with; or the network cannot be used, or is not what it is said to be.
+        If a dataset or the network cannot be used, the deployed network differs from its description,
+        another process uses the folder, or every baseline failed.
     OSError
-        If there is no room or no permission to write: make some, and the same call goes on.
+        If the disk is full or not writable; the same call resumes afterwards.
     """
     out, progress = Path(out), progress or Progress()
     check_free(out, "experiment", EXPERIMENT, BEGUN)
@@ -271,8 +270,7 @@ def load_results(folder: str | Path) -> Results:
     Raises
     ------
     CrossferError
-        If there are none, another version wrote them, or they are not those of the configuration that stands
-        beside them.
+        If there are none, or they are of another version or of another configuration.
     """
     file, asked = Path(folder) / RESULTS, read_json(Path(folder) / EXPERIMENT)
     content = read_json(file)

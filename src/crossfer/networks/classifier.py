@@ -38,7 +38,7 @@ NEVER = -1e4
 
 
 class Classifier(nn.Module):
-    """A network that knows its classes, how it reads pixels, how faces fill its images, and its layers.
+    """A network with its classes, preprocessing, framing and named layers.
 
     Parameters
     ----------
@@ -46,22 +46,22 @@ class Classifier(nn.Module):
         Any module that maps float (N, C, H, W) to logits (N, outputs): a tensor, or one in a tuple, list,
         mapping or output object.
     classes
-        What the classifier answers with, in its order.
+        The classes, in order.
     outputs
-        For each class the network's outputs that stand for it: the probability of the class is the sum of
-        theirs.  None: the network cannot say it.  By default the first outputs, one for each.
+        For each class the indices of its network outputs, whose probabilities are summed; empty: the
+        network lacks the class. By default one output per class, in order.
     preprocessing
-        How the network reads pixels.
+        Preprocessing of the pixels.
     framing
-        How a face fills its image; by default as `crossfer.prepare` aligns it.
+        Position of the eyes in the image; by default that of `crossfer.prepare`.
     layers
-        Names of its fully connected layers and its last convolution, where module order does not tell.
+        Names of the fully connected layers and the last convolution, if module order does not give them.
     spec
-        How to build the network again; without it a classifier cannot be saved.
+        How to build the network; needed to save the classifier.
     answers
-        How many outputs the network has; by default as many as `outputs` speak of.
+        Number of network outputs; by default those in `outputs`.
     labels
-        From a dataset's label to the class that it counts as; by default every class is its own label.
+        Maps labels to classes; by default every class is its own label.
     """
 
     def __init__(

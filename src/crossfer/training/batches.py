@@ -26,14 +26,14 @@ class Faces:
     Parameters
     ----------
     images
-        uint8 (N, H, W) gray or (N, H, W, 3) RGB; many may stay in their file.
+        uint8 (N, H, W) gray or (N, H, W, 3) RGB; may be memory-mapped.
     labels
         int64 (N,), indices of classes.
     known
-        bool (N, classes): the classes that the dataset of each image has; among them it is judged, in
-        training and in measuring.  ``None`` where all have all.
+        bool (N, classes): class mask: the classes that each image's dataset has, to which training and
+        measuring are limited. ``None``: all.
     subjects
-        int64 (N,): who is in each image, by number.  ``None``: everybody another.
+        int64 (N,): the subject of each image. ``None``: every image another subject.
     """
 
     images: Tensor

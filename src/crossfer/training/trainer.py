@@ -99,14 +99,14 @@ def train(
     on_step: Callable[[int], None] = lambda images: None,
     on_state: Callable[[Callable[[], State]], None] = lambda standing: None,
 ) -> Trained:
-    """Train those parameters of a network that require gradients.
+    """Train the parameters of a network that require gradients.
 
     Parameters
     ----------
     model
-        Where training starts; it is left as it was.
+        The network to start from; it is not modified.
     training
-        The faces to learn from.
+        The training faces.
     validation
         Named sets to measure after every epoch.
     recipe
@@ -119,20 +119,19 @@ def train(
         Added to the loss: a function of the network, the images of a step as the network sees them, its
         logits, and which rows of `training` they are.
     objective
-        What is minimised; by default the cross-entropy with the labels of `training`.
+        The loss; by default the cross-entropy with the labels of `training`.
     reuse
-        Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
-        more of the next layer than these need; changes the result by no more than rounding.
+        Cache the features of frozen layers for validation images and for `Recipe.views`, and train only
+        what these need of the next layer; changes only rounding.
     keep
         ``"best"``: the weights of the latest epoch that is not shown to be worse than the best on the
         validation sets (`crossfer.selection`); ``"last"``: of the last epoch.
     resume
-        A state that an earlier, interrupted call gave to `on_state`.
+        A state that an interrupted call passed to `on_state`.
     on_step
         Called after each step with the number of its images.
     on_state
-        Called after each step and each epoch with a function that returns the state, which costs nothing
-        until it is called.
+        Called after each step and each epoch with a function that returns the state when called.
 
     Returns
     -------
@@ -142,7 +141,7 @@ def train(
     Raises
     ------
     ValueError
-        If there is no image to train on, nothing to train, or nothing to choose the best epoch by.
+        If there is no training image, no parameter to train, or no validation image for the selection.
     CrossferError
         If the training diverges.
     """

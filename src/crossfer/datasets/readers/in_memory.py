@@ -66,7 +66,7 @@ class Memory:
     Parameters
     ----------
     name
-        What to call it.
+            The dataset's name.
     read
         Yields their records; pictures are decoded when they are needed.
     reader
@@ -101,27 +101,27 @@ def in_memory(
     order: str | None = None,
     box: str | Sequence[Any] | None = None,
 ) -> Memory:
-    """Take a dataset that another library has loaded.
+    """Use a dataset that another library has loaded.
 
     Parameters
     ----------
     data
-        A Hugging Face ``Dataset``, a data frame, a dataset as torchvision has them, a pair (images, labels)
+        A Hugging Face ``Dataset``, a data frame, a torchvision dataset, a pair (images, labels)
         of arrays or lists, a list of pairs (image, label), or a mapping from the name of a split to one of
         these.
         A picture may be an array (H, W) or (H, W, C), a tensor (C, H, W), a Pillow image, or a path;
-        whole numbers or fractions 0–1, but not normalised otherwise.
+        with integers or fractions 0–1, not normalised in another way.
     name
         What to call it.
     image, label
-        The columns, where there are any.
+        The columns of picture and label, if data has columns.
     subject, split, box
-        A column, or a sequence with a value a row: who it is, the official part, and the face as left,
-        top, width and height.
+        A column, or a sequence with a value for each row: the subject, the official split, and the face as
+        left, top, width and height.
     classes
         The names of the classes in the order of their numbers; by default the dataset's own.
     order
-        What the numbers mean where nothing names them, see `crossfer.datasets.readers.labels.understood`.
+        Meaning of numeric labels without names, see `crossfer.datasets.readers.labels.understood`.
 
     Returns
     -------

@@ -75,7 +75,7 @@ class Strategy:
         How it learns from the target's images without labels. Labels are not used for selection either: the
         last epoch is kept, whatever the experiment's `selection`.
     paper
-            The paper that describes it.
+        The paper that describes it.
     recipe
         The default hyper-parameters.
     """

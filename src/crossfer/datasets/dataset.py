@@ -78,9 +78,9 @@ class Dataset:
     Parameters
     ----------
     folder
-            Its folder.
+        Its folder.
     card
-            The content of ``dataset.json``.
+        The content of ``dataset.json``.
     images
         uint8 (N, side, side) gray or (N, side, side, 3) RGB, memory-mapped read-only; side is 48 by
         default.
@@ -263,7 +263,7 @@ def open_dataset(folder: str | Path) -> Dataset:
     Parameters
     ----------
     folder
-            A folder written by ``crossfer prepare``.
+        A folder written by ``crossfer prepare``.
 
     Raises
     ------

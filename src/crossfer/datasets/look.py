@@ -59,7 +59,7 @@ def write_look(
     Parameters
     ----------
     dataset
-            A prepared dataset.
+        A prepared dataset.
     file
         By default ``look.html`` in the dataset's folder.  It shows faces: do not publish it.
     per_class
@@ -69,7 +69,7 @@ def write_look(
     only_doubtful
         Only doubtful faces.
     seed
-            Seed of the selection.
+        Seed of the selection.
 
     Returns
     -------

@@ -131,7 +131,7 @@ class Predictor:
     Parameters
     ----------
     engine
-            The inference engine: ONNX Runtime or PyTorch.
+        The inference engine: ONNX Runtime or PyTorch.
     smallest
         Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
 

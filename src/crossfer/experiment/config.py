@@ -158,7 +158,7 @@ class Experiment(_Checked):
     Parameters
     ----------
     name
-            Used in titles.
+        Used in titles.
     data
         The folder that dataset paths are relative to.
     cache

@@ -20,7 +20,7 @@ def write_report(results: Results, folder: str | Path, contact_sheet: bytes | No
     Parameters
     ----------
     results
-            The results of an experiment.
+        The results of an experiment.
     folder
         The experiment's folder; training curves are drawn if its runs' histories are there.
     contact_sheet

@@ -58,9 +58,9 @@ class Recipe:
     learning_rate
         The highest learning rate of the schedule.
     momentum
-            Nesterov momentum, 0–1.
+        Nesterov momentum, 0–1.
     weight_decay
-            Weight decay of all trained parameters.
+        Weight decay of all trained parameters.
     warmup
         Fraction of all steps with a rising learning rate, 0–1.
     label_smoothing

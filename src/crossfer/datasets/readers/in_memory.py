@@ -66,7 +66,7 @@ class Memory:
     Parameters
     ----------
     name
-            The dataset's name.
+        The dataset's name.
     read
         Yields their records; pictures are decoded when they are needed.
     reader
@@ -112,7 +112,7 @@ def in_memory(
         A picture may be an array (H, W) or (H, W, C), a tensor (C, H, W), a Pillow image, or a path;
         with integers or fractions 0–1, not normalised in another way.
     name
-        What to call it.
+        The dataset's name.
     image, label
         The columns of picture and label, if data has columns.
     subject, split, box

@@ -54,6 +54,17 @@ def opened(folder: Path) -> Work:
     return work
 
 
+def opened_copy(copy: Path) -> Work:
+    """Make a worker that has a copy of what it was sent: each task fills a folder."""
+
+    def work(key: str, tell: Tell) -> None:
+        assert (copy / "always.txt").read_text() == "sent"
+        (copy / key).mkdir(exist_ok=True)
+        opened(copy / key)(key, tell)
+
+    return work
+
+
 def cannot_open() -> Work:
     raise CrossferError("data: no such folder")
 

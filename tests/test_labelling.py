@@ -19,6 +19,7 @@ from crossfer.datasets import prepare
 from crossfer.datasets.faces import shared
 from crossfer.deploy import Predictor, load
 from crossfer.errors import CrossferError
+from crossfer.evaluation.estimate import negative_entropy
 from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import in_words, led
 from crossfer.labelling import Gallery, How, Session, Unguided, journal, people
@@ -27,7 +28,7 @@ from crossfer.labelling.decisions import NOT_A_FACE, decide
 from crossfer.labelling.journal import Event, Journal, Place, Suggested
 from crossfer.labelling.keys import KEYS, OTHERS, keys_of
 from crossfer.labelling.people import Describer, linked
-from crossfer.labelling.queue import entropy, next_face
+from crossfer.labelling.queue import next_face
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
 from tests import tiny_onnx
@@ -203,7 +204,8 @@ def test_faces_come_in_the_order_that_was_asked_for() -> None:
     assert next_face(left, "balance", [5, 1, 0]) == "c"  # nothing seems to be of the third class
     assert next_face(left, "balance", [0, 1, 0]) == "a"
     assert next_face({}, "uncertainty", []) is None
-    assert entropy([0.25] * 4) == pytest.approx(np.log(4)) and entropy([1.0, 0.0]) == 0
+    even, sure = negative_entropy(np.array([[0.25] * 4, [1.0, 0, 0, 0]]))
+    assert even == pytest.approx(-np.log(4)) and sure == 0
 
 
 def test_kappa_is_cohens_and_its_interval_holds_what_it_should() -> None:

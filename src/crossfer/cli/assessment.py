@@ -43,6 +43,12 @@ def assess(
             )
         ),
     ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of --source, where its faces are not at hand: its memory file (crossfer remember)."
+        ),
+    ] = None,
     labels: Annotated[
         bool,
         typer.Option(
@@ -75,15 +81,15 @@ def assess(
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
     from crossfer.deploy.assess import assess as run
-    from crossfer.deploy.assess import classes_of_model, of_run, of_source, opened
+    from crossfer.deploy.assess import classes_of_model, of_memory, of_run, of_source, opened
     from crossfer.deploy.models import open_model
     from crossfer.errors import CrossferError
     from crossfer.files import write_json
 
     if cropped and (dataset / "dataset.json").is_file():
-        raise CrossferError(
-            f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
-        )
+        raise CrossferError(f"--cropped: {dataset} is prepared already, so it has no effect")
+    if source and memory:
+        raise CrossferError("--source and --memory both stand for the source: name one")
     opened_model = open_model(model)
     class_set = classes_of_model(opened_model, pairs_of("--label", label or []))
     if source:
@@ -91,7 +97,7 @@ def assess(
         past.check()
         known = of_source(opened_model, past, class_set)
     else:
-        known = of_run(model, opened_model.classes)
+        known = of_memory(opened_model, memory) if memory else of_run(model, opened_model)
     with Bars(error_console) as bars:
         finding = partial(bars.count, "faces")
         with opened(dataset, opened_model, cropped, finding) as faces:
@@ -150,7 +156,7 @@ def _say(found: Assessed) -> None:
             soft_wrap=True,
         )
     elif not found.inputs:
-        out_console.print("Add --source to compare pixels and features with the source.")
+        out_console.print("Pixels and features: name --source or --memory to compare them.")
     table = _table("answered, %", found.source, found.dataset)
     for share in found.classes:
         table.add_row(share.name, f"{share.source:.1f}", f"{share.new:.1f}")

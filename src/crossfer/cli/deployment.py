@@ -157,18 +157,18 @@ def export(
     from crossfer.deploy.card import Accuracy
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
-    from crossfer.experiment.finished import tested
+    from crossfer.experiment.finished import results_of, tested
+    from crossfer.report.citing import methods
     from crossfer.report.view import shown
 
     if runtime and not web:
         raise CrossferError("--runtime: only for the web page; add --web")
     try:
-        known = tested(model)
+        made = results_of(model)
     except CrossferError as error:
-        known = []
-        out_console.print(
-            f"the card will not contain the experiment's measurements: {error}", soft_wrap=True
-        )
+        made = None
+        out_console.print(f"the card will not say what was measured: {error}", soft_wrap=True)
+    known = tested(made[0], made[1].key) if made else []
     what = Exporting(
         half,
         int8,
@@ -180,6 +180,7 @@ def export(
             if found.interval
         ],
         [asdict(facts) for facts, _ in known],
+        methods(made[0], made[1].strategy) if made else (),
         least_equal,
     )
     with _runtime(runtime) if web else nullcontext() as package:  # first: it may not be had

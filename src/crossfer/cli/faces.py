@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich import box
 from rich.table import Table
 
-from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import labels_of, numbers_of, pairs_of, splits_of
+from crossfer.cli.application import app, out_console
+from crossfer.cli.options import labels_of, numbers_of, pairs_of, ray_of, splits_of
 from crossfer.errors import CrossferError
 
 command = partial(app.command, rich_help_panel="Faces")
@@ -114,6 +114,13 @@ def prepare(
     new_split: Annotated[
         bool, typer.Option("--new-split", help="With --replace: divide all faces again.")
     ] = False,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="Where faces are found: here, ray (on this machine), or a Ray cluster's HOST:PORT or "
+            "ray://HOST:PORT, whose nodes need not see the files."
+        ),
+    ] = "here",
 ) -> None:
     """Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
 
@@ -164,6 +171,7 @@ def prepare(
             replace=replace,
             new_split=new_split,
             progress=lambda done, total: shown.preparing(path.name, done, total),
+            on=None if on == "here" else ray_of(on),
         )
     card = dataset.card
     out_console.print(f"{card['title']}: {card['recognised']}", soft_wrap=True)
@@ -207,64 +215,6 @@ def look(
         seed=seed,
     )
     out_console.print(str(page.resolve()), soft_wrap=True)
-
-
-@command()
-def check(
-    datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Exit with status 1 if splits share copies or subjects."),
-    ] = False,
-) -> None:
-    """Find leakage: copies of faces, and subjects in more than one split.
-
-    A copy is exact (same pixels) or near (same photograph with other light or compression, slightly
-    shifted, or mirrored). Copies in training and test make test accuracy too high.
-
-    Example:  crossfer check data/fer2013 data/ck48
-    """
-    import json
-
-    from crossfer.cli.progress import Shown
-    from crossfer.datasets import open_dataset
-    from crossfer.datasets.duplicates import group_copies, leakage, leaks
-
-    opened = [open_dataset(folder).with_own_classes() for folder in datasets]
-    with Shown(error_console) as shown:
-        groups = group_copies([dataset.images for dataset in opened], shown.comparing)
-    found = leakage(opened, groups)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
-    else:
-        _say_leakage(found)
-    if strict and leaks(found):
-        raise typer.Exit(1)
-
-
-def _say_leakage(found: dict[str, Any]) -> None:
-    """Print what `crossfer check` found, with an example of each."""
-    table = Table("in", "also in", box=box.SIMPLE_HEAD)
-    for column in ("of images", "exact", "near", "other label"):
-        table.add_column(column, justify="right")
-    for overlap in found["overlaps"]:
-        places = [" ".join(overlap[end].values()) for end in ("second", "first")]
-        numbers = [overlap[key] for key in ("images", "exact", "near", "relabelled")]
-        table.add_row(*places, *(f"{number:,}" for number in numbers))
-    if found["overlaps"]:
-        out_console.print(table)
-    for overlap in found["overlaps"]:
-        first, second = overlap["examples"][0]["origins"]
-        out_console.print(f"e.g. {second} = {first}", soft_wrap=True)
-    for name, subjects in found["subjects"].items():
-        if subjects:
-            some = ", ".join(list(subjects)[:5])
-            out_console.print(
-                f"{name}: {len(subjects)} subjects in more than one split: {some}", soft_wrap=True
-            )
-    if not found["overlaps"] and not any(found["subjects"].values()):
-        out_console.print("no copies, and no subject in two splits")
 
 
 @command()

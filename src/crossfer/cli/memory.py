@@ -28,11 +28,12 @@ def remember(
         typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
     ] = None,
 ) -> None:
-    """Summarise the training images of a source in a small memory file, so that they can be deleted.
+    """Sum up the images of a source in a small file, so that they can be deleted.
 
-    The file contains statistics of features and no image; docs/memory.md describes what it can reveal.
-    Strategies that need "statistics" (`crossfer strategies`) use it if an experiment names it as memory:,
-    together with its model:. Each baseline of an experiment writes one in its folder.
+    It holds statistics of features and no image; docs/memory.md says what it can give away.  Strategies that
+    need "statistics" (`crossfer strategies`) read it where an experiment names it as memory:, beside the
+    model: that it was made for; so does `crossfer assess --memory`, which needs no other image of the source.
+    Each baseline of an experiment leaves one in its folder.
 
     Example:  crossfer remember deployed/ data/fer2013 --out memory.safetensors --max-mb 5
     """
@@ -73,7 +74,13 @@ def remember(
         )
     with Bars(error_console) as bars:
         memory = Memory.of(
-            classifier, faces(dataset, rows), machine(), max_mb, partial(bars.count, "remember")
+            classifier,
+            faces(dataset, rows),
+            machine(),
+            max_mb,
+            partial(bars.count, "remember"),
+            faces(dataset, dataset.rows("validation")),
+            dataset.name,
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     size = memory.save(out).stat().st_size
@@ -93,4 +100,9 @@ def remember(
         f"{memory.gaussians.factor.shape[1]}, moments of {features} features and of "
         f"{memory.projected.sums.shape[1]} random projections of them"
     )
+    if not memory.calibration:
+        out_console.print(
+            f"{dataset.name} has fewer than 20 validation images: the file does not do for crossfer assess",
+            soft_wrap=True,
+        )
     out_console.print(f"written: {out}", soft_wrap=True)

@@ -48,9 +48,9 @@ def _copies_in_words(copies: dict[str, Any], reader: str) -> str:
     first, second = next(iter(copies.values()))["example"]
     remedy = "--subject keeps people in one split, " if _takes(reader, "subject") else ""
     return (
-        f"warning: {counts} faces are copies or near copies of faces in another split, such as "
-        f"frames of one sequence (e.g. {second} = {first}), so accuracy will be too high; "
-        f"{remedy}crossfer check lists all"
+        f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
+        f"are (e.g. {second} = {first}): accuracy will be too good; "
+        f"{remedy}crossfer audit shows all"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from crossfer.errors import CrossferError
@@ -127,12 +128,17 @@ def cluster_of(
         if given["mem"]:
             raise CrossferError("--mem: only for clusters; add --on slurm or --on ray")
         return None
+    memory = bytes_of("--mem", given["mem"])
+    return replace(ray_of(on, "here, slurm, "), threads=threads, memory=memory, at_a_time=at_a_time)
+
+
+def ray_of(on: str, besides: str = "here, ") -> Ray:
+    """Read which Ray cluster; what else could have been written is told."""
     if on != "ray" and not re.fullmatch(r"(ray://)?[^\s:/]+:[0-9]+", on):
-        raise CrossferError(f"--on {on}: write here, slurm, ray, HOST:PORT or ray://HOST:PORT")
+        raise CrossferError(f"--on {on}: write {besides}ray, HOST:PORT or ray://HOST:PORT")
     from crossfer.executors.ray import Ray
 
-    address = None if on == "ray" else on
-    return Ray(address, threads, memory=bytes_of("--mem", given["mem"]), at_a_time=at_a_time)
+    return Ray(None if on == "ray" else on)
 
 
 def bytes_of(option: str, text: str | None) -> int:

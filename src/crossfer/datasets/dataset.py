@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from crossfer.classes import PRESETS, UNLABELLED, ClassSet, in_order
 from crossfer.datasets.record import SPLITS, Split
+from crossfer.datasets.splits import shared_subjects
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 
@@ -206,6 +207,10 @@ class Dataset:
             self.samples.column(name).to_numpy(zero_copy_only=False) for name in ("split", "label")
         )
         return np.flatnonzero((splits == split) & (labels == UNLABELLED))
+
+    def subjects_in_several_splits(self) -> dict[str, tuple[str, ...]]:
+        """Return the subjects in more than one split, with these splits."""
+        return shared_subjects(self.subjects, self.samples.column("split").to_pylist())
 
     def divided(self, rows: NDArray[np.int64]) -> list[tuple[Dataset, NDArray[np.int64]]]:
         """Return each part with those of its own rows that are among these: itself, with all."""

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -28,9 +28,12 @@ from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.raw import Raw, read_raw
 from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import Record, Skipped
-from crossfer.datasets.workshop import NoFace, check_free, put_in_place, resumable, workshop_of
+from crossfer.datasets.workshop import FacesStay, check_free, put_in_place, resumable, workshop_of
 from crossfer.errors import CrossferError
 from crossfer.progress import Told, silent
+
+if TYPE_CHECKING:
+    from crossfer.executors.ray import Ray
 
 COMPARED = 5_000
 """Up to so many faces are compared with each other at once: it takes seconds."""
@@ -45,6 +48,7 @@ def prepare(
     replace: bool = False,
     new_split: bool = False,
     progress: Told = silent,
+    on: Ray | None = None,
 ) -> Dataset:
     """Turn a raw dataset into a prepared one.
 
@@ -69,7 +73,9 @@ def prepare(
     new_split
         Divide all faces again instead. A network trained before must not be measured on the new test set.
     progress
-        Called with the number of decoded pictures and their total.
+        Told how many pictures of how many are decoded.
+    on
+        Find faces on this Ray cluster, whose nodes need not see the files.
 
     Returns
     -------
@@ -79,9 +85,11 @@ def prepare(
     ------
     CrossferError
         If the layout is not recognised, a class is unknown, there is no image, more than half of the
-        pictures cannot be used, or `out` is in use.
+        pictures cannot be used, or `out` is in use; or if the cluster is not there, or is lost.
     """
     out, how = Path(out), how or Preparation()
+    if on:
+        on.check()
     if not isinstance(source, Memory):
         source = Path(source)
         if source.resolve().is_relative_to(out.resolve()):
@@ -101,6 +109,9 @@ def prepare(
         partial = workshop / "dataset"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
+        if on:
+            _extract_on(on, raw, extraction, done, progress)
+            progress = silent
         found = blocks(raw.records, extraction, done, progress)
         kept, skipped, table = _write_faces(raw, how, found, partial)
         columns: dict[str, list[Any]] = {
@@ -117,6 +128,23 @@ def prepare(
         write_tables(partial, card, sample_table(columns), skipped)
         put_in_place(partial, out)
     return open_dataset(out)
+
+
+def _extract_on(
+    cluster: Ray, raw: Raw, extraction: Extraction, folder: Path, progress: Told
+) -> None:
+    """Have a cluster find the faces; those that it has found stay, whatever goes wrong."""
+    if not all(isinstance(record.picture, Path) for record in raw.records):
+        raise CrossferError(
+            f"{raw.place}: its pictures are no files of their own, and nothing else is sent to a cluster: "
+            "leave --on out"
+        )
+    from crossfer.datasets.elsewhere import extract_on_ray
+
+    try:
+        extract_on_ray(raw.records, extraction, folder, cluster, progress)
+    except CrossferError as error:
+        raise FacesStay(str(error)) from None
 
 
 def _copies(partial: Path, columns: dict[str, list[Any]]) -> dict[str, Any] | None:
@@ -196,10 +224,9 @@ def _check_usable(
     raw: Raw, unusable: list[Skipped], dropped: list[Skipped], count: int, no_face: str
 ) -> None:
     if dropped and no_face == "refuse":
-        raise NoFace(
-            f"{raw.place}: no face found in {len(dropped):,} pictures (first: "
-            f"{dropped[0].origin}); --no-face keep uses their centre, --no-face drop leaves them "
-            "out"
+        raise FacesStay(
+            f"{raw.place}: no face found in {len(dropped):,} pictures (first: {dropped[0].origin}); "
+            "--no-face keep takes their centre, --no-face drop leaves them out"
         )
     # What is left out on purpose is no sign of a wrong layout.
     odd = unusable + dropped

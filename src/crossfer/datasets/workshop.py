@@ -22,8 +22,8 @@ REPLACED = "replaced"
 """Where an older dataset waits, in the workshop, until the new one is in its place."""
 
 
-class NoFace(CrossferError):
-    """A picture without a face, where the user wants none."""
+class FacesStay(CrossferError):
+    """An error after which the faces that were found are of use to the next call."""
 
 
 def check_free(out: Path, replace: bool) -> None:
@@ -64,7 +64,7 @@ def workshop_of(out: Path) -> Iterator[Path]:
         try:
             yield workshop
         except BaseException as error:
-            hopeless = isinstance(error, CrossferError) and not isinstance(error, NoFace)
+            hopeless = isinstance(error, CrossferError) and not isinstance(error, FacesStay)
             worth = not hopeless and any(workshop.glob("blocks/*.npz"))
             raise
         finally:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +29,10 @@ from crossfer.deploy.pytorch import TorchEngine
 from crossfer.deploy.sources import sources_in
 from crossfer.errors import CrossferError
 from crossfer.evaluation.assessing import Assessed, CurvePoint, Truth
-from crossfer.evaluation.drift import InputDrift, class_shares, feature_drift, input_drift
-from crossfer.evaluation.estimate import estimates
+from crossfer.evaluation.drift import Ellipsoid, Pixels, class_shares, input_drift, pixels_of
+from crossfer.evaluation.estimate import Answers, estimates
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
+from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.progress import Told, silent
 from crossfer.strategies import STRATEGIES
@@ -48,24 +49,24 @@ Codes = NDArray[np.integer] | None
 
 @dataclass(frozen=True)
 class Known:
-    """What a classifier said of labelled faces that it has not learnt from.
+    """How a classifier does on faces of its source that it has not learnt from.
 
     Parameters
     ----------
     name
         Of the source.
-    probabilities, labels
-        float (N, classes), int64 (N,).
-    subjects
-        Who is in them; None: everybody another.
+    answers
+        What it said of them.
+    pixels, features
+        How these faces are, and their features; None where that is not at hand.
     dataset, rows
-        Where the faces are; None where only the answers are at hand.
+        Where the faces are; None where they are not at hand.
     """
 
     name: str
-    probabilities: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    subjects: Codes = None
+    answers: Answers
+    pixels: Pixels | None = None
+    features: Ellipsoid | None = None
     dataset: Dataset | None = None
     rows: NDArray[np.int64] | None = None
 
@@ -86,12 +87,33 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
             f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: they "
             "calibrate the estimates; name another --source"
         )
-    said = _asked(model, source, rows)
-    return Known(source.name, said, source.labels[rows], _people(source, rows), source, rows)
+    answers = Answers.of(_asked(model, source, rows), source.labels[rows], _people(source, rows))
+    images = np.asarray(source.images[rows])
+    far = None
+    if len(rows) >= LEAST and (classifier := _with_head(model)) is not None:
+        far = Ellipsoid.of(_features(classifier, images))
+    return Known(source.name, answers, pixels_of(images), far, source, rows)
 
 
-def of_run(folder: Path, classes: Sequence[str]) -> Known:
-    """Read what a run's network said of its source's validation faces.
+def of_memory(model: Model, file: Path) -> Known:
+    """Read what a memory file says of the source's validation faces.
+
+    Raises
+    ------
+    CrossferError
+        If it is damaged, of another model, or says nothing of them.
+    """
+    memory = _memory_of(model, file)
+    if (known := memory.calibration) is None:
+        raise CrossferError(
+            f"{file}: says nothing of validation faces; make it again with `crossfer remember MODEL SOURCE`, "
+            f"of a source with {LEAST} of them"
+        )
+    return Known(known.name, known.answers.answers(), known.pixels, memory.ellipsoid)
+
+
+def of_run(folder: Path, model: Model) -> Known:
+    """Read what a run's network said of its source's validation faces, and the memory file of a baseline.
 
     Raises
     ------
@@ -104,7 +126,7 @@ def of_run(folder: Path, classes: Sequence[str]) -> Known:
         prints = {part["fingerprint"] for part in parts}
         rows = pyarrow.parquet.read_table(folder / PREDICTIONS).to_pylist()
         mine = [r for r in rows if r["split"] == "validation" and r["fingerprint"] in prints]
-        said = np.array([[row[name] for name in classes] for row in mine], np.float32)
+        said = np.array([[row[name] for name in model.classes] for row in mine], np.float32)
     except FileNotFoundError:
         raise CrossferError(
             f"{folder}: not a finished run; name the dataset that it was trained on with --source"
@@ -117,7 +139,11 @@ def of_run(folder: Path, classes: Sequence[str]) -> Known:
             "--source"
         )
     names = dict.fromkeys(str(row["dataset"]) for row in mine)
-    return Known(" and ".join(names), said, np.array([row["label"] for row in mine], np.int64))
+    answers = Answers.of(said, np.array([row["label"] for row in mine], np.int64))
+    known, file = Known(" and ".join(names), answers), folder / MEMORY
+    if file.is_file() and (memory := _memory_of(model, file)).calibration:
+        return replace(known, pixels=memory.calibration.pixels, features=memory.ellipsoid)
+    return known
 
 
 @contextmanager
@@ -168,7 +194,7 @@ def assess(
     dataset
         The new faces; labels are looked at for `Assessed.truth` and the curve alone.
     known
-        What estimates are calibrated by: `of_source` or `of_run`.
+        What estimates are calibrated by: `of_source`, `of_memory` or `of_run`.
     class_set
         The classifier's classes: `classes_of_model`.
     curve
@@ -195,14 +221,12 @@ def assess(
             f"{', '.join(class_set.names)}; name another dataset"
         )
     said, people = _asked(model, dataset, rows), _people(dataset, rows)
-    truth = None if len(others) else _measured(said, dataset.labels[rows], people)
-    inputs: tuple[InputDrift, ...] = ()
+    truth = None if len(others) else _measured(said.argmax(1) == dataset.labels[rows], people)
+    images = np.asarray(dataset.images[rows])
     far = None
-    if known.dataset is not None and known.rows is not None:
-        own, new = np.asarray(known.dataset.images[known.rows]), np.asarray(dataset.images[rows])
-        inputs = input_drift(own, new)
-        if len(own) >= LEAST and (classifier := _with_head(model)) is not None:
-            far = feature_drift(*(_features(classifier, images) for images in (own, new)))
+    if known.features and (classifier := _with_head(model)) is not None:
+        far = known.features.drift(_features(classifier, images))
+    right = next(iter(known.answers.right.values()))
     return Assessed(
         kind="assessment",
         format=1,
@@ -213,11 +237,15 @@ def assess(
         people=None if people is None else len(np.unique(people)),
         left_out=dataset.left_out,
         source=known.name,
-        known=_measured(known.probabilities, known.labels, known.subjects),
-        estimates=estimates(known.probabilities, known.labels, said, known.subjects, people),
-        inputs=inputs,
+        known=_measured(right, known.answers.subjects),
+        estimates=estimates(known.answers, said, people),
+        inputs=input_drift(known.pixels, pixels_of(images)) if known.pixels else (),
         features=far,
-        classes=class_shares(class_set.names, known.probabilities.argmax(1), said.argmax(1)),
+        classes=class_shares(
+            class_set.names,
+            known.answers.answered,
+            np.bincount(said.argmax(1), minlength=len(class_set)),
+        ),
         truth=truth,
         curve=tuple(_curve(model, dataset, known, progress)) if curve else (),
     )
@@ -226,6 +254,18 @@ def assess(
 def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
     """Return a classifier's classes, and which labels belong to each."""
     return classes_of(model, model, Comparing(labels=labels))
+
+
+def _memory_of(model: Model, file: Path) -> Memory:
+    """Read a classifier's memory file."""
+    memory = load_memory(file)
+    if not isinstance(model.engine, TorchEngine):
+        raise CrossferError(
+            f"{file}: {model.name} is a {model.kind}, which shows no features; name the bundle or the run "
+            "that it was made of"
+        )
+    memory.check(model.engine.classifier, file)
+    return memory
 
 
 def _curve(
@@ -331,13 +371,12 @@ def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:
     return subject_codes([dataset.subjects[row] for row in rows])
 
 
-def _measured(said: NDArray[np.float32], labels: NDArray[np.int64], people: Codes) -> Truth:
-    right = (said.argmax(1) == labels)[None]
+def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
     return Truth(
-        len(labels),
+        len(right),
         None if people is None else len(np.unique(people)),
         float(100 * right.mean()),
-        accuracy_interval(right, people),
+        accuracy_interval(right[None], people),
     )
 
 

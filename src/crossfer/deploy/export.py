@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,8 @@ class Exporting:
         What is known of its accuracy already.
     data
         Cards of the datasets that it was trained or tested on.
+    methods
+        What its card cites besides these: keywords of `crossfer.references`.
     least_equal
         Share (0–1) of faces on which a smaller variant must answer as PyTorch does; ``None``: `LEAST_EQUAL`.
     """
@@ -91,6 +93,7 @@ class Exporting:
     measure: Sequence[Dataset] = ()
     tested: Sequence[Accuracy] = ()
     data: Sequence[Mapping[str, Any]] = ()
+    methods: Collection[str] = ()
     least_equal: float | None = None
 
     def __post_init__(self) -> None:
@@ -182,6 +185,7 @@ def export(
                 [*what.data, *(dataset.card for dataset in (*what.calibrate, *what.measure))],
                 origin,
                 processor(),
+                what.methods,
             ).encode(),
         )
         beside.chmod(0o755)  # mkdtemp lets only its owner in

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crossfer.errors import CrossferError
@@ -115,9 +115,15 @@ class Frontier:
         """Whether nothing is left to do."""
         return not self._waiting and not self._running
 
-    def ready(self) -> list[str]:
-        """Return the keys of the tasks that can begin, in the order of the graph."""
-        return [key for key, task in self._waiting.items() if self.succeeded.issuperset(task.after)]
+    def ready(self) -> Iterator[str]:
+        """Yield the keys of the tasks that can begin, in the order of the graph."""
+        for key, task in self._waiting.items():
+            if self.succeeded.issuperset(task.after):
+                yield key
+
+    def waits(self, key: str) -> bool:
+        """Tell whether a task has not begun."""
+        return key in self._waiting
 
     def start(self, key: str) -> None:
         """Note that a task begins."""

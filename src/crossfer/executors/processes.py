@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -55,8 +56,8 @@ def run_in_processes(
     again: list[str] = []
     with _threads_each(threads), _crew(open_) as crew:
         while not frontier.finished:
-            ready = [*again, *frontier.ready()]
-            for key in ready[: workers - crew.busy]:
+            ready = islice(chain(again, frontier.ready()), workers - crew.busy)
+            for key in list(ready):
                 if key in again:
                     again.remove(key)
                 else:

@@ -274,7 +274,14 @@ def _remember(run: Run, folder: Path, source: Dataset, fabric: Fabric) -> dict[s
         return None
     began = time.perf_counter()
     try:
-        file = Memory.of(load(folder), faces(source, rows), fabric).save(folder / MEMORY)
+        validation = faces(source, source.rows("validation"))
+        file = Memory.of(
+            load(folder),
+            faces(source, rows),
+            fabric,
+            validation=validation,
+            name=source.name,
+        ).save(folder / MEMORY)
     except CrossferError as error:
         return {"none": str(error)}
     return {"bytes": file.stat().st_size, "seconds": time.perf_counter() - began}

@@ -16,7 +16,7 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import Evidence, Key
 from crossfer.evaluation.gate import Groups
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results
+from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results, RunFacts
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import Part, is_finished, load_run, said_by_folds
 from crossfer.experiment.opening import DATASETS
@@ -163,15 +163,16 @@ class Finished:
         return self.dataset(facts).column(name, rows)
 
 
-def tested(run: Path) -> list[tuple[DatasetFacts, Measured]]:
-    """Return each test set that a run's network was measured on, and the measurement.
-
-    Empty where the run lies in no experiment that has results.
-    """
+def results_of(run: Path) -> tuple[Results, RunFacts] | None:
+    """Return the results of the experiment that a run lies in, and the run; None where it lies in none."""
     out = run.resolve().parent.parent
     if not (is_finished(run) and (out / RESULTS).is_file()):
-        return []
-    results, key = load_results(out), load_run(run).key
+        return None
+    return load_results(out), load_run(run)
+
+
+def tested(results: Results, key: str) -> list[tuple[DatasetFacts, Measured]]:
+    """Return each test set that a run's network was measured on, and the measurement."""
     facts = {dataset.name: dataset for dataset in results.datasets}
     found: dict[str, tuple[DatasetFacts, Measured]] = {}
     for row in results.results:

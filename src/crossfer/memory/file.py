@@ -1,7 +1,8 @@
 """The memory file: statistics that stand for the source's images; no image is in it.
 
 Of the features at the cut (`crossfer.training.cut`) it holds a low-rank Gaussian for each class; of the
-penultimate features, and of random ReLU projections of these, the second moments and the sums of each class.
+penultimate features, and of random ReLU projections of these, the second moments and the sums of each class;
+and how the network does on the source's validation faces (`crossfer.memory.calibration`).
 `Memory.of` makes it of training images, `Memory.save` and `load_memory` write and read it; strategies of the
 regime *statistics* read it and none of the source's training images.  What it can give away about a person
 is measured in docs/memory.md.
@@ -13,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crossfer.errors import CrossferError, one_line
+from crossfer.evaluation.drift import Ellipsoid
+from crossfer.memory.calibration import Calibration
 from crossfer.networks import Classifier
 from crossfer.networks.weights import save_tensors
 from crossfer.training import Faces, specialised
@@ -44,7 +47,7 @@ PER_DIRECTION = 20
 """Images to each direction of a Gaussian, and to each random projection: with fewer, these would tell which
 images they were made of (docs/memory.md)."""
 MOST = 4096
-"""Images of a class that its Gaussian is estimated from: their features are held at the same time."""
+"""Images of a class that its Gaussian is estimated from, and whose features are held at the same time."""
 RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
 """Directions of a Gaussian, random projections, and these for each feature: more are not worth their room."""
 JITTER = 1e-4
@@ -204,6 +207,8 @@ class Memory:
         Of ReLU(x W), x the penultimate features and W from `projection`; of size 0 where there was no room.
     rectified
         Whether no feature at the cut is negative, as behind a ReLU: then no draw is.
+    calibration
+        Of the source's validation faces; ``None`` where they are fewer than 20.
     """
 
     model: str
@@ -213,6 +218,7 @@ class Memory:
     moments: Moments
     projected: Moments
     rectified: bool
+    calibration: Calibration | None = None
 
     @classmethod
     def of(
@@ -222,8 +228,10 @@ class Memory:
         fabric: Fabric,
         max_mb: float = MAX_MB,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        validation: Faces | None = None,
+        name: str = "",
     ) -> Memory:
-        """Make it of a training set: one pass of the network over the images as they are.
+        """Make it of a source: one pass of the network over its training and validation images as they are.
 
         Parameters
         ----------
@@ -238,6 +246,10 @@ class Memory:
             projections are chosen to fit.
         progress
             Told how many of how many images were looked at.
+        validation
+            The source's validation set, by which `crossfer assess` is calibrated.
+        name
+            Of the source.
 
         Raises
         ------
@@ -269,12 +281,24 @@ class Memory:
         if faces.known is not None:
             known = faces.known.any(0).cpu()
         model, classes = fingerprint(classifier), classifier.classes
-        return cls(model, classes, known, gaussians, moments, projected, rectified)
+        found = cls(model, classes, known, gaussians, moments, projected, rectified)
+        if validation is None:
+            return found
+        usual = found.ellipsoid
+        calibration = Calibration.of(network, cut, validation, name, usual, fabric, MOST)
+        return replace(found, calibration=calibration)
 
     @property
     def counts(self) -> Tensor:
         """Images of each class, int64 (C,)."""
         return self.moments.counts.long()
+
+    @property
+    def ellipsoid(self) -> Ellipsoid:
+        """Mean and covariance of the penultimate features, with the validation faces' bound if known."""
+        mean, covariance = self.moments.mean.numpy(), self.moments.covariance.numpy()
+        found = Ellipsoid(mean, covariance)
+        return replace(found, bound=self.calibration.bound) if self.calibration else found
 
     @property
     def projection(self) -> Tensor:
@@ -350,6 +374,8 @@ class Memory:
             "classes": json.dumps(self.classes),
             "rectified": json.dumps(self.rectified),
         }
+        if self.calibration:
+            told["calibration"] = json.dumps(self.calibration.as_json())
         told["digest"] = _digest(tensors, told)
         # One text: safetensors writes several in an order of chance, and equal memories are equal files.
         save_tensors(tensors, Path(file), {SAID: json.dumps(told)})
@@ -382,6 +408,7 @@ def load_memory(file: str | Path) -> Memory:
     if told.pop("digest") != _digest(tensors, told):
         raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {again}")
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
+    calibration = json.loads(told.get("calibration", "null"))
     return Memory(
         told["model"],
         tuple(json.loads(told["classes"])),
@@ -390,6 +417,7 @@ def load_memory(file: str | Path) -> Memory:
         _unpacked("moments", tensors),
         _unpacked("projected", tensors),
         json.loads(told["rectified"]),
+        Calibration.from_json(calibration) if calibration else None,
     )
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from crossfer.evaluation.comparing import Difference
-from crossfer.evaluation.decision import KEPT, merit, worst_class
+from crossfer.evaluation.decision import KEPT, merit
 from crossfer.evaluation.mistaken import guesses
-from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result, RunFacts
+from crossfer.evaluation.rows import (
+    ClassChange,
+    Comparison,
+    DatasetFacts,
+    Recommendation,
+    Result,
+    RunFacts,
+)
 from crossfer.evaluation.suggested import in_words, led
 from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
-from crossfer.terms import BL, SIDES
+from crossfer.terms import BL, SIDES, Side
 
 NOTHING, MUCH = 1.0, 5.0
 """Changes, in points: below the first nothing happened, from the second on it is forgetting."""
@@ -62,7 +69,9 @@ class Answer:
     warnings
         Classes that fell, and what is known about these images alone.
     notes
-        What it costs, what else there is, how far to trust it, and where the network lies.
+        What it costs, what else there is, and how far to trust it.
+    network
+        Which network to ship, and its folder.
     before, after
         Means over seeds: the baseline and the recommended strategy.
     """
@@ -74,6 +83,7 @@ class Answer:
     sentence: str
     warnings: list[str]
     notes: list[str]
+    network: tuple[str, str]
     before: Result
     after: Result
 
@@ -118,7 +128,7 @@ def explain(view: View, choice: Recommendation) -> list[str]:
         sentence = "Keep the old model: no allowed strategy beats it."
     return [
         sentence,
-        *_fallen(view, after),
+        *(_in_words(view, after, fall) for fall in _falls(after)),
         _why(view, choice, after),
         *_given_up(view, choice, after),
         *_new_classes(view, after),
@@ -130,27 +140,54 @@ def explain(view: View, choice: Recommendation) -> list[str]:
 def shipped(view: View, run: str, folder: str = "") -> str:
     """Name the bundle with a run's network, below a folder, and its seed where there are several."""
     facts = view.runs[run]
+    return f"{_which(view, facts)}: {'/'.join(filter(None, [folder, facts.folder]))}"
+
+
+def _which(view: View, facts: RunFacts) -> str:
     seed = f" (seed {facts.seed}, the best on the validation data)" if len(view.seeds) > 1 else ""
-    return f"The network to ship{seed}: {'/'.join(filter(None, [folder, facts.folder]))}"
+    return f"The network to ship{seed}"
 
 
-def _fallen(view: View, after: Result) -> list[str]:
-    """Name on each test set the class that fell most, if it fell much."""
+class _Fall(NamedTuple):
+    """A class whose recall fell by `FELL` points or more on the test set of one side."""
+
+    side: Side
+    label: int
+    change: ClassChange
+
+    @property
+    def sure(self) -> bool:
+        """Whether the 95 % interval of the change lies below zero."""
+        return self.change.interval is not None and self.change.interval[1] < 0
+
+
+def _falls(row: Result) -> list[_Fall]:
+    """Return for each side the class that fell most, if one fell much; one beyond chance comes first."""
     found = []
-    before = view.before(after.target)
-    for side, dataset in zip(SIDES, (view.source, view.dataset(after.target)), strict=True):
-        worst = worst_class(after.change(side))
-        if worst is None or worst[1].points > -FELL:
-            continue
-        label, change = worst
-        old, new = (number(row.on(side).test.recall[label], 0) for row in (before, after))
-        found.append(
-            f"{shown(dataset)}, {view.classes[label]}: {after.strategy} recognises "
-            f"{new}\N{NO-BREAK SPACE}%, the old model {old}\N{NO-BREAK SPACE}% "
-            f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% "
-            f"interval {span(change.interval)})."
-        )
+    for side in SIDES:
+        fell = [
+            _Fall(side, label, change)
+            for label, change in enumerate(row.change(side).classes)
+            if change and change.points <= -FELL
+        ]
+        if fell:
+            found.append(min(fell, key=lambda fall: (not fall.sure, fall.change.points)))
     return found
+
+
+def _in_words(view: View, after: Result, fall: _Fall) -> str:
+    side, label, change = fall
+    dataset = view.source if side == "source" else view.dataset(after.target)
+    old, new = (
+        number(row.on(side).test.recall[label], 0) for row in (view.before(after.target), after)
+    )
+    doubt = "" if fall.sure else ", which may be chance"
+    return (
+        f"Of {view.classes[label]} faces of {shown(dataset)}, {after.strategy} gets "
+        f"{new}\N{NO-BREAK SPACE}% right, the old model {old}\N{NO-BREAK SPACE}% "
+        f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% interval "
+        f"{span(change.interval)}{doubt})."
+    )
 
 
 def _new_classes(view: View, after: Result) -> list[str]:
@@ -427,7 +464,9 @@ def _answer(view: View, choice: Recommendation) -> Answer:
     target = view.dataset(choice.target)
     after = _recommended(view, choice)
     sentence, verdict = _sentence(view, target, after)
+    falls, run = _falls(after), view.runs[choice.run]
     notes = (
+        *(_in_words(view, after, fall) for fall in falls if not fall.sure),
         _unconfirmed(after),
         *_new_classes(view, after),
         _cost(view, after),
@@ -438,7 +477,6 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         missing_classes(view, view.source),
         missing_classes(view, target),
         *_few_people(view, after),
-        shipped(view, choice.run),
     )
     return Answer(
         target=shown(target),
@@ -446,8 +484,13 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         about=view.about(after.strategy),
         verdict=verdict,
         sentence=sentence,
-        warnings=[*_fallen(view, after), *_known_here(view, after), *_led(target)],
+        warnings=[
+            *(_in_words(view, after, fall) for fall in falls if fall.sure),
+            *_known_here(view, after),
+            *_led(target),
+        ],
         notes=[note for note in notes if note],
+        network=(_which(view, run), run.folder),
         before=view.before(choice.target),
         after=after,
     )
@@ -474,26 +517,16 @@ def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdi
     if change <= -MUCH:
         return f"{facts}: use it only if the new faces matter more than the old.", "care"
     if row.gain.interval and row.gain.interval[0] <= 0:
-        return f"{facts}: use it with care, since the gain may be chance.", "care"
-    if fallen := [view.classes[label] for label in _surely_fallen(row)]:
-        return f"{facts}: use it only if lower recall of {listed(fallen)} is acceptable.", "care"
+        return f"{facts}: use it, though the gain may be chance.", "care"
+    if fallen := [view.classes[fall.label] for fall in _falls(row) if fall.sure]:
+        fallen = list(dict.fromkeys(fallen))
+        return f"{facts}: use it only if {listed(fallen)} may be recognised less often.", "care"
     return f"{facts}: use it.", "use"
 
 
 def _led(target: DatasetFacts) -> list[str]:
     found = target.suggestions
     return [f"Labels of {shown(target)}: {in_words(found)}."] if found and led(found) else []
-
-
-def _surely_fallen(row: Result) -> list[int]:
-    """Return the classes that fell most, on each side, where they fell much and beyond chance."""
-    worst = [fall for side in SIDES if (fall := worst_class(row.change(side)))]
-    sure = [
-        label
-        for label, change in worst
-        if change.points <= -FELL and change.interval and change.interval[1] < 0
-    ]
-    return list(dict.fromkeys(sure))
 
 
 def _on_source(change: float, name: str) -> str:

@@ -54,7 +54,12 @@ ABOUT = {
     "FC": ("baseline", "FC", "target", "fine-tune the fully connected layers"),
     "FC+CL": ("baseline", "FC+CL", "target", "fine-tune them and the last convolution"),
     "RE": ("baseline", "all", "target", "fine-tune every layer"),
-    "FU": ("random", "all", "source+target", "train anew on source and target together"),
+    "FU": (
+        "random",
+        "all",
+        "source+target",
+        "train from random weights on source and target together",
+    ),
 }
 SECONDS = {"BL": 1000.0, "FC": 20.0, "FC+CL": 30.0, "RE": 60.0, "FU": 1100.0}
 
@@ -241,7 +246,7 @@ WORSE = {"BL": (64.0, 40.0), "FC": (33.0, 60.0)}
         (
             STUDY,
             "FU kept FER2013 within 0.3 points and gained 40.3 on JAFFE: use it.",
-            "Use FU: train anew on source and target together.",
+            "Use FU: train from random weights on source and target together.",
         ),
         (
             LEAST,
@@ -252,7 +257,7 @@ WORSE = {"BL": (64.0, 40.0), "FC": (33.0, 60.0)}
         (
             LITTLE,
             "FC kept FER2013 as it was and gained 10.0 on JAFFE: "
-            "use it, though the gain may be chance.",
+            "use it with care, since the gain may be chance.",
             "FC, with care: fine-tune the fully connected layers.",
         ),
         (
@@ -288,7 +293,7 @@ def test_the_page_tells_what_is_real_and_what_flipped(tmp_path: Path) -> None:
     one = replace(row.target, paired=replace(row.target.paired, p=0.03), p_holm=0.3)
     assert words.sureness(one) == "likely"
     page = write_report(results, tmp_path).read_text(encoding="utf-8")
-    assert "Is the difference real?" in page
+    assert "Is the difference significant?" in page
     assert "All 6 comparisons, with p-values" in page
     assert "<code>faces/KA.HA1.tiff</code> (happy): happy → sad" in page
     assert '<span class="up">+6</span> <span class="down">−1</span>' in page

@@ -22,21 +22,21 @@ command = partial(app.command, rich_help_panel="Faces")
 
 @command()
 def audit(
-    datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets, or raw ones.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    datasets: Annotated[list[Path], typer.Argument(help="Prepared or raw datasets.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     page: Annotated[
-        Path | None, typer.Option(help="Also write an HTML page to this file; it shows no face.")
+        Path | None, typer.Option(help="Also write an HTML page, without any face.")
     ] = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Exit status 1 if images or subjects leak between splits."),
     ] = False,
 ) -> None:
-    """Say what a reviewer asks of a dataset: clean splits, their sizes, people and classes.
+    """Report what a reviewer asks about a dataset: clean splits, their sizes, subjects and classes.
 
-    Copies across splits, subjects across splits, class counts, contradicting labels, the share of test
-    images that also stand in training, and who chose on what.  Several datasets are also compared with one
-    another.  A raw dataset is prepared in a temporary folder first.
+    Lists copies and subjects across splits, class counts, contradicting labels, test images with copies
+    in training, and which data were used for selection. Several datasets are also compared with each
+    other. A raw dataset is first prepared in a temporary folder.
 
     Example:  crossfer audit data/fer2013 --page fer2013-audit.html
     """
@@ -80,7 +80,7 @@ def audit(
 def _say(one: DatasetAudit) -> None:
     """Print the audit of one dataset, its findings first."""
     out_console.print(f"{one.name}: {one.title}", style="bold", soft_wrap=True)
-    for finding in one.findings or ("Nothing to object to.",):
+    for finding in one.findings or ("No findings.",):
         out_console.print(f"  {finding}", soft_wrap=True)
     table = Table("", *(part.split for part in one.splits), box=box.SIMPLE_HEAD)
     for column in table.columns[1:]:

@@ -186,26 +186,26 @@ def _findings(
         if part.also_in_training:
             share = part.also_in_training / part.images
             found.append(
-                f"{part.also_in_training:,} of {part.images:,} {part.split} images ({share:.1%}) also "
-                f"stand in a training set, {part.exact:,} of them with the very same pixels."
+                f"{part.also_in_training:,} of {part.images:,} {part.split} images ({share:.1%}) "
+                f"have a copy in a training set, {part.exact:,} of them with identical pixels."
             )
         if missing := [name for name, count in part.classes.items() if not count]:
             found.append(f"The {part.split} set has no image of {', '.join(missing)}.")
     test = splits[-1]
     if several:
         found.append(
-            f"{len(several):,} subjects stand in more than one split: {', '.join(several[:5])}"
-            f"{' …' if len(several) > 5 else ''}."
+            f"{len(several):,} subjects are in more than one split: "
+            f"{', '.join(several[:5])}{' …' if len(several) > 5 else ''}."
         )
     if test.images and test.subjects is None:
         found.append(
-            "Who is in the pictures is not known: whether people are in training and test cannot be told, "
-            "and intervals take every image for another person."
+            "Subjects are not known: people may be in both training and test set, and intervals "
+            "treat every image as another person."
         )
     elif test.subjects is not None and test.subjects < FEW_PEOPLE:
         found.append(
-            f"The test set shows {test.subjects} people: its accuracy says little of others; as a target, "
-            "“folds: 5” tests everybody."
+            f"The test set has {test.subjects} people, so its accuracy says little about others; "
+            "as a target, use “folds: 5” to test everybody."
         )
     if conflicts["groups"]:
         found.append(
@@ -216,8 +216,8 @@ def _findings(
 
 
 SELECTION = (
-    "Epochs, mixtures, recipes and strategies are chosen on validation sets alone; a test set is measured "
-    "and never chosen on."
+    "Epochs, mixtures, recipes and strategies are selected on validation sets only, never on test "
+    "sets."
 )
 """Who chose on what, in everything that crossfer reports."""
 

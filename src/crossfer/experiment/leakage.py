@@ -103,8 +103,8 @@ def look_for_leakage(
     for dataset in datasets:
         if dropped.get(dataset.name) and not len(test_rows(dataset, dropped)):
             raise CrossferError(
-                f"{dataset.name}: every test image also stands in a training set; with copies: drop, "
-                "none is left to measure on"
+                f"{dataset.name}: every test image has a copy in a training set, so copies: drop "
+                "leaves none; set copies: ignore, or prepare other splits"
             )
     in_training_sets = {name: len(rows) for name, rows in copied.items()}
     told = {**content["found"], "in_training": in_training_sets, "dropped": dropped}

@@ -25,7 +25,7 @@ def check_order(order: str) -> Order:
     for known in ORDERS:
         if order == known:
             return known
-    raise CrossferError(f"--order {order}: choose {', '.join(ORDERS)}")
+    raise CrossferError(f"--order {order}: choose among {', '.join(ORDERS)}")
 
 
 def next_face(

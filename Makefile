@@ -4,16 +4,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test lint types tests clean
 
 demo: .venv/installed
 	$(BIN)/crossfer demo --out demo
 
 test: .venv/installed
+	$(MAKE) --jobs 3 lint types tests
+
+lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/installed
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+tests: .venv/installed
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -37,9 +37,9 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains whole experiments; let two workers, each with half of all, begin with what takes longest.
+    """Mark what trains whole experiments; let two workers begin with what takes longest.
 
-    ``pytest -m "not whole"`` leaves whole experiments out.
+    ``pytest -m "not whole"`` leaves whole experiments out.  Each worker starts with half of all tests.
     """
     for item in items:
         if any(hasattr(getattr(item, "module", None), name) for name in WHOLE):

@@ -494,7 +494,6 @@ source: fer2013
 targets: [{{path: jaffe, faces: cropped}}]
 strategies: [FC, FC+CL, LwF, WiSE-FT]
 fractions: [1.0]
-seeds: [0, 1]
 model:
   network: their_networks:Residual
   arguments: {{width: 8}}
@@ -533,7 +532,7 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
     report = write_report(results, tmp_path / "out").read_text(encoding="utf-8")
     assert "their_networks:Residual(width=8); the old model is deployed" in report
     runs = {(run.strategy, run.seed): run for run in results.runs}
-    assert len(runs) == 2 * 6  # RE too, which WiSE-FT starts from
+    assert len(runs) == 6  # RE too, which WiSE-FT starts from
     deployed = untrained(Residual, 5).state_dict()
     for (name, _), run in runs.items():
         weights = load_file(tmp_path / "out" / run.folder / "model.safetensors")

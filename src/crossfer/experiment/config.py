@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
@@ -331,10 +332,16 @@ class Experiment(_Checked):
                 raise CrossferError(f"recipes.{part}.augmentation: must be a mapping")
             merged = merged | changes | {"augmentation": merged["augmentation"] | augmentation}
             try:
-                recipe = TypeAdapter(Recipe).validate_python(merged)
+                recipe = adapter(Recipe).validate_python(merged)
             except ValidationError as error:
                 raise CrossferError(_first_error(error, f"recipes.{part}.")) from None
         return recipe
+
+
+@cache
+def adapter(kind: type) -> TypeAdapter[Any]:
+    """Return what checks values of a type: made once, since that takes a tenth of a second."""
+    return TypeAdapter(kind)
 
 
 def load_experiment(file: str | Path, data: str | Path | None = None) -> Experiment:

@@ -52,26 +52,26 @@ def prepare(
 ) -> Dataset:
     """Turn a raw dataset into a prepared one.
 
-    Nothing is at `out` before everything succeeded.  What is decoded is kept beside it, in a hidden
-    folder, until then: the same call goes on where an interrupted one stopped.
+    The folder `out` appears atomically when everything has succeeded. Until then, decoded faces are kept in
+    a hidden folder beside it, so the same call resumes after an interruption.
 
     Parameters
     ----------
     source
-        The files as the dataset's authors ship them (a folder, a table or an archive), or a folder of
-        images per class, or a manifest, or what `crossfer.in_memory` returns.
+        The raw files as distributed (a folder, a table or an archive), a folder of images per class, a
+        table of labels, or the result of `crossfer.in_memory`.
     out
-        The folder to make.
+        The folder to create.
     how
-        Whatever shall differ from what suits the dataset.
+        Options; the defaults suit the dataset.
     name
-        What to call it; by default what its reader is called, or a folder's or manifest's own name.
+        The dataset's name; by default the reader's, or that of the folder or table.
     replace
-        Replace an older prepared dataset at `out`.  Its faces, known by the pixels of the pictures they were
-        taken from, keep their splits; new ones of a known subject go where that subject is, and others are
-        dealt so that the sizes are approached.
+        Replace a prepared dataset at `out`. Known faces (by the pixels of their pictures) keep their
+        splits. New faces of a known subject go to the subject's split; others are distributed to approach
+        the sizes.
     new_split
-        Divide all anew instead: a network trained before may then be measured on what it was trained on.
+        Divide all faces again instead. A network trained before must not be measured on the new test set.
     progress
         Told how many pictures of how many are decoded.
     on
@@ -93,11 +93,11 @@ def prepare(
     if not isinstance(source, Memory):
         source = Path(source)
         if source.resolve().is_relative_to(out.resolve()):
-            raise CrossferError(f"{out}: holds the raw files {source}; name another folder")
+            raise CrossferError(f"{out}: contains the raw files {source}; name another folder")
         if not source.exists():
             raise CrossferError(f"{source}: no such file or folder")
         if is_prepared(source):
-            raise CrossferError(f"{source}: is a prepared dataset already; name the raw files")
+            raise CrossferError(f"{source}: is already a prepared dataset; name the raw files")
     check_free(out, replace)
     with workshop_of(out) as workshop:
         earlier = None if new_split else earlier_state(out)
@@ -167,12 +167,12 @@ def _extraction(raw: Raw, how: Preparation) -> Extraction:
         for key, flag in (("eyes", "--eyes"), ("no_face", "--no-face")):
             if getattr(how, key) != getattr(Preparation, key):
                 raise CrossferError(
-                    f"{raw.place}: its pictures are taken as the faces they are, so {flag} has no effect: "
-                    "leave it out, or add --faces find"
+                    f"{raw.place}: its pictures are used as cut-out faces, so {flag} has no "
+                    "effect; leave it out, or add --faces find"
                 )
     if how.crop is not None and all(record.box for record in raw.records):
         raise CrossferError(
-            f"{raw.place}: every face has a box of its own, so --crop has no effect"
+            f"{raw.place}: every face has a box, so --crop has no effect; leave it out"
         )
     return Extraction(how.framing, not cropped, how.crop or (1.0 if cropped else raw.reader.crop))
 

@@ -75,7 +75,7 @@ def levels(tasks: Sequence[Task]) -> list[list[str]]:
     """
     waiting = {task.key: task for task in tasks}
     if len(waiting) < len(tasks):
-        raise CrossferError("the same task stands twice in the graph")
+        raise CrossferError("the graph contains the same task twice")
     found, cleared = list[list[str]](), set[str]()
     while ready := [key for key, task in waiting.items() if cleared.issuperset(task.after)]:
         found.append(ready)
@@ -85,7 +85,7 @@ def levels(tasks: Sequence[Task]) -> list[list[str]]:
     if waiting:
         task = next(iter(waiting.values()))
         raise CrossferError(
-            f"task {task.key} can never begin: it waits for {', '.join(task.after)}"
+            f"task {task.key} can never start: it waits for {', '.join(task.after)}"
         )
     return found
 

@@ -73,7 +73,7 @@ def run_in_processes(
                 elif what == "died" and attempts[key] < ATTEMPTS:
                     again.append(key)
                 elif what == "died":
-                    frontier.fail(key, f"its process was ended {ATTEMPTS} times ({value})")
+                    frontier.fail(key, f"its process was terminated {ATTEMPTS} times ({value})")
                 else:
                     events.told(key, what, value)
     return frontier.failures
@@ -106,7 +106,7 @@ class _Worker:
         self.process.join()
         code = self.process.exitcode or 0
         if code == -signal.SIGKILL:
-            return "killed, perhaps for want of memory: use fewer workers"
+            return "killed, perhaps because of low memory; use fewer workers"
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 

@@ -36,7 +36,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_ANSWER = 10.0
 PATIENCE = 120.0
 """Seconds in which each node must say which version it has."""
-LOST = "the Ray cluster is lost{}; what is finished stays, and the same command goes on"
+LOST = "the Ray cluster is lost{}; finished runs are kept; run the same command again to resume"
 LOG = "ray.log"
 """What Ray says of itself, in the work's folder."""
 AHEAD = 1.25
@@ -427,7 +427,7 @@ class _Crew:
             try:
                 what, value, made = ray.get(reference)
             except RayTaskError as error:  # it could not even begin
-                raise CrossferError(f"a worker cannot begin: {one_line(error.cause)}") from None
+                raise CrossferError(f"a worker cannot start: {one_line(error.cause)}") from None
             except losses as error:
                 yield from self._again(key, one_line(error))
                 continue

@@ -49,7 +49,7 @@ def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Fabric, Arit
     if asked and not torch.cuda.is_available():
         if experiment.precision == "auto":
             raise CrossferError(
-                "precision: this machine has no GPU to choose it by; write bf16-mixed or 32-true"
+                "precision: cannot be chosen on a machine without a GPU; set bf16-mixed or 32-true"
             )
         return machine("cpu", "32-true"), Arithmetic("cuda", experiment.precision)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)

@@ -38,12 +38,12 @@ from tests.cluster.common import (
 )
 
 NODES = (1, 2, 3)
-PHOTOGRAPHS, BLOCK = 240, 12
+PHOTOGRAPHS, BLOCK = 213, 12
 PREPARE = f"""
-from crossfer.cli import app
+from crossfer.cli import main
 from crossfer.datasets import extract
 extract.BLOCK = {BLOCK}
-app()
+main()
 """
 """Crossfer with smaller blocks, so that a minute's work has many."""
 PORT = 6379

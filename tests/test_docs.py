@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +19,7 @@ from typer.testing import CliRunner
 
 from crossfer import standins
 from crossfer.cli import app
+from crossfer.progress import Told, silent
 from tests.conftest import SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -114,11 +114,10 @@ def test_a_tutorial_runs_as_it_stands(
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     draw = standins.write
 
-    def write(name: str, folder: Path, *rest: Any, images: int | None = None) -> None:
-        if SIZES.get(name) == images:
-            shutil.copytree(raw / name, folder)
-        else:
-            draw(name, folder, *rest, images=images)
+    def write(name: str, folder: Path, images: int | None = None, told: Told = silent) -> Path:
+        if SIZES.get(name) != images:
+            return draw(name, folder, images, told)
+        return shutil.copytree(raw / name, folder)
 
     monkeypatch.setattr(standins, "write", write)
     for block in blocks(page):

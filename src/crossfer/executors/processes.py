@@ -103,7 +103,7 @@ class _Worker:
         """Say how the process ended."""
         self.process.join()
         code = self.process.exitcode or 0
-        if code == -signal.SIGKILL:
+        if code == -getattr(signal, "SIGKILL", 9):  # Windows has none
             return "killed, perhaps for want of memory: use fewer workers"
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 

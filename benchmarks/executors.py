@@ -67,13 +67,16 @@ def measure(runs: int, seconds: float, workers: int) -> str:
 
 def on_ray(runs: int, seconds: float) -> str:
     """Carry out the graph on a Ray cluster of this machine; return a row of the table."""
-    from crossfer.executors.ray import Files, Ray, run_on_ray
+    from crossfer.executors.copies import Files, marked
+    from crossfer.executors.ray import Ray, run_on_ray
 
     tasks = graph(runs)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, marked(Path(name)) as mark:
         folder = Path(name)
         files = Files(
             folder,
+            mark,
+            partial(opened, seconds),
             partial(copied, seconds),
             always={},
             needs={task.key: {} for task in tasks},
@@ -81,7 +84,7 @@ def on_ray(runs: int, seconds: float) -> str:
             last="",
         )
         cpu, began = children(), time.perf_counter()
-        assert not run_on_ray(tasks, partial(opened, seconds), Events(), Ray(), files)
+        assert not run_on_ray(tasks, Events(), Ray(), files)
         took = time.perf_counter() - began
     cores = len(os.sched_getaffinity(0))
     spent = 1000 * (children() - cpu) / runs

@@ -54,7 +54,7 @@ def test_nothing_is_written_outside(hostile: str, name: str, tmp_path: Path) -> 
     file = archive_of(tmp_path / name, {hostile: b"gotcha"})
     folder = tmp_path / "deep" / "out"
     folder.mkdir(parents=True)
-    with pytest.raises(CrossferError, match="outside itself"):
+    with pytest.raises(CrossferError, match="outside the archive"):
         unpack(file, folder)
     assert [f for f in tmp_path.rglob("*") if f.is_file()] == [file]
 
@@ -97,7 +97,7 @@ def test_a_damaged_archive_says_so(name: str, tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(CrossferError, match="not an archive that can be read"):
+        with pytest.raises(CrossferError, match="not a readable archive"):
             unpack(tmp_path / name, folder)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
@@ -17,17 +18,20 @@ from typer.testing import CliRunner
 from crossfer.adaptation import untrained
 from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
-from crossfer.deploy.assess import assess, classes_of_model, of_source
+from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
 from crossfer.deploy.models import open_model
 from crossfer.errors import CrossferError
-from crossfer.evaluation.drift import FeatureDrift, feature_drift, input_drift
+from crossfer.evaluation.drift import Ellipsoid, FeatureDrift, input_drift, pixels_of
 from crossfer.evaluation.estimate import (
+    Answers,
     Estimate,
+    Grouped,
     difference_of_confidences,
     estimates,
     negative_entropy,
     thresholded_confidence,
 )
+from crossfer.memory.file import load_memory
 from crossfer.networks.spec import NetworkConfig
 from crossfer.report.assessed import answer
 from tests.pixel_networks import STEP, classifier
@@ -45,7 +49,7 @@ def said(count: int, sure: float, seed: int) -> tuple[NDArray[np.float32], NDArr
 
 def test_on_the_labelled_images_themselves_both_estimates_are_the_accuracy() -> None:
     p, labels = said(200, 2.0, 0)
-    for estimate in estimates(p, labels, p, resamples=20):
+    for estimate in estimates(Answers.of(p, labels), p, resamples=20):
         assert estimate.accuracy == pytest.approx(100 * (p.argmax(1) == labels).mean())
 
 
@@ -85,7 +89,7 @@ def test_where_confidence_can_be_trusted_the_truth_lies_in_the_interval() -> Non
     inside = 0
     for seed in range(10):
         (p, labels), (new, truth) = said(400, 2.0, 2 * seed), said(300, 1.2, 2 * seed + 1)
-        _, by_difference = estimates(p, labels, new, resamples=200)
+        _, by_difference = estimates(Answers.of(p, labels), new, resamples=200)
         low, high = by_difference.interval
         inside += low <= 100 * (new.argmax(1) == truth).mean() <= high
     assert inside >= 9
@@ -95,7 +99,7 @@ def test_few_people_make_an_estimate_less_sure() -> None:
     (p, labels), (new, _) = said(400, 2.0, 0), said(300, 1.2, 1)
     who = np.repeat(np.arange(6), 50)
     one, other = (
-        estimates(p, labels, np.sort(new, 0), None, people, resamples=200)[1].interval
+        estimates(Answers.of(p, labels), np.sort(new, 0), people, resamples=200)[1].interval
         for people in (None, who)
     )
     assert other[1] - other[0] > 2 * (one[1] - one[0])
@@ -104,16 +108,16 @@ def test_few_people_make_an_estimate_less_sure() -> None:
 def test_drift_is_seen_where_there_is_some_and_only_there() -> None:
     rng = np.random.default_rng(0)
     faces = rng.integers(40, 160, (60, 48, 48), np.uint8)
-    brightness, contrast, sharpness = input_drift(faces, faces + 50)
+    brightness, contrast, sharpness = input_drift(pixels_of(faces), pixels_of(faces + 50))
     assert brightness.deviations > 5 and brightness.new - brightness.source == pytest.approx(
         50 / 255
     )
     assert contrast.deviations == sharpness.deviations == pytest.approx(0, abs=1e-9)
     own, other = rng.normal(size=(2000, 8)), rng.normal(size=(1000, 8))
-    assert feature_drift(own, other).share == pytest.approx(5, abs=2.5)
-    assert feature_drift(own, other + 3).share > 90
+    assert Ellipsoid.of(own).drift(other).share == pytest.approx(5, abs=2.5)
+    assert Ellipsoid.of(own).drift(other + 3).share > 90
     few = rng.normal(size=(12, 30))  # fewer images than features
-    assert 0 <= feature_drift(few, few).share <= 100
+    assert 0 <= Ellipsoid.of(few).drift(few).share <= 100
 
 
 def written(folder: Path, noise: float, unlabelled: bool, count: int = 240) -> Dataset:
@@ -214,11 +218,72 @@ def test_a_folder_of_pictures_is_assessed_as_it_is(place: Path) -> None:
     ]
 
 
-def test_labels_draw_a_curve(tmp_path: Path) -> None:
-    data = written(tmp_path / "new", 3.0, False, 320)
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
+    """Return a network with a linear last layer, and faces."""
+    folder = tmp_path_factory.mktemp("linear")
     network = untrained(lambda: NetworkConfig("study", width=0.05).build(CLASSES), 0)
-    network.eval().save(tmp_path / "network")
-    model = open_model(tmp_path / "network")
+    with torch.no_grad():
+        network.network.get_parameter("fc3.weight").mul_(300)  # its answers are more or less sure
+    network.eval().save(folder / "network")
+    return folder / "network", written(folder / "faces", 3.0, False, 320)
+
+
+def test_a_memory_file_stands_for_the_source(
+    linear: tuple[Path, Dataset], place: Path, tmp_path: Path
+) -> None:
+    network, source = linear
+    file, json_file = tmp_path / "memory.safetensors", tmp_path / "assessed.json"
+    done = crossfer("remember", network, source.folder, "--out", file)
+    assert done.exit_code == 0, done.exception
+    model, new = open_model(network), open_dataset(place / "new/data")
+    class_set = classes_of_model(model, {})
+    by_faces = assess(model, new, of_source(model, source, class_set), class_set)
+    done = crossfer("assess", network, new.folder, "--memory", file, "--json", json_file)
+    assert done.exit_code == 0, done.exception
+    found = json.loads(json_file.read_text())
+    assert found["source"] == source.name and found["known"]["images"] == 160
+    assert found["known"]["accuracy"] == by_faces.known.accuracy
+    assert [one["accuracy"] for one in found["estimates"]] == [
+        pytest.approx(one.accuracy, abs=4) for one in by_faces.estimates
+    ]
+    assert found["inputs"] == json.loads(json.dumps(by_faces.as_json()["inputs"]))
+    assert found["classes"] == json.loads(json.dumps(by_faces.as_json()["classes"]))
+    again = assess(model, source, of_memory(model, file), class_set)
+    assert again.features and again.features.share == pytest.approx(5, abs=4)
+
+    assert "name one" in refused(
+        "assess", network, new.folder, "--memory", file, "--source", source.folder
+    )
+    assert "--labels: name the prepared dataset" in refused(
+        "assess", network, source.folder, "--memory", file, "--labels"
+    )
+    assert "of another model" in refused("assess", place / "network", new.folder, "--memory", file)
+    memory = load_memory(file)
+    replace(memory, calibration=None).save(file)
+    assert "says nothing of validation faces; make it again" in refused(
+        "assess", network, new.folder, "--memory", file
+    )
+
+
+def test_answers_in_groups_give_the_same_estimates_and_name_no_image() -> None:
+    (p, labels), (new, _) = said(3000, 2.0, 0), said(500, 1.2, 1)
+    answers = Answers.of(p, labels)
+    grouped = Grouped.of(answers)
+    assert (
+        len(grouped.scores["ATC"]) == 100
+        and sum(grouped.right["DoC"]) == (p.argmax(1) == labels).sum()
+    )
+    pairs = zip(estimates(answers, new), estimates(grouped.answers(), new), strict=True)
+    for one, other in pairs:
+        assert other.accuracy == pytest.approx(one.accuracy, abs=0.5)
+        assert other.interval == pytest.approx(one.interval, abs=1)
+    assert len(Grouped.of(Answers.of(p[:59], labels[:59])).scores["ATC"]) == 2
+
+
+def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
+    folder, data = linear
+    model = open_model(folder)
     class_set = classes_of_model(model, {})
     known = of_source(model, data, class_set)
     found = assess(model, data, known, class_set, curve=True)
@@ -230,13 +295,13 @@ def test_labels_draw_a_curve(tmp_path: Path) -> None:
 
 def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path) -> None:
     network, new, source = place / "network", place / "new/data", place / "source/data"
-    assert "name the prepared dataset that it learnt from with --source" in refused(
+    assert "name the dataset that it was trained on with --source" in refused(
         "assess", network, new
     )
     assert "trains a linear last layer" in refused(
         "assess", network, source, "--source", source, "--labels"
     )
-    assert "so it has no effect" in refused("assess", network, new, "--cropped")
+    assert "so this has no effect" in refused("assess", network, new, "--cropped")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no picture" in refused("assess", network, empty, "--source", source)
+    assert "contains no picture" in refused("assess", network, empty, "--source", source)

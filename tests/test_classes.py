@@ -205,7 +205,7 @@ def test_what_a_class_means_makes_the_identity_of_a_run(data: Path, tmp_path: Pa
         ),
         (
             "rafdb11",
-            r"basic-source: none of its labels \(angry, .*\) is in a class of the experiment",
+            r"basic-source: none of its labels \(angry, .*\) belongs to a class of the experiment",
         ),
     ],
 )

@@ -73,10 +73,10 @@ def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
         (["prepare", ".", "--out", "x", "--as", "fer1066"], "unknown dataset 'fer1066'"),
         (["prepare", ".", "--out", "x", "--label", "oops"], "--label oops: write THEIRS=OURS"),
         (["prepare", ".", "--out", "x", "--sizes", "1,2"], "--sizes 1,2: write 3 numbers"),
-        (["prepare", ".", "--out", "x", "--subject", "("], "no regular expression"),
+        (["prepare", ".", "--out", "x", "--subject", "("], "not a valid regular expression"),
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["report", "nowhere"], "no results"),
-        (["prepare", ".", "--out", f"{__file__}/x"], "a file stands where a folder should"),
+        (["prepare", ".", "--out", f"{__file__}/x"], "expected a folder, found a file"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(

@@ -107,7 +107,7 @@ def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
 def test_yaml_that_is_none_or_repeats_a_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     for text, words in [
-        ("a: [", "no valid YAML"),
+        ("a: [", "not valid YAML"),
         ("source: a\nsource: b\n", "'source' stands twice"),
         ("- a\n", "must be a mapping"),
     ]:
@@ -548,7 +548,7 @@ def test_options_for_a_prepared_dataset_are_not_ignored(
     results = run_experiment(check_experiment(SMALL | changes), tmp_path / "out")
     assert results.datasets[1].name == "women"
     cropped = check_experiment(SMALL | {"data": raw, "targets": [{"path": folder, "crop": 0.5}]})
-    with pytest.raises(CrossferError, match="is prepared already"):
+    with pytest.raises(CrossferError, match="is a prepared dataset"):
         run_experiment(cropped, tmp_path / "other")
 
 

@@ -17,15 +17,20 @@ import yaml
 from torch import Tensor, nn
 
 import crossfer
+from crossfer.adaptation import adapt
 from crossfer.cli import main
 from crossfer.datasets import Dataset
 from crossfer.deploy import export as exporting
 from crossfer.deploy.export import Exporting, drawn_faces, export
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
-from crossfer.networks import Classifier, Preprocessing, Spec, normalise, study_cnn
+from crossfer.memory import file as remembered
+from crossfer.memory.file import Memory
+from crossfer.networks import Classifier, Preprocessing, Spec, load, normalise, study_cnn
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
+from crossfer.strategies import STRATEGIES
+from crossfer.training import Faces, Recipe, machine
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,32 @@ def test_every_variant_answers_as_pytorch_does(
         assert model.predict(faces[:1]) == pytest.approx(answers[:1], abs=1e-5)
     sizes = [(exported / f"model{v}.onnx").stat().st_size for v in ("", ".fp16", ".int8")]
     assert sizes[1] < 0.6 * sizes[0] and sizes[2] < 0.4 * sizes[0]
+
+
+def test_heads_that_were_calculated_are_exported_too(
+    classifier: Classifier,
+    prepared: dict[str, Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Random projections and a head behind them, discriminants, templates: all are layers of the network."""
+    monkeypatch.setattr(remembered, "PER_DIRECTION", 1)
+    fabric, source = machine("cpu", "32-true"), prepared["fer2013"]
+    past = Faces.from_numpy(source.images, source.labels)
+    new = Faces.from_numpy(prepared["jaffe"].images, prepared["jaffe"].labels)
+    memory = Memory.of(classifier, past, fabric)
+    for name in ("RIDGE+RP", "SLDA", "T3A"):
+        strategy, out = STRATEGIES[name], tmp_path / name
+        given = memory if strategy.memory else None
+        model = adapt(
+            strategy, classifier, classifier, {"target": new}, {}, Recipe(), 0, fabric, given
+        ).model
+        bundle = load(model.save(tmp_path / f"{name} bundle"))
+        export(bundle, out, Exporting(), origin="a test")
+        faces = new.images.numpy()
+        answers = crossfer.load(out).predict(faces)
+        assert abs(answers - model.predict(faces)).max() < 1e-4
+        assert abs(answers - classifier.predict(faces)).max() > 1e-2
 
 
 def test_the_folder_tests_itself_with_numpy_and_onnx_runtime_alone(exported: Path) -> None:
@@ -141,7 +172,7 @@ def test_a_bundle_is_exported_and_both_are_used_alike(
     assert before["emotion"] == pytest.approx(after["emotion"], abs=1e-3)
     assert before["region"] == after["region"]
     assert crossfer.load(bundle).classifier.spec == classifier.spec
-    with pytest.raises(CrossferError, match="exported: it holds no PyTorch classifier"):
+    with pytest.raises(CrossferError, match="an exported classifier has no PyTorch network"):
         _ = crossfer.load(out).classifier
 
 
@@ -203,7 +234,7 @@ def test_what_cannot_be_exported_is_one_line(
             export(**asked)
         assert "\n" not in str(error.value)
 
-    with pytest.raises(CrossferError, match="--int8 needs --calibrate"):
+    with pytest.raises(CrossferError, match="--int8: needs --calibrate"):
         Exporting(int8=True)
     wide = Classifier(nn.Flatten(), preprocessing=Preprocessing(side=64))
     refused(
@@ -219,5 +250,5 @@ def test_what_cannot_be_exported_is_one_line(
     )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    refused("is there already", out=tmp_path / "full")
+    refused("already exists", out=tmp_path / "full")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]

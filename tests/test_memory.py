@@ -461,7 +461,7 @@ def test_adapters_begin_as_nothing_and_end_in_plain_weights() -> None:
         fold(model)
         assert torch.equal(model(images), adapted) and not torch.equal(adapted, before)
         assert torch.allclose(model.get_parameter("network.fc1.weight"), by_hand)
-    with pytest.raises(CrossferError, match="no linear layer that trains is larger"):
+    with pytest.raises(CrossferError, match="no trained linear layer is larger"):
         adapt_linear(small(), 500, 0)
 
 
@@ -474,8 +474,8 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
         ({"penalty": SourceDistillation()}, "needs a share"),
         ({"penalty": DarkExperience()}, "needs a share"),
         ({"data": "target", "merge": "Fisher"}, "needs images of both"),
-        ({"rank": 8, "layers": "head"}, "rank: at least 1"),
-        ({"rank": 8, "penalty": L2SP()}, "adapters have none"),
+        ({"rank": 8, "layers": "head"}, "rank: must be at least 1"),
+        ({"rank": 8, "penalty": L2SP()}, "adapters do not have"),
     ):
         point = {"name": "X", "start": "baseline", "layers": "all", "data": "source+target"} | wrong
         with pytest.raises(ValueError, match=why):

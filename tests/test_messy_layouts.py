@@ -482,7 +482,7 @@ def test_fer2013_as_spreadsheets_write_it_in_a_folder_whose_name_is_no_text(
 def test_a_video_whose_name_is_no_text_is_skipped(tmp_path: Path) -> None:
     empty(tmp_path, os.fsdecode(b"caf\xe9/001/anger/take000.avi"), "001/anger/take001.avi")
     assert set(read(tmp_path)[1]) == {
-        "a video whose name is no text; rename it",
+        "a video whose name is not valid text; rename it",
         "the file is empty",
     }
 

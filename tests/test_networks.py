@@ -248,7 +248,7 @@ def test_colours_are_standardised_together() -> None:
     ("changes", "words"),
     [
         ({"network": "nets.tiny"}, "or package.module:function"),
-        ({"width": 0.5}, "width: of the study's network only"),
+        ({"width": 0.5}, "width: only for the study's network"),
         (
             {"network": "study", "arguments": {"a": 1}, "input": (1, 48, 48)},
             "arguments: .*name another network",
@@ -257,16 +257,16 @@ def test_colours_are_standardised_together() -> None:
         ({"input": (3, 48, 64)}, "input: channels"),
         ({"classes": (*FER7, "joy")}, "classes: happy stands there twice"),
         ({"normalisation": Normalisation((0.5,), (0.5,))}, "each of 3 channels"),
-        ({"arguments": {"a": object()}}, "arguments: only texts"),
+        ({"arguments": {"a": object()}}, "arguments: only strings"),
         ({"network": "caffe:x y"}, "write study, timm:NAME, .* or package.module:function"),
-        ({"weights": Path("w.pt")}, "classes: say what the outputs of the deployed network"),
-        ({"weights": Path("as-built"), "classes": FER7}, "normalisation: say how .*or per-image"),
-        ({"network": "onnx:x.onnx"}, "classes: say what the outputs"),
-        ({"network": "timm:resnet18", "weights": Path("w.pt")}, "classes: say what the outputs"),
+        ({"weights": Path("w.pt")}, "classes: missing; list the classes"),
+        ({"weights": Path("as-built"), "classes": FER7}, "normalisation: missing.*or per-image"),
+        ({"network": "onnx:x.onnx"}, "classes: missing"),
+        ({"network": "timm:resnet18", "weights": Path("w.pt")}, "classes: missing"),
         ({"expect": 0.6}, "expect: of a deployed network only"),
         (
             {"weights": Path("w"), "classes": FER7, "normalisation": "per-image", "expect": 58.0},
-            "expect: the accuracy as a share",
+            "expect: must be a fraction",
         ),
     ],
 )
@@ -283,12 +283,12 @@ def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: s
         (NetworkConfig(network="no_such:module"), "model.network: .*No module named 'no_such'"),
         (network("no_network"), "returns str, not a torch.nn.Module"),
         (network(arguments={"depth": 3}), "failed: TypeError.*depth"),
-        (network(arguments={"outputs": 8}), r"gives \(2, 8\) for two faces, not \(2, 7\)"),
+        (network(arguments={"outputs": 8}), r"returns \(2, 8\) for two faces, not \(2, 7\)"),
         (network(input=GRAY), "model.input: .* fails on faces of 1×32×32: RuntimeError"),
-        (network("softmaxed", input=GRAY), "gives probabilities"),
+        (network("softmaxed", input=GRAY), "returns probabilities"),
         (
             network("patched"),
-            "changes none of its answers: a copy of it still answers with the orig",
+            "does not change its results: a copy still uses the original's layers",
         ),
         (network("body_without_gradient"), r"no gradient reaches all \(stem.0.weight, stem.0.bias"),
         (network("blind_head"), r"no gradient reaches all \(head.weight\)"),
@@ -308,12 +308,12 @@ def test_a_deployed_network_that_answers_nan_is_refused(damaged: str, tmp_path: 
     state = untrained(Residual, 0).state_dict()
     state[damaged][0] = float("nan")
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(CrossferError, match=r"^model.weights: .* answers with NaN.*damaged"):
+    with pytest.raises(CrossferError, match=r"^model.weights: .* returns NaN.*damaged"):
         check_network(network(weights=tmp_path / "w.safetensors"), ["all"], machine("cpu"))
 
 
 def test_a_network_that_mixes_faces_is_refused() -> None:
-    with pytest.raises(CrossferError, match="otherwise about a face alone than beside another"):
+    with pytest.raises(CrossferError, match="a face another result alone than in a batch"):
         check_network(network("averaging"), ["FC"], machine("cpu"))
 
 
@@ -327,7 +327,7 @@ def test_layers_that_are_the_same_have_one_name() -> None:
 
 
 def test_a_mean_beyond_white_is_refused() -> None:
-    with pytest.raises(ValueError, match="say white: 255 if mean and deviation are of bytes"):
+    with pytest.raises(ValueError, match="set white: 255 if mean and deviation refer to bytes"):
         Normalisation((127.5,), (127.5,))
     Normalisation((127.5,), (127.5,), white=255)
 
@@ -343,7 +343,7 @@ def test_what_would_train_is_said_and_an_idle_head_is_no_head() -> None:
     named = network("with_an_idle_head", FC=("head",))
     lines = check_network(named, ["FC", "head", "FC+CL"], machine("cpu"))
     assert lines.pop(2).startswith(
-        "weights: BL is trained on the source, from what the network comes"
+        "weights: BL is trained on the source, starting from the network's own"
     )
     assert lines[2] == "FC and head, the same layers, train head: 455 parameters"
     assert lines[3].startswith("FC+CL trains stages.2.conv2, stages.2.bn2, head: ")
@@ -418,7 +418,7 @@ def test_a_prefix_that_the_file_lacks_is_added(tmp_path: Path) -> None:
         (
             "w.pth",
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
-            "pointer of Git LFS",
+            "Git LFS pointer",
         ),
         ("w.pt", b"\x89HDF\r\n\x1a\n", "holds a Keras model"),
         ("w.bin", b"\x1c\x00\x00\x00TFL3", "is a TensorFlow Lite model"),
@@ -464,11 +464,11 @@ def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -
     assert "no such file" in said(tmp_path / "none.safetensors")
     assert "no such file" in said(tmp_path / "none.pt")
     torch.save(Residual(), tmp_path / "whole.pt")
-    assert "not a file of tensors alone" in said(tmp_path / "whole.pt")
+    assert "not a file of tensors only" in said(tmp_path / "whole.pt")
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     assert "cannot be read" in said(tmp_path / "torn.safetensors")
     (tmp_path / "torn.pt").write_bytes(b"torn")
-    assert "not a file of tensors alone" in said(tmp_path / "torn.pt")
+    assert "not a file of tensors only" in said(tmp_path / "torn.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     assert "no state dictionary" in said(tmp_path / "list.pt")
 

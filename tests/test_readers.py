@@ -313,7 +313,7 @@ def test_replacing_never_touches_raw_files(tmp_path: Path) -> None:
     prepare(raw, tmp_path / "out")
     inside = tmp_path / "out" / "raw"
     shutil.copytree(raw, inside)
-    with pytest.raises(CrossferError, match="holds the raw files"):
+    with pytest.raises(CrossferError, match="contains the raw files"):
         prepare(inside, tmp_path / "out", replace=True)
     with pytest.raises(CrossferError, match="also holds raw"):
         prepare(raw, tmp_path / "out", replace=True)

@@ -259,7 +259,7 @@ def test_control_c_stops_cleanly_and_says_how_to_go_on(
         said = process.stderr.read()
         status = process.wait(60)
     if times == 1:
-        assert (status, said) == (130, "stopped; the same command goes on where it stopped\n")
+        assert (status, said) == (130, "stopped; run the same command again to resume\n")
     else:
         assert status in (130, -signal.SIGINT)
     assert "Traceback" not in said

@@ -24,7 +24,10 @@ def assess(
     model: Annotated[
         Path,
         typer.Argument(
-            help="A run, a bundle, an exported classifier, an ONNX file, or YAML as under model:."
+            help=(
+                "A run, a bundle, an exported classifier, an ONNX file, or a YAML file with the "
+                "keys of model:."
+            )
         ),
     ],
     dataset: Annotated[
@@ -34,44 +37,59 @@ def assess(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="The prepared dataset that MODEL learnt from: its validation faces calibrate the "
-            "estimates.  A run brings its own answers about them."
+            help=(
+                "The prepared dataset that MODEL was trained on. Its validation faces calibrate "
+                "the estimates. A run has its own predictions for them."
+            )
+        ),
+    ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of --source, where its faces are not at hand: its memory file (crossfer remember)."
         ),
     ] = None,
     labels: Annotated[
         bool,
         typer.Option(
             "--labels",
-            help="Also: how many labels would help?  Trains the last layer on more and more of DATASET's.",
+            help=(
+                "Also compute a learning curve: train the last layer on more and more of "
+                "DATASET's labels."
+            ),
         ),
     ] = False,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
+        typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
     ] = None,
     cropped: Annotated[
-        bool, typer.Option("--cropped", help="The pictures are faces already: look for none.")
+        bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
     ] = False,
-    as_json: Annotated[Path | None, typer.Option("--json", help="Write all of it.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Write everything to this JSON file.")
+    ] = None,
 ) -> None:
-    """Do I need an update?  Estimate how often a classifier is right about faces without labels.
+    """Estimate whether an update is needed: the accuracy on faces without labels, and drift.
 
-    Its confidence on the new faces is compared with that on the source's validation faces, of which the
-    truth is known; pixels, features and answers are compared too.  docs/assess.md says how far such
-    estimates were off.
+    Compares confidence on the new faces with that on the source's validation faces, whose labels are
+    known. Also compares pixels, features and predictions. docs/assess.md shows how accurate such
+    estimates were.
 
     Example:  crossfer assess runs/mine/runs/BL-seed0-… photos/ --source data/fer2013 --json assessed.json
     """
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
     from crossfer.deploy.assess import assess as run
-    from crossfer.deploy.assess import classes_of_model, of_run, of_source, opened
+    from crossfer.deploy.assess import classes_of_model, of_memory, of_run, of_source, opened
     from crossfer.deploy.models import open_model
     from crossfer.errors import CrossferError
     from crossfer.files import write_json
 
     if cropped and (dataset / "dataset.json").is_file():
         raise CrossferError(f"--cropped: {dataset} is prepared already, so it has no effect")
+    if source and memory:
+        raise CrossferError("--source and --memory both stand for the source: name one")
     opened_model = open_model(model)
     class_set = classes_of_model(opened_model, pairs_of("--label", label or []))
     if source:
@@ -79,7 +97,7 @@ def assess(
         past.check()
         known = of_source(opened_model, past, class_set)
     else:
-        known = of_run(model, opened_model.classes)
+        known = of_memory(opened_model, memory) if memory else of_run(model, opened_model)
     with Bars(error_console) as bars:
         finding = partial(bars.count, "faces")
         with opened(dataset, opened_model, cropped, finding) as faces:
@@ -122,7 +140,7 @@ def _say(found: Assessed) -> None:
     out_console.print(f"{found.dataset}: {found.images:,} faces{people}.", soft_wrap=True)
     if found.left_out:
         counts = ", ".join(f"{name} {count:,}" for name, count in found.left_out.items())
-        out_console.print(f"Left out, of no class: {counts}.", soft_wrap=True)
+        out_console.print(f"Left out, label in no class: {counts}.", soft_wrap=True)
     if found.inputs:
         table = _table("pixels", found.source, found.dataset, "standard deviations")
         for one in found.inputs:
@@ -133,18 +151,20 @@ def _say(found: Assessed) -> None:
     if found.features:
         low, high = found.features.interval
         out_console.print(
-            f"Features: {found.features.share:.1f} % ({low:.1f}–{high:.1f}) lie farther from the source's "
-            "than 95 % of its own do; without drift it is 5 %.",
+            f"Features: {found.features.share:.1f} % ({low:.1f}–{high:.1f}) are farther from the "
+            "source's than 95 % of its own are; without drift this is 5 %.",
             soft_wrap=True,
         )
     elif not found.inputs:
-        out_console.print("Pixels and features: name the source with --source to compare them.")
+        out_console.print("Pixels and features: name --source or --memory to compare them.")
     table = _table("answered, %", found.source, found.dataset)
     for share in found.classes:
         table.add_row(share.name, f"{share.source:.1f}", f"{share.new:.1f}")
     out_console.print(table)
     if found.curve:
-        table = _table("labels", "people", "accuracy here", "of the draws", "change on the source")
+        table = _table(
+            "labels", "people", "accuracy here", "range of draws", "change on the source"
+        )
         for point in found.curve:
             table.add_row(
                 f"{point.images:.0f}",

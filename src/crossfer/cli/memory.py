@@ -17,20 +17,23 @@ command = partial(app.command, rich_help_panel="Experiments")
 
 @command()
 def remember(
-    model: Annotated[Path, typer.Argument(help="A run, a bundle, or YAML as under model:.")],
-    source: Annotated[Path, typer.Argument(help="The prepared dataset that it learnt from.")],
-    out: Annotated[Path, typer.Option(help="The file to write: memory.safetensors.")],
-    max_mb: Annotated[float, typer.Option(help="How large it may be, in millions of bytes.")] = 5.0,
+    model: Annotated[
+        Path, typer.Argument(help="A run, a bundle, or a YAML file with the keys of model:.")
+    ],
+    source: Annotated[Path, typer.Argument(help="The prepared dataset that it was trained on.")],
+    out: Annotated[Path, typer.Option(help="The file to write, e.g. memory.safetensors.")],
+    max_mb: Annotated[float, typer.Option(help="Maximum size in megabytes.")] = 5.0,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
+        typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
     ] = None,
 ) -> None:
-    """Sum up the training images of a source in a small file, so that they can be deleted.
+    """Sum up the images of a source in a small file, so that they can be deleted.
 
     It holds statistics of features and no image; docs/memory.md says what it can give away.  Strategies that
     need "statistics" (`crossfer strategies`) read it where an experiment names it as memory:, beside the
-    model: that it was made for.  Each baseline of an experiment leaves one in its folder.
+    model: that it was made for; so does `crossfer assess --memory`, which needs no other image of the source.
+    Each baseline of an experiment leaves one in its folder.
 
     Example:  crossfer remember deployed/ data/fer2013 --out memory.safetensors --max-mb 5
     """
@@ -47,7 +50,8 @@ def remember(
     opened = open_model(model)
     if not isinstance(opened.engine, TorchEngine):
         raise CrossferError(
-            f"{model}: a {opened.kind} shows no features; name the bundle or the run that it was made of"
+            f"{model}: a {opened.kind} gives no features; name the bundle or run that it was "
+            "exported from"
         )
     classifier = opened.engine.classifier
     dataset = open_dataset(source)
@@ -60,28 +64,35 @@ def remember(
             "×".join(map(str, shape)) for shape in (opened.shape, dataset.images.shape[1:])
         )
         raise CrossferError(
-            f"{source}: its faces are {found}, the model reads {read}; prepare it again"
+            f"{source}: its faces are {found}, but the model reads {read}; prepare the dataset "
+            "again"
         )
     rows = dataset.rows("training")
     if not len(rows):
         raise CrossferError(
-            f"{source}: its training set is empty, or no label in it is a class of the model"
+            f"{source}: no training image with a class of the model; name another dataset"
         )
     with Bars(error_console) as bars:
         memory = Memory.of(
-            classifier, faces(dataset, rows), machine(), max_mb, partial(bars.count, "remember")
+            classifier,
+            faces(dataset, rows),
+            machine(),
+            max_mb,
+            partial(bars.count, "remember"),
+            faces(dataset, dataset.rows("validation")),
+            dataset.name,
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     size = memory.save(out).stat().st_size
     few = [name for name, n in zip(memory.classes, memory.counts.tolist(), strict=True) if not n]
     known = [name for name, is_there in zip(memory.classes, memory.known, strict=True) if is_there]
     for name in sorted(set(few) & set(known)):
-        out_console.print(f"{name}: fewer than 10 images, which the file says nothing of")
+        out_console.print(f"{name}: fewer than 10 images, so the file has no statistics of it")
     features, images = memory.moments.sums.shape[1], int(memory.counts.sum())
     if images < PER_DIRECTION * features:
         out_console.print(
-            f"{images} images for the moments of {features} features: who has the file can tell which images "
-            "it was made of (docs/memory.md)",
+            f"{images} images for the moments of {features} features: the file can reveal which "
+            "images were used (docs/memory.md)",
             soft_wrap=True,
         )
     out_console.print(
@@ -89,4 +100,9 @@ def remember(
         f"{memory.gaussians.factor.shape[1]}, moments of {features} features and of "
         f"{memory.projected.sums.shape[1]} random projections of them"
     )
+    if not memory.calibration:
+        out_console.print(
+            f"{dataset.name} has fewer than 20 validation images: the file does not do for crossfer assess",
+            soft_wrap=True,
+        )
     out_console.print(f"written: {out}", soft_wrap=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +29,10 @@ from crossfer.deploy.pytorch import TorchEngine
 from crossfer.deploy.sources import sources_in
 from crossfer.errors import CrossferError
 from crossfer.evaluation.assessing import Assessed, CurvePoint, Truth
-from crossfer.evaluation.drift import InputDrift, class_shares, feature_drift, input_drift
-from crossfer.evaluation.estimate import estimates
+from crossfer.evaluation.drift import Ellipsoid, Pixels, class_shares, input_drift, pixels_of
+from crossfer.evaluation.estimate import Answers, estimates
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
+from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.progress import Told, silent
 from crossfer.strategies import STRATEGIES
@@ -48,24 +49,24 @@ Codes = NDArray[np.integer] | None
 
 @dataclass(frozen=True)
 class Known:
-    """What a classifier said of labelled faces that it has not learnt from.
+    """How a classifier does on faces of its source that it has not learnt from.
 
     Parameters
     ----------
     name
         Of the source.
-    probabilities, labels
-        float (N, classes), int64 (N,).
-    subjects
-        Who is in them; None: everybody another.
+    answers
+        What it said of them.
+    pixels, features
+        How these faces are, and their features; None where that is not at hand.
     dataset, rows
-        Where the faces are; None where only the answers are at hand.
+        Where the faces are; None where they are not at hand.
     """
 
     name: str
-    probabilities: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    subjects: Codes = None
+    answers: Answers
+    pixels: Pixels | None = None
+    features: Ellipsoid | None = None
     dataset: Dataset | None = None
     rows: NDArray[np.int64] | None = None
 
@@ -83,15 +84,36 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
     rows = source.rows("validation")
     if not len(rows):
         raise CrossferError(
-            f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: estimates are "
-            "calibrated by them; name another --source"
+            f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: they "
+            "calibrate the estimates; name another --source"
         )
-    said = _asked(model, source, rows)
-    return Known(source.name, said, source.labels[rows], _people(source, rows), source, rows)
+    answers = Answers.of(_asked(model, source, rows), source.labels[rows], _people(source, rows))
+    images = np.asarray(source.images[rows])
+    far = None
+    if len(rows) >= LEAST and (classifier := _with_head(model)) is not None:
+        far = Ellipsoid.of(_features(classifier, images))
+    return Known(source.name, answers, pixels_of(images), far, source, rows)
 
 
-def of_run(folder: Path, classes: Sequence[str]) -> Known:
-    """Read what a run's network said of its source's validation faces.
+def of_memory(model: Model, file: Path) -> Known:
+    """Read what a memory file says of the source's validation faces.
+
+    Raises
+    ------
+    CrossferError
+        If it is damaged, of another model, or says nothing of them.
+    """
+    memory = _memory_of(model, file)
+    if (known := memory.calibration) is None:
+        raise CrossferError(
+            f"{file}: says nothing of validation faces; make it again with `crossfer remember MODEL SOURCE`, "
+            f"of a source with {LEAST} of them"
+        )
+    return Known(known.name, known.answers.answers(), known.pixels, memory.ellipsoid)
+
+
+def of_run(folder: Path, model: Model) -> Known:
+    """Read what a run's network said of its source's validation faces, and the memory file of a baseline.
 
     Raises
     ------
@@ -104,19 +126,24 @@ def of_run(folder: Path, classes: Sequence[str]) -> Known:
         prints = {part["fingerprint"] for part in parts}
         rows = pyarrow.parquet.read_table(folder / PREDICTIONS).to_pylist()
         mine = [r for r in rows if r["split"] == "validation" and r["fingerprint"] in prints]
-        said = np.array([[row[name] for name in classes] for row in mine], np.float32)
+        said = np.array([[row[name] for name in model.classes] for row in mine], np.float32)
     except FileNotFoundError:
         raise CrossferError(
-            f"{folder}: no finished run; name the prepared dataset that it learnt from with --source"
+            f"{folder}: not a finished run; name the dataset that it was trained on with --source"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CrossferError(f"{folder}: cannot be read as a run ({error!r})") from None
     if not len(mine):
         raise CrossferError(
-            f"{folder}: was not measured on its source's validation set; name it with --source"
+            f"{folder}: has no predictions for its source's validation set; name the source with "
+            "--source"
         )
     names = dict.fromkeys(str(row["dataset"]) for row in mine)
-    return Known(" and ".join(names), said, np.array([row["label"] for row in mine], np.int64))
+    answers = Answers.of(said, np.array([row["label"] for row in mine], np.int64))
+    known, file = Known(" and ".join(names), answers), folder / MEMORY
+    if file.is_file() and (memory := _memory_of(model, file)).calibration:
+        return replace(known, pixels=memory.calibration.pixels, features=memory.ellipsoid)
+    return known
 
 
 @contextmanager
@@ -136,7 +163,7 @@ def opened(path: Path, model: Model, cropped: bool, progress: Told = silent) -> 
     with sources_in([path]) as sources, TemporaryDirectory(prefix="crossfer-") as folder:
         pictures = [source.file for source in sources.found if not source.is_video]
         if not pictures:
-            raise CrossferError(f"{path}: no picture in it; of videos, cut out frames first")
+            raise CrossferError(f"{path}: contains no picture; extract frames from videos first")
         framing = model.engine.framing
         how = Preparation(
             faces="cropped" if cropped else "find",
@@ -167,7 +194,7 @@ def assess(
     dataset
         The new faces; labels are looked at for `Assessed.truth` and the curve alone.
     known
-        What estimates are calibrated by: `of_source` or `of_run`.
+        What estimates are calibrated by: `of_source`, `of_memory` or `of_run`.
     class_set
         The classifier's classes: `classes_of_model`.
     curve
@@ -190,17 +217,16 @@ def assess(
     rows = np.sort(np.concatenate([labelled, others]))
     if not len(rows):
         raise CrossferError(
-            f"{dataset.folder}: no face without a label, or of one of {', '.join(class_set.names)}"
+            f"{dataset.folder}: no unlabelled face and none of the classes "
+            f"{', '.join(class_set.names)}; name another dataset"
         )
     said, people = _asked(model, dataset, rows), _people(dataset, rows)
-    truth = None if len(others) else _measured(said, dataset.labels[rows], people)
-    inputs: tuple[InputDrift, ...] = ()
+    truth = None if len(others) else _measured(said.argmax(1) == dataset.labels[rows], people)
+    images = np.asarray(dataset.images[rows])
     far = None
-    if known.dataset is not None and known.rows is not None:
-        own, new = np.asarray(known.dataset.images[known.rows]), np.asarray(dataset.images[rows])
-        inputs = input_drift(own, new)
-        if len(own) >= LEAST and (classifier := _with_head(model)) is not None:
-            far = feature_drift(*(_features(classifier, images) for images in (own, new)))
+    if known.features and (classifier := _with_head(model)) is not None:
+        far = known.features.drift(_features(classifier, images))
+    right = next(iter(known.answers.right.values()))
     return Assessed(
         kind="assessment",
         format=1,
@@ -211,11 +237,15 @@ def assess(
         people=None if people is None else len(np.unique(people)),
         left_out=dataset.left_out,
         source=known.name,
-        known=_measured(known.probabilities, known.labels, known.subjects),
-        estimates=estimates(known.probabilities, known.labels, said, known.subjects, people),
-        inputs=inputs,
+        known=_measured(right, known.answers.subjects),
+        estimates=estimates(known.answers, said, people),
+        inputs=input_drift(known.pixels, pixels_of(images)) if known.pixels else (),
         features=far,
-        classes=class_shares(class_set.names, known.probabilities.argmax(1), said.argmax(1)),
+        classes=class_shares(
+            class_set.names,
+            known.answers.answered,
+            np.bincount(said.argmax(1), minlength=len(class_set)),
+        ),
         truth=truth,
         curve=tuple(_curve(model, dataset, known, progress)) if curve else (),
     )
@@ -226,6 +256,18 @@ def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
     return classes_of(model, model, Comparing(labels=labels))
 
 
+def _memory_of(model: Model, file: Path) -> Memory:
+    """Read a classifier's memory file."""
+    memory = load_memory(file)
+    if not isinstance(model.engine, TorchEngine):
+        raise CrossferError(
+            f"{file}: {model.name} is a {model.kind}, which shows no features; name the bundle or the run "
+            "that it was made of"
+        )
+    memory.check(model.engine.classifier, file)
+    return memory
+
+
 def _curve(
     model: Model, dataset: Dataset, known: Known, progress: Callable[[int, int], None]
 ) -> Iterator[CurvePoint]:
@@ -234,15 +276,16 @@ def _curve(
     classifier = _with_head(model)
     if classifier is None:
         raise CrossferError(
-            f"{model.name}: --labels trains a linear last layer: it needs one, and a run or bundle"
+            f"{model.name}: --labels trains a linear last layer, which only a run or bundle can "
+            "have; leave --labels out"
         )
     if len(learnt) < FIRST or not len(tested):
         raise CrossferError(
-            f"{dataset.folder}: --labels needs {FIRST} labelled training images and some to test on; it has "
-            f"{len(learnt)} and {len(tested)}"
+            f"{dataset.folder}: --labels needs {FIRST} labelled training images and some test "
+            f"images; it has {len(learnt)} and {len(tested)}"
         )
     if known.dataset is None or known.rows is None:
-        raise CrossferError("--labels: name the prepared dataset of the past with --source")
+        raise CrossferError("--labels: needs the source; name it with --source")
     fabric = machine("cpu", "32-true")
     own_rows = known.rows[:: -(-len(known.rows) // MOST)]
     sides = ((dataset, tested), (known.dataset, own_rows))
@@ -306,7 +349,10 @@ def _asked(model: Model, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[n
     """Return what a classifier says of some faces, (N, classes)."""
     said = model.engine(np.asarray(dataset.images[rows]))
     if not np.isfinite(said).all():
-        raise CrossferError(f"{model.name}: answers with what is no number, on {dataset.name}")
+        raise CrossferError(
+            f"{model.name}: returns values that are not finite numbers on {dataset.name}; check "
+            "its weights"
+        )
     return said
 
 
@@ -325,13 +371,12 @@ def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:
     return subject_codes([dataset.subjects[row] for row in rows])
 
 
-def _measured(said: NDArray[np.float32], labels: NDArray[np.int64], people: Codes) -> Truth:
-    right = (said.argmax(1) == labels)[None]
+def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
     return Truth(
-        len(labels),
+        len(right),
         None if people is None else len(np.unique(people)),
         float(100 * right.mean()),
-        accuracy_interval(right, people),
+        accuracy_interval(right[None], people),
     )
 
 

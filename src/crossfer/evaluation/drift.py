@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from crossfer.evaluation.intervals import wilson_interval
 from crossfer.evaluation.rows import Interval, Row
 
-MEASURES = ("brightness", "contrast", "sharpness")
+Pixels = Mapping[str, tuple[float, float]]
+"""Of faces: mean and standard deviation of each measure of `measured`."""
 SHRINKAGE = 0.1
 """Share of the mean variance in the covariance of features: they are more than there are images, at times."""
 FAR = 0.95
@@ -47,7 +49,7 @@ class ClassShare(Row):
 
 
 def measured(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
-    """Measure faces uint8 (N, H, W) or (N, H, W, 3), by `MEASURES`: float64 (N,) each.
+    """Measure the pixels of faces, uint8 (N, H, W) or (N, H, W, 3): float64 (N,) each.
 
     Brightness and contrast are the mean and standard deviation of the pixels, sharpness is the standard
     deviation of their Laplacian; all as shares of white, 0–1.
@@ -61,51 +63,65 @@ def measured(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def input_drift(source: NDArray[np.uint8], new: NDArray[np.uint8]) -> tuple[InputDrift, ...]:
+def pixels_of(faces: NDArray[np.uint8]) -> Pixels:
+    """Sum up the pixels of faces."""
+    return {name: (float(v.mean()), float(v.std())) for name, v in measured(faces).items()}
+
+
+def input_drift(source: Pixels, new: Pixels) -> tuple[InputDrift, ...]:
     """Compare the pixels of two sets of faces."""
-    own, other = measured(source), measured(new)
     return tuple(
-        InputDrift(
-            name,
-            float(own[name].mean()),
-            float(other[name].mean()),
-            float((other[name].mean() - own[name].mean()) / max(own[name].std(), 1e-12)),
-        )
-        for name in MEASURES
+        InputDrift(name, own, new[name][0], (new[name][0] - own) / max(deviation, 1e-12))
+        for name, (own, deviation) in source.items()
     )
 
 
-def feature_drift(source: NDArray[np.floating], new: NDArray[np.floating]) -> FeatureDrift:
-    """Count new faces whose features are unlike the source's.
-
-    Mean and covariance are those of one half of the source's features, drawn by chance; far is what has a
-    greater Mahalanobis distance from them than 95 % of the other half.  Without drift it is 5 % of new faces.
+@dataclass(frozen=True)
+class Ellipsoid:
+    """The features that are near the source's, by their Mahalanobis distance.
 
     Parameters
     ----------
-    source, new
-        What the head is given: float (N, D), (M, D).
+    mean, covariance
+        float64 (D,), (D, D), of the source's features.
+    bound
+        The squared distance that 95 % of its features stay below, of faces that the two are not made of.
     """
-    order = np.random.default_rng(0).permutation(len(source))
-    first, second = (source[half].astype(np.float64) for half in np.array_split(order, 2))
-    mean, covariance = first.mean(0), np.cov(first, rowvar=False, ddof=0)
-    typical = SHRINKAGE * np.trace(covariance) / len(covariance) + np.finfo(np.float64).eps
-    mixed = (1 - SHRINKAGE) * covariance + typical * np.eye(len(covariance))
-    factor = np.linalg.cholesky(mixed)
 
-    def distances(points: NDArray[np.floating]) -> NDArray[np.float64]:
-        away = np.linalg.solve(factor, (points - mean).T)
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    bound: float = np.inf
+
+    @classmethod
+    def of(cls, features: NDArray[np.floating]) -> Ellipsoid:
+        """Take mean and covariance from one half of some features, float (N, D), the bound from the other."""
+        order = np.random.default_rng(0).permutation(len(features))
+        first, second = (features[half].astype(np.float64) for half in np.array_split(order, 2))
+        return cls(first.mean(0), np.cov(first, rowvar=False, ddof=0)).around(second)
+
+    def around(self, features: NDArray[np.floating]) -> Ellipsoid:
+        """Return the same with the bound of some features, float (N, D)."""
+        return replace(self, bound=float(np.quantile(self.distances(features), FAR)))
+
+    def distances(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return squared distances from the mean, float64 (N,), of features, float (N, D)."""
+        typical = np.trace(self.covariance) / len(self.covariance)
+        mixed = (1 - SHRINKAGE) * self.covariance
+        mixed.flat[:: len(mixed) + 1] += SHRINKAGE * typical + np.finfo(np.float64).eps
+        away = np.linalg.solve(np.linalg.cholesky(mixed), (features - self.mean).T)
         return np.asarray(np.square(away).sum(0))
 
-    far = int((distances(new) > np.quantile(distances(second), FAR)).sum())
-    return FeatureDrift(100 * far / len(new), wilson_interval(far, len(new)))
+    def drift(self, features: NDArray[np.floating]) -> FeatureDrift:
+        """Count the new features, float (N, D), that lie outside: 5 % where there is no drift."""
+        far = int((self.distances(features) > self.bound).sum())
+        return FeatureDrift(100 * far / len(features), wilson_interval(far, len(features)))
 
 
 def class_shares(
     names: tuple[str, ...], source: NDArray[np.integer], new: NDArray[np.integer]
 ) -> tuple[ClassShare, ...]:
-    """Count how often each class is the answer; decisions are indices of names."""
-    own, other = (np.bincount(d, minlength=len(names)) / len(d) for d in (source, new))
+    """Compare how often each class is the answer: counts, (C,)."""
+    own, other = (counts / counts.sum() for counts in (source, new))
     return tuple(
         ClassShare(name, float(100 * own[i]), float(100 * other[i])) for i, name in enumerate(names)
     )

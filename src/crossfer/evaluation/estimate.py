@@ -11,7 +11,7 @@ about.  It does not hold that the method may be wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ from crossfer.evaluation.metrics import Probabilities
 from crossfer.evaluation.rows import Interval, Row
 
 RESAMPLES = 1_000
+GROUP, GROUPS = 20, 100
+"""Images of a group of `Grouped`, at least; and how many groups there are, at most."""
 
 Values = NDArray[np.float64]
 Subjects = NDArray[np.integer] | None
@@ -41,6 +43,108 @@ def negative_entropy(probabilities: Probabilities) -> Values:
     """Return how sure answers are: ``Σ_c p_c log p_c`` of probabilities (N, C), float64 (N,), at most 0."""
     p = probabilities.astype(np.float64)
     return np.asarray((p * np.log(np.maximum(p, np.finfo(np.float64).tiny))).sum(1))
+
+
+def confidence(probabilities: Probabilities) -> Values:
+    """Return the largest of each image's probabilities (N, C): float64 (N,)."""
+    return np.asarray(probabilities.max(1), np.float64)
+
+
+SCORES: Mapping[str, Callable[[Probabilities], Values]] = {
+    "ATC": negative_entropy,
+    "DoC": confidence,
+}
+"""By what each method tells how sure an answer is."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network said about labelled images, as far as estimates need it.
+
+    Parameters
+    ----------
+    scores
+        For each method how sure each answer is, float64 (N,): see `SCORES`.
+    right
+        For each method which of these answers are right, bool (N,).
+    answered
+        How often each class is the answer, int64 (C,).
+    subjects
+        Who is in the images, (N,); None: everybody another.
+    """
+
+    scores: Mapping[str, Values]
+    right: Mapping[str, NDArray[np.bool_]]
+    answered: NDArray[np.int64]
+    subjects: Subjects = None
+
+    @classmethod
+    def of(
+        cls, probabilities: Probabilities, labels: NDArray[np.integer], subjects: Subjects = None
+    ) -> Answers:
+        """Take them from probabilities, float (N, C), and the truth, (N,)."""
+        said = probabilities.argmax(1)
+        scores = {method: score(probabilities) for method, score in SCORES.items()}
+        right = dict.fromkeys(SCORES, said == labels)
+        return cls(scores, right, np.bincount(said, minlength=probabilities.shape[1]), subjects)
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """The same without single images: groups of at least 20 (or all) of similar scores.
+
+    They are what a reliability diagram with bins of equal size shows (Guo et al., On Calibration of Modern
+    Neural Networks, ICML 2017, section 2).
+
+    Parameters
+    ----------
+    images
+        How many.
+    scores
+        For each method the mean score of each group, ascending.
+    right
+        For each method how many answers of each group are right.
+    answered
+        How often each class is the answer.
+    """
+
+    images: int
+    scores: Mapping[str, list[float]]
+    right: Mapping[str, list[int]]
+    answered: list[int]
+
+    @classmethod
+    def of(cls, answers: Answers) -> Grouped:
+        """Divide answers, which are at least one, into groups of equal size, or nearly so."""
+        scores, right = dict[str, list[float]](), dict[str, list[int]]()
+        for method, values in answers.scores.items():
+            parts = _groups(np.argsort(values, kind="stable"))
+            scores[method] = [float(f"{values[part].mean():.6g}") for part in parts]
+            right[method] = [int(answers.right[method][part].sum()) for part in parts]
+        return cls(int(answers.answered.sum()), scores, right, answers.answered.tolist())
+
+    def answers(self) -> Answers:
+        """Return answers that have these groups: scores interpolated, right ones dealt evenly."""
+        sizes = np.array([len(part) for part in _groups(np.arange(self.images))])
+        middles = np.cumsum(sizes) - (sizes + 1) / 2
+        scores = {
+            method: np.interp(np.arange(self.images), middles, means)
+            for method, means in self.scores.items()
+        }
+        right = {
+            method: np.concatenate([_dealt(*pair) for pair in zip(counts, sizes, strict=True)])
+            for method, counts in self.right.items()
+        }
+        return Answers(scores, right, np.array(self.answered))
+
+
+def _groups(order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.array_split(order, min(GROUPS, max(1, len(order) // GROUP)))
+
+
+def _dealt(right: int, size: int) -> NDArray[np.bool_]:
+    """Return `size` answers of which `right`, as evenly as possible, are right."""
+    return np.diff(np.arange(size + 1) * right // size) > 0
 
 
 def thresholded_confidence(
@@ -82,10 +186,8 @@ def difference_of_confidences(
 
 
 def estimates(
-    probabilities: Probabilities,
-    labels: NDArray[np.integer],
+    known: Answers,
     new: Probabilities,
-    subjects: Subjects = None,
     new_subjects: Subjects = None,
     resamples: int = RESAMPLES,
 ) -> tuple[Estimate, ...]:
@@ -93,33 +195,33 @@ def estimates(
 
     Parameters
     ----------
-    probabilities, labels
-        What the network said about labelled images, float (N, C), and the truth, (N,).
+    known
+        What the network said about labelled images.
     new
         What it said about the new ones, float (M, C).
-    subjects, new_subjects
-        Who is in the images; None: everybody another.
+    new_subjects
+        Who is in these, (M,); None: everybody another.
     resamples
         How often each set is drawn again.
     """
-    right = probabilities.argmax(1) == labels
-    methods: tuple[tuple[str, Callable[..., float], Callable[[Probabilities], Values]], ...] = (
-        ("ATC", thresholded_confidence, negative_entropy),
-        ("DoC", difference_of_confidences, lambda p: p.max(1).astype(np.float64)),
-    )
-    people, new_people = _people(subjects, len(labels)), _people(new_subjects, len(new))
+    methods: Mapping[str, Callable[..., float]] = {
+        "ATC": thresholded_confidence,
+        "DoC": difference_of_confidences,
+    }
+    people = _people(known.subjects, int(known.answered.sum()))
+    new_people = _people(new_subjects, len(new))
     found = []
-    for name, method, score in methods:
+    for name, method in methods.items():
         rng = np.random.default_rng(0)
-        known, unknown = score(probabilities), score(new)
-        ones, new_ones = np.ones(len(known)), np.ones(len(unknown))
-        value = method(known, right, ones, unknown, new_ones)
+        scores, right, unknown = known.scores[name], known.right[name], SCORES[name](new)
+        ones, new_ones = np.ones(len(scores)), np.ones(len(unknown))
+        value = method(scores, right, ones, unknown, new_ones)
         other_known = [
-            method(known, right, weights, unknown, new_ones)
+            method(scores, right, weights, unknown, new_ones)
             for weights in _weights(people, resamples, rng)
         ]
         other_new = [
-            method(known, right, ones, unknown, weights)
+            method(scores, right, ones, unknown, weights)
             for weights in _weights(new_people, resamples, rng)
         ]
         draws = value + sum(

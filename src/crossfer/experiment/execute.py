@@ -256,11 +256,11 @@ def _memory(run: Run, runs_folder: Path) -> Memory | None:
         return None
     if run.memory:
         return load_memory(run.memory.file)
-    assert run.baseline, "only the baseline has none, and it reads no memory"
+    assert run.baseline, "only the baseline has none, and it uses no memory file"
     folder = folder_of(run.baseline, runs_folder)
     if not (folder / MEMORY).is_file():
         why = (read_run(folder)["memory"] or {}).get("none", "it has no training images")
-        raise CrossferError(f"{folder}: holds no memory of the source ({why})")
+        raise CrossferError(f"{folder}: contains no usable memory file ({why})")
     return load_memory(folder / MEMORY)
 
 
@@ -274,7 +274,14 @@ def _remember(run: Run, folder: Path, source: Dataset, fabric: Fabric) -> dict[s
         return None
     began = time.perf_counter()
     try:
-        file = Memory.of(load(folder), faces(source, rows), fabric).save(folder / MEMORY)
+        validation = faces(source, source.rows("validation"))
+        file = Memory.of(
+            load(folder),
+            faces(source, rows),
+            fabric,
+            validation=validation,
+            name=source.name,
+        ).save(folder / MEMORY)
     except CrossferError as error:
         return {"none": str(error)}
     return {"bytes": file.stat().st_size, "seconds": time.perf_counter() - began}

@@ -120,7 +120,7 @@ class Finished:
         if all(found is None for found in values.values()):
             known = sorted({name for dataset in self.datasets for name in dataset.columns})
             raise CrossferError(
-                f"--by {column}: neither {self.results.source.name} nor {row.target} has this column; "
+                f"--by {column}: no such column in {self.results.source.name} or {row.target}; "
                 f"choose among {', '.join(known)}"
             )
         return {
@@ -189,6 +189,6 @@ def _open(paths: Sequence[Path], facts: DatasetFacts) -> Dataset:
             dataset.check()
             return dataset.called(facts.name)
     raise CrossferError(
-        f"{facts.name}: the data that were measured are not there any more "
-        f"(fingerprint {facts.fingerprint[:16]})"
+        f"{facts.name}: the data that were measured no longer exist; restore them (fingerprint "
+        f"{facts.fingerprint[:16]})"
     )

@@ -95,7 +95,7 @@ def altered(folder: Path, name: str) -> str | None:
             return None
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return f"changed or damaged since it was written (another SHA-256 than in {RUN})"
+    return f"changed or damaged since it was written (SHA-256 differs from {RUN})"
 
 
 def check_weights(folder: Path) -> None:
@@ -108,9 +108,7 @@ def check_weights(folder: Path) -> None:
     """
     for name in BUNDLE:
         if why := altered(folder, name):
-            raise CrossferError(
-                f"{folder / name}: {why}; delete its folder, and it is trained again"
-            )
+            raise CrossferError(f"{folder / name}: {why}; delete its folder to train it again")
 
 
 class Part(NamedTuple):

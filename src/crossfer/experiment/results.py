@@ -272,7 +272,7 @@ def read_results(content: Any, file: Path) -> Results:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "no results"
         raise CrossferError(
-            f"{file}: written by another version, or altered ({where}); run the experiment again"
+            f"{file}: written by another version or changed ({where}); run the experiment again"
         ) from None
 
 

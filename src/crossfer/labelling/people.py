@@ -132,7 +132,10 @@ def describer(cropped: bool = False) -> Describer:
         return gradients(_framed(picture, SMALL, eyes)) / APPEARANCE
 
     if (network := _network()) is None:
-        means = "how they look, light and hair included (surer: pip install 'crossfer[people]')"
+        means = (
+            "overall appearance, including light and hair (more reliable: pip install "
+            "'crossfer[people]')"
+        )
         return Describer("look", means, ALONE, appearance)
 
     def both(picture: Pixels) -> Vector:
@@ -140,7 +143,7 @@ def describer(cropped: bool = False) -> Describer:
         identity = np.array(numbers, np.float64) / IDENTITY
         return np.asarray(np.concatenate([identity, appearance(picture)]) / np.sqrt(2))
 
-    return Describer("both", "how they look and dlib's face recognition network", BOTH, both)
+    return Describer("both", "overall appearance and dlib's face recognition network", BOTH, both)
 
 
 def _network() -> Any | None:

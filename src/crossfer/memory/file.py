@@ -1,7 +1,8 @@
 """The memory file: statistics that stand for the source's images; no image is in it.
 
 Of the features at the cut (`crossfer.training.cut`) it holds a low-rank Gaussian for each class; of the
-penultimate features, and of random ReLU projections of these, the second moments and the sums of each class.
+penultimate features, and of random ReLU projections of these, the second moments and the sums of each class;
+and how the network does on the source's validation faces (`crossfer.memory.calibration`).
 `Memory.of` makes it of training images, `Memory.save` and `load_memory` write and read it; strategies of the
 regime *statistics* read it and none of the source's training images.  What it can give away about a person
 is measured in docs/memory.md.
@@ -13,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crossfer.errors import CrossferError, one_line
+from crossfer.evaluation.drift import Ellipsoid
+from crossfer.memory.calibration import Calibration
 from crossfer.networks import Classifier
 from crossfer.networks.weights import save_tensors
 from crossfer.training import Faces, specialised
@@ -44,7 +47,7 @@ PER_DIRECTION = 20
 """Images to each direction of a Gaussian, and to each random projection: with fewer, these would tell which
 images they were made of (docs/memory.md)."""
 MOST = 4096
-"""Images of a class that its Gaussian is estimated from: their features are held at the same time."""
+"""Images of a class that its Gaussian is estimated from, and whose features are held at the same time."""
 RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
 """Directions of a Gaussian, random projections, and these for each feature: more are not worth their room."""
 JITTER = 1e-4
@@ -204,6 +207,8 @@ class Memory:
         Of ReLU(x W), x the penultimate features and W from `projection`; of size 0 where there was no room.
     rectified
         Whether no feature at the cut is negative, as behind a ReLU: then no draw is.
+    calibration
+        Of the source's validation faces; ``None`` where they are fewer than 20.
     """
 
     model: str
@@ -213,6 +218,7 @@ class Memory:
     moments: Moments
     projected: Moments
     rectified: bool
+    calibration: Calibration | None = None
 
     @classmethod
     def of(
@@ -222,8 +228,10 @@ class Memory:
         fabric: Fabric,
         max_mb: float = MAX_MB,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        validation: Faces | None = None,
+        name: str = "",
     ) -> Memory:
-        """Make it of a training set: one pass of the network over the images as they are.
+        """Make it of a source: one pass of the network over its training and validation images as they are.
 
         Parameters
         ----------
@@ -238,6 +246,10 @@ class Memory:
             projections are chosen to fit.
         progress
             Told how many of how many images were looked at.
+        validation
+            The source's validation set, by which `crossfer assess` is calibrated.
+        name
+            Of the source.
 
         Raises
         ------
@@ -269,12 +281,24 @@ class Memory:
         if faces.known is not None:
             known = faces.known.any(0).cpu()
         model, classes = fingerprint(classifier), classifier.classes
-        return cls(model, classes, known, gaussians, moments, projected, rectified)
+        found = cls(model, classes, known, gaussians, moments, projected, rectified)
+        if validation is None:
+            return found
+        usual = found.ellipsoid
+        calibration = Calibration.of(network, cut, validation, name, usual, fabric, MOST)
+        return replace(found, calibration=calibration)
 
     @property
     def counts(self) -> Tensor:
         """Images of each class, int64 (C,)."""
         return self.moments.counts.long()
+
+    @property
+    def ellipsoid(self) -> Ellipsoid:
+        """Mean and covariance of the penultimate features, with the validation faces' bound if known."""
+        mean, covariance = self.moments.mean.numpy(), self.moments.covariance.numpy()
+        found = Ellipsoid(mean, covariance)
+        return replace(found, bound=self.calibration.bound) if self.calibration else found
 
     @property
     def projection(self) -> Tensor:
@@ -287,7 +311,8 @@ class Memory:
         """
         if not (count := self.projected.sums.shape[1]):
             raise CrossferError(
-                "the memory has no random projections: they need more room (--max-mb) or more images"
+                "the memory file has no random projections; allow a larger file (--max-mb), or "
+                "use more images"
             )
         return projection(self.moments.sums.shape[1], count)
 
@@ -318,12 +343,12 @@ class Memory:
         again = "make it again with `crossfer remember MODEL SOURCE`"
         if classifier.classes != self.classes:
             raise CrossferError(
-                f"{file}: of a model with the classes {', '.join(self.classes)}, not "
+                f"{file}: made for a model with the classes {', '.join(self.classes)}, not "
                 f"{', '.join(classifier.classes)}; {again}"
             )
         if fingerprint(classifier) != self.model:
             raise CrossferError(
-                f"{file}: of another model (its weights or preprocessing differ); {again}"
+                f"{file}: made for another model (weights or preprocessing differ); {again}"
             )
 
     def save(self, file: str | Path) -> Path:
@@ -349,6 +374,8 @@ class Memory:
             "classes": json.dumps(self.classes),
             "rectified": json.dumps(self.rectified),
         }
+        if self.calibration:
+            told["calibration"] = json.dumps(self.calibration.as_json())
         told["digest"] = _digest(tensors, told)
         # One text: safetensors writes several in an order of chance, and equal memories are equal files.
         save_tensors(tensors, Path(file), {SAID: json.dumps(told)})
@@ -371,16 +398,17 @@ def load_memory(file: str | Path) -> Memory:
     except FileNotFoundError:
         raise CrossferError(f"{file}: no such file; {again}") from None
     except (OSError, SafetensorError) as error:
-        raise CrossferError(f"{file}: cut off or damaged ({one_line(error)}); {again}") from None
+        raise CrossferError(f"{file}: truncated or damaged ({one_line(error)}); {again}") from None
     if "digest" not in told or "format" not in told:
-        raise CrossferError(f"{file}: no memory file; {again}")
+        raise CrossferError(f"{file}: not a memory file; {again}")
     if told["format"] != str(FORMAT):
         raise CrossferError(
-            f"{file}: of format {told['format']}, this version reads {FORMAT}; {again}"
+            f"{file}: has format {told['format']}, but this version reads {FORMAT}; {again}"
         )
     if told.pop("digest") != _digest(tensors, told):
-        raise CrossferError(f"{file}: altered (another SHA-256 than when it was made); {again}")
+        raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {again}")
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
+    calibration = json.loads(told.get("calibration", "null"))
     return Memory(
         told["model"],
         tuple(json.loads(told["classes"])),
@@ -389,6 +417,7 @@ def load_memory(file: str | Path) -> Memory:
         _unpacked("moments", tensors),
         _unpacked("projected", tensors),
         json.loads(told["rectified"]),
+        Calibration.from_json(calibration) if calibration else None,
     )
 
 
@@ -438,7 +467,8 @@ def sizes_within(
     room = int(max_mb * 1e6) - least
     if room < 0:
         raise CrossferError(
-            f"--max-mb {max_mb:g}: this network's memory takes at least {math.ceil(least / 1e4) / 100:g}"
+            f"--max-mb {max_mb:g}: too small; this network's memory file needs at least "
+            f"{math.ceil(least / 1e4) / 100:g}"
         )
     # The largest size whose moments take half of the room: the root of a quadratic equation.
     half = 2 * classes + 2.5
@@ -464,7 +494,8 @@ def _in_chunks(labels: Tensor) -> list[tuple[int, Tensor, bool]]:
             chunks += [(label, part, part is parts[0]) for part in parts]
     if not chunks:
         raise CrossferError(
-            f"the source has no class of {FEWEST} training images: a memory would tell of single ones"
+            f"the source has no class with {FEWEST} training images, so the memory file would "
+            "describe single images; add images"
         )
     return chunks
 

@@ -74,10 +74,10 @@ def write(name: str, folder: Path, images: int | None = None, progress: Told = s
     ``if __name__ == "__main__":``.
     """
     if name not in STANDINS:
-        raise CrossferError(f"no stand-in is called {name!r}: choose from {', '.join(STANDINS)}")
+        raise CrossferError(f"{name!r}: no such stand-in; choose among {', '.join(STANDINS)}")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CrossferError(f"{folder} is there already: name another folder, or remove it")
+        raise CrossferError(f"{folder}: already exists; name another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

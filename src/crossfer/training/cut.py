@@ -128,8 +128,8 @@ def cut_of(classifier: Classifier) -> Cut:
     finally:
         classifier.train(before)
     raise CrossferError(
-        f"model: its last linear layer {head} is not given a vector for each face, or does not give its "
-        "outputs; name its head with model.FC"
+        f"model: its last linear layer {head} does not map one vector per face to the outputs; "
+        "name its head with model.FC"
     )
 
 

@@ -24,31 +24,33 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 def machine(
     device: str = "auto", precision: Precision = "auto", deterministic: bool = True
 ) -> Fabric:
-    """Choose the device and the arithmetic.
+    """Choose device and precision.
 
     Parameters
     ----------
     device
         ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
     precision
-        ``"bf16-mixed"``, ``"32-true"`` (in which a GPU's convolutions may multiply in TF32, as PyTorch lets
-        them), or ``"auto"``: bfloat16 where the hardware multiplies it.
+        ``"bf16-mixed"``, ``"32-true"`` (a GPU may use TF32 for convolutions, PyTorch's default), or
+        ``"auto"``: bfloat16 if the hardware supports it.
     deterministic
-        On a GPU, add in the same order every time, so that the same call gives the same bits; otherwise
-        whatever is fastest.  A CPU always does.  Should a layer of your network have no such kernel,
-        PyTorch warns and names it.  It holds for the whole process.
+        On a GPU, use deterministic kernels, so that the same call gives the same bits; otherwise the
+        fastest. A CPU is always deterministic. PyTorch warns about layers without a deterministic kernel.
+        Applies to the whole process.
 
     Returns
     -------
     Fabric
-        What `crossfer.training.train` and `crossfer.training.predict` run on.
+        Used by `crossfer.training.train` and `crossfer.training.predict`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             fabric = Fabric(accelerator=device, devices=1, precision="32-true")
         except (RuntimeError, ValueError) as error:
-            raise CrossferError(f"device {device}: not on this machine ({error})") from None
+            raise CrossferError(
+                f"device {device}: not available on this machine ({error})"
+            ) from None
         if precision == "auto":
             precision = "bf16-mixed" if _multiplies_bfloat16(fabric.device) else "32-true"
         if precision != "32-true":

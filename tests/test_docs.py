@@ -97,7 +97,7 @@ def test_the_tutorials_run_as_they_stand(
 ) -> None:
     """All their blocks, one after the other, in one folder that was empty.
 
-    In this process, which has imported everything, and with the faces of the other tests where they are as many.
+    In this process, which has imported everything, and with the other tests' faces where they are as many.
     """
     assert sorted(TUTORIALS) == sorted((ROOT / "docs/tutorials").glob("*.md"))
     draw = standins.write

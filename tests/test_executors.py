@@ -103,7 +103,9 @@ def test_what_waits_for_a_failure_fails_and_the_others_go_on(tmp_path: Path) -> 
 
 
 def test_a_killed_process_costs_its_task_one_more_attempt(tmp_path: Path) -> None:
-    failures = processes([Task("killed-once"), Task("killed"), Task("z")], tmp_path)
+    log = Log()
+    failures = processes([Task("killed-once"), Task("killed"), Task("z")], tmp_path, log)
+    assert log.lines.count(("started", "killed-once")) == 2
     assert failures.keys() == {"killed"}
     assert "memory" in failures["killed"].why
     assert (tmp_path / "z").exists()

@@ -24,7 +24,7 @@ from crossfer.training.dual import MOST, Dual, is_worth_it
 from crossfer.training.inputs import Anew, Kept
 from crossfer.training.surrogate import Surrogate, split_frozen, surrogate_of
 
-RECIPE = Recipe(epochs=5, batch_size=8, learning_rate=0.01, weight_decay=0.01, views=2)
+RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=0.01, weight_decay=0.01, views=2)
 LARGEST_DIFFERENCE = 1e-5
 """Of a weight, in single precision: sums are taken in another order."""
 

@@ -68,6 +68,7 @@ def test_a_graph_on_ray_whatever_happens_to_its_processes(cluster: Ray, tmp_path
     assert failures["fails"].why == "ValueError: it was asked to"
     assert failures["x"].because_of == "fails"
     assert "again" in (tmp_path / "killed-once" / "killed-once").read_text()
+    assert log.lines.count(("started", "killed-once")) >= 2
     for task in DIAMOND:
         assert (tmp_path / task.key / task.key).read_text() == "1"  # thread
         assert ("step", task.key, 3) in log.lines

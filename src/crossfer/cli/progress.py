@@ -96,8 +96,9 @@ class Shown(Bars, ExperimentProgress):
             )
 
     def started(self, run: Run) -> None:
-        """Name the run on the bar, beside those that run at the same time."""
+        """Name the run on the bar, beside those that run at the same time; it may begin once more."""
         if run.key in self.work_done:
+            self.work_done[run.key] = 0.0
             self.running[run.key] = run.label
             self._show()
 

@@ -53,7 +53,7 @@ class Events:
     """What an executor tells whoever waits; override what you need."""
 
     def started(self, key: str) -> None:
-        """A task begins."""
+        """A task begins; once more, where its process was lost."""
 
     def told(self, key: str, what: str, value: object) -> None:
         """A task says something of itself."""

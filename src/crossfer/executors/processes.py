@@ -60,6 +60,7 @@ def run_in_processes(
             for key in list(ready):
                 if key in again:
                     again.remove(key)
+                    events.started(key)
                 else:
                     frontier.start(key)
                 attempts[key] += 1

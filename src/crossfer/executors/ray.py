@@ -43,6 +43,8 @@ AHEAD = 1.25
 """Tasks that are given to the cluster for each that its cores can do at a time: the next are on their way."""
 UNSEEN, LOST_THERE = "unseen", "lost"
 """How a task may end besides: it was sent too little, or what it was sent was lost on its way."""
+STARTED, SAID = "started", "said"
+"""What is told of a task besides: it begins, on which node; and all that it had to tell was told."""
 
 
 @dataclass(frozen=True)
@@ -240,11 +242,13 @@ def _walk(
             for key, what, value in crew.listen():
                 if frontier.waits(key):
                     frontier.start(key)
+                elif what == STARTED:
+                    events.started(key)  # once more
                 if what == "succeeded":
                     frontier.succeed(key)
                 elif what == "failed":
                     frontier.fail(key, str(value))
-                elif what != "started":
+                elif what not in (STARTED, SAID):
                     events.told(key, what, value)
     return frontier.failures
 
@@ -409,7 +413,7 @@ class _Crew:
             list(self.running), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS, fetch_local=False
         )
         for key, what, value in ray.get(self.mailbox.take.remote()):
-            if what == "started":
+            if what == STARTED:
                 self.nodes[key] = str(value)
             yield key, what, value
         dead = {node["NodeID"] for node in _nodes(alive=False)}
@@ -489,7 +493,7 @@ def _carry_out(job: _Job, key: str, packed: Any) -> tuple[str, object, Any]:
     tell = partial(job.mailbox.put.remote, key)
     where = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     _check_versions(_versions_there(tuple(job.versions)), job.versions, where)
-    tell("started", node)
+    tell(STARTED, node)
     try:
         carry = _opened(job)
     except Exception as error:
@@ -505,7 +509,7 @@ def _carry_out(job: _Job, key: str, packed: Any) -> tuple[str, object, Any]:
         return "raised", error, None
     except Exception as error:
         why = one_line(error)
-    ray.get(job.mailbox.put.remote(key, "started", node))  # all that was told has arrived
+    ray.get(job.mailbox.put.remote(key, SAID, None))  # all that was told has arrived
     return "succeeded" if why is None else "failed", why, made
 
 

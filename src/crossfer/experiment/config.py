@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
@@ -341,14 +340,13 @@ class Experiment(_Checked):
 
 
 def adapter(kind: type[Checked]) -> TypeAdapter[Checked]:
-    """Return what checks values of a type."""
-    return _adapter(kind)
+    """Return what checks values of a type: made once, since that takes a tenth of a second."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    """Make it once, since that takes a tenth of a second."""
-    return TypeAdapter(kind)
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 def load_experiment(file: str | Path, data: str | Path | None = None) -> Experiment:

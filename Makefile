@@ -1,10 +1,11 @@
 # make demo   the whole study on drawn stand-in faces, with a report
 # make test   tests, lint and types
+# make coverage   the tests again, with the lines that none of them runs
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test lint types tests coverage clean
 
 demo: .venv/installed
 	$(BIN)/crossfer demo --out demo
@@ -21,6 +22,12 @@ types: .venv/installed
 
 tests: .venv/installed
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+coverage: .venv/installed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --show-missing
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

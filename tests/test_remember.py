@@ -176,7 +176,7 @@ NETWORKS = [
     (study_cnn(0.05), Preprocessing(), "fc1"),
     (tiny_networks.Residual(1), Preprocessing(side=32), "head"),
     (tiny_networks.Vision(), Preprocessing(side=32), "head"),
-    (tiny_networks.Next(), Preprocessing(side=32), "fc.2"),
+    (tiny_networks.Next(), Preprocessing(side=32), "fc"),
     (tiny_networks.wrapped(), Preprocessing(3, 32), "backbone.head"),
 ]
 

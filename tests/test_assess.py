@@ -255,7 +255,7 @@ def test_a_memory_file_stands_for_the_source(
     assert "name one" in refused(
         "assess", network, new.folder, "--memory", file, "--source", source.folder
     )
-    assert "--labels: name the prepared dataset" in refused(
+    assert "--labels: needs the source" in refused(
         "assess", network, source.folder, "--memory", file, "--labels"
     )
     assert "of another model" in refused("assess", place / "network", new.folder, "--memory", file)

@@ -70,7 +70,7 @@ def test_the_command_takes_raw_files_and_writes_a_page_without_pictures(
     assert content["datasets"][0]["splits"][2]["also_in_training"] == 2
     into_test = {o["first"]["split"]: o["exact"] for o in content["overlaps"] if o["leaks"]}
     assert into_test == {"training": 2}
-    assert "never chosen on" in content["selection"]
+    assert "never on test sets" in content["selection"]
     html = page.read_text(encoding="utf-8")
     assert "2 of 6 test images (33.3%)" in html
     assert "<img" not in html

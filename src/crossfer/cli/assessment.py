@@ -87,7 +87,9 @@ def assess(
     from crossfer.files import write_json
 
     if cropped and (dataset / "dataset.json").is_file():
-        raise CrossferError(f"--cropped: {dataset} is prepared already, so it has no effect")
+        raise CrossferError(
+            f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
+        )
     if source and memory:
         raise CrossferError("--source and --memory both stand for the source: name one")
     opened_model = open_model(model)

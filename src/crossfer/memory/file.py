@@ -388,7 +388,7 @@ def load_memory(file: str | Path) -> Memory:
     Raises
     ------
     CrossferError
-        If it is missing, no memory file, of another version, cut off or altered.
+        If it is missing, not a memory file, of another version, cut off or altered.
     """
     again = "make it again with `crossfer remember MODEL SOURCE`"
     try:

@@ -141,8 +141,8 @@ def _say(found: Assessed) -> None:
     if found.features:
         low, high = found.features.interval
         out_console.print(
-            f"Features: {found.features.share:.1f} % ({low:.1f}–{high:.1f}) lie farther from the source's "
-            "than 95 % of its own do; without drift it is 5 %.",
+            f"Features: their mean lies {found.features.deviations:.2f} ({low:.2f}–{high:.2f}) standard "
+            "deviations from the source's.",
             soft_wrap=True,
         )
     elif not found.inputs:

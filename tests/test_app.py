@@ -228,7 +228,9 @@ def test_a_dropped_picture_is_answered_side_by_side(
             new.get_by_role("heading").inner_text().startswith(f"New: {said['dominant_emotion']}")
         )
         assert shares(new) == pytest.approx(list(said["emotion"].values()), abs=0.51)
-        assert "cannot say it" in cards.nth(0).inner_text()  # a class that only the new one knows
+        assert (
+            "lacks this class" in cards.nth(0).inner_text()
+        )  # a class that only the new one knows
         assert tab.get_by_alt_text("The face as the network sees it: 48×48, gray").count() == 4
         check_page(tab)
 
@@ -269,7 +271,7 @@ def test_the_keyboard_is_enough(browser: Browser, address: str, folder: Path) ->
         chooser.value.set_files(folder / "nobody.png")
         status = tab.get_by_role("status")
         tab.get_by_text("No face was found").wait_for()
-        tab.get_by_label("The picture is one face already").focus()
+        tab.get_by_label("The picture is a cut-out face").focus()
         tab.keyboard.press("Space")
         tab.get_by_text("One face.").wait_for()
         assert tab.get_by_role("article").count() == 2
@@ -283,10 +285,10 @@ def test_the_keyboard_is_enough(browser: Browser, address: str, folder: Path) ->
 def test_the_webcam_is_looked_at_when_asked(browser: Browser, address: str) -> None:
     with opened(browser, address) as tab:
         tab.get_by_role("button", name="Use the webcam").press("Enter")
-        tab.get_by_label("The picture is one face already").check()
+        tab.get_by_label("The picture is a cut-out face").check()
         tab.get_by_role("button", name="Take a picture").press("Enter")
         tab.get_by_text("One face.").wait_for()
-        tab.get_by_role("button", name="Keep looking").press("Enter")
+        tab.get_by_role("button", name="Classify continuously").press("Enter")
         first = tab.locator(".picture img").get_attribute("src")
         expect(tab.locator(".picture img")).not_to_have_attribute("src", first or "")
         tab.get_by_role("button", name="Stop the webcam").press("Enter")

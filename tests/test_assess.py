@@ -272,10 +272,10 @@ def test_a_memory_file_stands_for_the_source(
     assert "name one" in refused(
         "assess", network, new.folder, "--memory", file, "--source", source.folder
     )
-    assert "--labels: name the prepared dataset" in refused(
+    assert "--labels: needs the source" in refused(
         "assess", network, source.folder, "--memory", file, "--labels"
     )
-    assert "of another model" in refused("assess", place / "network", new.folder, "--memory", file)
+    assert "made for another model" in refused("assess", place / "network", new.folder, "--memory", file)
     memory = load_memory(file)
     replace(memory, calibration=None).save(file)
     assert "says nothing of validation faces; make it again" in refused(
@@ -312,13 +312,13 @@ def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
 
 def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path) -> None:
     network, new, source = place / "network", place / "new/data", place / "source/data"
-    assert "name the prepared dataset that it learnt from with --source" in refused(
+    assert "name the dataset that it was trained on with --source" in refused(
         "assess", network, new
     )
     assert "trains a linear last layer" in refused(
         "assess", network, source, "--source", source, "--labels"
     )
-    assert "so it has no effect" in refused("assess", network, new, "--cropped")
+    assert "so this has no effect" in refused("assess", network, new, "--cropped")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no picture" in refused("assess", network, empty, "--source", source)
+    assert "contains no picture" in refused("assess", network, empty, "--source", source)

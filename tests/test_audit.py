@@ -42,7 +42,7 @@ def dirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_finds_what_is_there(dirty: Path, tmp_path: Path) -> None:
     dataset = prepare(dirty, tmp_path / "prepared", Preparation(subject=r"/([a-z]+)_"))
-    (found,) = audit([dataset])
+    (found,) = audit([dataset]).datasets
     training, validation, test = found.splits
     assert (training.images, validation.images, test.images) == (12, 4, 6)
     assert test.classes == {"angry": 4, "happy": 2}
@@ -56,8 +56,8 @@ def test_it_finds_what_is_there(dirty: Path, tmp_path: Path) -> None:
 def test_two_datasets_are_compared_with_one_another(dirty: Path, tmp_path: Path) -> None:
     one = prepare(dirty, tmp_path / "one", Preparation(subject=r"/([a-z]+)_"))
     other = prepare(dirty, tmp_path / "two", Preparation(subject=r"/([a-z]+)_"), name="other")
-    assert [a.splits[2].also_in_training for a in audit([one, other])] == [2, 2]
-    assert [a.splits[2].also_in_training for a in audit([other])] == [2]
+    assert [a.splits[2].also_in_training for a in audit([one, other]).datasets] == [2, 2]
+    assert [a.splits[2].also_in_training for a in audit([other]).datasets] == [2]
 
 
 def test_the_command_takes_raw_files_and_writes_a_page_without_pictures(
@@ -68,7 +68,9 @@ def test_the_command_takes_raw_files_and_writes_a_page_without_pictures(
     assert done.exit_code == 1
     content = json.loads(done.stdout)
     assert content["datasets"][0]["splits"][2]["also_in_training"] == 2
-    assert "never chosen on" in content["selection"]
+    into_test = {o["first"]["split"]: o["exact"] for o in content["overlaps"] if o["leaks"]}
+    assert into_test == {"training": 2}
+    assert "never on test sets" in content["selection"]
     html = page.read_text(encoding="utf-8")
     assert "2 of 6 test images (33.3%)" in html
     assert "<img" not in html

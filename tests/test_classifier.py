@@ -148,7 +148,7 @@ def test_a_damaged_bundle_is_one_line(what: str, words: str, tmp_path: Path) -> 
 
 
 def test_a_classifier_built_by_hand_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(CrossferError, match="cannot be saved: say how its network is built"):
+    with pytest.raises(CrossferError, match="cannot be saved; specify how its network is built"):
         Classifier(nn.Linear(3, 7)).save(tmp_path)
 
 

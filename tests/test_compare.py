@@ -15,7 +15,6 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import binomtest
-from sklearn.metrics import balanced_accuracy_score, f1_score
 from typer.testing import CliRunner
 
 from crossfer.cli import app
@@ -116,6 +115,8 @@ def refused(*arguments: object) -> str:
 def test_numbers_are_those_of_an_independent_calculation(
     comparison: Comparison, data: Dataset
 ) -> None:
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
     (one,) = comparison.found.datasets
     for network, said in ((one.old, OLD), (one.new, NEW)):
         assert network.accuracy == pytest.approx(100 * np.mean(said == LABELS))
@@ -333,9 +334,9 @@ def test_networks_that_read_faces_of_other_sizes(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("this is a text", "no ONNX model that ONNX Runtime can run"),
+        ("this is a text", "not an ONNX model that ONNX Runtime can run"),
         (tiny_onnx.network(("faces", "more")).SerializeToString(), "has 2 inputs (faces, more)"),
-        (tiny_onnx.network().SerializeToString(), "nothing says what its outputs stand for"),
+        (tiny_onnx.network().SerializeToString(), "its classes and normalisation are unknown"),
     ],
 )
 def test_a_wrong_onnx_file_is_one_line(
@@ -378,7 +379,7 @@ def test_what_cannot_be_compared_is_one_line(
         said = refused("compare", old, file, data.folder)
         assert words in said and str(tmp_path) in said
     weights = networks["factory"].parent / "new.pth"
-    assert "write a YAML file" in refused("compare", old, weights, data.folder)
+    assert "name a YAML file" in refused("compare", old, weights, data.folder)
 
 
 def test_what_the_gate_cannot_read_is_one_line(comparison: Comparison, tmp_path: Path) -> None:

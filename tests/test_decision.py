@@ -387,7 +387,7 @@ def test_the_command_recommends_within_limits(folder: Path) -> None:
         (("gate", "--min-target-gain", "nan"), "--min-target-gain nan: must be a finite number"),
         (("gate", "--strategy", "XX"), "choose among BL, FC"),
         (("gate", "--target", "XX"), "choose among jaffe, mug"),
-        (("recommend", "--budget", "soon"), "write 90s, 10min or 2h"),
+        (("recommend", "--budget", "soon"), "write a duration, e.g. 90s, 10min or 2h"),
         (("recommend", "--past-data", "0"), "write none, statistics, all"),
     ],
 )

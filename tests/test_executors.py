@@ -54,6 +54,17 @@ def opened(folder: Path) -> Work:
     return work
 
 
+def opened_copy(copy: Path) -> Work:
+    """Make a worker that has a copy of what it was sent: each task fills a folder."""
+
+    def work(key: str, tell: Tell) -> None:
+        assert (copy / "always.txt").read_text() == "sent"
+        (copy / key).mkdir(exist_ok=True)
+        opened(copy / key)(key, tell)
+
+    return work
+
+
 def cannot_open() -> Work:
     raise CrossferError("data: no such folder")
 
@@ -92,7 +103,9 @@ def test_what_waits_for_a_failure_fails_and_the_others_go_on(tmp_path: Path) -> 
 
 
 def test_a_killed_process_costs_its_task_one_more_attempt(tmp_path: Path) -> None:
-    failures = processes([Task("killed-once"), Task("killed"), Task("z")], tmp_path)
+    log = Log()
+    failures = processes([Task("killed-once"), Task("killed"), Task("z")], tmp_path, log)
+    assert log.lines.count(("started", "killed-once")) == 2
     assert failures.keys() == {"killed"}
     assert "memory" in failures["killed"].why
     assert (tmp_path / "z").exists()

@@ -172,7 +172,7 @@ def test_a_bundle_is_exported_and_both_are_used_alike(
     assert before["emotion"] == pytest.approx(after["emotion"], abs=1e-3)
     assert before["region"] == after["region"]
     assert crossfer.load(bundle).classifier.spec == classifier.spec
-    with pytest.raises(CrossferError, match="exported: it holds no PyTorch classifier"):
+    with pytest.raises(CrossferError, match="an exported classifier has no PyTorch network"):
         _ = crossfer.load(out).classifier
 
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_exported_is_one_line(
             export(**asked)
         assert "\n" not in str(error.value)
 
-    with pytest.raises(CrossferError, match="--int8 needs --calibrate"):
+    with pytest.raises(CrossferError, match="--int8: needs --calibrate"):
         Exporting(int8=True)
     wide = Classifier(nn.Flatten(), preprocessing=Preprocessing(side=64))
     refused(
@@ -250,5 +250,5 @@ def test_what_cannot_be_exported_is_one_line(
     )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    refused("is there already", out=tmp_path / "full")
+    refused("already exists", out=tmp_path / "full")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]

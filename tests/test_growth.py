@@ -80,20 +80,26 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
         grow(model, {"contempt": torch.ones(1, 4)})
 
 
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    return Memory.of(deployed(), faces(2100, 7), machine("cpu", "32-true"))
+
+
 LABELLED = [name for name, strategy in STRATEGIES.items() if strategy.labels == "all"]
 
 
 @pytest.mark.parametrize("name", LABELLED)
-def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str) -> None:
+def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str, memory: Memory) -> None:
     strategy, fabric, start = STRATEGIES[name], machine("cpu", "32-true"), deployed()
     if strategy.layers == "none" and "ER-50" in name:
         strategy = STRATEGIES["MIX+WiSE"]  # merged in the same way
     sides = {"source": faces(21, 7), "target": faces(16, 8, 1)}
     untouched = {key: value.clone() for key, value in start.state_dict().items()}
-    begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, fabric).model
-    begin = begin if strategy.layers == "none" or strategy.start in STRATEGIES else start
-    memory = Memory.of(start, faces(2100, 7), fabric) if strategy.memory else None
-    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric, memory).model
+    begin = start
+    if strategy.layers == "none" or strategy.start in STRATEGIES:
+        begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, fabric).model
+    read = memory if strategy.memory else None
+    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric, read).model
     answers = crossfer.predict(model, sides["target"].images, fabric)
     assert answers.shape == (16, 8) and bool(answers.isfinite().all())
     assert model.outputs[7] == (7,) and bool((answers[:, 7] > 0).all())
@@ -186,8 +192,8 @@ def test_integrity_is_over_the_old_classes_and_the_report_speaks_of_both(tmp_pat
     assert sum(row.on_source.test.confusion[7]) == 0 < sum(row.on_source.test.confusion[0])
     third = run("third", model=place, classes="fer8", source="old", targets=["both"])
     page = (tmp_path / "third/runs/report.html").read_text(encoding="utf-8")
-    assert "New to the model: contempt." in page and "new to it: contempt" in page
-    assert "Of the other classes there," in page and third.network[1].endswith("neutral")
+    assert "New class contempt: " in page and "new classes: contempt" in page
+    assert "Accuracy on the other classes there:" in page and third.network[1].endswith("neutral")
     for name in ("second", "third"):
         done = CliRunner().invoke(app, ["verify", str(tmp_path / name / "runs")])
         assert done.exit_code == 0, done.output

@@ -183,7 +183,7 @@ def test_folders_of_people_with_files_named_like_classes(tmp_path: Path) -> None
     with pytest.raises(CrossferError, match="--order rafdb has no effect"):
         read(tmp_path, order="rafdb")
     said = [item.text for item in items if isinstance(item, Remark)]
-    assert any("files are named like classes" in line for line in said)
+    assert any("from file names" in line for line in said)
     assert any("subjects: the 6 folders (0, 1, 2, …)" in line for line in said)
     parts = empty(tmp_path / "parts", "train/Anger_1.jpg", "train/Sad_1.jpg", "test/Anger_2.jpg")
     records = [i for i in READERS["folder"].read(parts, ReadOptions()) if isinstance(i, Record)]

@@ -76,7 +76,7 @@ def test_twenty_faces_are_labelled_by_keyboard_and_nothing_is_lost(
     browser: Browser, address: str, photos: Path, tmp_path: Path
 ) -> None:
     with opened(browser, address) as tab:
-        tab.locator("#status", has_text="The model says").wait_for()
+        tab.locator("#status", has_text="Suggestion:").wait_for()
         assert HOSTILE.replace("/", "") in tab.inner_text("#photo")
         expected: Counter[str] = Counter()
         for number in range(20):
@@ -95,7 +95,7 @@ def test_twenty_faces_are_labelled_by_keyboard_and_nothing_is_lost(
         tab.reload()
         tab.locator("#status", has_text="Skipped before.").wait_for()
         assert tab.inner_text("#count") == f"21 of {PHOTOS}, 1 skipped"
-        press(tab, "1", f"All {PHOTOS} faces are answered.")
+        press(tab, "1", f"All {PHOTOS} faces are labelled.")
         press(tab, "Backspace", "Skipped before.")  # as it was before that
         tab.click("#finish")
         tab.locator("#finished", has_text="20 labels in").wait_for()
@@ -118,7 +118,7 @@ def test_every_page_is_for_everybody(
         ben.say(face, "label", "dark")
     size = {"width": width, "height": 800}
     with opened(browser, address, viewport=size, color_scheme=scheme) as tab:
-        tab.locator("#status", has_text="The model says").wait_for()
+        tab.locator("#status", has_text="Suggestion:").wait_for()
         check_page(tab)
         assert tab.get_by_role("button", name="1 dark").get_attribute("aria-keyshortcuts") == "1"
         assert [name for name in stops(tab) if "undo" in name]
@@ -171,7 +171,7 @@ def test_what_cannot_be_written_is_said_and_not_taken_for_saved(
     browser: Browser, ann: Session, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(browser, address) as tab:
-        tab.locator("#status", has_text="The model says").wait_for()
+        tab.locator("#status", has_text="Suggestion:").wait_for()
 
         def full(descriptor: int) -> None:
             raise OSError(28, "No space left on device")

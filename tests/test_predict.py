@@ -185,7 +185,7 @@ def test_interrupted_it_goes_on_to_the_same_table(
         predict(out, 99, about="other")
     predict(out, 2)
     assert out.read_text() == (tmp_path / "whole.csv").read_text()
-    with pytest.raises(CrossferError, match="is there already"):
+    with pytest.raises(CrossferError, match="already exists"):
         predict(out, 99)
 
 
@@ -218,7 +218,7 @@ def test_a_video_that_is_cut_off_gives_what_it_has_and_says_so(
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
     *faces, last = rows_of(exported, tmp_path / "cut.avi")
     assert faces and not any(row["problem"] for row in faces)
-    assert last["problem"].startswith("cut off: it ends after ")
+    assert last["problem"].startswith("truncated: it ends after ")
     whole = film(tmp_path / "whole.mp4", walk(4)).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (row,) = rows_of(exported, tmp_path / "cut.mp4")
@@ -339,16 +339,16 @@ def damaged(folder: Path, what: str) -> Path:
     [
         ("card", "model.json: damaged"),
         ("version", "of format 99, but this version reads 1"),
-        ("no classes", "two different names or more"),
+        ("no classes", "at least two different names"),
         ("framing", "side is 3"),
-        ("altered", "altered since it was exported"),
-        ("text", "no ONNX model that ONNX Runtime can run"),
+        ("altered", "changed since it was exported"),
+        ("text", "not an ONNX model that ONNX Runtime can run"),
         ("missing", "no such file"),
         ("two inputs", "has 2 inputs (faces, more)"),
         ("floats", "reads tensor(float), not tensor(uint8)"),
         ("other size", "fails on two faces of 64×64"),
         ("other classes", "gives (2, 5) for two faces; model.json names 3 classes"),
-        ("empty", "no classifier in it"),
+        ("empty", "contains no classifier"),
         ("nowhere", "no such folder"),
     ],
 )

@@ -274,7 +274,7 @@ def test_the_state_of_raw_files_is_that_of_what_is_read(photographs: Path, tmp_p
 
 def test_what_cannot_be_prepared_is_said_in_one_line(photographs: Path, tmp_path: Path) -> None:
     for out in (Path("."), tmp_path / "x" / "..", tmp_path / os.fsdecode(b"caf\xe9")):
-        with pytest.raises(CrossferError, match="name a folder to make"):
+        with pytest.raises(CrossferError, match="name a new folder"):
             prepare(photographs, out)
     with pytest.raises(CrossferError, match="three numbers"):
         Preparation(sizes=(80, 20))  # type: ignore[arg-type]

@@ -2,42 +2,126 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from crossfer import standins
+from crossfer.datasets import extract, in_memory, prepare
+from crossfer.datasets.elsewhere import Blocks, _open
+from crossfer.datasets.extract import Extraction
+from crossfer.datasets.record import Record
 from crossfer.errors import CrossferError
 from crossfer.executors import Task
-from crossfer.executors.ray import Files, Ray, _check_version, run_on_ray
-from tests.test_executors import DIAMOND, Log, opened
+from crossfer.executors.copies import Files
+from crossfer.executors.ray import Ray, Unseen, _check_versions, run_on_ray
+from crossfer.framing import Framing
+from tests.test_executors import DIAMOND, Log, opened, opened_copy
 
 pytest.importorskip("ray", reason="the extra “ray”")
 
 
-def test_a_graph_on_ray_whatever_happens_to_its_processes(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Ray]:
+    """Start a cluster of two cores: what takes longest."""
+    script = "import ray, sys; print(ray.init(address='local', num_cpus=2, include_dashboard=False)"
+    script += ".address_info['gcs_address'], flush=True); sys.stdin.read()"
+    token = (Path.home() / ".ray" / "auth_token").is_file()
+    mode = {"RAY_AUTH_MODE": "token"} if token else {}
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | mode,
+        text=True,
+    ) as process:
+        assert process.stdout and process.stdin
+        yield Ray(process.stdout.readline().strip())
+        process.stdin.close()
+
+
+def test_a_graph_on_ray_whatever_happens_to_its_processes(cluster: Ray, tmp_path: Path) -> None:
     lost = [Task("killed-once"), Task("fails"), Task("x", ("fails",))]
     tasks = [*DIAMOND, *lost]
+    (tmp_path / "always.txt").write_text("sent")
     files = Files(
         tmp_path,
-        opened,
-        always={},
+        "no node sees this",
+        partial(opened, tmp_path),
+        opened_copy,
+        always={"always.txt": tmp_path / "always.txt"},
         needs={task.key: {} for task in tasks},
         makes={task.key: (task.key, tmp_path / task.key) for task in tasks},
         last="",
     )
     log = Log()
-    failures = run_on_ray(tasks, partial(opened, tmp_path), log, Ray(), files)
+    failures = run_on_ray(tasks, log, cluster, files)
     assert failures.keys() == {"fails", "x"}
     assert failures["fails"].why == "ValueError: it was asked to"
     assert failures["x"].because_of == "fails"
-    assert "again" in (tmp_path / "killed-once").read_text()
+    assert "again" in (tmp_path / "killed-once" / "killed-once").read_text()
+    assert log.lines.count(("started", "killed-once")) >= 2
     for task in DIAMOND:
-        assert (tmp_path / task.key).read_text() == "1"  # thread
+        assert (tmp_path / task.key / task.key).read_text() == "1"  # thread
         assert ("step", task.key, 3) in log.lines
         for before in task.after:
             began, ended = ("started", task.key), ("succeeded", before)
             assert log.lines.index(ended) < log.lines.index(began)
+
+
+def test_faces_found_on_ray_are_those_found_here(
+    cluster: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "BLOCK", 3)
+    raw = tmp_path / "jaffe"
+    standins.write("jaffe", raw, images=7)
+    torn = max(raw.glob("*.tiff"))
+    torn.write_bytes(torn.read_bytes()[:500])
+    counts: list[tuple[int, int]] = []
+    here = prepare(raw, tmp_path / "here")
+    there = prepare(raw, tmp_path / "there", on=cluster, progress=lambda *n: counts.append(n))
+    for file in ("images.npy", "samples.parquet", "skipped.csv"):
+        assert (here.folder / file).read_bytes() == (there.folder / file).read_bytes(), file
+    assert (
+        here.card["skipped"] and counts[0] == (0, 7) and counts[-1] == (7, 7) and len(counts) == 4
+    )
+    assert not list(tmp_path.glob(".there*"))
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_node_that_does_not_see_the_files_is_sent_them(tmp_path: Path, gone: bool) -> None:
+    files = [tmp_path / f"{name}.png" for name in "abc"]
+    for file in files:
+        Image.effect_noise((90, 80), 50).save(file)
+    files[2].write_bytes(files[2].read_bytes()[:500])
+    records = [Record(file, "happy", file.name) for file in files]
+    how = Extraction(Framing(), find=False, crop=0.8)
+    blocks = Blocks(tmp_path, how, {"b": (tmp_path / "b.npz", records)})
+    carry, told = _open(how), partial(print)
+    little, all_of_it = blocks.pack("b", False, False), blocks.pack("b", True, False)
+    _, here = carry("b", little, told)
+    for file in files:  # now this node sees none, or others
+        file.unlink() if gone else Image.new("L", (64, 64)).save(file)
+    with pytest.raises(Unseen):
+        carry("b", little, told)
+    _, there = carry("b", all_of_it, told)
+    for name, values in vars(here).items():
+        assert np.array_equal(values, vars(there)[name], equal_nan=name == "scores"), name
+    assert list(there.problems) == ["", "", "truncated"]
+
+
+def test_what_is_no_file_is_not_sent(tmp_path: Path) -> None:
+    columns = {"image": [np.zeros((48, 48), np.uint8)] * 4, "label": ["happy", "sad"] * 2}
+    with pytest.raises(CrossferError, match="its pictures are no files of their own.*leave --on"):
+        prepare(in_memory(columns, name="mine"), tmp_path / "out", on=Ray())
 
 
 def test_a_cluster_that_is_not_there() -> None:
@@ -46,9 +130,10 @@ def test_a_cluster_that_is_not_there() -> None:
 
 
 def test_a_node_with_another_version_is_named() -> None:
+    ours = {"crossfer": "1", "numpy": "2"}
     with pytest.raises(
-        CrossferError, match="node n7 .* has crossfer 9, and this machine 1: install"
+        CrossferError, match="node n7 .* has crossfer 9, and this machine 1: instal"
     ):
-        _check_version("9", "1", "n7")
-    with pytest.raises(CrossferError, match="has no crossfer"):
-        _check_version(None, "1", "n7")
+        _check_versions({"crossfer": "9", "numpy": "2"}, ours, "n7")
+    with pytest.raises(CrossferError, match="has no numpy"):
+        _check_versions({"crossfer": "1", "numpy": None}, ours, "n7")

@@ -221,5 +221,5 @@ def test_a_machine_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CrossferError, match="no sbatch here: .* login node"):
         Slurm().check()
-    with pytest.raises(CrossferError, match="nothing of it was given to SLURM"):
+    with pytest.raises(CrossferError, match="no run of it was submitted to SLURM"):
         cancel(tmp_path / "slurm")

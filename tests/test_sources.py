@@ -249,9 +249,7 @@ def test_an_onnx_file_that_cannot_be_converted_is_measured_as_it_is(tmp_path: Pa
     other = replace(config, network=f"onnxruntime:{tmp_path / 'odd.onnx'}")
     fabric = machine("cpu", "32-true")
     assert check_network(other, ["none"], fabric)[1].startswith("answers with angry")
-    with pytest.raises(
-        CrossferError, match=r"it can be measured and not trained; write strategies"
-    ):
+    with pytest.raises(CrossferError, match=r"it can be measured but not trained; set strategies"):
         check_network(other, ["none", "FC"], fabric)
     round_trip(other, tmp_path / "bundle")
 
@@ -277,7 +275,7 @@ def test_an_onnx_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         return str(error.value)
 
     assert "it has 2 inputs (a, b); one batch of images is read" in said("two.onnx")
-    assert "not an ONNX model" in said("torn.onnx")
+    assert "not a readable ONNX model" in said("torn.onnx")
     assert "no such file" in said("none.onnx")
 
 

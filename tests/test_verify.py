@@ -35,10 +35,10 @@ CONTENT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def kept(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the small experiment once."""
     out = tmp_path_factory.mktemp("verify") / "small"
-    run_experiment(check_experiment(CONTENT | {"data": raw}), out)
+    run_experiment(check_experiment(CONTENT | {"data": data}), out)
     return out
 
 
@@ -63,7 +63,7 @@ def test_what_nobody_touched_holds_and_trains_to_the_same_bits(out: Path) -> Non
     verdicts = verify(out, retrain=True, workers=2)
     assert len(verdicts) == 5 + 1  # MIX+WiSE starts where MIX arrived; results.json
     assert [verdict.problems for verdict in verdicts] == [()] * 6
-    assert verdicts[-1].checked == ("all that follows from the runs holds",)
+    assert verdicts[-1].checked == ("derived results verified",)
     assert contents(out) == before, "nothing is changed"
 
 
@@ -71,7 +71,7 @@ def test_one_run_by_its_folder_or_its_hash(out: Path) -> None:
     folder = folder_of(out, "HEAD")
     assert [verdict.label for verdict in verify(folder)] == ["HEAD · jaffe · 100% · seed 0"]
     assert verify(folder) == verify(out, runs=[folder.name.rpartition("-")[2][:6]])
-    with pytest.raises(CrossferError, match="no such run"):
+    with pytest.raises(CrossferError, match="not a run in the results"):
         verify(out, runs=["nothing"])
     shutil.move(folder, out.parent / "elsewhere")
     with pytest.raises(CrossferError, match="outside"):
@@ -210,7 +210,7 @@ def test_without_its_data_nothing_is_trained_again(out: Path) -> None:
     verdicts = verify(out)
     assert not any(verdict.problems for verdict in verdicts)
     assert "not computed again: fer2013: the data that were measured" in verdicts[-1].checked[0]
-    with pytest.raises(CrossferError, match="not there any more"):
+    with pytest.raises(CrossferError, match="no longer exist"):
         verify(out, retrain=True)
 
 

@@ -129,7 +129,7 @@ def test_a_test_set_is_cut_where_the_files_have_none(tmp_path: Path) -> None:
         (dict(sizes=(70, 10, 20)), "--sizes: the files come in splits"),
         (dict(exact=True), "--exact: the files come in splits"),
         (dict(test_share=0.2), "--test-share: the files come in splits"),
-        (dict(subject=r"/person(\d+)_"), "finds nobody in any path"),
+        (dict(subject=r"/person(\d+)_"), "matches no path"),
         (dict(everything=True), "--everything has no effect on what is read as folder"),
         (dict(columns={"label": "emotion"}, reader="folder"), "--column has no effect"),
         (dict(root=Path("x"), reader="folder"), "--root has no effect"),
@@ -182,7 +182,7 @@ def test_a_label_translated_in_vain_is_refused(tmp_path: Path) -> None:
 
 def test_a_seed_that_draws_nothing_is_refused(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", *(f"{s}/sad/{n}.png" for s in ("train", "val") for n in range(9)))
-    with pytest.raises(CrossferError, match="--seed: .* so nothing is drawn"):
+    with pytest.raises(CrossferError, match="--seed: .* so nothing is random"):
         made(raw, seed=3)
     assert "test" in rows(made(raw, seed=3, test_share=0.3), "split").values()
 
@@ -190,7 +190,7 @@ def test_a_seed_that_draws_nothing_is_refused(tmp_path: Path) -> None:
 def test_folders_that_begin_like_splits_are_no_people_and_not_guessed(tmp_path: Path) -> None:
     names = [f"{s}/sad/{n}.png" for s in ("trainingsdaten", "testdaten") for n in range(5)]
     raw = many(tmp_path / "raw", *names)
-    with pytest.raises(CrossferError, match="testdaten.*: may be a split: .*--split testdaten="):
+    with pytest.raises(CrossferError, match="testdaten.*: may be a split; .*--split testdaten="):
         made(raw)
     told = made(raw, splits={"trainingsdaten": "training", "testdaten": "test"})
     assert set(rows(told, "split")) == set(names)
@@ -433,7 +433,7 @@ def test_every_face_of_a_picture_is_read_by_its_box(
     assert len(dataset.images) == 2
     assert np.array_equal(dataset.images[0], whole[:48, :48])
     assert np.array_equal(dataset.images[1], whole[48:, 48:])
-    with pytest.raises(CrossferError, match="box of its own, so --crop has no effect"):
+    with pytest.raises(CrossferError, match="box, so --crop has no effect"):
         made(file, crop=0.5)
 
 

@@ -88,7 +88,7 @@ def test_one_run_at_a_time_for_a_scheduler_of_ones_own(
         (folder / "run.json").unlink()
     with pytest.raises(CrossferError, match=f"waits for BL · seed 0; run {keys['BL']} first"):
         run_one(out, keys["FC"])
-    with pytest.raises(CrossferError, match="no run of"):
+    with pytest.raises(CrossferError, match="not a run of"):
         run_one(out, "0" * 16)
     assert {one.state for one in status(out)} == {"interrupted"}
     before = weights_of(out)

@@ -1,4 +1,4 @@
-"""Update a facial-expression model on new faces without making it forget, with honest numbers.
+"""Update a facial-expression model on new faces without making it forget, with reliable measurements.
 
 Examples
 --------

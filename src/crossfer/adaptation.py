@@ -39,45 +39,45 @@ def adapt(
     memory: Memory | None = None,
     **options: Any,
 ) -> Trained:
-    """Train a network by a strategy.
+    """Adapt a network with a strategy.
 
     Parameters
     ----------
     strategy
-        The point in the space.
+        The strategy.
     start
-        The network that training starts from: untrained, the baseline, or another strategy's; it is left
-        as it was.  Where it cannot say a class of the target, the copy that trains grows: see
+        The network that training starts from: untrained, the baseline, or another strategy's result; it is
+        not modified. If it lacks a class of the target, the trained copy is extended: see
         `crossfer.networks.grow`.
     baseline
-        The network before any adaptation, for strategies that merge with it or choose exemplars by it;
-        often `start` itself.  It too is left as it was.
+        The network before any adaptation, for strategies that merge with it or select exemplars with it;
+        often `start` itself. It is not modified.
     training
-        The training sets by side: ``"source"``, ``"target"``, as far as the strategy needs them.
+        The training sets that the strategy needs: ``"source"``, ``"target"``.
     validation
-        The validation sets by side: they choose the epoch, and how much is merged.
+        The validation sets by side, which select the epoch and the merging weight.
     memory
-        What stands for the source's images, of the baseline's features: for strategies that read one.
+        The memory file's statistics of the baseline's features, for strategies that use them.
     recipe, seed, fabric, options
         As for `crossfer.training.train`.
 
     Returns
     -------
     Trained
-        The network, and what it cost: exemplars, statistics and merging are counted in.
+        The network and its cost, including exemplars, statistics and merging.
 
     Raises
     ------
     ValueError
-        If the strategy needs a training set that is not given, or a memory.
+        If a training set or the memory that the strategy needs is missing.
     CrossferError
-        If the memory is of another model or of other classes.
+        If the memory belongs to another model or to other classes.
     """
     began = time.perf_counter()
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
     if strategy.memory and memory is None:
-        raise ValueError(f"{strategy.name} needs a memory of the source")
+        raise ValueError(f"{strategy.name} needs a memory file of the source")
     if memory:
         memory.check(baseline)
     if strategy.unlabelled:

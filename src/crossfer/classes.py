@@ -107,14 +107,14 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """The classes that a classifier answers with, and which labels of a dataset belong to each.
+    """The classes of a classifier, and the labels that belong to each.
 
     Parameters
     ----------
     names
-        The classes in their order: a class's index is its place here.
+        The classes in the order of their indices.
     members
-        From a dataset's label to the name of its class; a label that is not there belongs to none.
+        Maps a label to its class; a missing label belongs to no class.
     """
 
     names: tuple[str, ...]
@@ -141,8 +141,8 @@ class ClassSet:
         if isinstance(value, str):
             if value not in PRESETS:
                 raise CrossferError(
-                    f"classes: {value!r} is none of {', '.join(PRESETS)}; "
-                    "or write a list of names, or a mapping NAME: [LABELS]"
+                    f"classes: {value!r} is unknown; choose {', '.join(PRESETS)}, or write a list "
+                    "of names, or a mapping NAME: [LABELS]"
                 )
             return PRESETS[value]
         if not isinstance(value, Mapping | Sequence):
@@ -152,10 +152,10 @@ class ClassSet:
         names = tuple(name for name, _ in pairs)
         for name, labels in pairs:
             if names.count(name) > 1:
-                raise CrossferError(f"classes: {name} stands there twice")
+                raise CrossferError(f"classes: {name} is listed twice; remove one")
             if not labels:
                 raise CrossferError(
-                    f"classes: {name} has no label; write {name}: [LABEL, …], or take it out"
+                    f"classes: {name} has no label; write {name}: [LABEL, …], or remove the class"
                 )
         if len(names) < 2:
             raise CrossferError(f"classes: {', '.join(names) or 'none'}; at least two are needed")
@@ -163,7 +163,9 @@ class ClassSet:
         for name, labels in pairs:
             for label in labels:
                 if (other := members.setdefault(label, name)) != name:
-                    raise CrossferError(f"classes: {label} belongs to {other} and to {name}")
+                    raise CrossferError(
+                        f"classes: {label} is listed under {other} and {name}; remove one"
+                    )
         return cls(names, members)
 
     @classmethod
@@ -221,7 +223,7 @@ PRESETS: dict[str, ClassSet] = {
 def _name(value: object) -> str:
     name = canonical(value)
     if not isinstance(value, str) or not name or name in (*NO_EXPRESSION, UNLABELLED):
-        raise CrossferError(f"classes: {value!r} is not the name of a class")
+        raise CrossferError(f"classes: {value!r} is not a valid class name")
     return name
 
 

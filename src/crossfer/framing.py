@@ -39,12 +39,12 @@ class Framing:
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
-            raise CrossferError(f"channels is {self.channels}: it must be 1 (gray) or 3 (RGB)")
+            raise CrossferError(f"channels is {self.channels}: must be 1 (gray) or 3 (RGB)")
         ranges = {"side": (16, 1024), "eye_distance": (0.1, 0.8), "eye_height": (0.1, 0.9)}
         for name, (least, most) in ranges.items():
             value = getattr(self, name)
             if not least <= value <= most:
-                raise CrossferError(f"{name} is {value}: it must lie between {least} and {most}")
+                raise CrossferError(f"{name} is {value}: must be between {least} and {most}")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -152,7 +152,7 @@ def mean(values: Values) -> float:
     """
     means = [float(of_images.mean()) for of_images in values.values() if len(of_images)]
     if not means:
-        raise ValueError("there is no validation image to choose by")
+        raise ValueError("there is no validation image for the selection")
     return sum(means) / len(means)
 
 

@@ -39,45 +39,45 @@ FromMemory = FeatureReplay | Ridge | SLDA
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a network meets new faces.
+    """A way to update a network on new faces.
 
     Parameters
     ----------
     name
-        Short name, as it stands in tables and configurations.
+        Short name, used in tables and configurations.
     start
-        ``"random"``: from scratch; ``"baseline"``: from the weights of BL; or the name of another strategy:
-        from where that one arrived.  BL itself is ``"deployed"`` where the weights are given.
+        ``"random"``: random weights; ``"baseline"``: the weights of BL; or the name of another strategy:
+        its result. BL itself is ``"deployed"`` if its weights are given.
     layers
         Which layers train: a key of `crossfer.networks.LAYERS`.
     data
-        Which training sets are shown: the source's, the target's, or both.
+        The training sets: the source's, the target's, or both.
     about
-        One sentence for people.
+        One sentence that describes it.
     exemplars
-        Of the source only so many images a class are at hand; all of them where it is ``None``.
+        Number of source images per class that are available; ``None``: all.
     choice
-        How the exemplars were chosen.
+        How the exemplars are selected.
     share
-        Of target images in every batch, the rest being the source's; ``None`` shows the union of both, as
-        it comes.
+        Fraction of target images in every batch, the rest being source images; ``None``: the union of both
+        in random order.
     penalty
-        What holds the network back.
+        A term added to the loss against forgetting.
     merge
-        Whether the network is mixed with the baseline at the end, as much as suits the validation sets of
-        both sides: evenly, or as one of `crossfer.memory.merging.Merge`.
+        Whether the weights are interpolated with the baseline's at the end, with a weight selected on both
+        validation sets: uniformly, or as one of `crossfer.memory.merging.Merge`.
     memory
-        What it makes of a memory file (`crossfer.memory.file`), which stands for the source's images.
+        How it uses a memory file (`crossfer.memory.file`).
     rank
-        Large linear layers, of those that train, learn by adapters of this rank, and other layers but the
-        last not at all (`crossfer.networks.adapters`); ``None``: no adapters.
+        Rank of adapters for the large linear layers among the trained ones; other layers but the last are
+        frozen (`crossfer.networks.adapters`). ``None``: no adapters.
     unlabelled
-        How it learns from the target's images without their labels.  It is not given any, nor chooses an
-        epoch by them: the last one is kept, whatever the experiment's `selection`.
+        How it learns from the target's images without labels. Labels are not used for selection either: the
+        last epoch is kept, whatever the experiment's `selection`.
     paper
-        Where it comes from.
+        The paper that describes it.
     recipe
-        The hyper-parameters, if no configuration says otherwise.
+        The default hyper-parameters.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
@@ -103,35 +103,51 @@ class Strategy:
     def __post_init__(self) -> None:
         both = self.data == "source+target"
         if self.exemplars is not None and (self.exemplars < 1 or not both):
-            raise ValueError(f"{self.name}: exemplars: at least 1, and data: source+target")
+            raise ValueError(
+                f"{self.name}: exemplars: must be at least 1, with data: source+target"
+            )
         if self.share is not None and not (0 < self.share < 1 and both):
-            raise ValueError(f"{self.name}: share: between 0 and 1, and data: source+target")
+            raise ValueError(
+                f"{self.name}: share: must be between 0 and 1, with data: source+target"
+            )
         if isinstance(self.penalty, SourceDistillation | DarkExperience) and self.share is None:
             raise ValueError(
-                f"{self.name}: {self.penalty.kind}: it needs a share, to tell old from new"
+                f"{self.name}: {self.penalty.kind}: needs a share, to separate source and target "
+                "images"
             )
         if self.merge == "Fisher" and not both:
-            raise ValueError(f"{self.name}: Fisher: it needs images of both, data: source+target")
+            raise ValueError(
+                f"{self.name}: Fisher: needs images of both datasets; set data: source+target"
+            )
         if self.memory and (self.data != "target" or self.penalty or self.merge or self.unlabelled):
-            raise ValueError(f"{self.name}: memory: with data: target, and no other way to learn")
+            raise ValueError(
+                f"{self.name}: memory: needs data: target, and cannot be combined with other ways "
+                "of learning"
+            )
         if self.memory and self.layers not in self.memory.LAYERS:
             raise ValueError(f"{self.name}: {self.memory.kind}: layers: {self.memory.LAYERS[0]}")
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
-            raise ValueError(f"{self.name}: what starts at random trains all layers, unhindered")
+            raise ValueError(
+                f"{self.name}: a strategy that starts at random must train all layers, without "
+                "penalty or merge"
+            )
         if self.unlabelled:
             if self.data != "target" or self.penalty or self.merge or self.start == "random":
                 raise ValueError(
-                    f"{self.name}: unlabelled: data: target, from a network that was trained, without "
-                    "penalty or merge"
+                    f"{self.name}: unlabelled: needs data: target and a trained network to start "
+                    "from, without penalty or merge"
                 )
             if self.unlabelled.trains == (self.layers == "none"):
                 what = "layers to train" if self.unlabelled.trains else "layers: none"
-                raise ValueError(f"{self.name}: {self.unlabelled.kind}: it needs {what}")
+                raise ValueError(f"{self.name}: {self.unlabelled.kind}: needs {what}")
         if self.rank is not None and (self.rank < 1 or self.layers not in ("FC", "FC+CL", "all")):
-            raise ValueError(f"{self.name}: rank: at least 1, and layers: FC, FC+CL or all")
+            raise ValueError(
+                f"{self.name}: rank: must be at least 1, with layers: FC, FC+CL or all"
+            )
         if self.rank and isinstance(self.penalty, L2SP | EWC):
             raise ValueError(
-                f"{self.name}: rank: {self.penalty.kind} holds weights, and adapters have none"
+                f"{self.name}: rank: {self.penalty.kind} penalises changed weights, which adapters "
+                "do not have; remove one of the two"
             )
         if self.start == self.name:
             raise ValueError(f"{self.name}: starts from itself")
@@ -236,7 +252,7 @@ STUDY = (
         start="random",
         layers="all",
         data="source+target",
-        about="train anew on source and target together",
+        about="train from random weights on source and target together",
         paper=PAPER,
     ),
 )
@@ -272,7 +288,7 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="target",
-        about="fine-tune every layer, held near the old weights",
+        about="fine-tune every layer, with a penalty on the distance from the old weights",
         penalty=L2SP(),
         paper="Li, Grandvalet, Davoine, ICML 2018",
         recipe=HELD,
@@ -282,7 +298,7 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="target",
-        about="fine-tune every layer, held to the old network's answers on the new images",
+        about="fine-tune every layer, distilling the old network on the new images",
         penalty=Distillation(),
         paper="Li and Hoiem, Learning without Forgetting, TPAMI 2018",
         recipe=HELD,
@@ -292,7 +308,9 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="target",
-        about="fine-tune every layer, each weight held as much as the source needs it",
+        about=(
+            "fine-tune every layer, with a penalty on changing weights that matter for the source"
+        ),
         penalty=EWC(),
         paper="Kirkpatrick et al., PNAS 2017",
         recipe=HELD,
@@ -302,7 +320,7 @@ BEYOND = (
         start="RE",
         layers="none",
         data="target",
-        about="mix the weights before and after fine-tuning every layer",
+        about="interpolate the weights before and after fine-tuning every layer",
         merge=True,
         paper="Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022",
     ),
@@ -322,7 +340,7 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="source+target",
-        about="fine-tune every layer, with the 50 old images of each class that represent it best",
+        about="fine-tune every layer, with 50 old images of each class chosen by herding",
         exemplars=50,
         choice="herding",
         share=0.5,
@@ -335,7 +353,9 @@ BEYOND = (
         start="ER-50",
         layers="none",
         data="source+target",
-        about="mix the weights before and after fine-tuning with 50 old images of each class",
+        about=(
+            "interpolate the weights before and after fine-tuning with 50 old images of each class"
+        ),
         exemplars=50,
         merge=True,
     ),
@@ -344,7 +364,10 @@ BEYOND = (
         start="baseline",
         layers="none",
         data="target",
-        about="a last layer by ridge regression on the features of old images, from the memory file, and new",
+        about=(
+            "compute the last layer by ridge regression on the features of old images (memory "
+            "file) and new ones"
+        ),
         memory=Ridge(),
         paper="ridge regression from second moments; cf. McDonnell et al., RanPAC, NeurIPS 2023",
     ),
@@ -362,7 +385,10 @@ BEYOND = (
         start="baseline",
         layers="none",
         data="target",
-        about="a last layer by linear discriminant analysis, from the memory file, updated image by image",
+        about=(
+            "compute the last layer by linear discriminant analysis from the memory file, updated "
+            "image by image"
+        ),
         memory=SLDA(),
         paper="Hayes and Kanan, Lifelong Machine Learning with Deep Streaming LDA, CVPR Workshops 2020",
     ),
@@ -371,8 +397,10 @@ BEYOND = (
         start="baseline",
         layers="FC",
         data="target",
-        about="fine-tune the fully connected layers beside features drawn from the memory file, held to the "
-        "old network's answers on them",
+        about=(
+            "fine-tune the fully connected layers with features sampled from the memory file, "
+            "distilling the old network on them"
+        ),
         memory=FeatureReplay(),
         paper="Liu et al., Generative Feature Replay, CVPR Workshops 2020, with Gaussians",
     ),
@@ -381,7 +409,7 @@ BEYOND = (
         start="RIDGE",
         layers="FC",
         data="target",
-        about="a last layer by ridge regression first, then as GFR",
+        about="compute the last layer by ridge regression, then as GFR",
         memory=FeatureReplay(),
     ),
     Strategy(
@@ -389,7 +417,9 @@ BEYOND = (
         start="RE",
         layers="none",
         data="target",
-        about="mix the weights before and after fine-tuning every layer, the first layers least",
+        about=(
+            "interpolate the weights before and after fine-tuning every layer, first layers least"
+        ),
         merge="LiNeS",
         paper="Wang et al., LiNeS: Post-training Layer Scaling, ICLR 2025",
     ),
@@ -398,7 +428,9 @@ BEYOND = (
         start="RE",
         layers="none",
         data="source+target",
-        about="mix the weights before and after fine-tuning every layer, each by how much it matters",
+        about=(
+            "merge the weights before and after fine-tuning every layer by their Fisher information"
+        ),
         merge="Fisher",
         paper="Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022",
     ),
@@ -407,8 +439,10 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="source+target",
-        about="fine-tune every layer with 50 old images of each class beside the new ones, held to their "
-        "stored logits",
+        about=(
+            "fine-tune every layer with 50 old images of each class beside the new ones, matching "
+            "their stored logits"
+        ),
         exemplars=50,
         share=0.5,
         penalty=DarkExperience(),
@@ -420,7 +454,7 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="source+target",
-        about="as DER++, and held to the old network's logits on the new images too",
+        about="as DER++, also matching the old network's logits on the new images",
         exemplars=50,
         share=0.5,
         penalty=DarkExperience(weight=0.2, forward=0.2),
@@ -442,7 +476,9 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="source+target",
-        about="go on from the old weights, on source and target together, for a tenth of the time",
+        about=(
+            "continue from the old weights on source and target together, for a tenth of the time"
+        ),
         paper="warm start; Ash and Adams, On Warm-Starting Neural Network Training, NeurIPS 2020",
         recipe=Recipe(epochs=3, learning_rate=0.01, warmup=0.1),
     ),
@@ -451,7 +487,7 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="source+target",
-        about="go on from the old weights, with three source images beside each target image",
+        about="continue from the old weights with three source images per target image",
         share=0.25,
         recipe=GENTLE,
     ),
@@ -460,8 +496,10 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="source+target",
-        about="go on from the old weights with three source images beside each target image, held to the old "
-        "network's answers on them",
+        about=(
+            "continue from the old weights with three source images per target image, distilling "
+            "the old network on them"
+        ),
         share=0.25,
         penalty=SourceDistillation(),
         paper="replay with distillation; cf. Buzzega et al., Dark Experience for General Continual "
@@ -473,8 +511,10 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="source+target",
-        about="go on from the old weights with three source images beside each target image, held to the old "
-        "network's answers where they are right",
+        about=(
+            "continue from the old weights with three source images per target image, distilling "
+            "the old network where it is right"
+        ),
         share=0.25,
         penalty=FocalDistillation(),
         paper="focal distillation: Yan et al., Positive-Congruent Training, CVPR 2021",
@@ -485,7 +525,7 @@ BEYOND = (
         start="baseline",
         layers="all",
         data="source+target",
-        about="as MIX, every class counting the same",
+        about="as MIX, with logit adjustment, so that every class counts the same",
         share=0.25,
         paper="logit adjustment: Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021",
         recipe=replace(GENTLE, logit_adjustment=1.0),
@@ -495,7 +535,7 @@ BEYOND = (
         start="MIX",
         layers="none",
         data="source+target",
-        about="mix the weights before and after going on with three source images beside each target image",
+        about="interpolate the weights before and after MIX",
         merge=True,
     ),
 )
@@ -507,7 +547,7 @@ UNLABELLED = (
         start="baseline",
         layers="none",
         data="target",
-        about="estimate batch-norm statistics on the target's images; no labels",
+        about="estimate batch-normalisation statistics on the target's images; no labels",
         unlabelled=AdaBN(),
         paper="Li et al., Adaptive Batch Normalization for Practical Domain Adaptation, Pattern Recognition "
         "2018",
@@ -517,7 +557,9 @@ UNLABELLED = (
         start="baseline",
         layers="norms",
         data="target",
-        about="train the normalisations for sure answers on the target's images; no labels",
+        about=(
+            "train the normalisation layers to minimise entropy on the target's images; no labels"
+        ),
         unlabelled=Tent(),
         paper="Wang et al., Tent: Fully Test-Time Adaptation by Entropy Minimization, ICLR 2021",
         recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.001, warmup=0.1),
@@ -527,7 +569,9 @@ UNLABELLED = (
         start="baseline",
         layers="body",
         data="target",
-        about="train all but the last layer for sure and diverse answers and pseudo-labels; no labels",
+        about=(
+            "train all but the last layer by information maximisation and pseudo-labels; no labels"
+        ),
         unlabelled=Shot(),
         paper="Liang, Hu, Feng, Source Hypothesis Transfer (SHOT), ICML 2020",
         recipe=Recipe(epochs=15, batch_size=64, learning_rate=0.005, warmup=0.1),
@@ -563,10 +607,11 @@ def strategy_called(name: str) -> Strategy:
     """
     if name in RENAMED:
         raise ValueError(
-            f"{name} is called {RENAMED[name]} now: it is not the method of the paper of that name"
+            f"{name} is now called {RENAMED[name]}, because it is not the method of the paper of "
+            "that name"
         )
     if name not in STRATEGIES:
-        raise ValueError(f"unknown strategy {name!r}: choose among {', '.join(STRATEGIES)}")
+        raise ValueError(f"unknown strategy {name!r}; choose among {', '.join(STRATEGIES)}")
     return STRATEGIES[name]
 
 
@@ -585,9 +630,13 @@ def starts(strategy: Strategy, known: Mapping[str, Strategy] = STRATEGIES) -> li
     names: list[str] = []
     while strategy.start not in ("random", "baseline"):
         if strategy.start not in known:
-            raise ValueError(f"{strategy.name}: starts from {strategy.start!r}, which is unknown")
+            raise ValueError(
+                f"{strategy.name}: starts from {strategy.start!r}, which does not exist"
+            )
         if strategy.start in names:
-            raise ValueError(f"{strategy.name}: where it starts goes round in a circle")
+            raise ValueError(
+                f"{strategy.name}: start: refers back to itself through other strategies"
+            )
         strategy = known[strategy.start]
         names.append(strategy.name)
     return names

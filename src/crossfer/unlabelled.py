@@ -47,7 +47,7 @@ class AdaBN:
         if not norms:
             raise CrossferError(
                 "model: the network has no batch normalisation, so AdaBN has nothing to adapt; "
-                "take it out of the strategies"
+                "remove it from the strategies"
             )
         rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         parts = torch.tensor_split(rows, max(1, round(len(rows) / AT_ONCE)))
@@ -156,7 +156,7 @@ class Shot:
         """Return what to minimise."""
         (head,) = model.layer_names("head")
         if fabric.world_size > 1:
-            raise CrossferError("SHOT looks at the answers to a whole batch: run it on one device")
+            raise CrossferError("SHOT needs the predictions of a whole batch; run it on one device")
 
         def loss(logits: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
             mean = logits.softmax(1).mean(0)

@@ -183,8 +183,8 @@ def of_record(compared: Compared, datasets: Sequence[Dataset]) -> list[Choice]:
     for one in compared.datasets:
         if one.fingerprint not in given:
             raise CrossferError(
-                f"{one.name}: its pictures are not given; name the prepared dataset with --data (fingerprint "
-                f"{one.fingerprint[:16]})"
+                f"{one.name}: its pictures are missing; name the prepared dataset with --data "
+                f"(fingerprint {one.fingerprint[:16]})"
             )
         said = one.evidence
         rows, labels, old, new = (

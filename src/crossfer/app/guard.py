@@ -58,7 +58,7 @@ class Guard:
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
-            raise RuntimeError("only HTTP is spoken here")
+            raise RuntimeError("only HTTP is supported")
         started = False
 
         async def sending(message: Message) -> None:
@@ -83,9 +83,9 @@ class Guard:
         host = request.headers.get("host", "")
         name, _, port = host.partition(":")
         if name not in LOOPBACK:
-            return PlainTextResponse("Only 127.0.0.1 and localhost are answered.", 400)
+            return PlainTextResponse("Only 127.0.0.1 and localhost are allowed.", 400)
         if request.headers.get("origin", f"http://{host}") != f"http://{host}":
-            return PlainTextResponse("Another site asked for this.", 403)
+            return PlainTextResponse("The request came from another site.", 403)
         cookie = f"crossfer-{port}"  # ports share their cookies
         if (given := request.query_params.get("token")) is not None and self._is_token(given):
             answer = RedirectResponse(_without_token(request), 303)
@@ -93,7 +93,8 @@ class Guard:
             return answer
         if not self._is_token(request.cookies.get(cookie, "")):
             return PlainTextResponse(
-                "Open the address that crossfer printed, with its token: a page is only for who started it.",
+                "Open the address that crossfer printed, with its token. Only the person who "
+                "started the server has access.",
                 403,
             )
         length = request.headers.get("content-length", "0")

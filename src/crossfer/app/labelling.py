@@ -44,7 +44,7 @@ def _faces(session: Session) -> Page:
             await run_in_threadpool(session.write_manifest)
         except OSError as error:
             raise CrossferError(
-                f"{error.filename}: {error.strerror}; mend it, and load the page again"
+                f"{error.filename}: {error.strerror}; fix this, and reload the page"
             ) from None
         return rendered(
             request,
@@ -181,12 +181,12 @@ def _asked(path: str, work: Callable[[Values], Values]) -> Route:
         except ValueError:
             given = None
         if not isinstance(given, dict):
-            raise CrossferError("what was sent is no JSON with named values")
+            raise CrossferError("the request is not a JSON object")
         try:
             return JSONResponse(await run_in_threadpool(work, given))
         except OSError as error:
             raise CrossferError(
-                f"not saved: {error.strerror or error}; mend it, and press the key again"
+                f"not saved: {error.strerror or error}; fix this, and press the key again"
             ) from None
 
     return Route(path, answer, methods=["POST"])
@@ -208,14 +208,14 @@ def _as_json(turn: Turn) -> Values:
 def _text(given: Values, name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str):
-        raise CrossferError(f"{name} is missing, or no text")
+        raise CrossferError(f"{name} is missing, or not a text")
     return value
 
 
 def _texts(given: Values, name: str) -> list[str]:
     values = given.get(name, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise CrossferError(f"{name} is no list of texts")
+        raise CrossferError(f"{name} is not a list of texts")
     return values
 
 

@@ -58,12 +58,14 @@ def pages_of(
         raise CrossferError(f"{paths[kinds.index(other)]}: {other}; name it alone")
     if kinds == ["an experiment"]:
         if data:
-            raise CrossferError(f"--data: {paths[0]} is an experiment, which knows its own")
+            raise CrossferError(
+                f"--data: {paths[0]} is an experiment, which has its own datasets; leave --data out"
+            )
         return _of_experiment(paths[0], smallest)
     if kinds == ["a comparison"]:
         return [_of_record(paths[0], data)]
     if data and len(paths) != 2:
-        raise CrossferError(f"--data: needs two classifiers, the old one first; {len(paths)} named")
+        raise CrossferError(f"--data: needs two classifiers, the old one first; {len(paths)} given")
     shown = [try_page([Candidate(str(path), _engine(path)) for path in paths], smallest)]
     if data:
         shown.append(_compared(paths[0], paths[1], data, progress))

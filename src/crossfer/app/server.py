@@ -60,7 +60,7 @@ def listen(port: int) -> socket.socket:
         If it is in use or not allowed.
     """
     if not 0 <= port <= 65535:
-        raise CrossferError(f"--port {port}: must lie between 0 (any free one) and 65535")
+        raise CrossferError(f"--port {port}: must be between 0 (any free port) and 65535")
     listening = socket.socket()
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,11 +69,9 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         why = (
-            "is in use"
-            if error.errno == errno.EADDRINUSE
-            else f"cannot be taken ({error.strerror})"
+            "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
         )
         raise CrossferError(
-            f"--port {port}: {why}; name another one, or 0 for any free one"
+            f"--port {port}: {why}; choose another port, or 0 for any free one"
         ) from None
     return listening

@@ -125,7 +125,7 @@ def detector_network(name: str) -> bytes:
         found = session.run(NETWORKS[name], {session.get_inputs()[0].name: lying(images)})
         if all(np.allclose(a, b, atol=1e-4) for a, b in zip(found, wanted, strict=True)):
             return content
-    raise CrossferError(f"--web: {name} answers otherwise in ONNX Runtime than in this OpenCV")
+    raise CrossferError(f"--web: {name} gives different results in ONNX Runtime and in this OpenCV")
 
 
 @contextmanager

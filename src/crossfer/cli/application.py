@@ -25,15 +25,17 @@ class _Stoppable(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            error_console.print("stopped; the same command goes on where it stopped")
+            error_console.print("stopped; run the same command again to resume")
             raise typer.Exit(130) from None
 
 
 app = typer.Typer(
     name="crossfer",
     cls=_Stoppable,
-    help="Update a facial-expression model on new faces without making it forget, "
-    "with honest numbers.\n\nStart with:  [bold]crossfer demo[/]",
+    help=(
+        "Update a facial-expression model on new faces without making it forget, with reliable "
+        "measurements.\n\nStart with:  [bold]crossfer demo[/]"
+    ),
     no_args_is_help=True,
     rich_markup_mode="rich",
     add_completion=False,
@@ -68,14 +70,16 @@ def _stop(number: int, frame: Any) -> None:
 
 
 ON_DISK = {
-    errno.ENOSPC: "the disk is full; make room, and the same command goes on",
-    errno.EDQUOT: "your share of the disk is full; make room, and the same command goes on",
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "your disk quota is exceeded; free some space and run the same command again",
     errno.EROFS: "the disk is read-only; name another folder",
     errno.EACCES: "permission denied; name another folder, or change its permissions",
     errno.EPERM: "permission denied; name another folder, or change its permissions",
-    errno.ENOTDIR: "a file stands where a folder should; name another folder",
-    errno.EISDIR: "a folder stands where a file should; name another file",
-    errno.ENOENT: "no such file or folder; if it has vanished, bring it back, and the same command goes on",
+    errno.ENOTDIR: "expected a folder, found a file; name another folder",
+    errno.EISDIR: "expected a file, found a folder; name another file",
+    errno.ENOENT: (
+        "no such file or folder; if it was removed, restore it and run the same command again"
+    ),
 }
 
 

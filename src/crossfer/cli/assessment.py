@@ -24,7 +24,10 @@ def assess(
     model: Annotated[
         Path,
         typer.Argument(
-            help="A run, a bundle, an exported classifier, an ONNX file, or YAML as under model:."
+            help=(
+                "A run, a bundle, an exported classifier, an ONNX file, or a YAML file with the "
+                "keys of model:."
+            )
         ),
     ],
     dataset: Annotated[
@@ -34,8 +37,10 @@ def assess(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="The prepared dataset that MODEL learnt from: its validation faces calibrate the "
-            "estimates.  A run brings its own answers about them."
+            help=(
+                "The prepared dataset that MODEL was trained on. Its validation faces calibrate "
+                "the estimates. A run has its own predictions for them."
+            )
         ),
     ] = None,
     memory: Annotated[
@@ -48,23 +53,28 @@ def assess(
         bool,
         typer.Option(
             "--labels",
-            help="Also: how many labels would help?  Trains the last layer on more and more of DATASET's.",
+            help=(
+                "Also compute a learning curve: train the last layer on more and more of "
+                "DATASET's labels."
+            ),
         ),
     ] = False,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
+        typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
     ] = None,
     cropped: Annotated[
-        bool, typer.Option("--cropped", help="The pictures are faces already: look for none.")
+        bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
     ] = False,
-    as_json: Annotated[Path | None, typer.Option("--json", help="Write all of it.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Write everything to this JSON file.")
+    ] = None,
 ) -> None:
-    """Do I need an update?  Estimate how often a classifier is right about faces without labels.
+    """Estimate whether an update is needed: the accuracy on faces without labels, and drift.
 
-    Its confidence on the new faces is compared with that on the source's validation faces, of which the
-    truth is known; pixels, features and answers are compared too.  docs/assess.md says how far such
-    estimates were off.
+    Compares confidence on the new faces with that on the source's validation faces, whose labels are
+    known. Also compares pixels, features and predictions. docs/assess.md shows how accurate such
+    estimates were.
 
     Example:  crossfer assess runs/mine/runs/BL-seed0-… photos/ --source data/fer2013 --json assessed.json
     """
@@ -77,7 +87,9 @@ def assess(
     from crossfer.files import write_json
 
     if cropped and (dataset / "dataset.json").is_file():
-        raise CrossferError(f"--cropped: {dataset} is prepared already, so it has no effect")
+        raise CrossferError(
+            f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
+        )
     if source and memory:
         raise CrossferError("--source and --memory both stand for the source: name one")
     opened_model = open_model(model)
@@ -130,7 +142,7 @@ def _say(found: Assessed) -> None:
     out_console.print(f"{found.dataset}: {found.images:,} faces{people}.", soft_wrap=True)
     if found.left_out:
         counts = ", ".join(f"{name} {count:,}" for name, count in found.left_out.items())
-        out_console.print(f"Left out, of no class: {counts}.", soft_wrap=True)
+        out_console.print(f"Left out, label in no class: {counts}.", soft_wrap=True)
     if found.inputs:
         table = _table("pixels", found.source, found.dataset, "standard deviations")
         for one in found.inputs:
@@ -152,7 +164,9 @@ def _say(found: Assessed) -> None:
         table.add_row(share.name, f"{share.source:.1f}", f"{share.new:.1f}")
     out_console.print(table)
     if found.curve:
-        table = _table("labels", "people", "accuracy here", "of the draws", "change on the source")
+        table = _table(
+            "labels", "people", "accuracy here", "range of draws", "change on the source"
+        )
         for point in found.curve:
             table.add_row(
                 f"{point.images:.0f}",

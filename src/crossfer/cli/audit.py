@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,26 +15,28 @@ from crossfer.cli.application import app, error_console, out_console
 
 if TYPE_CHECKING:
     from crossfer.datasets.audit import DatasetAudit
+    from crossfer.evaluation.rows import Overlap
 
 command = partial(app.command, rich_help_panel="Faces")
 
 
 @command()
 def audit(
-    datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets, or raw ones.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    datasets: Annotated[list[Path], typer.Argument(help="Prepared or raw datasets.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     page: Annotated[
-        Path | None, typer.Option(help="Also write an HTML page to this file; it shows no face.")
+        Path | None, typer.Option(help="Also write an HTML page, without any face.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit status 1 if there is anything to object to.")
+        bool,
+        typer.Option("--strict", help="Exit status 1 if images or subjects leak between splits."),
     ] = False,
 ) -> None:
-    """Say what a reviewer asks of a dataset: clean splits, their sizes, people and classes.
+    """Report what a reviewer asks about a dataset: clean splits, their sizes, subjects and classes.
 
-    Copies across splits, subjects across splits, class counts, contradicting labels, the share of test
-    images that also stand in training, and who chose on what.  Several datasets are also compared with one
-    another.  A raw dataset is prepared in a temporary folder first.
+    Lists copies and subjects across splits, class counts, contradicting labels, test images with copies
+    in training, and which data were used for selection. Several datasets are also compared with each
+    other. A raw dataset is first prepared in a temporary folder.
 
     Example:  crossfer audit data/fer2013 --page fer2013-audit.html
     """
@@ -58,25 +61,26 @@ def audit(
             )
             for number, path in enumerate(datasets)
         ]
-        audits = ask(opened, shown.comparing)
+        found = ask(opened, shown.comparing)
     if page:
-        write_page(audits, page)
+        write_page(found, page)
     if as_json:
-        typer.echo(json.dumps(plain(audits), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(plain(found), indent=2, ensure_ascii=False))
     else:
-        for one in audits:
+        for one in found.datasets:
             _say(one)
+        _say_copies(found.overlaps)
         out_console.print(SELECTION, soft_wrap=True)
         if page:
             out_console.print(f"page: {page.resolve()}", soft_wrap=True)
-    if strict and any(one.findings for one in audits):
+    if strict and found.leaks:
         raise typer.Exit(1)
 
 
 def _say(one: DatasetAudit) -> None:
     """Print the audit of one dataset, its findings first."""
     out_console.print(f"{one.name}: {one.title}", style="bold", soft_wrap=True)
-    for finding in one.findings or ("Nothing to object to.",):
+    for finding in one.findings or ("No findings.",):
         out_console.print(f"  {finding}", soft_wrap=True)
     table = Table("", *(part.split for part in one.splits), box=box.SIMPLE_HEAD)
     for column in table.columns[1:]:
@@ -95,3 +99,20 @@ def _say(one: DatasetAudit) -> None:
         table.add_row(name, *values)
     out_console.print(table)
     out_console.print(f"  Split: {one.divided}.", soft_wrap=True)
+
+
+def _say_copies(overlaps: Sequence[Overlap]) -> None:
+    """Print which places share images, with an example of each."""
+    if not overlaps:
+        return
+    table = Table("images of", "also in", box=box.SIMPLE_HEAD)
+    for column in ("of", "exact", "near", "other label"):
+        table.add_column(column, justify="right")
+    for one in overlaps:
+        places = (f"{place.dataset} {place.split}" for place in (one.second, one.first))
+        numbers = (one.images, one.exact, one.near, one.relabelled)
+        table.add_row(*places, *(f"{number:,}" for number in numbers))
+    out_console.print(table)
+    for one in overlaps:
+        first, second = one.examples[0].origins
+        out_console.print(f"e.g. {second} = {first}", soft_wrap=True)

@@ -52,7 +52,8 @@ class Bars:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.bars.stop()
+        if not self.bars.disable:  # Rich 13 ends an empty line even then
+            self.bars.stop()
 
     def count(self, what: str, done: int, total: int) -> None:
         """Show how many of how many are done."""

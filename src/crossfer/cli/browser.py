@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 command = partial(app.command, rich_help_panel="Use")
 
-Port = Annotated[int, typer.Option(help="On this computer; 0: any free one.")]
+Port = Annotated[int, typer.Option(help="Port on this computer; 0 picks a free one.")]
 Browser = Annotated[bool, typer.Option("--open", help="Open the address in the browser.")]
 
 
@@ -26,27 +26,31 @@ def show_app(
     what: Annotated[
         list[Path],
         typer.Argument(
-            help="Classifiers, the old one first: a run, a bundle, an exported classifier, an ONNX file, or "
-            "YAML as under model:. Or a finished experiment. Or what `crossfer compare --json` wrote."
+            help=(
+                "Classifiers, the old one first: runs, bundles, exported classifiers, ONNX files, "
+                "or YAML files with the keys of model:. Or a finished experiment, or the output "
+                "of `crossfer compare --json`."
+            )
         ),
     ],
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Prepared dataset on whose test images two classifiers are compared, or a comparison was "
-            "made; repeat at will."
+            help="Prepared dataset on whose test images the classifiers are compared. Repeatable."
         ),
     ] = None,
     smallest: Annotated[
         float,
-        typer.Option(help="Side of the smallest face to look for, as a share of the picture's."),
+        typer.Option(
+            help="Side of the smallest face to detect, as a fraction of the picture's side."
+        ),
     ] = 0.1,
     port: Port = 8765,
     browser: Browser = False,
 ) -> None:
-    """Look at classifiers in the browser: try them on a photo or the webcam, see the faces that changed.
+    """Try classifiers in the browser, on a photo or the webcam, and see the faces whose prediction changed.
 
-    Only this computer can open the pages; pictures stay here, and none is stored.
+    Only this computer can open the pages. Pictures are not stored or sent anywhere.
 
     Example:  crossfer app deployed exported --data data/mine
 
@@ -65,7 +69,7 @@ def show(pages: Sequence[Page], port: int, browser: bool) -> None:
     from crossfer.app import serve
 
     def ready(address: str) -> None:
-        out_console.print(f"open {address}\nonly this computer can; Ctrl-C stops", soft_wrap=True)
+        out_console.print(f"open {address}\n(this computer only; stop with Ctrl-C)", soft_wrap=True)
         if browser:
             webbrowser.open(address)
 

@@ -31,50 +31,60 @@ def compare(
     old: Annotated[
         Path,
         typer.Argument(
-            help="A run, a bundle, an exported classifier, an ONNX file, or YAML as under model:."
+            help=(
+                "A run, a bundle, an exported classifier, an ONNX file, or a YAML file with the "
+                "keys of model:."
+            )
         ),
     ],
-    new: Annotated[Path, typer.Argument(help="Another one.")],
+    new: Annotated[Path, typer.Argument(help="The classifier to compare it with.")],
     datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets.")],
-    split: Annotated[str, typer.Option(help="training, validation or test.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Split to measure on: training, validation or test.")
+    ] = "test",
     by: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also in each group of this column of the sample tables; repeat at will."
+            help="Also report each group of this column of the sample tables. Repeatable."
         ),
     ] = None,
     new_data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="The same pictures prepared as NEW reads them, where that is otherwise than OLD does; one "
-            "for each dataset."
+            help=(
+                "The same pictures prepared for NEW, if it reads other faces than OLD; one for "
+                "each dataset."
+            )
         ),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
+        typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
     ] = None,
     shared: Annotated[
-        bool, typer.Option("--shared", help="Only images of classes that both can say.")
+        bool, typer.Option("--shared", help="Only images of classes that both classifiers have.")
     ] = False,
-    rounds: Annotated[int, typer.Option(help="How often one face is timed.")] = 200,
-    batch: Annotated[int, typer.Option(help="Faces in a batch that is timed.")] = 32,
-    threads: Annotated[int, typer.Option(help="Threads that answer.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Number of timed single faces.")] = 200,
+    batch: Annotated[int, typer.Option(help="Number of faces in a timed batch.")] = 32,
+    threads: Annotated[int, typer.Option(help="Threads for inference.")] = 1,
     as_json: Annotated[
-        Path | None, typer.Option("--json", help="Write all of it; `crossfer gate` reads it.")
+        Path | None,
+        typer.Option(
+            "--json", help="Write everything to this JSON file, which `crossfer gate` reads."
+        ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write an HTML page; it shows no face.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page, without any face.")] = None,
     flips: Annotated[
         Path | None, typer.Option(help="Write a CSV file of the images that flipped.")
     ] = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures", help="Show the faces that flipped on the HTML page.")
+        bool, typer.Option("--pictures", help="Show flipped faces on the HTML page.")
     ] = False,
 ) -> None:
     """Compare two classifiers, whoever trained them: accuracy, flips, classes, groups, latency and size.
 
-    Both questions are answered: do they differ on these images, and would they for other people?  Exit
-    status 0 whatever comes out; to decide on it, give the JSON to `crossfer gate`.
+    Tests whether they differ on these images and whether they would for other people. The exit status is
+    0 whatever the result; pass the JSON to `crossfer gate` to decide.
 
     Example:  crossfer compare deployed.yaml exported data/mine --json comparison.json --html comparison.html
     """
@@ -88,7 +98,7 @@ def compare(
     if split not in SPLITS:
         raise CrossferError(f"--split {split}: choose {', '.join(SPLITS)}")
     if pictures and html is None:
-        raise CrossferError("--pictures: are shown on the page; name it with --html")
+        raise CrossferError("--pictures: needs the HTML page; name it with --html")
     if new_data and len(new_data) != len(datasets):
         raise CrossferError(
             f"--new-data: {len(new_data)} given for {len(datasets)} datasets; give one for each"
@@ -169,8 +179,8 @@ def _say(found: Compared) -> None:
     )
     out_console.print(table)
     out_console.print(
-        f"Measured in turn, {len(times.old)} faces and {len(times.old_batch)} batches; threads: "
-        f"{times.threads}; {times.processor}.",
+        f"Measured alternately, {len(times.old)} faces and {len(times.old_batch)} batches; "
+        f"threads: {times.threads}; {times.processor}.",
         soft_wrap=True,
     )
 
@@ -198,12 +208,12 @@ def _say_dataset(found: Compared, one: OnDataset) -> None:
         out_console.print(text, soft_wrap=True)
     if one.left_out:
         counts = ", ".join(f"{label} {count:,}" for label, count in one.left_out.items())
-        out_console.print(f"Left out, of no class: {counts}.", soft_wrap=True)
+        out_console.print(f"Left out, label in no class: {counts}.", soft_wrap=True)
     table = _table("class", "images", "old", "new", "change", "won : lost")
     for i, name in enumerate(found.classes):
         if change_ := one.change.classes[i]:
             recalls = (
-                "cannot say it" if name not in network.classes else f"{recall:.1f}"
+                "lacks this class" if name not in network.classes else f"{recall:.1f}"
                 for network, recall in (
                     (found.old, one.old.recall[i]),
                     (found.new, one.new.recall[i]),
@@ -219,7 +229,7 @@ def _say_dataset(found: Compared, one: OnDataset) -> None:
             )
     out_console.print(table)
     if one.groups:
-        table = _table("group", "images", "old", "new", "change", "is it real?")
+        table = _table("group", "images", "old", "new", "change", "significance")
         for group in one.groups:
             pair = group.difference.paired
             table.add_row(

@@ -30,22 +30,29 @@ def recommend(
     max_source_drop: Annotated[
         float | None,
         typer.Option(
-            min=0, help="At most so many points lost on the source; then the target decides."
+            min=0, help="Maximum loss on the source in points; among the rest, the target decides."
         ),
     ] = None,
     past_data: Annotated[
         str,
-        typer.Option(help="What is left of the source: none, statistics, all, or images a class."),
+        typer.Option(
+            help=(
+                "Source data that you still have: none, statistics, all, or a number of images per "
+                "class."
+            )
+        ),
     ] = "all",
     budget: Annotated[
-        str | None, typer.Option(help="Training after the baseline's: 90s, 10min, 2h.")
+        str | None,
+        typer.Option(help="Maximum training time after the baseline, e.g. 90s, 10min, 2h."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Name the strategy to use, within what you can afford, and say what it gives up.
+    """Recommend a strategy within your limits, and show its trade-offs.
 
-    Chosen on validation data: the highest target accuracy of what keeps the source within a point (or your
-    --max-source-drop); where nothing does, the highest mean of both.  The test figures stand beside.
+    Selected on validation data: the highest target accuracy among strategies that lose at most one point on
+    the source (or --max-source-drop); if there is none, the highest mean of both. Test results are shown
+    beside it.
 
     Example:  crossfer recommend runs/fer2013-ck48 --max-source-drop 1 --past-data none --budget 10min
     """
@@ -123,64 +130,74 @@ def gate(
             "--max-source-drop",
             "--max-drop",
             min=0,
-            help="Shown to lose at most so many points on the source; in a comparison, on every dataset.",
+            help=(
+                "Proven to lose at most this many points on the source; for a comparison, on "
+                "every dataset."
+            ),
         ),
     ] = 1.0,
     min_target_gain: Annotated[
         float | None,
         typer.Option(
-            help="Shown to gain at least so many points on the target, by default 0; in a comparison, on the "
-            "dataset that --target names.",
+            help=(
+                "Proven to gain at least this many points on the target (default 0); for a "
+                "comparison, on the dataset named by --target."
+            ),
             show_default=False,
         ),
     ] = None,
     max_class_drop: Annotated[
         float | None,
-        typer.Option(min=0, help="Shown to lose at most so many points in any class."),
+        typer.Option(min=0, help="Proven to lose at most this many points of recall in any class."),
     ] = None,
     max_negative_flips: Annotated[
         float | None,
-        typer.Option(min=0, help="Of 100 test images, at most so many right before and wrong now."),
+        typer.Option(min=0, help="At most this many negative flips among 100 test images."),
     ] = None,
     by: Annotated[
         list[str] | None,
         typer.Option(
-            help="In each group of this column of the sample tables; repeat at will. A comparison was asked "
-            "for it too."
+            help=(
+                "Also for each group of this column of the sample tables. Repeatable. `crossfer "
+                "compare` needs the same option."
+            )
         ),
     ] = None,
     max_size_ratio: Annotated[
         float | None,
         typer.Option(
-            min=0, help="At most so many times the old parameters; in a comparison, the old file."
+            min=0,
+            help="Maximum ratio of the number of parameters; for a comparison, of the file size.",
         ),
     ] = None,
     max_latency_ratio: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Of a comparison: shown to take at most so many times as long for a face."
-        ),
+        typer.Option(min=0, help="For a comparison: maximum ratio of the latency for one face."),
     ] = None,
     confidence: Annotated[
-        float, typer.Option(help="One-sided, for all conditions together: between 0.5 and 1.")
+        float,
+        typer.Option(help="One-sided confidence for all conditions together, between 0.5 and 1."),
     ] = 0.95,
     strategy: Annotated[
         str | None,
-        typer.Option(help="Of an experiment: the strategy to ship, not the recommended one."),
+        typer.Option(
+            help="For an experiment: the strategy to ship, instead of the recommended one."
+        ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Only this target; of a comparison, the dataset to gain on.")
+        str | None, typer.Option(help="Only this target; for a comparison, the dataset to gain on.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     junit: Annotated[
-        Path | None, typer.Option(help="Write the conditions as a JUnit XML file, for CI.")
+        Path | None,
+        typer.Option(help="Write the conditions as a JUnit XML file for continuous integration."),
     ] = None,
 ) -> None:
-    """Decide whether an update may be shipped: exit status 0 if its test figures prove it, 1 if not.
+    """Decide whether an update may be shipped: exit status 0 if all conditions are proven, otherwise 1.
 
-    What counts is not the measured change but what it exceeds with the confidence asked for: one-sided
-    bounds of the paired bootstrap over test images, people and seeds, with Holm's correction for all that
-    is asked.  Few test images prove little; then it says about how many would.
+    A condition is proven if a one-sided confidence bound keeps its limit: paired bootstrap over test
+    images, subjects and seeds, with Holm's correction for all conditions. If there are too few test images,
+    the output says about how many are needed.
 
     Example:  crossfer gate runs/fer2013-ck48 --max-source-drop 1 --min-target-gain 5 --max-class-drop 10
 
@@ -215,9 +232,9 @@ def gate(
         raise CrossferError(f"{what}: no such file or folder; name an experiment or a comparison")
     if what.is_file():
         if strategy is not None:
-            raise CrossferError("--strategy: of an experiment only; a comparison has none")
+            raise CrossferError("--strategy: only for an experiment; leave it out for a comparison")
         if min_target_gain is not None and target is None:
-            raise CrossferError("--min-target-gain: name the dataset to gain on with --target")
+            raise CrossferError("--min-target-gain: name the dataset with --target")
         answers = _of_comparison(what, limits, target, by or [])
     else:
         if max_latency_ratio is not None:
@@ -240,7 +257,7 @@ def gate(
             for remark in answer.remarks:
                 out_console.print(f"  {remark}", soft_wrap=True)
         if any(answer.single for answer in answers):
-            out_console.print("One seed: how far another training would land is not counted.")
+            out_console.print("One seed: the bounds do not cover another training.")
         out_console.print("ship it" if passed else "do not ship it", style="bold")
     if not passed:
         raise typer.Exit(1)
@@ -326,8 +343,8 @@ def _of_comparison(
     for column in by:
         if column not in known:
             raise CrossferError(
-                f"--by {column}: {file} was compared by {', '.join(known) or 'no column'}; "
-                f"compare again with --by {column}"
+                f"--by {column}: {file} has results by {', '.join(known) or 'no column'}; compare "
+                f"again with --by {column}"
             )
     least = {name: limits.least("target" if name == target else "source") for name in names}
     times = found.latency
@@ -372,7 +389,7 @@ def _said(names: Mapping[str, str], criterion: Criterion) -> str:
 def _missing(criterion: Criterion) -> str:
     """Say how many test images would prove a condition that is not proven."""
     if criterion.needed is None:
-        return "no number of test images proves what is just at the limit"
+        return "no number of test images can prove a value exactly at the limit"
     if criterion.side is None:
         return (
             f"not enough measurements to prove it: {criterion.images}; you need about {criterion.needed:,}: "

@@ -30,26 +30,28 @@ def predict(
     ] = None,
     smooth: Annotated[
         float,
-        typer.Option(min=0, help="In videos, average over so many seconds; 0: each frame alone."),
+        typer.Option(min=0, help="In videos, average over this many seconds; 0: no averaging."),
     ] = 0.5,
     fps: Annotated[
-        float | None, typer.Option(help="Look at so many frames a second of a video; default all.")
+        float | None, typer.Option(help="Frames per second of a video to use; default all.")
     ] = None,
     cropped: Annotated[
-        bool, typer.Option("--cropped", help="The pictures are faces already: look for none.")
+        bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
     ] = False,
     smallest: Annotated[
         float,
-        typer.Option(help="Side of the smallest face to look for, as a share of the picture's."),
+        typer.Option(
+            help="Side of the smallest face to detect, as a fraction of the picture's side."
+        ),
     ] = 0.1,
     variant: Annotated[
-        str, typer.Option(help="Of an exported classifier: fp32, fp16 or int8.")
+        str, typer.Option(help="Variant of an exported classifier: fp32, fp16 or int8.")
     ] = "fp32",
 ) -> None:
-    """Find every face in pictures and videos, and say what the classifier answers.
+    """Detect and classify every face in pictures and videos.
 
-    A video's faces keep their numbers from frame to frame.  Without --out the answers are printed; with it
-    they are written as they come, and the same command goes on where it stopped.
+    Faces are tracked through the frames of a video. Without --out the results are printed. With it they are
+    written to a table; run the same command again to resume after an interruption.
 
     Example:  crossfer predict exported photos/ clip.mp4 --out faces.csv
     """
@@ -71,7 +73,7 @@ def predict(
             with Bars(error_console) as bars, table(out, predictor.classes, about) as rows:
                 left = [source for source in sources.found if source.name not in rows.done]
                 if rows.done:
-                    error_console.print(f"going on: {len(rows.done):,} done before")
+                    error_console.print(f"resuming: {len(rows.done):,} already done")
                 for part in predictor.parts(left, how, partial(bars.count, "predict")):
                     rows.add(part)
                 counted = rows.counted
@@ -97,11 +99,11 @@ def _say(part: Part, classes: tuple[str, ...]) -> None:
 def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
     lines = [f"faces: {counted.faces:,}, in pictures and videos: {counted.sources:,}"]
     if counted.without_a_face:
-        hint = "" if cropped else " (if they are faces already, say --cropped)"
+        hint = "" if cropped else " (if they are cut-out faces, add --cropped)"
         lines.append(f"without a face: {counted.without_a_face:,}{hint}")
     lines += [f"not read, {reason}: {count:,}" for reason, count in counted.unreadable.items()]
     if others:
-        lines.append(f"neither pictures nor videos, passed over: {others:,}")
+        lines.append(f"neither pictures nor videos, skipped: {others:,}")
     for line in lines:
         out_console.print(line, soft_wrap=True)
 
@@ -109,29 +111,33 @@ def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
 @command()
 def export(
     model: Annotated[Path, typer.Argument(help="A bundle or a run.")],
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
-    half: Annotated[bool, typer.Option("--half", help="Also with weights of 16 bits.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Also quantised to 8 bits.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    half: Annotated[
+        bool, typer.Option("--half", help="Also write a variant with 16-bit weights.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also write a variant quantised to 8 bits.")
+    ] = False,
     calibrate: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Prepared dataset whose validation faces --int8 looks at. Repeat at will."
-        ),
+        typer.Option(help="Prepared dataset whose validation faces calibrate --int8. Repeatable."),
     ] = None,
     measure: Annotated[
         list[Path] | None,
-        typer.Option(help="Prepared dataset to measure every variant on. Repeat at will."),
+        typer.Option(help="Prepared dataset to measure every variant on. Repeatable."),
     ] = None,
     least_equal: Annotated[
         float | None,
         typer.Option(
-            help="Share of faces on which a smaller variant must answer as PyTorch does; "
-            "default 0.99 for --half, 0.95 for --int8."
+            help=(
+                "Fraction of faces on which a smaller variant must agree with PyTorch; default "
+                "0.99 for --half, 0.95 for --int8."
+            )
         ),
     ] = None,
     web: Annotated[
         bool,
-        typer.Option("--web", help="Also as a static page that runs in the visitor's browser."),
+        typer.Option("--web", help="Also write a static page that runs in the visitor's browser."),
     ] = False,
     runtime: Annotated[
         Path | None,
@@ -140,9 +146,9 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a classifier that runs without crossfer: ONNX with its preprocessing inside, and a model card.
+    """Export a classifier that runs without crossfer: ONNX with preprocessing inside, and a model card.
 
-    Every variant is compared with PyTorch; if one answers differently, nothing is written.
+    Every variant is compared with PyTorch. If one differs, nothing is written.
 
     Example:  crossfer export runs/mine/runs/KEY --out exported --int8 --calibrate data/mine
     """
@@ -151,16 +157,20 @@ def export(
     from crossfer.deploy.card import Accuracy
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
-    from crossfer.experiment.finished import tested
+    from crossfer.experiment.finished import results_of, tested
+    from crossfer.report.citing import methods
     from crossfer.report.view import shown
 
     if runtime and not web:
-        raise CrossferError("--runtime: is for the page; ask for it with --web")
+        raise CrossferError("--runtime: only for the web page; add --web")
     try:
-        known = tested(model)
+        made = results_of(model)
     except CrossferError as error:
-        known = []
-        out_console.print(f"the card will not say what was measured: {error}", soft_wrap=True)
+        made = None
+        out_console.print(
+            f"the card will not contain the experiment's measurements: {error}", soft_wrap=True
+        )
+    known = tested(made[0], made[1].key) if made else []
     what = Exporting(
         half,
         int8,
@@ -172,6 +182,7 @@ def export(
             if found.interval
         ],
         [asdict(facts) for facts, _ in known],
+        methods(made[0], made[1].strategy) if made else (),
         least_equal,
     )
     with _runtime(runtime) if web else nullcontext() as package:  # first: it may not be had

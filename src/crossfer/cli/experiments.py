@@ -20,24 +20,26 @@ if TYPE_CHECKING:
     from crossfer.training import Recipe
 
 command = partial(app.command, rich_help_panel="Experiments")
-SLURM_PANEL = "With --on slurm (as sbatch takes them)"
+SLURM_PANEL = "With --on slurm (same values as for sbatch)"
 SlurmOption = Annotated[str | None, typer.Option(rich_help_panel=SLURM_PANEL)]
 
 WorkersOption = Annotated[
     str,
-    typer.Option(help="Networks that train at the same time, a process each: a number, or auto."),
+    typer.Option(
+        help="Networks trained at the same time, each in its own process: a number, or auto."
+    ),
 ]
 ThreadsOption = Annotated[
     int,
-    typer.Option(min=1, help="Threads of each process, where there are several, or on a cluster."),
+    typer.Option(min=1, help="Threads per process, with several workers or on a cluster."),
 ]
 
 
 @command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all output of the demo.")] = Path("demo"),
 ) -> None:
-    """Run the whole study on drawn stand-in faces: no download, a few minutes, a report at the end.
+    """Run the whole study on drawn faces, without a download, in a few minutes, and write a report.
 
     Example:  crossfer demo --out demo
     """
@@ -56,7 +58,7 @@ def demo(
 
 @command()
 def strategies() -> None:
-    """List the strategies: where each starts, what trains, what data it needs, its cost, the paper.
+    """List the strategies with their start, trained layers, data, cost and paper.
 
     Example:  crossfer strategies
     """
@@ -70,8 +72,8 @@ def strategies() -> None:
         own = " (the study's)" if strategy in STUDY else ""
         out_console.print(f"{strategy.name}  {strategy.about}{own}", style="bold", soft_wrap=True)
         facts = {
-            "starts": {"random": "at random", "baseline": "from BL, or any network you have"}.get(
-                strategy.start, f"from where {strategy.start} arrived"
+            "starts": {"random": "at random", "baseline": "from BL, or any network"}.get(
+                strategy.start, f"from the result of {strategy.start}"
             ),
             "trains": {
                 "all": "every layer",
@@ -96,38 +98,42 @@ def _cost(strategy: Strategy, recipe: Recipe) -> str:
     from crossfer.experiment.plan import WORK
 
     if strategy.unlabelled and strategy.layers == "none":
-        return "no training, one look at the target"
+        return "no training, one pass over the target"
     if strategy.layers == "none":
         return "no training" + (
-            ", one look at the validation sets for each mixture" if strategy.merge else ""
+            ", one pass over the validation sets for each mixture" if strategy.merge else ""
         )
     if strategy.data == "target" or strategy.share:
         times = recipe.epochs * WORK[strategy.layers] / (strategy.share or 1)
-        return f"{recipe.epochs} passes over the target, worth {times:g} of fine-tuning every layer"
-    return f"{recipe.epochs} passes over all the images it sees"
+        return (
+            f"{recipe.epochs} epochs on the target, equivalent to {times:g} epochs of fine-tuning "
+            "every layer"
+        )
+    return f"{recipe.epochs} epochs on all its images"
 
 
 @command()
 def run(
-    experiment: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
+    experiment: Annotated[Path, typer.Argument(help="The experiment's YAML file.")],
     data: Annotated[
-        Path | None, typer.Option(help="Data root: what dataset paths are relative to.")
+        Path | None, typer.Option(help="Folder that dataset paths are relative to.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The experiment's folder; by default runs/NAME-OF-THE-FILE.")
+        Path | None,
+        typer.Option(help="The experiment's folder; default runs/NAME, after the YAML file."),
     ] = None,
     workers: WorkersOption = "auto",
     threads: ThreadsOption = 1,
     on: Annotated[
         str,
         typer.Option(
-            help="Where networks train: here, slurm, ray (on this machine), or a Ray cluster's HOST:PORT or "
-            "ray://HOST:PORT."
+            help=(
+                "Where to train: here, slurm, ray (on this machine), or a Ray cluster's HOST:PORT "
+                "or ray://HOST:PORT."
+            )
         ),
     ] = "here",
-    mem: Annotated[
-        str | None, typer.Option(help="Memory of each network on a cluster, as 8G.")
-    ] = None,
+    mem: Annotated[str | None, typer.Option(help="Memory per run on a cluster, e.g. 8G.")] = None,
     partition: SlurmOption = None,
     time: SlurmOption = None,
     account: SlurmOption = None,
@@ -135,20 +141,19 @@ def run(
     sbatch: Annotated[
         list[str] | None,
         typer.Option(
-            help="Any other option of sbatch, as --sbatch --qos=long; repeat at will.",
+            help="Another option for sbatch, e.g. --sbatch --qos=long. Repeatable.",
             rich_help_panel=SLURM_PANEL,
         ),
     ] = None,
 ) -> None:
-    """Run an experiment, or what is left of it, and write its report.
+    """Run or resume an experiment and write its report.
 
-    Stop it with Ctrl-C at any time: the same command goes on where it stopped, with as many workers as you
-    like.  On a CPU, auto is a process of one thread for each core: together they do as much as one process
-    of all threads, and other work on the machine does not stall them.  On a GPU it is one.
+    Stop it with Ctrl-C at any time and resume it with the same command, with any number of workers. On a
+    CPU, --workers auto starts one process of one thread per core. On a GPU it starts one process.
 
-    With --on slurm, networks train as jobs of a cluster, and --workers is how many at most at the same time.
-    Stopped, this command leaves them in the queue; the same command watches them again and writes the report.
-    With --on ray they are tasks of a Ray cluster, whose nodes need not share any folder.
+    With --on slurm, networks are trained as SLURM jobs, at most --workers at the same time. Stopping this
+    command leaves them in the queue; run it again to wait for them and write the report. With --on ray,
+    networks are trained as tasks of a Ray cluster, which needs no shared folder.
 
     Example:  crossfer run configs/fer2013-ck48.yaml --data ~/faces --out runs/fer2013-ck48
 
@@ -174,14 +179,14 @@ def run(
 
 @command("run-one")
 def run_one(
-    folder: Annotated[Path, typer.Argument(help="The folder of an experiment that was begun.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a started experiment.")],
     key: Annotated[str, typer.Argument(help="The run's key, as `crossfer status` shows it.")],
 ) -> None:
-    """Train and measure one run of an experiment that was begun with crossfer run, and nothing else.
+    """Train and measure a single run of an experiment started with crossfer run.
 
-    For schedulers of your own: what the run starts from must be finished.  Runs are locked, so that two
-    machines that share the folder never train the same one at the same time.  Sent SIGTERM or SIGUSR1, it
-    leaves a checkpoint after the step that it is in, and ends with status 130.
+    Use it with your own scheduler. The run that it starts from must be finished. Runs are locked, so two
+    machines that share the folder never train the same run. On SIGTERM or SIGUSR1 it writes a checkpoint
+    after the current step and exits with status 130.
 
     Example:  crossfer run-one runs/fer2013-ck48 1f21bd2997f6e745
     """
@@ -203,7 +208,7 @@ def run_one(
 def cancel(
     folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
 ) -> None:
-    """Take an experiment's jobs out of SLURM's queue; what is finished stays, what runs keeps a checkpoint.
+    """Cancel an experiment's SLURM jobs. Finished runs are kept, running ones write a checkpoint.
 
     Example:  crossfer cancel runs/fer2013-ck48
     """
@@ -211,17 +216,17 @@ def cancel(
     from crossfer.experiment.status import SLURM
 
     count = take_back(folder / SLURM)
-    out_console.print(f"{count} run{'' if count == 1 else 's'} taken out of SLURM's queue")
+    out_console.print(f"{count} run{'' if count == 1 else 's'} removed from SLURM's queue")
 
 
 @command()
 def status(
     folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show how far an experiment is, from its folder alone: finished, running, queued, failed or waiting.
+    """Show the state of each run of an experiment: finished, running, queued, failed or waiting.
 
-    It works on any machine that sees the folder; where SLURM can be asked, its jobs are named.
+    Works on any machine that sees the folder. SLURM jobs are listed if SLURM is available.
 
     Example:  crossfer status runs/fer2013-ck48
     """
@@ -244,29 +249,28 @@ def status(
 
 @command()
 def search(
-    experiment: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
+    experiment: Annotated[Path, typer.Argument(help="The experiment's YAML file.")],
     out: Annotated[Path, typer.Option(help="The search's folder.")],
-    trials: Annotated[int, typer.Option(min=1, help="For each strategy.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Trials per strategy.")] = 20,
     budget: Annotated[
-        float, typer.Option(min=0, help="Of each trial, in fine-tuning-equivalent epochs.")
+        float, typer.Option(min=0, help="Budget per trial, in fine-tuning-equivalent epochs.")
     ] = 30.0,
     strategies: Annotated[
-        list[str] | None, typer.Option("--strategy", help="Only this one; repeat at will.")
+        list[str] | None, typer.Option("--strategy", help="Only this strategy. Repeatable.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data root: what dataset paths are relative to.")
+        Path | None, typer.Option(help="Folder that dataset paths are relative to.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed tries other recipes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the recipes that are tried.")] = 0,
     workers: WorkersOption = "auto",
     threads: ThreadsOption = 1,
 ) -> None:
-    """Tune the recipe of every strategy on validation data, with the same budget for each.
+    """Tune the recipe of each strategy on validation data, with the same budget for each.
 
-    The unit is what it takes to train every layer on the target's training set once.  The first trial is
-    the recipe that the experiment has; one that fails counts as one.  Interrupted, the same command goes on.
-    A strategy's trials follow one another; with several workers, strategies are tuned at the same time.
-    recipes.yaml in the folder holds the best ones, for `recipes:` in an experiment.  Needs Optuna (the extra
-    “search”).
+    The budget's unit is one epoch of training every layer on the target's training set. The first trial
+    uses the experiment's recipe. Failed trials count. Run the same command again to resume. Trials of a
+    strategy run in sequence; several workers tune several strategies. The folder's recipes.yaml contains
+    the best recipes, for `recipes:` in an experiment. Needs Optuna: pip install 'crossfer[search]'.
 
     Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
     """
@@ -290,7 +294,7 @@ def search(
             threads=threads,
         )
     table = Table("strategy", box=box.SIMPLE_HEAD)
-    for column in ("as it was", "best", "source %", "target %", "epochs", "equivalent", "seconds"):
+    for column in ("default", "best", "source %", "target %", "epochs", "equivalent", "seconds"):
         table.add_column(column, justify="right")
     for one in found.strategies:
         best = one.best
@@ -321,7 +325,7 @@ def search(
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished experiment.")],
 ) -> None:
-    """Write the report of a finished experiment again, from its results alone.
+    """Write the report of a finished experiment again from its results.
 
     Example:  crossfer report runs/fer2013-ck48
     """
@@ -339,7 +343,7 @@ def cite(
         Path, typer.Argument(help="The folder of a finished experiment, or one of its run folders.")
     ],
 ) -> None:
-    """Print BibTeX for what an experiment, or one run of it, was made with: datasets, strategies, methods.
+    """Print BibTeX for the datasets, strategies and methods of an experiment or a run.
 
     Example:  crossfer cite runs/fer2013-ck48 > crossfer.bib
     """
@@ -361,16 +365,16 @@ def verify(
     ],
     runs: Annotated[
         list[str] | None,
-        typer.Option("--run", help="Only the run whose hash begins so; repeat at will."),
+        typer.Option("--run", help="Only the run whose key starts with this. Repeatable."),
     ] = None,
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train the networks again too, and compare the bits.")
+        bool, typer.Option("--retrain", help="Also train the networks again and compare the bits.")
     ] = False,
     workers: WorkersOption = "auto",
 ) -> None:
-    """Check results: each run's hash and files, and all figures computed again from the predictions.
+    """Check reproducibility: keys and files of all runs, and all numbers recomputed from the predictions.
 
-    Nothing in the folder is changed.  Exit status 1 if anything does not hold.
+    Changes nothing in the folder. Exits with status 1 if a check fails.
 
     Example:  crossfer verify runs/fer2013-ck48 --run 1f21bd2997f6e745 --retrain
     """
@@ -379,7 +383,7 @@ def verify(
     from crossfer.experiment import verify as verify_results
 
     def say(verdict: Verdict) -> None:
-        words = "; ".join(verdict.checked) or "does not hold"
+        words = "; ".join(verdict.checked) or "failed"
         out_console.print(f"{verdict.label}: {words}", soft_wrap=True)
         for problem in verdict.problems:
             out_console.print(f"    {problem}", soft_wrap=True)
@@ -389,7 +393,7 @@ def verify(
             path, runs or (), retrain, say, shown, workers=workers_of(workers)
         )
     wrong = [verdict for verdict in verdicts if verdict.problems]
-    out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} hold")
+    out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} passed")
     if wrong:
         raise typer.Exit(1)
 
@@ -444,5 +448,5 @@ def _say_failures(results: Results) -> None:
     for run in results.failed:
         error_console.print(f"failed: {run.label}: {run.why}", markup=False, soft_wrap=True)
     if results.failed:
-        error_console.print("the same command tries the failed ones again")
+        error_console.print("run the same command again to retry the failed runs")
         raise typer.Exit(1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich import box
 from rich.table import Table
 
-from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import labels_of, numbers_of, pairs_of, splits_of
+from crossfer.cli.application import app, out_console
+from crossfer.cli.options import labels_of, numbers_of, pairs_of, ray_of, splits_of
 from crossfer.errors import CrossferError
 
 command = partial(app.command, rich_help_panel="Faces")
@@ -19,26 +19,28 @@ command = partial(app.command, rich_help_panel="Faces")
 
 @command()
 def prepare(
-    path: Annotated[Path, typer.Argument(help="The files as the dataset's authors ship them.")],
-    out: Annotated[Path, typer.Option(help="Folder to make: the prepared dataset.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="The raw files, as distributed: a file, a folder or an archive."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to create for the prepared dataset.")],
     reader: Annotated[
-        str | None, typer.Option("--as", help="Which dataset it is, instead of finding out.")
+        str | None,
+        typer.Option("--as", help="Read it as this dataset instead of detecting the layout."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call it in tables.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset in tables.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="THEIRS=OURS maps a class; THEIRS= leaves it out. Repeat at will."),
+        typer.Option(help="THEIRS=OURS renames a label; THEIRS= leaves it out. Repeatable."),
     ] = None,
     order: Annotated[
         str | None,
-        typer.Option(
-            help="What numbers mean that are labels: fer2013, rafdb, affectnet, alphabetical, …"
-        ),
+        typer.Option(help="Meaning of numeric labels: fer2013, rafdb, affectnet, alphabetical, …"),
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            help="The labels it tells apart, e.g. angry,happy,neutral; by default those that occur."
+            help="The dataset's labels, e.g. angry,happy,neutral; default: those that occur."
         ),
     ] = None,
     subject: Annotated[
@@ -47,72 +49,87 @@ def prepare(
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(help="Of a table: path=, label=, subject= or split=COLUMN. Repeat at will."),
+        typer.Option(
+            help="Column of a table: path=, label=, subject= or split=COLUMN. Repeatable."
+        ),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="The folder from which the paths in a table start.")
+        Path | None, typer.Option(help="Folder that the paths in a table are relative to.")
     ] = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=training|validation|test: what a folder or value means."),
+        typer.Option(help="NAME=training|validation|test: meaning of a folder or value."),
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--everything", help="Also what is left out by default, as turned heads."),
+        typer.Option(
+            "--everything", help="Include what is left out by default, such as turned heads."
+        ),
     ] = False,
     faces: Annotated[
         Literal["auto", "find", "cropped"],
         typer.Option(
-            help="find aligns each face on its eyes; cropped takes pictures as the faces they are."
+            help="find: detect and align each face; cropped: use pictures as cut-out faces."
         ),
     ] = "auto",
     no_face: Annotated[
         Literal["keep", "drop", "refuse"],
-        typer.Option(help="Where no face is found: keep the centre, drop it, or refuse them all."),
+        typer.Option(
+            help="If no face is found: keep the centre, drop the picture, or stop with an error."
+        ),
     ] = "keep",
     side: Annotated[int, typer.Option(help="Side of the prepared faces in pixels.")] = 48,
-    colour: Annotated[bool, typer.Option("--colour", help="Keep colours.")] = False,
+    colour: Annotated[bool, typer.Option("--colour", help="Keep colours (default: gray).")] = False,
     eyes: Annotated[
         str | None,
-        typer.Option(help="Distance and height of the eyes, as shares of the side."),
+        typer.Option(help="Distance and height of the eyes, as fractions of the side."),
     ] = None,
     crop: Annotated[
         float | None,
-        typer.Option(help="Where no face is found: the centred square, as a share of the picture."),
+        typer.Option(
+            help="If no face is found: side of the centred square, as a fraction of the picture."
+        ),
     ] = None,
     sizes: Annotated[
-        str | None, typer.Option(help="Training, validation and test, e.g. 70,10,20.")
+        str | None, typer.Option(help="Sizes of training, validation and test set, e.g. 70,10,20.")
     ] = None,
     exact: Annotated[
         bool,
-        typer.Option("--exact", help="Reach these sizes to the image, at the price of subjects."),
+        typer.Option(
+            "--exact", help="Reach these sizes exactly, even if subjects are then in two splits."
+        ),
     ] = False,
     ignore_splits: Annotated[
-        bool, typer.Option("--ignore-splits", help="Divide anew what comes in splits.")
+        bool, typer.Option("--ignore-splits", help="Ignore the files' splits and divide again.")
     ] = False,
     test_share: Annotated[
         float | None,
-        typer.Option(help="Cut a test set from training, where the files come without one."),
+        typer.Option(help="Fraction of training to use as a test set, if the files have none."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the division into splits.")] = 0,
     replace: Annotated[
         bool,
-        typer.Option(
-            "--replace", help="Replace an older prepared dataset; its faces keep their split."
-        ),
+        typer.Option("--replace", help="Replace a prepared dataset; known faces keep their split."),
     ] = False,
     new_split: Annotated[
-        bool, typer.Option("--new-split", help="With --replace: divide all faces anew.")
+        bool, typer.Option("--new-split", help="With --replace: divide all faces again.")
     ] = False,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="Where faces are found: here, ray (on this machine), or a Ray cluster's HOST:PORT or "
+            "ray://HOST:PORT, whose nodes need not see the files."
+        ),
+    ] = "here",
 ) -> None:
     """Turn raw files into a prepared dataset: faces of 48×48, a sample table and a card.
 
-    The layout is recognised; faces in photographs are found and aligned on the eyes.  Archives (.zip,
-    .tar.gz, …) are read as they are.  Interrupted, the same command goes on where it stopped.
+    The layout is detected, and faces in photographs are detected and aligned on the eyes. Archives (.zip,
+    .tar.gz, …) need not be unpacked. Run the same command again to resume after an interruption.
 
     Example:  crossfer prepare raw/fer2013.csv --out data/fer2013
 
-    A folder per class, with class names of its own and the subject in front of every file's name:
+    A folder per class, with other class names and the subject at the start of each file name:
 
     crossfer prepare raw/mine --out data/mine --label joyful=happy --subject '/([^_]+)_'
     """
@@ -144,7 +161,7 @@ def prepare(
         seed=seed,
     )
     if new_split and not replace:
-        raise CrossferError("--new-split: goes with --replace, for a dataset that is there already")
+        raise CrossferError("--new-split: only for an existing dataset; add --replace")
     with Shown(out_console) as shown:
         dataset = prepare_dataset(
             path,
@@ -154,6 +171,7 @@ def prepare(
             replace=replace,
             new_split=new_split,
             progress=lambda done, total: shown.preparing(path.name, done, total),
+            on=None if on == "here" else ray_of(on),
         )
     card = dataset.card
     out_console.print(f"{card['title']}: {card['recognised']}", soft_wrap=True)
@@ -166,23 +184,23 @@ def prepare(
     for line in oddities(dataset):
         out_console.print(line, soft_wrap=True)
     out_console.print(f"prepared {card['images']:,} faces in {out}", soft_wrap=True)
-    out_console.print(f"see them:  crossfer look {out}", soft_wrap=True)
+    out_console.print(f"show them:  crossfer look {out}", soft_wrap=True)
 
 
 @command()
 def look(
     dataset: Annotated[Path, typer.Argument(help="A prepared dataset.")],
     out: Annotated[
-        Path | None, typer.Option(help="The HTML file; by default look.html in the dataset.")
+        Path | None, typer.Option(help="The HTML file; default look.html in the dataset.")
     ] = None,
-    per_class: Annotated[int, typer.Option(min=1, help="Faces of each class.")] = 40,
+    per_class: Annotated[int, typer.Option(min=1, help="Number of faces per class.")] = 40,
     split: Annotated[
         Literal["training", "validation", "test"] | None, typer.Option(help="Only this split.")
     ] = None,
-    doubtful: Annotated[bool, typer.Option("--doubtful", help="Only the doubtful ones.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed shows others.")] = 0,
+    doubtful: Annotated[bool, typer.Option("--doubtful", help="Only doubtful faces.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the selection.")] = 0,
 ) -> None:
-    """Show prepared faces, class by class, the doubtful ones marked: a local page for your eyes only.
+    """Write a local page with prepared faces by class, doubtful ones marked. Do not publish it.
 
     Example:  crossfer look data/jaffe
     """
@@ -200,65 +218,8 @@ def look(
 
 
 @command()
-def check(
-    datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit status 1 if a split leaks into another.")
-    ] = False,
-) -> None:
-    """Look for leakage: faces that stand more than once, and subjects in more than one split.
-
-    A copy is exact (the same pixels) or near (the same photograph: other light, compression, a slight
-    shift, its mirror image).  Copies in training and test make test accuracy too good.
-
-    Example:  crossfer check data/fer2013 data/ck48
-    """
-    import json
-
-    from crossfer.cli.progress import Shown
-    from crossfer.datasets import open_dataset
-    from crossfer.datasets.duplicates import group_copies, leakage, leaks
-
-    opened = [open_dataset(folder).with_own_classes() for folder in datasets]
-    with Shown(error_console) as shown:
-        groups = group_copies([dataset.images for dataset in opened], shown.comparing)
-    found = leakage(opened, groups)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
-    else:
-        _say_leakage(found)
-    if strict and leaks(found):
-        raise typer.Exit(1)
-
-
-def _say_leakage(found: dict[str, Any]) -> None:
-    """Print what `crossfer check` found, with an example of each."""
-    table = Table("in", "also in", box=box.SIMPLE_HEAD)
-    for column in ("of images", "exact", "near", "other label"):
-        table.add_column(column, justify="right")
-    for overlap in found["overlaps"]:
-        places = [" ".join(overlap[end].values()) for end in ("second", "first")]
-        numbers = [overlap[key] for key in ("images", "exact", "near", "relabelled")]
-        table.add_row(*places, *(f"{number:,}" for number in numbers))
-    if found["overlaps"]:
-        out_console.print(table)
-    for overlap in found["overlaps"]:
-        first, second = overlap["examples"][0]["origins"]
-        out_console.print(f"e.g. {second} = {first}", soft_wrap=True)
-    for name, subjects in found["subjects"].items():
-        if subjects:
-            some = ", ".join(list(subjects)[:5])
-            out_console.print(
-                f"{name}: {len(subjects)} subjects in more than one split: {some}", soft_wrap=True
-            )
-    if not found["overlaps"] and not any(found["subjects"].values()):
-        out_console.print("no image stands twice, and no subject in two splits")
-
-
-@command()
 def datasets() -> None:
-    """List the datasets that can be read: size, licence, how to get them, the layout expected.
+    """List the named datasets with size, licence, source and expected layout.
 
     Example:  crossfer datasets
     """

@@ -22,55 +22,67 @@ command = partial(app.command, rich_help_panel="Faces")
 
 @command()
 def label(
-    photos: Annotated[Path, typer.Argument(help="The folder that your photos are in.")],
+    photos: Annotated[Path, typer.Argument(help="The folder of your photos.")],
     model: Annotated[
         Path | None,
-        typer.Option(help="The old model: an exported classifier, a bundle or a run. It suggests."),
+        typer.Option(
+            help=(
+                "The old model, which suggests labels: an exported classifier, a bundle or a run."
+            )
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the labels; default PHOTOS-labels beside it.")
+        Path | None,
+        typer.Option(help="Folder for the labels; default PHOTOS-labels beside the photos."),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="Who labels; default your name on this computer.")
+        str | None, typer.Option(help="Name of the annotator; default your user name.")
     ] = None,
     order: Annotated[
         str,
         typer.Option(
-            help="uncertainty: where the model hesitates most; balance: classes with few labels; files: as "
-            "they come."
+            help=(
+                "Order of the faces. uncertainty: least certain first; balance: classes with few "
+                "labels first; files: by file name."
+            )
         ),
     ] = "uncertainty",
     blind: Annotated[
-        bool, typer.Option("--blind", help="Do not show what the model suggests.")
+        bool, typer.Option("--blind", help="Do not show the model's suggestions.")
     ] = False,
     classes: Annotated[
         str | None,
-        typer.Option(help="Without --model: fer7, fer8, … or names, e.g. bored,awake,asleep."),
+        typer.Option(
+            help="Classes without --model: fer7, fer8, … or names, e.g. bored,awake,asleep."
+        ),
     ] = None,
     also: Annotated[
         list[str] | None,
-        typer.Option(help="A class that the model does not know. Repeat at will."),
+        typer.Option(help="A class that the model lacks. Repeatable."),
     ] = None,
     cropped: Annotated[
-        bool, typer.Option("--cropped", help="The photos are faces already: look for none.")
+        bool, typer.Option("--cropped", help="The photos are cut-out faces: do not detect any.")
     ] = False,
     smallest: Annotated[
         float,
-        typer.Option(help="Side of the smallest face to look for, as a share of the photo's."),
+        typer.Option(
+            help="Side of the smallest face to detect, as a fraction of the photo's side."
+        ),
     ] = 0.1,
     variant: Annotated[
-        str, typer.Option(help="Of an exported classifier: fp32, fp16 or int8.")
+        str, typer.Option(help="Variant of an exported classifier: fp32, fp16 or int8.")
     ] = "fp32",
     port: Port = 8765,
     browser: Browser = False,
     table: Annotated[
-        bool, typer.Option("--table", help="Only write the table of labels, and say how it stands.")
+        bool, typer.Option("--table", help="Only write the table of labels and a summary.")
     ] = False,
 ) -> None:
-    """Label the faces of a folder of photos in the browser, one key a face, with the old model's help.
+    """Label the faces of a folder of photos in the browser, one key per face, with the old model's
+    suggestions.
 
-    Every key press is on the disk at once; stop and go on at will.  Two people label with two --by, at the
-    same time if they like, and see how far they agree.  It ends in a table that `crossfer prepare` reads.
+    Every label is saved immediately; stop and resume at any time. Two annotators use two names (--by), also
+    at the same time, and see their agreement. The result is a table that `crossfer prepare` reads.
 
     Example:  crossfer label photos/ --model runs/mine/runs/KEY --order balance --by ann
     """
@@ -80,7 +92,9 @@ def label(
 
     folder = out or photos.resolve().with_name(f"{photos.resolve().name}-labels")
     if folder.resolve().is_relative_to(photos.resolve()):
-        raise CrossferError(f"--out {folder}: lies among the photos; name a folder outside of them")
+        raise CrossferError(
+            f"--out {folder}: is inside the folder of photos; name a folder outside"
+        )
     how = How(by or getpass.getuser(), check_order(order), blind, tuple(also or ()))
     predictor = _predictor(model, classes, smallest, variant)
     gallery = Gallery(photos, folder / "faces", predictor, cropped)
@@ -110,7 +124,8 @@ def _predictor(model: Path | None, classes: str | None, smallest: float, variant
         return Predictor(Unguided(names), smallest)
     if classes is not None:
         raise CrossferError(
-            "--classes: the model names its own classes; leave it out, or add one by --also NAME"
+            "--classes: the model has its own classes; leave it out, or add a class with --also "
+            "NAME"
         )
     return load(model, variant, smallest)
 
@@ -124,16 +139,14 @@ def _say_found(session: Session) -> None:
         names = [name for name, why in gallery.problems.items() if why == reason]
         lines.append(f"photos left out, {reason}: {len(names):,} (first: {legible(names[0])})")
     if gallery.others:
-        lines.append(f"no pictures by their names, passed over: {gallery.others:,}")
+        lines.append(f"not pictures, skipped: {gallery.others:,}")
     if session.unknown:
-        lines.append(
-            f"labels of faces that are not here (any more), kept in the journals: {session.unknown:,}"
-        )
+        lines.append(f"labels of missing faces, kept in the journals: {session.unknown:,}")
     for line in lines:
         out_console.print(line, soft_wrap=True)
     if not gallery.faces:
-        hint = "" if gallery.cropped else "; if they are faces already, say --cropped"
-        raise CrossferError(f"{gallery.folder}: no face in any photo{hint}")
+        hint = "" if gallery.cropped else "; if they are cut-out faces, add --cropped"
+        raise CrossferError(f"{gallery.folder}: no face found in any photo{hint}")
 
 
 def _say_labels(session: Session) -> None:
@@ -141,7 +154,7 @@ def _say_labels(session: Session) -> None:
     people = {row["subject"] for row in labels.rows if row["subject"]}
     lines = [f"labels: {len(labels.rows):,}, of {len(people):,} named people, in {file}"]
     for count, what in (
-        (len(labels.disputed), "people disagree, so left out until somebody settles it"),
+        (len(labels.disputed), "annotators disagree; left out until resolved"),
         (labels.not_faces, "not a face"),
         (labels.skipped, "skipped"),
         (labels.waiting, "waiting"),

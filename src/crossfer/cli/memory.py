@@ -17,13 +17,15 @@ command = partial(app.command, rich_help_panel="Experiments")
 
 @command()
 def remember(
-    model: Annotated[Path, typer.Argument(help="A run, a bundle, or YAML as under model:.")],
-    source: Annotated[Path, typer.Argument(help="The prepared dataset that it learnt from.")],
-    out: Annotated[Path, typer.Option(help="The file to write: memory.safetensors.")],
-    max_mb: Annotated[float, typer.Option(help="How large it may be, in millions of bytes.")] = 5.0,
+    model: Annotated[
+        Path, typer.Argument(help="A run, a bundle, or a YAML file with the keys of model:.")
+    ],
+    source: Annotated[Path, typer.Argument(help="The prepared dataset that it was trained on.")],
+    out: Annotated[Path, typer.Option(help="The file to write, e.g. memory.safetensors.")],
+    max_mb: Annotated[float, typer.Option(help="Maximum size in megabytes.")] = 5.0,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="LABEL=CLASS: what a dataset's label counts as; repeat at will."),
+        typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
     ] = None,
 ) -> None:
     """Sum up the images of a source in a small file, so that they can be deleted.
@@ -48,7 +50,8 @@ def remember(
     opened = open_model(model)
     if not isinstance(opened.engine, TorchEngine):
         raise CrossferError(
-            f"{model}: a {opened.kind} shows no features; name the bundle or the run that it was made of"
+            f"{model}: a {opened.kind} gives no features; name the bundle or run that it was "
+            "exported from"
         )
     classifier = opened.engine.classifier
     dataset = open_dataset(source)
@@ -61,12 +64,13 @@ def remember(
             "×".join(map(str, shape)) for shape in (opened.shape, dataset.images.shape[1:])
         )
         raise CrossferError(
-            f"{source}: its faces are {found}, the model reads {read}; prepare it again"
+            f"{source}: its faces are {found}, but the model reads {read}; prepare the dataset "
+            "again"
         )
     rows = dataset.rows("training")
     if not len(rows):
         raise CrossferError(
-            f"{source}: its training set is empty, or no label in it is a class of the model"
+            f"{source}: no training image with a class of the model; name another dataset"
         )
     with Bars(error_console) as bars:
         memory = Memory.of(
@@ -83,12 +87,12 @@ def remember(
     few = [name for name, n in zip(memory.classes, memory.counts.tolist(), strict=True) if not n]
     known = [name for name, is_there in zip(memory.classes, memory.known, strict=True) if is_there]
     for name in sorted(set(few) & set(known)):
-        out_console.print(f"{name}: fewer than 10 images, which the file says nothing of")
+        out_console.print(f"{name}: fewer than 10 images, so the file has no statistics of it")
     features, images = memory.moments.sums.shape[1], int(memory.counts.sum())
     if images < PER_DIRECTION * features:
         out_console.print(
-            f"{images} images for the moments of {features} features: who has the file can tell which images "
-            "it was made of (docs/memory.md)",
+            f"{images} images for the moments of {features} features: the file can reveal which "
+            "images were used (docs/memory.md)",
             soft_wrap=True,
         )
     out_console.print(

@@ -17,8 +17,7 @@ def oddities(dataset: Dataset) -> list[str]:
     lines = [*card.get("remarks", ())]
     if kept := [name for name in card["classes"] if not is_known(name)]:
         lines.append(
-            f"classes not known by name, kept as they are: {', '.join(kept)}; map them with --label "
-            "THEIRS=OURS"
+            f"unknown labels, kept unchanged: {', '.join(kept)}; map them with --label THEIRS=OURS"
         )
     lines += [_split_in_words(card["split"])]
     if kept := card["split"].get("kept"):
@@ -33,8 +32,8 @@ def oddities(dataset: Dataset) -> list[str]:
         lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")
     if shared := card["split"]["subjects_in_several_splits"]:
         lines.append(
-            f"warning: {shared} subjects stand in more than one split: test accuracy will be too good "
-            "(after --replace: --new-split divides all anew)"
+            f"warning: {shared} subjects are in more than one split, so test accuracy will be too "
+            "high (after --replace: --new-split divides again)"
         )
     if copies := card["split"].get("copies"):
         lines.append(_copies_in_words(copies, card["reader"]))
@@ -47,11 +46,11 @@ def oddities(dataset: Dataset) -> list[str]:
 def _copies_in_words(copies: dict[str, Any], reader: str) -> str:
     counts = " and ".join(f"{found['images']:,} {split}" for split, found in copies.items())
     first, second = next(iter(copies.values()))["example"]
-    remedy = "--subject keeps people on one side, " if _takes(reader, "subject") else ""
+    remedy = "--subject keeps people in one split, " if _takes(reader, "subject") else ""
     return (
         f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
         f"are (e.g. {second} = {first}): accuracy will be too good; "
-        f"{remedy}crossfer check shows all"
+        f"{remedy}crossfer audit shows all"
     )
 
 
@@ -63,22 +62,22 @@ def _takes(reader: str, option: str) -> bool:
 def _empty_in_words(split: str, how: str, reader: str) -> str:
     """Say why a set is empty, and the options that fill it."""
     if not how.startswith("official") or f"set aside as {split}" in how:
-        return f"warning: its {split} set is empty: there are too few images or subjects to divide"
-    remedies = ["--ignore-splits divides all anew"]
+        return f"warning: its {split} set is empty: too few images or subjects to divide"
+    remedies = ["--ignore-splits divides all again"]
     if _takes(reader, "splits"):
-        remedies.insert(0, f"--split NAME={split} takes a folder or value for it")
+        remedies.insert(0, f"--split NAME={split} maps a folder or value to it")
     if split == "test":
-        remedies.insert(0, "--test-share 0.2 cuts one from training")
-    return f"warning: its {split} set is empty: the files come without one ({', '.join(remedies)})"
+        remedies.insert(0, "--test-share 0.2 takes one from training")
+    return f"warning: its {split} set is empty: the files have none ({', '.join(remedies)})"
 
 
 FOUND = {
     "eyes": "aligned on the eyes",
-    "several": "with several faces: the largest central one aligned",
-    "turned": "upside down: turned and aligned",
-    "box": "without a face to be found in the dataset's box: the box taken",
-    "centre": "without a face to be found: the centre taken",
-    "cropped": "taken as they are",
+    "several": "with several faces, the largest central one aligned",
+    "turned": "upside down, rotated and aligned",
+    "box": "without a detected face in the dataset's box, the box used",
+    "centre": "without a detected face, the centre used",
+    "cropped": "used as they are",
 }
 
 
@@ -88,9 +87,9 @@ def _faces_in_words(found: dict[str, int]) -> str:
 
 def _kept_in_words(kept: dict[str, Any]) -> str:
     new = ", ".join(f"{count:,} to {split}" for split, count in kept["new"].items() if count)
-    words = f"{kept['faces']:,} faces that were there before keep their split; new: {new or 'none'}"
+    words = f"{kept['faces']:,} known faces keep their split; new: {new or 'none'}"
     if kept["moved"]:
-        words += f"; {kept['moved']:,} stand elsewhere than before, as the files now say"
+        words += f"; {kept['moved']:,} moved, because the files now have splits"
     return words
 
 
@@ -100,7 +99,9 @@ def _split_in_words(split: dict[str, Any]) -> str:
     asked, reached = (
         "/".join(f"{split[key][part]:,}" for part in SPLITS) for key in ("asked", "reached")
     )
-    words = f"split: {split['how']}, reached {reached}, asked for {asked}"
+    words = f"split: {split['how']}, reached {reached}, requested {asked}"
     if asked != reached and split["how"] == "subject-disjoint":
-        words += " (whole subjects come no closer; --exact does, with subjects on two sides)"
+        words += (
+            " (the closest with whole subjects; --exact comes closer, with subjects in two splits)"
+        )
     return words

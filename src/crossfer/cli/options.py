@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from crossfer.errors import CrossferError
@@ -87,7 +88,7 @@ def workers_of(text: str) -> int | Literal["auto"]:
         return "auto"
     if text.isascii() and text.isdigit() and int(text):
         return int(text)
-    raise CrossferError(f"--workers {text}: write auto, or how many processes")
+    raise CrossferError(f"--workers {text}: write auto, or a number of processes")
 
 
 def cluster_of(
@@ -122,17 +123,22 @@ def cluster_of(
         )
     asked = {**given, "sbatch": " ".join(sbatch)}
     for name in [name for name, value in asked.items() if value and name != "mem"]:
-        raise CrossferError(f"--{name}: is for SLURM; add --on slurm")
+        raise CrossferError(f"--{name}: only for SLURM; add --on slurm")
     if on == "here":
         if given["mem"]:
-            raise CrossferError("--mem: is for clusters; add --on slurm or --on ray")
+            raise CrossferError("--mem: only for clusters; add --on slurm or --on ray")
         return None
+    memory = bytes_of("--mem", given["mem"])
+    return replace(ray_of(on, "here, slurm, "), threads=threads, memory=memory, at_a_time=at_a_time)
+
+
+def ray_of(on: str, besides: str = "here, ") -> Ray:
+    """Read which Ray cluster; what else could have been written is told."""
     if on != "ray" and not re.fullmatch(r"(ray://)?[^\s:/]+:[0-9]+", on):
-        raise CrossferError(f"--on {on}: write here, slurm, ray, HOST:PORT or ray://HOST:PORT")
+        raise CrossferError(f"--on {on}: write {besides}ray, HOST:PORT or ray://HOST:PORT")
     from crossfer.executors.ray import Ray
 
-    address = None if on == "ray" else on
-    return Ray(address, threads, memory=bytes_of("--mem", given["mem"]), at_a_time=at_a_time)
+    return Ray(None if on == "ray" else on)
 
 
 def bytes_of(option: str, text: str | None) -> int:
@@ -141,7 +147,7 @@ def bytes_of(option: str, text: str | None) -> int:
         return 0
     found = re.fullmatch(r"([0-9]+)([KMGT])B?", text.upper())
     if not found:
-        raise CrossferError(f"{option} {text}: write an amount as 8G or 500M")
+        raise CrossferError(f"{option} {text}: write an amount, e.g. 8G or 500M")
     return int(found[1]) << (10 + 10 * "KMGT".index(found[2]))
 
 
@@ -153,7 +159,7 @@ def past_data_of(text: str) -> tuple[PastData, int | None]:
     if text.isascii() and text.isdigit() and int(text):
         return "some per class", int(text)
     raise CrossferError(
-        f"--past-data {text}: write none, statistics, all, or how many images of each class"
+        f"--past-data {text}: write none, statistics, all, or the number of images per class"
     )
 
 
@@ -163,5 +169,5 @@ def seconds_of(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h)", text)
     if not found:
-        raise CrossferError(f"--budget {text}: write 90s, 10min or 2h")
+        raise CrossferError(f"--budget {text}: write a duration, e.g. 90s, 10min or 2h")
     return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]

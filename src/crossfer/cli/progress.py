@@ -47,7 +47,7 @@ class Shown(Bars, ExperimentProgress):
 
     def comparing(self, done: int, total: int) -> None:
         """Blocks of faces were compared with each other."""
-        self.count("compare faces, block by block", done, total)
+        self.count("compare faces", done, total)
 
     def prepared(self, dataset: Dataset) -> None:
         """Say what is odd about a dataset that was prepared on the way."""
@@ -64,7 +64,7 @@ class Shown(Bars, ExperimentProgress):
         if left_out := dataset.left_out:
             counts = ", ".join(f"{count:,} {label}" for label, count in left_out.items())
             self.console.print(
-                f"{dataset.name}: left out, of no class of this experiment: {counts}",
+                f"{dataset.name}: left out, label in no class of this experiment: {counts}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -75,7 +75,7 @@ class Shown(Bars, ExperimentProgress):
 
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
-        done = f", {len(finished)} of them finished before" if finished else ""
+        done = f", {len(finished)} already finished" if finished else ""
         count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
         self.console.print(f"{count}{done}", highlight=False)
         before = {run.key for run in finished}
@@ -90,14 +90,15 @@ class Shown(Bars, ExperimentProgress):
             self.others.append(versions)
             made = ", ".join(f"{name} {version}" for name, version in versions.items())
             self.console.print(
-                f"{run.label}: made by {made}; it is reused, and may differ by rounding",
+                f"{run.label}: trained with {made}; it is reused and may differ by rounding",
                 highlight=False,
                 soft_wrap=True,
             )
 
     def started(self, run: Run) -> None:
-        """Name the run on the bar, beside those that run at the same time."""
+        """Name the run on the bar, beside those that run at the same time; it may begin once more."""
         if run.key in self.work_done:
+            self.work_done[run.key] = 0.0
             self.running[run.key] = run.label
             self._show()
 
@@ -126,7 +127,7 @@ class Shown(Bars, ExperimentProgress):
 
     def waiting(self, run: Run, owner: str) -> None:
         """Say who trains the run."""
-        self.console.print(f"{run.label}: {owner} trains it just now; waiting", highlight=False)
+        self.console.print(f"{run.label}: {owner} is training it; waiting", highlight=False)
 
     def failed(self, run: Run, why: str) -> None:
         """Say why at once; the others go on."""

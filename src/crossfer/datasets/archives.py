@@ -120,9 +120,7 @@ def unpack_all(source: Path, folder: Path) -> list[Skipped]:
                 packed.append(entry)
                 skipped += unpack(entry, _beside(folder / entry.name))
             elif not entry.name.startswith("."):
-                (folder / entry.name).symlink_to(
-                    entry.resolve(), target_is_directory=entry.is_dir()
-                )
+                _refer(folder / entry.name, entry.resolve())
     most = ALWAYS_ALLOWED + LARGEST_GROWTH * sum(file.stat().st_size for file in packed)
     for level in range(DEEPEST + 1):
         inner = [Path(file) for file in files_below(folder) if is_archive(Path(file))]
@@ -131,11 +129,22 @@ def unpack_all(source: Path, folder: Path) -> list[Skipped]:
                 continue  # it stands in the user's own folder, below the first level
             if level == DEEPEST:
                 where = archive.relative_to(folder).as_posix()
-                skipped.append(Skipped(where, "an archive in archives: unpack it yourself"))
+                skipped.append(Skipped(where, "an archive nested too deep; unpack it yourself"))
                 continue
             skipped += unpack(archive, _beside(archive), most - _size(folder))
             archive.unlink()
     return skipped
+
+
+def _refer(place: Path, to: Path) -> None:
+    """Let a path lead to a file or folder; a copy of it where symbolic links are not allowed (Windows)."""
+    try:
+        place.symlink_to(to, target_is_directory=to.is_dir())
+    except OSError:
+        if to.is_dir():
+            shutil.copytree(to, place)
+        else:
+            shutil.copy(to, place)
 
 
 def _beside(archive: Path) -> Path:
@@ -198,7 +207,10 @@ def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped
             for number, member in enumerate(found):
                 inside = _path_inside(archive, member.name)
                 if number >= MOST_MEMBERS:
-                    raise CrossferError(f"{archive}: more than {MOST_MEMBERS:,} files")
+                    raise CrossferError(
+                        f"{archive}: has more than {MOST_MEMBERS:,} files; unpack it yourself and "
+                        "name the folder"
+                    )
                 source = member.open() if member.open else None
                 if source is None:
                     skipped.append(Skipped(member.name, "a link or a device in the archive"))
@@ -210,14 +222,15 @@ def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped
                         allowance -= len(block)
                         if allowance < 0:
                             raise CrossferError(
-                                f"{archive}: unpacks to more than {LARGEST_GROWTH} times its size, or "
-                                "than the disk holds; unpack it yourself and name the folder"
+                                f"{archive}: unpacks to more than {LARGEST_GROWTH} times its size, "
+                                "or beyond the free disk space; unpack it yourself and name the "
+                                "folder"
                             )
                         target.write(block)
     except (*DAMAGE, OSError) as error:
         if getattr(error, "errno", None) not in NOT_THE_DISK:
             raise
-        raise CrossferError(f"{archive}: not an archive that can be read ({error})") from None
+        raise CrossferError(f"{archive}: not a readable archive ({error})") from None
     return skipped
 
 
@@ -262,5 +275,7 @@ def _path_inside(archive: Path, name: str) -> Path:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     outside = not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or "\0" in name
     if outside:
-        raise CrossferError(f"{archive}: names a file outside itself ({name!r}); do not trust it")
+        raise CrossferError(
+            f"{archive}: contains a path outside the archive ({name!r}); do not use it"
+        )
     return Path(*parts)

@@ -74,7 +74,7 @@ def assign(
         words = "subject-disjoint" if any(s is not None for s in subjects) else "stratified"
         if how.exact:
             parts = _exact(labels, subjects, parts, fixed, counts)
-            words = "the counts asked for, to the image"
+            words = "exactly the requested counts"
         assigned = [SPLITS[part] for part in parts]
     else:
         assigned, words = _cut(official, labels, subjects, allowed, how, earlier)
@@ -103,33 +103,33 @@ def _check_options(records: Sequence[Record], how: Preparation) -> None:
         ):
             if wanted:
                 raise CrossferError(
-                    f"{option}: the files come in no splits, so it has no effect; use --sizes"
+                    f"{option}: the files have no splits, so this has no effect; use --sizes"
                 )
         return
     if how.ignore_splits:
         if how.test_share is not None:
-            raise CrossferError("--test-share has no effect beside --ignore-splits: use --sizes")
+            raise CrossferError("--test-share: has no effect with --ignore-splits; use --sizes")
         return
     if None in given:
         raise CrossferError(
             f"{given.count(None):,} of {len(records):,} images have no split (first: "
-            f"{records[given.index(None)].origin}): give every image one, name the folder's or value's "
+            f"{records[given.index(None)].origin}): give every image one, map a folder or value "
             "with --split NAME=training, or divide all of them with --ignore-splits"
         )
-    come = f"the files come in splits ({', '.join(split for split in SPLITS if split in has)})"
-    remedy = "leave it out, or add --ignore-splits to divide them anew"
+    come = f"the files have splits ({', '.join(split for split in SPLITS if split in has)})"
+    remedy = "leave it out, or add --ignore-splits to divide again"
     if how.sizes is not None or how.exact:
-        cut = "" if "test" in has else "; --test-share 0.2 cuts a test set from training"
+        cut = "" if "test" in has else "; --test-share 0.2 takes a test set from training"
         raise CrossferError(
             f"{'--sizes' if how.sizes is not None else '--exact'}: {come}: {remedy}{cut}"
         )
     if how.test_share is not None and "test" in has:
         raise CrossferError(f"--test-share: {come}: {remedy}")
     if how.test_share is not None and "training" not in has:
-        raise CrossferError(f"--test-share: {come}: there is no training set to cut one from")
+        raise CrossferError(f"--test-share: {come}: there is no training set to take it from")
     drawn = "training" in has and ("validation" not in has or how.test_share is not None)
     if how.seed and not drawn:
-        raise CrossferError(f"--seed: {come}, so nothing is drawn: {remedy}")
+        raise CrossferError(f"--seed: {come}, so nothing is random: {remedy}")
 
 
 def _parts_of(given: Split, official: Sequence[Split | None], how: Preparation) -> set[Split]:
@@ -173,8 +173,8 @@ def _exact(
     if (lacking < 0).any():
         over = SPLITS[int(np.argmin(lacking))]
         raise CrossferError(
-            f"--exact: more faces than asked for keep their place in {over}; "
-            "ask for more there, or divide all anew with --new-split"
+            f"--exact: more faces than requested keep their split in {over}; request more there, "
+            "or divide again with --new-split"
         )
     parts = parts.copy()
     parts[free] = splits.reach(

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset, class_counts
-from crossfer.datasets.duplicates import METHOD, Groups, copied, group_copies
+from crossfer.datasets.duplicates import METHOD, Groups, copied, group_copies, overlaps
 from crossfer.datasets.record import SPLITS, Split
-from crossfer.datasets.splits import shared_subjects
+from crossfer.evaluation.rows import Overlap
 from crossfer.progress import Told, silent
 
 
@@ -76,13 +76,35 @@ class DatasetAudit:
     findings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Audit:
+    """Several datasets, and what they share.
+
+    Parameters
+    ----------
+    datasets
+        One each.
+    overlaps
+        Every two places (a dataset and a split) that share images.
+    """
+
+    datasets: tuple[DatasetAudit, ...]
+    overlaps: tuple[Overlap, ...]
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a copy of an image, or a subject, stands in more than one split."""
+        subjects = any(one.subjects_in_several_splits for one in self.datasets)
+        return subjects or any(overlap.leaks for overlap in self.overlaps)
+
+
 Rows = NDArray[np.int64]
 
 FEW_PEOPLE = 20
 """A test set with fewer subjects says little of other people: see docs/statistics.md."""
 
 
-def audit(datasets: Sequence[Dataset], progress: Told = silent) -> list[DatasetAudit]:
+def audit(datasets: Sequence[Dataset], progress: Told = silent) -> Audit:
     """Audit prepared datasets, alone and against one another.
 
     Every label counts, whatever classes an experiment uses.  Drawn stand-ins are so much alike that nearly
@@ -105,15 +127,16 @@ def audit(datasets: Sequence[Dataset], progress: Told = silent) -> list[DatasetA
     training = np.concatenate(
         [dataset.rows("training") + start for dataset, start in zip(datasets, starts, strict=True)]
     )
-    return [
-        _of_one(d, int(start), training, groups) for d, start in zip(datasets, starts, strict=True)
-    ]
+    each = zip(datasets, starts, strict=True)
+    return Audit(
+        tuple(_of_one(dataset, int(start), training, groups) for dataset, start in each),
+        overlaps(datasets, groups),
+    )
 
 
 def _of_one(dataset: Dataset, start: int, training: Rows, groups: Groups) -> DatasetAudit:
     splits = tuple(_of_split(dataset, split, start, training, groups) for split in SPLITS)
-    of_split = dataset.samples.column("split").to_pylist()
-    several = tuple(sorted(shared_subjects(dataset.subjects, of_split)))
+    several = tuple(sorted(dataset.subjects_in_several_splits()))
     own = groups.near[start : start + len(dataset.images)]
     pairs = np.unique(np.stack([own, dataset.labels]), axis=1)
     names, kinds = np.unique(pairs[0], return_counts=True)
@@ -163,26 +186,26 @@ def _findings(
         if part.also_in_training:
             share = part.also_in_training / part.images
             found.append(
-                f"{part.also_in_training:,} of {part.images:,} {part.split} images ({share:.1%}) also "
-                f"stand in a training set, {part.exact:,} of them with the very same pixels."
+                f"{part.also_in_training:,} of {part.images:,} {part.split} images ({share:.1%}) "
+                f"have a copy in a training set, {part.exact:,} of them with identical pixels."
             )
         if missing := [name for name, count in part.classes.items() if not count]:
             found.append(f"The {part.split} set has no image of {', '.join(missing)}.")
     test = splits[-1]
     if several:
         found.append(
-            f"{len(several):,} subjects stand in more than one split: {', '.join(several[:5])}"
-            f"{' …' if len(several) > 5 else ''}."
+            f"{len(several):,} subjects are in more than one split: "
+            f"{', '.join(several[:5])}{' …' if len(several) > 5 else ''}."
         )
     if test.images and test.subjects is None:
         found.append(
-            "Who is in the pictures is not known: whether people are in training and test cannot be told, "
-            "and intervals take every image for another person."
+            "Subjects are not known: people may be in both training and test set, and intervals "
+            "treat every image as another person."
         )
     elif test.subjects is not None and test.subjects < FEW_PEOPLE:
         found.append(
-            f"The test set shows {test.subjects} people: its accuracy says little of others; as a target, "
-            "“folds: 5” tests everybody."
+            f"The test set has {test.subjects} people, so its accuracy says little about others; "
+            "as a target, use “folds: 5” to test everybody."
         )
     if conflicts["groups"]:
         found.append(
@@ -193,22 +216,22 @@ def _findings(
 
 
 SELECTION = (
-    "Epochs, mixtures, recipes and strategies are chosen on validation sets alone; a test set is measured "
-    "and never chosen on."
+    "Epochs, mixtures, recipes and strategies are selected on validation sets only, never on test "
+    "sets."
 )
 """Who chose on what, in everything that crossfer reports."""
 
 
-def as_json(audits: Sequence[DatasetAudit]) -> dict[str, Any]:
+def as_json(found: Audit) -> dict[str, Any]:
     """Return an audit as what JSON can hold, with the method by which copies were found."""
     return {
         "copies": METHOD,
         "selection": SELECTION,
-        "datasets": [asdict(one) for one in audits],
+        **asdict(found),
     }
 
 
-def write_page(audits: Sequence[DatasetAudit], file: Path) -> None:
+def write_page(found: Audit, file: Path) -> None:
     """Write an audit as one HTML page that shows no face: to attach to a paper."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crossfer.datasets", "."),
@@ -217,6 +240,6 @@ def write_page(audits: Sequence[DatasetAudit], file: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("audit.html.j2").render(audits=audits, selection=SELECTION)
+    page = environment.get_template("audit.html.j2").render(audit=found, selection=SELECTION)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")

@@ -78,7 +78,7 @@ def _classes(labels: Sequence[str], named: Sequence[str] | None) -> list[str]:
     occurring, told = set(labels) - {UNLABELLED}, {canonical(name) for name in named or ()}
     if named and (others := occurring - told):
         raise CrossferError(
-            f"classes: {min(others)!r} occurs too; name it, or leave it out by a label"
+            f"classes: {min(others)!r} also occurs; add it, or leave it out with a label"
         )
     return in_order(told or occurring)
 

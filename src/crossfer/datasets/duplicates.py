@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import SPLITS, Split
-from crossfer.datasets.splits import shared_subjects
+from crossfer.evaluation.rows import Copies, Overlap, Place
 from crossfer.progress import Told, silent
 
 Images = NDArray[np.uint8]
@@ -138,8 +137,8 @@ def in_training(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Rows]:
     return found
 
 
-def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
-    """Count copies within and across splits and datasets, and subjects in more than one split.
+def overlaps(datasets: Sequence[Dataset], groups: Groups) -> tuple[Overlap, ...]:
+    """Count copies within and across splits and datasets.
 
     Parameters
     ----------
@@ -150,25 +149,19 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        What JSON can hold.  Datasets of the same name go by their folders.  ``subjects``: for each dataset
-        the subjects in more than one split.
-        ``overlaps``: for every two places (a dataset and a split; the same one twice for copies within
-        it) that share images, how many ``images`` the second has, how many of these have an ``exact`` or
-        else a ``near`` copy in the first, how many have one with another label (``relabelled``), whether
-        it ``leaks`` (from one split into another), and ``examples`` by origin.
+    tuple of Overlap
+        For every two places (a dataset and a split; the same one twice for copies within it) that share
+        images, some examples included.  Datasets of the same name go by their folders.
     """
     label_names = [name for d in datasets for name in d.samples.column("label").to_pylist()]
     labels = np.unique(label_names, return_inverse=True)[1]
     origins = [o for d in datasets for o in d.samples.column("origin").to_pylist()]
     starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
-    names = [dataset.name for dataset in datasets]
-    names = [str(d.folder) if names.count(d.name) > 1 else d.name for d in datasets]
     # In the order of the splits, so that of two places training comes first.
     places = [
-        ({"dataset": name, "split": split}, dataset.rows(split) + start)
+        (Place(name, split), dataset.rows(split) + start)
         for split in SPLITS
-        for name, dataset, start in zip(names, datasets, starts, strict=True)
+        for name, dataset, start in zip(told_apart(datasets), datasets, starts, strict=True)
     ]
     found = []
     for (one, first), (other, second) in combinations_with_replacement(places, 2):
@@ -176,37 +169,27 @@ def leakage(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Any]:
         if near.any():
             pairs = [(_copy_of(row, first, groups.near), row) for row in second[near][:EXAMPLES]]
             found.append(
-                {
-                    "first": one,
-                    "second": other,
-                    "images": len(second),
-                    "exact": int(exact.sum()),
-                    "near": int((near & ~exact).sum()),
-                    "relabelled": int(_relabelled(groups.near, labels, first, second).sum()),
-                    "leaks": one["split"] != other["split"],
-                    "examples": [
-                        {
-                            "origins": [origins[row] for row in pair],
-                            "labels": [label_names[row] for row in pair],
-                        }
+                Overlap(
+                    first=one,
+                    second=other,
+                    images=len(second),
+                    exact=int(exact.sum()),
+                    near=int((near & ~exact).sum()),
+                    relabelled=int(_relabelled(groups.near, labels, first, second).sum()),
+                    leaks=one.split != other.split,
+                    examples=tuple(
+                        Copies(*(tuple(of[row] for row in pair) for of in (origins, label_names)))
                         for pair in pairs
-                    ],
-                }
+                    ),
+                )
             )
-    return {
-        "method": METHOD,
-        "images": {name: len(d.images) for name, d in zip(names, datasets, strict=True)},
-        "subjects": {
-            name: shared_subjects(dataset.subjects, dataset.samples.column("split").to_pylist())
-            for name, dataset in zip(names, datasets, strict=True)
-        },
-        "overlaps": found,
-    }
+    return tuple(found)
 
 
-def leaks(found: dict[str, Any]) -> bool:
-    """Tell whether `leakage` found images, or subjects, in more than one split."""
-    return any(overlap["leaks"] for overlap in found["overlaps"]) or any(found["subjects"].values())
+def told_apart(datasets: Sequence[Dataset]) -> list[str]:
+    """Return the names of datasets; those of the same name go by their folders."""
+    names = [dataset.name for dataset in datasets]
+    return [str(d.folder) if names.count(d.name) > 1 else d.name for d in datasets]
 
 
 def _copy_of(row: int, rows: Rows, groups: Rows) -> int:

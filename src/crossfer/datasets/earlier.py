@@ -73,8 +73,8 @@ def earlier_state(folder: Path) -> Earlier | None:
         ).to_pydict()
     except (OSError, ValueError, LookupError, TypeError, StopIteration, pa.ArrowException) as error:
         raise CrossferError(
-            f"{folder}: damaged ({error}), so that its splits cannot be kept; "
-            "add --new-split to divide all anew"
+            f"{folder}: damaged ({error}), so its splits cannot be kept; add --new-split to divide "
+            "all faces again"
         ) from None
     rows = list(zip(table[content], table["origin"], table["split"], strict=True))
     people: dict[str, Counter[Split]] = defaultdict(Counter)
@@ -97,8 +97,8 @@ def check_draw(earlier: Earlier, how: Preparation, folder: Path) -> None:
         before = earlier.draw.get(key, Preparation().draw[key])
         if before != value:
             raise CrossferError(
-                f"{folder}: its faces keep their splits, which were made with {key} {before or 'as usual'}, "
-                f"not {value or 'as usual'}; add --new-split to divide all of them anew"
+                f"{folder}: its splits were made with {key} {before or 'by default'}, not "
+                f"{value or 'by default'}; add --new-split to divide all faces again"
             )
 
 

@@ -143,21 +143,20 @@ def blocks(
 
     with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for start in range(0, len(records), BLOCK):
-                some = records[start : start + BLOCK]
-                file = folder / f"faces-{start:09d}.npz"
-                block = _load(file, len(some))
+            for start, some in numbered(records):
+                file = file_of(folder, start)
+                block = load(file, len(some))
                 if block is None:
                     faces: list[Face | str] = []
-                    groups = [list(group) for _, group in groupby(some, key=_source)]
                     # Pixels that need no decoding, only to be taken, are not worth a thread.
                     taken = not how.find and all(isinstance(r.picture, np.ndarray) for r in some)
+                    groups = by_file(some)
                     for found in map(work, groups) if taken else pool.map(work, groups):
                         faces += found
                         progress(start + len(faces), len(records))
-                    _check_there(some, faces)
-                    block = _block(faces, how)
-                    _save(file, block)
+                    check_there(some, faces)
+                    block = block_of(faces, how)
+                    save(file, block)
                 else:
                     progress(start + len(some), len(records))
                 yield block
@@ -165,7 +164,23 @@ def blocks(
             pool.shutdown(cancel_futures=True)
 
 
-def _check_there(records: Sequence[Record], faces: Sequence[Face | str]) -> None:
+def numbered(records: Sequence[Record]) -> Iterator[tuple[int, Sequence[Record]]]:
+    """Yield the records of each block, and which of all the first of them is."""
+    for start in range(0, len(records), BLOCK):
+        yield start, records[start : start + BLOCK]
+
+
+def file_of(folder: Path, start: int) -> Path:
+    """Return the file of the block that begins with so many records before it."""
+    return folder / f"faces-{start:09d}.npz"
+
+
+def by_file(records: Sequence[Record]) -> list[list[Record]]:
+    """Group what is decoded at once: successive frames of a video; any other record is a group by itself."""
+    return [list(group) for _, group in groupby(records, key=_source)]
+
+
+def check_there(records: Sequence[Record], faces: Sequence[Face | str]) -> None:
     """Make sure that no picture is left out because its file has vanished: a disk may be unplugged."""
     for record, face in zip(records, faces, strict=True):
         if isinstance(face, str) and isinstance(record.picture, Path):
@@ -194,7 +209,8 @@ def _frame(frames: dict[int, Pixels], index: int | None) -> Pixels:
     return frames[index]
 
 
-def _block(faces: list[Face | str], how: Extraction) -> Block:
+def block_of(faces: Sequence[Face | str], how: Extraction) -> Block:
+    """Return the block of what was found."""
     good = [face for face in faces if isinstance(face, Face)]
     shape = (len(faces), *how.framing.shape)
     images = np.zeros(shape, np.uint8)
@@ -221,14 +237,15 @@ def _digest(pixels: Pixels) -> str:
     return known.hexdigest()
 
 
-def _save(file: Path, block: Block) -> None:
+def save(file: Path, block: Block) -> None:
+    """Write a finished block."""
     beside = file.with_suffix(".part")
     with beside.open("wb") as out:
         np.savez(out, **vars(block))
     beside.replace(file)
 
 
-def _load(file: Path, count: int) -> Block | None:
+def load(file: Path, count: int) -> Block | None:
     """Read a finished block; one that is damaged is made again."""
     try:
         with np.load(file, allow_pickle=False) as arrays:

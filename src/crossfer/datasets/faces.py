@@ -283,7 +283,7 @@ def _check_inside(box: Box, width: int, height: int) -> None:
     x, y = OUTSIDE * wide, OUTSIDE * high
     inside = -x <= left and left + wide <= width + x and -y <= top and top + high <= height + y
     if not (inside and 0 < wide < math.inf and 0 < high < math.inf):
-        raise UnreadableImage(f"the face box lies outside the {width}×{height} picture")
+        raise UnreadableImage(f"the face box is outside the {width}×{height} picture")
 
 
 def _with_channels(image: Pixels, channels: int) -> Pixels:

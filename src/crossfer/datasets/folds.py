@@ -44,8 +44,9 @@ def folds_of(dataset: Dataset, folds: Folds) -> list[Dataset]:
     """
     if dataset.card["split"]["asked"] is None:
         raise CrossferError(
-            f"folds: {dataset.name} comes with a test set of its own: to keep that, name the other targets "
-            f"alone (folds: {{NAME: {folds}}}); to test all of its images, prepare it with --ignore-splits"
+            f"folds: {dataset.name} has an official test set: to keep it, name only the other "
+            f"targets (folds: {{NAME: {folds}}}); to test all of its images, prepare it with "
+            "--ignore-splits"
         )
     rows = np.flatnonzero(dataset.labels >= 0)
     parts = _dealt(dataset, rows, folds)
@@ -61,9 +62,12 @@ def in_words(folds: Sequence[Dataset]) -> str:
     """Say what the folds of a dataset are made of."""
     people = _people(folds[0], np.flatnonzero(folds[0].labels >= 0))
     if not people:
-        return f"{len(folds)} folds of images: who is in them is not known, so one person may be on two sides"
+        return (
+            f"{len(folds)} folds of images; subjects are not known, so one person may be in two "
+            "splits"
+        )
     if len(folds) == people:
-        return f"{people} folds, one for each person"
+        return f"{people} folds, one per person"
     return f"{len(folds)} folds of {people} people"
 
 
@@ -75,20 +79,18 @@ def _dealt(dataset: Dataset, rows: NDArray[np.int64], folds: Folds) -> NDArray[n
     if folds == ONE_SUBJECT:
         if len(known) < len(rows):
             raise CrossferError(
-                f"folds: {name} does not say who is in {len(rows) - len(known):,} of its {len(rows):,} "
+                f"folds: {name} has no subject for {len(rows) - len(known):,} of its {len(rows):,} "
                 "images, so no subject can be left out; give a number: folds: 5"
             )
         if people < LEAST:
             raise CrossferError(
-                f"folds: {name} has {people} people; it takes {LEAST}, so leave it out"
+                f"folds: {name} has {people} people, fewer than the {LEAST} needed; leave it out"
             )
         return np.unique(known, return_inverse=True)[1]
     dealt = people + len(rows) - len(known)
     if folds > dealt:
         what = f"{people} people" if people else f"{dealt} images"
-        most = (
-            f"ask for at most {dealt}" if dealt >= LEAST else f"it takes {LEAST}, so leave it out"
-        )
+        most = f"use at most {dealt}" if dealt >= LEAST else f"{LEAST} are needed, so leave it out"
         raise CrossferError(f"folds: {folds} are more than {name}'s {what}; {most}")
     return divide(dataset.labels[rows], subjects, [1] * folds, seed=0)
 
@@ -106,8 +108,9 @@ def _fold(
             own = rows[dataset.labels[rows] == label]
             who = f", of {_people(dataset, own)} people" if _people(dataset, own) else ""
             raise CrossferError(
-                f"folds: fold {k + 1} of {count} could not learn {dataset.class_set.names[label]}, of which "
-                f"{dataset.name} has {len(own)} images{who}: leave this class out (classes:), or folds"
+                f"folds: fold {k + 1} of {count} has no training image of "
+                f"{dataset.class_set.names[label]}, of which {dataset.name} has {len(own)} "
+                f"images{who}: leave this class out (classes:), or folds"
             )
     digest = hashlib.sha256("\n".join([dataset.fingerprint, *splits]).encode())
     own_card = {"fingerprint": digest.hexdigest(), "fold": f"fold {k + 1} of {count}"}

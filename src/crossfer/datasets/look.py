@@ -16,10 +16,10 @@ from crossfer.datasets.record import Split
 
 LOOK = "look.html"
 DOUBTFUL = {
-    "several": "several faces: the largest central one",
-    "turned": "upside down: turned",
-    "box": "no face found in the dataset's own box",
-    "centre": "no face found: the centre",
+    "several": "several faces; the largest central one",
+    "turned": "upside down; rotated",
+    "box": "no face found in the dataset's box",
+    "centre": "no face found; the centre used",
 }
 """Ways a face came about that somebody should look at."""
 UNSURE = 0.9
@@ -40,7 +40,7 @@ def doubts(dataset: Dataset) -> list[str]:
     found = dataset.samples.column("found").to_pylist()
     scores = dataset.samples.column("score").to_pylist()
     return [
-        DOUBTFUL.get(how) or (f"the detector is unsure ({score:.2f})" if score < UNSURE else "")
+        DOUBTFUL.get(how) or (f"low detection score ({score:.2f})" if score < UNSURE else "")
         for how, score in zip(found, scores, strict=True)
     ]
 
@@ -59,17 +59,17 @@ def write_look(
     Parameters
     ----------
     dataset
-        Prepared.
+        A prepared dataset.
     file
-        By default ``look.html`` in the dataset's folder.  It shows faces: keep it to yourself.
+        By default ``look.html`` in the dataset's folder.  It shows faces: do not publish it.
     per_class
-        Faces of each class; doubtful ones go first, the others are drawn at random.
+        Number of faces per class; doubtful ones first, then a random selection.
     split
-        Only of this split.
+        Only faces of this split.
     only_doubtful
-        Leave out the others.
+        Only doubtful faces.
     seed
-        Of the draw.
+        Seed of the selection.
 
     Returns
     -------

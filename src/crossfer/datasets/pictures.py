@@ -191,7 +191,7 @@ def timed_frames(
                     due = (seconds * per_second // 1 + 1) / per_second
             index += 1
     if index < announced - 2 - announced / 50:
-        raise UnreadableImage(f"cut off: it ends after {index:,} of {announced:,.0f} frames")
+        raise UnreadableImage(f"truncated: it ends after {index:,} of {announced:,.0f} frames")
 
 
 def frame_count(file: Path) -> int:
@@ -253,7 +253,7 @@ def _why(file: Path | None, error: Exception | None, kind: str) -> str:
     except (OSError, ValueError):
         return "no such file"
     truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-    return "truncated" if truncated else f"not {kind} that can be read"
+    return "truncated" if truncated else f"not a readable {kind}"
 
 
 @cache
@@ -305,7 +305,7 @@ def _to_8_bits(values: NDArray[Any]) -> Pixels:
     if values.dtype.kind not in "buif":
         raise UnreadableImage(f"not a picture: pixels of type {values.dtype}")
     if not np.isfinite(values).all():
-        raise UnreadableImage("some pixels are no numbers")
+        raise UnreadableImage("some pixels are not numbers")
     most = float(values.max())
     if values.dtype.kind == "b" or (values.dtype.kind == "f" and most <= 1):
         factor = 255.0
@@ -321,7 +321,7 @@ def _video(file: Path) -> Iterator[cv2.VideoCapture]:
     try:
         str(file).encode()
     except UnicodeEncodeError:  # would end the process within OpenCV
-        raise UnreadableImage("a video whose name is no text; rename it") from None
+        raise UnreadableImage("a video whose name is not valid text; rename it") from None
     video = cv2.VideoCapture(str(file)) if file.is_file() else None
     try:
         if video is None or not video.isOpened():

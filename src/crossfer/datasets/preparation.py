@@ -24,53 +24,53 @@ VALIDATION_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a user may say about how to prepare a dataset; the defaults suit the dataset.
+    """Options for preparing a dataset; the defaults suit the dataset.
 
     Parameters
     ----------
     reader
-        One of `crossfer.datasets.READERS`, instead of recognising the layout.
+        One of `crossfer.datasets.READERS`, instead of detecting the layout.
     labels
-        From the dataset's class names to those that they get, or to ``None`` for a class to leave out.
+        Maps the dataset's label names to new ones, or to ``None`` to leave a label out.
     order
-        What numbers mean that are the labels of a folder, a table or a dataset in memory: one of
+        Meaning of numeric labels in a folder, a table or a dataset in memory: one of
         `crossfer.datasets.readers.labels.ORDERS`.
     classes
-        The labels that it tells apart: among them it is learnt from and measured.  By default those that
-        occur; name them all if one is missing only by chance.
+        The labels of the dataset, to which training and measuring are limited. By default those that occur;
+        list all if one is missing only by chance.
     subject
-        Regular expression that finds the subject in an image's relative path (folders and manifests); empty:
-        nobody is known, though folders look like people.
+        Regular expression that finds the subject in an image's relative path (folders and tables); empty:
+        subjects are not known, even if folders look like subjects.
     columns
-        Of a table: which column is the path, label, subject or split, as ``{"label": "emotion"}``; an empty
-        name for one that it shall not have.
+        Columns of a table for path, label, subject and split, e.g. ``{"label": "emotion"}``; an empty name
+        for a column not to use.
     root
         The folder that the paths in a table are relative to.
     splits
-        From the names of a dataset's parts (folders, values) to training, validation or test, or to ``None``
-        for a name that is no part.
+        Maps names of folders or values to training, validation or test, or to ``None`` for a name that is
+        no split.
     everything
-        Also read what the reader leaves out by default, as turned heads.
+        Also read what the reader leaves out by default, such as turned heads.
     faces
-        ``find`` looks for the face and aligns it on the eyes; ``cropped`` takes pictures as the faces that
-        they are; ``auto`` asks the reader, or else the size of the pictures.
+        ``find`` detects the face and aligns it on the eyes; ``cropped`` uses pictures as cut-out faces;
+        ``auto`` decides by the reader, or else by the size of the pictures.
     no_face
-        What becomes of a picture without a face: ``keep`` its centre, ``drop`` it, or ``refuse`` the lot.
+        For pictures without a face: ``keep`` the centre, ``drop`` the picture, or ``refuse`` to continue.
     side, channels
-        Of the prepared faces: side in pixels; 1 for gray, 3 for colour.
+        Side of the prepared faces in pixels; 1 channel for gray, 3 for colour.
     eyes
-        Distance of the eyes as a share of the width, and their height as a share from the top.
+        Distance of the eyes as a fraction of the width, and their height as a fraction from the top.
     crop
-        Where no face is looked for or found: side of the centred square, as a share (0–1] of the picture's
-        shorter side.
+        Without a detected face: side of the centred square, as a fraction (0–1] of the picture's shorter
+        side.
     sizes
-        Training, validation and test, as counts or shares, where there is no official split.
+        Sizes of training, validation and test set, as counts or ratios, if there is no official split.
     ignore_splits
-        Divide anew what comes in splits.
+        Ignore official splits and divide again.
     test_share
-        Cut a test set from training where the official splits have none: this share (0–1) of it.
+        Fraction (0–1) of training to use as a test set, if the official splits have none.
     exact
-        Reach these sizes to the image, though subjects then stand on two sides.
+        Reach these sizes exactly, even if subjects are then in two splits.
     seed
         Of the split.
     """
@@ -112,14 +112,16 @@ class Preparation:
                     f"{key} is {getattr(self, key)!r}: choose one of {', '.join(choices)}"
                 )
         if self.crop is not None and not 0 < self.crop <= 1:
-            raise CrossferError(f"crop is {self.crop}: it must lie above 0 and at most at 1")
+            raise CrossferError(f"crop is {self.crop}: must be above 0 and at most 1")
         if self.test_share is not None and not 0 < self.test_share < 1 - VALIDATION_SHARE:
             raise CrossferError(
-                f"test_share is {self.test_share}: it must lie above 0 and below {1 - VALIDATION_SHARE}"
+                f"test_share is {self.test_share}: must be above 0 and below {1 - VALIDATION_SHARE}"
             )
         for role in self.columns:
             if role not in ROLES:
-                raise CrossferError(f"columns: {role!r} is none of {', '.join(ROLES)}")
+                raise CrossferError(
+                    f"columns: {role!r} is unknown; choose among {', '.join(ROLES)}"
+                )
         for name, split in self.splits.items():
             if split is not None and split not in SPLITS:
                 raise CrossferError(f"splits: {name}={split}: choose one of {', '.join(SPLITS)}")
@@ -129,15 +131,15 @@ class Preparation:
             and all(math.isfinite(size) and size >= 0 for size in self.sizes)
             and sum(self.sizes) > 0
         ):
-            raise CrossferError("sizes must be three numbers, none negative and not all 0")
+            raise CrossferError("sizes: must be three numbers, none negative and not all 0")
         if self.seed < 0:
-            raise CrossferError(f"seed is {self.seed}: it must not be negative")
+            raise CrossferError(f"seed is {self.seed}: must not be negative")
         check_label_map(self.labels)
         try:
             re.compile(self.subject or "")
         except re.error as error:
             raise CrossferError(
-                f"subject {self.subject!r} is no regular expression: {error}"
+                f"subject {self.subject!r} is not a valid regular expression: {error}"
             ) from None
         Framing(self.side, self.channels, *self.eyes)  # refuses what lies outside its ranges
 
@@ -147,8 +149,8 @@ class Preparation:
             for key in ("eyes", "no_face"):
                 if getattr(self, key) != getattr(Preparation, key):
                     raise CrossferError(
-                        f"{key} has no effect with faces cropped, where no face is looked for: leave "
-                        "one of them out"
+                        f"{key} has no effect with faces: cropped, since no face is detected; "
+                        "leave one of them out"
                     )
 
     @property

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -28,9 +28,12 @@ from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.raw import Raw, read_raw
 from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import Record, Skipped
-from crossfer.datasets.workshop import NoFace, check_free, put_in_place, resumable, workshop_of
+from crossfer.datasets.workshop import FacesStay, check_free, put_in_place, resumable, workshop_of
 from crossfer.errors import CrossferError
 from crossfer.progress import Told, silent
+
+if TYPE_CHECKING:
+    from crossfer.executors.ray import Ray
 
 COMPARED = 5_000
 """Up to so many faces are compared with each other at once: it takes seconds."""
@@ -45,31 +48,34 @@ def prepare(
     replace: bool = False,
     new_split: bool = False,
     progress: Told = silent,
+    on: Ray | None = None,
 ) -> Dataset:
     """Turn a raw dataset into a prepared one.
 
-    Nothing is at `out` before everything succeeded.  What is decoded is kept beside it, in a hidden
-    folder, until then: the same call goes on where an interrupted one stopped.
+    The folder `out` appears atomically when everything has succeeded. Until then, decoded faces are kept in
+    a hidden folder beside it, so the same call resumes after an interruption.
 
     Parameters
     ----------
     source
-        The files as the dataset's authors ship them (a folder, a table or an archive), or a folder of
-        images per class, or a manifest, or what `crossfer.in_memory` returns.
+        The raw files as distributed (a folder, a table or an archive), a folder of images per class, a
+        table of labels, or the result of `crossfer.in_memory`.
     out
-        The folder to make.
+        The folder to create.
     how
-        Whatever shall differ from what suits the dataset.
+        Options; the defaults suit the dataset.
     name
-        What to call it; by default what its reader is called, or a folder's or manifest's own name.
+        The dataset's name; by default the reader's, or that of the folder or table.
     replace
-        Replace an older prepared dataset at `out`.  Its faces, known by the pixels of the pictures they were
-        taken from, keep their splits; new ones of a known subject go where that subject is, and others are
-        dealt so that the sizes are approached.
+        Replace a prepared dataset at `out`. Known faces (by the pixels of their pictures) keep their
+        splits. New faces of a known subject go to the subject's split; others are distributed to approach
+        the sizes.
     new_split
-        Divide all anew instead: a network trained before may then be measured on what it was trained on.
+        Divide all faces again instead. A network trained before must not be measured on the new test set.
     progress
-        Told how many pictures of how many are decoded.
+        Called with the number of decoded pictures and their total.
+    on
+        Find faces on this Ray cluster, whose nodes need not see the files.
 
     Returns
     -------
@@ -79,17 +85,19 @@ def prepare(
     ------
     CrossferError
         If the layout is not recognised, a class is unknown, there is no image, more than half of the
-        pictures cannot be used, or `out` is in use.
+        pictures cannot be used, or `out` is in use; or if the cluster is not there, or is lost.
     """
     out, how = Path(out), how or Preparation()
+    if on:
+        on.check()
     if not isinstance(source, Memory):
         source = Path(source)
         if source.resolve().is_relative_to(out.resolve()):
-            raise CrossferError(f"{out}: holds the raw files {source}; name another folder")
+            raise CrossferError(f"{out}: contains the raw files {source}; name another folder")
         if not source.exists():
             raise CrossferError(f"{source}: no such file or folder")
         if is_prepared(source):
-            raise CrossferError(f"{source}: is a prepared dataset already; name the raw files")
+            raise CrossferError(f"{source}: is already a prepared dataset; name the raw files")
     check_free(out, replace)
     with workshop_of(out) as workshop:
         earlier = None if new_split else earlier_state(out)
@@ -101,6 +109,9 @@ def prepare(
         partial = workshop / "dataset"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
+        if on:
+            _extract_on(on, raw, extraction, done, progress)
+            progress = silent
         found = blocks(raw.records, extraction, done, progress)
         kept, skipped, table = _write_faces(raw, how, found, partial)
         columns: dict[str, list[Any]] = {
@@ -117,6 +128,23 @@ def prepare(
         write_tables(partial, card, sample_table(columns), skipped)
         put_in_place(partial, out)
     return open_dataset(out)
+
+
+def _extract_on(
+    cluster: Ray, raw: Raw, extraction: Extraction, folder: Path, progress: Told
+) -> None:
+    """Have a cluster find the faces; those that it has found stay, whatever goes wrong."""
+    if not all(isinstance(record.picture, Path) for record in raw.records):
+        raise CrossferError(
+            f"{raw.place}: its pictures are no files of their own, and nothing else is sent to a cluster: "
+            "leave --on out"
+        )
+    from crossfer.datasets.elsewhere import extract_on_ray
+
+    try:
+        extract_on_ray(raw.records, extraction, folder, cluster, progress)
+    except CrossferError as error:
+        raise FacesStay(str(error)) from None
 
 
 def _copies(partial: Path, columns: dict[str, list[Any]]) -> dict[str, Any] | None:
@@ -139,12 +167,12 @@ def _extraction(raw: Raw, how: Preparation) -> Extraction:
         for key, flag in (("eyes", "--eyes"), ("no_face", "--no-face")):
             if getattr(how, key) != getattr(Preparation, key):
                 raise CrossferError(
-                    f"{raw.place}: its pictures are taken as the faces they are, so {flag} has no effect: "
-                    "leave it out, or add --faces find"
+                    f"{raw.place}: its pictures are used as cut-out faces, so {flag} has no "
+                    "effect; leave it out, or add --faces find"
                 )
     if how.crop is not None and all(record.box for record in raw.records):
         raise CrossferError(
-            f"{raw.place}: every face has a box of its own, so --crop has no effect"
+            f"{raw.place}: every face has a box, so --crop has no effect; leave it out"
         )
     return Extraction(how.framing, not cropped, how.crop or (1.0 if cropped else raw.reader.crop))
 
@@ -196,9 +224,10 @@ def _check_usable(
     raw: Raw, unusable: list[Skipped], dropped: list[Skipped], count: int, no_face: str
 ) -> None:
     if dropped and no_face == "refuse":
-        raise NoFace(
-            f"{raw.place}: no face found in {len(dropped):,} pictures (first: {dropped[0].origin}); "
-            "--no-face keep takes their centre, --no-face drop leaves them out"
+        raise FacesStay(
+            f"{raw.place}: no face found in {len(dropped):,} pictures (first: "
+            f"{dropped[0].origin}); --no-face keep uses their centre, --no-face drop leaves them "
+            "out"
         )
     # What is left out on purpose is no sign of a wrong layout.
     odd = unusable + dropped

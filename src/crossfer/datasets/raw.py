@@ -55,7 +55,9 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
         items = [*source.read(options)]
         _check_labels(items, options)
         found = _usable(items, source.reader, own)
-        return Raw(legible(name or own), source.reader, "as the user says", own, "", False, *found)
+        return Raw(
+            legible(name or own), source.reader, "as given by the user", own, "", False, *found
+        )
     place, left_out, options = source, list[Skipped](), how.read_options
     if archives.is_packed(source):
         place = workshop / "raw"
@@ -91,9 +93,9 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
 
 def _reader(place: Path, how: Preparation) -> tuple[Reader, str]:
     if how.reader:
-        return READERS[how.reader], "as the user says"
+        return READERS[how.reader], "as given by the user"
     if how.columns or how.root:
-        return READERS["manifest"], "its columns are the user's"
+        return READERS["manifest"], "its columns are given by the user"
     return recognise(place)
 
 
@@ -110,8 +112,8 @@ def _check_takes(reader: Reader, how: Preparation) -> None:
         if option not in reader.takes and getattr(how, option) != getattr(Preparation(), option):
             takers = [r.name for r in READERS.values() if option in r.takes]
             raise CrossferError(
-                f"{flag} has no effect on what is read as {reader.name}: leave it out (it is for "
-                f"{', '.join(takers)}; --as NAME chooses)"
+                f"{flag} has no effect on a dataset read as {reader.name}; leave it out (it is for "
+                f"{', '.join(takers)}; choose one with --as NAME)"
             )
 
 
@@ -119,7 +121,7 @@ def _check_subject(items: Sequence[Item], how: Preparation) -> None:
     records = [item for item in items if isinstance(item, Record)]
     if how.subject and records and not any(record.subject for record in records):
         raise CrossferError(
-            f"--subject {how.subject!r} finds nobody in any path; the first is {records[0].origin}"
+            f"--subject {how.subject!r} matches no path; the first is {records[0].origin}"
         )
 
 
@@ -132,9 +134,7 @@ def _check_labels(items: Sequence[Item], options: ReadOptions) -> None:
         if not {comparable(label), canonical(label), number_in(label)} & met:
             there = in_order({item.label for item in items if isinstance(item, Record)})
             some = ", ".join(there[:8]) + (", …" if len(there) > 8 else "")
-            raise CrossferError(
-                f"--label {label}: no label is called so; there are {some or 'none'}"
-            )
+            raise CrossferError(f"--label {label}: no such label; the labels are {some or 'none'}")
 
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:
@@ -159,8 +159,8 @@ def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item
     nobody = [record for record in records if record.subject is None]
     if nobody and len(nobody) < len(records):
         yield Remark(
-            f"warning: of {len(nobody):,} pictures nobody knows who it is (first: {nobody[0].origin}); "
-            "each counts as a person of its own"
+            f"warning: {len(nobody):,} pictures have no subject (first: {nobody[0].origin}); each "
+            "counts as another person"
         )
 
 
@@ -197,14 +197,14 @@ def _usable(
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
     if torn := [item for item in left_out if item.reason == TWO_LABELS]:
         remarks.append(
-            f"warning: {len(torn):,} rows give a picture another label than another row does (first: "
-            f"{torn[0].origin}): none of them is used{_remedy(TWO_LABELS)}"
+            f"warning: {len(torn):,} rows give a picture another label than another row (first: "
+            f"{torn[0].origin}); none of them is used{_remedy(TWO_LABELS)}"
         )
     return records, left_out, remarks
 
 
 def _remedy(reason: str) -> str:
-    return "; of several faces in a picture, each needs its box" if reason == TWO_LABELS else ""
+    return "; with several faces in a picture, each needs a box" if reason == TWO_LABELS else ""
 
 
 def _face(record: Record) -> tuple[Any, ...]:

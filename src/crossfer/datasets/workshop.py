@@ -22,27 +22,25 @@ REPLACED = "replaced"
 """Where an older dataset waits, in the workshop, until the new one is in its place."""
 
 
-class NoFace(CrossferError):
-    """A picture without a face, where the user wants none."""
+class FacesStay(CrossferError):
+    """An error after which the faces that were found are of use to the next call."""
 
 
 def check_free(out: Path, replace: bool) -> None:
     """Refuse a folder to make that is in use, or that holds a dataset which is not to be replaced."""
     if out.name in ("", "..") or str(out) != legible(str(out)):
-        raise CrossferError(f"{out}: cannot be the name of a dataset; name a folder to make")
+        raise CrossferError(f"{out}: not a valid folder for a dataset; name a new folder")
     if out.is_file():
         raise CrossferError(f"{out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()):
         if not is_prepared(out):
-            raise CrossferError(
-                f"{out}: is in use and holds no prepared dataset; name another folder"
-            )
+            raise CrossferError(f"{out}: not empty and not a prepared dataset; name another folder")
         strangers = {file.name for file in out.iterdir()} - {CARD, IMAGES, SAMPLES, SKIPPED, LOOK}
         if strangers:
-            raise CrossferError(f"{out}: also holds {min(strangers)}; name another folder")
+            raise CrossferError(f"{out}: also contains {min(strangers)}; name another folder")
         if not replace:
             raise CrossferError(
-                f"{out}: holds a prepared dataset already; add --replace to replace it"
+                f"{out}: already contains a prepared dataset; add --replace to replace it"
             )
 
 
@@ -55,7 +53,7 @@ def workshop_of(out: Path) -> Iterator[Path]:
     """Hold the hidden folder beside `out`, alone; an interruption leaves in it what is finished."""
 
     def taken(owner: str) -> None:
-        raise CrossferError(f"{out}: {owner} prepares it; wait for it, or stop it")
+        raise CrossferError(f"{out}: {owner} is preparing it; wait for it, or stop it")
 
     workshop = _place(out)
     workshop.mkdir(parents=True, exist_ok=True)
@@ -66,7 +64,7 @@ def workshop_of(out: Path) -> Iterator[Path]:
         try:
             yield workshop
         except BaseException as error:
-            hopeless = isinstance(error, CrossferError) and not isinstance(error, NoFace)
+            hopeless = isinstance(error, CrossferError) and not isinstance(error, FacesStay)
             worth = not hopeless and any(workshop.glob("blocks/*.npz"))
             raise
         finally:

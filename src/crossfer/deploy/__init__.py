@@ -19,16 +19,16 @@ __all__ = ["How", "Predictor", "load"]
 
 
 def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Predictor:
-    """Load a classifier to use it.
+    """Load a classifier for inference.
 
     Parameters
     ----------
     folder
-        What ``crossfer export`` wrote, which needs no PyTorch; or a bundle, or a run's folder, which do.
+        An exported classifier (needs no PyTorch), a bundle or a run's folder (need PyTorch).
     variant
         Of an exported classifier: ``fp32``, ``fp16`` or ``int8``.
     smallest
-        Side of the smallest face to look for, as for `crossfer.datasets.detector.Detector`.
+        Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
 
     Returns
     -------
@@ -38,13 +38,14 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
     Raises
     ------
     CrossferError
-        If there is no classifier, it is of another version, or its files are altered.
+        If the folder has no classifier, or one of another version, or its files were changed.
     """
     folder = Path(folder)
     if folder.suffix == ".onnx" and folder.is_file():
         raise CrossferError(
-            f"{folder}: does not say its classes and normalisation; make a bundle of it: NetworkConfig("
-            f"'onnxruntime:{folder}', classes=…, normalisation=…).deployed(CLASSES).save(FOLDER)"
+            f"{folder}: has no description of its classes and normalisation; make a bundle of it: "
+            f"NetworkConfig('onnxruntime:{folder}', classes=…, "
+            "normalisation=…).deployed(CLASSES).save(FOLDER)"
         )
     if not folder.is_dir():
         raise CrossferError(
@@ -53,10 +54,11 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
     if is_exported(folder):
         return Predictor(OnnxEngine(folder, variant), smallest)
     if variant != "fp32":
-        raise CrossferError(f"{folder}: no exported classifier, so it has no {variant} variant")
+        raise CrossferError(f"{folder}: not an exported classifier, so it has no {variant} variant")
     if not (card := folder / BUNDLE).is_file():
         raise CrossferError(
-            f"{folder}: no classifier in it; name what `crossfer export` wrote, a bundle or a finished run"
+            f"{folder}: contains no classifier; name what `crossfer export` wrote, a bundle or a "
+            "finished run"
         )
     from crossfer.deploy.pytorch import TorchEngine
     from crossfer.networks.classifier import load as load_classifier

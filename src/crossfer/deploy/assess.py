@@ -91,8 +91,8 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
     rows = source.rows("validation")
     if not len(rows):
         raise CrossferError(
-            f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: estimates are "
-            "calibrated by them; name another --source"
+            f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: they "
+            "calibrate the estimates; name another --source"
         )
     people = _people(source, rows)
     answers = Answers.of(_asked(model, source, rows), source.labels[rows], people)
@@ -137,13 +137,14 @@ def of_run(folder: Path, model: Model) -> Known:
         said = np.array([[row[name] for name in model.classes] for row in mine], np.float32)
     except FileNotFoundError:
         raise CrossferError(
-            f"{folder}: no finished run; name the prepared dataset that it learnt from with --source"
+            f"{folder}: not a finished run; name the dataset that it was trained on with --source"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CrossferError(f"{folder}: cannot be read as a run ({error!r})") from None
     if not len(mine):
         raise CrossferError(
-            f"{folder}: was not measured on its source's validation set; name it with --source"
+            f"{folder}: has no predictions for its source's validation set; name the source with "
+            "--source"
         )
     names = dict.fromkeys(str(row["dataset"]) for row in mine)
     answers = Answers.of(said, np.array([row["label"] for row in mine], np.int64))
@@ -170,7 +171,7 @@ def opened(path: Path, model: Model, cropped: bool, progress: Told = silent) -> 
     with sources_in([path]) as sources, TemporaryDirectory(prefix="crossfer-") as folder:
         pictures = [source.file for source in sources.found if not source.is_video]
         if not pictures:
-            raise CrossferError(f"{path}: no picture in it; of videos, cut out frames first")
+            raise CrossferError(f"{path}: contains no picture; extract frames from videos first")
         framing = model.engine.framing
         how = Preparation(
             faces="cropped" if cropped else "find",
@@ -224,7 +225,8 @@ def assess(
     rows = np.sort(np.concatenate([labelled, others]))
     if not len(rows):
         raise CrossferError(
-            f"{dataset.folder}: no face without a label, or of one of {', '.join(class_set.names)}"
+            f"{dataset.folder}: no unlabelled face and none of the classes "
+            f"{', '.join(class_set.names)}; name another dataset"
         )
     said, people = _asked(model, dataset, rows), _people(dataset, rows)
     truth = None if len(others) else _measured(said.argmax(1) == dataset.labels[rows], people)
@@ -282,15 +284,16 @@ def _curve(
     classifier = _with_head(model)
     if classifier is None:
         raise CrossferError(
-            f"{model.name}: --labels trains a linear last layer: it needs one, and a run or bundle"
+            f"{model.name}: --labels trains a linear last layer, which only a run or bundle can "
+            "have; leave --labels out"
         )
     if len(learnt) < FIRST or not len(tested):
         raise CrossferError(
-            f"{dataset.folder}: --labels needs {FIRST} labelled training images and some to test on; it has "
-            f"{len(learnt)} and {len(tested)}"
+            f"{dataset.folder}: --labels needs {FIRST} labelled training images and some test "
+            f"images; it has {len(learnt)} and {len(tested)}"
         )
     if known.dataset is None or known.rows is None:
-        raise CrossferError("--labels: name the prepared dataset of the past with --source")
+        raise CrossferError("--labels: needs the source; name it with --source")
     fabric = machine("cpu", "32-true")
     own_rows = known.rows[:: -(-len(known.rows) // MOST)]
     sides = ((dataset, tested), (known.dataset, own_rows))
@@ -354,7 +357,10 @@ def _asked(model: Model, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[n
     """Return what a classifier says of some faces, (N, classes)."""
     said = model.engine(np.asarray(dataset.images[rows]))
     if not np.isfinite(said).all():
-        raise CrossferError(f"{model.name}: answers with what is no number, on {dataset.name}")
+        raise CrossferError(
+            f"{model.name}: returns values that are not finite numbers on {dataset.name}; check "
+            "its weights"
+        )
     return said
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 import yaml
 
+from crossfer.datasets.citing import keywords_of
 from crossfer.deploy.engine import VARIANTS
 from crossfer.networks.classifier import Classifier
 from crossfer.provenance import versions
+from crossfer.references import bibtex
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def model_card(
     datasets: Sequence[Mapping[str, Any]],
     origin: str,
     processor: str,
+    methods: Collection[str] = (),
 ) -> str:
     """Return the text of ``README.md``.
 
@@ -91,7 +94,10 @@ def model_card(
         Where the classifier comes from; may be empty.
     processor
         What latencies were measured on.
+    methods
+        Keywords of `crossfer.references`: the strategies and methods that made it.
     """
+    of_data = (keywords_of(card["citation"], card["stand_in"], card["faces"]) for card in datasets)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crossfer", "deploy"),
         undefined=jinja2.StrictUndefined,
@@ -110,6 +116,7 @@ def model_card(
         datasets={card["fingerprint"]: card for card in datasets}.values(),
         origin=origin,
         processor=processor,
+        bibtex=bibtex({*methods}.union(*of_data)),
         versions=versions(),
     )
 

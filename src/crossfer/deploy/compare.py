@@ -80,7 +80,7 @@ class Comparing:
     def __post_init__(self) -> None:
         for name, least in (("rounds", 20), ("batch", 1), ("threads", 1)):
             if getattr(self, name) < least:
-                raise CrossferError(f"--{name} {getattr(self, name)}: must be {least} or more")
+                raise CrossferError(f"--{name} {getattr(self, name)}: must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def class_set_of(names: Sequence[str], asked: Mapping[str, str], *models: Model)
     for label, name in [pair for model in models for pair in model.labels.items()]:
         if name in names and known.setdefault(label, name) != name and label not in members:
             raise CrossferError(
-                f"{label} counts as {known[label]} for one classifier and as {name} for the other; say which "
+                f"{label} is {known[label]} for one classifier and {name} for the other; choose "
                 f"with --label {label}=CLASS"
             )
     return ClassSet(tuple(names), known)
@@ -342,7 +342,8 @@ def read(file: Path) -> Compared:
         )
     if content.get("format") != FORMAT:
         raise CrossferError(
-            f"{file}: of format {content.get('format')}, but this version reads {FORMAT}; compare again"
+            f"{file}: has format {content.get('format')}, but this version reads {FORMAT}; compare "
+            "again"
         )
     try:
         return TypeAdapter(Compared).validate_python(content)
@@ -368,12 +369,15 @@ def _pictures(
         if not len(rows):
             labels = ", ".join(own.card["classes"])
             raise CrossferError(
-                f"{own.name}: no {how.split} image of one of {', '.join(class_set.names)}; its labels are "
-                f"{labels}: say what they count as with --label LABEL=CLASS"
+                f"{own.name}: no {how.split} image of the classes {', '.join(class_set.names)}; "
+                f"its labels are {labels}; map them with --label LABEL=CLASS"
             )
         for model in (old, new):
             if not any(class_set.names[label] in model.classes for label in own.classes):
-                raise CrossferError(f"{own.name}: {model.name} can say none of its classes")
+                raise CrossferError(
+                    f"{own.name}: {model.name} has none of its classes; map labels with --label "
+                    "LABEL=CLASS, or leave the dataset out"
+                )
         if own.fingerprint == other.fingerprint:
             there = rows
         else:
@@ -381,7 +385,7 @@ def _pictures(
         unique = name if names.count(name) == 1 else str(own.folder)
         found.append(Pictures(unique, own, other, rows, there))
     if len({pictures.name for pictures in found}) < len(found):
-        raise CrossferError("a dataset was named twice")
+        raise CrossferError("a dataset is named twice; leave one out")
     return found
 
 
@@ -391,7 +395,8 @@ def _matched(own: Dataset, other: Dataset, rows: NDArray[np.int64]) -> NDArray[n
     for row, origin in enumerate(other.samples.column("origin").to_pylist()):
         if places.setdefault(origin, row) != row:
             raise CrossferError(
-                f"{other.folder}: {origin} stands there twice; it cannot be matched"
+                f"{other.folder}: {origin} is listed twice, so it cannot be matched; prepare it "
+                "again without duplicates"
             )
     found = []
     for row, origin in zip(rows, own.samples.column("origin").take(rows).to_pylist(), strict=True):
@@ -409,7 +414,10 @@ def _answers(model: Model, dataset: Dataset, rows: NDArray[np.int64], of: Pictur
     """Ask about the pictures; what a model cannot say has probability 0."""
     said = model.engine(np.asarray(dataset.images[rows]))
     if not np.isfinite(said).all():
-        raise CrossferError(f"{model.name}: answers with what is no number, on {dataset.name}")
+        raise CrossferError(
+            f"{model.name}: returns values that are not finite numbers on {dataset.name}; check "
+            "its weights"
+        )
     names = of.old.class_set.names
     probabilities = np.zeros((len(rows), len(names)), np.float32)
     for column, name in enumerate(names):
@@ -445,9 +453,9 @@ def _class_notes(old: Model, new: Model, class_set: ClassSet, how: Comparing) ->
             what = (
                 "images of them are left out"
                 if how.shared
-                else "the other is never right about images of them"
+                else "the other is wrong on all their images"
             )
-            yield f"only the {who} network can say {', '.join(alone)}: {what}"
+            yield f"only the {who} network has {', '.join(alone)}: {what}"
 
 
 def _framing_notes(who: str, model: Model, dataset: Dataset) -> Iterator[str]:
@@ -461,8 +469,8 @@ def _framing_notes(who: str, model: Model, dataset: Dataset) -> Iterator[str]:
     )
     if own != theirs:
         yield (
-            f"faces are cut out otherwise than the {who} network expects: eye distance {own[0]:g} and height "
-            f"{own[1]:g}, not {theirs[0]:g} and {theirs[1]:g}"
+            f"the framing differs from what the {who} network expects: eye distance {own[0]:g} and "
+            f"height {own[1]:g}, not {theirs[0]:g} and {theirs[1]:g}"
         )
 
 
@@ -472,9 +480,9 @@ def _check_shape(model: Model, dataset: Dataset) -> None:
         found, wanted = ("×".join(map(str, shape)) for shape in (given, model.shape))
         colour = " --colour" if len(model.shape) == 3 else ""
         raise CrossferError(
-            f"{dataset.folder}: its faces are {found}, but {model.name} reads {wanted}; prepare the pictures "
-            f"for it with --side {model.shape[0]}{colour}, and name them with --new-data if the other "
-            "classifier reads other ones"
+            f"{dataset.folder}: its faces are {found}, but {model.name} reads {wanted}; prepare "
+            f"the pictures for it with --side {model.shape[0]}{colour}, and name the result with "
+            "--new-data if the other classifier reads another size"
         )
 
 
@@ -483,6 +491,6 @@ def _check_columns(columns: Sequence[str], sets: Sequence[Pictures]) -> None:
         if all(pictures.column(column) is None for pictures in sets):
             known = {name for one in sets for name in one.old.columns}
             raise CrossferError(
-                f"--by {column}: {' and '.join(one.name for one in sets)} has no such column; "
+                f"--by {column}: no such column in {' and '.join(one.name for one in sets)}; "
                 f"choose among {', '.join(sorted(known))}"
             )

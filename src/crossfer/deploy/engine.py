@@ -68,7 +68,8 @@ class OnnxEngine:
         models = card["models"]
         if variant not in models:
             raise CrossferError(
-                f"{folder}: has no {variant} model, only {', '.join(models)}; export it again with it"
+                f"{folder}: has no {variant} model, only {', '.join(models)}; export it again with "
+                "that variant"
             )
         file = folder / str(models[variant]["file"])
         self.classes = tuple(card["classes"])
@@ -91,7 +92,7 @@ class OnnxEngine:
         if len(inputs) != 1:
             names = ", ".join(value.name for value in inputs)
             raise CrossferError(
-                f"{file}: has {len(inputs)} inputs ({names}); it must have one: faces"
+                f"{file}: has {len(inputs)} inputs ({names}); it must have exactly one, the faces"
             )
         if inputs[0].type != "tensor(uint8)":
             raise CrossferError(
@@ -107,7 +108,8 @@ class OnnxEngine:
             ) from None
         if len(outputs) != 1 or answer.shape != (2, len(self.classes)):
             raise CrossferError(
-                f"{file}: gives {answer.shape} for two faces; {CARD} names {len(self.classes)} classes"
+                f"{file}: returns {answer.shape} for two faces, but {CARD} lists "
+                f"{len(self.classes)} classes; correct one of them"
             )
 
 
@@ -130,7 +132,7 @@ def session(file: Path, threads: int = 1) -> Any:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise CrossferError(
-            f"{file}: no ONNX model that ONNX Runtime can run ({one_line(error)[:120]})"
+            f"{file}: not an ONNX model that ONNX Runtime can run ({one_line(error)[:120]})"
         ) from None
 
 
@@ -154,13 +156,14 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
     if card.get("format") != FORMAT:
         raise CrossferError(
-            f"{file}: of format {card.get('format')}, but this version reads {FORMAT}; export it again"
+            f"{file}: has format {card.get('format')}, but this version reads {FORMAT}; export it "
+            "again"
         )
     try:
         Framing(**card["framing"])
         names = [str(name) for name in card["classes"]]
         if len(set(names)) != len(names) or len(names) < 2:
-            raise CrossferError("classes must be two different names or more")
+            raise CrossferError("classes: at least two different names are needed")
         card["models"]["fp32"]["file"]
     except (ValueError, KeyError, TypeError) as error:
         raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
@@ -174,6 +177,6 @@ def _checked(file: Path, expected: str | None) -> str:
     found = digest(file)
     if expected not in (None, found):
         raise CrossferError(
-            f"{file}: altered since it was exported (another SHA-256); export it again"
+            f"{file}: changed since it was exported (SHA-256 differs); export it again"
         )
     return found

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import platform
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ from crossfer.deploy.card import Accuracy, Measured, model_card
 from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
-from crossfer.files import digest, write_bytes, write_json
+from crossfer.files import digest, place_folder, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.preprocessing import normalise
@@ -81,6 +80,8 @@ class Exporting:
         What is known of its accuracy already.
     data
         Cards of the datasets that it was trained or tested on.
+    methods
+        What its card cites besides these: keywords of `crossfer.references`.
     least_equal
         Share (0–1) of faces on which a smaller variant must answer as PyTorch does; ``None``: `LEAST_EQUAL`.
     """
@@ -91,16 +92,17 @@ class Exporting:
     measure: Sequence[Dataset] = ()
     tested: Sequence[Accuracy] = ()
     data: Sequence[Mapping[str, Any]] = ()
+    methods: Collection[str] = ()
     least_equal: float | None = None
 
     def __post_init__(self) -> None:
         if self.int8 and not self.calibrate:
             raise CrossferError(
-                "--int8 needs --calibrate: a prepared dataset whose validation faces say what range of "
-                "values each layer has; name the source and the target"
+                "--int8: needs --calibrate with prepared datasets, whose validation faces set "
+                "each layer's range of values; name the source and the target"
             )
         if self.least_equal is not None and not 0 <= self.least_equal <= 1:
-            raise CrossferError(f"--least-equal {self.least_equal:g}: it must lie between 0 and 1")
+            raise CrossferError(f"--least-equal {self.least_equal:g}: must be between 0 and 1")
 
     @property
     def variants(self) -> list[str]:
@@ -140,7 +142,7 @@ def export(
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CrossferError(f"{out} is there already: name another folder, or remove it")
+        raise CrossferError(f"{out}: already exists; name another folder, or remove it")
     for dataset in (*what.calibrate, *what.measure):
         _check_shape(dataset, classifier.framing)
     drawn = drawn_faces(classifier.framing)
@@ -182,10 +184,10 @@ def export(
                 [*what.data, *(dataset.card for dataset in (*what.calibrate, *what.measure))],
                 origin,
                 processor(),
+                what.methods,
             ).encode(),
         )
-        beside.chmod(0o755)  # mkdtemp lets only its owner in
-        os.replace(beside, out)
+        place_folder(beside, out)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -357,13 +359,13 @@ def _check_parity(variant: str, difference: float, equal: float, asked: float | 
     if not difference <= LARGEST_DIFFERENCE.get(variant, np.inf):
         raise CrossferError(
             f"{variant}: probabilities differ from PyTorch's by up to {difference:.2g}, more than "
-            f"{LARGEST_DIFFERENCE[variant]:g}: this network cannot be exported by tracing it"
+            f"{LARGEST_DIFFERENCE[variant]:g}: this network cannot be exported by tracing"
         )
     least = LEAST_EQUAL[variant] if asked is None or variant == "fp32" else asked
     if equal < least:
         raise CrossferError(
-            f"{variant}: answers as PyTorch does on {equal:.1%} of the faces, less than {least:.1%}; leave "
-            "this variant out, or accept it with --least-equal"
+            f"{variant}: agrees with PyTorch on {equal:.1%} of the faces, less than {least:.1%}; "
+            "leave this variant out, or accept it with --least-equal"
         )
 
 
@@ -380,14 +382,19 @@ def _latency(engine: OnnxEngine, face: NDArray[np.uint8]) -> float:
 def _check_shape(dataset: Dataset, framing: Framing) -> None:
     if dataset.images.shape[1:] != framing.shape:
         given, wanted = ("×".join(map(str, s)) for s in (dataset.images.shape[1:], framing.shape))
-        raise CrossferError(f"{dataset.name}: its faces are {given}; the classifier reads {wanted}")
+        raise CrossferError(
+            f"{dataset.name}: its faces are {given}, but the classifier reads {wanted}; prepare "
+            "the dataset again"
+        )
 
 
 def _some(dataset: Dataset) -> NDArray[np.uint8]:
     """Return validation faces, evenly from all of them."""
     rows = dataset.with_own_classes().rows("validation")
     if not len(rows):
-        raise CrossferError(f"{dataset.name}: has no validation faces to calibrate with")
+        raise CrossferError(
+            f"{dataset.name}: has no validation faces for calibration; name another dataset"
+        )
     return np.asarray(dataset.images[rows[:: -(-len(rows) // CALIBRATION)]])
 
 
@@ -397,7 +404,8 @@ def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
     rows = dataset.rows("test")
     if not len(rows):
         raise CrossferError(
-            f"{dataset.name}: has no test face of one of {', '.join(engine.classes)}"
+            f"{dataset.name}: has no test face of the classes {', '.join(engine.classes)}; name "
+            "another dataset"
         )
     probabilities = engine(np.asarray(dataset.images[rows]))
     others = [i for i in range(len(engine.classes)) if i not in dataset.classes]

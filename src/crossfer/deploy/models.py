@@ -119,7 +119,8 @@ class OnnxNetwork:
         if not fitting:
             shapes = ", ".join(str(answer.shape) for answer in answers)
             raise CrossferError(
-                f"{file}: answers with {shapes}; {len(classes)} classes are named for its outputs"
+                f"{file}: returns {shapes}, but {len(classes)} classes are named for its outputs; "
+                "correct classes:"
             )
         self._answer = fitting[0]
         said = answers[self._answer]
@@ -164,16 +165,16 @@ def open_model(path: str | Path, threads: int = 1) -> Model:
         return _folder(path, threads)
     if not path.is_file():
         raise CrossferError(
-            f"{path}: no such file or folder; name a run, a bundle, an exported classifier, an ONNX file, "
-            "or a YAML file that says how to build a network"
+            f"{path}: no such file or folder; name a run, a bundle, an exported classifier, an "
+            "ONNX file, or a YAML file that describes a network"
         )
     if path.suffix.lower() == ".onnx":
         return _onnx(path, threads)
     if path.suffix.lower() in DESCRIPTIONS:
         return _described(path, _description(path), threads)
     raise CrossferError(
-        f"{path}: no folder, ONNX or YAML file; of weights, write a YAML file with network:, weights:, "
-        "classes: and normalisation:, as under model: in an experiment, and name that"
+        f"{path}: not a folder, ONNX or YAML file; for weights, name a YAML file with network:, "
+        "weights:, classes: and normalisation:, as under model: in an experiment"
     )
 
 
@@ -204,22 +205,23 @@ def _onnx(file: Path, threads: int) -> Model:
                 return _exported(file.parent, variant, str(file), threads)
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
-        raise CrossferError(f"{file}: has {len(inputs)} inputs ({names}); it must have one: faces")
+        raise CrossferError(
+            f"{file}: has {len(inputs)} inputs ({names}); it must have exactly one, the faces"
+        )
     for suffix in DESCRIPTIONS:
         if (beside := file.with_suffix(suffix)).is_file():
             content = _description(beside)
             if content.setdefault("network", f"onnx:{file.name}") != f"onnx:{file.name}":
-                raise CrossferError(
-                    f"{beside}: network is another one than {file.name}; take it out"
-                )
+                raise CrossferError(f"{beside}: network: is not {file.name}; remove it")
             return _described(beside, content, threads, str(file))
     if inputs[0].type == "tensor(uint8)":
         raise CrossferError(
-            f"{file}: nothing says what its outputs stand for; write {CARD} beside it (docs/deploy.md)"
+            f"{file}: the meaning of its outputs is unknown; write {CARD} beside it "
+            "(docs/deploy.md)"
         )
     raise CrossferError(
-        f"{file}: nothing says what its outputs stand for, and how it reads pixels; write beside it "
-        f"{file.stem}.yaml: {{classes: […], normalisation: {{mean: […], deviation: […]}}}}"
+        f"{file}: its classes and normalisation are unknown; write beside it {file.stem}.yaml: "
+        "{classes: […], normalisation: {mean: […], deviation: […]}}"
     )
 
 
@@ -231,7 +233,9 @@ def _described(file: Path, content: dict[str, Any], threads: int, name: str = ""
     except ValidationError as error:
         raise CrossferError(f"{file}: {_first_error(error)}") from None
     if not config.is_deployed:
-        raise CrossferError(f"{file}: weights: say which; an untrained network cannot be compared")
+        raise CrossferError(
+            f"{file}: weights: missing, and an untrained network cannot be compared; add weights:"
+        )
     try:
         return _built(file, config, threads, name or str(file))
     except CrossferError as error:
@@ -268,10 +272,11 @@ def _description(file: Path) -> dict[str, Any]:
         raise CrossferError(f"{file}: cannot be read ({one_line(error)})") from None
     if not isinstance(content, dict):
         raise CrossferError(
-            f"{file}: not a mapping; write what stands under model: in an experiment: network:, weights:, …"
+            f"{file}: not a mapping; write the keys of model: in an experiment: network:, "
+            "weights:, …"
         )
     if isinstance(content.get("model"), dict):
-        raise CrossferError(f"{file}: write what stands under model:, without model: itself")
+        raise CrossferError(f"{file}: write the keys of model:, without model: itself")
     return content
 
 

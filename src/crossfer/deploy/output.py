@@ -110,7 +110,7 @@ def table(file: Path, classes: Sequence[str], about: dict[str, Any]) -> Iterator
     lock = file.with_name(f".{file.name}.lock")
 
     def taken(who: str) -> None:
-        raise CrossferError(f"{file}: {who} is writing it just now")
+        raise CrossferError(f"{file}: {who} is writing it; wait for it, or name another file")
 
     with alone(lock, taken):
         done, counted, end = _read(unfinished, about)
@@ -131,7 +131,7 @@ def _check(file: Path) -> None:
     if file.suffix == ".parquet" and not find_spec("pyarrow"):
         raise CrossferError(f"{file}: Parquet needs PyArrow: pip install pyarrow, or write .csv")
     if file.exists():
-        raise CrossferError(f"{file} is there already: remove it, or name another file")
+        raise CrossferError(f"{file}: already exists; remove it, or name another file")
 
 
 def _line(content: Any) -> bytes:
@@ -153,7 +153,8 @@ def _read(unfinished: Path, about: dict[str, Any]) -> tuple[set[str], Counted, i
                 break
             if number == 0 and content != {"about": about}:
                 raise CrossferError(
-                    f"{unfinished}: begun with another model or other options; repeat them, or remove it"
+                    f"{unfinished}: started with another model or other options; use the same "
+                    "ones, or remove this file"
                 )
             if isinstance(content, list):
                 rows.append((content[3], content[-1]))

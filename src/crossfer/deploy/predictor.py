@@ -85,9 +85,9 @@ class How:
 
     def __post_init__(self) -> None:
         if not 0 <= self.smooth < float("inf"):
-            raise CrossferError(f"smooth is {self.smooth:g}: seconds, 0 (not at all) or more")
+            raise CrossferError(f"smooth is {self.smooth:g}: must be seconds, 0 (off) or more")
         if self.per_second is not None and not self.per_second > 0:
-            raise CrossferError(f"frames per second is {self.per_second:g}: it must be above 0")
+            raise CrossferError(f"frames per second is {self.per_second:g}: must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +126,14 @@ class Part:
 
 
 class Predictor:
-    """A classifier that finds the faces itself.
+    """Detect and classify faces in pictures and videos.
 
     Parameters
     ----------
     engine
-        What answers.
+        The inference engine: ONNX Runtime or PyTorch.
     smallest
-        Side of the smallest face to look for, as for `crossfer.datasets.detector.Detector`.
+        Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
 
     Examples
     --------
@@ -165,18 +165,19 @@ class Predictor:
         found = getattr(self.engine, "classifier", None)
         if found is None:
             raise CrossferError(
-                "exported: it holds no PyTorch classifier; load the bundle or the run that it is of"
+                "an exported classifier has no PyTorch network; load the bundle or the run that "
+                "it was exported from"
             )
         classifier: Classifier = found
         return classifier
 
     def predict(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities float32 (N, classes) of faces that are cut out already.
+        """Return probabilities float32 (N, classes) of cut-out faces.
 
         Parameters
         ----------
         faces
-            uint8 (N, side, side), or (N, side, side, 3) RGB, as its framing says.
+            uint8 (N, side, side), or (N, side, side, 3) RGB, in the classifier's framing.
 
         Raises
         ------
@@ -187,7 +188,7 @@ class Predictor:
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             given, wanted = ("×".join(map(str, s)) for s in (faces.shape[1:], shape))
             raise CrossferError(
-                f"faces are {faces.dtype} of {given}; the classifier reads uint8 of {wanted}"
+                f"faces are {faces.dtype} of {given}, but the classifier reads uint8 of {wanted}"
             )
         return self.engine(faces)
 
@@ -222,22 +223,22 @@ class Predictor:
     def analyze(
         self, picture: str | Path | NDArray[Any], cropped: bool = False
     ) -> list[dict[str, Any]]:
-        """Find every face of a picture, and say what it shows: the keys are deepface's.
+        """Detect and classify every face of a picture; the keys are deepface's.
 
         Parameters
         ----------
         picture
-            A file; or pixels, (H, W) or (H, W, 3) RGB.  (OpenCV reads BGR: turn it round first.)
+            A file; or pixels, (H, W) or (H, W, 3) RGB.  (OpenCV reads BGR: reverse the channels first.)
         cropped
-            Whether the picture is one face already.
+            Whether the picture is a cut-out face.
 
         Returns
         -------
         list of dict
             For each face, surest first: ``region`` with ``x``, ``y``, ``w``, ``h`` in whole pixels and
-            ``left_eye``, ``right_eye`` (the person's own left and right; ``None`` where the picture is a
-            face already); ``emotion``: per cent by class; ``dominant_emotion``; ``face_confidence``, 0–1.
-            Empty where there is no face.
+            ``left_eye``, ``right_eye`` (the person's own left and right; ``None`` for a cut-out face);
+            ``emotion``: per cent by class; ``dominant_emotion``; ``face_confidence``, 0–1. Empty where
+            there is no face.
 
         Raises
         ------
@@ -253,14 +254,14 @@ class Predictor:
         return [self._as_deepface(face) for face in self.look([pixels], cropped)[0]]
 
     def analyze_many(self, paths: str | Path | Sequence[str | Path], how: How = How()) -> Any:  # noqa: B008
-        """Look at many pictures and videos, on all cores.
+        """Detect and classify the faces of many pictures and videos, on all cores.
 
         Parameters
         ----------
         paths
             Pictures, videos, folders and archives.
         how
-            How to look at them.
+            Options for detection, videos and smoothing.
 
         Returns
         -------

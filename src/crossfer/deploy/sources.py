@@ -77,7 +77,7 @@ def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
                 name = os.path.join(path, file.relative_to(folder))
                 found[name] = Source(name, file, _is(file, VIDEO_SUFFIXES))
         if not found:
-            raise CrossferError(f"{', '.join(map(str, paths))}: no picture and no video in it")
+            raise CrossferError(f"{', '.join(map(str, paths))}: contains no picture and no video")
         yield Sources(list(found.values()), others)
 
 

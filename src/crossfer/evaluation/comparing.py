@@ -362,8 +362,9 @@ def _order_note(
         return None
     names = ", ".join(classes[among[i]] for i in order)
     return (
-        f"the {who} network would be right far more often with its classes in another order: what is "
-        f"called {', '.join(classes[label] for label in among)} looks like {names}; check its classes"
+        f"the {who} network would be far more accurate with its classes in another order: what is "
+        f"called {', '.join(classes[label] for label in among)} looks like {names}; check its "
+        "classes"
     )
 
 

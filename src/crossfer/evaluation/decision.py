@@ -15,8 +15,6 @@ import numpy as np
 from crossfer.evaluation.evidence import Evidence
 from crossfer.evaluation.rows import (
     Ahead,
-    Change,
-    ClassChange,
     Recommendation,
     Result,
     StrategyFacts,
@@ -246,12 +244,6 @@ def front(rows: Sequence[Result]) -> list[Result]:
         )
 
     return sorted((row for row in rows if not beaten(row)), key=sides, reverse=True)
-
-
-def worst_class(change: Change) -> tuple[int, ClassChange] | None:
-    """Return the class whose recall fell most, and its change; None where none fell."""
-    fallen = [(i, one) for i, one in enumerate(change.classes) if one and one.points < 0]
-    return min(fallen, key=lambda fall: fall[1].points, default=None)
 
 
 def past_data_in_words(past_data: PastData, exemplars: int | None) -> str:

@@ -63,11 +63,11 @@ def in_words(found: Suggestions) -> str:
     """Say how far labels follow the model, and what that means where it is suspicious."""
     said = f"{_share(found.accepted, found.shown)} suggestions of a model were accepted"
     if found.blind:
-        said += f"; of labels given blind, {_share(found.same, found.blind)} are what it says"
+        said += f"; of labels given blind, {_share(found.same, found.blind)} agree with the model"
     if not led(found):
         return said
-    advice = "" if found.blind >= FEW else "; let somebody label some of these faces with --blind"
-    return f"{said}: its accuracy here may be too good, and an update's gain too small{advice}"
+    advice = "" if found.blind >= FEW else "; have some of these faces labelled with --blind"
+    return f"{said}: its accuracy here may be too high, and an update's gain too small{advice}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crossfer.errors import CrossferError
@@ -53,7 +53,7 @@ class Events:
     """What an executor tells whoever waits; override what you need."""
 
     def started(self, key: str) -> None:
-        """A task begins."""
+        """A task begins; once more, where its process was lost."""
 
     def told(self, key: str, what: str, value: object) -> None:
         """A task says something of itself."""
@@ -75,7 +75,7 @@ def levels(tasks: Sequence[Task]) -> list[list[str]]:
     """
     waiting = {task.key: task for task in tasks}
     if len(waiting) < len(tasks):
-        raise CrossferError("the same task stands twice in the graph")
+        raise CrossferError("the graph contains the same task twice")
     found, cleared = list[list[str]](), set[str]()
     while ready := [key for key, task in waiting.items() if cleared.issuperset(task.after)]:
         found.append(ready)
@@ -85,7 +85,7 @@ def levels(tasks: Sequence[Task]) -> list[list[str]]:
     if waiting:
         task = next(iter(waiting.values()))
         raise CrossferError(
-            f"task {task.key} can never begin: it waits for {', '.join(task.after)}"
+            f"task {task.key} can never start: it waits for {', '.join(task.after)}"
         )
     return found
 
@@ -115,9 +115,15 @@ class Frontier:
         """Whether nothing is left to do."""
         return not self._waiting and not self._running
 
-    def ready(self) -> list[str]:
-        """Return the keys of the tasks that can begin, in the order of the graph."""
-        return [key for key, task in self._waiting.items() if self.succeeded.issuperset(task.after)]
+    def ready(self) -> Iterator[str]:
+        """Yield the keys of the tasks that can begin, in the order of the graph."""
+        for key, task in self._waiting.items():
+            if self.succeeded.issuperset(task.after):
+                yield key
+
+    def waits(self, key: str) -> bool:
+        """Tell whether a task has not begun."""
+        return key in self._waiting
 
     def start(self, key: str) -> None:
         """Note that a task begins."""

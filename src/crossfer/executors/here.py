@@ -33,8 +33,7 @@ def run_here(tasks: Sequence[Task], open_: Open, events: Events) -> dict[str, Fa
     """
     frontier = Frontier(tasks, events)
     work = open_()
-    while ready := frontier.ready():
-        key = ready[0]
+    while key := next(frontier.ready(), None):
         frontier.start(key)
         try:
             work(key, partial(events.told, key))

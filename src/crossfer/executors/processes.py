@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -55,10 +56,11 @@ def run_in_processes(
     again: list[str] = []
     with _threads_each(threads), _crew(open_) as crew:
         while not frontier.finished:
-            ready = [*again, *frontier.ready()]
-            for key in ready[: workers - crew.busy]:
+            ready = islice(chain(again, frontier.ready()), workers - crew.busy)
+            for key in list(ready):
                 if key in again:
                     again.remove(key)
+                    events.started(key)
                 else:
                     frontier.start(key)
                 attempts[key] += 1
@@ -71,7 +73,7 @@ def run_in_processes(
                 elif what == "died" and attempts[key] < ATTEMPTS:
                     again.append(key)
                 elif what == "died":
-                    frontier.fail(key, f"its process was ended {ATTEMPTS} times ({value})")
+                    frontier.fail(key, f"its process was terminated {ATTEMPTS} times ({value})")
                 else:
                     events.told(key, what, value)
     return frontier.failures
@@ -103,8 +105,8 @@ class _Worker:
         """Say how the process ended."""
         self.process.join()
         code = self.process.exitcode or 0
-        if code == -signal.SIGKILL:
-            return "killed, perhaps for want of memory: use fewer workers"
+        if code == -getattr(signal, "SIGKILL", 9):  # Windows has none
+            return "killed, perhaps because of low memory; use fewer workers"
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 

@@ -1,34 +1,30 @@
 """A graph of tasks on a Ray cluster: one that is there, or one of this machine's cores.
 
-Ray decides where a task runs.  A node that sees the work's folder works in it.  To any other the files that a
-task needs are sent, each once and known by its SHA-256, and what the task makes is sent back.
+Ray decides where a task runs.  What a task takes to a node that does not see our files, and what it brings
+back, is the matter of its `Travel`; nothing is sent until there is such a node.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import multiprocessing
 import os
 import signal
 import socket
-import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from getpass import getuser
-from importlib.metadata import version
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from crossfer.errors import CrossferError, one_line
-from crossfer.executors.graph import Events, Failure, Frontier, Open, Task, Work
+from crossfer.executors.graph import Events, Failure, Frontier, Task, Tell
 from crossfer.executors.processes import THREADS, uninterrupted
-from crossfer.files import digest, write_bytes
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -40,9 +36,15 @@ SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_ANSWER = 10.0
 PATIENCE = 120.0
 """Seconds in which each node must say which version it has."""
-LOST = "the Ray cluster is lost{}; what is finished stays, and the same command goes on"
+LOST = "the Ray cluster is lost{}; finished runs are kept; run the same command again to resume"
 LOG = "ray.log"
 """What Ray says of itself, in the work's folder."""
+AHEAD = 1.25
+"""Tasks that are given to the cluster for each that its cores can do at a time: the next are on their way."""
+UNSEEN, LOST_THERE = "unseen", "lost"
+"""How a task may end besides: it was sent too little, or what it was sent was lost on its way."""
+STARTED, SAID = "started", "said"
+"""What is told of a task besides: it begins, on which node; and all that it had to tell was told."""
 
 
 @dataclass(frozen=True)
@@ -92,36 +94,55 @@ class Ray:
                 ) from None
 
 
-@dataclass(frozen=True)
-class Files:
-    """What a node that does not see the work's folder is sent, and what it sends back.
+Carry = Callable[[str, Any, Tell], tuple[str | None, Any]]
+"""Carries out a task, by its key, with what it was sent; returns why it failed, if so, and what it made."""
 
-    Parameters
-    ----------
-    root
-        The work's folder.
-    open_copy
-        Makes a worker ready in a folder of its own node that holds what was sent.
-    always
-        What every task needs: places in the copy, and the folders or files here.
-    needs
-        What each task needs besides, by key.
-    makes
-        The place in the copy that each task fills, and the folder here.
-    last
-        The file that is written last of what comes back: with it, it is whole.
-    """
 
-    root: Path
-    open_copy: Callable[[Path], Work]
-    always: Mapping[str, Path]
-    needs: Mapping[str, Mapping[str, Path]]
-    makes: Mapping[str, tuple[str, Path]]
-    last: str
+class Unseen(Exception):
+    """A node does not see our files, and was not sent them."""
+
+
+class CannotBegin(CrossferError):
+    """What is wrong with a node that could carry out no task at all."""
+
+
+class Travel(Protocol):
+    """What tasks take to a cluster's nodes, and what they bring back."""
+
+    @property
+    def root(self) -> Path:
+        """The folder for `LOG`."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What each node must have in the version that is here, crossfer first."""
+
+    @property
+    def open_there(self) -> Callable[[], Carry]:
+        """What makes a process of a node ready; picklable, and small.
+
+        What it returns raises `Unseen` where it was sent too little, `CannotBegin` where no task could begin.
+        """
+
+    def pack(self, key: str, whole: bool, again: bool) -> Any:
+        """Return what a task is sent.
+
+        Parameters
+        ----------
+        key
+            Of the task.
+        whole
+            Whether there are nodes that do not see our files.
+        again
+            Whether the task was given to the cluster before, and was lost.
+        """
+
+    def unpack(self, key: str, made: Any) -> None:
+        """Write what a task made."""
 
 
 def run_on_ray(
-    tasks: Sequence[Task], open_: Open, events: Events, cluster: Ray, files: Files
+    tasks: Sequence[Task], events: Events, cluster: Ray, travel: Travel
 ) -> dict[str, Failure]:
     """Carry out a graph of tasks on a Ray cluster.
 
@@ -129,12 +150,12 @@ def run_on_ray(
 
     Parameters
     ----------
-    tasks, open_, events
+    tasks, events
         As for `crossfer.executors.processes.run_in_processes`.
     cluster
         Where, and what each task is given.
-    files
-        For nodes that do not see the work's folder.
+    travel
+        How it is carried out there; picklable.
 
     Returns
     -------
@@ -151,9 +172,7 @@ def run_on_ray(
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_drive, args=(tasks, open_, cluster, files, theirs), daemon=True
-    )
+    process = context.Process(target=_drive, args=(tasks, cluster, travel, theirs), daemon=True)
     with uninterrupted():
         process.start()
     theirs.close()
@@ -167,7 +186,7 @@ def run_on_ray(
                 return failures
             getattr(events, what)(*more)
     except (EOFError, ConnectionResetError):
-        raise CrossferError(LOST.format(f" ({files.root / LOG})")) from None
+        raise CrossferError(LOST.format(f" ({travel.root / LOG})")) from None
     finally:
         process.terminate()
         process.join()
@@ -192,45 +211,44 @@ class _Told(Events):
         self.connection.send(("failed", key, failure))
 
 
-def _drive(
-    tasks: Sequence[Task], open_: Open, cluster: Ray, files: Files, connection: Connection
-) -> None:
+def _drive(tasks: Sequence[Task], cluster: Ray, travel: Travel, connection: Connection) -> None:
     """Be the process that is connected to the cluster."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    with (files.root / LOG).open("w") as log:
+    with (travel.root / LOG).open("w") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
     try:
-        failures = _walk(tasks, open_, _Told(connection), cluster, files)
+        failures = _walk(tasks, _Told(connection), cluster, travel)
     except (CrossferError, OSError) as error:
         connection.send(("raised", error))
     except Exception as error:
         traceback.print_exc()  # into the log
-        connection.send(("raised", CrossferError(f"{one_line(error)} ({files.root / LOG})")))
+        connection.send(("raised", CrossferError(f"{one_line(error)} ({travel.root / LOG})")))
     else:
         connection.send(("finished", failures))
 
 
 def _walk(
-    tasks: Sequence[Task], open_: Open, events: Events, cluster: Ray, files: Files
+    tasks: Sequence[Task], events: Events, cluster: Ray, travel: Travel
 ) -> dict[str, Failure]:
     frontier = Frontier(tasks, events)
-    with _connected(cluster), _marked(files.root) as mark:
-        crew = _Crew(open_, cluster, files, mark)
+    with _connected(cluster):
+        crew = _Crew(cluster, travel)
         crew.check_nodes()
         while not frontier.finished:
-            waiting = [key for key in frontier.ready() if key not in crew.given]
-            room = len(tasks) if cluster.at_a_time is None else cluster.at_a_time
-            for key in waiting[: room - len(crew.running)]:
+            waiting = (key for key in frontier.ready() if key not in crew.given)
+            for key in [*islice(waiting, max(0, crew.room - len(crew.running)))]:
                 crew.give(key)
             for key, what, value in crew.listen():
-                if key in frontier.ready():
+                if frontier.waits(key):
                     frontier.start(key)
+                elif what == STARTED:
+                    events.started(key)  # once more
                 if what == "succeeded":
                     frontier.succeed(key)
                 elif what == "failed":
                     frontier.fail(key, str(value))
-                elif what != "started":
+                elif what not in (STARTED, SAID):
                     events.told(key, what, value)
     return frontier.failures
 
@@ -264,18 +282,6 @@ def _connected(cluster: Ray) -> Iterator[None]:
             ray.shutdown()
 
 
-@contextmanager
-def _marked(root: Path) -> Iterator[str]:
-    """Leave a mark in a folder, by which nodes find out whether they see it."""
-    mark = uuid.uuid4().hex
-    file = root / f".seen-{mark}"
-    file.touch()
-    try:
-        yield file.name
-    finally:
-        file.unlink(missing_ok=True)
-
-
 class _Mailbox:
     """An actor: what tasks say while they are carried out.  If it is lost, an empty one takes its place."""
 
@@ -290,19 +296,13 @@ class _Mailbox:
         return letters
 
 
-Sent = Mapping[str, tuple[str, "ObjectRef[bytes]"]]
-"""Files by their place in the copy: SHA-256 and content."""
-
-
 @dataclass(frozen=True)
 class _Job:
     """What every task needs to know."""
 
-    open_: Open
-    open_copy: Callable[[Path], Work]
-    root: Path
-    mark: str
-    version: str
+    name: str
+    open_there: Callable[[], Carry]
+    versions: Mapping[str, str | None]
     mailbox: Any
 
 
@@ -310,13 +310,12 @@ class _Job:
 class _Crew:
     """Tasks that were given to the cluster."""
 
-    open_: Open
     cluster: Ray
-    files: Files
-    mark: str
+    travel: Travel
     given: dict[str, int] = field(default_factory=dict)
     running: dict[ObjectRef[Any], str] = field(default_factory=dict)
     nodes: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
 
     def __post_init__(self) -> None:
         import ray
@@ -325,16 +324,9 @@ class _Crew:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox)
         self.mailbox: Any = actor.options(scheduling_strategy=here).remote()
-        self.sent: dict[tuple[Path, int], tuple[str, ObjectRef[bytes]]] = {}
+        self.versions = _versions_there(self.travel.packages)
         self.job = ray.put(
-            _Job(
-                self.open_,
-                self.files.open_copy,
-                self.files.root.absolute(),
-                self.mark,
-                version("crossfer"),
-                self.mailbox,
-            )
+            _Job(uuid.uuid4().hex, self.travel.open_there, self.versions, self.mailbox)
         )
 
     def check_nodes(self) -> None:
@@ -342,31 +334,24 @@ class _Crew:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        def theirs() -> str | None:  # travels as it is: nothing of ours need be there
-            from importlib import metadata
-
-            try:
-                return metadata.version("crossfer")
-            except metadata.PackageNotFoundError:
-                return None
-
-        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = _nodes(alive=True)
         if not any(self._enough(node["Resources"]) for node in nodes):
             raise CrossferError(
                 f"no node of the Ray cluster has {self.cluster.threads} cores"
                 + (", a GPU" if self.cluster.gpu else "")
                 + (f" and {self.cluster.memory / 2**30:.1f} GiB" if self.cluster.memory else "")
-                + " for a run: ask for less"
+                + " for a task: ask for less"
             )
-        ask = ray.remote(num_cpus=0)(theirs)
+        ask = ray.remote(num_cpus=0)(_versions_there)
         answers = {
             node["NodeManagerAddress"]: ask.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote()
+            ).remote(self.travel.packages)
             for node in nodes
         }
         for address, answer in answers.items():
-            _check_version(ray.get(answer, timeout=PATIENCE), version("crossfer"), address)
+            theirs: dict[str, str | None] = ray.get(answer, timeout=PATIENCE)
+            _check_versions(theirs, self.versions, address)
 
     def _enough(self, resources: Mapping[str, float]) -> bool:
         needs = {
@@ -375,6 +360,14 @@ class _Crew:
             "memory": self.cluster.memory,
         }
         return all(resources.get(name, 0) >= amount for name, amount in needs.items())
+
+    @property
+    def room(self) -> int:
+        """How many tasks the cluster is given at a time: what its cores can do, and a few to go on with."""
+        if self.cluster.at_a_time is not None:
+            return self.cluster.at_a_time
+        cores = sum(node["Resources"].get("CPU", 0) for node in _nodes(alive=True))
+        return int(AHEAD * cores / self.cluster.threads) + 1
 
     def give(self, key: str) -> None:
         """Give a task to the cluster; if it was given before, to the same node if that is there."""
@@ -394,25 +387,8 @@ class _Crew:
             scheduling_strategy=strategy,
             runtime_env={"env_vars": dict.fromkeys(THREADS, str(self.cluster.threads))},
         )
-        folders = {**self.files.always, **self.files.needs[key]}
-        if self.given[key] > 1:  # what the node has of it is newer
-            folders.pop(self.files.makes[key][0], None)
-        sent = {name: found for place, f in folders.items() for name, found in self._put(place, f)}
-        self.running[task.remote(self.job, key, sent, self.files.makes[key][0])] = key
-
-    def _put(self, place: str, folder: Path) -> Iterator[tuple[str, Any]]:
-        """Make a file, or those of a folder, known to the cluster, each once; yield where they go."""
-        import ray
-
-        places = {place: folder}
-        if folder.is_dir():
-            places = {f"{place}/{file.name}": file for file in sorted(folder.iterdir())}
-        for place, file in places.items():
-            if file.is_file():
-                state = (file, file.stat().st_mtime_ns)
-                if state not in self.sent:
-                    self.sent[state] = (digest(file), ray.put(file.read_bytes()))
-                yield place, self.sent[state]
+        packed = self.travel.pack(key, self.whole, self.given[key] > 1)
+        self.running[task.remote(self.job, key, packed)] = key
 
     def listen(self) -> Iterator[tuple[str, str, object]]:
         """Wait a little; yield what tasks said, and which of them ended."""
@@ -437,120 +413,112 @@ class _Crew:
             list(self.running), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS, fetch_local=False
         )
         for key, what, value in ray.get(self.mailbox.take.remote()):
-            if what == "started":
+            if what == STARTED:
                 self.nodes[key] = str(value)
             yield key, what, value
-        dead = self._dead_nodes()  # Ray itself waits for minutes for what ran there
+        dead = {node["NodeID"] for node in _nodes(alive=False)}
         lost = [one for one, key in self.running.items() if self.nodes.get(key) in dead]
-        for reference in [one for one in lost if one not in ended]:
+        for reference in [
+            one for one in lost if one not in ended
+        ]:  # Ray waits for them for minutes
             yield from self._again(self.running.pop(reference), "its node is lost")
         for reference in ended:
             key = self.running.pop(reference)
             try:
                 what, value, made = ray.get(reference)
             except RayTaskError as error:  # it could not even begin
-                raise CrossferError(f"a worker cannot begin: {one_line(error.cause)}") from None
+                raise CrossferError(f"a worker cannot start: {one_line(error.cause)}") from None
             except losses as error:
                 yield from self._again(key, one_line(error))
                 continue
             if isinstance(value, BaseException):
                 raise value
-            self._keep(self.files.makes[key][1], made)
-            yield key, what, value
+            if what == UNSEEN:
+                self.whole = True
+                self.given[key] -= 1
+                self.give(key)
+            elif what == LOST_THERE:
+                yield from self._again(key, str(value))
+            else:
+                if made is not None:
+                    self.travel.unpack(key, made)
+                yield key, what, value
 
     def _again(self, key: str, why: str) -> Iterator[tuple[str, str, object]]:
         """Give a lost task to the cluster again, unless that was done often enough."""
-        if self.nodes.get(key) in self._dead_nodes():
+        if self.nodes.get(key) in {node["NodeID"] for node in _nodes(alive=False)}:
             del self.nodes[key]
         if self.given[key] < ATTEMPTS:
             self.give(key)
         else:
             yield key, "failed", f"its process was lost {ATTEMPTS} times ({why})"
 
-    def _dead_nodes(self) -> set[str]:
-        import ray
 
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        return {node["NodeID"] for node in nodes if not node["Alive"]}
-
-    def _keep(self, folder: Path, made: Mapping[str, bytes]) -> None:
-        """Write what came back, with what makes it whole at the end."""
-        for name in sorted(made, key=lambda name: name == self.files.last):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / name, made[name])
-
-
-def _check_version(theirs: str | None, ours: str, where: str) -> None:
-    if theirs != ours:
-        has = f"crossfer {theirs}" if theirs else "no crossfer"
-        raise CrossferError(
-            f"node {where} of the Ray cluster has {has}, and this machine {ours}: install the same one"
-        )
-
-
-def _carry_out(job: _Job, key: str, sent: Sent, makes: str) -> tuple[str, object, dict[str, bytes]]:
-    """Carry out one task, on whatever node; return how it ended, and what it made where that is not seen."""
+def _nodes(alive: bool) -> list[dict[str, Any]]:
     import ray
+
+    return [node for node in ray.nodes() if node["Alive"] == alive]  # type: ignore[no-untyped-call]
+
+
+def _versions_there(packages: Sequence[str]) -> dict[str, str | None]:
+    """Return which versions a node has.  Travels as it is: nothing of ours need be there."""
+    from importlib import metadata
+
+    found: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _check_versions(
+    theirs: Mapping[str, str | None], ours: Mapping[str, str | None], where: str
+) -> None:
+    for name, version in ours.items():
+        if theirs[name] != version:
+            has = f"{name} {theirs[name]}" if theirs[name] else f"no {name}"
+            raise CrossferError(
+                f"node {where} of the Ray cluster has {has}, and this machine {version}: install the same one"
+            )
+
+
+def _carry_out(job: _Job, key: str, packed: Any) -> tuple[str, object, Any]:
+    """Carry out one task, on whatever node; return how it ended, and what it made."""
+    import ray
+    from ray.exceptions import RayError
 
     node = ray.get_runtime_context().get_node_id()
     tell = partial(job.mailbox.put.remote, key)
     where = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    _check_version(version("crossfer"), job.version, where)
-    tell("started", node)
-    copy = None if (job.root / job.mark).exists() else _copy_of(job.root)
+    _check_versions(_versions_there(tuple(job.versions)), job.versions, where)
+    tell(STARTED, node)
     try:
-        if copy:
-            _fetch(copy, sent)
-        work = _opened(job.mark, job.open_ if copy is None else partial(job.open_copy, copy))
+        carry = _opened(job)
     except Exception as error:
-        raised = error if isinstance(error, OSError) else CrossferError(one_line(error))
-        return "raised", raised, {}
-    what, value = "succeeded", None
+        return "raised", error if isinstance(error, OSError) else CannotBegin(one_line(error)), None
+    made = None
     try:
-        work(key, tell)
-    except OSError as error:
-        return "raised", error, {}
+        why, made = carry(key, packed, tell)
+    except Unseen:
+        return UNSEEN, None, None
+    except RayError as error:
+        return LOST_THERE, one_line(error), None
+    except (OSError, CannotBegin) as error:
+        return "raised", error, None
     except Exception as error:
-        what, value = "failed", one_line(error)
-    ray.get(job.mailbox.put.remote(key, "started", node))  # all that was told has arrived
-    made = copy / makes if copy else None
-    if made is None or not made.is_dir():
-        return what, value, {}
-    return what, value, {f.name: f.read_bytes() for f in made.iterdir() if f.is_file()}
+        why = one_line(error)
+    ray.get(job.mailbox.put.remote(key, SAID, None))  # all that was told has arrived
+    return "succeeded" if why is None else "failed", why, made
 
 
-COPIES = "crossfer-ray"
-"""The folder, among this machine's temporary ones, of what was sent to it."""
+_OPENED: dict[str, Carry] = {}
 
 
-def _copy_of(root: Path) -> Path:
-    """Return where a node that does not see a folder has its copy: the same for each process."""
-    name = f"{getuser()}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
-    return Path(tempfile.gettempdir()) / COPIES / name
-
-
-def _fetch(copy: Path, sent: Sent) -> None:
-    """Bring what is not there yet; content is kept under its SHA-256, and linked where it belongs."""
-    import ray
-
-    for place, (sha, content) in sent.items():
-        kept, file = copy / "content" / sha, copy / place
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(kept, ray.get(content))
-        if not file.exists() or not file.samefile(kept):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_name(f"{file.name}.{os.getpid()}")
-            os.link(kept, beside)
-            beside.replace(file)
-
-
-_OPENED: dict[str, Work] = {}
-
-
-def _opened(mark: str, open_: Open) -> Work:
+def _opened(job: _Job) -> Carry:
     """Make this process ready, once for each graph."""
-    if mark not in _OPENED:
+    if job.name not in _OPENED:
         _OPENED.clear()
-        _OPENED[mark] = open_()
-    return _OPENED[mark]
+        _OPENED[job.name] = job.open_there()
+    return _OPENED[job.name]

@@ -228,7 +228,7 @@ def cancel(folder: Path) -> int:
         If nothing was ever submitted, or SLURM cannot be asked.
     """
     if not (folder / JOBS).is_file():
-        raise CrossferError(f"{folder.parent}: nothing of it was given to SLURM")
+        raise CrossferError(f"{folder.parent}: no run of it was submitted to SLURM")
     found = _queue(folder)
     if found:
         _ask("scancel", *sorted({job.name.partition("_")[0] for job in found.values()}))
@@ -364,7 +364,7 @@ def _patiently(ask: Callable[[], dict[str, Job]]) -> dict[str, Job]:
         except CrossferError as error:
             if time.monotonic() - began >= PATIENCE:
                 raise CrossferError(
-                    f"{error}; the jobs go on by themselves, and the same command watches them again"
+                    f"{error}; the jobs continue, and the same command watches them again"
                 ) from None
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -381,7 +381,7 @@ def _last_words(job: str | None, folder: Path) -> str:
             f"SLURM job {job} left no log: do the cluster's nodes see {folder}? "
             "Choose a folder that all of them share"
         )
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
     return f"SLURM job {job}: {last.removeprefix('error: ')} ({log})"
 
 
@@ -393,10 +393,11 @@ def _ask(program: str, *arguments: str, given: str = "") -> str:
         )
     except FileNotFoundError:
         raise CrossferError(
-            f"no {program} here: use SLURM from a machine that submits to the cluster, as its login node"
+            f"{program} is not installed here; start the command on a machine that submits to the "
+            "cluster, such as its login node"
         ) from None
     if answer.returncode:
         said = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
         words = "; ".join(dict.fromkeys(said)) or f"exit status {answer.returncode}"
-        raise CrossferError(f"SLURM refuses: {words}")
+        raise CrossferError(f"SLURM refused: {words}")
     return answer.stdout

@@ -46,22 +46,20 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
     validation = load_answers(folder, parts, "validation", {}, new)
     labels, decisions = validation.labels, validation.decisions
     if order := mistaken_order(labels, decisions, len(names)):
-        pairs = [
-            f"{names[said]} where it is {names[i]}" for i, said in enumerate(order) if said != i
-        ]
+        pairs = [f"{names[said]} for {names[i]}" for i, said in enumerate(order) if said != i]
         theirs = run.network.outputs or names
         better = f"; its outputs may be {', '.join(_renamed(names, theirs, order))}"
         raise CrossferError(
-            f"model.classes: the order looks mistaken: on {source.name} it says {', '.join(pairs)}"
-            + (better if set(names) & set(theirs) else "")
+            f"model.classes: the order seems wrong: on {source.name} the network predicts "
+            f"{', '.join(pairs)}" + (better if set(names) & set(theirs) else "")
         )
     right, count = int((labels == decisions).sum()), len(labels)
     frequent = 100 * int(np.bincount(labels).max()) / count
     if wilson_interval(right, count)[1] < frequent + ABOVE_CHANCE:
         raise CrossferError(
-            f"model: the deployed network is right about {100 * right / count:.1f} % of {source.name}'s "
-            f"validation set, near chance ({frequent:.1f} %): nothing to compare with; look at its "
-            "classes, normalisation, colour order and framing"
+            f"model: the deployed network has {100 * right / count:.1f} % on {source.name}'s "
+            f"validation set, near chance ({frequent:.1f} %); check its classes, normalisation, "
+            "colour order and framing"
         )
     if run.network.expect is None:
         return
@@ -70,8 +68,8 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
     low, high = wilson_interval(right, count)
     if not low <= wanted <= high and abs(100 * right / count - wanted) > FAR:
         raise CrossferError(
-            f"model.expect: the deployed network reaches {100 * right / count:.1f} % ({low:.1f} to "
-            f"{high:.1f}) on {source.name}'s test set, not {wanted:g} %: look at its classes, "
+            f"model.expect: the deployed network has {100 * right / count:.1f} % ({low:.1f} to "
+            f"{high:.1f}) on {source.name}'s test set, not {wanted:g} %; check its classes, "
             "normalisation, colour order and framing"
         )
 

@@ -14,7 +14,8 @@ from lightning_fabric import Fabric
 
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Slurm, Task, Work, run_on_slurm
-from crossfer.executors.ray import Files, Ray, run_on_ray
+from crossfer.executors.copies import Files, marked
+from crossfer.executors.ray import Ray, run_on_ray
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.execute import is_complete
 from crossfer.experiment.folder import folder_of
@@ -48,7 +49,7 @@ def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Fabric, Arit
     if asked and not torch.cuda.is_available():
         if experiment.precision == "auto":
             raise CrossferError(
-                "precision: this machine has no GPU to choose it by; write bf16-mixed or 32-true"
+                "precision: cannot be chosen on a machine without a GPU; set bf16-mixed or 32-true"
             )
         return machine("cpu", "32-true"), Arithmetic("cuda", experiment.precision)
     fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
@@ -111,7 +112,8 @@ class OnCluster:
             return run_on_slurm(rest, command, self._is_complete, events, on, folder)
         gpu = self.planned.runs[0].arithmetic.device == "cuda"
         needed = {task.key: task.after for task in tasks}
-        return run_on_ray(rest, open_, events, replace(on, gpu=gpu), self._files(needed))
+        with marked(self.out) as mark:
+            return run_on_ray(rest, events, replace(on, gpu=gpu), self._files(needed, open_, mark))
 
     def _is_complete(self, key: str) -> bool:
         run = self._runs[key]
@@ -121,7 +123,7 @@ class OnCluster:
     def _runs(self) -> dict[str, Run]:
         return {run.key: run for run in self.planned.runs}
 
-    def _files(self, needed: Mapping[str, Sequence[str]]) -> Files:
+    def _files(self, needed: Mapping[str, Sequence[str]], open_: Open, mark: str) -> Files:
         """Return what nodes that do not see our files are sent."""
         folders = {key: folder_of(run, self.runs_folder) for key, run in self._runs.items()}
         places = {key: f"{RUNS}/{folder.name}" for key, folder in folders.items()}
@@ -136,6 +138,8 @@ class OnCluster:
             sent[MEMORY] = file
         return Files(
             root=self.out.absolute(),
+            mark=mark,
+            open_here=open_,
             open_copy=partial(open_copy, content, arithmetic),
             always=sent,
             needs={

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 import yaml
 from pydantic import (
@@ -44,6 +44,8 @@ from crossfer.training.recipe import Recipe
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
 """Of the predictions, these columns say which image it is; a column a class follows, of its name."""
+
+Checked = TypeVar("Checked")
 
 Selection = Literal["trained-on", "source", "target", "both", "last"]
 
@@ -123,7 +125,10 @@ def _as_classes(value: Any) -> ClassSet:
     except CrossferError as error:
         raise ValueError(str(error).removeprefix("classes: ")) from None
     if taken := set(classes.names) & set(IMAGE_COLUMNS):
-        raise ValueError(f"no class can be called {min(taken)}: predictions have such a column")
+        raise ValueError(
+            f"no class can be called {min(taken)}, because the predictions have such a column; "
+            "rename it"
+        )
     return classes
 
 
@@ -133,7 +138,8 @@ def _as_folds(value: Any) -> Any:
         whole = isinstance(one, int) and not isinstance(one, bool) and one >= LEAST
         if not (whole or one == ONE_SUBJECT or (one is None and value is None)):
             raise ValueError(
-                f"a whole number from {LEAST} on or {ONE_SUBJECT}, for all targets or by target: {{jaffe: 5}}"
+                f"an integer of at least {LEAST} or {ONE_SUBJECT}, for all targets or by target: "
+                "{jaffe: 5}"
             )
     return value
 
@@ -154,64 +160,61 @@ class Experiment(_Checked):
     Parameters
     ----------
     name
-        For titles.
+        Used in titles.
     data
         The folder that dataset paths are relative to.
     cache
-        A folder for runs that several experiments share, at the same time if need be; by default each has
-        its own.
+        A folder of runs shared by several experiments, also simultaneously; by default each has its own.
     source, targets
         Datasets; a string is a path.
     memory
-        A file that stands for the source's training images (``crossfer remember``), of the deployed model:
-        strategies that read one then need none of these images.  By default each baseline leaves one, where
-        the source has training images.
+        A memory file of the deployed model (``crossfer remember``), which replaces the source's training
+        images for strategies that use one. By default each baseline writes one, if the source has training
+        images.
     classes
-        What networks answer with: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
-        or from the name of each class to its labels.  An image whose label is in no class is left out, and
-        counted.
+        The networks' classes: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
+        or a mapping from classes to labels. Images whose label is in no class are left out and counted.
     model
-        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, or the path of an
-        earlier result (a bundle or a run) if there is a slash in it and no colon.
+        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, or the path of a
+        bundle or a run if it contains a slash and no colon.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
-        The baseline BL always runs; given a network's weights, it is that network.  By default the study's
-        five and MIX+KD.
+        The baseline BL always runs; with deployed weights it is that network. By default the study's five
+        strategies and MIX+KD.
     fractions
-        Shares of the target training set, each above 0 and at most 1.
+        Fractions of the target training set, each above 0 and at most 1.
     seeds
-        Every run is repeated for each.
+        Every run is repeated for each seed.
     recipes
         Changes to the default recipes: by strategy name, and ``default`` for all of them.
     selection
-        Which epoch's weights are kept: the latest that is not shown to be worse than the best (see
-        `crossfer.selection`).  ``trained-on``: on the validation sets of the data that the strategy trains
-        on; ``source``, ``target``, ``both``: on these validation sets; ``last``: the last epoch, without
-        looking.  A test set is never looked at.
-        What trains on the source alone (the baseline) is always selected on the source; what learns without
-        labels keeps its last epoch, since labels would choose one.
+        Rule for the epoch to keep: the latest that is not shown to be worse than the best (see
+        `crossfer.selection`) on the validation sets of the training data (``trained-on``), or of
+        ``source``, ``target`` or ``both``; ``last``: the last epoch. Test sets are never used. Strategies
+        trained on the source alone (the baseline) always use the source; strategies without labels keep the
+        last epoch.
     folds
         Cross-validation, for targets with few people: ``5``, or ``leave-one-subject-out``; for some targets
-        only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not met its
-        subject, and all of these answers are measured as one test set.  The baseline is trained once.
+        only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not seen
+        its subject, and all these answers are measured as one test set.  The baseline is trained once.
     protocols
-        With more than one target, beside the pairs of the source and each: ``together``, all targets as one;
-        ``in-turn``, one after the other, each strategy starting where it arrived the last time, with all that
-        came before as its past; ``leave-one-out``, the baseline trained on all datasets but each.
+        With several targets, in addition to each target alone: ``together``, all targets as one;
+        ``in-turn``, one after the other, each strategy continuing from its last result with all earlier
+        datasets as past data; ``leave-one-out``, the baseline trained on all datasets but one, for each.
     copies
-        Test images that also stand in a training set: ``count`` them, ``drop`` them from the measurements
-        (no training changes), or ``ignore`` them, since the search takes time that grows with the square
-        of the number of images (36,000: seconds; a million: hours).  ``auto`` counts them among at most
-        200,000 images, unless these are drawn stand-ins.
+        Test images with copies in a training set: ``count`` them, ``drop`` them from the measurements
+        (without retraining), or ``ignore`` them: the search time grows with the square of the number of
+        images (36,000: seconds; a million: hours). ``auto`` counts them for up to 200,000 images, except
+        drawn stand-ins.
     device, precision, deterministic
-        Where to run, how precisely, and whether a GPU has to give the same bits every time: see
+        Device, arithmetic precision, and whether a GPU must give the same bits every time: see
         `crossfer.training.machine`.
     devices
-        How many train one network together, on this machine: GPUs, or on a CPU processes; each has its share
-        of every batch.  It changes no more than rounding.  See `crossfer.training.devices`.
+        Number of devices of this machine that train one network: GPUs, or processes on a CPU. Each has a
+        part of every batch. Only rounding changes.  See `crossfer.training.devices`.
     tracking
-        Where to log parameters, curves, metrics with intervals and bundles: ``mlflow``; or ``tensorboard``,
-        curves alone; or both, as a list.  See `crossfer.experiment.tracking`.
+        Where to log parameters, curves, metrics with intervals and bundles: ``mlflow``; or ``tensorboard``
+        (curves only); or both, as a list.  See `crossfer.experiment.tracking`.
     """
 
     name: str
@@ -241,11 +244,13 @@ class Experiment(_Checked):
     def _with_baseline(cls, strategies: list[Strategy], info: ValidationInfo) -> list[Strategy]:
         names = [strategy.name for strategy in strategies]
         if len(set(names)) < len(names):
-            raise ValueError("two strategies have the same name")
+            raise ValueError("two strategies have the same name; rename one")
         strategies = [strategy for strategy in strategies if strategy not in (BASELINE, DEPLOYED)]
         for strategy in strategies:
             if strategy != STRATEGIES.get(strategy.name, strategy):
-                raise ValueError(f"{strategy.name} is known as another: give yours a new name")
+                raise ValueError(
+                    f"{strategy.name} is the name of a built-in strategy; rename yours"
+                )
         known = {**STRATEGIES, **{strategy.name: strategy for strategy in strategies}}
         network = info.data.get("model", NetworkConfig())
         baseline = DEPLOYED if network.is_deployed else BASELINE
@@ -260,24 +265,22 @@ class Experiment(_Checked):
     @classmethod
     def _no_repetition(cls, values: list[Any]) -> list[Any]:
         if len(set(values)) < len(values):
-            raise ValueError("a value stands here twice")
+            raise ValueError("a value is listed twice; remove one")
         return sorted(values)
 
     @field_validator("protocols")
     @classmethod
     def _protocols_are_possible(cls, values: list[str], info: ValidationInfo) -> list[str]:
         if "leave-one-out" in values and info.data.get("model", NetworkConfig()).is_deployed:
-            raise ValueError(
-                "leave-one-out trains from random weights; take out model.weights, or it"
-            )
+            raise ValueError("leave-one-out trains from random weights; remove it or model.weights")
         return values
 
     @model_validator(mode="after")
     def _memory_belongs_to_a_model(self) -> Experiment:
         if self.memory and not self.model.is_deployed:
             raise CrossferError(
-                "memory: is of a deployed model; name that under model:, or leave memory: out, since a "
-                "baseline that is trained leaves its own"
+                "memory: only for a deployed model; name the model under model:, or remove "
+                "memory:, since a trained baseline writes its own"
             )
         return self
 
@@ -285,8 +288,8 @@ class Experiment(_Checked):
     def _folds_are_of_pairs(self) -> Experiment:
         if self.folds and self.protocols:
             raise CrossferError(
-                f"folds: cannot go with protocols ({', '.join(self.protocols)}), which have one network for "
-                "several targets; leave one of the two out"
+                f"folds: cannot be combined with protocols ({', '.join(self.protocols)}), which "
+                "train one network for several targets; remove one of the two"
             )
         return self
 
@@ -296,7 +299,8 @@ class Experiment(_Checked):
         for name in self.recipes:
             if name != "default" and name not in names:
                 raise CrossferError(
-                    f"recipes.{name}: no such strategy here; use default, {', '.join(sorted(names))}"
+                    f"recipes.{name}: no such strategy in this experiment; use default, "
+                    f"{', '.join(sorted(names))}"
                 )
         for strategy in self.strategies:
             self.recipe(strategy)
@@ -329,10 +333,20 @@ class Experiment(_Checked):
                 raise CrossferError(f"recipes.{part}.augmentation: must be a mapping")
             merged = merged | changes | {"augmentation": merged["augmentation"] | augmentation}
             try:
-                recipe = TypeAdapter(Recipe).validate_python(merged)
+                recipe = adapter(Recipe).validate_python(merged)
             except ValidationError as error:
                 raise CrossferError(_first_error(error, f"recipes.{part}.")) from None
         return recipe
+
+
+def adapter(kind: type[Checked]) -> TypeAdapter[Checked]:
+    """Return what checks values of a type: made once, since that takes a tenth of a second."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 def load_experiment(file: str | Path, data: str | Path | None = None) -> Experiment:
@@ -343,13 +357,14 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
     file
         The configuration.
     data
-        The data root, instead of the file's own ``data``; a relative ``data`` or ``cache`` in the file
-        starts at the file's folder, where a factory and its weights are looked for too.
+        The data root, instead of the file's ``data``. Relative ``data`` and ``cache`` in the file are
+        relative to the file's folder, which is also searched for a factory and its weights.
 
     Raises
     ------
     CrossferError
-        If the file is missing, no YAML, or a key is unknown, missing or has a bad value: the key is named.
+        If the file is missing or not YAML, or a key is unknown, missing or has an invalid value. The
+        message names the key.
     """
     file = Path(file)
     try:
@@ -358,7 +373,7 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
     except (OSError, UnicodeDecodeError) as error:
         raise CrossferError(f"{file}: cannot be read ({error})") from None
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        raise CrossferError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from None
+        raise CrossferError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise CrossferError(f"{file}: must be a mapping with source, targets, …")
     content.setdefault("name", file.stem)
@@ -411,5 +426,5 @@ class _UniqueKeys(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 line = node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key[1]!r} stands twice, line {line}")
+                raise yaml.YAMLError(f"the key {key[1]!r} is repeated in line {line}; remove one")
         return node

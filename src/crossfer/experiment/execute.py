@@ -175,6 +175,7 @@ def _train(
         "seed": run.seed,
         "identity": run.identity,
         "kept_epoch": trained.kept_epoch,
+        "cached_features": trained.cached,
         "merged": {"alpha": trained.alpha, "tried": trained.tried},
         "chosen": _chosen(trained, validation, run.keep),
         "training_images": run.training_images,
@@ -256,11 +257,11 @@ def _memory(run: Run, runs_folder: Path) -> Memory | None:
         return None
     if run.memory:
         return load_memory(run.memory.file)
-    assert run.baseline, "only the baseline has none, and it reads no memory"
+    assert run.baseline, "only the baseline has none, and it uses no memory file"
     folder = folder_of(run.baseline, runs_folder)
     if not (folder / MEMORY).is_file():
         why = (read_run(folder)["memory"] or {}).get("none", "it has no training images")
-        raise CrossferError(f"{folder}: holds no memory of the source ({why})")
+        raise CrossferError(f"{folder}: contains no usable memory file ({why})")
     return load_memory(folder / MEMORY)
 
 

@@ -16,7 +16,7 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import Evidence, Key
 from crossfer.evaluation.gate import Groups
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results
+from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results, RunFacts
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import Part, is_finished, load_run, said_by_folds
 from crossfer.experiment.opening import DATASETS
@@ -120,7 +120,7 @@ class Finished:
         if all(found is None for found in values.values()):
             known = sorted({name for dataset in self.datasets for name in dataset.columns})
             raise CrossferError(
-                f"--by {column}: neither {self.results.source.name} nor {row.target} has this column; "
+                f"--by {column}: no such column in {self.results.source.name} or {row.target}; "
                 f"choose among {', '.join(known)}"
             )
         return {
@@ -163,15 +163,16 @@ class Finished:
         return self.dataset(facts).column(name, rows)
 
 
-def tested(run: Path) -> list[tuple[DatasetFacts, Measured]]:
-    """Return each test set that a run's network was measured on, and the measurement.
-
-    Empty where the run lies in no experiment that has results.
-    """
+def results_of(run: Path) -> tuple[Results, RunFacts] | None:
+    """Return the results of the experiment that a run lies in, and the run; None where it lies in none."""
     out = run.resolve().parent.parent
     if not (is_finished(run) and (out / RESULTS).is_file()):
-        return []
-    results, key = load_results(out), load_run(run).key
+        return None
+    return load_results(out), load_run(run)
+
+
+def tested(results: Results, key: str) -> list[tuple[DatasetFacts, Measured]]:
+    """Return each test set that a run's network was measured on, and the measurement."""
     facts = {dataset.name: dataset for dataset in results.datasets}
     found: dict[str, tuple[DatasetFacts, Measured]] = {}
     for row in results.results:
@@ -188,6 +189,6 @@ def _open(paths: Sequence[Path], facts: DatasetFacts) -> Dataset:
             dataset.check()
             return dataset.called(facts.name)
     raise CrossferError(
-        f"{facts.name}: the data that were measured are not there any more "
-        f"(fingerprint {facts.fingerprint[:16]})"
+        f"{facts.name}: the data that were measured no longer exist; restore them (fingerprint "
+        f"{facts.fingerprint[:16]})"
     )

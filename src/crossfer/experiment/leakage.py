@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.datasets.duplicates import METHOD, group_copies, in_training, leakage
+from crossfer.datasets.duplicates import (
+    METHOD,
+    group_copies,
+    in_training,
+    overlaps,
+    told_apart,
+)
 from crossfer.datasets.folds import all_tested
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Leakage
@@ -77,7 +84,18 @@ def look_for_leakage(
             "copied": {
                 name: sorted({int(row) for one in found for row in one[name]}) for name in found[0]
             },
-            "found": leakage(datasets, groups),
+            "found": {
+                "method": METHOD,
+                "images": {
+                    name: len(dataset.images)
+                    for name, dataset in zip(told_apart(datasets), datasets, strict=True)
+                },
+                "subjects": {
+                    name: dataset.subjects_in_several_splits()
+                    for name, dataset in zip(told_apart(datasets), datasets, strict=True)
+                },
+                "overlaps": [asdict(one) for one in overlaps(datasets, groups)],
+            },
         }
         write_json(file, content)
     copied: dict[str, list[int]] = content["copied"]
@@ -85,8 +103,8 @@ def look_for_leakage(
     for dataset in datasets:
         if dropped.get(dataset.name) and not len(test_rows(dataset, dropped)):
             raise CrossferError(
-                f"{dataset.name}: every test image also stands in a training set; with copies: drop, "
-                "none is left to measure on"
+                f"{dataset.name}: every test image has a copy in a training set, so copies: drop "
+                "leaves none; set copies: ignore, or prepare other splits"
             )
     in_training_sets = {name: len(rows) for name, rows in copied.items()}
     told = {**content["found"], "in_training": in_training_sets, "dropped": dropped}

@@ -68,10 +68,12 @@ def open_datasets(
         for other in datasets:
             if dataset.name == other.name:
                 raise CrossferError(
-                    f"two datasets are called {dataset.name}: give one another `name`"
+                    f"two datasets are called {dataset.name}; set `name` for one of them"
                 )
             if dataset.fingerprint == other.fingerprint:
-                raise CrossferError(f"{dataset.name} and {other.name} are the same data")
+                raise CrossferError(
+                    f"{dataset.name} and {other.name} are the same data; leave one out"
+                )
         progress.opened(dataset)
         datasets.append(dataset)
     check_classes(experiment.classes, datasets)
@@ -119,8 +121,9 @@ def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         if not dataset.classes:
             raise CrossferError(
-                f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) is in a class of the "
-                f"experiment ({', '.join(classes.names)}): say what belongs to them with classes:"
+                f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) belongs to a "
+                f"class of the experiment ({', '.join(classes.names)}); assign labels with "
+                "classes:"
             )
 
 
@@ -143,7 +146,8 @@ def _dataset(
     if is_prepared(path):
         if given := config.model_fields_set - {"path", "name"}:
             raise CrossferError(
-                f"{path}: is prepared already, so {min(given)} has no effect; only raw files take options"
+                f"{path}: is a prepared dataset, so {min(given)} has no effect; remove it, or name "
+                "the raw files"
             )
         dataset = open_dataset(path)
         if not checked:

@@ -280,23 +280,27 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
             if not len(dataset.rows(split)):
                 why = "prepare it with other --sizes"
                 if split == "training" and dataset is source and experiment.model.is_deployed:
-                    why += "; or, for strategies that read one, name a memory: file (`crossfer remember`)"
+                    why += (
+                        "; or set memory: for strategies that use a memory file (`crossfer "
+                        "remember`)"
+                    )
                 if dataset.left_out:
                     why = (
-                        f"or no label in it is in a class of the experiment; {why}, or name others"
+                        f"or none of its labels belongs to a class of the experiment; {why}, or "
+                        "change classes:"
                     )
                 raise CrossferError(f"{dataset.folder}: its {split} set is empty; {why}")
     new = experiment.model.unknown(experiment.classes)
     if not set(source.classes) - {experiment.classes.names.index(name) for name in new}:
         raise CrossferError(
-            f"model.classes: it can say none of {source.name}'s classes ({', '.join(new)}), so there is "
-            "nothing to forget; name another source, or say what its outputs stand for"
+            f"model.classes: the model has none of {source.name}'s classes ({', '.join(new)}); "
+            "name another source, or correct the classes"
         )
     needing = [s.name for s in experiment.strategies if "target" in s.needs and s.labels == "all"]
     for target in targets:
         if needing and not len(target.rows("training")) and len(target.unlabelled("training")):
             raise CrossferError(
-                f"{target.name}: {needing[0]} needs labels, and none of its training images has one: label "
+                f"{target.name}: {needing[0]} needs labels, and no training image has one; label "
                 f"some, or choose among {', '.join(s.name for s in UNLABELLED)}"
             )
         for fraction in experiment.fractions:
@@ -305,11 +309,11 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
                 known = target.labels[rows]
                 if needing and len(np.unique(known)) == 1 and len(rows) > 1:
                     raise CrossferError(
-                        f"fractions: {fraction:g} of {target.name}'s training set is of one class, "
-                        f"{experiment.classes.names[known[0]]}; add images of other classes"
+                        f"fractions: {fraction:g} of {target.name}'s training set has only the "
+                        f"class {experiment.classes.names[known[0]]}; add images of other classes"
                     )
                 if len(rows) < 2:
                     raise CrossferError(
-                        f"fractions: {fraction:g} leaves too few images of {target.name}'s "
-                        f"{len(target.rows('training'))} to train on (at least 2)"
+                        f"fractions: {fraction:g} leaves fewer than 2 of {target.name}'s "
+                        f"{len(target.rows('training'))} training images; use a larger fraction"
                     )

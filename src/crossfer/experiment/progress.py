@@ -37,7 +37,7 @@ class Progress:
         """A run that was finished before was made by other versions of these packages."""
 
     def started(self, run: Run) -> None:
-        """A run begins, or goes on; several may at the same time."""
+        """A run begins, or goes on, perhaps in another process; several may at the same time."""
 
     def submitted(self, run: Run, job: str) -> None:
         """A run stands in a cluster's queue, as part of this job."""

@@ -136,7 +136,9 @@ def _folds(experiment: Experiment, targets: Sequence[Dataset]) -> dict[str, list
     names = [target.name for target in targets]
     asked = experiment.folds if isinstance(experiment.folds, dict) else {}
     if unknown := asked.keys() - set(names):
-        raise CrossferError(f"folds.{min(unknown)}: no such target; there is {', '.join(names)}")
+        raise CrossferError(
+            f"folds.{min(unknown)}: no such target; choose among {', '.join(names)}"
+        )
     return {
         target.name: folds_of(target, folds)
         for target in targets

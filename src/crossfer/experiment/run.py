@@ -56,25 +56,24 @@ def run_experiment(
     threads: int = 1,
     on: Cluster | None = None,
 ) -> Results:
-    """Run whatever of an experiment is not finished yet, and write its results.
+    """Run or resume an experiment, and write its results.
 
     Parameters
     ----------
     experiment
         From `load_experiment`, or built in Python.
     out
-        The experiment's folder: prepared datasets, runs and results.  Started again with the same
-        folder, finished runs are not repeated, and interrupted or failed ones go on.
+        The experiment's folder: prepared datasets, runs and results.  With the same folder again, finished
+        runs are not repeated, and interrupted or failed ones resume.
     progress
-        Told how it goes on.
+        Receives progress events.
     workers
-        Processes that train at the same time; ``"auto"``: one for each core where that pays, see
-        `crossfer.experiment.workers.how_many`.  With more than one, a script must guard its own code by
-        ``if __name__ == "__main__":``, since every process imports it anew.
+        Processes that train at the same time; ``"auto"``: see `crossfer.experiment.workers.how_many`. With
+        more than one, a script needs ``if __name__ == "__main__":``, since every process imports it.
     threads
-        Of each process, where there are several; a single one uses PyTorch's setting.
+        Threads per process, with several processes; a single one uses PyTorch's setting.
     on
-        The cluster that trains, instead of this machine; `workers` and `threads` are then its own.
+        The cluster that trains instead of this machine; `workers` and `threads` do not apply then.
 
     Returns
     -------
@@ -84,10 +83,10 @@ def run_experiment(
     Raises
     ------
     CrossferError
-        If a dataset cannot be used, another process works in the folder, or every baseline failed, so that
-        there is nothing to compare with; or the network cannot be used, or is not what it is said to be.
+        If a dataset or the network cannot be used, the deployed network differs from its description,
+        another process uses the folder, or every baseline failed.
     OSError
-        If there is no room or no permission to write: make some, and the same call goes on.
+        If the disk is full or not writable; the same call resumes afterwards.
     """
     out, progress = Path(out), progress or Progress()
     check_free(out, "experiment", EXPERIMENT, BEGUN)
@@ -169,7 +168,7 @@ def run_one(
     key
         Of the run; the networks that it starts from must be finished.
     progress
-        Told how it goes on.
+        Receives progress events.
     stopping
         Asked after each training step whether to leave a checkpoint and end, by `KeyboardInterrupt`.
 
@@ -187,7 +186,7 @@ def run_one(
     experiment, planned, fabric = _begun(out)
     runs = {run.key: run for run in planned.runs}
     if key not in runs:
-        raise CrossferError(f"{key}: no run of {out}; `crossfer status {out}` lists them")
+        raise CrossferError(f"{key}: not a run of {out}; list them with `crossfer status {out}`")
     run, runs_folder = runs[key], folder_of_runs(experiment, out)
     for other in task_of(run).after:
         if not is_finished(folder_of(runs[other], runs_folder)):
@@ -205,7 +204,7 @@ def run_one(
 def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
     """Return an experiment that another process has begun, its data open."""
     if (content := read_json(out / EXPERIMENT)) is None:
-        raise CrossferError(f"{out}: no experiment was begun here; do so with `crossfer run`")
+        raise CrossferError(f"{out}: no experiment in this folder; start one with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
     arithmetic = planned_arithmetic(out)
     fabric = machine(arithmetic.device, arithmetic.precision, experiment.deterministic)
@@ -271,8 +270,7 @@ def load_results(folder: str | Path) -> Results:
     Raises
     ------
     CrossferError
-        If there are none, another version wrote them, or they are not those of the configuration that stands
-        beside them.
+        If there are none, or they are of another version or of another configuration.
     """
     file, asked = Path(folder) / RESULTS, read_json(Path(folder) / EXPERIMENT)
     content = read_json(file)
@@ -281,7 +279,7 @@ def load_results(folder: str | Path) -> Results:
     results = read_results(content, file)
     if asked not in (None, results.config):
         raise CrossferError(
-            f"{file}: of another configuration than {EXPERIMENT} beside it; run the experiment again"
+            f"{file}: belongs to another configuration than {EXPERIMENT}; run the experiment again"
         )
     return results
 
@@ -300,7 +298,7 @@ def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
         raise CrossferError(f"{out}: is a file; name a folder")
     strangers = {file.name for file in out.iterdir()} - set(begun) if out.is_dir() else set()
     if strangers and not (out / mark).is_file():
-        raise CrossferError(f"{out}: is in use and holds no {kind}; name another folder")
+        raise CrossferError(f"{out}: not empty and contains no {kind}; name another folder")
 
 
 @contextmanager
@@ -308,7 +306,7 @@ def alone_in(out: Path) -> Iterator[None]:
     """Hold the folder's lock; if nothing comes of it all, leave nothing behind."""
 
     def taken(owner: str) -> None:
-        raise CrossferError(f"{out}: {owner} works in this folder; wait for it, or stop it")
+        raise CrossferError(f"{out}: {owner} is using this folder; wait for it, or stop it")
 
     out.mkdir(parents=True, exist_ok=True)
     with alone(out / LOCK, taken):

@@ -186,13 +186,13 @@ def search(
     out, progress = Path(out), progress or Progress()
     if experiment.folds:
         raise CrossferError(
-            "folds: a search would tune on the very images that other folds test; search without folds, and "
-            "run with folds what it finds on other people"
+            "folds: a search would tune on images that other folds test; search without folds on "
+            "other people, then run with folds"
         )
     _optuna()
     tuned = _chosen(experiment, strategies)
     if not 0 < budget < math.inf:
-        raise CrossferError(f"--budget {budget:g}: must be a number above 0")
+        raise CrossferError(f"--budget {budget:g}: must be above 0")
     experiment = experiment.model_copy(
         update={
             "seeds": experiment.seeds[:1],
@@ -228,7 +228,8 @@ def search(
     if found.failed and len(found.failed) + len(found.left_out) == len(tuned):
         why = next(iter(found.failed.values()))
         raise CrossferError(
-            f"{', '.join(found.failed)}: every trial failed ({why}); mend that, and give another --seed"
+            f"{', '.join(found.failed)}: every trial failed ({why}); fix this, and use another "
+            "--seed"
         )
     return found
 
@@ -237,7 +238,9 @@ def _chosen(experiment: Experiment, names: Sequence[str]) -> list[str]:
     """Name the strategies to tune: some, or all that can be tuned."""
     known = [strategy.name for strategy in experiment.strategies if can_be_tuned(strategy)]
     if not known:
-        raise CrossferError("strategies: none of them is trained on the target; nothing to tune")
+        raise CrossferError(
+            "strategies: none is trained on the target, so there is nothing to tune; add one"
+        )
     if unknown := [name for name in names if name not in known]:
         raise CrossferError(f"--strategy {unknown[0]}: choose among {', '.join(known)}")
     return [name for name in known if not names or name in names]

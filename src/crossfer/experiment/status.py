@@ -72,7 +72,8 @@ def planned_arithmetic(out: Path) -> Arithmetic:
     theirs = content.get("crossfer", "an earlier version")
     if theirs != ours:
         raise CrossferError(
-            f"{out}: planned by crossfer {theirs}, and this machine has {ours}: install the same one"
+            f"{out}: planned by crossfer {theirs}, but this machine has {ours}; install the same "
+            "version"
         )
     return Arithmetic(**content["arithmetic"])
 
@@ -100,7 +101,7 @@ def _read_plan(out: Path) -> dict[str, Any]:
         return {**content, "runs_folder": str(content["runs_folder"]), "runs": runs}
     except FileNotFoundError:
         raise CrossferError(
-            f"{out}: no experiment whose runs are known; it may still prepare its data"
+            f"{out}: no planned experiment; it may still be preparing its data"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CrossferError(

@@ -69,7 +69,7 @@ class Tracking:
                 log(tracker)
             except Exception as error:  # whatever the library or its server may do
                 del self.trackers[name]
-                self.trouble(f"tracking: {name} is left out from here on: {one_line(error)}")
+                self.trouble(f"tracking: {name} is disabled from now on: {one_line(error)}")
 
 
 class Tracked(Events):

@@ -59,8 +59,8 @@ from crossfer.provenance import versions
 from crossfer.terms import SIDES
 from crossfer.training.machine import describe, machine
 
-HOLDS = "identity, files and metrics hold"
-SAME_BITS = "trained again, the same bits"
+HOLDS = "key, files and metrics verified"
+SAME_BITS = "retrained with the same bits"
 DIFFERENCES = "differences"
 """What is told of a run that was trained again."""
 
@@ -136,7 +136,7 @@ def verify(
         and (not runs or record.key.startswith(tuple(runs)))
     ]
     if not records:
-        raise CrossferError(f"{path}: no such run among the results of {out}")
+        raise CrossferError(f"{path}: not a run in the results of {out}")
     finished = Finished(out, results)
     verdicts: dict[str, Verdict] = {}
 
@@ -171,7 +171,8 @@ def _experiment_of(path: Path) -> tuple[Path, Path | None]:
         if (above / EXPERIMENT).is_file():
             return above, path.resolve()
     raise CrossferError(
-        f"{path}: a run outside its experiment's folder; name that, and the run by --run HASH"
+        f"{path}: this run is outside its experiment's folder; name that folder, and the run with "
+        "--run HASH"
     )
 
 
@@ -184,11 +185,11 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
         yield str(error)
         return
     if key_of(dict(stored.identity)) != record.key:
-        yield "its identity is not the one that its hash was made of"
+        yield "its key does not match its identity"
     # Another experiment may have trained the same run under another name.
     called = replace(stored, strategy=record.strategy, about=record.about, folder=record.folder)
     if called != record:
-        yield "run.json says something else than results.json"
+        yield "run.json and results.json disagree"
     for name in (*BUNDLE, PREDICTIONS):
         if why := altered(folder, name):
             yield f"{name}: {why}"
@@ -220,9 +221,9 @@ def _collected_again(finished: Finished) -> Verdict:
     try:
         planned = _planned(finished)
         if {run.key for run in planned.runs} != failed.keys() | {run.key for run in results.runs}:
-            raise CrossferError("this version of crossfer makes other runs of its configuration")
+            raise CrossferError("this version of crossfer plans other runs for this configuration")
     except (CrossferError, OSError) as error:
-        why = f"what follows from the runs was not computed again: {error}"
+        why = f"derived results were not recomputed: {error}"
         return Verdict(RESULTS, (why,), ())
     runs_folder = (out / results.runs[0].folder).parent
     collected = collect(
@@ -233,7 +234,7 @@ def _collected_again(finished: Finished) -> Verdict:
     found = (_difference(now[key], then[key], key) for key in now if key in compared)
     if difference := next(filter(None, found), None):
         return Verdict(RESULTS, (), (difference,))
-    return Verdict(RESULTS, ("all that follows from the runs holds",), ())
+    return Verdict(RESULTS, ("derived results verified",), ())
 
 
 def _difference(now: Any, then: Any, where: str) -> str | None:
@@ -287,10 +288,10 @@ def _trained_again(
     )
     for record in records:
         if record.key not in runs:
-            why = "this configuration, with this version of crossfer, gives no such run"
+            why = "this configuration has no such run in this version of crossfer"
             yield record, [why], ""
         elif record.key in failures:
-            yield record, [f"trained again, it failed: {failures[record.key].why}"], ""
+            yield record, [f"retraining failed: {failures[record.key].why}"], ""
         else:
             yield record, *events.found[record.key]
 
@@ -347,17 +348,22 @@ class _Again:
                 shutil.copytree(self.folders[above], Path(elsewhere) / f"from-{above}")
             datasets = self.planned.opened
             after = execute(run, Path(elsewhere), datasets, measured_on, self.fabric, steps)
-            found = [f"trained again: {what}" for what in _other_bits(before, after, measured_on)]
+            found = [f"retrained: {what}" for what in _other_bits(before, after, measured_on)]
             said = SAME_BITS
             if found:
                 now = describe(self.fabric) | versions()
                 then = {**record.machine, **record.versions}
                 for name in sorted(now.keys() & then.keys()):
                     if now[name] != then[name]:
-                        found.append(f"{name} was {then[name]} and is {now[name]}: bits may differ")
+                        found.append(
+                            f"{name} was {then[name]} and is now {now[name]}, so bits may differ"
+                        )
                 if any(now.get(name) != then.get(name, now.get(name)) for name in ELSEWHERE):
                     beyond, otherwise = _beyond_chance(before, after, measured_on)
-                    said = f"trained again elsewhere: at most {otherwise:.1%} of a set decided otherwise"
+                    said = (
+                        f"retrained on another system: at most {otherwise:.1%} of a set's "
+                        "predictions differ"
+                    )
                     found = [*found, *beyond] if beyond else []
         steps.tell()
         tell(DIFFERENCES, (found, said))
@@ -404,8 +410,8 @@ def _beyond_chance(
         )
         if mcnemar(gained, lost) < TOLERANCE / len(sets):
             found.append(
-                f"{dataset.name}, {split}: accuracy was {100 * old.right.mean():.2f} % and is "
-                f"{100 * new.right.mean():.2f} %: more than chance"
+                f"{dataset.name}, {split}: accuracy was {100 * old.right.mean():.2f} % and is now "
+                f"{100 * new.right.mean():.2f} %, more than chance explains"
             )
     return found, max(shares)
 

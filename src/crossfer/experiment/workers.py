@@ -95,7 +95,8 @@ def how_many(
     """
     if devices > 1 and asked not in ("auto", 1):
         raise CrossferError(
-            f"--workers {asked}: with devices: {devices} one network trains at a time; leave one of them out"
+            f"--workers {asked}: has no effect with devices: {devices}, which trains one network "
+            "at a time; leave one of them out"
         )
     if devices > 1:
         return 1

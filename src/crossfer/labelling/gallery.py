@@ -40,7 +40,7 @@ SHOWN = Framing(side=256, channels=3, eye_distance=0.3, eye_height=0.4)
 SAME = 0.5
 """Of the union of two boxes that are of one face, wherever it was found."""
 COPY = "a copy of another photo"
-UNNAMEABLE = "its name cannot stand in a table; rename it"
+UNNAMEABLE = "its name is not allowed in a table; rename it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Gallery:
         self, photos: Path, kept: Path, predictor: Predictor, cropped: bool = False
     ) -> None:
         if not photos.is_dir():
-            raise CrossferError(f"{photos}: no such folder; name the one that your photos are in")
+            raise CrossferError(f"{photos}: no such folder; name the folder of your photos")
         self.folder, self.kept = photos, kept
         self.predictor, self.cropped = predictor, cropped
         self.faces: dict[str, Face] = {}

@@ -201,9 +201,7 @@ def read(folder: Path) -> History:
     for file in sorted(folder.glob(f"*{SUFFIX}")):
         *lines, rest = file.read_bytes().split(b"\n")
         if rest.strip(b"\0"):
-            found.notes.append(
-                f"{file.name}: ends in the middle of a line, which was never confirmed: passed over"
-            )
+            found.notes.append(f"{file.name}: ends within a line that was never confirmed; ignored")
         if lines:
             found.events.extend(_events(file, lines))
     found.events.sort(key=lambda event: event.at)  # stable: in one journal times never go back
@@ -213,11 +211,12 @@ def read(folder: Path) -> History:
 def _events(file: Path, lines: list[bytes]) -> Iterator[Event]:
     head = _parsed(file, 1, lines[0])
     if head.get("format") != KIND:
-        raise CrossferError(f"{file}: no journal of labels; move it out of the folder")
+        raise CrossferError(f"{file}: not a label journal; move it out of the folder")
     if head.get("version") != VERSION:
         raise CrossferError(
-            f"{file}: written by another crossfer (version {head.get('version')} of the journal; this one "
-            f"reads {VERSION}); label on with that crossfer, or move the file out of the folder"
+            f"{file}: written by another crossfer (version {head.get('version')} of the journal; "
+            f"this one reads {VERSION}); continue with that version, or move the file out of the "
+            "folder"
         )
     for number, line in enumerate(lines[1:], 2):
         values = _parsed(file, number, line)
@@ -242,7 +241,8 @@ def _parsed(file: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _damaged(file: Path, number: int) -> CrossferError:
     return CrossferError(
-        f"{file} line {number}: no line of a journal; mend it from a copy, or take it out to lose only it"
+        f"{file} line {number}: not a valid journal line; restore it from a backup, or delete this "
+        "line"
     )
 
 
@@ -315,6 +315,7 @@ def _name(by: str) -> str:
     name = by.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise CrossferError(
-            f"--by {by!r}: write who labels, in at most {LONGEST_NAME} printable characters"
+            f"--by {by!r}: write the annotator's name, in at most {LONGEST_NAME} printable "
+            "characters"
         )
     return name

@@ -21,5 +21,7 @@ def keys_of(classes: Sequence[str]) -> dict[str, str]:
         If there are more classes than keys.
     """
     if len(classes) > len(KEYS):
-        raise CrossferError(f"{len(classes)} classes: one key each is enough for {len(KEYS)}")
+        raise CrossferError(
+            f"{len(classes)} classes: there are keys for at most {len(KEYS)}; use fewer classes"
+        )
     return dict(zip(KEYS, classes, strict=False))

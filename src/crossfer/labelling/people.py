@@ -8,7 +8,7 @@ A vector is how the face looks, aligned on its eyes: histograms of oriented grad
 2005), which tell people of one sitting well, and sittings as well as people.  Where the extra ``people`` is
 installed, the 128 numbers of dlib's face recognition network are put beside them (King, Dlib-ml, 2009; the
 network is in the public domain): it was trained to know people again in other light and other years.  How
-good the suggestions are is measured in ``docs/from-photos.md``.
+good the suggestions are is measured in ``docs/label.md``.
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ def describer(cropped: bool = False) -> Describer:
         return gradients(_framed(picture, SMALL, eyes)) / APPEARANCE
 
     if (network := _network()) is None:
-        means = "how they look, light and hair included (surer: pip install 'crossfer[people]')"
+        means = (
+            "overall appearance, including light and hair (more reliable: pip install "
+            "'crossfer[people]')"
+        )
         return Describer("look", means, ALONE, appearance)
 
     def both(picture: Pixels) -> Vector:
@@ -140,7 +143,7 @@ def describer(cropped: bool = False) -> Describer:
         identity = np.array(numbers, np.float64) / IDENTITY
         return np.asarray(np.concatenate([identity, appearance(picture)]) / np.sqrt(2))
 
-    return Describer("both", "how they look and dlib's face recognition network", BOTH, both)
+    return Describer("both", "overall appearance and dlib's face recognition network", BOTH, both)
 
 
 def _network() -> Any | None:

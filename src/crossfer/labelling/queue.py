@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from crossfer.errors import CrossferError
+from crossfer.evaluation.estimate import negative_entropy
 
 Order = Literal["uncertainty", "balance", "files"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -24,14 +25,7 @@ def check_order(order: str) -> Order:
     for known in ORDERS:
         if order == known:
             return known
-    raise CrossferError(f"--order {order}: choose {', '.join(ORDERS)}")
-
-
-def entropy(probabilities: Sequence[float]) -> float:
-    """Return the entropy of a distribution in nats, 0 to the logarithm of the number of classes."""
-    some = np.asarray(probabilities, np.float64)
-    some = some[some > 0]
-    return float(-(some * np.log(some)).sum()) + 0.0
+    raise CrossferError(f"--order {order}: choose among {', '.join(ORDERS)}")
 
 
 def next_face(
@@ -61,10 +55,9 @@ def next_face(
     faces = list(left)
     if order == "files":
         return faces[0]
+    probabilities = np.array(list(left.values()), np.float64)
     if order == "uncertainty":
-        return max(faces, key=lambda face: entropy(left[face]))
-    best = {face: int(np.argmax(left[face])) for face in faces}
-    rarest = min(set(best.values()), key=lambda label: (counts[label], label))
-    return max(
-        (face for face in faces if best[face] == rarest), key=lambda face: left[face][rarest]
-    )
+        return faces[negative_entropy(probabilities).argmin()]
+    best = probabilities.argmax(1)
+    rarest = min(set(best.tolist()), key=lambda label: (counts[label], label))
+    return faces[np.where(best == rarest, probabilities[:, rarest], -1).argmax()]

@@ -191,13 +191,13 @@ class Session:
             If it cannot be written: nothing is said then.
         """
         if did not in OF_A_FACE:
-            raise CrossferError(f"{did}: say label, skip or not a face")
+            raise CrossferError(f"{did}: unknown action; use label, skip or not a face")
         if did == "label" and label not in self.classes:
-            raise CrossferError(f"{label}: no class; there are {', '.join(self.classes)}")
+            raise CrossferError(f"{label}: not a class; choose among {', '.join(self.classes)}")
         known = self._face(face)
         if not self.gallery.is_there(known):
             raise CrossferError(
-                f"{known.photo}: gone or altered since it was looked at; load the page again"
+                f"{known.photo}: removed or changed since it was displayed; reload the page"
             )
         given = label if did == "label" else None
         self._write(Event(did, (known.place,), given, self._suggested(known)))
@@ -255,7 +255,7 @@ class Session:
         who = " ".join(name.split())
         if not who or len(who) > journal.LONGEST_NAME or not who.isprintable():
             raise CrossferError(
-                f"{name[:80]!r}: name the person, in at most {journal.LONGEST_NAME} characters"
+                f"{name[:80]!r}: invalid name; use at most {journal.LONGEST_NAME} characters"
             )
         own, others = (tuple(self._face(f).place for f in some) for some in (faces, apart))
         self._write(Event("subject", own, who, apart=others))
@@ -287,7 +287,7 @@ class Session:
             If the face is not there, or the label is no class.
         """
         if label not in (*self.classes, NOT_A_FACE):
-            raise CrossferError(f"{label}: no class; there are {', '.join(self.classes)}")
+            raise CrossferError(f"{label}: not a class; choose among {', '.join(self.classes)}")
         given = None if label == NOT_A_FACE else label
         self._write(Event("settle", (self._face(face).place,), given))
 
@@ -344,7 +344,8 @@ class Session:
     def _face(self, face: str) -> Face:
         if face not in self.gallery.faces:
             raise CrossferError(
-                f"{face[:40]}: no such face (any more): its photo may be gone or altered; load the page again"
+                f"{face[:40]}: no such face; its photo may have been removed or changed; reload "
+                "the page"
             )
         return self.gallery.faces[face]
 
@@ -393,8 +394,8 @@ def _in_words(changes: Changes) -> list[str]:
         line
         for line in (
             _counted(changes.new, "new"),
-            _counted(changes.gone, "gone: what was said of their faces stays in the journals"),
-            _counted(changes.altered, "altered: these are other photos now, to be labelled anew"),
+            _counted(changes.gone, "removed; the labels of their faces stay in the journals"),
+            _counted(changes.altered, "changed; they count as new photos without labels"),
         )
         if line
     ]

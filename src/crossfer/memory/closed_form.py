@@ -107,7 +107,7 @@ class SLDA:
 
     def __post_init__(self) -> None:
         if not 0 < self.shrinkage < 1:
-            raise ValueError("slda: shrinkage must lie between 0 and 1")
+            raise ValueError("slda: shrinkage must be between 0 and 1")
 
     def learn(
         self,
@@ -300,7 +300,8 @@ def with_head(model: Classifier, head: Head) -> Classifier:
     assert isinstance(linear, nn.Linear)
     if linear.bias is None:
         raise CrossferError(
-            f"model: its head {name} has no biases, which a head in closed form needs"
+            f"model: its head {name} has no bias, which a closed-form head needs; leave these "
+            "strategies out"
         )
     linear.weight.zero_()
     linear.bias.fill_(NEVER)

@@ -303,7 +303,8 @@ class Memory:
         """
         if not (count := self.projected.sums.shape[1]):
             raise CrossferError(
-                "the memory has no random projections: they need more room (--max-mb) or more images"
+                "the memory file has no random projections; allow a larger file (--max-mb), or "
+                "use more images"
             )
         return projection(self.moments.sums.shape[1], count)
 
@@ -334,12 +335,12 @@ class Memory:
         again = "make it again with `crossfer remember MODEL SOURCE`"
         if classifier.classes != self.classes:
             raise CrossferError(
-                f"{file}: of a model with the classes {', '.join(self.classes)}, not "
+                f"{file}: made for a model with the classes {', '.join(self.classes)}, not "
                 f"{', '.join(classifier.classes)}; {again}"
             )
         if fingerprint(classifier) != self.model:
             raise CrossferError(
-                f"{file}: of another model (its weights or preprocessing differ); {again}"
+                f"{file}: made for another model (weights or preprocessing differ); {again}"
             )
 
     def save(self, file: str | Path) -> Path:
@@ -379,7 +380,7 @@ def load_memory(file: str | Path) -> Memory:
     Raises
     ------
     CrossferError
-        If it is missing, no memory file, of another version, cut off or altered.
+        If it is missing, not a memory file, of another version, cut off or altered.
     """
     again = "make it again with `crossfer remember MODEL SOURCE`"
     try:
@@ -389,15 +390,15 @@ def load_memory(file: str | Path) -> Memory:
     except FileNotFoundError:
         raise CrossferError(f"{file}: no such file; {again}") from None
     except (OSError, SafetensorError) as error:
-        raise CrossferError(f"{file}: cut off or damaged ({one_line(error)}); {again}") from None
+        raise CrossferError(f"{file}: truncated or damaged ({one_line(error)}); {again}") from None
     if "digest" not in told or "format" not in told:
-        raise CrossferError(f"{file}: no memory file; {again}")
+        raise CrossferError(f"{file}: not a memory file; {again}")
     if told["format"] != str(FORMAT):
         raise CrossferError(
-            f"{file}: of format {told['format']}, this version reads {FORMAT}; {again}"
+            f"{file}: has format {told['format']}, but this version reads {FORMAT}; {again}"
         )
     if told.pop("digest") != _digest(tensors, told):
-        raise CrossferError(f"{file}: altered (another SHA-256 than when it was made); {again}")
+        raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {again}")
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
     calibration = json.loads(told.get("calibration", "null"))
     return Memory(
@@ -458,7 +459,8 @@ def sizes_within(
     room = int(max_mb * 1e6) - least
     if room < 0:
         raise CrossferError(
-            f"--max-mb {max_mb:g}: this network's memory takes at least {math.ceil(least / 1e4) / 100:g}"
+            f"--max-mb {max_mb:g}: too small; this network's memory file needs at least "
+            f"{math.ceil(least / 1e4) / 100:g}"
         )
     # The largest size whose moments take half of the room: the root of a quadratic equation.
     half = 2 * classes + 2.5
@@ -484,7 +486,8 @@ def _in_chunks(labels: Tensor) -> list[tuple[int, Tensor, bool]]:
             chunks += [(label, part, part is parts[0]) for part in parts]
     if not chunks:
         raise CrossferError(
-            f"the source has no class of {FEWEST} training images: a memory would tell of single ones"
+            f"the source has no class with {FEWEST} training images, so the memory file would "
+            "describe single images; add images"
         )
     return chunks
 

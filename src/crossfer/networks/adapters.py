@@ -55,7 +55,7 @@ def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
     }
     if not large:
         raise CrossferError(
-            f"model: no linear layer that trains is larger than an adapter of rank {rank}: leave out the "
+            f"model: no trained linear layer is larger than an adapter of rank {rank}; remove the "
             "strategies with adapters"
         )
     for name, parameter in network.named_parameters():

@@ -46,7 +46,7 @@ def _found(answer: Any, answers: int) -> tuple[Tensor, str]:
         if isinstance(part, Tensor) and part.is_floating_point() and part.shape[1:] == (answers,):
             return part, place
     kinds = ", ".join(_described(part) for part in parts.values()) or type(answer).__name__
-    raise TypeError(f"gives {kinds}: no tensor of logits (N, {answers}) among it")
+    raise TypeError(f"returns {kinds}, without a tensor of logits (N, {answers})")
 
 
 def _described(part: Any) -> str:

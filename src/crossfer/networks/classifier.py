@@ -38,7 +38,7 @@ NEVER = -1e4
 
 
 class Classifier(nn.Module):
-    """A network that knows its classes, how it reads pixels, how faces fill its images, and its layers.
+    """A network with its classes, preprocessing, framing and named layers.
 
     Parameters
     ----------
@@ -46,22 +46,22 @@ class Classifier(nn.Module):
         Any module that maps float (N, C, H, W) to logits (N, outputs): a tensor, or one in a tuple, list,
         mapping or output object.
     classes
-        What the classifier answers with, in its order.
+        The classes, in order.
     outputs
-        For each class the network's outputs that stand for it: the probability of the class is the sum of
-        theirs.  None: the network cannot say it.  By default the first outputs, one for each.
+        For each class the indices of its network outputs, whose probabilities are summed; empty: the
+        network lacks the class. By default one output per class, in order.
     preprocessing
-        How the network reads pixels.
+        Preprocessing of the pixels.
     framing
-        How a face fills its image; by default as `crossfer.prepare` aligns it.
+        Position of the eyes in the image; by default that of `crossfer.prepare`.
     layers
-        Names of its fully connected layers and its last convolution, where module order does not tell.
+        Names of the fully connected layers and the last convolution, if module order does not give them.
     spec
-        How to build the network again; without it a classifier cannot be saved.
+        How to build the network; needed to save the classifier.
     answers
-        How many outputs the network has; by default as many as `outputs` speak of.
+        Number of network outputs; by default those in `outputs`.
     labels
-        From a dataset's label to the class that it counts as; by default every class is its own label.
+        Maps labels to classes; by default every class is its own label.
     """
 
     def __init__(
@@ -90,7 +90,9 @@ class Classifier(nn.Module):
         self.answers = max(said, default=-1) + 1 if answers is None else answers
         self.labels = dict(labels or {name: name for name in self.classes})
         if strangers := set(self.labels.values()) - set(self.classes):
-            raise ValueError(f"labels: {min(strangers)} is no class of {', '.join(self.classes)}")
+            raise ValueError(
+                f"labels: {min(strangers)} is not a class of {', '.join(self.classes)}"
+            )
 
     def around(self, network: nn.Module) -> Classifier:
         """Return the same classifier around another network, as the rest of the same one."""
@@ -200,7 +202,7 @@ class Classifier(nn.Module):
         folder = Path(folder)
         if self.spec is None:
             raise CrossferError(
-                "this classifier cannot be saved: say how its network is built, with "
+                "this classifier cannot be saved; specify how its network is built, with "
                 'Classifier(…, spec=Spec("package.module:function"))'
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -283,7 +285,7 @@ def read_card(folder: Path) -> Card:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
     if _digest(content) != recorded:
-        raise CrossferError(f"{folder / CARD}: altered by hand; save the classifier again instead")
+        raise CrossferError(f"{folder / CARD}: changed by hand; save the classifier again")
     return card
 
 
@@ -316,7 +318,8 @@ def load(folder: str | Path) -> Classifier:
         classifier.network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CrossferError(
-            f"{folder / WEIGHTS}: not of what {spec.name} builds now ({one_line(error)})"
+            f"{folder / WEIGHTS}: does not fit the network that {spec.name} builds "
+            f"({one_line(error)})"
         ) from None
     return classifier.eval()
 
@@ -338,7 +341,8 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise CrossferError(
-            f"{file}: of format {found}, this version reads {FORMAT}; save it again with this version"
+            f"{file}: has format {found}, but this version reads {FORMAT}; save it again with this "
+            "version"
         )
     return content
 
@@ -349,4 +353,4 @@ def _check_file(file: Path, recorded: str) -> None:
     except OSError as error:
         raise CrossferError(f"{file}: cannot be read ({error.strerror})") from None
     if found != recorded:
-        raise CrossferError(f"{file}: altered or cut off (another SHA-256 than in {CARD})")
+        raise CrossferError(f"{file}: changed or truncated (SHA-256 differs from {CARD})")

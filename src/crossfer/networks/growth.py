@@ -46,8 +46,8 @@ def grow(classifier: Classifier, features: Mapping[str, Tensor]) -> Classifier:
     head = widen(grown.network, name, len(features))
     if head.out_features != classifier.answers + len(features):
         raise CrossferError(
-            f"model: its last linear layer {name} does not give its {classifier.answers} outputs; "
-            "name its head with model.FC, so that it can learn a class that is new to it"
+            f"model: its last linear layer {name} does not produce its {classifier.answers} "
+            "outputs; name its head with model.FC, so that it can learn a new class"
         )
     old = slice(classifier.answers)
     length = head.weight[old].norm(dim=1).mean()

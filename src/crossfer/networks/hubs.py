@@ -179,7 +179,7 @@ def of_transformers(place: str) -> Own:
     elif isinstance(size, (list, tuple)):
         size = size[0]
     if not isinstance(size, int):
-        raise CrossferError("its preprocessor_config.json gives no size")
+        raise CrossferError("its preprocessor_config.json has no size; add it")
     channels = int(config.get("num_channels") or 3)
     mean, deviation = (0.0,) * channels, (1.0,) * channels
     if how.get("do_normalize", True):

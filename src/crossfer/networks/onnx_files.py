@@ -128,7 +128,7 @@ def _read(file: Path) -> Any:
         model = onnx.load(file)
         onnx.checker.check_model(model)
     except Exception as error:
-        raise CrossferError(f"{file}: not an ONNX model ({type(error).__name__})") from None
+        raise CrossferError(f"{file}: not a readable ONNX model ({type(error).__name__})") from None
     return model
 
 
@@ -139,7 +139,8 @@ def _images(model: Any, file: Path) -> Images:
     if len(inputs) != 1:
         names = ", ".join(part.name for part in inputs)
         raise CrossferError(
-            f"{file}: it has {len(inputs)} inputs ({names}); one batch of images is read"
+            f"{file}: it has {len(inputs)} inputs ({names}); it must have exactly one, a batch of "
+            "images"
         )
     sizes = [size.dim_value for size in inputs[0].type.tensor_type.shape.dim]
     for last in (False, True):
@@ -207,7 +208,7 @@ def _check(network: nn.Module, runtime: RuntimeNetwork, images: Tensor, file: Pa
     difference = float((ours - theirs).abs().max() / scale) if ours.shape == theirs.shape else 1.0
     if not difference <= LARGEST_DIFFERENCE:
         raise CrossferError(
-            f"{file}: converted, it answers otherwise than in ONNX Runtime (by {difference:.1%}); "
-            f"give its PyTorch code as a factory, or only measure it: model: {RUNTIME}:{file.name} "
-            "with strategies: [BL]"
+            f"{file}: after conversion its results differ from ONNX Runtime's (by "
+            f"{difference:.1%}); give its PyTorch code as a factory, or only measure it: model: "
+            f"{RUNTIME}:{file.name} with strategies: [BL]"
         )

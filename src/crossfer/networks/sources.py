@@ -173,7 +173,8 @@ def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:
     old = network.get_submodule(name)
     if not isinstance(old, nn.Linear):
         raise CrossferError(
-            f"model: its last layer {name} is a {type(old).__name__}; only a linear layer can grow"
+            f"model: its last layer {name} is a {type(old).__name__}; only a linear layer can be "
+            "extended by a class"
         )
     new = nn.Linear(
         old.in_features,
@@ -203,7 +204,8 @@ def project(network: nn.Module, name: str, count: int) -> nn.Sequential:
     old = network.get_submodule(name)
     if not isinstance(old, nn.Linear):
         raise CrossferError(
-            f"model: its last layer {name} is a {type(old).__name__}; projections go before a linear one"
+            f"model: its last layer {name} is a {type(old).__name__}; random projections need a "
+            "linear last layer"
         )
     like: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
     new = nn.Sequential(

@@ -73,8 +73,8 @@ class Normalisation:
     def __post_init__(self) -> None:
         if any(mean > self.white for mean in self.mean):
             raise ValueError(
-                f"mean {max(self.mean):g}, but pixels go up to white: {self.white:g}; "
-                "say white: 255 if mean and deviation are of bytes"
+                f"mean {max(self.mean):g} exceeds white: {self.white:g}; set white: 255 if mean "
+                "and deviation refer to bytes"
             )
 
 
@@ -144,15 +144,18 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 4:
-            raise ValueError(f"width is {self.width}: it must lie above 0 and not above 4")
+            raise ValueError(f"width is {self.width}: must be above 0 and at most 4")
         if self.network == STUDY:
             own = [key for key in ("arguments", "normalisation", "FC", "CL") if getattr(self, key)]
             if self.input not in (None, (1, SIDE, SIDE)):
                 own = ["input"]
             if own:
-                raise ValueError(f"{own[0]}: of the study's network none; name another network")
+                raise ValueError(
+                    f"{own[0]}: not an option of the study's network; remove it, or name another "
+                    "network"
+                )
         elif self.width != 1:
-            raise ValueError("width: of the study's network only; give your network arguments")
+            raise ValueError("width: only for the study's network; use arguments: for yours")
         module, colon, name = self.network.partition(":")
         if self.network != STUDY and not (
             (colon and name)
@@ -172,40 +175,43 @@ class NetworkConfig:
         if module == BUNDLE:
             own = [key for key in ("arguments", "weights") if getattr(self, key)]
             if own:
-                raise ValueError(f"{own[0]}: a bundle brings its own; leave it out")
+                raise ValueError(f"{own[0]}: given by the bundle; remove it")
         elif module in (ONNX, RUNTIME) and self.weights not in (None, AS_BUILT):
-            raise ValueError("weights: an ONNX file brings its own; leave it out")
+            raise ValueError("weights: given by the ONNX file; remove it")
         try:
             json.dumps(dict(self.arguments))
         except TypeError:
-            raise ValueError("arguments: only texts, numbers, lists and mappings of them") from None
+            raise ValueError(
+                "arguments: only strings, numbers, lists and mappings of them"
+            ) from None
         self._check_classes()
         self._check_deployed(module)
 
     def _check_classes(self) -> None:
         names = [canonical(name) for name in self.classes]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"classes: {twice[0]} stands there twice")
+            raise ValueError(f"classes: {twice[0]} is listed twice; remove one")
         if len(names) == 1:
-            raise ValueError(f"classes: {names[0]} alone; name what each output stands for")
+            raise ValueError(f"classes: only {names[0]}; name the class of every output")
 
     def _check_deployed(self, kind: str) -> None:
         """Refuse deployed weights whose meaning would have to be guessed."""
         if self.expect is not None and not 0 < self.expect <= 1:
-            raise ValueError("expect: the accuracy as a share, above 0 and not above 1")
+            raise ValueError("expect: must be a fraction, above 0 and at most 1")
         if not self.is_deployed:
             alone = [key for key in ("expect", "weights_key") if getattr(self, key)]
             if alone:
-                raise ValueError(f"{alone[0]}: of a deployed network only; name its weights")
+                raise ValueError(f"{alone[0]}: only for a deployed network; name its weights")
         elif kind not in (STUDY, TRANSFORMERS, BUNDLE):
             if not self.classes:
                 raise ValueError(
-                    "classes: say what the outputs of the deployed network stand for, in its order"
+                    "classes: missing; list the classes of the deployed network's outputs, in its "
+                    "order"
                 )
             if self.normalisation is None and kind not in (TIMM, TORCHVISION):
                 raise ValueError(
-                    "normalisation: say how the deployed network's pixels are standardised: "
-                    "{mean: […], deviation: […]}, or per-image"
+                    "normalisation: missing; set that of the deployed network, "
+                    "{mean: […], deviation: […]} or per-image"
                 )
 
     @property
@@ -272,8 +278,8 @@ class NetworkConfig:
         names = self.classes or (self._own.classes if self.is_deployed else ())
         if not names and self.is_deployed and self.network != STUDY:
             raise CrossferError(
-                f"model.classes: {self.name} does not name its classes; "
-                "say what its outputs stand for, in its order"
+                f"model.classes: {self.name} does not name its classes; list the classes of its "
+                "outputs, in its order"
             )
         return tuple(map(canonical, names))
 
@@ -417,7 +423,7 @@ class NetworkConfig:
             first, *more = str(error).splitlines()
             why = (more or [first])[0].strip()[:200]
             raise CrossferError(
-                f"model.weights: {file}: not of what {self.name} builds: {why}"
+                f"model.weights: {file}: does not fit the network that {self.name} builds: {why}"
             ) from None
         return classifier, found.said
 

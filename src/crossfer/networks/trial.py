@@ -60,22 +60,22 @@ def check_network(
             model, said = config.build(classes), []
             if config.network != STUDY:
                 said = [
-                    "weights: BL is trained on the source, from what the network comes with; "
-                    "model.weights: as-built would deploy it as it is"
+                    "weights: BL is trained on the source, starting from the network's own "
+                    "weights; model.weights: as-built deploys them unchanged"
                 ]
         if set(model.unknown) == set(model.classes):
             raise CrossferError(
-                f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of the "
-                f"experiment, or a label of one ({', '.join(model.classes)}): "
-                "say with classes: what belongs to each"
+                f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of "
+                f"the experiment or a label of one ({', '.join(model.classes)}); assign labels to "
+                "classes with classes:"
             )
         model.to(fabric.device)
         images = torch.randn(2, *config.preprocessing.input_shape, device=fabric.device)
         wanted = [kind for kind in dict.fromkeys(layers) if kind != "none" or _trains(model)]
         if wanted and not _trains(model):
             raise CrossferError(
-                f"model: {config.network} is calculated by ONNX Runtime: it can be measured and not trained; "
-                "write strategies: [BL]"
+                f"model: {config.network} runs in ONNX Runtime, so it can be measured but not "
+                "trained; set strategies: [BL]"
             )
         place = _check_answers(config, model, images, fabric)
         trained: dict[str, list[str]] = {}
@@ -88,7 +88,8 @@ def check_network(
                 raise CrossferError(f"model: {config.name}: {problem}")
         if _mixes(model.eval(), images):
             raise CrossferError(
-                f"model.network: {config.name} answers otherwise about a face alone than beside another"
+                f"model.network: {config.name} gives a face another result alone than in a batch; "
+                "make its evaluation mode independent of the batch"
             )
     reads = f"network {config.network}: reads {config.preprocessing}"
     return [
@@ -113,12 +114,12 @@ def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> li
     for name, outputs in zip(model.classes, model.outputs, strict=True):
         own = list(dict.fromkeys(theirs[output] for output in outputs))
         if own not in ([], [name]):
-            lines.append(f"{name} is what it calls {', '.join(own)}")
+            lines.append(f"{name} is its {', '.join(own)}")
     used = {theirs[output] for outputs in model.outputs for output in outputs}
     if unused := [name for name in named if name not in used]:
-        lines.append(f"never the answer, as no class of the experiment: {', '.join(unused)}")
+        lines.append(f"never predicted, because in no class of the experiment: {', '.join(unused)}")
     if model.unknown:
-        lines.append(f"new to it: {', '.join(model.unknown)}")
+        lines.append(f"new classes: {', '.join(model.unknown)}")
     return lines
 
 
@@ -153,14 +154,16 @@ def _problem(answer: Any, outputs: int, trains: bool) -> str | None:
         return str(error)
     if answers.shape != (2, outputs):
         shape = tuple(answers.shape)
-        return f"gives {shape} for two faces, not (2, {outputs}); model.classes names its outputs"
+        return (
+            f"returns {shape} for two faces, not (2, {outputs}); list its outputs in model.classes"
+        )
     if trains and not answers.requires_grad:
-        return "gives answers that depend on none of its parameters"
+        return "returns results that depend on none of its parameters"
     if not bool(answers.isfinite().all()):
-        return "answers with NaN or infinity: a weight or a running statistic of it is damaged"
+        return "returns NaN or infinity; a weight or a running statistic is damaged"
     sums = answers.float().sum(1)
     if bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
-        return "gives probabilities: it must give logits, what stands before the softmax"
+        return "returns probabilities; it must return logits, the values before the softmax"
     return None
 
 
@@ -180,11 +183,14 @@ def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
     without = {name: p for name, p in chosen.items() if p.grad is None}
     if len(without) == len(chosen) or not _moves(trial, chosen, images):
         return (
-            f"training {_listed(kind, chosen)} changes none of its answers: a copy of it still answers with "
-            "the original's layers (a replaced forward?), or they are calculated without gradient"
+            f"training {_listed(kind, chosen)} does not change its results: a copy still uses the "
+            "original's layers (a replaced forward?), or they are computed without gradients"
         )
     if without and (kind != "all" or _matter(trial, without, images)):
-        return f"no gradient reaches {_listed(kind, without)}: its training would change other layers only"
+        return (
+            f"no gradient reaches {_listed(kind, without)}, so training would change other layers "
+            "only"
+        )
     return None
 
 

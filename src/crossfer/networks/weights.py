@@ -80,8 +80,8 @@ def read_weights(file: Path, wanted: Collection[str], key: str = "") -> Weights:
     sets = dict(_sets(content))
     if not sets:
         raise CrossferError(
-            f"model.weights: {file}: holds no state dictionary; "
-            "write one with torch.save(model.state_dict(), …)"
+            f"model.weights: {file}: contains no state dictionary; write one with "
+            "torch.save(model.state_dict(), …)"
         )
     chosen = {place: s for place, s in sets.items() if not key or place == key}
     prefix = "" if chosen else key
@@ -97,13 +97,11 @@ def read_weights(file: Path, wanted: Collection[str], key: str = "") -> Weights:
     averaged = [place for place in fitting if AVERAGED.search(place)]
     if len(averaged) == 1:
         others = ", ".join(place for place in fitting if place not in averaged)
-        said = (
-            f"weights: of {averaged[0]}, the running mean; weights_key: {others} takes the others"
-        )
+        said = f"weights: using {averaged[0]}, the EMA; weights_key: {others} uses the others"
         return Weights(fitting[averaged[0]].tensors, [said])
     raise CrossferError(
-        f"model.weights: {file}: holds several sets of weights that fit: {', '.join(fitting)}; "
-        "name one with model.weights_key"
+        f"model.weights: {file}: contains several sets of weights that fit ({', '.join(fitting)}); "
+        "choose one with model.weights_key"
     )
 
 
@@ -122,8 +120,8 @@ def _content(file: Path) -> Any:
         raise CrossferError(f"model.weights: {file}: cannot be read ({one_line(error)})") from None
     except Exception:  # whatever a file that holds more than tensors makes of the reader
         raise CrossferError(
-            f"model.weights: {file}: not a file of tensors alone, and nothing else is loaded; write one "
-            "with safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
+            f"model.weights: {file}: not a file of tensors only, and nothing else is loaded; write "
+            "one with safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
         ) from None
 
 
@@ -138,7 +136,7 @@ def _foreign(file: Path) -> str | None:
     if not head:
         return "is empty; copy or download it again"
     if head.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"
+        return "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
     if head.startswith(b"\x89HDF") or file.suffix in (".h5", ".keras"):
         return f"holds a Keras model; {here}, or convert it to ONNX and name it as onnx:FILE"
     if head[4:8] == b"TFL3" or file.suffix == ".tflite":
@@ -190,7 +188,8 @@ def _fitting(
             if others:
                 listed = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
                 said = [
-                    f"weights: {len(others)} tensors beside the network's are not used: {listed}"
+                    f"weights: {len(others)} tensors that the network does not have are ignored: "
+                    f"{listed}"
                 ]
             fitted = {
                 name: plain[found + bare] for bare, name in names.items() if found + bare in plain
@@ -223,5 +222,5 @@ def _misfit(theirs: list[str], ours: list[str], place: str) -> str:
             text += f"; too many: {first(more)}"
     elif len(theirs) == len(ours) and bare[0] == bare[1]:
         left, right = (names[0].rpartition(".")[0] for names in (theirs, ours))
-        text += f"; as many on both sides, so {left} → {right} and so on may be a renaming"
+        text += f"; the numbers agree, so they may be renamed ({left} → {right})"
     return text

@@ -20,11 +20,11 @@ def write_report(results: Results, folder: str | Path, contact_sheet: bytes | No
     Parameters
     ----------
     results
-        Of an experiment.
+        The results of an experiment.
     folder
-        The experiment's folder; training curves are drawn where its runs' histories lie there.
+        The experiment's folder; training curves are drawn if its runs' histories are there.
     contact_sheet
-        PNG of the drawn stand-ins, for a demonstration; one that was given before is shown again.
+        PNG of the drawn stand-ins, for the demo; an earlier one is reused.
 
     Returns
     -------

@@ -6,8 +6,8 @@ from crossfer.evaluation.assessing import MARGIN, Assessed, Truth
 from crossfer.report.view import signed
 
 ANSWERS = {
-    "worse": "Yes, by all signs: it is right less often here than on the source.",
-    "as good": "No sign that you do: it seems to be right as often here as on the source.",
+    "worse": "Yes: by all estimates, it is less accurate here than on the source.",
+    "as good": "No sign that you do: its estimated accuracy is as high as on the source.",
     "unclear": "It cannot be told without labels.",
 }
 
@@ -17,17 +17,17 @@ def answer(found: Assessed) -> list[str]:
     low, high = found.between
     said = [
         f"Do I need an update? {ANSWERS[found.verdict]}",
-        f"It is expected to be right about {low:.0f} to {high:.0f} % of these faces; on {found.source} it is "
-        f"right about {found.known.accuracy:.1f} %.",
+        f"Estimated accuracy on these faces: {low:.0f} to {high:.0f} %; measured on "
+        f"{found.source}: {found.known.accuracy:.1f} %.",
     ]
     if found.doubts:
         said.append(
-            f"These faces differ from the source's in {', '.join(found.doubts)}: estimates may well be wrong."
+            f"These faces differ from the source's in {', '.join(found.doubts)}, so the estimates "
+            "may be wrong."
         )
     if found.verdict != "worse" and not found.curve:
         said.append(
-            "Whether an update would make it better, only labels tell: label some, and ask again with "
-            "--labels."
+            "Only labels can tell whether an update would help: label some faces and add --labels."
         )
     return said
 
@@ -40,15 +40,16 @@ def curve(found: Assessed) -> str:
     helped = [point for point in points if point.lowest > before.accuracy + MARGIN]
     if not helped:
         return (
-            f"Up to {points[-1].images:.0f} labels do not help by more than {MARGIN:g} points, with the last "
-            "layer alone."
+            f"Up to {points[-1].images:.0f} labels give at most {MARGIN:g} points, training the "
+            "last layer only."
         )
     first, last = helped[0], points[-1]
     more = last.accuracy - first.accuracy
     return (
-        f"{first.images:.0f} labels would help: {signed(first.accuracy - before.accuracy)} points here, "
-        f"{signed(first.source_change)} on {found.source}; all {last.images:.0f} give {signed(more)} more. "
-        "The last layer alone was trained: a strategy can do better, and forget less (`crossfer run`)."
+        f"{first.images:.0f} labels would help: {signed(first.accuracy - before.accuracy)} points "
+        f"here, {signed(first.source_change)} on {found.source}; all {last.images:.0f} give "
+        f"{signed(more)} more. Only the last layer was trained. A strategy can do better and "
+        "forget less (`crossfer run`)."
     )
 
 

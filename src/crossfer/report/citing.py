@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from crossfer.datasets import READERS
+from crossfer.datasets.citing import keywords_of
 from crossfer.errors import CrossferError
-from crossfer.evaluation.rows import DatasetFacts, Results
-from crossfer.references import DATASET, bibtex
+from crossfer.evaluation.rows import Results
+from crossfer.references import bibtex
 from crossfer.terms import BL
 
-RENEWED, FOUND = "statistics", "detector"
-"""What is cited where batch statistics were renewed after training, and where faces were found."""
+RENEWED = "statistics"
+"""What is cited where batch statistics were renewed after training."""
 
 
 def cited(results: Results, strategy: str | None = None) -> str:
@@ -27,26 +27,21 @@ def cited(results: Results, strategy: str | None = None) -> str:
     CrossferError
         If the experiment has no such strategy.
     """
+    datasets = (keywords_of(d.citation, d.stand_in, d.faces) for d in results.datasets)
+    return bibtex(methods(results, strategy).union(*datasets))
+
+
+def methods(results: Results, strategy: str | None = None) -> set[str]:
+    """Return the keywords of `crossfer.references` for strategies and training; see `cited`."""
     starts = {each.name: each.start for each in results.strategies}
     if strategy is not None and strategy not in starts:
-        raise CrossferError(f"{strategy}: no strategy of this experiment: {', '.join(starts)}")
-    wanted = {BL, *(starts if strategy is None else _chain(strategy, starts))}
-    keywords = wanted.union(*map(_of_dataset, results.datasets), {RENEWED})
-    return bibtex(keywords)
+        raise CrossferError(
+            f"{strategy}: not a strategy of this experiment; choose among {', '.join(starts)}"
+        )
+    return {BL, RENEWED, *(starts if strategy is None else _chain(strategy, starts))}
 
 
 def _chain(strategy: str, starts: dict[str, str]) -> list[str]:
     """Name a strategy and those that it starts from."""
     rest = _chain(starts[strategy], starts) if starts[strategy] in starts else []
     return [strategy, *rest]
-
-
-def _of_dataset(facts: DatasetFacts) -> set[str]:
-    found = {FOUND} if facts.faces.get("mode") not in (None, "cropped") else set()
-    if facts.stand_in:
-        return found
-    return found | {
-        DATASET + name
-        for name, reader in READERS.items()
-        if reader.citation and reader.citation in facts.citation
-    }

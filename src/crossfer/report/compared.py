@@ -56,10 +56,13 @@ def answer(one: OnDataset) -> str:
         )
     better = "higher" if found.difference > 0 else "lower"
     real = {
-        "real": "That is real.",
-        "likely": "That is likely, and not sure, since more than one difference is tested.",
-        words.HERE: f"That is real on these images; for other people it is not known: {_people(one)}.",
-    }.get(sure, "That may be chance.")
+        "real": "The difference is significant.",
+        "likely": "The difference is significant before the correction for several tests only.",
+        words.HERE: (
+            "The difference is significant on these images; for other people it is not known: "
+            f"{_people(one)}."
+        ),
+    }.get(sure, "The difference may be chance.")
     return (
         f"On {one.name} the new network's accuracy is {abs(found.difference):.1f} points {better} (95 % "
         f"interval {span(found.interval)}; {one.new.images:,} images). {real}"

@@ -166,6 +166,6 @@ def _legend(view: View) -> list[Patch | Line2D]:
     ]
     if shares:
         shares[-1].set_label(f"{percent(view.fractions[-1])} of the target training set")
-    level = Line2D([], [], color=INK, lw=0.8, dashes=(4, 3), label="level of BL, before")
+    level = Line2D([], [], color=INK, lw=0.8, dashes=(4, 3), label="level of BL")
     whisker = Line2D([], [], color=INK, lw=0, marker="|", ms=9, label=f"{percent(0.95)} interval")
     return [*shares, level, whisker]

@@ -133,14 +133,14 @@ class Versus(NamedTuple):
 
 def against_before(view: View, target: str) -> list[Versus]:
     """Compare every strategy with BL on both test sets, at the largest fraction."""
-    return [Versus(name, *_compared(view, target, name, BL)) for name in view.adapted]
+    return [Versus(name, *compared(view, target, name, BL)) for name in view.adapted]
 
 
 def against_others(view: View, target: str) -> list[Versus]:
     """Compare the recommended strategy with every other adapted one; none where that is BL."""
     chosen = view.recommended(target).strategy
     others = [name for name in view.adapted if name != chosen] if chosen != BL else []
-    return [Versus(name, *_compared(view, target, chosen, name)) for name in others]
+    return [Versus(name, *compared(view, target, chosen, name)) for name in others]
 
 
 def all_comparisons(view: View, target: str) -> list[Comparison]:
@@ -345,7 +345,7 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _compared(
+def compared(
     view: View, target: str, strategy: str, against: str
 ) -> tuple[Comparison | None, Comparison | None]:
     """Return the comparison of two strategies on each side, seen from the first; None where missing."""

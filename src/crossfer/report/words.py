@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from crossfer.evaluation.comparing import Difference
-from crossfer.evaluation.decision import KEPT, merit, worst_class
+from crossfer.evaluation.decision import KEPT, merit
 from crossfer.evaluation.mistaken import guesses
-from crossfer.evaluation.rows import Comparison, DatasetFacts, Recommendation, Result, RunFacts
+from crossfer.evaluation.rows import (
+    ClassChange,
+    Comparison,
+    DatasetFacts,
+    Recommendation,
+    Result,
+    RunFacts,
+)
 from crossfer.evaluation.suggested import in_words, led
 from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
-from crossfer.terms import BL, SIDES
+from crossfer.terms import BL, SIDES, Side
 
 NOTHING, MUCH = 1.0, 5.0
 """Changes, in points: below the first nothing happened, from the second on it is forgetting."""
@@ -35,8 +42,9 @@ FEW_PEOPLE = 20
 STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
 
 RULE = (
-    f"the highest target accuracy of what loses at most {KEPT:g} point on the source; where nothing does and "
-    "gains, the highest mean of both. The old model is kept unless it is shown to be worse."
+    f"the highest target accuracy among strategies that lose at most {KEPT:g} point on the source; "
+    "if none of them gains, the highest mean of both. The old model is kept unless it is shown to "
+    "be worse."
 )
 
 Verdict = Literal["use", "care", "keep", "none"]
@@ -61,7 +69,9 @@ class Answer:
     warnings
         Classes that fell, and what is known about these images alone.
     notes
-        What it costs, what else there is, how far to trust it, and where the network lies.
+        What it costs, what else there is, and how far to trust it.
+    network
+        Which network to ship, and its folder.
     before, after
         Means over seeds: the baseline and the recommended strategy.
     """
@@ -73,6 +83,7 @@ class Answer:
     sentence: str
     warnings: list[str]
     notes: list[str]
+    network: tuple[str, str]
     before: Result
     after: Result
 
@@ -88,13 +99,13 @@ def headline(found: list[Answer]) -> str:
         "use": "Use {}: {}.",
         "care": "{}, with care: {}.",
         "keep": "Keep the old model.",
-        "none": "Nothing to compare with: the old model only guesses.",
+        "none": "No comparison: the old model only guesses.",
     }
     within = {
         "use": "{}",
         "care": "{} with care",
         "keep": "the old model",
-        "none": "nothing to compare with",
+        "none": "no comparison",
     }
     groups: dict[tuple[str, str], list[str]] = {}
     for answer in found:
@@ -114,10 +125,10 @@ def explain(view: View, choice: Recommendation) -> list[str]:
     after = _recommended(view, choice)
     sentence, _ = _sentence(view, view.dataset(choice.target), after)
     if after.strategy == BL and choice.ruled_out:
-        sentence = "Keep the old model: nothing that is allowed beats it."
+        sentence = "Keep the old model: no allowed strategy beats it."
     return [
         sentence,
-        *_fallen(view, after),
+        *(_in_words(view, after, fall) for fall in _falls(after)),
         _why(view, choice, after),
         *_given_up(view, choice, after),
         *_new_classes(view, after),
@@ -129,27 +140,54 @@ def explain(view: View, choice: Recommendation) -> list[str]:
 def shipped(view: View, run: str, folder: str = "") -> str:
     """Name the bundle with a run's network, below a folder, and its seed where there are several."""
     facts = view.runs[run]
+    return f"{_which(view, facts)}: {'/'.join(filter(None, [folder, facts.folder]))}"
+
+
+def _which(view: View, facts: RunFacts) -> str:
     seed = f" (seed {facts.seed}, the best on the validation data)" if len(view.seeds) > 1 else ""
-    return f"The network to ship{seed}: {'/'.join(filter(None, [folder, facts.folder]))}"
+    return f"The network to ship{seed}"
 
 
-def _fallen(view: View, after: Result) -> list[str]:
-    """Name on each test set the class that fell most, if it fell much."""
+class _Fall(NamedTuple):
+    """A class whose recall fell by `FELL` points or more on the test set of one side."""
+
+    side: Side
+    label: int
+    change: ClassChange
+
+    @property
+    def sure(self) -> bool:
+        """Whether the 95 % interval of the change lies below zero."""
+        return self.change.interval is not None and self.change.interval[1] < 0
+
+
+def _falls(row: Result) -> list[_Fall]:
+    """Return for each side the class that fell most, if one fell much; one beyond chance comes first."""
     found = []
-    before = view.before(after.target)
-    for side, dataset in zip(SIDES, (view.source, view.dataset(after.target)), strict=True):
-        worst = worst_class(after.change(side))
-        if worst is None or worst[1].points > -FELL:
-            continue
-        label, change = worst
-        old, new = (number(row.on(side).test.recall[label], 0) for row in (before, after))
-        found.append(
-            f"Of {view.classes[label]} faces of {shown(dataset)}, {after.strategy} gets "
-            f"{new}\N{NO-BREAK SPACE}% right, the old model {old}\N{NO-BREAK SPACE}% "
-            f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% interval "
-            f"{span(change.interval)})."
-        )
+    for side in SIDES:
+        fell = [
+            _Fall(side, label, change)
+            for label, change in enumerate(row.change(side).classes)
+            if change and change.points <= -FELL
+        ]
+        if fell:
+            found.append(min(fell, key=lambda fall: (not fall.sure, fall.change.points)))
     return found
+
+
+def _in_words(view: View, after: Result, fall: _Fall) -> str:
+    side, label, change = fall
+    dataset = view.source if side == "source" else view.dataset(after.target)
+    old, new = (
+        number(row.on(side).test.recall[label], 0) for row in (view.before(after.target), after)
+    )
+    doubt = "" if fall.sure else ", which may be chance"
+    return (
+        f"{shown(dataset)}, {view.classes[label]}: {after.strategy} recognises "
+        f"{new}\N{NO-BREAK SPACE}%, the old model {old}\N{NO-BREAK SPACE}% "
+        f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% "
+        f"interval {span(change.interval)}{doubt})."
+    )
 
 
 def _new_classes(view: View, after: Result) -> list[str]:
@@ -163,8 +201,8 @@ def _new_classes(view: View, after: Result) -> list[str]:
         if images:
             reached = number(tests[1].recall[label], 0)
             found.append(
-                f"New to the model: {view.classes[label]}. {after.strategy} gets "
-                f"{reached}\N{NO-BREAK SPACE}% of its {images:,} test faces of {shown(dataset)} right."
+                f"New class {view.classes[label]}: {after.strategy} recognises "
+                f"{reached}\N{NO-BREAK SPACE}% of its {images:,} test faces in {shown(dataset)}."
             )
     old = [label for label in range(len(view.classes)) if label not in new]
     if found and (images := sum(sum(tests[0].confusion[label]) for label in old)):
@@ -173,8 +211,8 @@ def _new_classes(view: View, after: Result) -> list[str]:
             for t in tests
         )
         found.append(
-            f"Of the other classes there, {number(is_)}\N{NO-BREAK SPACE}% are right, before "
-            f"{number(was)}\N{NO-BREAK SPACE}%; on {shown(view.source)} only these count."
+            f"Accuracy on the other classes there: {number(is_)}\N{NO-BREAK SPACE}%, before "
+            f"{number(was)}\N{NO-BREAK SPACE}%. On {shown(view.source)} only these classes count."
         )
     return found
 
@@ -202,8 +240,8 @@ def _few_people(view: View, after: Result) -> list[str]:
     if not people or people >= FEW_PEOPLE or dataset.folds:
         return []
     return [
-        f"The test set of {shown(dataset)} has {_people(people)}: cross-validation over all of its people "
-        "(“folds: 5” in the configuration) would tell more."
+        f"The test set of {shown(dataset)} has {_people(people)}: use cross-validation over all "
+        "its people (“folds: 5” in the configuration)."
     ]
 
 
@@ -231,16 +269,14 @@ def _why(view: View, choice: Recommendation, after: Result) -> str:
         allowed = f"{left} of {tried} strategies are allowed and {within} validation set"
     if not left:
         return f"{allowed}."
-    why = (
-        f"{allowed}; among them and the old model, {first.strategy} has {best}\N{NO-BREAK SPACE}%."
-    )
+    why = f"{allowed}; of these and the old model, {first.strategy} has {best}\N{NO-BREAK SPACE}%."
     if first.strategy == after.strategy:
         return why
     images = after.on_target.validation.images
     known = {one.people for one in view.results.validation if one.target == after.target} - {None}
     people = f" of {_people(max(filter(None, known)))}" if known else ""
     return (
-        f"{why} The old model is not shown to be worse: behind by {choice.behind:.1f} ± "
+        f"{why} The old model is not shown to be worse: its difference is {choice.behind:.1f} ± "
         f"{choice.behind_error:.1f} points, by {images:,} target images{people}."
     )
 
@@ -257,8 +293,8 @@ def _given_up(view: View, choice: Recommendation, after: Result) -> list[str]:
             ruled_out = choice.ruled_out.get(best.strategy)
             why = f", but {' and '.join(ruled_out)}" if ruled_out else ""
             sentences.append(
-                f"Given up on {shown(dataset)}: {best.strategy} has {more:.1f} points more on the test "
-                f"set ({duration(best.cost.seconds)} of training){why}."
+                f"Trade-off on {shown(dataset)}: {best.strategy} is {more:.1f} points better on "
+                f"the test set ({duration(best.cost.seconds)} of training){why}."
             )
     return sentences
 
@@ -269,8 +305,8 @@ def failures(view: View) -> str | None:
         return None
     runs = len(view.failed) + len(view.results.runs)
     return (
-        f"{len(view.failed)} of {runs} runs failed. What they would have shown is left out, and averages go "
-        "over what there is. The same command tries them again."
+        f"{len(view.failed)} of {runs} runs failed. Their results are missing, and averages cover "
+        "the other runs. Run the same command again to retry them."
     )
 
 
@@ -279,24 +315,26 @@ def copies(view: View) -> list[str]:
     leakage = view.results.leakage
     if leakage is None:
         return [
-            "Copies of test images in the training sets were not looked for; “copies: count” does."
+            "Copies of test images in the training sets were not searched; “copies: count” does "
+            "this."
         ]
     sentences = []
     for dataset in (view.source, *view.targets):
         if found := leakage.in_training.get(dataset.name):
             images = sum(dataset.counts["test"].values())
             counted = (
-                "they count nowhere on this page"
+                "they are left out on this page"
                 if leakage.dropped
-                else "networks may remember them; with “copies: drop” they do not count, and nothing is "
-                "trained again"
+                else (
+                    "networks may remember them; “copies: drop” leaves them out without retraining"
+                )
             )
             sentences.append(
                 f"{found:,} of the {images:,} test images of {shown(dataset)} "
                 f"({100 * found / images:.{0 if found >= images / 100 else 1}f}\N{NO-BREAK SPACE}%) "
-                f"also stand in a training set: {counted}."
+                f"have a copy in a training set: {counted}."
             )
-    return sentences or ["No test image also stands in a training set."]
+    return sentences or ["No test image has a copy in a training set."]
 
 
 def missing_classes(view: View, dataset: DatasetFacts) -> str | None:
@@ -306,9 +344,9 @@ def missing_classes(view: View, dataset: DatasetFacts) -> str | None:
         return None
     classes = f"the {len(dataset.classes)} classes that it has"
     return (
-        f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}, though the "
-        "network that is shipped may answer with all; and what is "
-        f"learnt from it says nothing about {listed(missing)}."
+        f"{shown(dataset)} has no {listed(missing)}: accuracy there is measured on {classes}, but "
+        "the shipped network can predict all; training on it teaches nothing about "
+        f"{listed(missing)}."
     )
 
 
@@ -316,8 +354,8 @@ def comparability(view: View) -> str:
     """Say whether the averages may be held against the paper's."""
     if view.stand_in:
         return (
-            "These are drawn stand-ins: the two columns cannot be compared. The paper's stand "
-            "here to show where its figures will go."
+            "These are drawn stand-ins, so the columns cannot be compared. The paper's numbers "
+            "only show where they would appear."
         )
     same = {d.name for d in view.alone} == {"jaffe", "tfeid", "mug"}
     if same and view.source.name == "fer2013":
@@ -327,7 +365,7 @@ def comparability(view: View) -> str:
         )
     return (
         "The paper's figures are means over JAFFE, TFEID and MUG with FER2013 as the source. "
-        "These are other datasets: read its figures as a landmark, not as a yardstick."
+        "These are other datasets, so the paper's figures only give an orientation."
     )
 
 
@@ -364,9 +402,9 @@ def selection_rule(selection: str) -> str:
         "source": best + "set of the source",
         "target": best + "set of the target",
         "both": best + "sets of source and target",
-        "last": "the last epoch, without looking",
+        "last": "the last epoch, without selection",
     }
-    return f"Kept: {rules.get(selection, selection)}. No choice ever looks at a test set."
+    return f"Kept: {rules.get(selection, selection)}. Test sets are never used for selection."
 
 
 def network(model: Mapping[str, Any]) -> str:
@@ -375,7 +413,7 @@ def network(model: Mapping[str, Any]) -> str:
         given = ", ".join(f"{key}={value}" for key, value in model["arguments"].items())
         built = f"{name}({given})" if given else name
     else:
-        width = "" if model["width"] == 1 else f", its width times {model['width']:g}"
+        width = "" if model["width"] == 1 else f", with {model['width']:g} times its width"
         built = f"the study's, five convolutions and three fully connected layers{width}"
     if weights := model["weights"]:
         return f"Network: {built}; the old model is deployed, its weights {weights}."
@@ -384,30 +422,31 @@ def network(model: Mapping[str, Any]) -> str:
 
 def certainty(view: View) -> str:
     """Say how often everything was measured."""
-    said = f"Means over {len(view.seeds)} seeds; the intervals count other trainings too."
+    said = f"Means over {len(view.seeds)} seeds; the intervals also cover other trainings."
     if len(view.seeds) == 1:
-        said = "Measured with one seed: how far another training would land is in no interval."
+        said = "Measured with one seed: the intervals do not cover other trainings."
     return " ".join([said, *(_by_folds(target) for target in view.targets if target.folds)])
 
 
 def _by_folds(target: DatasetFacts) -> str:
     """Say how a target is measured by folds, and what of it flatters."""
     return (
-        f"{shown(target)}: {target.split.how}; every image is tested by a network that has not met who is in "
-        "it. The same images chose the strategy, by networks of other folds: of few people, its figures are "
-        "a little too good."
+        f"{shown(target)}: {target.split.how}; every image is tested by a network that has not "
+        "seen its subject. The same images selected the strategy, with networks of other folds, "
+        "so its results are slightly optimistic if there are few people."
     )
 
 
 HERE = "real on these images"
 
 SURENESS = {
-    "real": f"chance alone would do this in fewer than 1 of {1 / LEVEL:.0f} experiments, although so many "
-    "differences are tested here",
-    HERE: "the two networks differ on these very images; the people in them are too few, or too different "
-    "from one another, to tell for others",
-    "likely": "the same would hold if this were the only difference tested, but not for so many",
-    "may be chance": "the images are too few, or the difference too small, to tell",
+    "real": (f"significant at the {LEVEL:.0%} level after correction for all comparisons (Holm)"),
+    HERE: (
+        "significant on these images (McNemar), but not for other people: there are too few, or "
+        "they differ too much"
+    ),
+    "likely": "significant before the correction only",
+    "may be chance": "not significant: too few images, or too small a difference",
 }
 
 
@@ -425,7 +464,9 @@ def _answer(view: View, choice: Recommendation) -> Answer:
     target = view.dataset(choice.target)
     after = _recommended(view, choice)
     sentence, verdict = _sentence(view, target, after)
+    falls, run = _falls(after), view.runs[choice.run]
     notes = (
+        *(_in_words(view, after, fall) for fall in falls if not fall.sure),
         _unconfirmed(after),
         *_new_classes(view, after),
         _cost(view, after),
@@ -436,7 +477,6 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         missing_classes(view, view.source),
         missing_classes(view, target),
         *_few_people(view, after),
-        shipped(view, choice.run),
     )
     return Answer(
         target=shown(target),
@@ -444,8 +484,13 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         about=view.about(after.strategy),
         verdict=verdict,
         sentence=sentence,
-        warnings=[*_fallen(view, after), *_known_here(view, after), *_led(target)],
+        warnings=[
+            *(_in_words(view, after, fall) for fall in falls if fall.sure),
+            *_known_here(view, after),
+            *_led(target),
+        ],
         notes=[note for note in notes if note],
+        network=(_which(view, run), run.folder),
         before=view.before(choice.target),
         after=after,
     )
@@ -456,12 +501,12 @@ def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdi
     before = view.before(row.target).on_source.test
     if guesses(before):
         return (
-            f"Nothing to compare with: {BL} is right about {number(before.accuracy)}\N{NO-BREAK SPACE}% of "
-            f"{old}, no better than guessing.",
+            f"No comparison: {BL} has {number(before.accuracy)}\N{NO-BREAK SPACE}% on {old}, no "
+            "better than guessing.",
             "none",
         )
     if name == BL:
-        text = f"Keep the old model: nothing tried beats it on {old} and {new} together."
+        text = f"Keep the old model: no strategy beats it on {old} and {new} together."
         return text, "keep"
     change, gain = row.memory_integrity.points, row.gain.points
     kept, gained = change > -NOTHING, gain >= NOTHING
@@ -472,9 +517,10 @@ def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdi
     if change <= -MUCH:
         return f"{facts}: use it only if the new faces matter more than the old.", "care"
     if row.gain.interval and row.gain.interval[0] <= 0:
-        return f"{facts}: use it, though the gain may be chance.", "care"
-    if fallen := [view.classes[label] for label in _surely_fallen(row)]:
-        return f"{facts}: use it only if {listed(fallen)} may be recognised less often.", "care"
+        return f"{facts}: use it with care, since the gain may be chance.", "care"
+    if fallen := [view.classes[fall.label] for fall in _falls(row) if fall.sure]:
+        fallen = list(dict.fromkeys(fallen))
+        return f"{facts}: use it only if lower recall of {listed(fallen)} is acceptable.", "care"
     return f"{facts}: use it.", "use"
 
 
@@ -483,26 +529,15 @@ def _led(target: DatasetFacts) -> list[str]:
     return [f"Labels of {shown(target)}: {in_words(found)}."] if found and led(found) else []
 
 
-def _surely_fallen(row: Result) -> list[int]:
-    """Return the classes that fell most, on each side, where they fell much and beyond chance."""
-    worst = [fall for side in SIDES if (fall := worst_class(row.change(side)))]
-    sure = [
-        label
-        for label, change in worst
-        if change.points <= -FELL and change.interval and change.interval[1] < 0
-    ]
-    return list(dict.fromkeys(sure))
-
-
 def _on_source(change: float, name: str) -> str:
     if change >= NOTHING:
         return f"raised {name} by {change:.1f} points"
     if change > -NOTHING:
         within = f"{abs(change):.1f}"
         return (
-            f"kept {name} as it was" if within == "0.0" else f"kept {name} within {within} points"
+            f"left {name} unchanged" if within == "0.0" else f"kept {name} within {within} points"
         )
-    return f"{'gave up' if change > -MUCH else 'forgot'} {-change:.1f} points on {name}"
+    return f"{'lost' if change > -MUCH else 'forgot'} {-change:.1f} points on {name}"
 
 
 def _on_target(gain: float, name: str) -> str:
@@ -514,7 +549,7 @@ def _on_target(gain: float, name: str) -> str:
 def _unconfirmed(after: Result) -> str | None:
     if after.strategy == BL or after.gain.points >= NOTHING:
         return None
-    return "The validation data chose it; the test data do not confirm the choice."
+    return "It was selected on validation data; the test data do not confirm the choice."
 
 
 def _cost(view: View, after: Result) -> str | None:
@@ -545,7 +580,7 @@ def _close(view: View, choice: Recommendation, after: Result) -> str | None:
         and merit(after, choice.limit) - merit(row, choice.limit) <= NEAR
     ]
     if not near:
-        return "Nothing cheaper comes close on the validation data without forgetting more."
+        return "No cheaper strategy comes close on the validation data without forgetting more."
     best = min(near, key=lambda row: row.cost.seconds)
     changes = (
         f"{signed(best.memory_integrity.points)} on the source, "
@@ -582,7 +617,7 @@ def _uncertain(view: View, target: DatasetFacts, after: Result) -> str | None:
     low, high = interval
     between = f"{number(low, 0)} and {number(high, 0)}\N{NO-BREAK SPACE}%"
     network = f"{after.strategy} on {shown(target)}"
-    return f"Only {images} test images: {network} lies somewhere between {between}."
+    return f"Only {images} test images: the interval of {network} is {between}."
 
 
 def _others(view: View, after: Result) -> list[Result]:

@@ -11,7 +11,6 @@ Examples
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import numpy as np
 
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError
+from crossfer.files import place_folder
 from crossfer.progress import Told, silent
 
 from .layouts import (
@@ -74,18 +74,17 @@ def write(name: str, folder: Path, images: int | None = None, progress: Told = s
     ``if __name__ == "__main__":``.
     """
     if name not in STANDINS:
-        raise CrossferError(f"no stand-in is called {name!r}: choose from {', '.join(STANDINS)}")
+        raise CrossferError(f"{name!r}: no such stand-in; choose among {', '.join(STANDINS)}")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CrossferError(f"{folder} is there already: name another folder, or remove it")
+        raise CrossferError(f"{folder}: already exists; name another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         size = {} if images is None else {"images": images}
         STANDINS[name](beside, progress, **size)
         (beside / "STAND-IN.txt").write_text(NOTICE.format(name=name.upper()))
-        beside.chmod(0o755)  # mkdtemp lets only its owner in
-        os.replace(beside, folder)
+        place_folder(beside, folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise

@@ -26,14 +26,14 @@ class Faces:
     Parameters
     ----------
     images
-        uint8 (N, H, W) gray or (N, H, W, 3) RGB; many may stay in their file.
+        uint8 (N, H, W) gray or (N, H, W, 3) RGB; may be memory-mapped.
     labels
         int64 (N,), indices of classes.
     known
-        bool (N, classes): the classes that the dataset of each image has; among them it is judged, in
-        training and in measuring.  ``None`` where all have all.
+        bool (N, classes): class mask: the classes that each image's dataset has, to which training and
+        measuring are limited. ``None``: all.
     subjects
-        int64 (N,): who is in each image, by number.  ``None``: everybody another.
+        int64 (N,): the subject of each image. ``None``: every image another subject.
     """
 
     images: Tensor
@@ -57,7 +57,7 @@ class Faces:
         `of` how many there are: both or neither.
         """
         if (classes is None) != (of is None):
-            raise ValueError("classes: say too of how many")
+            raise ValueError("classes: their number is missing")
         rows = np.arange(len(labels)) if rows is None else rows
         labels = labels[rows]
         known = None

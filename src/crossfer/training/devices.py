@@ -217,7 +217,7 @@ def on_devices(
     kind = fabric.device.type
     there = {"cuda": torch.cuda.device_count(), "cpu": count}.get(kind, 1)
     if count > there:
-        raise CrossferError(f"devices: {count}: this machine has {there} ({kind})")
+        raise CrossferError(f"devices: {count}: this machine has only {there} ({kind})")
     port = os.environ.get("MASTER_PORT")
     try:
         every = Fabric(

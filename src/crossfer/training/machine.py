@@ -24,31 +24,33 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 def machine(
     device: str = "auto", precision: Precision = "auto", deterministic: bool = True
 ) -> Fabric:
-    """Choose the device and the arithmetic.
+    """Choose device and precision.
 
     Parameters
     ----------
     device
         ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
     precision
-        ``"bf16-mixed"``, ``"32-true"`` (in which a GPU's convolutions may multiply in TF32, as PyTorch lets
-        them), or ``"auto"``: bfloat16 where the hardware multiplies it.
+        ``"bf16-mixed"``, ``"32-true"`` (a GPU may use TF32 for convolutions, PyTorch's default), or
+        ``"auto"``: bfloat16 if the hardware supports it.
     deterministic
-        On a GPU, add in the same order every time, so that the same call gives the same bits; otherwise
-        whatever is fastest.  A CPU always does.  Should a layer of your network have no such kernel,
-        PyTorch warns and names it.  It holds for the whole process.
+        On a GPU, use deterministic kernels, so that the same call gives the same bits; otherwise the
+        fastest. A CPU is always deterministic. PyTorch warns about layers without a deterministic kernel.
+        Applies to the whole process.
 
     Returns
     -------
     Fabric
-        What `crossfer.training.train` and `crossfer.training.predict` run on.
+        Used by `crossfer.training.train` and `crossfer.training.predict`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             fabric = Fabric(accelerator=device, devices=1, precision="32-true")
         except (RuntimeError, ValueError) as error:
-            raise CrossferError(f"device {device}: not on this machine ({error})") from None
+            raise CrossferError(
+                f"device {device}: not available on this machine ({error})"
+            ) from None
         if precision == "auto":
             precision = "bf16-mixed" if _multiplies_bfloat16(fabric.device) else "32-true"
         if precision != "32-true":
@@ -88,9 +90,12 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # where nothing has touched the GPU so far
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc
             ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed is none of this one's memory
-        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        with (
+            contextlib.suppress(OSError),
+            open("/proc/self/clear_refs", "w", encoding="ascii") as file,
+        ):
             file.write("5")
 
 
@@ -98,16 +103,18 @@ def peak_memory(device: torch.device) -> int:
     """Return the highest memory use, in bytes, since `reset_peak_memory`.
 
     On a GPU the memory of PyTorch's tensors there; elsewhere the resident memory of the process (since
-    its start where the system cannot reset the mark).
+    its start where the system cannot reset the mark).  0 on Windows, which does not say.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as file:
         marks = [line.split()[1] for line in file if line.startswith("VmHWM")]
         if marks:
             return int(marks[0]) * 1024
-    import resource
-
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -137,7 +144,7 @@ def _processor() -> str:
 
 def _cpuinfo(key: str) -> list[str]:
     """Return what Linux says of every core; nothing elsewhere."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         return [line.split(":")[1].strip() for line in file if line.startswith(key)]
     return []
 
@@ -149,7 +156,7 @@ def keep_freed_memory() -> None:
     takes over a third of a step (``docs/benchmarks.md``).
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)

@@ -11,20 +11,20 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of each training image, drawn anew every time it is shown (but see `Recipe.views`).
+    """Random augmentation of training images, drawn each time an image is used (but see `Recipe.views`).
 
     Parameters
     ----------
     flip
-        Mirror left and right with probability one half.
+        Horizontal flip with probability one half.
     shift
-        Largest shift along each axis, as a share of the image side, 0–0.5; in whole pixels.
+        Largest shift along each axis, as a fraction of the image side, 0–0.5; in whole pixels.
     rotate
         Largest rotation either way, in degrees, 0–180.
     scale
         Largest relative enlargement or reduction, 0–0.5.
     erase
-        Largest side of a square painted over with the image's mean, as a share of the image side, 0–1.
+        Largest side of a square replaced by the image's mean, as a fraction of the image side, 0–1.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
@@ -46,39 +46,39 @@ class Augmentation:
 class Recipe:
     """The hyper-parameters of one training.
 
-    Stochastic gradient descent with Nesterov momentum; the learning rate rises linearly over the
-    `warmup` share of all steps and then falls along a cosine to zero.
+    Stochastic gradient descent with Nesterov momentum. The learning rate rises linearly over the fraction
+    `warmup` of all steps and then follows a cosine to zero.
 
     Parameters
     ----------
     epochs
         Passes over the training set.
     batch_size
-        Images a step, about: a training set is cut into equal batches nearest to this size.
+        Approximate batch size: the training set is divided into equal batches closest to it.
     learning_rate
         The highest learning rate of the schedule.
     momentum
-        Of Nesterov's gradient descent, 0–1.
+        Nesterov momentum, 0–1.
     weight_decay
-        Of every parameter that trains.
+        Weight decay of all trained parameters.
     warmup
-        Share of all steps over which the learning rate rises, 0–1.
+        Fraction of all steps with a rising learning rate, 0–1.
     label_smoothing
         0–1.
     logit_adjustment
-        Weight of the logarithms of the classes' shares of the training set, which are added to the logits in
-        the loss; 0: none.  At 1 every class counts the same, however many images it has
+        Weight of the log class frequencies of the training set, which are added to the logits in the loss;
+        0: none. At 1 all classes count the same, independent of their number of images
         (`crossfer.training.loss.log_shares`).
     mixup
-        Images of a batch are mixed in pairs, and so are their losses, by a share that is drawn for each batch
-        from Beta(mixup, mixup); 0: none.  Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
+        Mixup of image pairs and their losses, with a weight drawn for each batch from Beta(mixup, mixup);
+        0: none.  Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
     averaging
-        Decay of a running mean of the weights, 0 (none) to below 1; the mean is what is measured and kept.
+        EMA decay of the weights, 0 (none) to below 1; the averaged weights are measured and kept.
     views
-        How many augmented versions of each image are drawn and shown in turn, so that frozen layers need
-        calculate each only once; 0 draws a new one every time.
+        Number of augmented views per image, used in turn, so that features of frozen layers can be cached;
+        0: a new view every time.
     augmentation
-        Random changes of the training images.
+        Augmentation of the training images.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
@@ -112,7 +112,7 @@ class Recipe:
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name} is {value}: it must lie between {low} and {high}")
+        raise ValueError(f"{name} is {value}: must be between {low} and {high}")
 
 
 FROM_SCRATCH = Recipe()

@@ -70,8 +70,9 @@ class State:
 class Trained:
     """What a training gives: the network with the weights kept, how it went, and what it cost.
 
-    Where it was merged with the network from before, `alpha` is the share (0–1) of the trained one, and
-    `tried` what each share achieved.
+    `cached`: whether frozen layers calculated once for each version of an image.  Where it was merged with
+    the network from before, `alpha` is the share (0–1) of the trained one, and `tried` what each share
+    achieved.
     """
 
     model: Classifier
@@ -79,6 +80,7 @@ class Trained:
     history: list[Row]
     images_seen: int
     seconds: float
+    cached: bool = False
     alpha: float | None = None
     tried: list[Row] = field(default_factory=list)
 
@@ -99,14 +101,14 @@ def train(
     on_step: Callable[[int], None] = lambda images: None,
     on_state: Callable[[Callable[[], State]], None] = lambda standing: None,
 ) -> Trained:
-    """Train those parameters of a network that require gradients.
+    """Train the parameters of a network that require gradients.
 
     Parameters
     ----------
     model
-        Where training starts; it is left as it was.
+        The network to start from; it is not modified.
     training
-        The faces to learn from.
+        The training faces.
     validation
         Named sets to measure after every epoch.
     recipe
@@ -119,20 +121,19 @@ def train(
         Added to the loss: a function of the network, the images of a step as the network sees them, its
         logits, and which rows of `training` they are.
     objective
-        What is minimised; by default the cross-entropy with the labels of `training`.
+        The loss; by default the cross-entropy with the labels of `training`.
     reuse
-        Calculate once what the frozen layers make of validation images and of `Recipe.views`, and train no
-        more of the next layer than these need; changes the result by no more than rounding.
+        Cache the features of frozen layers for validation images and for `Recipe.views`, and train only
+        what these need of the next layer; changes only rounding.
     keep
         ``"best"``: the weights of the latest epoch that is not shown to be worse than the best on the
         validation sets (`crossfer.selection`); ``"last"``: of the last epoch.
     resume
-        A state that an earlier, interrupted call gave to `on_state`.
+        A state that an interrupted call passed to `on_state`.
     on_step
         Called after each step with the number of its images.
     on_state
-        Called after each step and each epoch with a function that returns the state, which costs nothing
-        until it is called.
+        Called after each step and each epoch with a function that returns the state when called.
 
     Returns
     -------
@@ -142,16 +143,14 @@ def train(
     Raises
     ------
     ValueError
-        If there is no image to train on, nothing to train, or nothing to choose the best epoch by.
+        If there is no training image, no parameter to train, or no validation image for the selection.
     CrossferError
         If the training diverges.
     """
     if not len(training):
         raise ValueError("there is no image to train on")
     if keep == "best" and not any(len(faces) for faces in validation.values()):
-        raise ValueError(
-            'there is no validation image to choose the best epoch by: keep the "last"'
-        )
+        raise ValueError('there is no validation image to select the best epoch; keep the "last"')
     run = Training(
         model, training, validation, recipe, seed, fabric, penalty, objective, reuse, keep
     )
@@ -193,7 +192,9 @@ class Training:
         self.network = specialised(model, training.images, device, backend)
         self.devices.prepare(self.network)
         if not any(parameter.requires_grad for parameter in self.network.parameters()):
-            raise ValueError("no parameter of the network requires a gradient: nothing would train")
+            raise ValueError(
+                "no parameter of the network requires a gradient, so nothing would be trained"
+            )
         self.training = training.to(device)
         if self.objective.relabel:  # in place, from epoch to epoch
             self.training = replace(self.training, labels=self.training.labels.clone())
@@ -285,7 +286,7 @@ class Training:
             row |= {f"{name}_{key}": value for key, value in found.items()}
         if not math.isfinite(loss):
             raise CrossferError(
-                f"the training diverged in epoch {number}: choose a lower learning_rate"
+                f"the training diverged in epoch {number}; set a lower learning_rate"
             )
         behind = _behind(judged, self.state.best or judged, self.validation)
         row |= behind.as_row() if behind else {}
@@ -384,7 +385,8 @@ class Training:
         state, model = self.state, copy.deepcopy(self.model).cpu().eval()
         model.load_state_dict(model.state_dict() | self.surrogate.fold(state.kept))
         seconds = sum(row["seconds"] for row in state.history)
-        return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds)
+        cached = self.surrogate.is_cached
+        return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds, cached)
 
 
 def _adjustment(
@@ -403,7 +405,7 @@ def _mixing(recipe: Recipe, penalty: Term | None, devices: Devices) -> Beta | No
         return None
     if penalty or devices.count > 1:
         beside = "a penalty, which looks at each image" if penalty else "several devices"
-        raise CrossferError(f"mixup: has no meaning beside {beside}: leave one of them out")
+        raise CrossferError(f"mixup: cannot be combined with {beside}; leave one of them out")
     alpha = torch.tensor(recipe.mixup, device=devices.device)
     return Beta(alpha, alpha, validate_args=False)
 

@@ -9,7 +9,7 @@ for (const button of document.querySelectorAll("[data-face]"))
     try {
       await post("settle", { face: button.dataset.face, label: button.dataset.label });
       for (const other of button.parentElement.children) other.setAttribute("aria-pressed", String(other === button));
-      say(`Saved: ${button.dataset.label} counts.`);
+      say(`Saved: ${button.dataset.label} is the final label.`);
     } catch (problem) {
       say(problem.message);
     }

@@ -6,7 +6,7 @@ export async function ask(path, options = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("No answer: crossfer has stopped, or what was sent is too large.");
+    throw new Error("No answer: crossfer has stopped, or the picture is too large.");
   }
   const text = await answer.text();
   if (answer.ok) return JSON.parse(text);

@@ -28,7 +28,7 @@ async function look(blob, aloud = true) {
 }
 
 function inWords({ found, faces }) {
-  if (!found) return "No face was found in this picture. If it is a face already, cut out, tick the box above.";
+  if (!found) return "No face was found in this picture. If it is a cut-out face, tick the box above.";
   const shown = faces.length < found ? `; the surest ${faces.length} are shown` : "";
   return found === 1 ? "One face." : `${found} faces${shown}.`;
 }
@@ -40,7 +40,7 @@ function show(found) {
   found.faces.forEach(({ box }, i) => {
     if (box) overlay.append(...frame(box, found, found.faces.length > 1 ? String(i + 1) : ""));
   });
-  const image = element("img", { src: found.picture, alt: "The picture that was looked at" });
+  const image = element("img", { src: found.picture, alt: "The given picture" });
   picture.replaceChildren(image, overlay);
   picture.hidden = !video.hidden && live.getAttribute("aria-pressed") === "true";
   faces.replaceChildren(...found.faces.map((face, i) => answersOf(face, found.models, i, found.faces.length)));
@@ -64,11 +64,11 @@ async function start() {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } } });
     await video.play();
   } catch (error) {
-    return say(`The webcam cannot be used (${error.name}): is there one, is it free, and may this page use it?`);
+    return say(`The webcam cannot be used (${error.name}). Check that it is connected, not in use, and allowed for this page.`);
   }
   for (const one of [video, take, live]) one.hidden = false;
   camera.textContent = "Stop the webcam";
-  say("The webcam is on: take a picture, or keep looking.");
+  say("The webcam is on: take a picture, or classify continuously.");
 }
 
 function stop() {
@@ -107,7 +107,7 @@ export function answersFrom(looks) {
   drop.addEventListener("drop", (event) => {
     const [given] = event.dataTransfer.files;
     if (given) look(given);
-    else say("That is no file: save the picture first, and drop the file.");
+    else say("This is not a file. Save the picture first and drop the file.");
   });
 
   camera.addEventListener("click", () => (video.srcObject ? stop() : start()));
@@ -115,7 +115,7 @@ export function answersFrom(looks) {
   live.addEventListener("click", async () => {
     const on = live.getAttribute("aria-pressed") !== "true";
     live.setAttribute("aria-pressed", String(on));
-    say(on ? "Looking, again and again." : "Held.");
+    say(on ? "Classifying continuously." : "Paused.");
     while (live.getAttribute("aria-pressed") === "true" && video.srcObject) {
       await look(await snapshot(), false);
       await new Promise((done) => setTimeout(done, 50));

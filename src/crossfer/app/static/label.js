@@ -33,11 +33,11 @@ async function show(next, said) {
     button.setAttribute("aria-pressed", String(name === turn.before));
   }
   const parts = [said];
-  if (!there) parts.push(turn.faces ? `All ${turn.faces} faces are answered.` : "No face was found in the photos.");
+  if (!there) parts.push(turn.faces ? `All ${turn.faces} faces are labelled.` : "No face was found in the photos.");
   else {
     if (turn.before === "skip") parts.push("Skipped before.");
-    else if (turn.before) parts.push(`You said ${turn.before}.`);
-    if (turn.suggested) parts.push(`The model says ${turn.suggested}, ${percent(turn.bars[turn.suggested])}.`);
+    else if (turn.before) parts.push(`Your label: ${turn.before}.`);
+    if (turn.suggested) parts.push(`Suggestion: ${turn.suggested}, ${percent(turn.bars[turn.suggested])}.`);
     else parts.push("A new face.");
     work.focus({ preventScroll: true });
   }

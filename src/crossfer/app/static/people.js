@@ -12,7 +12,7 @@ function fieldset(group, free) {
     return [box, element("label", {}, element("img", { src: `/label/face/${face}.png`, alt: "", loading: "lazy" }), box)];
   });
   const name = element("input", { type: "text", value: group.name ?? free, list: "names", maxlength: 60, "aria-label": "Name of the person" });
-  const confirm = element("button", { type: "button" }, group.name ? "Confirm or rename" : "These are one person");
+  const confirm = element("button", { type: "button" }, group.name ? "Confirm or rename" : "Confirm as one person");
   const chosen = (on) => boxes.filter(([box]) => box.checked === on).map(([box]) => box.value);
   confirm.addEventListener("click", () =>
     act("name", { faces: chosen(true), apart: chosen(false), name: name.value }, `Saved: ${chosen(true).length} faces are ${name.value}.`),
@@ -20,7 +20,7 @@ function fieldset(group, free) {
   const controls = [name, confirm];
   if (group.name) {
     const clear = element("button", { type: "button" }, "Nobody knows");
-    clear.addEventListener("click", () => act("unname", { faces: chosen(true) }, "Saved: nobody knows who it is."));
+    clear.addEventListener("click", () => act("unname", { faces: chosen(true) }, "Saved: unknown person."));
     controls.push(clear);
   }
   const count = `${group.faces.length} face${group.faces.length === 1 ? "" : "s"}`;

@@ -16,7 +16,7 @@ export async function decoded(blob) {
   try {
     bitmap = await createImageBitmap(blob);
   } catch {
-    throw new Error("This is no picture that the browser can read.");
+    throw new Error("The browser cannot read this picture.");
   }
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, height);

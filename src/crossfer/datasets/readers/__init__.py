@@ -72,13 +72,11 @@ def recognise(path: Path) -> tuple[Reader, str]:
             return reader, why
     if path.is_dir():
         raise CrossferError(
-            f"{path}: no images and no known table in this folder; found: {found_in(path)}; {way_on(path)}"
+            f"{path}: no images and no known table; found {found_in(path)}; {way_on(path)}"
         )
     if columns := ", ".join(filter(None, columns_of(path)))[:200]:
         raise CrossferError(
             f"{path}: a table with the columns {columns}; name yours with --column path=NAME and "
             "--column label=NAME; `crossfer datasets` lists what others need"
         )
-    raise CrossferError(
-        f"{path}: not a dataset that is known; `crossfer datasets` lists the layouts"
-    )
+    raise CrossferError(f"{path}: unknown layout; `crossfer datasets` lists those that can be read")

@@ -130,7 +130,10 @@ def _folders(path: Path) -> list[tuple[Path, Split]]:
 def _read_folders(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
     for folder, split in _folders(path):
         if not (folder / "images").is_dir():
-            raise CrossferError(f"{folder}: no folder images beside annotations")
+            raise CrossferError(
+                f"{folder}: no folder `images` beside `annotations`; add it, or name the folder "
+                "that holds both"
+            )
         for file in image_files(folder / "images"):
             origin = file.relative_to(path).as_posix()
             annotation = folder / "annotations" / f"{file.stem}_exp.npy"

@@ -34,7 +34,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
 READER = Reader(
     name="ckextended",
     title="CK+ as one table of pixels",
-    size="920 faces, 48×48 gray, 18 of contempt; subjects are not given",
+    size="920 faces, 48×48 gray, 18 of contempt; subjects are not known",
     licence="research use, as CK+",
     access="CK+ on request from its authors; the table circulates on Kaggle",
     layout="ckextended.csv (emotion, pixels, Usage): 0–6 as FER2013, 7 contempt",

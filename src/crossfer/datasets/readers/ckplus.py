@@ -48,7 +48,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             continue
         code = _code(labels[key])
         if code is None:
-            yield Skipped(origin, "its emotion file does not hold one whole number")
+            yield Skipped(origin, "its emotion file does not contain exactly one integer")
             continue
         label, reason = labelled_or_unknown(code, options, CODES)
         if label is None:

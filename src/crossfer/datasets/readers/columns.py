@@ -105,7 +105,7 @@ class Columns:
         roles = {role: getattr(self, role) for role in ALIASES}
         told = [f"{role} = {name}" for role, name in roles.items() if name and name != role]
         if self.marks:
-            told.append(f"label = the one of {', '.join(self.marks)} that is 1")
+            told.append(f"label = the column of {', '.join(self.marks)} that is 1")
         if self.box and self.box != SIDES[0]:
             told.append(f"face box ({self.form}) = {', '.join(self.box)}")
         if self.others:
@@ -172,7 +172,8 @@ def columns_in(names: Sequence[str], options: ReadOptions, where: str = "") -> C
             wanted = options.columns[role]
             if wanted and plain(wanted) not in by_plain:
                 raise CrossferError(
-                    f"{where}: no column {wanted!r} for {role}; there are {', '.join(filter(None, names))}"
+                    f"{where}: no column {wanted!r} for {role}; the columns are "
+                    f"{', '.join(filter(None, names))}"
                 )
             roles[role] = by_plain[plain(wanted)] if wanted else None
         else:
@@ -180,8 +181,8 @@ def columns_in(names: Sequence[str], options: ReadOptions, where: str = "") -> C
             roles[role] = there[0] if there else None
             if role == "label" and len(there) > 1 and there[0] != "label":
                 raise CrossferError(
-                    f"{where}: {' and '.join(there[:2])} could both be the label: say --column "
-                    f"label={there[0]}"
+                    f"{where}: {' and '.join(there[:2])} could both be the label; choose with "
+                    f"--column label={there[0]}"
                 )
     taken = set(filter(None, roles.values()))
     box, form = _box(by_plain, taken)

@@ -110,7 +110,7 @@ def read_rows(file: Path) -> Iterator[Row]:
 
     names = header(file)
     if len(set(names)) < len(names):
-        raise CrossferError(f"{file}: a column stands twice in its header")
+        raise CrossferError(f"{file}: its header has a column twice; rename one")
     try:
         with file.open("rb") as data:  # whose name may be no text, as pyarrow wants it
             table = pyarrow.csv.read_csv(
@@ -156,7 +156,7 @@ def read_table(
     label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options, codes))
     names = header(file)
     others = [name for name in names if name and name not in {*COLUMNS, "usage"}]
-    said = [] if "usage" in names else ["has no column Usage, so its pictures come in no splits"]
+    said = [] if "usage" in names else ["has no column Usage, so its pictures have no splits"]
     said += [f"not used: {', '.join(others)}"] if others else []
     yield Remark(f"{file.name}: {'; '.join(said)}" if said else "", (file,))
     for row in read_rows(file):
@@ -229,7 +229,7 @@ def _parse_row(text: str) -> NDArray[np.uint8] | str:
         return f"{len(numbers):,} pixels instead of {PIXELS:,}"
     wrong = [n for n in numbers if not (n.isascii() and n.isdigit()) or len(n) > 9 or int(n) > 255]
     if wrong:
-        return f"pixel value {wrong[0][:12]!r} is not a whole number from 0 to 255"
+        return f"pixel value {wrong[0][:12]!r} is not an integer from 0 to 255"
     return np.array(numbers, dtype=np.uint8)
 
 

@@ -100,7 +100,7 @@ def _read_tables(pixel_file: Path, vote_file: Path, options: ReadOptions) -> Ite
     if len(pixel_rows) != len(vote_rows):
         raise CrossferError(
             f"{vote_file}: {len(vote_rows):,} rows, but {pixel_file.name} has {len(pixel_rows):,}: "
-            "they must be of the same pictures in the same order"
+            "both must list the same pictures in the same order"
         )
     for row, (number, votes) in zip(pixel_rows, vote_rows, strict=True):
         origin = f"{pixel_file.name} row {row.number}"
@@ -110,8 +110,8 @@ def _read_tables(pixel_file: Path, vote_file: Path, options: ReadOptions) -> Ite
         usage = votes.get("usage", row.usage).strip()
         if usage.lower() != row.usage.lower():
             raise CrossferError(
-                f"{vote_file} row {number}: Usage is {usage}, but {row.usage} in {origin}: "
-                "they must be of the same pictures in the same order"
+                f"{vote_file} row {number}: Usage is {usage}, but {row.usage} in {origin}: both "
+                "must list the same pictures in the same order"
             )
         label, reason = _label([votes[name] for name in CLASSES], options)
         if usage.lower() not in USAGES:
@@ -179,7 +179,7 @@ def _read_folders(path: Path, options: ReadOptions) -> Iterator[Item]:
 
 READER = Reader(
     name="ferplus",
-    title="FER+, FER2013 labelled anew by ten people",
+    title="FER+, FER2013 relabelled by ten annotators",
     size="the 35,887 faces of FER2013; those without a majority for one expression are left out",
     licence="labels: MIT; images as FER2013",
     access="labels: github.com/microsoft/FERPlus; images: FER2013",

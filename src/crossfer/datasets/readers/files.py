@@ -70,13 +70,13 @@ def what_is(file: str) -> str:
     if suffix in VIDEO_SUFFIXES:
         return "a video; only MUG's takes are read from videos"
     if suffix in (".csv", ".tsv", ".jsonl", ".parquet"):
-        return "a table that is not read"
+        return "a table that is not used"
     if suffix in (".json", ".xls", ".xlsx", ".ods", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"):
-        return "data in a form that is not read: save a table as CSV or Parquet"
+        return "an unsupported data format; save a table as CSV or Parquet"
     if suffix in (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"):
-        return "an archive beside what is read: unpack it, or name it alone"
+        return "an archive beside the files; unpack it, or name it alone"
     if suffix in IMAGE_SUFFIXES:
-        return "a picture that no list names"
+        return "a picture that is in no list"
     return "a text" if is_text(Path(file)) else "not a picture"
 
 

@@ -41,8 +41,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     files = {file: _folders_above(file, path) for file in image_files(path)}
     if not any(files.values()):
         raise CrossferError(
-            f"{path}: no picture lies in the folder of a class; found are {found_in(path)}; {way_on(path)}; "
-            "without labels, put them in a folder called unlabelled"
+            f"{path}: no picture in a class folder; found {found_in(path)}; {way_on(path)}; put "
+            "pictures without labels into a folder called unlabelled"
         )
     kinds = sorted(set(files.values()) - {()})
     stems = levels.classes_by_file(files, options)
@@ -53,12 +53,12 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     except CrossferError as error:
         if any(is_known(name) for folders in kinds for name in folders):
             raise
-        raise CrossferError(f"{error}; found are {found_in(path)}; {way_on(path)}") from None
+        raise CrossferError(f"{error}; found {found_in(path)}; {way_on(path)}") from None
     splits, said = _splits(places, options)
     yield Remark(said)
     people: dict[tuple[str, ...], str] = {}
     if stems:
-        yield Remark("classes: the files are named like classes, their folders are not")
+        yield Remark("classes: from file names, since no folder is named like a class")
     if stems and options.people and not options.subject:
         people, said = _people_of_files(kinds, splits)
         yield Remark(said)
@@ -135,7 +135,10 @@ def _splits(
     said = ""
     if len(lone) == 1 and not {n for n, split in translation.items() if split} <= sure:
         for name in everywhere & {n for n, split in translation.items() if split} - sure:
-            said = f"the folder {name} holds everything: it is not taken for the {translation[name]} set"
+            said = (
+                f"the folder {name} contains everything, so it is not read as the "
+                f"{translation[name]} set"
+            )
             translation[name] = None
     result: dict[Folders, Split | None] = {}
     for folders, place in places.items():
@@ -148,8 +151,8 @@ def _splits(
             chosen = {translation[n] for n in names}
         if len(chosen) > 1:
             raise CrossferError(
-                f"{'/'.join(folders)}: names two splits ({', '.join(names)}): say which does not count, "
-                f"as --split {names[0]}="
+                f"{'/'.join(folders)}: names two splits ({', '.join(names)}); ignore one with "
+                f"--split {names[0]}="
             )
         result[folders] = next(iter(chosen), None)
     used = {n: split for n, split in translation.items() if split and split in result.values()}
@@ -162,8 +165,8 @@ def _check_clear(names: set[str]) -> None:
     doubtful = sorted(filter(splitnames.unclear, names))
     if doubtful and len(names) > 1:
         raise CrossferError(
-            f"{', '.join(doubtful[:4])}: may be a split: say which with --split {doubtful[0]}=training "
-            f"(validation, test), or --split {doubtful[0]}= if it is none"
+            f"{', '.join(doubtful[:4])}: may be a split; choose with --split "
+            f"{doubtful[0]}=training (validation, test), or --split {doubtful[0]}= if it is none"
         )
 
 
@@ -212,13 +215,13 @@ def _people(
     if rival or kinds & NOT_PEOPLE or not (numbered or len(names) >= CROWD):
         before = next(iter(places.values())) + level
         return {}, (
-            f"folders {where} the classes ({some}) are not taken for people; if they are: --subject "
-            f"'^{'[^/]+/' * before}([^/]+)/'"
+            f"folders {where} the classes ({some}) are not read as subjects; if they are, add "
+            f"--subject '^{'[^/]+/' * before}([^/]+)/'"
         )
     people = {folders: folders[place + level] for folders, place in places.items()}
     return people, (
-        f"subjects: the {len(names):,} folders {where} the classes ({some}), as each holds several classes; "
-        "--subject '' undoes it"
+        f"subjects: the {len(names):,} folders {where} the classes ({some}), since each has "
+        "several classes; --subject '' turns this off"
     )
 
 
@@ -241,7 +244,7 @@ def _people_of_files(
     if len(names) < 2 or NOT_PEOPLE & {word for name in names for word in _words(name)}:
         return {}, ""
     some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return people, f"subjects: the {len(names):,} folders ({some}); --subject '' undoes it"
+    return people, f"subjects: the {len(names):,} folders ({some}); --subject '' turns this off"
 
 
 def _words(name: str) -> list[str]:

@@ -66,7 +66,7 @@ class Memory:
     Parameters
     ----------
     name
-        What to call it.
+        The dataset's name.
     read
         Yields their records; pictures are decoded when they are needed.
     reader
@@ -101,27 +101,27 @@ def in_memory(
     order: str | None = None,
     box: str | Sequence[Any] | None = None,
 ) -> Memory:
-    """Take a dataset that another library has loaded.
+    """Use a dataset that another library has loaded.
 
     Parameters
     ----------
     data
-        A Hugging Face ``Dataset``, a data frame, a dataset as torchvision has them, a pair (images, labels)
+        A Hugging Face ``Dataset``, a data frame, a torchvision dataset, a pair (images, labels)
         of arrays or lists, a list of pairs (image, label), or a mapping from the name of a split to one of
         these.
         A picture may be an array (H, W) or (H, W, C), a tensor (C, H, W), a Pillow image, or a path;
-        whole numbers or fractions 0–1, but not normalised otherwise.
+        with integers or fractions 0–1, not normalised in another way.
     name
-        What to call it.
+        The dataset's name.
     image, label
-        The columns, where there are any.
+        The columns of picture and label, if data has columns.
     subject, split, box
-        A column, or a sequence with a value a row: who it is, the official part, and the face as left,
-        top, width and height.
+        A column, or a sequence with a value for each row: the subject, the official split, and the face as
+        left, top, width and height.
     classes
         The names of the classes in the order of their numbers; by default the dataset's own.
     order
-        What the numbers mean where nothing names them, see `crossfer.datasets.readers.labels.understood`.
+        Meaning of numeric labels without names, see `crossfer.datasets.readers.labels.understood`.
 
     Returns
     -------
@@ -137,12 +137,14 @@ def in_memory(
         unknown = [part for part in parts if part.strip().lower() not in SPLIT_NAMES]
         if unknown:
             raise CrossferError(
-                f"{name}: unknown split {unknown[0]!r}: training, validation or test"
+                f"{name}: unknown split {unknown[0]!r}; use training, validation or test"
             )
         if not isinstance(subject, str | None) or not isinstance(box, str | None):
-            raise CrossferError(f"{name}: of several splits, subject and box must name columns")
+            raise CrossferError(
+                f"{name}: with several splits, subject and box must be column names"
+            )
         if split is not None:
-            raise CrossferError(f"{name}: holds splits already; leave out split={split!r}")
+            raise CrossferError(f"{name}: already has splits; leave out split={split!r}")
     else:
         parts = {"": data}
     columns = {"subject": subject, "split": split, "box": box}
@@ -166,7 +168,8 @@ def in_memory(
         likely = [column for column in others if plain(column) in ALIASES[role]]
         if likely and columns[role] is None and (role != "split" or len(parts) == 1):
             warnings.warn(
-                f"{name}: the column {likely[0]} is not used as the {role}; {role}={likely[0]!r} does it",
+                f"{name}: the column {likely[0]} is not used as the {role}; to use it, set "
+                f"{role}={likely[0]!r}",
                 stacklevel=2,
             )
 
@@ -255,7 +258,7 @@ def _targets(data: Any) -> tuple[list[Any], Sequence[str] | None]:
 def _pair(data: Any, row: int, where: str) -> Any:
     item = data[row]
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise CrossferError(f"{where} row {row}: is no (image, label); expected {EXPECTED}")
+        raise CrossferError(f"{where} row {row}: is not a pair (image, label); expected {EXPECTED}")
     return item
 
 
@@ -295,7 +298,8 @@ def _values(rows: _Rows, column: str | Sequence[Any], where: str, key: str) -> l
     if isinstance(column, str):
         if column not in rows.columns:
             raise CrossferError(
-                f"{where}: no column {column!r} for {key}=; give a value a row instead"
+                f"{where}: no column {column!r} for {key}=; name a column, or give a value for "
+                "each row"
             )
         column = rows.columns[column][column]
     values = _list(column)
@@ -356,14 +360,16 @@ def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:
     if isinstance(raw, str) or classes is None:
         return str(raw)
     if raw >= len(classes) or raw != int(raw):
-        raise CrossferError(f"{where}: class {raw}, but there are names for 0–{len(classes) - 1}")
+        raise CrossferError(
+            f"{where}: class {raw}, but there are names only for 0–{len(classes) - 1}"
+        )
     return str(classes[int(raw)])
 
 
 def _split(raw: Any, where: str) -> Split | None:
     part = "" if raw is None else str(raw).strip()
     if part and part.lower() not in SPLIT_NAMES:
-        raise CrossferError(f"{where}: unknown split {part!r}: training, validation or test")
+        raise CrossferError(f"{where}: unknown split {part!r}; use training, validation or test")
     return SPLIT_NAMES[part.lower()] if part else None
 
 
@@ -400,7 +406,7 @@ def _pixels_of_text(text: str) -> NDArray[Any]:
     levels = np.array(text.split(), np.int64)
     side = math.isqrt(len(levels))
     if side * side != len(levels):
-        raise UnreadableImage(f"{len(levels):,} pixel values are no square picture")
+        raise UnreadableImage(f"{len(levels):,} pixel values are not a square picture")
     return levels.reshape(side, side)
 
 
@@ -411,5 +417,5 @@ def _pixels(value: Any) -> NDArray[Any]:
     if tensor and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.dtype.kind in "if" and pixels.size and pixels.min() < 0:
-        raise UnreadableImage("values below 0: leave out what normalises the pictures")
+        raise UnreadableImage("has values below 0; remove the normalisation")
     return pixels

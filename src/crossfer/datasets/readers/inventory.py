@@ -40,9 +40,9 @@ def found_in(path: Path) -> str:
         )
         depth = max(len(Path(name).parts) for name in places)
         more = f", … {len(places):,} folders" if len(places) > 5 else ""
-        parts.append(f"the pictures lie in {some}{more} ({depth} deep)")
+        parts.append(f"the pictures are in {some}{more} ({depth} deep)")
     parts += [f"the table {t.relative_to(path).as_posix()} ({_columns(t)})" for t in _tables(path)]
-    return "; ".join(parts) or "nothing that is known"
+    return "; ".join(parts) or "no known file"
 
 
 def way_on(path: Path) -> str:
@@ -55,7 +55,7 @@ def way_on(path: Path) -> str:
             "[--root FOLDER]"
         )
     if any(map(is_packed, islice(files_below(path), MOST))):
-        return "an archive beside pictures is not read: unpack it, or name it alone"
+        return "archives beside pictures are not read; unpack them, or name one alone"
     return "put the pictures of each class in a folder of its name, or list them in a table: path,label"
 
 

@@ -71,7 +71,7 @@ def check_label_map(label_map: Mapping[str, str | None]) -> None:
     """
     for theirs, ours in label_map.items():
         if ours is not None and not any(letter.isalpha() for letter in ours):
-            raise CrossferError(f"labels: {theirs}={ours}: {ours!r} is not the name of a class")
+            raise CrossferError(f"labels: {theirs}={ours}: {ours!r} is not a valid label")
 
 
 def is_named(name: str, options: ReadOptions) -> bool:
@@ -119,8 +119,8 @@ def understood(names: Iterable[str], options: ReadOptions) -> tuple[ReadOptions,
         return replace(options, labels=labels), said  # refused where it is met
     if len(unknown) > MOST_UNKNOWN:
         raise CrossferError(
-            f"{len(unknown):,} labels are not known by name ({', '.join(unknown[:3])}, …): too many for "
-            "classes; name those that are with --label THEIRS=NAME"
+            f"{len(unknown):,} unknown labels ({', '.join(unknown[:3])}, …) are too many for "
+            "classes; map those that are with --label THEIRS=NAME"
         )
     labels |= {name: canonical(name) for name in unknown}
     return replace(options, labels=labels), said
@@ -140,9 +140,7 @@ def check_used(options: ReadOptions, names: Iterable[str]) -> None:
     for name in options.labels:
         if not {comparable(name), canonical(name), number_in(name)} & there:
             some = ", ".join(written[:8]) + (", …" if len(written) > 8 else "")
-            raise CrossferError(
-                f"--label {name}: no label is called so; there are {some or 'none'}"
-            )
+            raise CrossferError(f"--label {name}: no such label; the labels are {some or 'none'}")
 
 
 def _meaning(codes: set[str], options: ReadOptions) -> tuple[dict[str, str | None], str]:
@@ -158,23 +156,23 @@ def _meaning(codes: set[str], options: ReadOptions) -> tuple[dict[str, str | Non
             return own, ""
         if own:
             raise CrossferError(
-                f"labels: of the numbers {listed}, --label names only {', '.join(own)}: name each, or give "
-                "an --order too"
+                f"labels: --label names only {', '.join(own)} of the numbers {listed}; name each, "
+                "or add --order"
             )
         if codes != ORDERS["fer2013"].keys():
             fitting = [name for name, order in ORDERS.items() if codes <= order.keys()]
             raise CrossferError(
-                f"labels: nothing says what the numbers {listed} mean: give --order "
+                f"labels: the meaning of the numbers {listed} is unknown; add --order "
                 f"{' or '.join(fitting or ORDERS)}, or name each with --label {ordered[0]}=NAME"
             )
         said = (
-            "the numbers are taken in FER2013's order: {}; if they are not, say --order or --label"
+            "the numbers are read in FER2013's order: {}; if this is wrong, add --order or --label"
         )
         return dict(ORDERS["fer2013"]), said.format(_in_words(ORDERS["fer2013"], ordered))
     order: dict[str, str | None] = {**ORDERS[options.order], **own}
     if not codes:
         raise CrossferError(
-            f"--order {options.order} has no effect: the labels are names, not numbers"
+            f"--order {options.order} has no effect, because the labels are names; leave it out"
         )
     if missing := [code for code in ordered if code not in order]:
         raise CrossferError(
@@ -218,7 +216,7 @@ def label_of(name: str, label_map: Mapping[str, str | None] | None = None) -> st
         label = canonical(name)
     else:
         raise CrossferError(
-            f"unknown class {str(name)!r}; known by name are {', '.join(FER8)}; "
-            "name yours with --label THEIRS=NAME (or THEIRS= to leave a class out)"
+            f"unknown class {str(name)!r}; known are {', '.join(FER8)}; map it with --label "
+            "THEIRS=NAME (or leave it out with THEIRS=)"
         )
     return None if label in NO_EXPRESSION else label

@@ -87,8 +87,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
             )
         if columns.subject and options.subject:
             raise CrossferError(
-                f"{table}: --subject has no effect, since its column {columns.subject} says who it is; "
-                "--column subject= takes no column"
+                f"{table}: --subject has no effect, because the column {columns.subject} has the "
+                "subjects; add --column subject= to ignore that column"
             )
         said = columns.in_words()
         part = splits.get(_part(table, top))
@@ -105,8 +105,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         splitnames.check_used(options, values)
     if contradictions:
         yield Remark(
-            f"warning: the table contradicts the folders for {len(contradictions):,} pictures (first: "
-            f"{contradictions[0]}); the table is believed (--as folder believes the folders)"
+            f"warning: table and folders disagree for {len(contradictions):,} pictures (first: "
+            f"{contradictions[0]}); the table is used (--as folder uses the folders)"
         )
     if path.is_dir():
         used = {os.fspath(table) for table in tables}
@@ -211,8 +211,8 @@ class _Reading:
             if unknown:
                 some = ", ".join(repr(value) for value in unknown[:8])
                 raise CrossferError(
-                    f"{table}: unknown split {some} in the column {columns.split}: say what each is with "
-                    f"--split {unknown[0]}=training, or use no such column with --column split="
+                    f"{table}: unknown split {some} in the column {columns.split}: map each with "
+                    f"--split {unknown[0]}=training, or ignore the column with --column split="
                 )
         elif part is None:
             self.translation = self._splits_in_paths()

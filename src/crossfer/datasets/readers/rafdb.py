@@ -61,12 +61,12 @@ def _codes(written: Iterable[str], options: ReadOptions) -> Mapping[str, str]:
     if options.order:
         if options.order == "rafdb" and compound:
             raise CrossferError(
-                f"--order rafdb has no number {', '.join(above)}: these are labels of the compound list, "
+                f"--order rafdb has no number {', '.join(above)}: they are compound labels; use "
                 "--order rafdb-compound"
             )
         if options.order not in ("rafdb", "rafdb-compound"):
             raise CrossferError(
-                f"--order {options.order}: of RAF-DB it is rafdb (1–7) or rafdb-compound (1–11)"
+                f"--order {options.order}: for RAF-DB use rafdb (1–7) or rafdb-compound (1–11)"
             )
         return ORDERS[options.order]
     if not above:
@@ -74,8 +74,8 @@ def _codes(written: Iterable[str], options: ReadOptions) -> Mapping[str, str]:
     if compound:
         return COMPOUND
     raise CrossferError(
-        f"labels {', '.join(above)}: RAF-DB's basic labels are 1–7, its compound ones 1–11; say which they "
-        "are with --order rafdb or --order rafdb-compound"
+        f"labels {', '.join(above)}: RAF-DB's basic labels are 1–7, its compound ones 1–11; choose "
+        "with --order rafdb or --order rafdb-compound"
     )
 
 
@@ -91,7 +91,7 @@ def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Item]:
     rows = (line.strip().rpartition(" ") for line in lines)
     codes = _codes((code for name, _, code in rows if FILE_NAME.match(name)), options)
     if codes is COMPOUND:
-        yield Remark(f"{file.name}: labels above 7, so they are RAF-DB's eleven compound ones")
+        yield Remark(f"{file.name}: labels above 7, read as RAF-DB's eleven compound expressions")
     for number, line in enumerate(lines, 1):
         origin = f"{file.name} row {number}"
         name, _, code = line.strip().rpartition(" ")

@@ -95,9 +95,7 @@ def check_used(options: ReadOptions, names: Iterable[str]) -> None:
     for name in options.splits:
         if name.strip().lower() not in there:
             some = ", ".join(sorted(there)[:8]) or "none"
-            raise CrossferError(
-                f"--split {name}: no folder or value of that name; there are {some}"
-            )
+            raise CrossferError(f"--split {name}: no such folder or value; there are {some}")
 
 
 def in_words(splits: Mapping[str, Split | None]) -> str:

@@ -207,7 +207,9 @@ def _check_size(path: Path, about: pa.parquet.FileMetaData) -> None:
     size = path.stat().st_size
     groups = (about.row_group(n) for n in range(about.num_row_groups))
     if about.num_rows > size or sum(g.total_byte_size for g in groups) > LARGEST_GROWTH * size:
-        raise CrossferError(f"{path}: claims to hold more than a table of its size can")
+        raise CrossferError(
+            f"{path}: claims more data than a file of its size can hold; damaged or hostile"
+        )
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -219,7 +221,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
-            yield number, row if isinstance(row, dict) else "not a line of JSON with named values"
+            yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
 def _texts(row: Mapping[str, Any]) -> dict[str, str]:
@@ -266,7 +268,7 @@ def table_rows(
             while names and not names[-1]:  # spreadsheets like to add empty columns
                 names.pop()
             if len(set(names)) < len(names):
-                raise CrossferError(f"{file}: a column stands twice in its header")
+                raise CrossferError(f"{file}: its header has a column twice; rename one")
             for number, row in rows:
                 if not any(row) or _names(row) == names:  # blank, or the header once more
                     continue
@@ -298,7 +300,7 @@ def lines_of(file: Path, text: TextIO) -> Iterator[str]:
     while line := text.readline(LONGEST_LINE + 1):
         if len(line) > LONGEST_LINE:
             raise CrossferError(
-                f"{file}: has a line of more than {LONGEST_LINE:,} characters: no table"
+                f"{file}: has a line of more than {LONGEST_LINE:,} characters, so it is not a table"
             )
         yield line
 

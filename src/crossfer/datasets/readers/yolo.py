@@ -20,7 +20,7 @@ from crossfer.errors import CrossferError
 
 LOOK = 20
 LARGEST = 2**20
-EXAMPLE = "class, then centre, width and height of the face as shares of the picture"
+EXAMPLE = "class, then centre, width and height of the face as fractions of the picture"
 
 
 def recognise(path: Path) -> str | None:
@@ -38,7 +38,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     names = _names(about) if about else None
     if about is None or names is None:
         raise CrossferError(
-            f"{path}: no data.yaml with names: of the classes beside the label files"
+            f"{path}: no data.yaml with the class names (names:) beside the label files; add it"
         )
     options, said = understood(names.values(), options)
     yield Remark(said)
@@ -67,7 +67,7 @@ def _faces(
     with file.open(encoding=encoding_of(file)) as text:
         lines = [line.split() for line in lines_of(file, text) if line.strip()]
     if not lines:
-        yield Skipped(origin, "its label file names no face")
+        yield Skipped(origin, "its label file has no face")
     for number, fields in enumerate(lines):
         where = origin if number == 0 else f"{origin} face {number + 1}"
         box = _box(fields[1:5])

@@ -25,7 +25,7 @@ def test_model() -> None:
     for variant, model in card["models"].items():
         file = HERE / model["file"]
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        assert digest == model["sha256"], f"{file.name} was altered since it was exported"
+        assert digest == model["sha256"], f"{file.name} was changed since it was exported"
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         (answers,) = session.run(None, {card["input"]["name"]: faces})
         difference = float(abs(answers - examples[variant]).max())

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
+from filelock import FileLock
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
@@ -34,11 +36,24 @@ STRIPS = 4
 
 
 def compiled(loop: Callable[..., None]) -> Any:
-    """Have Numba compile a loop when it is first used, and keep it where there is a place for it."""
+    """Have Numba compile a loop when it is first used, and keep it where there is a place for it.
+
+    Of several processes that start at once, one compiles it and the others wait for what is kept.
+    """
     try:
-        return njit(parallel=True, cache=True)(loop)
+        kept = njit(parallel=True, cache=True)(loop)
     except RuntimeError:  # neither beside this file nor in a home
         return njit(parallel=True)(loop)
+    folder = Path(kept.stats.cache_path)
+    compile_ = kept.compile
+
+    def once(signature: Any) -> Any:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{loop.__name__}.lock"):
+            return compile_(signature)
+
+    kept.compile = once
+    return kept
 
 
 def on_our_threads() -> None:

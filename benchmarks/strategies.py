@@ -1,0 +1,77 @@
+"""The tables of docs/strategies.md, from a finished experiment: one for each regime of past data.
+
+    crossfer run configs/strategies.yaml --data FOLDER --out runs/strategies
+    python benchmarks/strategies.py runs/strategies
+
+Test accuracies in per cent, means over seeds; changes in points with 95 % intervals over images, people and
+seeds; against FU, the paired difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from crossfer.evaluation.rows import Comparison, Result
+from crossfer.experiment import load_results
+from crossfer.report.tables import compared
+from crossfer.report.view import View, number, signed, span
+from crossfer.terms import BL, PAST_DATA, SIDES
+
+AGAINST = "FU"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("experiment", type=Path)
+    view = View(load_results(parser.parse_args().experiment))
+    for target in view.targets:
+        seeds = ", ".join(map(str, view.seeds))
+        tests = (view.test_images(target.name, side) for side in SIDES)
+        print("\n{}: seeds {}; {:,} and {:,} test images\n".format(target.name, seeds, *tests))
+        show(view, target.name)
+
+
+def show(view: View, target: str) -> None:
+    """Print the tables of one target."""
+    before = view.before(target)
+    for past_data in PAST_DATA:
+        names = [s.name for s in view.strategies if s.past_data == past_data and s.name != BL]
+        rows = sorted(view.most(target, names), key=lambda row: -row.memory_integrity.points)
+        if not rows:
+            continue
+        print(f"\n**Past data: {past_data}**\n")
+        print(
+            "| strategy | source | target | integrity | gain | source, against FU | target, against FU "
+            "| negative flips | images | seconds |\n|---|---|---|---|---|---|---|---|---|---|"
+        )
+        accuracies = " | ".join(number(before.on(side).test.accuracy) for side in SIDES)
+        print(f"| {BL} | {accuracies} | | | | | | | |")
+        for row in rows:
+            pairs = compared(view, target, row.strategy, AGAINST)
+            print("|", " | ".join(cells(row, pairs)), "|")
+
+
+def cells(row: Result, against: Iterable[Comparison | None]) -> list[str]:
+    """Return the cells of one strategy's row."""
+    flips = row.memory_integrity.flips
+    return [
+        row.strategy,
+        *(number(row.on(side).test.accuracy) for side in SIDES),
+        *(
+            f"{signed(row.change(side).points)} ({span(row.change(side).interval)})"
+            for side in SIDES
+        ),
+        *(
+            f"{signed(one.paired.difference)} ({span(one.paired.interval)})" if one else ""
+            for one in against
+        ),
+        number(100 * sum(flips.negative) / row.on_source.test.images) + " %",
+        number(row.cost.images_seen, 0),
+        number(row.cost.seconds, 0),
+    ]
+
+
+if __name__ == "__main__":
+    main()

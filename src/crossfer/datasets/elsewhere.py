@@ -1,0 +1,202 @@
+"""Extract faces on a Ray cluster, whose nodes need not see the raw files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from crossfer.datasets.detector import Detector
+from crossfer.datasets.extract import (
+    Block,
+    Extraction,
+    block_of,
+    by_file,
+    check_there,
+    file_of,
+    load,
+    numbered,
+    one_thread_each,
+    save,
+)
+from crossfer.datasets.faces import Face
+from crossfer.datasets.record import Record
+from crossfer.errors import CrossferError
+from crossfer.executors import Events, Task
+from crossfer.executors.graph import Tell
+from crossfer.executors.ray import Carry, Ray, Unseen, run_on_ray
+from crossfer.files import digest
+from crossfer.progress import Told
+
+if TYPE_CHECKING:
+    from crossfer.executors.ray import Travel
+
+PACKAGES = ("crossfer", "numpy", "opencv-python-headless", "pillow")
+"""What decides on a face's pixels."""
+
+
+def extract_on_ray(
+    records: Sequence[Record], how: Extraction, folder: Path, cluster: Ray, progress: Told
+) -> None:
+    """Have a cluster make the blocks that `crossfer.datasets.extract.blocks` then finds in a folder.
+
+    Parameters
+    ----------
+    records, how, folder, progress
+        As for `crossfer.datasets.extract.blocks`; each record's picture is a file.
+    cluster
+        Where; a block is a task.
+
+    Raises
+    ------
+    CrossferError
+        If the cluster is not there, is lost, or has a node with other versions of what decides on a face's
+        pixels.
+    OSError
+        If a file vanishes, a disk is full, or the like.
+    """
+    missing = {
+        file.name: (file, [replace(one, label="", origin="", groups={}) for one in some])
+        for start, some in numbered(records)
+        if load(file := file_of(folder, start), len(some)) is None
+    }
+    if not missing:
+        return
+    done = len(records) - sum(len(some) for _, some in missing.values())
+    progress(done, len(records))
+
+    class Count(Events):
+        """Passes on how many pictures are done."""
+
+        def succeeded(self, key: str) -> None:
+            nonlocal done
+            done += len(missing[key][1])
+            progress(done, len(records))
+
+    travel: Travel = Blocks(folder.parent.absolute(), how, missing)
+    failures = run_on_ray([Task(name) for name in missing], Count(), cluster, travel)
+    for name, failure in failures.items():
+        raise CrossferError(f"{name}: {failure.why}")
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is decoded at once, on its way.
+
+    Parameters
+    ----------
+    records
+        Of one file.
+    size
+        Its bytes; None where it cannot be read.
+    content
+        The file, or why none of the records can be used; None where it is not sent.
+    """
+
+    records: list[Record]
+    size: int | None
+    content: bytes | list[Face | str] | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a task is sent: groups, and the first file that can be read, with its SHA-256, if there is one."""
+
+    groups: list[Group]
+    probe: tuple[Path, str] | None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How blocks travel, as `crossfer.executors.ray.Travel` wants it: what is sent lies nowhere for long.
+
+    Parameters
+    ----------
+    root
+        Absolute.
+    how
+        How faces are taken.
+    missing
+        The file and the records of each block, by key.
+    """
+
+    root: Path
+    how: Extraction
+    missing: Mapping[str, tuple[Path, list[Record]]]
+    packages: tuple[str, ...] = PACKAGES
+
+    @property
+    def open_there(self) -> Callable[[], Carry]:
+        """What makes a process of a node ready."""
+        return partial(_open, self.how)
+
+    def pack(self, key: str, whole: bool, again: bool) -> Sent:
+        """Return the records of a block; with their files, if there are nodes that do not see them."""
+        groups = [
+            Group(records, _size(_file(records))) for records in by_file(self.missing[key][1])
+        ]
+        first = next((_file(group.records) for group in groups if group.size is not None), None)
+        if whole:
+            groups = [replace(group, content=self._content(group)) for group in groups]
+        return Sent(groups, (first, digest(first)) if first else None)
+
+    def _content(self, group: Group) -> bytes | list[Face | str]:
+        if group.size is None:
+            return self.how.faces(group.records, None)
+        return _file(group.records).read_bytes()
+
+    def unpack(self, key: str, made: Block) -> None:
+        """Write a block that came back."""
+        save(self.missing[key][0], made)
+
+
+def _file(records: Sequence[Record]) -> Path:
+    picture = records[0].picture
+    assert isinstance(picture, Path)
+    return picture.absolute()
+
+
+def _size(file: Path) -> int | None:
+    """Return a file's size; None where it is no file, or may not be read."""
+    size = file.stat().st_size
+    return size if file.is_file() and os.access(file, os.R_OK) else None
+
+
+def _open(how: Extraction) -> Carry:
+    """Make a process of a node ready: it finds faces with one thread."""
+    detector = Detector() if how.find else None
+
+    def carry(key: str, sent: Sent, tell: Tell) -> tuple[str | None, Block]:
+        seen = _sees(sent)
+        if not seen and any(group.content is None for group in sent.groups):
+            raise Unseen
+        faces = list[Face | str]()
+        with one_thread_each(), TemporaryDirectory(prefix="crossfer-") as place:
+            for number, group in enumerate(sent.groups):
+                if isinstance(group.content, list):
+                    faces += group.content
+                    continue
+                file = _file(group.records)
+                if not seen:
+                    file = Path(place) / f"{number}{file.suffix}"
+                    file.write_bytes(group.content or b"")
+                records = [replace(record, picture=file) for record in group.records]
+                found = how.faces(records, detector)
+                check_there(records, found)
+                faces += found
+        return None, block_of(faces, how)
+
+    return carry
+
+
+def _sees(sent: Sent) -> bool:
+    """Tell whether this node sees the files: of the same sizes, and the first of the same content."""
+    try:
+        same = all(_size(_file(group.records)) == group.size for group in sent.groups)
+        return same and (sent.probe is None or digest(sent.probe[0]) == sent.probe[1])
+    except OSError:
+        return False

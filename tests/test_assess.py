@@ -275,7 +275,9 @@ def test_a_memory_file_stands_for_the_source(
     assert "--labels: needs the source" in refused(
         "assess", network, source.folder, "--memory", file, "--labels"
     )
-    assert "made for another model" in refused("assess", place / "network", new.folder, "--memory", file)
+    assert "made for another model" in refused(
+        "assess", place / "network", new.folder, "--memory", file
+    )
     memory = load_memory(file)
     replace(memory, calibration=None).save(file)
     assert "says nothing of validation faces; make it again" in refused(

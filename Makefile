@@ -1,10 +1,11 @@
 # make demo   the whole study on drawn stand-in faces, with a report
 # make test   tests, lint and types
+# make coverage   the tests again, with the lines that none of them runs
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test coverage clean
 
 demo: .venv/installed
 	$(BIN)/crossfer demo --out demo
@@ -14,6 +15,12 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+coverage: .venv/installed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --show-missing
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,27 +1,31 @@
 """What an executor costs by itself: a thousand runs that only wait.
 
-    python benchmarks/executors.py [--runs 1000] [--seconds 0.2] [--workers 1 8 64] [--ray]
+    python benchmarks/executors.py [--runs 1000] [--seconds 0.2] [--workers 1 8 64] [--ray 0 50]
 
-The graph is an experiment's: one run in twenty is a baseline that nineteen others wait for.  With one worker
-it is `run_here`, otherwise `run_in_processes`, and with ``--ray`` a cluster of this machine.  Of the head,
-the process that walks the graph, are reported the CPU time of each run, which other work does not
-change, and the growth of its memory; and how much longer it all took than the waiting alone, workers starting
-included.  Then, the files: how long it takes to find one run's folder among all, as often as a run does.
+The graph is an experiment's: one run in twenty is a baseline that nineteen others wait for.  With one
+worker it is `run_here`, otherwise `run_in_processes`, and with ``--ray`` a cluster of this machine, where
+each task is sent so many megabytes, as the files of 512 photographs are.  Of the head, the process that
+walks the graph, are reported the CPU time of each run, which other work does not change, and the growth of
+its memory; and how much longer it all took than the waiting alone, workers starting included.  Then, the
+files: how long it takes to find one run's folder among all, as often as a run does.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
 from crossfer.executors.graph import Tell
+from crossfer.executors.ray import Carry, Ray, run_on_ray
 
 BASELINE = 20
 """Runs that share a baseline, with it."""
@@ -36,11 +40,6 @@ def opened(seconds: float) -> Work:
             tell("step", 100)
 
     return work
-
-
-def copied(seconds: float, copy: Path) -> Work:
-    """Make a worker ready on a node that does not see the folder; here all do."""
-    return opened(seconds)
 
 
 def graph(runs: int) -> list[Task]:
@@ -65,30 +64,64 @@ def measure(runs: int, seconds: float, workers: int) -> str:
     return f"| {workers} | {1000 * cpu / runs:.2f} | {megabytes() - before:.0f} | {ideal:.0f} | {took:.0f} |"
 
 
-def on_ray(runs: int, seconds: float) -> str:
-    """Carry out the graph on a Ray cluster of this machine; return a row of the table."""
-    from crossfer.executors.copies import Files, marked
-    from crossfer.executors.ray import Ray, run_on_ray
+@dataclass(frozen=True)
+class Parcels:
+    """How a task travels that waits, and is sent a parcel."""
 
-    tasks = graph(runs)
-    with tempfile.TemporaryDirectory() as name, marked(Path(name)) as mark:
-        folder = Path(name)
-        files = Files(
-            folder,
-            mark,
-            partial(opened, seconds),
-            partial(copied, seconds),
-            always={},
-            needs={task.key: {} for task in tasks},
-            makes={task.key: (task.key, folder / task.key) for task in tasks},
-            last="",
-        )
+    root: Path
+    seconds: float
+    size: int
+    packages: tuple[str, ...] = ("crossfer",)
+
+    @property
+    def open_there(self) -> Callable[[], Carry]:
+        """What makes a process of a node ready."""
+        return partial(unpacked, self.seconds)
+
+    def pack(self, key: str, whole: bool, again: bool) -> bytes:
+        """Return the parcel."""
+        return bytes(self.size)
+
+    def unpack(self, key: str, made: object) -> None:
+        """Nothing comes back."""
+
+
+def unpacked(seconds: float) -> Carry:
+    """Make a worker ready that is sent parcels."""
+    work = opened(seconds)
+
+    def carry(key: str, sent: bytes, tell: Tell) -> tuple[None, None]:
+        work(key, tell)
+        return None, None
+
+    return carry
+
+
+class Highest(Events):
+    """Notes the highest resident memory of the process that is connected to Ray, in MB: first and last."""
+
+    first = last = 0.0
+
+    def succeeded(self, key: str) -> None:
+        """Look."""
+        (driver,) = multiprocessing.active_children()
+        lines = Path(f"/proc/{driver.pid}/status").read_text().splitlines()
+        self.last = next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
+        self.first = self.first or self.last
+
+
+def on_ray(runs: int, seconds: float, megabytes: int) -> str:
+    """Carry out the graph on a Ray cluster of this machine; return a row of the table."""
+    tasks, highest = graph(runs), Highest()
+    with tempfile.TemporaryDirectory() as name:
+        travel = Parcels(Path(name), seconds, megabytes * 2**20)
         cpu, began = children(), time.perf_counter()
-        assert not run_on_ray(tasks, Events(), Ray(), files)
+        assert not run_on_ray(tasks, highest, Ray(), travel)
         took = time.perf_counter() - began
     cores = len(os.sched_getaffinity(0))
     spent = 1000 * (children() - cpu) / runs
-    return f"| {cores}, of Ray | {spent:.2f} | | {runs * seconds / cores:.0f} | {took:.0f} |"
+    grown, ideal = highest.last - highest.first, runs * seconds / cores
+    return f"| {cores} (Ray, {megabytes} MB sent) | {spent:.2f} | {grown:.0f} | {ideal:.0f} | {took:.0f} |"
 
 
 def children() -> float:
@@ -115,14 +148,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 8, 64])
-    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--ray", type=int, nargs="*", default=[], metavar="MB")
     asked = parser.parse_args()
     print("| workers | head, CPU ms a run | head, MB more | waiting alone, s | took, s |")
     print("|--:|--:|--:|--:|--:|")
     for workers in asked.workers:
         print(measure(asked.runs, asked.seconds, workers), flush=True)
-    if asked.ray:
-        print(on_ray(asked.runs, asked.seconds), flush=True)
+    for megabytes in asked.ray:
+        print(on_ray(asked.runs, asked.seconds, megabytes), flush=True)
     print("\n| run folders | to find one, CPU ms |\n|--:|--:|")
     for folders in (500, 5_000, 50_000):
         print(lookups(folders), flush=True)

@@ -154,6 +154,11 @@ def test_the_whole_path_with_any_number_of_classes(
     assert np.allclose(sum(table.column(name).to_numpy() for name in names), 1, atol=1e-4)
     assert results.config["classes"] == (classes if isinstance(classes, str) else names)
 
+    if len(names) in (2, 11):  # the fewest and the most
+        check_commands(out, names)
+
+
+def check_commands(out: Path, names: list[str]) -> None:
     runner = CliRunner()
     for command, good in (
         ("recommend", (0,)),

@@ -15,7 +15,6 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import binomtest
-from sklearn.metrics import balanced_accuracy_score, f1_score
 from typer.testing import CliRunner
 
 from crossfer.cli import app
@@ -116,6 +115,8 @@ def refused(*arguments: object) -> str:
 def test_numbers_are_those_of_an_independent_calculation(
     comparison: Comparison, data: Dataset
 ) -> None:
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
     (one,) = comparison.found.datasets
     for network, said in ((one.old, OLD), (one.new, NEW)):
         assert network.accuracy == pytest.approx(100 * np.mean(said == LABELS))

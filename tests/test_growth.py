@@ -80,20 +80,26 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
         grow(model, {"contempt": torch.ones(1, 4)})
 
 
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    return Memory.of(deployed(), faces(2100, 7), machine("cpu", "32-true"))
+
+
 LABELLED = [name for name, strategy in STRATEGIES.items() if strategy.labels == "all"]
 
 
 @pytest.mark.parametrize("name", LABELLED)
-def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str) -> None:
+def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str, memory: Memory) -> None:
     strategy, fabric, start = STRATEGIES[name], machine("cpu", "32-true"), deployed()
     if strategy.layers == "none" and "ER-50" in name:
         strategy = STRATEGIES["MIX+WiSE"]  # merged in the same way
     sides = {"source": faces(21, 7), "target": faces(16, 8, 1)}
     untouched = {key: value.clone() for key, value in start.state_dict().items()}
-    begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, fabric).model
-    begin = begin if strategy.layers == "none" or strategy.start in STRATEGIES else start
-    memory = Memory.of(start, faces(2100, 7), fabric) if strategy.memory else None
-    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric, memory).model
+    begin = start
+    if strategy.layers == "none" or strategy.start in STRATEGIES:
+        begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, fabric).model
+    read = memory if strategy.memory else None
+    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric, read).model
     answers = crossfer.predict(model, sides["target"].images, fabric)
     assert answers.shape == (16, 8) and bool(answers.isfinite().all())
     assert model.outputs[7] == (7,) and bool((answers[:, 7] > 0).all())

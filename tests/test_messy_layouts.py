@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -170,7 +170,6 @@ def test_an_empty_video_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (records[-1].origin, records[-1].frame) == ("007/fear/take001.MP4 frame 99", 99)
 
 
-@settings(deadline=None, max_examples=10)
 @given(people, st.sampled_from(["mug", "ckplus"]))
 def test_every_sequence_gives_its_frames(rows: list[tuple[int, int, int]], name: str) -> None:
     expected: Counter[tuple[str, str | None]] = Counter()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
@@ -20,7 +20,6 @@ from crossfer.evaluation.mistaken import best_assignment, guesses, mistaken_orde
 from crossfer.experiment import baseline
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 7).flatmap(lambda n: arrays(np.int64, (n, n), elements=st.integers(0, 50))))
 def test_the_best_assignment_is_the_hungarian_one(gains: np.ndarray) -> None:
     chosen = best_assignment(gains)

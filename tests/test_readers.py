@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -342,7 +342,6 @@ def test_a_damaged_dataset_says_so(tmp_path: Path) -> None:
         open_dataset(tmp_path / "raw")
 
 
-@settings(deadline=None, max_examples=15)
 @given(st.lists(st.sampled_from(range(7)), min_size=1, max_size=30))
 def test_every_row_of_fer2013_keeps_its_label_and_pixels(labels: list[int]) -> None:
     import tempfile

@@ -35,10 +35,10 @@ CONTENT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def kept(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the small experiment once."""
     out = tmp_path_factory.mktemp("verify") / "small"
-    run_experiment(check_experiment(CONTENT | {"data": raw}), out)
+    run_experiment(check_experiment(CONTENT | {"data": data}), out)
     return out
 
 

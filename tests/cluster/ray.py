@@ -1,12 +1,14 @@
-"""An experiment on a Ray cluster of three nodes gives the bits of one process, though one node is cut off.
+"""What a Ray cluster of three nodes makes has the bits of one process, though one node is cut off.
 
     pip install 'crossfer[ray]'
-    python -m tests.cluster.ray        # as root, some six minutes
+    python -m tests.cluster.ray        # as root, some ten minutes
 
-The nodes are network namespaces of this machine on one bridge.  The experiment's folder is hidden from two of
-them, and their temporary folders are their own, so that they share no files with the first.  The head is
-killed under the command, which goes on with another cluster; there a process that trains is killed, and then
-the network of its node is cut.
+The nodes are network namespaces of this machine on one bridge.  The work's folder is hidden from two of
+them, and their temporary folders are their own, so that they share no files with the first.
+
+A dataset is prepared while a node is cut off; another while the head is killed, and the same command goes on
+without a cluster.  Then an experiment: the head is killed under the command, which goes on with another
+cluster; there a process that trains is killed, and then the network of its node is cut.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from crossfer import standins
 from tests.cluster.common import (
     ONE_THREAD,
     command,
@@ -35,6 +38,14 @@ from tests.cluster.common import (
 )
 
 NODES = (1, 2, 3)
+PHOTOGRAPHS, BLOCK = 213, 12
+PREPARE = f"""
+from crossfer.cli import main
+from crossfer.datasets import extract
+extract.BLOCK = {BLOCK}
+main()
+"""
+"""Crossfer with smaller blocks, so that a minute's work has many."""
 PORT = 6379
 HEAD = f"10.77.0.1:{PORT}"
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -141,6 +152,15 @@ def training(folder: Path) -> list[tuple[int, Path]]:
     ]
 
 
+def working(number: int) -> list[str]:
+    """Return what the worker processes of a node carry out."""
+    titles = []
+    for pid in processes_in(number):
+        with suppress(OSError):
+            titles.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+    return [title for title in titles if title.startswith("ray::faces-")]
+
+
 def kill_trainer(number: int) -> None:
     """Kill the worker process of a node."""
     for pid in processes_in(number):
@@ -156,16 +176,81 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=400, help="so that “long” takes a minute")
+    parser.add_argument("--only", choices=("prepare", "run"), help="half of it")
     parser.add_argument(
         "--folder", type=Path, help="with an earlier call's reference to compare with"
     )
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cf-", dir="/tmp"))
     folder.mkdir(exist_ok=True)
-    out, reference = folder / "out", folder / "one"
-    for place in (out, *folder.parent.glob(f"{folder.name}-node*")):
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # whatever token lies in this home
+    for place in folder.parent.glob(f"{folder.name}-node*"):
         shutil.rmtree(place, ignore_errors=True)
-    experiment = write_experiment(folder, arguments.epochs)
+    for name, part in (("prepare", a_dataset), ("run", an_experiment)):
+        if arguments.only in (None, name):
+            part(folder, arguments.epochs)
+    for place in folder.parent.glob(f"{folder.name}-node*"):
+        shutil.rmtree(place, ignore_errors=True)
+    if arguments.folder is None:
+        shutil.rmtree(folder)
+
+
+def a_dataset(folder: Path, epochs: int) -> None:
+    """Prepare a dataset on the cluster, with what happens to it, and compare with one prepared here."""
+    raw, here = folder / "photographs", folder / "here"
+    if not raw.exists():
+        standins.write("jaffe", raw, images=PHOTOGRAPHS)
+
+    def prepare(out: Path, *more: str) -> list[str]:
+        return [sys.executable, "-c", PREPARE, "prepare", str(raw), "--out", str(out), *more]
+
+    def blocks(out: Path) -> int:
+        return len(list((folder / f".{out.name}.partial" / "blocks").glob("*.npz")))
+
+    for out in (here, folder / "cut", folder / "lost"):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(folder / f".{out.name}.partial", ignore_errors=True)
+    subprocess.run(prepare(here), check=True)
+    with network():
+        try:
+            cluster(folder, head_cores=0)
+            out = folder / "cut"
+            with subprocess.Popen(inside(1, folder, prepare(out, "--on", HEAD))) as going:
+                wait_for("node 2 looks for faces", lambda: blocks(out) > 1 and bool(working(2)))
+                print("node 2 is cut off", flush=True)
+                sh("ip link set cfv2 down")
+                going.wait()
+            assert going.returncode == 0
+            same_dataset(here, out)
+            out = folder / "lost"
+            asked = inside(1, folder, prepare(out, "--on", HEAD))
+            with subprocess.Popen(asked, stderr=subprocess.PIPE, text=True) as lost:
+                wait_for("a node has found faces", lambda: blocks(out) > 1)
+                kill_head_daemons()
+                said = lost.communicate()[1]
+            print(said.strip())
+            assert lost.returncode == 2 and "the Ray cluster is lost" in said
+            kept = blocks(out)
+            assert 1 < kept < PHOTOGRAPHS // BLOCK
+        finally:
+            for number in NODES:
+                kill(number)
+    subprocess.run(prepare(out), check=True)
+    same_dataset(here, out)
+    print(f"two datasets, the bytes of the one prepared here; {kept} blocks were there already")
+
+
+def same_dataset(one: Path, other: Path) -> None:
+    """End with an error unless two prepared datasets hold the same bytes."""
+    for name in ("images.npy", "samples.parquet", "skipped.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def an_experiment(folder: Path, epochs: int) -> None:
+    """Run an experiment on the cluster, with what happens to it, and compare with one process."""
+    out, reference = folder / "out", folder / "one"
+    shutil.rmtree(out, ignore_errors=True)
+    experiment = write_experiment(folder, epochs)
     print("one process", flush=True)
     crossfer("run", experiment, "--out", reference, "--workers", "1", **ONE_THREAD)
     nowhere = subprocess.run(
@@ -176,7 +261,6 @@ def main() -> None:
     print(nowhere.stderr.strip())
     assert nowhere.returncode == 2 and "no Ray cluster answers there" in nowhere.stderr
     assert not out.exists()
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # whatever token lies in this home
     with network():
         try:
             on_three_nodes(folder, experiment, out)
@@ -185,10 +269,6 @@ def main() -> None:
                 kill(number)
     count = compare(out, reference)
     print(f"{count} runs, every weight and every result the same as from one process")
-    for place in folder.parent.glob(f"{folder.name}-node*"):
-        shutil.rmtree(place, ignore_errors=True)
-    if arguments.folder is None:
-        shutil.rmtree(folder)
 
 
 def on_three_nodes(folder: Path, experiment: Path, out: Path) -> None:

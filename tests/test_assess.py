@@ -207,7 +207,7 @@ def test_no_estimate_looks_at_a_label_of_the_new_faces(place: Path) -> None:
     sure = (Estimate("ATC", 80.0, (70.0, 89.0)), Estimate("DoC", 82.0, (75.0, 88.0)))
     worse = replace(first, estimates=sure, known=replace(first.known, accuracy=92.0))
     assert worse.verdict == "worse" and answer(worse)[0].endswith("here than on the source.")
-    assert answer(worse)[1].startswith("It is expected to be right about 70 to 89 %")
+    assert answer(worse)[1].startswith("Estimated accuracy on these faces: 70 to 89 %")
     alike = replace(worse, known=replace(first.known, accuracy=71.0), inputs=(), features=None)
     assert alike.verdict == "as good"
     drifted = replace(alike, features=FeatureDrift(0.5, (0.4, 0.6)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Workers of one thread each do not wait for one another; read when PyTorch and Numba are imported.
 for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -11,9 +14,14 @@ for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
 
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from crossfer import standins  # noqa: E402
 from crossfer.datasets import Dataset, open_dataset, prepare  # noqa: E402
+
+settings.register_profile("quick", max_examples=20, deadline=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.load_profile("quick")  # unless asked otherwise: pytest --hypothesis-profile thorough
 
 SIZES = {"fer2013": 160, "jaffe": 84, "mug": 12}
 
@@ -21,12 +29,49 @@ SIZES = {"fer2013": 160, "jaffe": 84, "mug": 12}
 WHOLE = ("run_experiment", "subprocess")
 """A module that imports one of these trains whole experiments, or starts programmes."""
 
+LONGEST = (
+    "experiment", "networks", "search", "training", "docs", "survival", "app", "sources", "memory",
+    "protocols", "classes", "remember", "folds", "growth", "cpu_layers", "report", "backends", "ray",
+)  # fmt: skip
+"""Modules that take longest, the longest first."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that take longer: ``pytest -m "not whole"`` leaves them out."""
+    """Mark what trains whole experiments; let two workers begin with what takes longest.
+
+    ``pytest -m "not whole"`` leaves whole experiments out.  Each worker starts with half of all tests.
+    """
     for item in items:
         if any(hasattr(getattr(item, "module", None), name) for name in WHOLE):
             item.add_marker("whole")
+    modules = list(dict.fromkeys(item.path for item in items))
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    modules.sort(key=lambda path: place.get(path.stem, len(LONGEST)))
+    at = {path: number for number, path in enumerate(modules[::2] + modules[1::2])}
+    items.sort(key=lambda item: at[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have as many workers as processors that may be used."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported_once() -> Iterator[None]:
+    """Have processes forked from one that has imported everything, where users' import anew (*spawn*).
+
+    It saves six seconds each.  `tests/test_executors.py` has some that are spawned.
+    """
+    context_of, forked = multiprocessing.get_context, multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload(["crossfer.experiment", "crossfer.report", "crossfer.cli"])
+
+    def context(method: str | None = None) -> Any:
+        return forked if method == "spawn" else context_of(method)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, "get_context", context)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +101,9 @@ def prepared(raw: Path, together: Path) -> dict[str, Dataset]:
             if not (folder / name).exists():
                 prepare(raw / name, folder / name)
     return {name: open_dataset(folder / name) for name in SIZES}
+
+
+@pytest.fixture(scope="session")
+def data(prepared: dict[str, Dataset]) -> Path:
+    """Return the folder with all of them: where an experiment finds them by their names."""
+    return prepared["fer2013"].folder.parent

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crossfer.datasets.archives import is_archive, stem, unpack
+from crossfer.datasets.archives import is_archive, stem, unpack, unpack_all
 from crossfer.errors import CrossferError
 
 FILES = {"set/happy/a b.png": b"first", "set/表情/ü.png": b"second" * 1000, "set/empty.txt": b""}
@@ -99,3 +99,29 @@ def test_a_damaged_archive_says_so(name: str, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CrossferError, match="not a readable archive"):
             unpack(tmp_path / name, folder)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_archives_beside_a_folder_are_read_with_links_or_without(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, folder = tmp_path / "raw", tmp_path / "out"
+    (raw / "beside").mkdir(parents=True)
+    folder.mkdir()
+    (raw / "beside" / "x.png").write_bytes(b"beside")
+    (raw / "y.png").write_bytes(b"lone")
+    zipped(raw / "packed.zip", {"z.png": b"packed"})
+    if not links:  # as on Windows without the privilege
+
+        def refused(*_: object, **__: object) -> None:
+            raise OSError("a required privilege is not held by the client")
+
+        monkeypatch.setattr(Path, "symlink_to", refused)
+    assert unpack_all(raw, folder) == []
+    found = {
+        p.name: p.read_bytes()
+        for f in folder.iterdir()
+        for p in (f, *f.glob("*.png"))
+        if p.is_file()
+    }
+    assert found == {"x.png": b"beside", "y.png": b"lone", "z.png": b"packed"}

@@ -49,7 +49,7 @@ def test_it_finds_what_is_there(dirty: Path, tmp_path: Path) -> None:
     assert (test.also_in_training, test.exact, validation.also_in_training) == (2, 2, 0)
     assert found.subjects_in_several_splits == ("ann",)
     assert found.conflicts == {"groups": 1, "images": 2}
-    assert found.findings[0].startswith("2 of 6 test images (33.3%) also stand in a training set")
+    assert found.findings[0].startswith("2 of 6 test images (33.3%) have a copy in a training set")
     assert len(found.findings) == 4
 
 
@@ -70,7 +70,7 @@ def test_the_command_takes_raw_files_and_writes_a_page_without_pictures(
     assert content["datasets"][0]["splits"][2]["also_in_training"] == 2
     into_test = {o["first"]["split"]: o["exact"] for o in content["overlaps"] if o["leaks"]}
     assert into_test == {"training": 2}
-    assert "never chosen on" in content["selection"]
+    assert "never on test sets" in content["selection"]
     html = page.read_text(encoding="utf-8")
     assert "2 of 6 test images (33.3%)" in html
     assert "<img" not in html

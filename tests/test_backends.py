@@ -12,18 +12,14 @@ import crossfer
 from crossfer.networks import Classifier
 from crossfer.training import Recipe, machine, specialised
 from crossfer.training.backends import BACKENDS, Plain, backend_of
+from tests import test_inputs, test_training
 from tests.test_batch_statistics import (  # noqa: F401
     test_after_few_steps_the_momentum_makes_no_difference,
     test_statistics_of_frozen_layers_never_move,
 )
-from tests.test_inputs import (  # noqa: F401
-    test_interrupted_it_goes_on_to_the_same_bits,
-    test_reuse_gives_the_same_weights_up_to_rounding,
-)
 from tests.test_training import (  # noqa: F401
     small,
     squares,
-    test_an_interrupted_training_goes_on_to_the_same_bits,
     test_it_learns_what_can_be_learnt,
     test_same_seed_same_bits_and_nothing_else_is_touched,
     test_selection_keeps_the_best_epoch_or_the_last,
@@ -44,6 +40,18 @@ def test_without_backends_every_layer_is_pytorch_s() -> None:
     rate = torch.zeros(())
     optimizer = Plain().optimizer([nn.Parameter(torch.ones(2))], rate, Recipe())
     assert type(optimizer) is torch.optim.SGD and optimizer.param_groups[0]["lr"] is rate
+
+
+@pytest.mark.parametrize("what", ["FC", "FC+CL"])
+def test_reuse_gives_the_same_weights_and_goes_on(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_inputs.test_reuse_gives_the_same_weights_up_to_rounding(what, {}, 2**31, monkeypatch)
+    test_inputs.test_interrupted_it_goes_on_to_the_same_bits(what, tmp_path)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    test_training.test_an_interrupted_training_goes_on_to_the_same_bits({}, tmp_path)
 
 
 def test_nothing_but_the_cpu_s_backend_knows_its_compiler() -> None:

@@ -73,7 +73,7 @@ def test_a_class_set_says_which_labels_belong_to_which_class() -> None:
         ([], "none; at least two"),
         ({"good": ["happy"], "bad": ["sad", "joy"]}, "happy belongs to good and to bad"),
         ({"good": ["happy"], "bad": []}, "bad has no label; write bad: "),
-        (["happy", 3], "3 is not the name of a class"),
+        (["happy", 3], "3 is not a valid class name"),
         (["happy", "label"], "no class can be called label"),
         (7, "write a preset, a list of names"),
     ],
@@ -154,6 +154,11 @@ def test_the_whole_path_with_any_number_of_classes(
     assert np.allclose(sum(table.column(name).to_numpy() for name in names), 1, atol=1e-4)
     assert results.config["classes"] == (classes if isinstance(classes, str) else names)
 
+    if len(names) in (2, 11):  # the fewest and the most
+        check_commands(out, names)
+
+
+def check_commands(out: Path, names: list[str]) -> None:
     runner = CliRunner()
     for command, good in (
         ("recommend", (0,)),

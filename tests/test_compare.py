@@ -15,7 +15,6 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import binomtest
-from sklearn.metrics import balanced_accuracy_score, f1_score
 from typer.testing import CliRunner
 
 from crossfer.cli import app
@@ -116,6 +115,8 @@ def refused(*arguments: object) -> str:
 def test_numbers_are_those_of_an_independent_calculation(
     comparison: Comparison, data: Dataset
 ) -> None:
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
     (one,) = comparison.found.datasets
     for network, said in ((one.old, OLD), (one.new, NEW)):
         assert network.accuracy == pytest.approx(100 * np.mean(said == LABELS))
@@ -353,7 +354,7 @@ def test_what_cannot_be_compared_is_one_line(
     old, new = networks["old"], networks["bundle"]
     later = classifier(CLASSES).save(tmp_path / "later") / "classifier.json"
     later.write_text(json.dumps(json.loads(later.read_text()) | {"format": 99}))
-    assert "of format 99, this version reads 1" in refused(
+    assert "has format 99, but this version reads 1" in refused(
         "compare", old, later.parent, data.folder
     )
     assert "choose among" in refused("compare", old, new, data.folder, "--by", "site")
@@ -387,7 +388,7 @@ def test_what_the_gate_cannot_read_is_one_line(comparison: Comparison, tmp_path:
     for content, words in (
         ("{", "not a comparison"),
         (json.dumps({"kind": "experiment"}), "not a comparison"),
-        (json.dumps(found | {"format": 0}), "of format 0"),
+        (json.dumps(found | {"format": 0}), "has format 0"),
         (json.dumps(found | {"classes": 3}), "damaged (classes)"),
     ):
         file.write_text(content)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -41,7 +41,6 @@ def descended(
     return model
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     inputs=st.integers(1, 40),
     units=st.integers(1, 9),

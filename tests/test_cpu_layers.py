@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -46,7 +46,6 @@ def through(network: nn.Module, x: Tensor, slopes: Tensor) -> list[Tensor]:
     return [y, *torch.autograd.grad(y, [x, *network.parameters()], dy.to(y.dtype))]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(st.integers(2, 5), st.integers(1, 40), st.integers(2, 9), st.integers(2, 9)),
     pooled=st.booleans(),

@@ -127,7 +127,7 @@ def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Pa
         "recipes": {"default": {"epochs": 1, "batch_size": 32}},
     }
     two = check_experiment(content | {"devices": 2})
-    with pytest.raises(CrossferError, match="--workers 2: with devices: 2 one network trains"):
+    with pytest.raises(CrossferError, match="--workers 2: has no effect with devices: 2"):
         run_experiment(two, tmp_path / "out", workers=2)
     (run,) = run_experiment(two, tmp_path / "out").runs
     assert run.machine["devices"] == 2

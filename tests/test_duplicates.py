@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -92,7 +92,6 @@ def test_without_texture_only_the_same_pixels_are_copies() -> None:
     assert group_copies([flat]).near.tolist() == [0, 0, 1]
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.permutations(range(12)))
 def test_the_order_of_images_changes_no_group(order: list[int]) -> None:
     pool = np.stack([*FACES[:5], *(alter(FACES[0]) for alter in ALTERED.values()), *FACES[1:3]])

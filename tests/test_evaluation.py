@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from crossfer.evaluation import paper, summary
 from crossfer.evaluation.answers import Answers
@@ -106,6 +105,8 @@ def test_accuracy_confusion_and_recall_agree(pairs: list[tuple[int, int]]) -> No
 
 @given(PAIRS)
 def test_balanced_accuracy_and_macro_f1_against_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
     labels, decisions = as_arrays(pairs)
     matrix, present = confusion(labels, decisions, 7), np.unique(labels)
     with pytest.MonkeyPatch.context() as patch:

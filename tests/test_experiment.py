@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ from crossfer.experiment import (
     load_results,
     run_experiment,
 )
-from crossfer.experiment.data import fraction_rows
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
+from crossfer.experiment.run import alone_in
 from crossfer.files import digest
 from crossfer.report import write_report
 from crossfer.terms import SIDES
@@ -136,7 +136,7 @@ def test_recipes_may_share_with_yaml_merge_keys(tmp_path: Path) -> None:
     assert recipes["RE"] == {"epochs": 5, "batch_size": 32}
     assert recipes["FU"] == recipes["RE"] | {"augmentation": {"shift": 0.1, "flip": False}}
     file.write_text(content.replace("epochs: 5", "epochs: 5\n            epochs: 6"))
-    with pytest.raises(CrossferError, match="the key 'epochs' stands twice, line 7"):
+    with pytest.raises(CrossferError, match="the key 'epochs' is repeated in line 7"):
         load_experiment(file)
 
 
@@ -223,7 +223,7 @@ def test_selection_never_involves_a_test_set_and_follows_the_option(
 
 def test_a_fraction_that_leaves_nothing_is_an_error(prepared: dict[str, Dataset]) -> None:
     experiment = check_experiment(SMALL | {"fractions": [0.001]})
-    with pytest.raises(CrossferError, match=r"fractions: 0.001 leaves too few images of jaffe"):
+    with pytest.raises(CrossferError, match=r"fractions: 0.001 leaves fewer than 2 of jaffe"):
         plan(experiment, prepared["fer2013"], [prepared["jaffe"]], CPU)
 
 
@@ -433,9 +433,10 @@ def test_results_of_another_configuration_decide_nothing(
 
 
 def test_interrupted_in_the_middle_it_goes_on(
-    finished: tuple[Path, Results, int], raw: Path, tmp_path: Path
+    finished: tuple[Path, Results, int], data: Path, tmp_path: Path
 ) -> None:
-    _, results, images = finished
+    results = finished[1]
+    names = ("BL", "FC", "RE")
 
     class Stop(Heard):
         def ended(self, run: Run, folder: Path) -> None:
@@ -443,14 +444,16 @@ def test_interrupted_in_the_middle_it_goes_on(
             if len(self.trained) == 3:
                 raise KeyboardInterrupt
 
-    experiment, first, second = check_experiment(SMALL | {"data": raw}), Stop(), Heard()
+    experiment = check_experiment(SMALL | {"data": data, "strategies": ["FC", "RE"]})
+    first, second = Stop(), Heard()
     with pytest.raises(KeyboardInterrupt):
         run_experiment(experiment, tmp_path / "out", first)
     again = run_experiment(experiment, tmp_path / "out", second)
+    images = sum(run.cost.images_seen for run in results.runs if run.strategy in names)
     assert first.images + second.images == images
+    rows = [row for row in results.summary if row.strategy in names]
     assert again.summary == tuple(
-        replace(row, cost=other.cost)
-        for row, other in zip(results.summary, again.summary, strict=True)
+        replace(row, cost=other.cost) for row, other in zip(rows, again.summary, strict=True)
     )
 
 
@@ -458,7 +461,7 @@ def test_another_target_later_does_not_retrain_the_baseline(
     finished: tuple[Path, Results, int], raw: Path
 ) -> None:
     out, results, _ = finished
-    other = {"path": "jaffe", "name": "other", "seed": 1}
+    other = {"path": "jaffe", "name": "other", "seed": 1, "faces": "cropped"}
     experiment = check_experiment(SMALL | {"data": raw, "targets": [other], "strategies": ["BL"]})
     heard = Heard()
     again = run_experiment(experiment, out, heard)
@@ -471,7 +474,7 @@ def test_another_target_later_does_not_retrain_the_baseline(
 def test_a_target_without_some_classes_is_measured_on_those_it_has(
     raw: Path, tmp_path: Path
 ) -> None:
-    how = Preparation(labels={"NE": None})
+    how = Preparation(labels={"NE": None}, faces="cropped")
     prepare(raw / "jaffe", tmp_path / "no-neutral", how, name="no neutral")
     experiment = check_experiment(
         SMALL
@@ -496,12 +499,18 @@ def test_a_target_without_some_classes_is_measured_on_those_it_has(
 
 def test_a_class_that_is_missing_by_chance_can_be_named(raw: Path, tmp_path: Path) -> None:
     labels = {"NE": None}
-    how = Preparation(labels=labels, classes=FER7)
+    how = Preparation(labels=labels, classes=FER7, faces="cropped")
     named = prepare(raw / "jaffe", tmp_path / "named", how)
     assert named.classes == list(range(7)) and named.card["classes"] == list(FER7)
     with pytest.raises(CrossferError, match="'disgust' occurs too"):
-        prepare(raw / "jaffe", tmp_path / "few", Preparation(labels=labels, classes=["angry"]))
+        prepare(raw / "jaffe", tmp_path / "few", replace(how, classes=["angry"]))
     assert not (tmp_path / "few").exists()
+
+
+def hold(out: Path, ready: Any) -> None:
+    with alone_in(out):
+        ready.set()
+        time.sleep(60)
 
 
 def test_a_folder_in_use_or_of_somebody_else_is_refused(raw: Path, tmp_path: Path) -> None:
@@ -511,28 +520,23 @@ def test_a_folder_in_use_or_of_somebody_else_is_refused(raw: Path, tmp_path: Pat
     (mine / "thesis.txt").write_text("precious")
     with pytest.raises(CrossferError, match="holds no experiment"):
         run_experiment(experiment, mine)
-    code = (
-        "import sys, time\nfrom pathlib import Path\n"
-        "from crossfer.experiment.run import alone_in\n"
-        "with alone_in(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(60)\n"
-    )
-    out = tmp_path / "out"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "in\n"
-        (out / "experiment.json").write_text("{}")
-        with pytest.raises(CrossferError, match=f"process {other.pid} on {os.uname().nodename}"):
-            run_experiment(experiment, out)
-        other.kill()
-    assert len(fraction_rows(prepare(raw / "jaffe", tmp_path / "j"), 0.5, 0)) > 2
+    out, processes = tmp_path / "out", multiprocessing.get_context("forkserver")
+    ready = processes.Event()
+    other = processes.Process(target=hold, args=(out, ready))
+    other.start()
+    assert ready.wait(60)
+    (out / "experiment.json").write_text("{}")
+    with pytest.raises(CrossferError, match=f"process {other.pid} on {os.uname().nodename}"):
+        run_experiment(experiment, out)
+    other.kill()
+    other.join()
 
 
-def test_new_photographs_in_a_raw_folder_are_noticed(raw: Path, tmp_path: Path) -> None:
+def test_new_photographs_in_a_raw_folder_are_noticed(raw: Path, data: Path, tmp_path: Path) -> None:
     photos = tmp_path / "jaffe"
     shutil.copytree(raw / "jaffe", photos)
-    changes = {"source": raw / "fer2013", "targets": [photos], "strategies": ["BL"]}
+    changes: dict[str, Any] = {"source": data / "fer2013", "strategies": ["BL"]}
+    changes["targets"] = [{"path": photos, "faces": "cropped"}]
     experiment = check_experiment(SMALL | changes)
     first = run_experiment(experiment, tmp_path / "out")
     shutil.copy(next(photos.glob("KA.HA1.*")), photos / "KA.HA4.999.tiff")

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -29,7 +29,6 @@ def face(left: float, top: float, side: float, score: float = 0.99) -> Found:
     return Found((left, top, side, side), score, landmarks)
 
 
-@settings(deadline=None, max_examples=25)
 @given(
     distance=st.floats(12, 150),
     roll=st.floats(-50, 50),

@@ -40,9 +40,9 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def finished(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     out = tmp_path_factory.mktemp("folds") / "small"
-    return out, run_experiment(check_experiment(SMALL | {"data": raw}), out)
+    return out, run_experiment(check_experiment(SMALL | {"data": data}), out)
 
 
 def without_subjects(dataset: Dataset) -> Dataset:
@@ -78,10 +78,10 @@ def test_folds_have_the_classes_as_well_as_people_allow(prepared: dict[str, Data
         counts = np.array([list(f.counts()["test"].values()) for f in folds_of(dataset, 3)])
         assert (np.ptp(counts, axis=0) <= 0.5 * counts.mean(0) + 1).all()
     words = in_words(folds_of(nobody, 3))
-    assert words.startswith("3 folds of images: who is in them is not known")
+    assert words.startswith("3 folds of images; subjects are not known")
 
 
-def test_what_cannot_be_is_said_in_a_line(prepared: dict[str, Dataset], raw: Path) -> None:
+def test_what_cannot_be_is_said_in_a_line(prepared: dict[str, Dataset], data: Path) -> None:
     jaffe, fer = prepared["jaffe"], prepared["fer2013"]
     one = np.flatnonzero(jaffe.labels == 0)[0]
     names = ["angry" if row == one else "happy" for row in range(len(jaffe.samples))]
@@ -94,26 +94,26 @@ def test_what_cannot_be_is_said_in_a_line(prepared: dict[str, Dataset], raw: Pat
     )
     for dataset, asked, words in (
         (fer, 5, "has an official test set"),
-        (jaffe, 11, "11 are more than jaffe's 10 people; ask for at most 10"),
-        (prepared["mug"], 3, "3 are more than mug's 2 people; it takes 3, so leave it out"),
+        (jaffe, 11, "11 are more than jaffe's 10 people; use at most 10"),
+        (prepared["mug"], 3, "3 are more than mug's 2 people; 3 are needed, so leave it out"),
         (without_subjects(jaffe), ONE_SUBJECT, "has no subject for"),
-        (rare, 3, "could not learn angry, of which jaffe has 1 images, of 1 people"),
+        (rare, 3, "has no training image of angry, of which jaffe has 1 images, of 1 people"),
     ):
         with pytest.raises(CrossferError, match=words) as error:
             folds_of(dataset, asked)
         assert "\n" not in str(error.value)
     for changes, words in (
-        ({"folds": 2}, "folds: a whole number from 3 on or leave-one-subject-out"),
-        ({"folds": {"jaffe": "all"}}, "folds: a whole number from 3 on"),
+        ({"folds": 2}, "folds: an integer of at least 3 or leave-one-subject-out"),
+        ({"folds": {"jaffe": "all"}}, "folds: an integer of at least 3"),
         ({"protocols": ["together"]}, "cannot be combined with protocols"),
     ):
         with pytest.raises(CrossferError, match=words):
             check_experiment(SMALL | changes)
-    other = check_experiment(SMALL | {"folds": {"mug": 3}, "data": raw})
-    with pytest.raises(CrossferError, match=r"folds\.mug: no such target; there is jaffe"):
-        run_experiment(other, raw.parent / "never")
+    other = check_experiment(SMALL | {"folds": {"mug": 3}, "data": data})
+    with pytest.raises(CrossferError, match=r"folds\.mug: no such target; choose among jaffe"):
+        run_experiment(other, data.parent / "never")
     with pytest.raises(CrossferError, match="tune on images"):
-        search(check_experiment(SMALL | {"data": raw}), raw.parent / "never")
+        search(check_experiment(SMALL | {"data": data}), data.parent / "never")
 
 
 def test_all_folds_are_one_test_set(finished: tuple[Path, Results]) -> None:
@@ -177,15 +177,15 @@ def test_every_command_understands_folds(finished: tuple[Path, Results], tmp_pat
 
 
 def test_started_again_or_with_other_folds_only_what_is_new_is_trained(
-    finished: tuple[Path, Results], raw: Path, tmp_path: Path
+    finished: tuple[Path, Results], data: Path, tmp_path: Path
 ) -> None:
     out, results = finished
     before = {file.parent.name: file.stat().st_mtime_ns for file in out.glob("runs/*/run.json")}
-    run_experiment(check_experiment(SMALL | {"data": raw}), out)
+    run_experiment(check_experiment(SMALL | {"data": data}), out)
     after = {file.parent.name: file.stat().st_mtime_ns for file in out.glob("runs/*/run.json")}
     assert before == after
     cached = SMALL | {
-        "data": raw,
+        "data": data,
         "cache": out / "runs",
         "folds": {"jaffe": 4},
         "strategies": ["HEAD"],

@@ -75,25 +75,31 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
 
     model = Classifier(Twice(), FER8, (*((i,) for i in range(7)), ()))
     with pytest.raises(
-        CrossferError, match="its last linear layer head does not give its 7 outputs"
+        CrossferError, match="its last linear layer head does not produce its 7 outputs"
     ):
         grow(model, {"contempt": torch.ones(1, 4)})
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    return Memory.of(deployed(), faces(2100, 7), machine("cpu", "32-true"))
 
 
 LABELLED = [name for name, strategy in STRATEGIES.items() if strategy.labels == "all"]
 
 
 @pytest.mark.parametrize("name", LABELLED)
-def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str) -> None:
+def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str, memory: Memory) -> None:
     strategy, fabric, start = STRATEGIES[name], machine("cpu", "32-true"), deployed()
     if strategy.layers == "none" and "ER-50" in name:
         strategy = STRATEGIES["MIX+WiSE"]  # merged in the same way
     sides = {"source": faces(21, 7), "target": faces(16, 8, 1)}
     untouched = {key: value.clone() for key, value in start.state_dict().items()}
-    begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, fabric).model
-    begin = begin if strategy.layers == "none" or strategy.start in STRATEGIES else start
-    memory = Memory.of(start, faces(2100, 7), fabric) if strategy.memory else None
-    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric, memory).model
+    begin = start
+    if strategy.layers == "none" or strategy.start in STRATEGIES:
+        begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, fabric).model
+    read = memory if strategy.memory else None
+    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric, read).model
     answers = crossfer.predict(model, sides["target"].images, fabric)
     assert answers.shape == (16, 8) and bool(answers.isfinite().all())
     assert model.outputs[7] == (7,) and bool((answers[:, 7] > 0).all())
@@ -138,9 +144,9 @@ def test_a_model_of_finer_classes_is_understood_through_the_map(tmp_path: Path) 
     assert np.array_equal(load(coarse.save(tmp_path / "b")).predict(shown), coarse.predict(shown))
     said = check_network(config, ["FC"], machine("cpu"), "valence3")
     assert said[2:5] == [
-        "negative is what it calls angry, disgust, fear, sad",
-        "positive is what it calls happy",
-        "never the answer, as no class of the experiment: surprise",
+        "negative is its angry, disgust, fear, sad",
+        "positive is its happy",
+        "never predicted, because in no class of the experiment: surprise",
     ]
     wanted = {"positive": ["happy"], "negative": ["sad", "angry"], "contempt": ["contempt"]}
     grown = grow(config.deployed(ClassSet.of(wanted)), {"contempt": torch.ones(1, 51)})

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from statsmodels.stats.inter_rater import cohens_kappa as reference
 
 from crossfer.cli import main
 from crossfer.datasets import prepare
@@ -209,6 +208,8 @@ def test_faces_come_in_the_order_that_was_asked_for() -> None:
 
 
 def test_kappa_is_cohens_and_its_interval_holds_what_it_should() -> None:
+    from statsmodels.stats.inter_rater import cohens_kappa as reference
+
     rng = np.random.default_rng(0)
     names = np.array(["angry", "happy", "sad", "neutral"])
     one = rng.choice(names, 400, p=[0.1, 0.4, 0.3, 0.2])
@@ -358,7 +359,7 @@ def test_a_folder_that_changes_is_said_and_loses_nothing(start: Callable[..., Se
     odd = [photos / "line\nbreak.png", photos / os.fsdecode(b"\xff.png")]
     for file in odd:
         file.write_bytes((photos / "2.png").read_bytes())
-    with pytest.raises(CrossferError, match="two.png: gone or altered"):
+    with pytest.raises(CrossferError, match="two.png: removed or changed"):
         session.say(names["two.png"], "label", "dark")
     said = session.refresh()
     assert [line.split(" photo")[0] for line in said] == ["1", "3", "1"]  # new, gone, altered

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -349,7 +349,6 @@ CODED: dict[str, Callable[[int, int, int], tuple[str, str]]] = {
 }
 
 
-@settings(deadline=None, max_examples=20)
 @given(people, st.sampled_from(sorted(CODED)))
 def test_label_subject_and_count_are_kept(rows: list[tuple[int, int, int]], name: str) -> None:
     with tempfile.TemporaryDirectory() as top:

@@ -33,6 +33,7 @@ from crossfer.networks import (
     Classifier,
     NetworkConfig,
     Normalisation,
+    Preprocessing,
     check_network,
     load,
     normalise,
@@ -51,11 +52,11 @@ from crossfer.networks.layers import (
 from crossfer.report import write_report
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, machine, predict, train
-from crossfer.training.surrogate import split_frozen
+from crossfer.training.split import split_frozen
 from tests import tiny_networks
 from tests.tiny_networks import Next, Residual, Vision
 
-COLOUR, GRAY = (3, 64, 64), (1, 32, 32)
+COLOUR, SMALL, GRAY = (3, 64, 64), (3, 32, 32), (1, 32, 32)
 ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "residual": (Residual, COLOUR),
     "transformer": (Vision, GRAY),
@@ -178,21 +179,121 @@ def test_a_network_that_flattens_with_view_is_trained_in_the_layout_it_knows() -
     assert not study.get_parameter("conv5.weight").is_contiguous()
 
 
-def test_only_a_plain_sequence_is_cut_and_keeps_its_conventions() -> None:
-    class Skipping(nn.Sequential):
-        def forward(self, images: Tensor) -> Tensor:
-            return self[2](self[1](images) + 1)  # type: ignore[no-any-return]
+class Dropping(Residual):
+    """Drops features by a function, and has statistics of the batch among them."""
 
-    skipping = Skipping(nn.Linear(3, 3), nn.Flatten(), nn.Linear(3, 7))
-    train_only(skipping, ["2"])
-    classifier = Classifier(skipping)
-    frozen, rest = split_frozen(classifier)
-    assert len(frozen) == 0 and rest is classifier
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.pool(self.stages(self.stem(images))).flatten(1)
+        return self.head(nn.functional.dropout(found - found.mean(0), 0.5, self.training))  # type: ignore[no-any-return]
+
+
+class Tied(Residual):
+    """Uses its head's weight before its head."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.pool(self.stages(self.stem(images))).flatten(1)
+        return self.head(found * self.head.weight.mean())  # type: ignore[no-any-return]
+
+
+class Written(nn.Module):
+    """A network as in many a tutorial: functions between modules, one pooling in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.pool = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2)
+        self.fc1, self.fc2 = nn.Linear(144, 10), nn.Linear(10, 7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.pool(self.conv1(images).relu())
+        x = self.pool(self.conv2(x).relu())
+        x = nn.functional.dropout(self.fc1(x.view(x.size(0), -1)).relu(), 0.3, self.training)
+        return self.fc2(x)  # type: ignore[no-any-return]
+
+
+CUT_AT: list[tuple[nn.Module, str, str, bool]] = [
+    (Residual(), "head", "head", True),
+    (Residual(), "FC+CL", "stages.2", False),
+    (Vision(3), "FC", "head", True),
+    (Vision(3), "FC+CL", "blocks.2", False),
+    (tiny_networks.wrapped(), "FC+CL", "backbone.stages.2", False),
+    (
+        tiny_networks.Averaging(),
+        "FC",
+        "head",
+        False,
+    ),  # its answers, not its features, are of the batch
+    (Dropping(), "FC", "pool", False),  # what the head is given is of the batch, and by chance
+    (Tied(), "FC", "pool", False),  # what the head is given depends on what trains
+    (Written(), "FC", "fc1", False),
+    (Written(), "FC+CL", "conv2", False),
+]
+
+
+@pytest.mark.parametrize(("network", "trained", "layer", "is_plain"), CUT_AT)
+def test_any_network_is_cut_and_trained_to_the_same_weights(
+    network: nn.Module, trained: str, layer: str, is_plain: bool
+) -> None:
+    """A plain sequence is left where nothing but layers follows; otherwise the network's own code runs."""
+    how, fabric = Preprocessing(3, 32), machine("cpu", "32-true")
+    model = untrained(lambda: Classifier(network, preprocessing=how), 0).eval()
+    model.train_only(trained)
+    before = copy.deepcopy(model.state_dict())
+    shown, sides = faces(SMALL, 14), {"target": faces(SMALL, 9, 1)}
+    split = split_frozen(model, shown.images)
+    assert split and split.layer == layer
+    assert (type(split.rest.network) is nn.Sequential) == is_plain
+    images = normalise(shown.images, how)
+    assert torch.equal(split.rest.eval()(split.frozen(images)), model(images))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    recipe = Recipe(epochs=3, batch_size=7, learning_rate=0.01, views=2, averaging=0.5)
+    cached = train(model, shown, sides, recipe, 0, fabric, keep="last")
+    anew = train(model, shown, sides, recipe, 0, fabric, keep="last", reuse=False)
+    assert cached.cached and not anew.cached
+    for name, tensor in cached.model.state_dict().items():
+        assert torch.allclose(tensor.float(), anew.model.state_dict()[name].float(), atol=1e-5), (
+            name
+        )
+    changed = {n for n, t in anew.model.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed and all(n in split.rest.state_dict() for n in changed)
+
+
+@pytest.mark.parametrize("network", [Residual(), Vision(3)])
+def test_frozen_parts_of_any_network_see_each_version_of_an_image_once(network: nn.Module) -> None:
+    seen = 0
+
+    def count(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        nonlocal seen
+        seen += len(given[0]) if len(given[0]) > 3 else 0  # on three at most a cut is tried
+
+    model = Classifier(network, preprocessing=Preprocessing(3, 32)).eval()
+    model.train_only("FC+CL")
+    next(network.children()).register_forward_pre_hook(count)
+    recipe = Recipe(epochs=6, batch_size=7, learning_rate=0.01, views=2)
+    sides = {"target": faces(SMALL, 9, 1)}
+    train(model, faces(SMALL, 14), sides, recipe, 0, machine("cpu"))
+    assert seen == 2 * 14 + 9
+
+
+def test_a_network_that_cannot_be_cut_trains_as_a_whole() -> None:
+    """Its answers follow from more than any one module is given."""
+
+    class Twofold(Residual):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) + images.mean((1, 2, 3))[:, None]
+
+    model = Classifier(Twofold(), preprocessing=Preprocessing(3, 32)).eval()
+    model.train_only("FC")
+    shown = faces(SMALL, 14)
+    assert split_frozen(model, shown.images) is None
+    assert not train(model, shown, {}, RECIPE, 0, machine("cpu"), keep="last").cached
+
+
+def test_the_parts_keep_the_conventions_of_the_whole() -> None:
     model = NetworkConfig(width=0.1, classes=tuple(reversed(FER7))).build().eval()
     model.train_only("FC")
-    frozen, rest = split_frozen(model)
     images = torch.randn(2, 1, 48, 48)
-    assert len(frozen) and torch.equal(rest(frozen(images)), model(images))
+    split = split_frozen(model, images)
+    assert split and torch.equal(split.rest(split.frozen(images)), model(images))
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -263,7 +364,7 @@ def test_colours_are_standardised_together() -> None:
         ({"weights": Path("as-built"), "classes": FER7}, "normalisation: missing.*or per-image"),
         ({"network": "onnx:x.onnx"}, "classes: missing"),
         ({"network": "timm:resnet18", "weights": Path("w.pt")}, "classes: missing"),
-        ({"expect": 0.6}, "expect: of a deployed network only"),
+        ({"expect": 0.6}, "expect: only for a deployed network"),
         (
             {"weights": Path("w"), "classes": FER7, "normalisation": "per-image", "expect": 58.0},
             "expect: must be a fraction",
@@ -353,7 +454,7 @@ def test_what_would_train_is_said_and_an_idle_head_is_no_head() -> None:
     said = check_network(fewer, ["all"], machine("cpu"))
     assert said[1:3] == [
         "answers with happy, sad, angry",
-        "new to it: disgust, fear, surprise, neutral",
+        "new classes: disgust, fear, surprise, neutral",
     ]
 
 
@@ -390,7 +491,7 @@ def test_of_several_weights_the_running_mean_is_taken_or_the_user_is_asked(tmp_p
     torch.save({"state_dict": raw, "state_dict_ema": mean, "optimizer": {"state": {}}}, file)
     model, said = network(weights=file).deployed_and_said()
     assert torch.equal(model.network.get_parameter("head.weight"), mean["head.weight"])
-    line = "weights: of state_dict_ema, the running mean; weights_key: state_dict takes the others"
+    line = "weights: using state_dict_ema, the EMA; weights_key: state_dict uses the others"
     assert said == [line]
     model = network(weights=file, weights_key="state_dict").deployed()
     assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
@@ -398,7 +499,9 @@ def test_of_several_weights_the_running_mean_is_taken_or_the_user_is_asked(tmp_p
         f"{who}.{n}": t for who, s in (("teacher", raw), ("student", mean)) for n, t in s.items()
     }
     torch.save(both, file)
-    with pytest.raises(CrossferError, match="several sets of weights that fit: student., teacher."):
+    with pytest.raises(
+        CrossferError, match=r"several sets of weights that fit \(student., teacher."
+    ):
         network(weights=file).deployed()
     model = network(weights=file, weights_key="teacher.").deployed()
     assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
@@ -494,7 +597,6 @@ source: fer2013
 targets: [{{path: jaffe, faces: cropped}}]
 strategies: [FC, FC+CL, LwF, WiSE-FT]
 fractions: [1.0]
-seeds: [0, 1]
 model:
   network: their_networks:Residual
   arguments: {{width: 8}}
@@ -533,7 +635,7 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
     report = write_report(results, tmp_path / "out").read_text(encoding="utf-8")
     assert "their_networks:Residual(width=8); the old model is deployed" in report
     runs = {(run.strategy, run.seed): run for run in results.runs}
-    assert len(runs) == 2 * 6  # RE too, which WiSE-FT starts from
+    assert len(runs) == 6  # RE too, which WiSE-FT starts from
     deployed = untrained(Residual, 5).state_dict()
     for (name, _), run in runs.items():
         weights = load_file(tmp_path / "out" / run.folder / "model.safetensors")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -98,7 +98,7 @@ def test_bad_fer2013_rows_are_counted_with_their_reason_and_the_rest_is_kept(
     reasons = dataset.card["skipped"]
     assert sum(reasons.values()) == len(bad)
     assert reasons["2,303 pixels instead of 2,304"] == 1
-    assert reasons["pixel value '256' is not a whole number from 0 to 255"] == 1
+    assert reasons["pixel value '256' is not an integer from 0 to 255"] == 1
     assert reasons["unknown class '7'"] == 1
     assert reasons["unknown Usage 'Tuesday'"] == 1
     assert reasons["2 columns instead of 3"] == 1
@@ -237,7 +237,7 @@ def test_a_manifest_with_subjects_splits_and_boxes(suffix: str, tmp_path: Path) 
     assert splits(dataset) == ["training", "validation"]
     assert dataset.card["skipped"] == {
         "class none is left out": 1,
-        "the face box lies outside the 96×96 picture": 1,
+        "the face box is outside the 96×96 picture": 1,
         "no such file": 1,
     }
 
@@ -326,7 +326,7 @@ def test_a_label_map_names_our_classes_and_leaves_the_others_alone(tmp_path: Pat
         file, tmp_path / "out", Preparation(labels={"contempt": None, "happy": "sad"})
     )
     assert len(dataset.images) == 21
-    with pytest.raises(CrossferError, match="labels: joyful=3: '3' is not the name of a class"):
+    with pytest.raises(CrossferError, match="labels: joyful=3: '3' is not a valid label"):
         Preparation(labels={"joyful": "3"})
     with pytest.raises(CrossferError, match="sizes"):
         Preparation(sizes=(float("nan"), 1, 1))
@@ -342,7 +342,6 @@ def test_a_damaged_dataset_says_so(tmp_path: Path) -> None:
         open_dataset(tmp_path / "raw")
 
 
-@settings(deadline=None, max_examples=15)
 @given(st.lists(st.sampled_from(range(7)), min_size=1, max_size=30))
 def test_every_row_of_fer2013_keeps_its_label_and_pixels(labels: list[int]) -> None:
     import tempfile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfer.datasets.splits import counts_of, divide, reach, shared_subjects, take_fraction
@@ -14,7 +14,6 @@ people = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(people, st.integers(0, 5))
 def test_no_subject_is_on_two_sides_and_the_same_seed_gives_the_same_split(
     rows: list[tuple[int, str | None]], seed: int
@@ -46,7 +45,6 @@ def test_forty_subjects_reach_the_papers_counts_of_tfeid_closely() -> None:
     )  # one subject
 
 
-@settings(deadline=None)
 @given(people, st.sampled_from([0.25, 0.5, 0.75]), st.integers(0, 3))
 def test_a_fraction_keeps_subjects_whole(
     rows: list[tuple[int, str | None]], fraction: float, seed: int
@@ -76,7 +74,6 @@ def test_counts_add_up_to_all_images(total: int, shares: list[float]) -> None:
     assert np.abs(np.array(counts) - exact).max() < 1
 
 
-@settings(deadline=None)
 @given(people, st.integers(0, 3))
 def test_asked_counts_are_reached_to_the_image(
     rows: list[tuple[int, str | None]], seed: int
@@ -106,7 +103,6 @@ def test_the_counts_of_table_1_cost_few_subjects(
     assert 0 < len(shared_subjects(people, [str(part) for part in exact])) <= 3
 
 
-@settings(deadline=None)
 @given(people, st.integers(0, 3))
 def test_who_has_a_place_keeps_it_and_others_bring_the_parts_closer_to_their_shares(
     rows: list[tuple[int, str | None]], seed: int

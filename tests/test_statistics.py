@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp, t
-from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import (
@@ -56,7 +53,6 @@ Case = tuple[Right, Right, NDArray[Any] | None]
 
 
 @given(CASES)
-@settings(max_examples=40)
 def test_an_interval_holds_its_estimate_and_stays_in_range(case: Case) -> None:
     after, before, subjects = case
     low, high = accuracy_interval(after, subjects)
@@ -67,7 +63,6 @@ def test_an_interval_holds_its_estimate_and_stays_in_range(case: Case) -> None:
 
 
 @given(CASES)
-@settings(max_examples=40)
 def test_swapping_two_strategies_mirrors_everything(case: Case) -> None:
     after, before, subjects = case
     assume(np.any(after != before))
@@ -144,6 +139,8 @@ def test_none_wrong_is_not_certainty() -> None:
 
 def test_wilson_interval_against_published_values_and_statsmodels() -> None:
     """Newcombe (1998), Statistics in Medicine 17, Table I: 81/263 and 15/148 and 0/20."""
+    from statsmodels.stats.proportion import proportion_confint
+
     assert wilson_interval(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
     assert wilson_interval(15, 148) == pytest.approx((6.24, 16.05), abs=0.01)
     assert wilson_interval(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
@@ -161,6 +158,8 @@ def test_unknown_subjects_stand_for_themselves() -> None:
 
 @given(st.integers(0, 600), st.integers(0, 600))
 def test_mcnemar_against_statsmodels(gained: int, lost: int) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+
     expected = reference_mcnemar([[5, gained], [lost, 5]], exact=True).pvalue
     assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
 
@@ -170,9 +169,10 @@ def test_mcnemar_of_many_images() -> None:
     assert 0 < mcnemar(49_000, 51_000) < 1e-9
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_holm_against_statsmodels(p_values: list[float]) -> None:
+    from statsmodels.stats.multitest import multipletests
+
     expected = multipletests(p_values, method="holm")[1] if p_values else []
     assert holm(p_values) == pytest.approx(list(expected))
 

@@ -158,9 +158,11 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     whole = train(small(), faces, {"source": faces}, recipe, 0, fabric, on_state=keep)
     for stop in stops:
         seen: list[int] = []
+        resume = checkpoints(stop).load()
+        assert resume is not None
         resumed = train(
             small(), faces, {"source": faces}, recipe, 0, fabric,
-            resume=checkpoints(stop).load(), on_step=seen.append,
+            resume=resume, on_step=seen.append,
         )  # fmt: skip
         assert sum(seen) == (recipe.epochs - stop[0]) * 56 - stop[1] * 14
         assert weights_equal(resumed.model, whole.model)

@@ -54,6 +54,14 @@ def write_json(file: Path, content: Any) -> None:
     write_bytes(file, text.encode("utf-8", "backslashreplace"))
 
 
+def place_folder(beside: Path, out: Path) -> None:
+    """Let a folder of ``tempfile.mkdtemp``, now finished, be another one, which is empty or not there."""
+    beside.chmod(0o755)  # mkdtemp lets only its owner in
+    with suppress(FileNotFoundError):
+        out.rmdir()  # only POSIX renames over an empty folder
+    beside.replace(out)
+
+
 def digest(file: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     with file.open("rb") as content:

@@ -42,14 +42,13 @@ CHANGES = frozenset({"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"})
 FACES = {"fer2013": 105, "jaffe": 63}
 EXPERIMENT = """
 source: fer2013
-targets: [jaffe]
+targets: [{path: jaffe, faces: cropped}]
 strategies:
 - FC
-- {name: warm FU, start: baseline, layers: all, data: source+target}
 - {name: few old, start: baseline, layers: all, data: source+target, exemplars: 3, share: 0.5}
 - {name: held, start: baseline, layers: all, data: target, penalty: {kind: ewc, samples: 8}, merge: true}
 fractions: [1.0]
-model: {width: 0.05}
+model: {width: 0.03}
 device: cpu
 recipes:
   default: {epochs: 2, batch_size: 16}
@@ -101,9 +100,7 @@ def write_raw(raw: Path) -> None:
 
 def rounds(folder: Path, count: int, seed: int) -> Iterator[Outcome]:
     """Yield what each round found; ``folder/raw`` holds the raw datasets."""
-    PROCESSES.set_forkserver_preload(
-        ["crossfer.experiment", "crossfer.report", "crossfer.cli.progress"]
-    )
+    PROCESSES.set_forkserver_preload(["crossfer.experiment", "crossfer.report", "crossfer.cli"])
     (folder / "experiment.yaml").write_text(EXPERIMENT)
     whole = folder / "whole"
     warm = PROCESSES.Process(target=int)  # the first waits for the imports

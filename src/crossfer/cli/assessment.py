@@ -87,7 +87,9 @@ def assess(
     from crossfer.files import write_json
 
     if cropped and (dataset / "dataset.json").is_file():
-        raise CrossferError(f"--cropped: {dataset} is prepared already, so it has no effect")
+        raise CrossferError(
+            f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
+        )
     if source and memory:
         raise CrossferError("--source and --memory both stand for the source: name one")
     opened_model = open_model(model)
@@ -151,8 +153,8 @@ def _say(found: Assessed) -> None:
     if found.features:
         low, high = found.features.interval
         out_console.print(
-            f"Features: {found.features.share:.1f} % ({low:.1f}–{high:.1f}) are farther from the "
-            "source's than 95 % of its own are; without drift this is 5 %.",
+            f"Features: their mean lies {found.features.deviations:.2f} ({low:.2f}–{high:.2f}) standard "
+            "deviations from the source's.",
             soft_wrap=True,
         )
     elif not found.inputs:

@@ -167,7 +167,9 @@ def export(
         made = results_of(model)
     except CrossferError as error:
         made = None
-        out_console.print(f"the card will not say what was measured: {error}", soft_wrap=True)
+        out_console.print(
+            f"the card will not contain the experiment's measurements: {error}", soft_wrap=True
+        )
     known = tested(made[0], made[1].key) if made else []
     what = Exporting(
         half,

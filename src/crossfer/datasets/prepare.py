@@ -73,7 +73,7 @@ def prepare(
     new_split
         Divide all faces again instead. A network trained before must not be measured on the new test set.
     progress
-        Told how many pictures of how many are decoded.
+        Called with the number of decoded pictures and their total.
     on
         Find faces on this Ray cluster, whose nodes need not see the files.
 
@@ -225,8 +225,9 @@ def _check_usable(
 ) -> None:
     if dropped and no_face == "refuse":
         raise FacesStay(
-            f"{raw.place}: no face found in {len(dropped):,} pictures (first: {dropped[0].origin}); "
-            "--no-face keep takes their centre, --no-face drop leaves them out"
+            f"{raw.place}: no face found in {len(dropped):,} pictures (first: "
+            f"{dropped[0].origin}); --no-face keep uses their centre, --no-face drop leaves them "
+            "out"
         )
     # What is left out on purpose is no sign of a wrong layout.
     odd = unusable + dropped

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import platform
 import shutil
 import tempfile
@@ -38,7 +37,7 @@ from crossfer.deploy.card import Accuracy, Measured, model_card
 from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
-from crossfer.files import digest, write_bytes, write_json
+from crossfer.files import digest, place_folder, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.preprocessing import normalise
@@ -188,8 +187,7 @@ def export(
                 what.methods,
             ).encode(),
         )
-        beside.chmod(0o755)  # mkdtemp lets only its owner in
-        os.replace(beside, out)
+        place_folder(beside, out)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise

@@ -105,7 +105,7 @@ class _Worker:
         """Say how the process ended."""
         self.process.join()
         code = self.process.exitcode or 0
-        if code == -signal.SIGKILL:
+        if code == -getattr(signal, "SIGKILL", 9):  # Windows has none
             return "killed, perhaps because of low memory; use fewer workers"
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 

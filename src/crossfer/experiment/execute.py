@@ -175,6 +175,7 @@ def _train(
         "seed": run.seed,
         "identity": run.identity,
         "kept_epoch": trained.kept_epoch,
+        "cached_features": trained.cached,
         "merged": {"alpha": trained.alpha, "tried": trained.tried},
         "chosen": _chosen(trained, validation, run.keep),
         "training_images": run.training_images,

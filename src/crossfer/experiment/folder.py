@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.rows import RunFacts
-from crossfer.experiment.config import IMAGE_COLUMNS
+from crossfer.experiment.config import IMAGE_COLUMNS, adapter
 from crossfer.experiment.names import ERROR, RUN
 from crossfer.experiment.plan import Run
 from crossfer.files import digest, write_bytes
@@ -73,7 +73,7 @@ def load_run(folder: Path) -> RunFacts:
     """
     content = read_run(folder)
     try:
-        return TypeAdapter(RunFacts).validate_python({key: content[key] for key in RUN_KEYS})
+        return adapter(RunFacts).validate_python({key: content[key] for key in RUN_KEYS})
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise CrossferError(f"{folder / RUN}: damaged ({where}); delete the folder") from None

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.folds import all_tested, in_words
@@ -48,7 +48,7 @@ from crossfer.evaluation.rows import (
     Suggestions,
 )
 from crossfer.evaluation.summary import mean_change, mean_cost, over_folds
-from crossfer.experiment.config import Experiment
+from crossfer.experiment.config import Experiment, adapter
 from crossfer.experiment.folder import folder_of, load_run, parts_of, said_by_folds
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
@@ -268,7 +268,7 @@ def read_results(content: Any, file: Path) -> Results:
         If another version wrote it; ``file`` is named.
     """
     try:
-        return TypeAdapter(Results).validate_python(content)
+        return adapter(Results).validate_python(content)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "no results"
         raise CrossferError(
@@ -278,7 +278,7 @@ def read_results(content: Any, file: Path) -> Results:
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of ``results.json``."""
-    return TypeAdapter(Results).json_schema()
+    return adapter(Results).json_schema()
 
 
 def _facts(strategy: Strategy, strategies: Mapping[str, Strategy]) -> StrategyFacts:

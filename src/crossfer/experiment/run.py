@@ -168,7 +168,7 @@ def run_one(
     key
         Of the run; the networks that it starts from must be finished.
     progress
-        Told how it goes on.
+        Receives progress events.
     stopping
         Asked after each training step whether to leave a checkpoint and end, by `KeyboardInterrupt`.
 

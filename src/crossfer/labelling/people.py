@@ -8,7 +8,7 @@ A vector is how the face looks, aligned on its eyes: histograms of oriented grad
 2005), which tell people of one sitting well, and sittings as well as people.  Where the extra ``people`` is
 installed, the 128 numbers of dlib's face recognition network are put beside them (King, Dlib-ml, 2009; the
 network is in the public domain): it was trained to know people again in other light and other years.  How
-good the suggestions are is measured in ``docs/from-photos.md``.
+good the suggestions are is measured in ``docs/label.md``.
 """
 
 from __future__ import annotations

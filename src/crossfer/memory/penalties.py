@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossfer.networks import Classifier
+from crossfer.networks.prediction import MOST_AT_ONCE
 from crossfer.terms import PastData
 from crossfer.training import Faces, Mixture, Term, normalise, specialised
 from crossfer.training.devices import Devices
-from crossfer.training.inputs import AT_ONCE
 from crossfer.training.loss import IMPOSSIBLE
 
 
@@ -119,7 +119,7 @@ class DarkExperience:
         """Return the loss term; the old images come with the batches of a mixture."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
         answers, said = _answers(start, shown, fabric), _said(start, fabric)
-        rows = torch.split(torch.arange(shown.new, len(shown)), AT_ONCE)
+        rows = torch.split(torch.arange(shown.new, len(shown)), MOST_AT_ONCE)
         parts = (shown.images[part].to(fabric.device) for part in rows)
         stored = torch.cat([answers(normalise(part, start.preprocessing)) for part in parts])
 

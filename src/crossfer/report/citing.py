@@ -35,7 +35,9 @@ def methods(results: Results, strategy: str | None = None) -> set[str]:
     """Return the keywords of `crossfer.references` for strategies and training; see `cited`."""
     starts = {each.name: each.start for each in results.strategies}
     if strategy is not None and strategy not in starts:
-        raise CrossferError(f"{strategy}: no strategy of this experiment: {', '.join(starts)}")
+        raise CrossferError(
+            f"{strategy}: not a strategy of this experiment; choose among {', '.join(starts)}"
+        )
     return {BL, RENEWED, *(starts if strategy is None else _chain(strategy, starts))}
 
 

@@ -183,10 +183,10 @@ def _in_words(view: View, after: Result, fall: _Fall) -> str:
     )
     doubt = "" if fall.sure else ", which may be chance"
     return (
-        f"Of {view.classes[label]} faces of {shown(dataset)}, {after.strategy} gets "
-        f"{new}\N{NO-BREAK SPACE}% right, the old model {old}\N{NO-BREAK SPACE}% "
-        f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% interval "
-        f"{span(change.interval)}{doubt})."
+        f"{shown(dataset)}, {view.classes[label]}: {after.strategy} recognises "
+        f"{new}\N{NO-BREAK SPACE}%, the old model {old}\N{NO-BREAK SPACE}% "
+        f"({signed(change.points)} points, {change.images:,} images; 95\N{NO-BREAK SPACE}% "
+        f"interval {span(change.interval)}{doubt})."
     )
 
 
@@ -517,10 +517,10 @@ def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdi
     if change <= -MUCH:
         return f"{facts}: use it only if the new faces matter more than the old.", "care"
     if row.gain.interval and row.gain.interval[0] <= 0:
-        return f"{facts}: use it, though the gain may be chance.", "care"
+        return f"{facts}: use it with care, since the gain may be chance.", "care"
     if fallen := [view.classes[fall.label] for fall in _falls(row) if fall.sure]:
         fallen = list(dict.fromkeys(fallen))
-        return f"{facts}: use it only if {listed(fallen)} may be recognised less often.", "care"
+        return f"{facts}: use it only if lower recall of {listed(fallen)} is acceptable.", "care"
     return f"{facts}: use it.", "use"
 
 

@@ -11,7 +11,6 @@ Examples
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import numpy as np
 
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError
+from crossfer.files import place_folder
 from crossfer.progress import Told, silent
 
 from .layouts import (
@@ -84,8 +84,7 @@ def write(name: str, folder: Path, images: int | None = None, progress: Told = s
         size = {} if images is None else {"images": images}
         STANDINS[name](beside, progress, **size)
         (beside / "STAND-IN.txt").write_text(NOTICE.format(name=name.upper()))
-        beside.chmod(0o755)  # mkdtemp lets only its owner in
-        os.replace(beside, folder)
+        place_folder(beside, folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise

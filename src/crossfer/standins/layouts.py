@@ -187,7 +187,7 @@ def write_fer2013(folder: Path, progress: Told, images: int = 2400) -> None:
     rows = [(label, FER_USAGES[i % 10]) for label in range(7) for i in range(counts[label])]
     order = _chance(WILD, 2).permutation(len(rows))
     jobs = [(WILD, number, rows[row][0]) for number, row in enumerate(order)]
-    with open(folder / "fer2013.csv", "w", newline="") as file:
+    with open(folder / "fer2013.csv", "w", newline="", encoding="ascii") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("emotion", "pixels", "Usage"))
         for row, picture in zip(order, _at_once(portrait, jobs, progress), strict=True):

@@ -1,13 +1,8 @@
-"""A classifier cut in two: what is given to its fully connected layers, and these alone.
-
-What lies before the cut turns faces into features, vectors; what lies behind it, the `rest`, is a classifier
-that reads features in the place of faces, so that everything that trains or measures classifiers works on it.
-"""
+"""Where a classifier is cut for a memory: before its fully connected layers, which are given vectors."""
 
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,14 +12,14 @@ from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
 from crossfer.networks.classifier import Classifier
-from crossfer.networks.layers import layers_in_order, layers_with_parameters
-from crossfer.networks.preprocessing import normalise
+from crossfer.networks.layers import layers_with_parameters
 from crossfer.training.prediction import features
+from crossfer.training.split import Body, Trial, as_it_was, noise
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a classifier is cut.
+    """Where a classifier is cut for a memory.
 
     Parameters
     ----------
@@ -40,66 +35,28 @@ class Cut:
     rest: Classifier
     head: str
 
-    @property
-    def _before(self) -> str:
-        """What stands before a name in `rest` to make it the network's."""
-        return self.layer.rpartition(".")[0]
-
-    def own(self, name: str) -> str:
-        """Return the name in `rest.network` of a module behind the cut."""
-        return name.removeprefix(f"{self._before}.") if self._before else name
-
     def features(self, classifier: Classifier, images: Tensor, fabric: Fabric) -> Tensor:
         """Return what `layer` is given, float32 (N, D) on the CPU; images as for `predict`."""
         return features(classifier, self.layer, images, fabric)
 
     def body(self, classifier: Classifier) -> nn.Module:
         """Return what turns normalised images, float (N, C, H, W), into features, float (N, D)."""
-        return _Body(classifier, self.layer)
+        return Body(classifier.network, self.layer)
 
     def penultimate(self, given: Tensor, fabric: Fabric) -> Tensor:
         """Return what the head is given, float32 (N, P), of features at the cut, float (N, D)."""
-        return (
-            given
-            if self.layer == self.head
-            else features(self.rest, self.own(self.head), given, fabric)
-        )
+        return given if self.layer == self.head else features(self.rest, self.head, given, fabric)
 
     def joined(self, classifier: Classifier, rest: Classifier) -> Classifier:
-        """Return a copy of a classifier with the layers of another `rest` behind the cut."""
+        """Return a copy of a classifier with the weights of another `rest` behind the cut."""
         whole = copy.deepcopy(classifier).cpu().eval()
-        whole.answers, whole.outputs, whole.spec = rest.answers, rest.outputs, rest.spec
-        for name, layer in layers_in_order(rest.network):
-            place = f"{self._before}.{name}" if self._before else name
-            whole.network.set_submodule(place, copy.deepcopy(layer).cpu().eval())
+        whole.load_state_dict(whole.state_dict() | rest.state_dict())
         return whole
-
-
-class _Body(nn.Module):
-    """Gives what a layer of a classifier is given."""
-
-    def __init__(self, classifier: Classifier, layer: str) -> None:
-        super().__init__()
-        self.classifier, self.layer = classifier, layer
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return features; nothing where the layer is not asked once."""
-        found: list[Tensor] = []
-        layer = self.classifier.network.get_submodule(self.layer)
-        hook = layer.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
-        try:
-            self.classifier(images)
-        finally:
-            hook.remove()
-        return found[0].detach() if len(found) == 1 else images.new_empty(0)
 
 
 @torch.no_grad()
 def cut_of(classifier: Classifier) -> Cut:
     """Cut a classifier before its fully connected layers, or, where that cannot be, before its head.
-
-    A network that is a plain sequence is cut before the first of its fully connected layers; of any other it
-    is not known what happens between them.
 
     Raises
     ------
@@ -112,39 +69,31 @@ def cut_of(classifier: Classifier) -> Cut:
         raise CrossferError(f"model: {error}") from None
     how = classifier.preprocessing
     device = next(classifier.parameters()).device
-    pictures = torch.zeros(2, *how.image_shape, dtype=torch.uint8)
-    pictures[1, : how.side // 2] = 255  # two that differ
-    images = normalise(pictures, how).to(device)
-    before = classifier.training
-    classifier.eval()
-    try:
-        logits = classifier(images)
-        for layer, rest in _candidates(classifier, head):
-            given = _Body(classifier, layer)(images)
-            if given.ndim == 2:
-                again = rest.eval()(given)
-                if again.shape == logits.shape and torch.allclose(again, logits, 1e-3, 1e-4):
-                    return Cut(layer, rest, head)
-    finally:
-        classifier.train(before)
+    pictures = torch.zeros(1, *how.image_shape, dtype=torch.uint8, device=device)
+    with as_it_was(classifier):
+        trial = Trial(classifier, noise(pictures, how), nn.Module.eval)
+        around = _around(classifier, classifier.layer_names("FC")[0])
+        if last := _rest_from(head, trial):
+            rests = ((layer, _rest_from(layer, trial)) for layer in around)
+            return next((Cut(at, rest, head) for at, rest in rests if rest), Cut(head, last, head))
     raise CrossferError(
         f"model: its last linear layer {head} does not map one vector per face to the outputs; "
         "name its head with model.FC"
     )
 
 
-def _candidates(classifier: Classifier, head: str) -> Iterator[tuple[str, Classifier]]:
-    """Yield where a classifier may be cut, and what lies behind: the largest first."""
-    network = classifier.network
-    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
-        parts = layers_in_order(network)
-        connected = set(classifier.layer_names("FC"))
-        for index, (name, child) in enumerate(parts):
-            inside = [".".join(filter(None, (name, n))) for n in layers_with_parameters(child)]
-            if connected & set(inside):
-                if inside[0] in connected:
-                    yield name, classifier.around(nn.Sequential(OrderedDict(parts[index:])))
-                break
-    last = head.rpartition(".")[2]
-    alone = nn.Sequential(OrderedDict([(last, network.get_submodule(head))]))
-    yield head, classifier.around(alone)
+def _rest_from(layer: str, trial: Trial) -> Classifier | None:
+    """Return what makes the answers of vectors that a layer is given, if anything does."""
+    calls = [call for call in trial.calls if call.name == layer]
+    if len(calls) == 1 and (given := calls[0].given) is not None and given.ndim == 2:
+        return next(trial.rests(calls[0]), None)
+    return None
+
+
+def _around(classifier: Classifier, layer: str) -> Iterator[str]:
+    """Yield the modules that begin with a layer, as far as parameters go: the outermost first."""
+    parts = layer.split(".")
+    for name in (".".join(parts[:depth]) for depth in range(1, len(parts) + 1)):
+        inside = layers_with_parameters(classifier.network.get_submodule(name))
+        if f"{name}.{inside[0]}".rstrip(".") == layer:
+            yield name

@@ -17,12 +17,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.files import reserve
+from crossfer.networks.prediction import images_at_once
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.training.batches import augment, chances
 from crossfer.training.devices import Devices
 from crossfer.training.recipe import Recipe
 
-AT_ONCE = 512
 LARGEST_IN_MEMORY = 2 * 2**30
 """Bytes; beyond it the outputs lie in a file, which the system keeps in memory as far as there is room."""
 
@@ -79,10 +79,9 @@ class Anew:
             self.chances = self.chances.copy_(drawn) if len(self.chances) else drawn
 
     def size(self) -> int:
-        """Return how many bytes the outputs for all versions of all images would take."""
+        """Return how many bytes the outputs for one image take."""
         self.begin(0)
-        one = self.whole(torch.zeros(1, dtype=torch.int64, device=self.generator.device))
-        return self.versions * len(self.images) * one.nbytes
+        return self.whole(torch.zeros(1, dtype=torch.int64, device=self.generator.device)).nbytes
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return what the layers that train are given of this device's share of a batch: (rows, …)."""
@@ -112,6 +111,7 @@ class Kept:
 
     def __init__(self, anew: Anew) -> None:
         self.anew, self.count = anew, len(anew.images)
+        self.at_once = _at_once(anew.frozen, anew.images, anew.fabric, anew.how)
         self.known: set[int] = set()
         self.first = torch.zeros((), dtype=torch.int64, device=anew.generator.device)
         self.outputs = torch.empty(0)
@@ -124,8 +124,8 @@ class Kept:
         if version not in self.known:
             self.anew.begin(version)
             rows = torch.arange(self.count, device=self.first.device)
-            for start in range(0, self.count, AT_ONCE):
-                made = self.anew.whole(rows[start : start + AT_ONCE])
+            for start in range(0, self.count, self.at_once):
+                made = self.anew.whole(rows[start : start + self.at_once])
                 if not self.known and not start:
                     self.outputs = _room(self.anew.versions * self.count, made)
                 self.outputs[first + start : first + start + len(made)] = made
@@ -141,15 +141,21 @@ class Kept:
 @torch.no_grad()
 def outputs_of(frozen: nn.Module, images: Tensor, fabric: Fabric, how: Preprocessing) -> Tensor:
     """Return what frozen layers make of images, uint8 (N, H, W) or (N, H, W, 3), as they are: (N, …)."""
-    outputs = torch.empty(0)
-    for start in range(0, len(images), AT_ONCE):
-        part = images[start : start + AT_ONCE].to(fabric.device)
+    outputs, at_once = torch.empty(0), _at_once(frozen, images, fabric, how)
+    for start in range(0, len(images), at_once):
+        part = images[start : start + at_once].to(fabric.device)
         with fabric.autocast():
             made = frozen(normalise(part, how))
         if not start:
             outputs = _room(len(images), made)
-        outputs[start : start + AT_ONCE] = made
+        outputs[start : start + at_once] = made
     return outputs
+
+
+def _at_once(frozen: nn.Module, images: Tensor, fabric: Fabric, how: Preprocessing) -> int:
+    """Return how many images frozen layers can be given at once."""
+    with fabric.autocast():
+        return images_at_once(frozen, normalise(images[:1].to(fabric.device), how))
 
 
 def _room(count: int, like: Tensor) -> Tensor:

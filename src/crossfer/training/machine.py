@@ -90,9 +90,12 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # where nothing has touched the GPU so far
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc
             ctypes.CDLL(None).malloc_trim(0)  # what earlier runs freed is none of this one's memory
-        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        with (
+            contextlib.suppress(OSError),
+            open("/proc/self/clear_refs", "w", encoding="ascii") as file,
+        ):
             file.write("5")
 
 
@@ -100,16 +103,18 @@ def peak_memory(device: torch.device) -> int:
     """Return the highest memory use, in bytes, since `reset_peak_memory`.
 
     On a GPU the memory of PyTorch's tensors there; elsewhere the resident memory of the process (since
-    its start where the system cannot reset the mark).
+    its start where the system cannot reset the mark).  0 on Windows, which does not say.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as file:
         marks = [line.split()[1] for line in file if line.startswith("VmHWM")]
         if marks:
             return int(marks[0]) * 1024
-    import resource
-
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -139,7 +144,7 @@ def _processor() -> str:
 
 def _cpuinfo(key: str) -> list[str]:
     """Return what Linux says of every core; nothing elsewhere."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         return [line.split(":")[1].strip() for line in file if line.startswith(key)]
     return []
 
@@ -151,7 +156,7 @@ def keep_freed_memory() -> None:
     takes over a third of a step (``docs/benchmarks.md``).
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)

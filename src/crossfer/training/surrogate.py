@@ -8,46 +8,24 @@ the first that trains on, given what the frozen ones make of every image (*cache
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.networks.classifier import Classifier
-from crossfer.networks.layers import layers_in_order
 from crossfer.training.batches import Faces
 from crossfer.training.devices import Devices
 from crossfer.training.dual import Dual, is_worth_it
 from crossfer.training.inputs import LARGEST_IN_MEMORY, Anew, Kept, outputs_of
 from crossfer.training.recipe import Recipe
+from crossfer.training.split import Split, split_frozen
 
 LARGEST_IN_A_FILE = 8 * 2**30
 """Bytes; beyond it nothing is kept."""
-
-
-def split_frozen(classifier: Classifier) -> tuple[nn.Sequential, Classifier]:
-    """Cut a classifier before its first layer that trains.
-
-    Returns
-    -------
-    frozen : torch.nn.Sequential
-        Empty where the first layer trains, and for networks that are more than a sequence.
-    rest : Classifier
-        ``rest(frozen(x))`` is ``classifier(x)``; both share the network's layers, under their names.
-    """
-    network = classifier.network
-    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
-        parts = layers_in_order(network)
-        for index, (_, child) in enumerate(parts):
-            if any(parameter.requires_grad for parameter in child.parameters()):
-                if not index:
-                    break
-                first, rest = OrderedDict(parts[:index]), OrderedDict(parts[index:])
-                return nn.Sequential(first), classifier.around(nn.Sequential(rest))
-    return nn.Sequential(), classifier
 
 
 @dataclass(frozen=True)
@@ -70,6 +48,11 @@ class Surrogate:
     inputs: Anew | Kept
     given: Mapping[str, Tensor]
     dual: str = ""
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether what frozen layers make of each version of an image is calculated once."""
+        return isinstance(self.inputs, Kept)
 
     def fold(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return weights of the part under the names and in the shapes that the network has."""
@@ -104,26 +87,35 @@ def surrogate_of(
     recipe, seed, generator, fabric, devices
         As for `Anew`.
     reuse
-        Otherwise nothing is cut off, and the network is shown the same pictures.
+        Otherwise nothing is cut off, and the network is shown the same pictures.  Nor is it where the network
+        cannot be cut (`split_frozen`), or where there is no room for what is made of the validation sets.
     """
     how = network.preprocessing
-    frozen, part = split_frozen(network) if reuse else (nn.Sequential(), network)
-    anew = Anew(training.images, frozen, recipe, seed, generator, fabric, how, devices)
-    if part is network:
-        return Surrogate(network, anew, {})
-    given = {
-        name: outputs_of(frozen, faces.images, fabric, how) for name, faces in validation.items()
-    }
+    fed = partial(
+        Anew, training.images, recipe=recipe, seed=seed, generator=generator, fabric=fabric, how=how
+    )
+    whole = Surrogate(network, fed(nn.Sequential(), devices=devices), {})
+    if not (reuse and (split := split_frozen(network, training.images))):
+        return whole
+    anew = fed(split.frozen, devices=devices)
     # A GPU calculates faster than it reads a file.
     most = LARGEST_IN_A_FILE if fabric.device.type == "cpu" else LARGEST_IN_MEMORY
-    if not anew.versions or anew.size() > most:
-        return Surrogate(part, anew, given)
-    return _in_dual_form(part, Kept(anew), given)
+    each = anew.size()
+    if each * sum(map(len, validation.values())) > most:
+        return whole
+    given = {
+        name: outputs_of(split.frozen, faces.images, fabric, how)
+        for name, faces in validation.items()
+    }
+    if not anew.versions or each * anew.versions * len(training) > most:
+        return Surrogate(split.rest, anew, given)
+    return _in_dual_form(split, Kept(anew), given)
 
 
-def _in_dual_form(part: Classifier, kept: Kept, given: Mapping[str, Tensor]) -> Surrogate:
-    """Let the first layer that trains learn in its dual form, if that is worth it."""
-    name, layer = next(part.network.named_children())
+def _in_dual_form(split: Split, kept: Kept, given: Mapping[str, Tensor]) -> Surrogate:
+    """Let the first layer behind the cut learn in its dual form, if that is worth it."""
+    part, name = split.rest, split.layer
+    layer = part.network.get_submodule(name)
     sizes = [len(kept.outputs), *map(len, given.values())]
     flat = kept.outputs.ndim == 2
     if not (flat and is_worth_it(layer, sum(sizes)) and _stands_once(layer, part)):
@@ -131,7 +123,7 @@ def _in_dual_form(part: Classifier, kept: Kept, given: Mapping[str, Tensor]) -> 
     for version in range(kept.anew.versions):
         kept.begin(version)
     every = torch.cat([kept.outputs, *given.values()])
-    part.network.add_module(name, Dual(layer, every))
+    part.network.set_submodule(name, Dual(layer, every))
     # From here on an image is the number of what the frozen layers made of it.
     kept.outputs, *others = torch.split(torch.arange(len(every), device=every.device), sizes)
     return Surrogate(part, kept, dict(zip(given, others, strict=True)), f"network.{name}")

@@ -70,8 +70,9 @@ class State:
 class Trained:
     """What a training gives: the network with the weights kept, how it went, and what it cost.
 
-    Where it was merged with the network from before, `alpha` is the share (0–1) of the trained one, and
-    `tried` what each share achieved.
+    `cached`: whether frozen layers calculated once for each version of an image.  Where it was merged with
+    the network from before, `alpha` is the share (0–1) of the trained one, and `tried` what each share
+    achieved.
     """
 
     model: Classifier
@@ -79,6 +80,7 @@ class Trained:
     history: list[Row]
     images_seen: int
     seconds: float
+    cached: bool = False
     alpha: float | None = None
     tried: list[Row] = field(default_factory=list)
 
@@ -383,7 +385,8 @@ class Training:
         state, model = self.state, copy.deepcopy(self.model).cpu().eval()
         model.load_state_dict(model.state_dict() | self.surrogate.fold(state.kept))
         seconds = sum(row["seconds"] for row in state.history)
-        return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds)
+        cached = self.surrogate.is_cached
+        return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds, cached)
 
 
 def _adjustment(

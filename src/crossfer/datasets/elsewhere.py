@@ -76,7 +76,10 @@ def extract_on_ray(
     tasks, travel = [Task(name) for name in missing], Blocks(folder.parent.absolute(), how, missing)
     failures = run_on_ray(tasks, Count(), cluster, travel)
     for name, failure in failures.items():
-        raise CrossferError(f"{name}: {failure.why}")
+        first, *others = missing[name][1]
+        raise CrossferError(
+            f"{first.picture} and the {len(others)} pictures after it: {failure.why}"
+        )
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
-from crossfer.executors.graph import Tell
+from crossfer.executors import (
+    Events,
+    Failure,
+    Slurm,
+    Task,
+    Work,
+    run_here,
+    run_in_processes,
+    run_on_slurm,
+)
+from crossfer.executors.graph import Tell, levels
 from crossfer.executors.ray import Carry, Ray, run_on_ray
 
 BASELINE = 20
@@ -124,6 +133,44 @@ def on_ray(runs: int, seconds: float, megabytes: int) -> str:
     return f"| {cores} (Ray, {megabytes} MB sent) | {spent:.2f} | {grown:.0f} | {ideal:.0f} | {took:.0f} |"
 
 
+SBATCH = """
+cat > /dev/null
+echo x >> arrays; number=$(wc -l < arrays)
+for option in "$@"; do case "$option" in --array=*) last=${option##*-};; esac; done
+seq -f "$number|%g|RUNNING|(n1)" 0 $last >> queue
+echo $number
+"""
+SQUEUE = """
+head -n 64 queue | while IFS='|' read array index rest; do touch done/$array-$index; done
+tail -n +65 queue > rest
+mv rest queue
+cat queue
+"""
+
+
+def on_slurm(runs: int) -> str:
+    """Watch the graph as jobs of shell scripts that end 64 at each look; return a row of the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), os.environ["PATH"]
+        (folder / "done").mkdir()
+        for program, text in (("sbatch", SBATCH), ("squeue", SQUEUE)):
+            (folder / program).write_text(f"#!/bin/bash\ncd {folder}\n{text}")
+            (folder / program).chmod(0o755)
+        tasks, numbers = graph(runs), dict[str, str]()
+        for array, level in enumerate(levels(tasks), 1):
+            numbers |= {key: f"{array}-{index}" for index, key in enumerate(level)}
+
+        def is_done(key: str) -> bool:
+            return (folder / "done" / numbers[key]).exists()
+
+        os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
+        before, cpu, began = megabytes(), time.process_time(), time.perf_counter()
+        assert not run_on_slurm(tasks, ["true"], is_done, Events(), Slurm(), folder / "slurm", 0)
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+        os.environ["PATH"] = path
+    return f"| 64 (SLURM, acted) | {1000 * cpu / runs:.2f} | {megabytes() - before:.0f} | 0 | {took:.0f} |"
+
+
 def children() -> float:
     """Return the CPU time of child processes that have ended: Ray's driver is one."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -154,8 +201,9 @@ def main() -> None:
     print("|--:|--:|--:|--:|--:|")
     for workers in asked.workers:
         print(measure(asked.runs, asked.seconds, workers), flush=True)
-    for megabytes in asked.ray:
-        print(on_ray(asked.runs, asked.seconds, megabytes), flush=True)
+    print(on_slurm(asked.runs), flush=True)
+    for size in asked.ray:
+        print(on_ray(asked.runs, asked.seconds, size), flush=True)
     print("\n| run folders | to find one, CPU ms |\n|--:|--:|")
     for folders in (500, 5_000, 50_000):
         print(lookups(folders), flush=True)

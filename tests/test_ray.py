@@ -23,7 +23,13 @@ from crossfer.executors import Task
 from crossfer.executors.copies import Files
 from crossfer.executors.ray import Ray, Unseen, _check_versions, run_on_ray
 from crossfer.framing import Framing
-from tests.test_executors import DIAMOND, Log, opened, opened_copy
+from tests.test_executors import (  # noqa: F401
+    DIAMOND,
+    Log,
+    imported_once,
+    opened,
+    opened_copy,
+)
 
 pytest.importorskip("ray", reason="the extra “ray”")
 

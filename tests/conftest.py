@@ -57,11 +57,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def imported_once() -> Iterator[None]:
     """Have processes forked from one that has imported everything, where users' import anew (*spawn*).
 
-    It saves six seconds each.  `tests/test_executors.py` has some that are spawned.
+    It saves six seconds each.  Modules about processes themselves override this: `tests/test_executors.py`.
     """
     context_of, forked = multiprocessing.get_context, multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(["crossfer.experiment", "crossfer.report", "crossfer.cli"])

@@ -336,7 +336,7 @@ def test_networks_that_read_faces_of_other_sizes(
     [
         ("this is a text", "not an ONNX model that ONNX Runtime can run"),
         (tiny_onnx.network(("faces", "more")).SerializeToString(), "has 2 inputs (faces, more)"),
-        (tiny_onnx.network().SerializeToString(), "its classes and normalisation are unknown"),
+        (tiny_onnx.network().SerializeToString(), "the meaning of its outputs is unknown"),
     ],
 )
 def test_a_wrong_onnx_file_is_one_line(

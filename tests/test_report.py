@@ -256,7 +256,7 @@ WORSE = {"BL": (64.0, 40.0), "FC": (33.0, 60.0)}
         ),
         (
             LITTLE,
-            "FC kept FER2013 as it was and gained 10.0 on JAFFE: "
+            "FC left FER2013 unchanged and gained 10.0 on JAFFE: "
             "use it with care, since the gain may be chance.",
             "FC, with care: fine-tune the fully connected layers.",
         ),

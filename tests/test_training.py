@@ -127,6 +127,7 @@ for _ in range(2):
 """Imports once; the first child has to compile the loops, and the second finds them compiled."""
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX forks processes")
 def test_other_processes_give_the_same_bits(tmp_path: Path) -> None:
     """One that has to compile its loops, and one that finds them compiled."""
     done = subprocess.run(

@@ -207,8 +207,8 @@ def test_before_its_time_limit_a_task_is_stopped_and_queued_again(
     [
         (["--on", "slurm", "--partition", "nowhere"], "invalid partition specified: nowhere"),
         (["--on", "moon"], "--on moon: write"),
-        (["--partition", "gpu"], "--partition: is for SLURM; add --on slurm"),
-        (["--sbatch", "--qos=long"], "--sbatch: is for SLURM"),
+        (["--partition", "gpu"], "--partition: only for SLURM; add --on slurm"),
+        (["--sbatch", "--qos=long"], "--sbatch: only for SLURM"),
     ],
 )
 def test_what_the_cluster_refuses_is_one_line_before_anything_is_written(

@@ -102,7 +102,7 @@ def test_one_run_at_a_time_for_a_scheduler_of_ones_own(
         assert all(t.equal(before[name][key]) for key, t in tensors.items()), name
     plan = json.loads((out / "plan.json").read_text())
     (out / "plan.json").write_text(json.dumps(plan | {"crossfer": "9.9"}))
-    with pytest.raises(CrossferError, match="planned by crossfer 9.9, and this machine has"):
+    with pytest.raises(CrossferError, match="planned by crossfer 9.9, but this machine has"):
         run_one(out, keys["BL"])
 
 

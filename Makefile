@@ -5,20 +5,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test coverage clean
+.PHONY: demo test lint types tests coverage clean
 
 demo: .venv/installed
 	$(BIN)/crossfer demo --out demo
 
 test: .venv/installed
+	$(MAKE) --jobs 3 lint types tests
+
+lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/installed
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+tests: .venv/installed
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/installed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --show-missing
 

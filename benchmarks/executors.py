@@ -23,8 +23,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
-from crossfer.executors.graph import Tell
+from crossfer.executors import (
+    Events,
+    Failure,
+    Slurm,
+    Task,
+    Work,
+    run_here,
+    run_in_processes,
+    run_on_slurm,
+)
+from crossfer.executors.graph import Tell, levels
 from crossfer.executors.ray import Carry, Ray, run_on_ray
 
 BASELINE = 20
@@ -97,37 +106,76 @@ def unpacked(seconds: float) -> Carry:
     return carry
 
 
-class Highest(Events):
-    """Notes the highest resident memory of the process that is connected to Ray, in MB: first and last."""
+class Driver(Events):
+    """Looks at the process that is connected to Ray: CPU seconds, and the highest resident memory in MB."""
 
-    first = last = 0.0
+    seen: list[tuple[float, float]]
+
+    def __init__(self) -> None:
+        self.seen = []
 
     def succeeded(self, key: str) -> None:
         """Look."""
         (driver,) = multiprocessing.active_children()
-        lines = Path(f"/proc/{driver.pid}/status").read_text().splitlines()
-        self.last = next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
-        self.first = self.first or self.last
+        place = Path(f"/proc/{driver.pid}")
+        ticks = place.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
+        lines = place.joinpath("status").read_text().splitlines()
+        memory = next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
+        self.seen.append((sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), memory))
 
 
 def on_ray(runs: int, seconds: float, megabytes: int) -> str:
     """Carry out the graph on a Ray cluster of this machine; return a row of the table."""
-    tasks, highest = graph(runs), Highest()
+    driver = Driver()
     with tempfile.TemporaryDirectory() as name:
         travel = Parcels(Path(name), seconds, megabytes * 2**20)
-        cpu, began = children(), time.perf_counter()
-        assert not run_on_ray(tasks, highest, Ray(), travel)
+        began = time.perf_counter()
+        assert not run_on_ray(graph(runs), driver, Ray(), travel)
         took = time.perf_counter() - began
-    cores = len(os.sched_getaffinity(0))
-    spent = 1000 * (children() - cpu) / runs
-    grown, ideal = highest.last - highest.first, runs * seconds / cores
-    return f"| {cores} (Ray, {megabytes} MB sent) | {spent:.2f} | {grown:.0f} | {ideal:.0f} | {took:.0f} |"
+    (cpu, memory), *_, (last_cpu, last_memory) = driver.seen
+    spent, cores = 1000 * (last_cpu - cpu) / (runs - 1), len(os.sched_getaffinity(0))
+    return (
+        f"| {cores} (Ray, {megabytes} MB sent) | {spent:.2f} | {last_memory - memory:.0f} | "
+        f"{runs * seconds / cores:.0f} | {took:.0f} |"
+    )
 
 
-def children() -> float:
-    """Return the CPU time of child processes that have ended: Ray's driver is one."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+SBATCH = """
+cat > /dev/null
+echo x >> arrays; number=$(wc -l < arrays)
+for option in "$@"; do case "$option" in --array=*) last=${option##*-};; esac; done
+seq -f "$number|%g|RUNNING|(n1)" 0 $last >> queue
+echo $number
+"""
+SQUEUE = """
+head -n 64 queue | while IFS='|' read array index rest; do touch done/$array-$index; done
+tail -n +65 queue > rest
+mv rest queue
+cat queue
+"""
+
+
+def on_slurm(runs: int) -> str:
+    """Watch the graph as jobs of shell scripts that end 64 at each look; return a row of the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), os.environ["PATH"]
+        (folder / "done").mkdir()
+        for program, text in (("sbatch", SBATCH), ("squeue", SQUEUE)):
+            (folder / program).write_text(f"#!/bin/bash\ncd {folder}\n{text}")
+            (folder / program).chmod(0o755)
+        tasks, numbers = graph(runs), dict[str, str]()
+        for array, level in enumerate(levels(tasks), 1):
+            numbers |= {key: f"{array}-{index}" for index, key in enumerate(level)}
+
+        def is_done(key: str) -> bool:
+            return (folder / "done" / numbers[key]).exists()
+
+        os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
+        before, cpu, began = megabytes(), time.process_time(), time.perf_counter()
+        assert not run_on_slurm(tasks, ["true"], is_done, Events(), Slurm(), folder / "slurm", 0)
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+        os.environ["PATH"] = path
+    return f"| 64 (SLURM, acted) | {1000 * cpu / runs:.2f} | {megabytes() - before:.0f} | 0 | {took:.0f} |"
 
 
 def lookups(folders: int) -> str:
@@ -154,8 +202,9 @@ def main() -> None:
     print("|--:|--:|--:|--:|--:|")
     for workers in asked.workers:
         print(measure(asked.runs, asked.seconds, workers), flush=True)
-    for megabytes in asked.ray:
-        print(on_ray(asked.runs, asked.seconds, megabytes), flush=True)
+    print(on_slurm(asked.runs), flush=True)
+    for size in asked.ray:
+        print(on_ray(asked.runs, asked.seconds, size), flush=True)
     print("\n| run folders | to find one, CPU ms |\n|--:|--:|")
     for folders in (500, 5_000, 50_000):
         print(lookups(folders), flush=True)

@@ -1,12 +1,13 @@
 """What it saves that frozen layers calculate once: an epoch with and without.
 
     python benchmarks/frozen_layers.py [--data data/ck48] [--images 131 405] [--batch 32 128] [--rounds 3]
+    python benchmarks/frozen_layers.py --network timm:resnet18 --images 64 --batch 32 --rounds 1
 
-The study's network, as the fine-tunings train it.  Beside each other, in turn: an epoch in which *every
-layer* trains (RE); one in which the layers before the named ones are frozen but calculate *anew* what they
-make of every image; and one in which that is *reused* (one of ``--views`` versions of every image is shown,
-after all of them were shown once).  The last column is a whole training of 30 epochs, with what is calculated
-once.  Ratios are medians over rounds: to every layer, and to anew.
+The study's network, or any other on noise of its own size, as the fine-tunings train it.  Beside each other,
+in turn: an epoch in which *every layer* trains (RE); one in which the layers before the named ones are frozen
+but calculate *anew* what they make of every image; and one in which that is *reused* (one of ``--views``
+versions of every image is shown, after all of them were shown once).  The last column is a whole training of
+``--epochs``, with what is calculated once.  Ratios are medians over rounds: to every layer, and to anew.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
-from crossfer.networks import Classifier, study_cnn
+from crossfer.networks import NetworkConfig
 from crossfer.training import Faces, Recipe, machine, train
 from crossfer.training.machine import describe
 
@@ -30,7 +31,7 @@ EPOCHS = 30
 TRAINED = ("head", "FC", "FC+CL")
 
 
-def faces(data: Path | None, count: int) -> Faces:
+def faces(data: Path | None, count: int, network: NetworkConfig) -> Faces:
     """Return so many training faces of a prepared dataset, by chance; noise where there is none."""
     rng = np.random.default_rng(0)
     if data:
@@ -39,13 +40,16 @@ def faces(data: Path | None, count: int) -> Faces:
         return Faces.from_numpy(
             dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
         )
-    images = torch.from_numpy(rng.integers(0, 256, (count, 48, 48), np.uint8))
+    shape = network.build().preprocessing.image_shape
+    images = torch.from_numpy(rng.integers(0, 256, (count, *shape), np.uint8))
     return Faces(images, torch.arange(count) % 7)
 
 
-def seconds(layers: str, shown: Faces, recipe: Recipe, reuse: bool) -> tuple[float, float]:
+def seconds(
+    network: NetworkConfig, layers: str, shown: Faces, recipe: Recipe, reuse: bool
+) -> tuple[float, float]:
     """Return how long an epoch takes, the median of the last half, and how long an epoch on average."""
-    model = untrained(lambda: Classifier(study_cnn()), 0)
+    model = untrained(network.build, 0)
     model.train_only(layers)
     began = time.perf_counter()
     history = train(model, shown, {}, recipe, 0, machine(), keep="last", reuse=reuse).history
@@ -60,20 +64,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--network", default="study", help="study, timm:NAME, torchvision:NAME, …")
+    parser.add_argument("--trained", nargs="+", default=TRAINED, choices=TRAINED)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the whole training")
+    parser.add_argument("--few", type=int, default=6, help="epochs that are timed otherwise")
     asked = parser.parse_args()
+    network = NetworkConfig(network=asked.network)
     print(describe(machine()))
     print("| batch | images | trains | every layer | anew | reused | faster by | whole training |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for batch, count in itertools.product(asked.batch, asked.images):
-        shown = faces(asked.data, count)
-        few = Recipe(epochs=6, batch_size=batch)
-        reused = Recipe(epochs=EPOCHS, batch_size=batch, views=asked.views)
-        rounds: dict[str, list[tuple[float, ...]]] = {layers: [] for layers in TRAINED}
+        shown = faces(asked.data, count, network)
+        few = Recipe(epochs=asked.few, batch_size=batch)
+        reused = Recipe(epochs=asked.epochs, batch_size=batch, views=asked.views)
+        rounds: dict[str, list[tuple[float, ...]]] = {layers: [] for layers in asked.trained}
         for _ in range(asked.rounds):
-            every, _ = seconds("all", shown, few, reuse=False)
-            for layers in TRAINED:
-                anew, _ = seconds(layers, shown, few, reuse=False)
-                rounds[layers].append((every, anew, *seconds(layers, shown, reused, reuse=True)))
+            every, _ = seconds(network, "all", shown, few, reuse=False)
+            for layers in asked.trained:
+                anew, _ = seconds(network, layers, shown, few, reuse=False)
+                rounds[layers].append(
+                    (every, anew, *seconds(network, layers, shown, reused, reuse=True))
+                )
         for layers, found in rounds.items():
             every, anew, epoch, _ = (
                 1000 * statistics.median(column) for column in zip(*found, strict=True)

@@ -29,19 +29,39 @@ SIZES = {"fer2013": 160, "jaffe": 84, "mug": 12}
 WHOLE = ("run_experiment", "subprocess")
 """A module that imports one of these trains whole experiments, or starts programmes."""
 
+LONGEST = (
+    "experiment", "networks", "search", "training", "docs", "survival", "app", "sources", "memory",
+    "protocols", "classes", "remember", "folds", "growth", "cpu_layers", "report", "backends", "ray",
+)  # fmt: skip
+"""Modules that take longest, the longest first."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that take longer: ``pytest -m "not whole"`` leaves them out."""
+    """Mark what trains whole experiments; let two workers begin with what takes longest.
+
+    ``pytest -m "not whole"`` leaves whole experiments out.  Each worker starts with half of all tests.
+    """
     for item in items:
         if any(hasattr(getattr(item, "module", None), name) for name in WHOLE):
             item.add_marker("whole")
+    modules = list(dict.fromkeys(item.path for item in items))
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    modules.sort(key=lambda path: place.get(path.stem, len(LONGEST)))
+    at = {path: number for number, path in enumerate(modules[::2] + modules[1::2])}
+    items.sort(key=lambda item: at[item.path])
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have as many workers as processors that may be used."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.fixture(scope="module", autouse=True)
 def imported_once() -> Iterator[None]:
     """Have processes forked from one that has imported everything, where users' import anew (*spawn*).
 
-    It saves six seconds each.  `tests/test_executors.py` has some that are spawned.
+    It saves six seconds each.  Modules about processes themselves override this: `tests/test_executors.py`.
     """
     context_of, forked = multiprocessing.get_context, multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(["crossfer.experiment", "crossfer.report", "crossfer.cli"])

@@ -194,7 +194,7 @@ def test_a_port_in_use_is_one_line_and_ctrl_c_ends_it(folder: Path) -> None:
         assert running.stdout is not None
         address = running.stdout.readline().split()[1]
         port = address.partition("/?")[0].rpartition(":")[2]
-        with pytest.raises(CrossferError, match=f"--port {port}: is in use; name another one"):
+        with pytest.raises(CrossferError, match=f"--port {port}: is in use; choose another port"):
             serve(pages_of([folder / "old"]), int(port))
         assert asked(address, "/try")[0] == 200
         running.send_signal(signal.SIGINT)

@@ -21,7 +21,13 @@ from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
 from crossfer.deploy.models import open_model
 from crossfer.errors import CrossferError
-from crossfer.evaluation.drift import Ellipsoid, FeatureDrift, input_drift, pixels_of
+from crossfer.evaluation.drift import (
+    FeatureDrift,
+    Features,
+    feature_drift,
+    input_drift,
+    pixels_of,
+)
 from crossfer.evaluation.estimate import (
     Answers,
     Estimate,
@@ -114,10 +120,17 @@ def test_drift_is_seen_where_there_is_some_and_only_there() -> None:
     )
     assert contrast.deviations == sharpness.deviations == pytest.approx(0, abs=1e-9)
     own, other = rng.normal(size=(2000, 8)), rng.normal(size=(1000, 8))
-    assert Ellipsoid.of(own).drift(other).share == pytest.approx(5, abs=2.5)
-    assert Ellipsoid.of(own).drift(other + 3).share > 90
+    usual = Features.of(own)
+    assert feature_drift(usual, other).deviations < 0.05
+    moved = feature_drift(usual, other + 0.5)
+    assert moved.deviations == pytest.approx(0.5, abs=0.05)
+    assert moved.interval[0] < 0.5 < moved.interval[1] and moved.interval[0] > 0.4
+    # Ten faces of each of twenty people, none of whom the source has: whole people are drawn.
+    people = np.repeat(np.arange(20), 10)
+    alike = 0.6 * rng.normal(size=(20, 8))[people] + 0.8 * rng.normal(size=(200, 8))
+    assert feature_drift(usual, alike, people).interval[0] < 0.1
     few = rng.normal(size=(12, 30))  # fewer images than features
-    assert 0 <= Ellipsoid.of(few).drift(few).share <= 100
+    assert feature_drift(Features.of(few), few).deviations == 0
 
 
 def written(folder: Path, noise: float, unlabelled: bool, count: int = 240) -> Dataset:
@@ -194,11 +207,13 @@ def test_no_estimate_looks_at_a_label_of_the_new_faces(place: Path) -> None:
     sure = (Estimate("ATC", 80.0, (70.0, 89.0)), Estimate("DoC", 82.0, (75.0, 88.0)))
     worse = replace(first, estimates=sure, known=replace(first.known, accuracy=92.0))
     assert worse.verdict == "worse" and answer(worse)[0].endswith("here than on the source.")
-    assert answer(worse)[1].startswith("It is expected to be right about 70 to 89 %")
+    assert answer(worse)[1].startswith("Estimated accuracy on these faces: 70 to 89 %")
     alike = replace(worse, known=replace(first.known, accuracy=71.0), inputs=(), features=None)
     assert alike.verdict == "as good"
-    drifted = replace(alike, features=FeatureDrift(30.0, (25.0, 36.0)))
-    assert drifted.verdict == "unclear" and "30 % far from the source's" in answer(drifted)[2]
+    drifted = replace(alike, features=FeatureDrift(0.5, (0.4, 0.6)))
+    assert (
+        drifted.verdict == "unclear" and "features (0.5 standard deviations)" in answer(drifted)[2]
+    )
 
 
 def test_a_folder_of_pictures_is_assessed_as_it_is(place: Path) -> None:
@@ -250,7 +265,9 @@ def test_a_memory_file_stands_for_the_source(
     assert found["inputs"] == json.loads(json.dumps(by_faces.as_json()["inputs"]))
     assert found["classes"] == json.loads(json.dumps(by_faces.as_json()["classes"]))
     again = assess(model, source, of_memory(model, file), class_set)
-    assert again.features and again.features.share == pytest.approx(5, abs=4)
+    assert again.features and again.features.deviations < 0.2
+    both = (found["features"]["deviations"], by_faces.features and by_faces.features.deviations)
+    assert both[0] == pytest.approx(both[1], rel=0.02)
 
     assert "name one" in refused(
         "assess", network, new.folder, "--memory", file, "--source", source.folder
@@ -258,7 +275,9 @@ def test_a_memory_file_stands_for_the_source(
     assert "--labels: needs the source" in refused(
         "assess", network, source.folder, "--memory", file, "--labels"
     )
-    assert "of another model" in refused("assess", place / "network", new.folder, "--memory", file)
+    assert "made for another model" in refused(
+        "assess", place / "network", new.folder, "--memory", file
+    )
     memory = load_memory(file)
     replace(memory, calibration=None).save(file)
     assert "says nothing of validation faces; make it again" in refused(

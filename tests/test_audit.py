@@ -49,7 +49,7 @@ def test_it_finds_what_is_there(dirty: Path, tmp_path: Path) -> None:
     assert (test.also_in_training, test.exact, validation.also_in_training) == (2, 2, 0)
     assert found.subjects_in_several_splits == ("ann",)
     assert found.conflicts == {"groups": 1, "images": 2}
-    assert found.findings[0].startswith("2 of 6 test images (33.3%) also stand in a training set")
+    assert found.findings[0].startswith("2 of 6 test images (33.3%) have a copy in a training set")
     assert len(found.findings) == 4
 
 

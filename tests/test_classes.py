@@ -73,7 +73,7 @@ def test_a_class_set_says_which_labels_belong_to_which_class() -> None:
         ([], "none; at least two"),
         ({"good": ["happy"], "bad": ["sad", "joy"]}, "happy belongs to good and to bad"),
         ({"good": ["happy"], "bad": []}, "bad has no label; write bad: "),
-        (["happy", 3], "3 is not the name of a class"),
+        (["happy", 3], "3 is not a valid class name"),
         (["happy", "label"], "no class can be called label"),
         (7, "write a preset, a list of names"),
     ],

@@ -133,9 +133,9 @@ def broken(folder: Path, what: str) -> None:
         ("no weights", r"model.safetensors: cannot be read \(No such file"),
         ("no card", r"classifier.json: no such file; name the folder of a bundle"),
         ("no JSON", r"classifier.json: cannot be read"),
-        ("another version", r"classifier.json: of format 99, this version reads 1"),
+        ("another version", r"classifier.json: has format 99, but this version reads 1"),
         ("a key less", r"classifier.json: damaged \(KeyError\('outputs'\)"),
-        ("other classes", r"classifier.json: altered by hand"),
+        ("other classes", r"classifier.json: changed by hand"),
         ("a factory that is gone", r"no_such_module:build failed: ModuleNotFoundError"),
     ],
 )
@@ -196,7 +196,9 @@ def test_logits_are_found_in_whatever_a_network_answers_with() -> None:
     ):
         assert torch.equal(logits_in(answer, 7), logits)
         assert place_of_logits(answer, 7) == place
-    with pytest.raises(TypeError, match=r"gives a tensor \(2, 512\), str: no tensor of logits"):
+    with pytest.raises(
+        TypeError, match=r"returns a tensor \(2, 512\), str, without a tensor of logits"
+    ):
         logits_in((features, "logits"), 7)
 
 

@@ -46,7 +46,7 @@ def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
     done = crossfer("prepare", raw / "jaffe", "--out", out, "--sizes", "6,2,2", "--name", "women")
     assert done.exit_code == 0, done.output
     assert "prepared 84 faces" in done.stdout
-    assert "asked for 50/17/17" in done.stdout
+    assert "requested 50/17/17" in done.stdout
     file = tmp_path / "tiny.yaml"
     file.write_text(
         f"source: {raw / 'fer2013'}\ntargets: [{out}]\nstrategies: [HEAD, FC]\nfractions: [0.5, 1.0]\n"

@@ -336,7 +336,7 @@ def test_networks_that_read_faces_of_other_sizes(
     [
         ("this is a text", "not an ONNX model that ONNX Runtime can run"),
         (tiny_onnx.network(("faces", "more")).SerializeToString(), "has 2 inputs (faces, more)"),
-        (tiny_onnx.network().SerializeToString(), "its classes and normalisation are unknown"),
+        (tiny_onnx.network().SerializeToString(), "the meaning of its outputs is unknown"),
     ],
 )
 def test_a_wrong_onnx_file_is_one_line(
@@ -354,7 +354,7 @@ def test_what_cannot_be_compared_is_one_line(
     old, new = networks["old"], networks["bundle"]
     later = classifier(CLASSES).save(tmp_path / "later") / "classifier.json"
     later.write_text(json.dumps(json.loads(later.read_text()) | {"format": 99}))
-    assert "of format 99, this version reads 1" in refused(
+    assert "has format 99, but this version reads 1" in refused(
         "compare", old, later.parent, data.folder
     )
     assert "choose among" in refused("compare", old, new, data.folder, "--by", "site")
@@ -388,7 +388,7 @@ def test_what_the_gate_cannot_read_is_one_line(comparison: Comparison, tmp_path:
     for content, words in (
         ("{", "not a comparison"),
         (json.dumps({"kind": "experiment"}), "not a comparison"),
-        (json.dumps(found | {"format": 0}), "of format 0"),
+        (json.dumps(found | {"format": 0}), "has format 0"),
         (json.dumps(found | {"classes": 3}), "damaged (classes)"),
     ):
         file.write_text(content)

@@ -92,5 +92,5 @@ def test_a_table_of_a_video_is_drawn_as_a_timeline(
     out = tmp_path / "timeline.png"
     monkeypatch.setattr(sys, "argv", ["timeline.py", str(tmp_path / "faces.csv"), str(out)])
     runpy.run_path(str(EXAMPLES / "timeline.py"), run_name="__main__")
-    picture = cv2.imread(str(out))
-    assert picture is not None and picture.shape == (374, 1100, 3)
+    drawn = cv2.imread(str(out))
+    assert drawn is not None and drawn.shape == (374, 1100, 3)

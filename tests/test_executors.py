@@ -13,6 +13,12 @@ from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
 from crossfer.executors.graph import Tell
 
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once() -> None:
+    """Let processes import anew, as users' do."""
+
+
 DIAMOND = [Task("d", ("b", "c")), Task("b", ("a",)), Task("c", ("a",)), Task("a")]
 
 

@@ -220,7 +220,7 @@ def test_a_variant_that_answers_differently_is_refused(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(exporting.LEAST_EQUAL, "fp16", 1.1)
-    with pytest.raises(CrossferError, match="fp16: answers as PyTorch does on .*--least-equal"):
+    with pytest.raises(CrossferError, match="fp16: agrees with PyTorch on .*--least-equal"):
         export(classifier, tmp_path / "out", Exporting(half=True))
     assert not list(tmp_path.iterdir())
 
@@ -238,13 +238,13 @@ def test_what_cannot_be_exported_is_one_line(
         Exporting(int8=True)
     wide = Classifier(nn.Flatten(), preprocessing=Preprocessing(side=64))
     refused(
-        "jaffe: its faces are 48×48; the classifier reads 64×64",
+        "jaffe: its faces are 48×48, but the classifier reads 64×64",
         classifier=wide,
         what=Exporting(measure=[prepared["jaffe"]]),
     )
     other = Classifier(study_cnn(0.05, classes=2), ("bored", "keen"))
     refused(
-        "jaffe: has no test face of one of bored, keen",
+        "jaffe: has no test face of the classes bored, keen",
         classifier=other,
         what=Exporting(measure=[prepared["jaffe"]]),
     )

@@ -78,7 +78,7 @@ def test_folds_have_the_classes_as_well_as_people_allow(prepared: dict[str, Data
         counts = np.array([list(f.counts()["test"].values()) for f in folds_of(dataset, 3)])
         assert (np.ptp(counts, axis=0) <= 0.5 * counts.mean(0) + 1).all()
     words = in_words(folds_of(nobody, 3))
-    assert words.startswith("3 folds of images: who is in them is not known")
+    assert words.startswith("3 folds of images; subjects are not known")
 
 
 def test_what_cannot_be_is_said_in_a_line(prepared: dict[str, Dataset], data: Path) -> None:
@@ -94,23 +94,23 @@ def test_what_cannot_be_is_said_in_a_line(prepared: dict[str, Dataset], data: Pa
     )
     for dataset, asked, words in (
         (fer, 5, "has an official test set"),
-        (jaffe, 11, "11 are more than jaffe's 10 people; ask for at most 10"),
-        (prepared["mug"], 3, "3 are more than mug's 2 people; it takes 3, so leave it out"),
+        (jaffe, 11, "11 are more than jaffe's 10 people; use at most 10"),
+        (prepared["mug"], 3, "3 are more than mug's 2 people; 3 are needed, so leave it out"),
         (without_subjects(jaffe), ONE_SUBJECT, "has no subject for"),
-        (rare, 3, "could not learn angry, of which jaffe has 1 images, of 1 people"),
+        (rare, 3, "has no training image of angry, of which jaffe has 1 images, of 1 people"),
     ):
         with pytest.raises(CrossferError, match=words) as error:
             folds_of(dataset, asked)
         assert "\n" not in str(error.value)
     for changes, words in (
-        ({"folds": 2}, "folds: a whole number from 3 on or leave-one-subject-out"),
-        ({"folds": {"jaffe": "all"}}, "folds: a whole number from 3 on"),
+        ({"folds": 2}, "folds: an integer of at least 3 or leave-one-subject-out"),
+        ({"folds": {"jaffe": "all"}}, "folds: an integer of at least 3"),
         ({"protocols": ["together"]}, "cannot be combined with protocols"),
     ):
         with pytest.raises(CrossferError, match=words):
             check_experiment(SMALL | changes)
     other = check_experiment(SMALL | {"folds": {"mug": 3}, "data": data})
-    with pytest.raises(CrossferError, match=r"folds\.mug: no such target; there is jaffe"):
+    with pytest.raises(CrossferError, match=r"folds\.mug: no such target; choose among jaffe"):
         run_experiment(other, data.parent / "never")
     with pytest.raises(CrossferError, match="tune on images"):
         search(check_experiment(SMALL | {"data": data}), data.parent / "never")

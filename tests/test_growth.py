@@ -75,7 +75,7 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
 
     model = Classifier(Twice(), FER8, (*((i,) for i in range(7)), ()))
     with pytest.raises(
-        CrossferError, match="its last linear layer head does not give its 7 outputs"
+        CrossferError, match="its last linear layer head does not produce its 7 outputs"
     ):
         grow(model, {"contempt": torch.ones(1, 4)})
 
@@ -144,9 +144,9 @@ def test_a_model_of_finer_classes_is_understood_through_the_map(tmp_path: Path) 
     assert np.array_equal(load(coarse.save(tmp_path / "b")).predict(shown), coarse.predict(shown))
     said = check_network(config, ["FC"], machine("cpu"), "valence3")
     assert said[2:5] == [
-        "negative is what it calls angry, disgust, fear, sad",
-        "positive is what it calls happy",
-        "never the answer, as no class of the experiment: surprise",
+        "negative is its angry, disgust, fear, sad",
+        "positive is its happy",
+        "never predicted, because in no class of the experiment: surprise",
     ]
     wanted = {"positive": ["happy"], "negative": ["sad", "angry"], "contempt": ["contempt"]}
     grown = grow(config.deployed(ClassSet.of(wanted)), {"contempt": torch.ones(1, 51)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from crossfer.experiment.identity import Arithmetic, described
 from crossfer.experiment.plan import Run
 from crossfer.memory.penalties import EWC, L2SP, Distillation
 from crossfer.networks import NetworkConfig, Normalisation
-from crossfer.strategies import Strategy
+from crossfer.strategies import STRATEGIES, Strategy
 from crossfer.training.recipe import Recipe
 
 PLAIN = {"note", "source_images", "target_images"}
@@ -154,3 +154,11 @@ def test_strategies_that_train_the_same_layers_alike_are_one_run() -> None:
         return a_run(network=network, strategy=strategy).key
 
     assert key("FC") == key("head") != key("FC+CL")
+
+
+def test_a_strategy_stays_itself_when_its_description_is_reworded() -> None:
+    """Experiments of earlier wordings are still read; see `Experiment.strategies`."""
+    assert (
+        replace(STRATEGIES["FC"], about="other words", paper="another way to cite")
+        == STRATEGIES["FC"]
+    )

@@ -156,7 +156,7 @@ def test_what_counts_is_settled_where_two_people_disagree(
         ann.say(face, "label", "dark")
         ben.say(face, "label", "dark" if face != faces[0] else HOSTILE)
     with opened(browser, address.replace("/?", "/agreement?")) as tab:
-        assert "3 of 4 answers are the same" in tab.inner_text("main")
+        assert "3 of 4 labels are the same" in tab.inner_text("main")
         assert f"ann: dark, ben: {HOSTILE}" in tab.inner_text(".disputed")
         tab.get_by_role("button", name="dark").press("Enter")
         tab.locator("#status", has_text="Saved: dark counts.").wait_for()

@@ -359,7 +359,7 @@ def test_a_folder_that_changes_is_said_and_loses_nothing(start: Callable[..., Se
     odd = [photos / "line\nbreak.png", photos / os.fsdecode(b"\xff.png")]
     for file in odd:
         file.write_bytes((photos / "2.png").read_bytes())
-    with pytest.raises(CrossferError, match="two.png: gone or altered"):
+    with pytest.raises(CrossferError, match="two.png: removed or changed"):
         session.say(names["two.png"], "label", "dark")
     said = session.refresh()
     assert [line.split(" photo")[0] for line in said] == ["1", "3", "1"]  # new, gone, altered

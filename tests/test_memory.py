@@ -201,7 +201,7 @@ def test_mixup_mixes_the_images_of_a_batch_and_their_losses(monkeypatch: Any) ->
     found = trained.history[0]["training_loss"]
     assert min(abs(found - loss) for loss in losses) < 1e-5
     assert max(losses) - min(losses) > 1e-2
-    with pytest.raises(CrossferError, match="mixup: has no meaning beside a penalty"):
+    with pytest.raises(CrossferError, match="mixup: cannot be combined with a penalty"):
         penalty = L2SP().term(network, shown, None, 0, machine("cpu"))
         train(network, shown, {}, recipe, 0, machine("cpu"), keep="last", penalty=penalty)
 

@@ -260,7 +260,7 @@ def test_affectnet_without_header_and_with_damaged_annotations(tmp_path: Path) -
     assert names(records) == ["angry"]
     assert reasons == {"its annotation cannot be read": 2, "no annotation": 1}
     (other / "val_set" / "annotations").mkdir(parents=True)
-    with pytest.raises(CrossferError, match="val_set: no folder images"):
+    with pytest.raises(CrossferError, match="val_set: no folder `images`"):
         read(other)
 
 
@@ -302,7 +302,7 @@ def test_the_nearest_folder_that_is_a_class_counts(tmp_path: Path) -> None:
         "Test/5/1.jpg",
         "1.jpg",
     )
-    with pytest.raises(CrossferError, match="nothing says what the numbers 5 mean"):
+    with pytest.raises(CrossferError, match="the meaning of the numbers 5 is unknown"):
         read(top)
     records, reasons = read(top, order="fer2013")
     assert [(r.label, r.split) for r in records] == [
@@ -347,7 +347,7 @@ def test_tensors_and_arrays_become_pixels() -> None:
     assert pixels(third).shape == (4, 6, 3)
     assert names([first, second, third]) == ["angry", "happy", "happy"]
     normalised, flat = taken([(gray - 1, "sad"), (np.zeros(5), "sad")])
-    with pytest.raises(UnreadableImage, match="^values below 0: leave out what normalises"):
+    with pytest.raises(UnreadableImage, match="^has values below 0; remove the normalisation"):
         pixels(normalised)
     with pytest.raises(UnreadableImage, match="shape"):
         pixels(flat)
@@ -359,10 +359,12 @@ def test_the_names_of_classes_come_from_whoever_names_them() -> None:
     assert names(taken(numbers, order="fer2013")) == ["angry", "disgust"]
     assert names(taken(numbers, order="affectnet")) == ["neutral", "happy"]
     assert names(taken((images, [1, 0, 1]), classes=["sad", "fear"])) == ["fear", "sad", "fear"]
-    with pytest.raises(CrossferError, match="mine row 2: class 2, but there are names for 0–1"):
+    with pytest.raises(
+        CrossferError, match="mine row 2: class 2, but there are names only for 0–1"
+    ):
         taken((images, [1, 0, 2]), classes=["sad", "fear"])
     with pytest.raises(
-        CrossferError, match="mine: labels: nothing says what the numbers 0, 9 mean.*--order"
+        CrossferError, match="mine: labels: the meaning of the numbers 0, 9 mean.*--order"
     ):
         taken((images, [9, 0, 0]))
     with pytest.raises(CrossferError, match="must be a number or a name, not list"):
@@ -504,5 +506,5 @@ def test_a_data_frame_is_read_by_its_columns() -> None:
             return {"image": [np.zeros((8, 8), np.uint8)] * 2, "label": ["sad", "joy"]}[name]
 
     assert names(taken(Frame())) == ["sad", "happy"]
-    with pytest.raises(CrossferError, match="class inf, but there are names for 0–1"):
+    with pytest.raises(CrossferError, match="class inf, but there are names only for 0–1"):
         taken((np.zeros((1, 4, 6), np.uint8), [float("inf")]), classes=["sad", "fear"])

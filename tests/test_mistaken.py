@@ -75,7 +75,7 @@ def test_a_deployed_model_is_what_it_is_said_to_be_or_nothing_is_compared(
     assert said.endswith("may be angry, disgust, fear, happy, neutral, surprise, sad")
     assert "near chance" in refused(monkeypatch, same, 0.0)
     said = refused(monkeypatch, same, 0.5, expect=0.75)
-    assert said.startswith("model.expect: the deployed network reaches 5") and "not 75 %" in said
+    assert said.startswith("model.expect: the deployed network has 5") and "not 75 %" in said
 
 
 @pytest.mark.parametrize(

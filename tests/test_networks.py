@@ -364,7 +364,7 @@ def test_colours_are_standardised_together() -> None:
         ({"weights": Path("as-built"), "classes": FER7}, "normalisation: missing.*or per-image"),
         ({"network": "onnx:x.onnx"}, "classes: missing"),
         ({"network": "timm:resnet18", "weights": Path("w.pt")}, "classes: missing"),
-        ({"expect": 0.6}, "expect: of a deployed network only"),
+        ({"expect": 0.6}, "expect: only for a deployed network"),
         (
             {"weights": Path("w"), "classes": FER7, "normalisation": "per-image", "expect": 58.0},
             "expect: must be a fraction",
@@ -454,7 +454,7 @@ def test_what_would_train_is_said_and_an_idle_head_is_no_head() -> None:
     said = check_network(fewer, ["all"], machine("cpu"))
     assert said[1:3] == [
         "answers with happy, sad, angry",
-        "new to it: disgust, fear, surprise, neutral",
+        "new classes: disgust, fear, surprise, neutral",
     ]
 
 
@@ -491,7 +491,7 @@ def test_of_several_weights_the_running_mean_is_taken_or_the_user_is_asked(tmp_p
     torch.save({"state_dict": raw, "state_dict_ema": mean, "optimizer": {"state": {}}}, file)
     model, said = network(weights=file).deployed_and_said()
     assert torch.equal(model.network.get_parameter("head.weight"), mean["head.weight"])
-    line = "weights: of state_dict_ema, the running mean; weights_key: state_dict takes the others"
+    line = "weights: using state_dict_ema, the EMA; weights_key: state_dict uses the others"
     assert said == [line]
     model = network(weights=file, weights_key="state_dict").deployed()
     assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
@@ -499,7 +499,9 @@ def test_of_several_weights_the_running_mean_is_taken_or_the_user_is_asked(tmp_p
         f"{who}.{n}": t for who, s in (("teacher", raw), ("student", mean)) for n, t in s.items()
     }
     torch.save(both, file)
-    with pytest.raises(CrossferError, match="several sets of weights that fit: student., teacher."):
+    with pytest.raises(
+        CrossferError, match=r"several sets of weights that fit \(student., teacher."
+    ):
         network(weights=file).deployed()
     model = network(weights=file, weights_key="teacher.").deployed()
     assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])

@@ -146,7 +146,7 @@ def test_the_table_is_the_same_in_every_format(
         assert "faces: 5, in pictures and videos: 6" in said
         assert "without a face: 1" in said
         assert "not read, not an image that can be read: 1" in said
-        assert "neither pictures nor videos, passed over: 1" in said
+        assert "neither pictures nor videos, skipped: 1" in said
     lines = [json.loads(line) for line in (tmp_path / "faces.jsonl").read_text().splitlines()]
     with (tmp_path / "faces.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
@@ -338,7 +338,7 @@ def damaged(folder: Path, what: str) -> Path:
     ("what", "words"),
     [
         ("card", "model.json: damaged"),
-        ("version", "of format 99, but this version reads 1"),
+        ("version", "has format 99, but this version reads 1"),
         ("no classes", "at least two different names"),
         ("framing", "side is 3"),
         ("altered", "changed since it was exported"),
@@ -347,7 +347,7 @@ def damaged(folder: Path, what: str) -> Path:
         ("two inputs", "has 2 inputs (faces, more)"),
         ("floats", "reads tensor(float), not tensor(uint8)"),
         ("other size", "fails on two faces of 64×64"),
-        ("other classes", "gives (2, 5) for two faces; model.json names 3 classes"),
+        ("other classes", "returns (2, 5) for two faces, but model.json lists 3 classes"),
         ("empty", "contains no classifier"),
         ("nowhere", "no such folder"),
     ],
@@ -365,7 +365,7 @@ def test_a_model_that_cannot_be_used_is_one_line(
     ("arguments", "words"),
     [
         (["nowhere.png"], "nowhere.png: no such file or folder"),
-        (["."], ".: no picture and no video in it"),
+        (["."], ".: contains no picture and no video"),
         (["0.png", "--out", "faces.xls"], "must end in one of .csv, .jsonl, .parquet"),
         (["0.png", "--variant", "int8"], "has no int8 model, only fp32"),
         (["0.png", "--fps", "0"], "frames per second is 0"),

@@ -98,7 +98,7 @@ def test_bad_fer2013_rows_are_counted_with_their_reason_and_the_rest_is_kept(
     reasons = dataset.card["skipped"]
     assert sum(reasons.values()) == len(bad)
     assert reasons["2,303 pixels instead of 2,304"] == 1
-    assert reasons["pixel value '256' is not a whole number from 0 to 255"] == 1
+    assert reasons["pixel value '256' is not an integer from 0 to 255"] == 1
     assert reasons["unknown class '7'"] == 1
     assert reasons["unknown Usage 'Tuesday'"] == 1
     assert reasons["2 columns instead of 3"] == 1
@@ -237,7 +237,7 @@ def test_a_manifest_with_subjects_splits_and_boxes(suffix: str, tmp_path: Path) 
     assert splits(dataset) == ["training", "validation"]
     assert dataset.card["skipped"] == {
         "class none is left out": 1,
-        "the face box lies outside the 96×96 picture": 1,
+        "the face box is outside the 96×96 picture": 1,
         "no such file": 1,
     }
 
@@ -326,7 +326,7 @@ def test_a_label_map_names_our_classes_and_leaves_the_others_alone(tmp_path: Pat
         file, tmp_path / "out", Preparation(labels={"contempt": None, "happy": "sad"})
     )
     assert len(dataset.images) == 21
-    with pytest.raises(CrossferError, match="labels: joyful=3: '3' is not the name of a class"):
+    with pytest.raises(CrossferError, match="labels: joyful=3: '3' is not a valid label"):
         Preparation(labels={"joyful": "3"})
     with pytest.raises(CrossferError, match="sizes"):
         Preparation(sizes=(float("nan"), 1, 1))

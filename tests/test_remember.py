@@ -204,7 +204,7 @@ def test_any_classifier_is_cut_before_layers_that_are_given_vectors(
 
 def test_a_network_without_a_vector_for_each_face_has_no_memory() -> None:
     model = Classifier(tiny_networks.WithAnIdleHead(), preprocessing=Preprocessing(3, 32)).eval()
-    with pytest.raises(CrossferError, match="idle is not given a vector .* name its head"):
+    with pytest.raises(CrossferError, match="idle does not map one vector .* name its head"):
         cut_of(model)
     how = Preprocessing(side=32)
     with pytest.raises(CrossferError, match="^model: the network has no linear layer"):
@@ -244,7 +244,7 @@ def test_nothing_is_said_of_classes_with_few_images(monkeypatch: pytest.MonkeyPa
     drawn_features, labels = memory.draw(200, torch.Generator().manual_seed(0))
     assert set(labels.tolist()) == {1, 2, 3, 4, 5, 6}
     assert memory.rectified and drawn_features.min() >= 0
-    with pytest.raises(CrossferError, match="no class of 10 training images"):
+    with pytest.raises(CrossferError, match="no class with 10 training images"):
         Memory.of(small(), drawn(21), machine("cpu", "32-true"))
 
 
@@ -302,7 +302,7 @@ def test_a_memory_file_that_cannot_be_trusted_is_refused_in_one_line(
     save_file(load_file(whole), odd)
     assert "not a memory file" in why()
     save_file(load_file(whole), odd, {"memory": json.dumps({"format": "99", "digest": ""})})
-    assert "of format 99" in why()
+    assert "has format 99" in why()
     shutil.copy(whole, odd)
     assert "made for another model" in why(small(1))
     other = small()
@@ -502,4 +502,4 @@ def test_what_cannot_be_is_said_in_one_line_before_anything_runs(
     pyarrow.parquet.write_table(one.samples.take(kept), folder / "samples.parquet")
     sums = {name: digest(folder / name) for name in ("images.npy", "samples.parquet")}
     write_json(folder / "dataset.json", one.card | {"images": len(kept), "sha256": sums})
-    assert "training set is of one class, happy" in why(targets=[str(folder)])
+    assert "training set has only the class happy" in why(targets=[str(folder)])

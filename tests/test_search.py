@@ -284,7 +284,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
         search(experiment, tmp_path / "used")
     with pytest.raises(CrossferError, match="is a file; name a folder"):
         search(experiment, tmp_path / "used" / "file")
-    with pytest.raises(CrossferError, match="--budget nan: must be a number above 0"):
+    with pytest.raises(CrossferError, match="--budget nan: must be above 0"):
         search(experiment, tmp_path / "out", budget=float("nan"))
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(CrossferError, match=r"pip install 'crossfer\[search\]'"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,17 +151,18 @@ def test_what_is_queued_is_not_submitted_again_and_can_be_taken_back(
     cluster: Path, tmp_path: Path
 ) -> None:
     (cluster / "busy").touch()
-    watching = [sys.executable, "-c", "import tests.test_slurm as t; t.watch()", str(tmp_path)]
     for _ in range(2):
-        process = subprocess.Popen(
-            watching, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        process = multiprocessing.get_context("forkserver").Process(
+            target=watch, args=(tmp_path, dict(os.environ))
         )
+        process.start()
         try:
             while len(queued(tmp_path / "slurm")) < 4:
-                assert process.poll() is None
+                assert process.is_alive()
+                time.sleep(0.05)
         finally:
             process.kill()
-            process.wait()
+            process.join()
     submitted = asked(cluster, "sbatch")
     assert len(submitted) == 3
     assert "--dependency=afterany:11" in submitted[1] and "afterany:12" in submitted[2]
@@ -174,8 +177,9 @@ def test_what_is_queued_is_not_submitted_again_and_can_be_taken_back(
         cancel(tmp_path / "slurm")
 
 
-def watch() -> None:
-    submit(DIAMOND, Path(sys.argv[1]))
+def watch(folder: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    submit(DIAMOND, folder)
 
 
 def test_before_its_time_limit_a_task_is_stopped_and_queued_again(
@@ -203,8 +207,8 @@ def test_before_its_time_limit_a_task_is_stopped_and_queued_again(
     [
         (["--on", "slurm", "--partition", "nowhere"], "invalid partition specified: nowhere"),
         (["--on", "moon"], "--on moon: write"),
-        (["--partition", "gpu"], "--partition: is for SLURM; add --on slurm"),
-        (["--sbatch", "--qos=long"], "--sbatch: is for SLURM"),
+        (["--partition", "gpu"], "--partition: only for SLURM; add --on slurm"),
+        (["--sbatch", "--qos=long"], "--sbatch: only for SLURM"),
     ],
 )
 def test_what_the_cluster_refuses_is_one_line_before_anything_is_written(

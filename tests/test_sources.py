@@ -274,7 +274,7 @@ def test_an_onnx_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "it has 2 inputs (a, b); one batch of images is read" in said("two.onnx")
+    assert "it has 2 inputs (a, b); it must have exactly one, a batch of images" in said("two.onnx")
     assert "not a readable ONNX model" in said("torn.onnx")
     assert "no such file" in said("none.onnx")
 

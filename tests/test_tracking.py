@@ -81,7 +81,7 @@ def test_a_run_is_none_the_worse_for_a_log_that_fails(
     results = run_experiment(experiment, tmp_path / "out", heard)
     assert len(results.runs) == 2 and results.failed == ()
     (trouble,) = heard.troubles
-    assert trouble.startswith("tracking: mlflow is left out from here on: ") and "\n" not in trouble
+    assert trouble.startswith("tracking: mlflow is disabled from now on: ") and "\n" not in trouble
     assert load_results(tmp_path / "out") == results
 
 

@@ -237,7 +237,7 @@ def test_who_needs_labels_is_told_in_one_line_that_there_are_none(tmp_path: Path
         return [run.target_images for run in runs]
 
     assert planned("AdaBN", "SHOT") == [0, 5, 5]
-    with pytest.raises(CrossferError, match="FC needs labels, and none of its training images has"):
+    with pytest.raises(CrossferError, match="FC needs labels, and no training image has"):
         planned("AdaBN", "FC")
 
 

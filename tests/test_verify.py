@@ -194,14 +194,17 @@ def test_on_another_processor_accuracy_holds_within_chance(out: Path, tmp_path: 
         file.write_text(file.read_text().replace('"processor": "', '"processor": "another '))
     (verdict,) = verify(folder, retrain=True)
     assert verdict.problems == ()
-    assert verdict.checked[-1] == "trained again elsewhere: at most 0.0% of a set decided otherwise"
+    assert (
+        verdict.checked[-1]
+        == "retrained on another system: at most 0.0% of a set's predictions differ"
+    )
     shutil.copytree(folder, other)
     table = pa.parquet.read_table(other / "predictions.parquet")
     emotions = load_results(out).classes
     rows = [row | {emotions[row["label"]]: 2.0} for row in table.to_pylist()]
     pa.parquet.write_table(pa.Table.from_pylist(rows, table.schema), other / "predictions.parquet")
     problems, share = _beyond_chance(folder, other, Finished(out, load_results(out)).datasets)
-    assert "is 100.00 %: more than chance" in problems[0]
+    assert "is now 100.00 %, more than chance" in problems[0]
     assert share > 0.5
 
 
@@ -209,7 +212,7 @@ def test_without_its_data_nothing_is_trained_again(out: Path) -> None:
     shutil.rmtree(out / "datasets")
     verdicts = verify(out)
     assert not any(verdict.problems for verdict in verdicts)
-    assert "not computed again: fer2013: the data that were measured" in verdicts[-1].checked[0]
+    assert "not recomputed: fer2013: the data that were measured" in verdicts[-1].checked[0]
     with pytest.raises(CrossferError, match="no longer exist"):
         verify(out, retrain=True)
 

@@ -101,7 +101,7 @@ def test_what_is_only_partly_a_split_is_refused_with_the_remedy(tmp_path: Path) 
     ):
         made(raw)
     assert rows(made(raw, splits={"extra": "training"}), "split")["extra/sad/3.png"] != "test"
-    with pytest.raises(CrossferError, match="--split more: no folder or value of that name"):
+    with pytest.raises(CrossferError, match="--split more: no such folder or value"):
         made(raw, splits={"more": "test"})
     lone = many(tmp_path / "lone", *(f"my_test/sad/{n}.png" for n in range(10)))
     dataset = made(lone)
@@ -126,11 +126,11 @@ def test_a_test_set_is_cut_where_the_files_have_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (dict(sizes=(70, 10, 20)), "--sizes: the files come in splits"),
-        (dict(exact=True), "--exact: the files come in splits"),
-        (dict(test_share=0.2), "--test-share: the files come in splits"),
+        (dict(sizes=(70, 10, 20)), "--sizes: the files have splits"),
+        (dict(exact=True), "--exact: the files have splits"),
+        (dict(test_share=0.2), "--test-share: the files have splits"),
         (dict(subject=r"/person(\d+)_"), "matches no path"),
-        (dict(everything=True), "--everything has no effect on what is read as folder"),
+        (dict(everything=True), "--everything has no effect on a dataset read as folder"),
         (dict(columns={"label": "emotion"}, reader="folder"), "--column has no effect"),
         (dict(root=Path("x"), reader="folder"), "--root has no effect"),
         (dict(eyes=(0.3, 0.5)), "--eyes has no effect"),
@@ -149,9 +149,9 @@ def test_options_of_a_dataset_that_knows_better_are_refused(tmp_path: Path) -> N
     raw = many(
         tmp_path / "raw", *(f"KA.{c}{n}.{n}.tiff" for c in ("AN", "HA") for n in range(1, 4))
     )
-    with pytest.raises(CrossferError, match="--subject has no effect on what is read as jaffe"):
+    with pytest.raises(CrossferError, match="--subject has no effect on a dataset read as jaffe"):
         made(raw, subject="([A-Z]+)", faces="cropped")
-    with pytest.raises(CrossferError, match="no_face has no effect with faces cropped"):
+    with pytest.raises(CrossferError, match="no_face has no effect with faces: cropped"):
         Preparation(faces="cropped", no_face="drop")
     fer = text(
         tmp_path / "fer.csv",
@@ -161,22 +161,20 @@ def test_options_of_a_dataset_that_knows_better_are_refused(tmp_path: Path) -> N
             for n in range(9)
         ),
     )
-    with pytest.raises(CrossferError, match="--seed: the files come in splits"):
+    with pytest.raises(CrossferError, match="--seed: the files have splits"):
         made(fer, seed=3)
     loose = many(tmp_path / "loose", *(f"sad/{n}.png" for n in range(9)))
-    with pytest.raises(CrossferError, match="--ignore-splits: the files come in no splits"):
+    with pytest.raises(CrossferError, match="--ignore-splits: the files have no splits"):
         made(loose, ignore_splits=True)
 
 
 def test_a_label_translated_in_vain_is_refused(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", *(f"{c}/{n}.png" for c in ("Gioia", "sad") for n in range(4)))
-    with pytest.raises(CrossferError, match="--label joyful: no label is called so"):
+    with pytest.raises(CrossferError, match="--label joyful: no such label"):
         made(raw, labels={"gioia": "happy", "joyful": "happy"})
     assert set(rows(made(raw, labels={"gioia": "happy"}), "label").values()) == {"happy", "sad"}
     women = many(tmp_path / "women", *(f"KA.AN{n}.{n}.tiff" for n in range(1, 4)))
-    with pytest.raises(
-        CrossferError, match="--label joyful: no label is called so; there are angry"
-    ):
+    with pytest.raises(CrossferError, match="--label joyful: no such label; the labels are angry"):
         made(women, labels={"joyful": "happy"})
 
 
@@ -200,10 +198,10 @@ def test_folders_that_begin_like_splits_are_no_people_and_not_guessed(tmp_path: 
 def test_an_empty_set_comes_with_options_that_its_files_take(tmp_path: Path) -> None:
     folders = made(many(tmp_path / "a", *(f"train/sad/{n}.png" for n in range(30))))
     (line,) = (line for line in oddities(folders) if "empty" in line)
-    assert "its test set is empty: the files come without one (--test-share 0.2 cuts" in line
+    assert "its test set is empty: the files have none (--test-share 0.2 cuts" in line
     assert "--split NAME=test" in line
     few = made(many(tmp_path / "b", *(f"{s}/sad/{s}.png" for s in ("train", "test"))))
-    assert any("validation set is empty: there are too few" in line for line in oddities(few))
+    assert any("validation set is empty: too few" in line for line in oddities(few))
     pixels = "".join(f"{n % 7},{pixels_row(n)},Training\n" for n in range(30))
     table = made(text(tmp_path / "fer.csv", f"emotion,pixels,Usage\n{pixels}"))
     (line,) = (line for line in oddities(table) if "test set is empty" in line)

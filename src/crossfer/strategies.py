@@ -8,7 +8,7 @@ study (section II.B, Fig. 2) are five points; a new strategy is another.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from crossfer.memory.closed_form import SLDA, Ridge
@@ -88,7 +88,7 @@ class Strategy:
     start: str
     layers: Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
     data: Literal["source", "target", "source+target"]
-    about: str = ""
+    about: str = field(default="", compare=False)
     exemplars: int | None = None
     choice: Choice = "random"
     share: float | None = None
@@ -97,7 +97,7 @@ class Strategy:
     memory: FromMemory | None = None
     rank: int | None = None
     unlabelled: Unlabelled | None = None
-    paper: str = ""
+    paper: str = field(default="", compare=False)
     recipe: Recipe | None = None
 
     def __post_init__(self) -> None:

@@ -153,8 +153,8 @@ def _say(found: Assessed) -> None:
     if found.features:
         low, high = found.features.interval
         out_console.print(
-            f"Features: {found.features.share:.1f} % ({low:.1f}–{high:.1f}) are farther from the "
-            "source's than 95 % of its own are; without drift this is 5 %.",
+            f"Features: their mean lies {found.features.deviations:.2f} ({low:.2f}–{high:.2f}) standard "
+            "deviations from the source's.",
             soft_wrap=True,
         )
     elif not found.inputs:

@@ -370,18 +370,18 @@ def _of_comparison(
 def _said(names: Mapping[str, str], criterion: Criterion) -> str:
     """Say a condition and its answer in a line."""
     if criterion.side is None:
-        shown = "" if criterion.p is None else f", at most {criterion.bound:.2f} shown"
+        shown = "" if criterion.p is None else f", proven at most {criterion.bound:.2f}"
         text = (
             f"{criterion.verdict.upper()}  {criterion.about}: {criterion.measured:.2f} times the old "
-            f"network's{shown}; at most {criterion.limit:g} asked for"
+            f"network's{shown}, required at most {criterion.limit:g}"
         )
     else:
         way, sign = ("at least", "+") if criterion.at_least else ("at most", "")
         unit = "points" if criterion.at_least else "% of the images"
         text = (
             f"{criterion.verdict.upper()}  {names[criterion.side]}, {criterion.about}: "
-            f"{criterion.measured:{sign}.1f} {unit} measured, {way} {criterion.bound:{sign}.1f} shown; "
-            f"{way} {criterion.limit:{sign}g} asked for"
+            f"{criterion.measured:{sign}.1f} {unit} measured, proven {way} {criterion.bound:{sign}.1f}, "
+            f"required {way} {criterion.limit:{sign}g}"
         )
     return text if criterion.verdict != "not proven" else f"{text} ({_missing(criterion)})"
 
@@ -455,7 +455,7 @@ def _write_junit(file: Path, answers: Sequence[_Answer]) -> None:
             if one.verdict != "pass":
                 bad += 1
                 shown = (
-                    f"{one.measured:.2f} measured, {one.bound:.2f} shown, {one.limit:g} asked for"
+                    f"{one.measured:.2f} measured, {one.bound:.2f} proven, {one.limit:g} required"
                 )
                 ElementTree.SubElement(
                     case, "failure", message=f"{one.verdict}: {shown}", type=one.verdict

@@ -415,7 +415,7 @@ def _say_answer(results: Results, report_file: Path) -> None:
     from crossfer.report import answers
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("target", "share", "strategy"):
+    for column in ("target", "fraction", "strategy"):
         table.add_column(column)
     for column in ("source %", "target %", "integrity", "gain", "seconds"):
         table.add_column(column, justify="right")

@@ -253,7 +253,7 @@ def _why(file: Path | None, error: Exception | None, kind: str) -> str:
     except (OSError, ValueError):
         return "no such file"
     truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-    return "truncated" if truncated else f"not a readable {kind}"
+    return "truncated" if truncated else f"not {kind} that can be read"
 
 
 @cache

@@ -29,7 +29,14 @@ from crossfer.deploy.pytorch import TorchEngine
 from crossfer.deploy.sources import sources_in
 from crossfer.errors import CrossferError
 from crossfer.evaluation.assessing import Assessed, CurvePoint, Truth
-from crossfer.evaluation.drift import Ellipsoid, Pixels, class_shares, input_drift, pixels_of
+from crossfer.evaluation.drift import (
+    Features,
+    Pixels,
+    class_shares,
+    feature_drift,
+    input_drift,
+    pixels_of,
+)
 from crossfer.evaluation.estimate import Answers, estimates
 from crossfer.evaluation.intervals import accuracy_interval, subject_codes
 from crossfer.memory.file import MEMORY, Memory, load_memory
@@ -66,7 +73,7 @@ class Known:
     name: str
     answers: Answers
     pixels: Pixels | None = None
-    features: Ellipsoid | None = None
+    features: Features | None = None
     dataset: Dataset | None = None
     rows: NDArray[np.int64] | None = None
 
@@ -87,11 +94,12 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
             f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: they "
             "calibrate the estimates; name another --source"
         )
-    answers = Answers.of(_asked(model, source, rows), source.labels[rows], _people(source, rows))
+    people = _people(source, rows)
+    answers = Answers.of(_asked(model, source, rows), source.labels[rows], people)
     images = np.asarray(source.images[rows])
     far = None
     if len(rows) >= LEAST and (classifier := _with_head(model)) is not None:
-        far = Ellipsoid.of(_features(classifier, images))
+        far = Features.of(_features(classifier, images), people)
     return Known(source.name, answers, pixels_of(images), far, source, rows)
 
 
@@ -109,7 +117,7 @@ def of_memory(model: Model, file: Path) -> Known:
             f"{file}: says nothing of validation faces; make it again with `crossfer remember MODEL SOURCE`, "
             f"of a source with {LEAST} of them"
         )
-    return Known(known.name, known.answers.answers(), known.pixels, memory.ellipsoid)
+    return Known(known.name, known.answers.answers(), known.pixels, known.features)
 
 
 def of_run(folder: Path, model: Model) -> Known:
@@ -141,8 +149,8 @@ def of_run(folder: Path, model: Model) -> Known:
     names = dict.fromkeys(str(row["dataset"]) for row in mine)
     answers = Answers.of(said, np.array([row["label"] for row in mine], np.int64))
     known, file = Known(" and ".join(names), answers), folder / MEMORY
-    if file.is_file() and (memory := _memory_of(model, file)).calibration:
-        return replace(known, pixels=memory.calibration.pixels, features=memory.ellipsoid)
+    if file.is_file() and (remembered := _memory_of(model, file).calibration):
+        return replace(known, pixels=remembered.pixels, features=remembered.features)
     return known
 
 
@@ -225,7 +233,7 @@ def assess(
     images = np.asarray(dataset.images[rows])
     far = None
     if known.features and (classifier := _with_head(model)) is not None:
-        far = known.features.drift(_features(classifier, images))
+        far = feature_drift(known.features, _features(classifier, images), people)
     right = next(iter(known.answers.right.values()))
     return Assessed(
         kind="assessment",

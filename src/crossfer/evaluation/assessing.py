@@ -12,9 +12,8 @@ from crossfer.evaluation.rows import Interval, Row
 FORMAT = 1
 MARGIN = 2.0
 """Points: who is right about so much less is worse off."""
-FAR, MUCH = 10.0, 0.8
-"""Drift that makes an estimate doubtful: per cent of faces with unusual features (5 without drift), and
-standard deviations of a measure of pixels."""
+FAR, MUCH = 0.2, 0.8
+"""Drift that makes an estimate doubtful: standard deviations of the features, and of a measure of pixels."""
 
 Verdict = Literal["worse", "as good", "unclear"]
 
@@ -85,7 +84,7 @@ class Assessed(Row):
             if abs(one.deviations) >= MUCH
         ]
         if self.features and self.features.interval[0] > FAR:
-            found.append(f"features ({self.features.share:.0f} % far from the source's, not 5)")
+            found.append(f"features ({self.features.deviations:.1f} standard deviations)")
         return tuple(found)
 
     @property

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.evaluation.intervals import wilson_interval
 from crossfer.evaluation.rows import Interval, Row
 
 Pixels = Mapping[str, tuple[float, float]]
 """Of faces: mean and standard deviation of each measure of `measured`."""
-SHRINKAGE = 0.1
-"""Share of the mean variance in the covariance of features: they are more than there are images, at times."""
-FAR = 0.95
+RESAMPLES = 300
+Subjects = NDArray[np.integer] | None
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,10 @@ class InputDrift(Row):
 
 @dataclass(frozen=True)
 class FeatureDrift(Row):
-    """How many new faces lie far from the source's features."""
+    """How far the mean of the new faces' features lies from the source's."""
 
-    share: float
-    """In per cent: of new faces farther from the source's mean than 95 % of the source's own are."""
+    deviations: float
+    """In standard deviations of the source's features; 0.2 is little, 0.8 much."""
     interval: Interval
 
 
@@ -77,44 +75,65 @@ def input_drift(source: Pixels, new: Pixels) -> tuple[InputDrift, ...]:
 
 
 @dataclass(frozen=True)
-class Ellipsoid:
-    """The features that are near the source's, by their Mahalanobis distance.
+class Features:
+    """What faces have in common: of features, float (N, D).
 
     Parameters
     ----------
-    mean, covariance
-        float64 (D,), (D, D), of the source's features.
-    bound
-        The squared distance that 95 % of its features stay below, of faces that the two are not made of.
+    mean
+        (D,).
+    variance
+        The sum of the features' variances.
+    error
+        The squared standard error of the mean, summed over the features; whole people are drawn.
     """
 
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    bound: float = np.inf
+    mean: Sequence[float]
+    variance: float
+    error: float
 
     @classmethod
-    def of(cls, features: NDArray[np.floating]) -> Ellipsoid:
-        """Take mean and covariance from one half of some features, float (N, D), the bound from the other."""
-        order = np.random.default_rng(0).permutation(len(features))
-        first, second = (features[half].astype(np.float64) for half in np.array_split(order, 2))
-        return cls(first.mean(0), np.cov(first, rowvar=False, ddof=0)).around(second)
+    def of(cls, features: NDArray[np.floating], people: Subjects = None) -> Features:
+        """Sum up features of people, (N,); None: everybody another."""
+        mean, sums = _by_people(features, people)
+        error = len(sums) / max(1, len(sums) - 1) * np.square(sums).sum() / len(features) ** 2
+        variance = np.square(features - mean).sum() / len(features)
+        return cls(mean.tolist(), float(variance), float(error))
 
-    def around(self, features: NDArray[np.floating]) -> Ellipsoid:
-        """Return the same with the bound of some features, float (N, D)."""
-        return replace(self, bound=float(np.quantile(self.distances(features), FAR)))
 
-    def distances(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return squared distances from the mean, float64 (N,), of features, float (N, D)."""
-        typical = np.trace(self.covariance) / len(self.covariance)
-        mixed = (1 - SHRINKAGE) * self.covariance
-        mixed.flat[:: len(mixed) + 1] += SHRINKAGE * typical + np.finfo(np.float64).eps
-        away = np.linalg.solve(np.linalg.cholesky(mixed), (features - self.mean).T)
-        return np.asarray(np.square(away).sum(0))
+def feature_drift(
+    source: Features, new: NDArray[np.floating], people: Subjects = None
+) -> FeatureDrift:
+    """Measure how far the mean of new features, float (N, D), lies from the source's.
 
-    def drift(self, features: NDArray[np.floating]) -> FeatureDrift:
-        """Count the new features, float (N, D), that lie outside: 5 % where there is no drift."""
-        far = int((self.distances(features) > self.bound).sum())
-        return FeatureDrift(100 * far / len(features), wilson_interval(far, len(features)))
+    Their squared distance, less what chance adds to it, as a share of the source's variance; its root is a
+    standardised difference as Glass's Δ, of all features at once.  It is the maximum mean discrepancy with a
+    linear kernel (Gretton et al., A Kernel Two-Sample Test, JMLR 2012), whole people being drawn.
+    """
+    found = Features.of(new, people)
+    mean, sums = _by_people(new, people)
+    away = mean - np.asarray(source.mean)
+    weights = np.random.default_rng(0).multinomial(
+        len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES
+    )
+    drawn = np.square(away + weights @ sums / len(new)).sum(1) - 2 * found.error
+    squares = np.array([np.square(away).sum() - found.error, *np.quantile(drawn, [0.025, 0.975])])
+    share = (squares - source.error) / max(source.variance, np.finfo(np.float64).tiny)
+    value, low, high = np.sqrt(share.clip(0)).tolist()
+    return FeatureDrift(value, (low, high))
+
+
+def _by_people(
+    features: NDArray[np.floating], people: Subjects
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean of features, float64 (D,), and each person's sum of deviations from it, (G, D)."""
+    mean = features.mean(0, dtype=np.float64)
+    if people is None or len(np.unique(people)) == 1:
+        return mean, features - mean
+    codes = np.unique(people, return_inverse=True)[1]
+    sums = np.zeros((codes.max() + 1, len(mean)))
+    np.add.at(sums, codes, features - mean)
+    return mean, sums
 
 
 def class_shares(

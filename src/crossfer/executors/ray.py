@@ -36,7 +36,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_ANSWER = 10.0
 PATIENCE = 120.0
 """Seconds in which each node must say which version it has."""
-LOST = "the Ray cluster is lost{}; finished runs are kept; run the same command again to resume"
+LOST = "the Ray cluster is lost{}; what is finished is kept; run the same command again to resume"
 LOG = "ray.log"
 """What Ray says of itself, in the work's folder."""
 AHEAD = 1.25

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from crossfer.evaluation.drift import Ellipsoid, Pixels, pixels_of
+from crossfer.evaluation.drift import Features, Pixels, pixels_of
 from crossfer.evaluation.estimate import GROUP, Answers, Grouped
 from crossfer.networks import Classifier
 from crossfer.training import Faces, predict
@@ -29,15 +29,14 @@ class Calibration:
         How sure it is, and how often right, in groups of at least 20 faces.
     pixels
         Mean and standard deviation of their brightness, contrast and sharpness.
-    bound
-        The squared Mahalanobis distance from the remembered features that 95 % of theirs stay below: see
-        `crossfer.evaluation.drift.Ellipsoid`.
+    features
+        Mean and variance of what the head is given.
     """
 
     name: str
     answers: Grouped
     pixels: Pixels
-    bound: float
+    features: Features
 
     @classmethod
     def of(
@@ -46,14 +45,10 @@ class Calibration:
         cut: Cut,
         faces: Faces,
         name: str,
-        usual: Ellipsoid,
         fabric: Fabric,
         at_once: int,
     ) -> Calibration | None:
-        """Ask a classifier about validation faces, so many at a time; `None` where they are fewer than 20.
-
-        `usual` has the mean and the covariance of the penultimate features that are remembered.
-        """
+        """Ask a classifier about validation faces, so many at a time; `None` where they are fewer than 20."""
         if len(faces) < GROUP:
             return None
         said, features = [], []
@@ -62,8 +57,10 @@ class Calibration:
             said.append(predict(cut.rest, at_cut, fabric).numpy())
             features.append(cut.penultimate(at_cut, fabric).numpy())
         answers = Answers.of(np.concatenate(said), faces.labels.cpu().numpy())
-        bound = usual.around(np.concatenate(features)).bound
-        return cls(name, Grouped.of(answers), pixels_of(faces.images.cpu().numpy()), bound)
+        people = None if faces.subjects is None else faces.subjects.cpu().numpy()
+        usual = Features.of(np.concatenate(features), people)
+        usual = replace(usual, mean=[float(f"{number:.7g}") for number in usual.mean])
+        return cls(name, Grouped.of(answers), pixels_of(faces.images.cpu().numpy()), usual)
 
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -72,4 +69,5 @@ class Calibration:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Calibration:
         """Return what `as_json` gave."""
-        return cls(**(dict(content) | {"answers": Grouped(**content["answers"])}))
+        parts = {"answers": Grouped, "features": Features}
+        return cls(**(dict(content) | {name: of(**content[name]) for name, of in parts.items()}))

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crossfer.errors import CrossferError, one_line
-from crossfer.evaluation.drift import Ellipsoid
 from crossfer.memory.calibration import Calibration
 from crossfer.networks import Classifier
 from crossfer.networks.weights import save_tensors
@@ -52,7 +51,9 @@ RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
 """Directions of a Gaussian, random projections, and these for each feature: more are not worth their room."""
 JITTER = 1e-4
 """Added to the variances, as a share of each, so that a scatter of few images has a Cholesky factor."""
-OVERHEAD = 8192
+PER_MEAN = 14
+"""Bytes of a number in `Calibration`."""
+OVERHEAD = 12_288
 """Bytes of names and small numbers, at most."""
 
 
@@ -281,24 +282,15 @@ class Memory:
         if faces.known is not None:
             known = faces.known.any(0).cpu()
         model, classes = fingerprint(classifier), classifier.classes
-        found = cls(model, classes, known, gaussians, moments, projected, rectified)
-        if validation is None:
-            return found
-        usual = found.ellipsoid
-        calibration = Calibration.of(network, cut, validation, name, usual, fabric, MOST)
-        return replace(found, calibration=calibration)
+        calibration = None
+        if validation is not None:
+            calibration = Calibration.of(network, cut, validation, name, fabric, MOST)
+        return cls(model, classes, known, gaussians, moments, projected, rectified, calibration)
 
     @property
     def counts(self) -> Tensor:
         """Images of each class, int64 (C,)."""
         return self.moments.counts.long()
-
-    @property
-    def ellipsoid(self) -> Ellipsoid:
-        """Mean and covariance of the penultimate features, with the validation faces' bound if known."""
-        mean, covariance = self.moments.mean.numpy(), self.moments.covariance.numpy()
-        found = Ellipsoid(mean, covariance)
-        return replace(found, bound=self.calibration.bound) if self.calibration else found
 
     @property
     def projection(self) -> Tensor:
@@ -463,7 +455,7 @@ def sizes_within(
     def of_moments(size: int) -> int:
         return size * (size + 1) + 4 * size * (classes + 1)
 
-    least = OVERHEAD + of_moments(last) + 3 * one
+    least = OVERHEAD + of_moments(last) + PER_MEAN * last + 3 * one
     room = int(max_mb * 1e6) - least
     if room < 0:
         raise CrossferError(

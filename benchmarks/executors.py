@@ -106,31 +106,38 @@ def unpacked(seconds: float) -> Carry:
     return carry
 
 
-class Highest(Events):
-    """Notes the highest resident memory of the process that is connected to Ray, in MB: first and last."""
+class Driver(Events):
+    """Looks at the process that is connected to Ray: CPU seconds, and the highest resident memory in MB."""
 
-    first = last = 0.0
+    seen: list[tuple[float, float]]
+
+    def __init__(self) -> None:
+        self.seen = []
 
     def succeeded(self, key: str) -> None:
         """Look."""
         (driver,) = multiprocessing.active_children()
-        lines = Path(f"/proc/{driver.pid}/status").read_text().splitlines()
-        self.last = next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
-        self.first = self.first or self.last
+        place = Path(f"/proc/{driver.pid}")
+        ticks = place.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
+        lines = place.joinpath("status").read_text().splitlines()
+        memory = next(int(line.split()[1]) for line in lines if "VmHWM" in line) / 1024
+        self.seen.append((sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), memory))
 
 
 def on_ray(runs: int, seconds: float, megabytes: int) -> str:
     """Carry out the graph on a Ray cluster of this machine; return a row of the table."""
-    tasks, highest = graph(runs), Highest()
+    driver = Driver()
     with tempfile.TemporaryDirectory() as name:
         travel = Parcels(Path(name), seconds, megabytes * 2**20)
-        cpu, began = children(), time.perf_counter()
-        assert not run_on_ray(tasks, highest, Ray(), travel)
+        began = time.perf_counter()
+        assert not run_on_ray(graph(runs), driver, Ray(), travel)
         took = time.perf_counter() - began
-    cores = len(os.sched_getaffinity(0))
-    spent = 1000 * (children() - cpu) / runs
-    grown, ideal = highest.last - highest.first, runs * seconds / cores
-    return f"| {cores} (Ray, {megabytes} MB sent) | {spent:.2f} | {grown:.0f} | {ideal:.0f} | {took:.0f} |"
+    (cpu, memory), *_, (last_cpu, last_memory) = driver.seen
+    spent, cores = 1000 * (last_cpu - cpu) / (runs - 1), len(os.sched_getaffinity(0))
+    return (
+        f"| {cores} (Ray, {megabytes} MB sent) | {spent:.2f} | {last_memory - memory:.0f} | "
+        f"{runs * seconds / cores:.0f} | {took:.0f} |"
+    )
 
 
 SBATCH = """
@@ -169,12 +176,6 @@ def on_slurm(runs: int) -> str:
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
         os.environ["PATH"] = path
     return f"| 64 (SLURM, acted) | {1000 * cpu / runs:.2f} | {megabytes() - before:.0f} | 0 | {took:.0f} |"
-
-
-def children() -> float:
-    """Return the CPU time of child processes that have ended: Ray's driver is one."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def lookups(folders: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -81,3 +82,15 @@ def test_an_example_answers_as_crossfer_does(
     assert tuple(said) == model.classes
     answers = np.array(list(map(float, said.values())))
     assert answers == pytest.approx(seen.probabilities, abs=5e-3)
+
+
+def test_a_table_of_a_video_is_drawn_as_a_timeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["frame,seconds,face,p_happy,p_sad", "0,0.0,1,0.9,0.1", "1,0.1,1,0.4,0.6", "1,0.1,,,"]
+    (tmp_path / "faces.csv").write_text("\n".join(rows))
+    out = tmp_path / "timeline.png"
+    monkeypatch.setattr(sys, "argv", ["timeline.py", str(tmp_path / "faces.csv"), str(out)])
+    runpy.run_path(str(EXAMPLES / "timeline.py"), run_name="__main__")
+    drawn = cv2.imread(str(out))
+    assert drawn is not None and drawn.shape == (374, 1100, 3)

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from crossfer import standins
+from crossfer.cli import app
 from crossfer.datasets import extract, in_memory, prepare
 from crossfer.datasets.elsewhere import Blocks, _open
 from crossfer.datasets.extract import Extraction
@@ -133,6 +135,11 @@ def test_what_is_no_file_is_not_sent(tmp_path: Path) -> None:
 def test_a_cluster_that_is_not_there() -> None:
     with pytest.raises(CrossferError, match="--on 127.0.0.1:1: no Ray cluster answers there"):
         Ray("127.0.0.1:1").check()
+
+
+def test_only_ray_prepares_on_a_cluster(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["prepare", str(tmp_path), "--out", "x", "--on", "slurm"])
+    assert "--on slurm: write here, ray, HOST:PORT or ray://HOST:PORT" in str(result.exception)
 
 
 def test_a_node_with_another_version_is_named() -> None:

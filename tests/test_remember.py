@@ -244,7 +244,7 @@ def test_nothing_is_said_of_classes_with_few_images(monkeypatch: pytest.MonkeyPa
     drawn_features, labels = memory.draw(200, torch.Generator().manual_seed(0))
     assert set(labels.tolist()) == {1, 2, 3, 4, 5, 6}
     assert memory.rectified and drawn_features.min() >= 0
-    with pytest.raises(CrossferError, match="no class of 10 training images"):
+    with pytest.raises(CrossferError, match="no class with 10 training images"):
         Memory.of(small(), drawn(21), machine("cpu", "32-true"))
 
 

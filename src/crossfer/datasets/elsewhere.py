@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.extract import (
@@ -31,9 +30,6 @@ from crossfer.executors.graph import Tell
 from crossfer.executors.ray import Carry, Ray, Unseen, run_on_ray
 from crossfer.files import digest
 from crossfer.progress import Told
-
-if TYPE_CHECKING:
-    from crossfer.executors.ray import Travel
 
 PACKAGES = ("crossfer", "numpy", "opencv-python-headless", "pillow")
 """What decides on a face's pixels."""
@@ -77,10 +73,13 @@ def extract_on_ray(
             done += len(missing[key][1])
             progress(done, len(records))
 
-    travel: Travel = Blocks(folder.parent.absolute(), how, missing)
-    failures = run_on_ray([Task(name) for name in missing], Count(), cluster, travel)
+    tasks, travel = [Task(name) for name in missing], Blocks(folder.parent.absolute(), how, missing)
+    failures = run_on_ray(tasks, Count(), cluster, travel)
     for name, failure in failures.items():
-        raise CrossferError(f"{name}: {failure.why}")
+        first, *others = missing[name][1]
+        raise CrossferError(
+            f"{first.picture} and the {len(others)} pictures after it: {failure.why}"
+        )
 
 
 @dataclass(frozen=True)

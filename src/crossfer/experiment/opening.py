@@ -64,7 +64,13 @@ def open_datasets(
         )
         _check_shape(dataset, experiment.model)
         if experiment.memory and not datasets:
+            tested = len(dataset.rows("test"))
             dataset = with_validation(dataset)
+            if taken := tested - len(dataset.rows("test")):
+                progress.divided(
+                    dataset.name,
+                    f"no validation set, so {taken:,} of its {tested:,} test images are used for validation",
+                )
         for other in datasets:
             if dataset.name == other.name:
                 raise CrossferError(

@@ -269,7 +269,7 @@ def test_a_memory_file_stands_for_the_source(
     both = (found["features"]["deviations"], by_faces.features and by_faces.features.deviations)
     assert both[0] == pytest.approx(both[1], rel=0.02)
 
-    assert "name one" in refused(
+    assert "leave one out" in refused(
         "assess", network, new.folder, "--memory", file, "--source", source.folder
     )
     assert "--labels: needs the source" in refused(

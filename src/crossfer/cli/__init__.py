@@ -1,4 +1,4 @@
-"""The command line: thin faces over the public API, a file for each kind of command."""
+"""The command line: a thin layer over the public API, a file for each kind of command."""
 
 # ruff: noqa: F401, I001  imported in the order of the help
 from crossfer.cli import experiments
@@ -11,6 +11,8 @@ from crossfer.cli import decisions
 from crossfer.cli import comparison
 from crossfer.cli import deployment
 from crossfer.cli import browser
-from crossfer.cli.application import app, main
+from crossfer.cli.application import app, main, reflow_help
 
 __all__ = ["app", "main"]
+
+reflow_help()

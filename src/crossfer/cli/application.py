@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import inspect
+import re
 import signal
 import sys
 from typing import Annotated, Any, NoReturn
@@ -61,6 +63,12 @@ def _application(
     ] = False,
 ) -> None:
     """Every command belongs to it."""
+
+
+def reflow_help() -> None:
+    """Give every command its docstring with one line per paragraph, which the terminal's width breaks."""
+    for command in app.registered_commands:
+        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command.callback) or "")
 
 
 def _stop(number: int, frame: Any) -> None:

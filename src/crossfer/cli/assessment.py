@@ -45,9 +45,7 @@ def assess(
     ] = None,
     memory: Annotated[
         Path | None,
-        typer.Option(
-            help="In place of --source, where its faces are not at hand: its memory file (crossfer remember)."
-        ),
+        typer.Option(help="The source's memory file (crossfer remember), instead of --source."),
     ] = None,
     labels: Annotated[
         bool,
@@ -91,7 +89,7 @@ def assess(
             f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
         )
     if source and memory:
-        raise CrossferError("--source and --memory both stand for the source: name one")
+        raise CrossferError("--source and --memory: both describe the source; leave one out")
     opened_model = open_model(model)
     class_set = classes_of_model(opened_model, pairs_of("--label", label or []))
     if source:
@@ -158,7 +156,7 @@ def _say(found: Assessed) -> None:
             soft_wrap=True,
         )
     elif not found.inputs:
-        out_console.print("Pixels and features: name --source or --memory to compare them.")
+        out_console.print("Add --source or --memory to compare pixels and features.")
     table = _table("answered, %", found.source, found.dataset)
     for share in found.classes:
         table.add_row(share.name, f"{share.source:.1f}", f"{share.new:.1f}")

@@ -29,7 +29,9 @@ def audit(
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Exit status 1 if images or subjects leak between splits."),
+        typer.Option(
+            "--strict", help=("Exit with status 1 if images or subjects leak between splits.")
+        ),
     ] = False,
 ) -> None:
     """Report what a reviewer asks about a dataset: clean splits, their sizes, subjects and classes.

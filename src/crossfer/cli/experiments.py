@@ -270,7 +270,7 @@ def search(
     The budget's unit is one epoch of training every layer on the target's training set. The first trial
     uses the experiment's recipe. Failed trials count. Run the same command again to resume. Trials of a
     strategy run in sequence; several workers tune several strategies. The folder's recipes.yaml contains
-    the best recipes, for `recipes:` in an experiment. Needs Optuna: pip install 'crossfer[search]'.
+    the best recipes, for `recipes:` in an experiment. Needs Optuna (the extra “search”).
 
     Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
     """

@@ -117,8 +117,10 @@ def prepare(
     on: Annotated[
         str,
         typer.Option(
-            help="Where faces are found: here, ray (on this machine), or a Ray cluster's HOST:PORT or "
-            "ray://HOST:PORT, whose nodes need not see the files."
+            help=(
+                "Where to detect faces: here, ray (on this machine), or a Ray cluster's HOST:PORT "
+                "or ray://HOST:PORT, without a shared folder."
+            )
         ),
     ] = "here",
 ) -> None:

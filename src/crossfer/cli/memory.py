@@ -28,12 +28,12 @@ def remember(
         typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
     ] = None,
 ) -> None:
-    """Sum up the images of a source in a small file, so that they can be deleted.
+    """Summarise the images of a source in a small memory file, so that they can be deleted.
 
-    It holds statistics of features and no image; docs/memory.md says what it can give away.  Strategies that
-    need "statistics" (`crossfer strategies`) read it where an experiment names it as memory:, beside the
-    model: that it was made for; so does `crossfer assess --memory`, which needs no other image of the source.
-    Each baseline of an experiment leaves one in its folder.
+    The file contains statistics of features and no image; docs/memory.md describes what it can reveal.
+    Strategies that need "statistics" (`crossfer strategies`) use it if an experiment names it as memory:,
+    together with its model:. `crossfer assess --memory` uses it instead of the source's images. Each
+    baseline of an experiment writes one in its folder.
 
     Example:  crossfer remember deployed/ data/fer2013 --out memory.safetensors --max-mb 5
     """

@@ -24,10 +24,7 @@ tests: .venv/installed
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/installed
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --skip-covered --show-missing
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report term-missing:skip-covered
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -175,7 +175,8 @@ def on_slurm(runs: int) -> str:
         assert not run_on_slurm(tasks, ["true"], is_done, Events(), Slurm(), folder / "slurm", 0)
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
         os.environ["PATH"] = path
-    return f"| 64 (SLURM, acted) | {1000 * cpu / runs:.2f} | {megabytes() - before:.0f} | 0 | {took:.0f} |"
+    spent, grown = 1000 * cpu / runs, megabytes() - before
+    return f"| 64 (SLURM, simulated) | {spent:.2f} | {grown:.0f} | 0 | {took:.0f} |"
 
 
 def lookups(folders: int) -> str:

@@ -63,6 +63,9 @@ def imported_once() -> Iterator[None]:
 
     It saves six seconds each.  Modules about processes themselves override this: `tests/test_executors.py`.
     """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        yield
+        return
     context_of, forked = multiprocessing.get_context, multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(["crossfer.experiment", "crossfer.report", "crossfer.cli"])
 

@@ -520,7 +520,7 @@ def test_a_folder_in_use_or_of_somebody_else_is_refused(raw: Path, tmp_path: Pat
     (mine / "thesis.txt").write_text("precious")
     with pytest.raises(CrossferError, match="holds no experiment"):
         run_experiment(experiment, mine)
-    out, processes = tmp_path / "out", multiprocessing.get_context("forkserver")
+    out, processes = tmp_path / "out", multiprocessing.get_context("spawn")
     ready = processes.Event()
     other = processes.Process(target=hold, args=(out, ready))
     other.start()

@@ -152,7 +152,7 @@ def test_what_is_queued_is_not_submitted_again_and_can_be_taken_back(
 ) -> None:
     (cluster / "busy").touch()
     for _ in range(2):
-        process = multiprocessing.get_context("forkserver").Process(
+        process = multiprocessing.get_context("spawn").Process(
             target=watch, args=(tmp_path, dict(os.environ))
         )
         process.start()

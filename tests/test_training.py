@@ -92,13 +92,17 @@ def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
     assert not weights_equal(first.model, other.model)
 
 
-def bits_of_trainings() -> list[str]:
-    """Train every layer, and the last one alone; return what tells the bits of each apart."""
-    network = nn.Sequential(
+def of_each_kind() -> nn.Module:
+    """Build a network with one of each layer that has loops of its own."""
+    return nn.Sequential(
         nn.Conv2d(1, 5, 5, 2), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(605, 9), nn.ReLU(), nn.Dropout(0.5), nn.Linear(9, 7),
     )  # fmt: skip
-    every = untrained(lambda: Classifier(copy.deepcopy(network)), 0)
+
+
+def bits_of_trainings() -> list[str]:
+    """Train every layer, and the last one alone; return what tells the bits of each apart."""
+    every = untrained(lambda: Classifier(of_each_kind()), 0)
     last = copy.deepcopy(every)
     last.train_only("FC")
     found = []
@@ -123,6 +127,7 @@ for _ in range(2):
 """Imports once; the first child has to compile the loops, and the second finds them compiled."""
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX forks processes")
 def test_other_processes_give_the_same_bits(tmp_path: Path) -> None:
     """One that has to compile its loops, and one that finds them compiled."""
     done = subprocess.run(

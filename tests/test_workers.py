@@ -124,7 +124,7 @@ def test_why_a_run_failed_is_on_disk(
 def test_status_tells_who_trains(prepared: dict[str, Dataset], tmp_path: Path) -> None:
     experiment = experiment_on(prepared, strategies=["BL"], recipes={"BL": {"epochs": 5000}})
     out = tmp_path / "out"
-    training = multiprocessing.get_context("forkserver").Process(
+    training = multiprocessing.get_context("spawn").Process(
         target=run_experiment, args=(experiment, out)
     )
     training.start()

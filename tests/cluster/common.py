@@ -60,11 +60,18 @@ def states(out: Path) -> dict[str, tuple[str, str]]:
     return {one["label"]: (one["state"], one["detail"]) for one in listed}
 
 
-def wait_for(what: str, happened: Callable[[], bool], seconds: float = 1500) -> None:
-    """Wait for something; give up after a while."""
+def wait_for(
+    what: str,
+    happened: Callable[[], bool],
+    seconds: float = 1500,
+    by: subprocess.Popen[str] | subprocess.Popen[bytes] | None = None,
+) -> None:
+    """Wait for something; give up after a while, or when the process that shall do it has ended."""
     print(f"… {what}", flush=True)
     until = time.monotonic() + seconds
     while not happened():
+        if by and by.poll() is not None:
+            raise SystemExit(f"the command ended before it happened: {what}")
         if time.monotonic() > until:
             raise SystemExit(f"waited {seconds:.0f} s in vain: {what}")
         time.sleep(1)

@@ -216,7 +216,9 @@ def a_dataset(folder: Path, epochs: int) -> None:
             cluster(folder, head_cores=0)
             out = folder / "cut"
             with subprocess.Popen(inside(1, folder, prepare(out, "--on", HEAD))) as going:
-                wait_for("node 2 looks for faces", lambda: blocks(out) > 1 and bool(working(2)))
+                wait_for(
+                    "node 2 looks for faces", lambda: blocks(out) > 1 and bool(working(2)), by=going
+                )
                 print("node 2 is cut off", flush=True)
                 sh("ip link set cfv2 down")
                 going.wait()
@@ -225,7 +227,7 @@ def a_dataset(folder: Path, epochs: int) -> None:
             out = folder / "lost"
             asked = inside(1, folder, prepare(out, "--on", HEAD))
             with subprocess.Popen(asked, stderr=subprocess.PIPE, text=True) as lost:
-                wait_for("a node has found faces", lambda: blocks(out) > 1)
+                wait_for("a node has found faces", lambda: blocks(out) > 1, by=lost)
                 kill_head_daemons()
                 said = lost.communicate()[1]
             print(said.strip())
@@ -277,7 +279,7 @@ def on_three_nodes(folder: Path, experiment: Path, out: Path) -> None:
     asked = inside(1, folder, command("run", experiment, "--out", out, "--on", HEAD))
     print("the head is lost", flush=True)
     with subprocess.Popen(asked, stderr=subprocess.PIPE, text=True) as lost:
-        wait_for("something trains", lambda: any((out / "runs").glob("BL-*/run.json")))
+        wait_for("something trains", lambda: any((out / "runs").glob("BL-*/run.json")), by=lost)
         kill_head_daemons()
         said = lost.communicate()[1]
     print(said.strip())
@@ -288,7 +290,9 @@ def on_three_nodes(folder: Path, experiment: Path, out: Path) -> None:
     cluster(folder, head_cores=0)  # so that “long” trains on a node that can be cut off
     print("the same command, on a new cluster", flush=True)
     with subprocess.Popen(asked, text=True) as going:
-        wait_for("a node other than the head has a checkpoint", lambda: bool(training(folder)))
+        wait_for(
+            "a node other than the head has a checkpoint", lambda: bool(training(folder)), by=going
+        )
         (number, _), *_ = training(folder)
         kill_trainer(number)
         time.sleep(10)

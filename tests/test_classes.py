@@ -68,7 +68,7 @@ def test_a_class_set_says_which_labels_belong_to_which_class() -> None:
     ("classes", "why"),
     [
         ("fer9", "'fer9' is none of fer7, fer8, valence3, rafdb11"),
-        (["happy", "joy"], "happy stands there twice"),
+        (["happy", "joy"], "happy is listed twice"),
         (["happy"], "happy; at least two are needed"),
         ([], "none; at least two"),
         ({"good": ["happy"], "bad": ["sad", "joy"]}, "happy belongs to good and to bad"),

@@ -356,7 +356,7 @@ def test_colours_are_standardised_together() -> None:
         ),
         ({"input": (2, 48, 48)}, "input: channels"),
         ({"input": (3, 48, 64)}, "input: channels"),
-        ({"classes": (*FER7, "joy")}, "classes: happy stands there twice"),
+        ({"classes": (*FER7, "joy")}, "classes: happy is listed twice"),
         ({"normalisation": Normalisation((0.5,), (0.5,))}, "each of 3 channels"),
         ({"arguments": {"a": object()}}, "arguments: only strings"),
         ({"network": "caffe:x y"}, "write study, timm:NAME, .* or package.module:function"),

@@ -133,7 +133,7 @@ class ClassSet:
         Raises
         ------
         CrossferError
-            If a name stands there twice, there are fewer than two, a label belongs to two classes, or a
+            If a name is listed twice, there are fewer than two, a label belongs to two classes, or a
             class has none.
         """
         if isinstance(value, ClassSet):

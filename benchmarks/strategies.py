@@ -10,7 +10,7 @@ seeds; against FU, the paired difference.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from crossfer.evaluation.rows import Comparison, Result
@@ -35,7 +35,7 @@ def main() -> None:
 
 def show(view: View, target: str) -> None:
     """Print the tables of one target."""
-    before = view.before(target)
+    before, most = view.before(target), view.most(target, [AGAINST])
     for past_data in PAST_DATA:
         names = [s.name for s in view.strategies if s.past_data == past_data and s.name != BL]
         rows = sorted(view.most(target, names), key=lambda row: -row.memory_integrity.points)
@@ -44,13 +44,13 @@ def show(view: View, target: str) -> None:
         print(f"\n**Past data: {past_data}**\n")
         print(
             "| strategy | source | target | integrity | gain | source, against FU | target, against FU "
-            "| negative flips | images | seconds |\n|---|---|---|---|---|---|---|---|---|---|"
+            "| negative flips | cost, of FU's |\n|---|---|---|---|---|---|---|---|---|"
         )
         accuracies = " | ".join(number(before.on(side).test.accuracy) for side in SIDES)
-        print(f"| {BL} | {accuracies} | | | | | | | |")
+        print(f"| {BL} | {accuracies} | | | | | | |")
         for row in rows:
             pairs = compared(view, target, row.strategy, AGAINST)
-            print("|", " | ".join(cells(row, pairs)), "|")
+            print("|", " | ".join([*cells(row, pairs), cost(row, most)]), "|")
 
 
 def cells(row: Result, against: Iterable[Comparison | None]) -> list[str]:
@@ -68,9 +68,12 @@ def cells(row: Result, against: Iterable[Comparison | None]) -> list[str]:
             for one in against
         ),
         number(100 * sum(flips.negative) / row.on_source.test.images) + " %",
-        number(row.cost.images_seen, 0),
-        number(row.cost.seconds, 0),
     ]
+
+
+def cost(row: Result, fu: Sequence[Result]) -> str:
+    """Return the computation of a strategy's training as a share of FU's."""
+    return f"{row.cost.flop / fu[0].cost.flop:.1%}" if fu else ""
 
 
 if __name__ == "__main__":

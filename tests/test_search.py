@@ -142,7 +142,7 @@ class Stopped(Progress):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("runs", [1, 4])
+@pytest.mark.parametrize("runs", [1, 3])
 def test_interrupted_it_goes_on_as_if_nothing_had_been(
     runs: int, found: tuple[Path, Searched], data: Path, tmp_path: Path
 ) -> None:
@@ -280,7 +280,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
         search(check_experiment(CONTENT | {"strategies": ["BL"], "recipes": {}}), tmp_path / "out")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
-    with pytest.raises(CrossferError, match="holds no search"):
+    with pytest.raises(CrossferError, match="contains no search"):
         search(experiment, tmp_path / "used")
     with pytest.raises(CrossferError, match="is a file; name a folder"):
         search(experiment, tmp_path / "used" / "file")

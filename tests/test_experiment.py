@@ -108,7 +108,7 @@ def test_yaml_that_is_none_or_repeats_a_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     for text, words in [
         ("a: [", "not valid YAML"),
-        ("source: a\nsource: b\n", "'source' stands twice"),
+        ("source: a\nsource: b\n", "'source' is repeated"),
         ("- a\n", "must be a mapping"),
     ]:
         file.write_text(text)
@@ -426,7 +426,7 @@ def test_results_of_another_configuration_decide_nothing(
     assert load_results(out) == finished[1]
     with pytest.raises(KeyboardInterrupt):
         run_experiment(check_experiment(SMALL | {"data": raw, "strategies": ["RE"]}), out, Stop())
-    with pytest.raises(CrossferError, match=r"results.json: of another configuration.*run"):
+    with pytest.raises(CrossferError, match=r"results.json: belongs to another configuration.*run"):
         load_results(out)
     (out / "experiment.json").unlink()
     assert load_results(out) == finished[1], "alone it speaks for itself"

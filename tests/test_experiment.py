@@ -502,7 +502,7 @@ def test_a_class_that_is_missing_by_chance_can_be_named(raw: Path, tmp_path: Pat
     how = Preparation(labels=labels, classes=FER7, faces="cropped")
     named = prepare(raw / "jaffe", tmp_path / "named", how)
     assert named.classes == list(range(7)) and named.card["classes"] == list(FER7)
-    with pytest.raises(CrossferError, match="'disgust' occurs too"):
+    with pytest.raises(CrossferError, match="'disgust' also occurs"):
         prepare(raw / "jaffe", tmp_path / "few", replace(how, classes=["angry"]))
     assert not (tmp_path / "few").exists()
 
@@ -518,7 +518,7 @@ def test_a_folder_in_use_or_of_somebody_else_is_refused(raw: Path, tmp_path: Pat
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("precious")
-    with pytest.raises(CrossferError, match="holds no experiment"):
+    with pytest.raises(CrossferError, match="contains no experiment"):
         run_experiment(experiment, mine)
     out, processes = tmp_path / "out", multiprocessing.get_context("spawn")
     ready = processes.Event()

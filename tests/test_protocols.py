@@ -44,7 +44,7 @@ CONTENT: dict[str, Any] = {
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     """Run all protocols once."""
     folder = tmp_path_factory.mktemp("protocols")
-    standins.write("tfeid", folder / "tfeid", images=42)
+    standins.write("tfeid", folder / "tfeid", images=70)
     six = Preparation(labels={"neutral": None})
     prepare(folder / "tfeid", folder / "six", replace(six, faces="cropped"), name="tfeid")
     content = CONTENT | {"data": data, "targets": ["jaffe", {"path": folder / "six"}]}

@@ -142,7 +142,7 @@ class Stopped(Progress):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("runs", [1, 4])
+@pytest.mark.parametrize("runs", [1, 3])
 def test_interrupted_it_goes_on_as_if_nothing_had_been(
     runs: int, found: tuple[Path, Searched], data: Path, tmp_path: Path
 ) -> None:
@@ -216,7 +216,7 @@ def test_a_trial_that_fails_counts_and_the_search_goes_on(
 
     faults = Faults(monkeypatch, fails)
     names = ["FC", "ER-50"]
-    found = search(experiment, out, trials=3, budget=1, strategies=names, progress=faults)
+    found = search(experiment, out, trials=3, budget=2.5, strategies=names, progress=faults)
     why = "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB"
     (tuned,) = found.strategies
     assert [trial.value is None for trial in tuned.trials] == [False, True, True]
@@ -225,9 +225,9 @@ def test_a_trial_that_fails_counts_and_the_search_goes_on(
     assert faults.said == [why] * 5
     kept = sorted(folder.name.partition("-")[0] for folder in (out / "runs").glob("[!.]*"))
     assert kept == ["BL", "FC"], "nothing is left of trials that failed"
-    assert search(experiment, out, trials=3, budget=1, strategies=names) == found
+    assert search(experiment, out, trials=3, budget=2.5, strategies=names) == found
     with pytest.raises(CrossferError, match="^ER-50: every trial failed .*out of memory") as error:
-        search(experiment, out, trials=3, budget=1, strategies=["ER-50"])
+        search(experiment, out, trials=3, budget=2.5, strategies=["ER-50"])
     assert "\n" not in str(error.value)
 
 
@@ -280,7 +280,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
         search(check_experiment(CONTENT | {"strategies": ["BL"], "recipes": {}}), tmp_path / "out")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
-    with pytest.raises(CrossferError, match="holds no search"):
+    with pytest.raises(CrossferError, match="contains no search"):
         search(experiment, tmp_path / "used")
     with pytest.raises(CrossferError, match="is a file; name a folder"):
         search(experiment, tmp_path / "used" / "file")

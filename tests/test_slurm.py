@@ -173,7 +173,7 @@ def test_what_is_queued_is_not_submitted_again_and_can_be_taken_back(
     assert cancel(tmp_path / "slurm") == 0
     (cluster / "down").touch()
     assert queued(tmp_path / "slurm") == {}
-    with pytest.raises(CrossferError, match="refuses: Unable to contact slurm controller"):
+    with pytest.raises(CrossferError, match="refused: Unable to contact slurm controller"):
         cancel(tmp_path / "slurm")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,6 +51,8 @@ def measured(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     Brightness and contrast are the mean and standard deviation of the pixels, sharpness is the standard
     deviation of their Laplacian; all as shares of white, 0–1.
     """
+    import cv2  # not needed by what only adapts a network
+
     gray = [face if face.ndim == 2 else cv2.cvtColor(face, cv2.COLOR_RGB2GRAY) for face in faces]
     light = [face.astype(np.float64) / 255 for face in gray]
     return {

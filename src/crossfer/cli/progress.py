@@ -105,7 +105,8 @@ class Shown(Bars, ExperimentProgress):
     def step(self, run: Run, images: int) -> None:
         """Move the bar on."""
         if run.key in self.work_done:
-            self.work_done[run.key] += images * WORK[run.strategy.layers]
+            done = self.work_done[run.key] + images * WORK[run.strategy.layers]
+            self.work_done[run.key] = min(done, run.work)  # `Run.work` is rough
             self._show()
             if not self.marks:  # what an interrupted training had done comes first, at once
                 self.marks.append((time.monotonic(), self._share()))

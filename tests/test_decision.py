@@ -182,7 +182,7 @@ def test_what_a_strategy_starts_from_needs_the_past_too() -> None:
 
     assert past("baseline") == past("RE") == past("BL") == ("none", None)
     assert past("EWC") == ("all source", None)
-    assert past("RIDGE+GFR") == ("statistics", None)
+    assert past("GFR+WiSE") == ("statistics", None)
     assert past("ER-50+WiSE") == ("some per class", 50)
     assert past("MIX")[0] == past("FU")[0] == "all source"
     assert past_of(DEPLOYED) == past_of(BASELINE) == ("all source", None)

@@ -198,7 +198,7 @@ class Strategy:
         return FINE_TUNING_LAST_LAYERS if last_layers else FINE_TUNING
 
 
-REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.005, warmup=0.1, averaging=0.98, views=4)
+REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averaging=0.98, views=4)
 """Of the fully connected layers, beside features drawn from a memory."""
 
 PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
@@ -405,12 +405,12 @@ BEYOND = (
         paper="Liu et al., Generative Feature Replay, CVPR Workshops 2020, with Gaussians",
     ),
     Strategy(
-        "RIDGE+GFR",
-        start="RIDGE",
-        layers="FC",
+        "GFR+WiSE",
+        start="GFR",
+        layers="none",
         data="target",
-        about="compute the last layer by ridge regression, then as GFR",
-        memory=FeatureReplay(),
+        about="interpolate the weights before and after GFR",
+        merge=True,
     ),
     Strategy(
         "LiNeS",

@@ -417,7 +417,7 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
         deployed,
         {side: sides[side] for side in strategy.needs},
         sides,
-        Recipe(epochs=1, batch_size=16, learning_rate=0.01),
+        Recipe(epochs=2, batch_size=16, learning_rate=0.01),
         0,
         fabric,
     )

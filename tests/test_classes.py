@@ -67,11 +67,11 @@ def test_a_class_set_says_which_labels_belong_to_which_class() -> None:
 @pytest.mark.parametrize(
     ("classes", "why"),
     [
-        ("fer9", "'fer9' is none of fer7, fer8, valence3, rafdb11"),
+        ("fer9", "'fer9' is unknown; choose fer7, fer8, valence3, rafdb11"),
         (["happy", "joy"], "happy is listed twice"),
         (["happy"], "happy; at least two are needed"),
         ([], "none; at least two"),
-        ({"good": ["happy"], "bad": ["sad", "joy"]}, "happy belongs to good and to bad"),
+        ({"good": ["happy"], "bad": ["sad", "joy"]}, "happy is listed under good and bad"),
         ({"good": ["happy"], "bad": []}, "bad has no label; write bad: "),
         (["happy", 3], "3 is not a valid class name"),
         (["happy", "label"], "no class can be called label"),

@@ -128,8 +128,8 @@ def broken(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("altered", r"model.safetensors: altered or cut off"),
-        ("cut off", r"model.safetensors: altered or cut off"),
+        ("altered", r"model.safetensors: changed or truncated"),
+        ("cut off", r"model.safetensors: changed or truncated"),
         ("no weights", r"model.safetensors: cannot be read \(No such file"),
         ("no card", r"classifier.json: no such file; name the folder of a bundle"),
         ("no JSON", r"classifier.json: cannot be read"),

@@ -269,7 +269,7 @@ def test_a_class_that_one_alone_can_say(data: Dataset, networks: dict[str, Path]
     ).found
     (one,) = found.datasets
     assert one.left_out == {"neutral": 100} and one.new.images == 300
-    assert found.notes == ("only the new network can say neutral: images of them are left out",)
+    assert found.notes == ("only the new network has neutral: images of them are left out",)
 
 
 def test_a_classifier_brings_what_labels_its_classes_stand_for(
@@ -288,7 +288,7 @@ def test_a_classifier_brings_what_labels_its_classes_stand_for(
     assert (one.classes, one.left_out) == (("bad", "good"), {"neutral": 100})
     bad = np.isin(LABELS[LABELS != 3], (0, 2))
     assert one.evidence.labels == tuple(np.where(bad, 0, 1))
-    with pytest.raises(CrossferError, match="sad counts as bad for one.*--label sad=CLASS"):
+    with pytest.raises(CrossferError, match="sad is bad for one.*--label sad=CLASS"):
         compare(old, other, [(data, data)], Comparing(rounds=20))
     chosen = Comparing(rounds=20, labels={"sad": "good"})
     (one,) = compare(old, other, [(data, data)], chosen).found.datasets

@@ -215,9 +215,10 @@ def test_of_several_seeds_folds_are_averaged_first() -> None:
     )
 
 
-def test_a_dataset_opens_with_its_folds_as_it_was(finished: tuple[Path, Results]) -> None:
-    out, results = finished
-    (folder,) = out.glob("datasets/jaffe*")
-    dataset = open_dataset(folder)
+def test_a_dataset_opens_with_its_folds_as_it_was(
+    finished: tuple[Path, Results], data: Path
+) -> None:
+    _, results = finished
+    dataset = open_dataset(data / "jaffe")
     again = tuple(fold.fingerprint for fold in folds_of(dataset, 3))
     assert again == results.targets[0].folds

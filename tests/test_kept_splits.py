@@ -83,7 +83,7 @@ def test_another_rule_of_division_is_refused_until_all_is_divided_anew(tmp_path:
     faces(raw, range(30))
     prepare(raw, out)
     other = Preparation(sizes=(50, 25, 25))
-    with pytest.raises(CrossferError, match=r"with sizes as usual, not .*--new-split"):
+    with pytest.raises(CrossferError, match=r"with sizes by default, not .*--new-split"):
         prepare(raw, out, other, replace=True)
     assert prepare(raw, out, other, replace=True, new_split=True).card["split"]["kept"] is None
 

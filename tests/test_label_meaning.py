@@ -265,7 +265,7 @@ def test_columns_in_memory_are_kept_as_groups_and_likely_people_are_named() -> N
         "age": [31, None, 5, 7],
         "subject_id": ["a", "a", "b", "b"],
     }
-    with pytest.warns(UserWarning, match="subject='subject_id' does it"):
+    with pytest.warns(UserWarning, match="set subject='subject_id'"):
         memory = in_memory(table, name="mine")
     items = list(memory.read(ReadOptions()))
     found = [item.groups for item in items if isinstance(item, Record)]

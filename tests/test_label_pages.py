@@ -159,7 +159,7 @@ def test_what_counts_is_settled_where_two_people_disagree(
         assert "3 of 4 labels are the same" in tab.inner_text("main")
         assert f"ann: dark, ben: {HOSTILE}" in tab.inner_text(".disputed")
         tab.get_by_role("button", name="dark").press("Enter")
-        tab.locator("#status", has_text="Saved: dark counts.").wait_for()
+        tab.locator("#status", has_text="Saved: dark is the final label.").wait_for()
         tab.reload()
         assert "Settled: dark" in tab.inner_text(".disputed")
     assert ben.labels().rows[0]["label"] == HOSTILE

@@ -396,7 +396,7 @@ def test_nothing_is_suggested_without_a_model(start: Callable[..., Session]) -> 
     session.say(turn.face.id, "label", "bored")
     (row,) = session.labels().rows
     assert (row["label"], row["suggestion"]) == ("bored", "")
-    with pytest.raises(CrossferError, match="no class"):
+    with pytest.raises(CrossferError, match="not a class"):
         session.say(turn.face.id, "label", "happy")
 
 
@@ -442,7 +442,7 @@ def test_the_command_ends_with_a_table_and_how_it_stands(
     assert "left out, not an image that can be read: 1 (first: broken.jpg)" in told
     assert f"next: crossfer prepare {out / 'labels.csv'} --out data/photos" in told
     for words, complaint in (
-        (["--order", "random"], "choose uncertainty, balance, files"),
+        (["--order", "random"], "choose among uncertainty, balance, files"),
         (["--out", str(photos / "labels")], "is inside the folder of photos"),
         (["--model", str(model), "--classes", "a,b"], "the model has its own classes"),
         (["--by", "x" * 61], "write the annotator's name"),

@@ -364,7 +364,7 @@ def test_the_names_of_classes_come_from_whoever_names_them() -> None:
     ):
         taken((images, [1, 0, 2]), classes=["sad", "fear"])
     with pytest.raises(
-        CrossferError, match="mine: labels: the meaning of the numbers 0, 9 mean.*--order"
+        CrossferError, match="mine: labels: the meaning of the numbers 0, 9 is unknown.*--order"
     ):
         taken((images, [9, 0, 0]))
     with pytest.raises(CrossferError, match="must be a number or a name, not list"):

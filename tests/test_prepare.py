@@ -173,7 +173,7 @@ def test_two_processes_cannot_prepare_the_same_folder(photographs: Path, tmp_pat
         text=True,
     ) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
-        with pytest.raises(CrossferError, match="another process prepares it"):
+        with pytest.raises(CrossferError, match="another process is preparing it"):
             prepare(photographs, tmp_path / "out")
         other.communicate()
     assert len(prepare(photographs, tmp_path / "out").images) == 16

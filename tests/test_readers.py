@@ -298,7 +298,7 @@ def test_an_output_in_use_is_left_alone(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("precious")
-    with pytest.raises(CrossferError, match="in use"):
+    with pytest.raises(CrossferError, match="not empty and not a prepared dataset"):
         prepare(raw, mine, replace=True)
     first = prepare(raw, tmp_path / "out")
     with pytest.raises(CrossferError, match="--replace"):
@@ -315,7 +315,7 @@ def test_replacing_never_touches_raw_files(tmp_path: Path) -> None:
     shutil.copytree(raw, inside)
     with pytest.raises(CrossferError, match="contains the raw files"):
         prepare(inside, tmp_path / "out", replace=True)
-    with pytest.raises(CrossferError, match="also holds raw"):
+    with pytest.raises(CrossferError, match="also contains raw"):
         prepare(raw, tmp_path / "out", replace=True)
     assert (inside / "fear" / "1.png").is_file()
 

@@ -55,7 +55,7 @@ def round_trip(config: NetworkConfig, folder: Path) -> Classifier:
 
 def table() -> str:
     """Return the table of docs/networks.md: what FC and CL are in each family."""
-    rows = ["| | `model:` | reads | FC | CL |", "|---|---|---|---|---|"]
+    rows = ["| | `model:` | Input | FC | CL |", "|---|---|---|---|---|"]
     for family, name in FAMILIES.items():
         model = NetworkConfig(network=f"timm:{name}").build()
         dense = model.layer_names("FC")

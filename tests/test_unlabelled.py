@@ -246,8 +246,8 @@ def test_a_strategy_without_labels_that_makes_no_sense_says_so() -> None:
     for wrong, why in (
         ({"data": "source+target"}, "data: target"),
         ({"merge": True}, "data: target"),
-        ({"layers": "all"}, "it needs layers: none"),
-        ({"unlabelled": Shot()}, "it needs layers to train"),
+        ({"layers": "all"}, "needs layers: none"),
+        ({"unlabelled": Shot()}, "needs layers to train"),
     ):
         point: dict[str, Any] = {
             "start": "baseline",

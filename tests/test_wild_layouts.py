@@ -106,7 +106,7 @@ def test_what_is_only_partly_a_split_is_refused_with_the_remedy(tmp_path: Path) 
     lone = many(tmp_path / "lone", *(f"my_test/sad/{n}.png" for n in range(10)))
     dataset = made(lone)
     assert set(rows(dataset, "split").values()) == {"training", "validation", "test"}
-    assert "my_test holds everything" in said(dataset)
+    assert "my_test contains everything" in said(dataset)
 
 
 def test_a_test_set_is_cut_where_the_files_have_none(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_folders_that_begin_like_splits_are_no_people_and_not_guessed(tmp_path: 
 def test_an_empty_set_comes_with_options_that_its_files_take(tmp_path: Path) -> None:
     folders = made(many(tmp_path / "a", *(f"train/sad/{n}.png" for n in range(30))))
     (line,) = (line for line in oddities(folders) if "empty" in line)
-    assert "its test set is empty: the files have none (--test-share 0.2 cuts" in line
+    assert "its test set is empty: the files have none (--test-share 0.2 takes" in line
     assert "--split NAME=test" in line
     few = made(many(tmp_path / "b", *(f"{s}/sad/{s}.png" for s in ("train", "test"))))
     assert any("validation set is empty: too few" in line for line in oddities(few))
@@ -211,7 +211,7 @@ def test_an_empty_set_comes_with_options_that_its_files_take(tmp_path: Path) -> 
 def test_an_archive_beside_a_lone_picture_is_named(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", "loose.png")
     (raw / "faces.zip").write_bytes(b"PK")
-    with pytest.raises(CrossferError, match="found are 1 archives; 1 pictures; .*unpack it"):
+    with pytest.raises(CrossferError, match="found 1 archives; 1 pictures; .*unpack them"):
         made(raw)
 
 
@@ -263,7 +263,7 @@ def test_a_class_may_repeat_the_name_of_the_person(tmp_path: Path) -> None:
     )
     dataset = made(raw)
     assert Counter(rows(dataset, "label").values()) == {"angry": 6, "happy": 6}
-    assert "(aia, mery) are not taken for people" in said(dataset)
+    assert "(aia, mery) are not read as subjects" in said(dataset)
 
 
 def test_two_collections_are_no_people_but_said(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_two_collections_are_no_people_but_said(tmp_path: Path) -> None:
     )
     dataset = made(raw)
     assert set(dataset.subjects) == {None}
-    assert "(CK, JAFFE) are not taken for people" in said(dataset) and "'^([^/]+)/'" in said(
+    assert "(CK, JAFFE) are not read as subjects" in said(dataset) and "'^([^/]+)/'" in said(
         dataset
     )
 
@@ -335,7 +335,7 @@ def test_an_unknown_split_or_two_labels_columns_are_asked_about(tmp_path: Path) 
     many(tmp_path, "a.png", "b.png")
     file = table(tmp_path / "t.csv", "path,label,set", ["a.png,sad,1", "b.png,sad,later"])
     with pytest.raises(
-        CrossferError, match=r"unknown split '1', 'later' in the column set: say.*--split"
+        CrossferError, match=r"unknown split '1', 'later' in the column set: map.*--split"
     ):
         made(file)
     assert set(rows(made(file, splits={"1": "training", "later": "test"}), "split").values()) >= {
@@ -455,7 +455,7 @@ def test_a_table_beside_folders_of_classes_is_read_or_named(tmp_path: Path) -> N
     table(raw / "labels.csv", ",pth,label,relFCs", [*lines, "3,joy/image3.jpg,joy,1"])
     dataset = made(raw)
     assert rows(dataset, "label")["anger/image0.jpg"] == "surprise"
-    assert "contradicts the folders for 1 pictures (first: anger/image0.jpg)" in said(dataset)
+    assert "table and folders disagree for 1 pictures (first: anger/image0.jpg)" in said(dataset)
     assert rows(made(raw, reader="folder"), "label")["anger/image0.jpg"] == "angry"
 
 

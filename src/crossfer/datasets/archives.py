@@ -120,9 +120,7 @@ def unpack_all(source: Path, folder: Path) -> list[Skipped]:
                 packed.append(entry)
                 skipped += unpack(entry, _beside(folder / entry.name))
             elif not entry.name.startswith("."):
-                (folder / entry.name).symlink_to(
-                    entry.resolve(), target_is_directory=entry.is_dir()
-                )
+                _refer(folder / entry.name, entry.resolve())
     most = ALWAYS_ALLOWED + LARGEST_GROWTH * sum(file.stat().st_size for file in packed)
     for level in range(DEEPEST + 1):
         inner = [Path(file) for file in files_below(folder) if is_archive(Path(file))]
@@ -136,6 +134,17 @@ def unpack_all(source: Path, folder: Path) -> list[Skipped]:
             skipped += unpack(archive, _beside(archive), most - _size(folder))
             archive.unlink()
     return skipped
+
+
+def _refer(place: Path, to: Path) -> None:
+    """Let a path lead to a file or folder; a copy of it where symbolic links are not allowed (Windows)."""
+    try:
+        place.symlink_to(to, target_is_directory=to.is_dir())
+    except OSError:
+        if to.is_dir():
+            shutil.copytree(to, place)
+        else:
+            shutil.copy(to, place)
 
 
 def _beside(archive: Path) -> Path:

@@ -30,7 +30,7 @@ function card({ seen, side, colour, probabilities }, { name, classes }, which, s
     const i = classes.indexOf(label);
     const row = element("tr", {}, element("th", { scope: "row" }, label));
     if (i < 0) {
-      row.append(element("td", { colspan: "2", class: "small" }, "cannot say it"));
+      row.append(element("td", { colspan: "2", class: "small" }, "lacks this class"));
       return row;
     }
     const bar = element("div", { class: label === said ? "bar most" : "bar" });

@@ -161,7 +161,7 @@ def test_what_counts_is_settled_where_two_people_disagree(
         tab.get_by_role("button", name="dark").press("Enter")
         tab.locator("#status", has_text="Saved: dark is the final label.").wait_for()
         tab.reload()
-        assert "Settled: dark" in tab.inner_text(".disputed")
+        assert "Resolved: dark" in tab.inner_text(".disputed")
     assert ben.labels().rows[0]["label"] == HOSTILE
     ben.write_manifest()  # of what everybody said
     assert ben.labels().rows[0]["label"] == "dark"

@@ -484,7 +484,7 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
     b = Strategy("B", "A", "all", "target")
     with pytest.raises(ValueError, match="refers back to itself"):
         starts(a, {"A": a, "B": b})
-    with pytest.raises(ValueError, match="unknown"):
+    with pytest.raises(ValueError, match="does not exist"):
         starts(a, {"A": a})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,8 +76,10 @@ class OnnxEngine:
         self.classes = tuple(card["classes"])
         self.labels = dict(card.get("labels") or {name: name for name in self.classes})
         self.framing = Framing(**card["framing"])
-        self.identity = _checked(file, models[variant].get("sha256"))
-        self._session = session(file, threads)
+        with ThreadPoolExecutor(1) as pool:  # at once: each takes its time with a large file
+            opened = pool.submit(session, file, threads)
+            self.identity = _checked(file, models[variant].get("sha256"))
+            self._session = opened.result()
         self._input = self._session.get_inputs()[0].name
         self._check(file)
 

@@ -592,7 +592,11 @@ def _close(view: View, choice: Recommendation, after: Result) -> str | None:
 
 def _forgotten(view: View, target: DatasetFacts) -> str | None:
     """Say what fine-tuning on the target alone did to the source."""
-    tuned = [s.name for s in view.strategies if s.start == "baseline" and s.data == "target"]
+    tuned = [
+        s.name
+        for s in view.strategies
+        if s.start == "baseline" and s.data == "target" and s.past_data == "none"
+    ]
     rows = view.most(target.name, tuned)
     changes = {row.strategy: row.memory_integrity.points for row in rows}
     losses = changes.values()

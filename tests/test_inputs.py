@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ from crossfer.adaptation import untrained
 from crossfer.networks import Classifier, Preprocessing, study_cnn
 from crossfer.networks.layers import channels_last, train_only
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, Recipe, State, inputs, machine, predict, train
-from crossfer.training.checkpoint import Checkpoints
+from crossfer.training import Faces, Recipe, inputs, machine, predict, train
 from crossfer.training.dual import MOST, Dual, is_worth_it
 from crossfer.training.inputs import Anew, Kept
 from crossfer.training.split import Split, split_frozen
 from crossfer.training.surrogate import Surrogate, surrogate_of
+from tests.stops import Stops
 
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=0.01, weight_decay=0.01, views=2)
 LARGEST_DIFFERENCE = 1e-5
@@ -97,22 +96,12 @@ def test_reuse_gives_the_same_weights_up_to_rounding(
 @pytest.mark.parametrize("what", ["FC", "FC+CL"])
 def test_interrupted_it_goes_on_to_the_same_bits(what: str, tmp_path: Path) -> None:
     shown, sides, fabric = faces(), {"target": faces(9, 1)}, machine("cpu")
-    stops = {(0, 2), (2, 3), (3, 0)}
-
-    def checkpoints(stop: tuple[int, int]) -> Checkpoints:
-        return Checkpoints(tmp_path / "{}-{}.safetensors".format(*stop))
-
-    def keep(standing: Callable[[], State]) -> None:
-        state = standing()
-        if (stop := (len(state.history), state.step)) in stops:
-            checkpoints(stop).save(state)
+    stops = Stops(tmp_path, (0, 2), (2, 3), (3, 0))
 
     model = partly_frozen(what)
     whole = train(model, shown, sides, RECIPE, 0, fabric).model.state_dict()
-    others = [train(model, shown, sides, RECIPE, 0, fabric, on_state=keep)]
-    for stop in stops:
-        resume = checkpoints(stop).load()
-        assert resume is not None
+    others = [train(model, shown, sides, RECIPE, 0, fabric, on_state=stops.keep)]
+    for _, resume in stops:
         others.append(train(model, shown, sides, RECIPE, 0, fabric, resume=resume))
     for other in others:
         assert all(torch.equal(t, whole[name]) for name, t in other.model.state_dict().items())

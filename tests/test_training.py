@@ -7,7 +7,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +39,7 @@ from crossfer.training.batches import augment, chances
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.loss import cross_entropy
 from crossfer.training.schedule import learning_rate
+from tests.stops import Stops
 
 RECIPE = Recipe(epochs=3, batch_size=16)
 
@@ -150,21 +150,11 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     """Wherever it stopped: between epochs, or after any step of one."""
     faces, fabric = squares(), machine("cpu")
     recipe = replace(RECIPE, **change)
-    stops = {(0, 1), (1, 0), (2, 3), (3, 0)}
+    stops = Stops(tmp_path, (0, 1), (1, 0), (2, 3), (3, 0))
 
-    def checkpoints(stop: tuple[int, int]) -> Checkpoints:
-        return Checkpoints(tmp_path / "{}-{}.safetensors".format(*stop))
-
-    def keep(standing: Callable[[], State]) -> None:
-        state = standing()
-        if (stop := (len(state.history), state.step)) in stops:
-            checkpoints(stop).save(state)
-
-    whole = train(small(), faces, {"source": faces}, recipe, 0, fabric, on_state=keep)
-    for stop in stops:
+    whole = train(small(), faces, {"source": faces}, recipe, 0, fabric, on_state=stops.keep)
+    for stop, resume in stops:
         seen: list[int] = []
-        resume = checkpoints(stop).load()
-        assert resume is not None
         resumed = train(
             small(), faces, {"source": faces}, recipe, 0, fabric,
             resume=resume, on_step=seen.append,

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import pairs_of
+from crossfer.cli.options import AnyModel, CroppedOption, LabelOption, pairs_of
+from crossfer.cli.output import say, table_of
 
 if TYPE_CHECKING:
     from crossfer.evaluation.assessing import Assessed
@@ -21,15 +20,7 @@ command = partial(app.command, rich_help_panel="Decisions")
 
 @command()
 def assess(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help=(
-                "A run, a bundle, an exported classifier, an ONNX file, or a YAML file with the "
-                "keys of model:."
-            )
-        ),
-    ],
+    model: AnyModel,
     dataset: Annotated[
         Path,
         typer.Argument(help="The new faces: a prepared dataset, or a folder of pictures."),
@@ -57,13 +48,8 @@ def assess(
             ),
         ),
     ] = False,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
-    ] = None,
-    cropped: Annotated[
-        bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
-    ] = False,
+    label: LabelOption = None,
+    cropped: CroppedOption = False,
     as_json: Annotated[
         Path | None, typer.Option("--json", help="Write everything to this JSON file.")
     ] = None,
@@ -113,7 +99,7 @@ def assess(
     if as_json:
         as_json.parent.mkdir(parents=True, exist_ok=True)
         write_json(as_json, found.as_json())
-        out_console.print(f"written: {as_json}", soft_wrap=True)
+        say(f"written: {as_json}")
 
 
 def _say(found: Assessed) -> None:
@@ -121,8 +107,8 @@ def _say(found: Assessed) -> None:
     from crossfer.report.assessed import answer, curve, measured
 
     for number, sentence in enumerate(answer(found)):
-        out_console.print(sentence, style="" if number else "bold", soft_wrap=True)
-    table = _table("accuracy, %", "", "95 % interval")
+        say(sentence, "" if number else "bold")
+    table = table_of("accuracy, %", "", "95 % interval")
     for estimate in found.estimates:
         low, high = estimate.interval
         table.add_row(
@@ -131,18 +117,16 @@ def _say(found: Assessed) -> None:
             f"{low:.1f}–{high:.1f}",
         )
     out_console.print(table)
-    out_console.print(f"{found.source}, validation: {measured(found.known)}", soft_wrap=True)
+    say(f"{found.source}, validation: {measured(found.known)}")
     if found.truth:
-        out_console.print(
-            f"{found.dataset}, by its labels: {measured(found.truth)}", soft_wrap=True
-        )
+        say(f"{found.dataset}, by its labels: {measured(found.truth)}")
     people = f" of {found.people:,} people" if found.people else ""
-    out_console.print(f"{found.dataset}: {found.images:,} faces{people}.", soft_wrap=True)
+    say(f"{found.dataset}: {found.images:,} faces{people}.")
     if found.left_out:
         counts = ", ".join(f"{name} {count:,}" for name, count in found.left_out.items())
-        out_console.print(f"Left out, label in no class: {counts}.", soft_wrap=True)
+        say(f"Left out, label in no class: {counts}.")
     if found.inputs:
-        table = _table("pixels", found.source, found.dataset, "standard deviations")
+        table = table_of("pixels", found.source, found.dataset, "standard deviations")
         for one in found.inputs:
             table.add_row(
                 one.measure, f"{one.source:.3f}", f"{one.new:.3f}", f"{one.deviations:+.2f}"
@@ -150,19 +134,18 @@ def _say(found: Assessed) -> None:
         out_console.print(table)
     if found.features:
         low, high = found.features.interval
-        out_console.print(
+        say(
             f"Features: their mean lies {found.features.deviations:.2f} ({low:.2f}–{high:.2f}) standard "
-            "deviations from the source's.",
-            soft_wrap=True,
+            "deviations from the source's."
         )
     elif not found.inputs:
-        out_console.print("Add --source or --memory to compare pixels and features.")
-    table = _table("answered, %", found.source, found.dataset)
+        say("Add --source or --memory to compare pixels and features.")
+    table = table_of("answered, %", found.source, found.dataset)
     for share in found.classes:
         table.add_row(share.name, f"{share.source:.1f}", f"{share.new:.1f}")
     out_console.print(table)
     if found.curve:
-        table = _table(
+        table = table_of(
             "labels", "people", "accuracy here", "range of draws", "change on the source"
         )
         for point in found.curve:
@@ -174,11 +157,4 @@ def _say(found: Assessed) -> None:
                 f"{point.source_change:+.1f}",
             )
         out_console.print(table)
-        out_console.print(curve(found), soft_wrap=True)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+        say(curve(found))

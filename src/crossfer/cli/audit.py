@@ -12,6 +12,8 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.options import JsonOption
+from crossfer.cli.output import say, say_json, table_of
 
 if TYPE_CHECKING:
     from crossfer.datasets.audit import DatasetAudit
@@ -23,7 +25,7 @@ command = partial(app.command, rich_help_panel="Faces")
 @command()
 def audit(
     datasets: Annotated[list[Path], typer.Argument(help="Prepared or raw datasets.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: JsonOption = False,
     page: Annotated[
         Path | None, typer.Option(help="Also write an HTML page, without any face.")
     ] = None,
@@ -42,7 +44,6 @@ def audit(
 
     Example:  crossfer audit data/fer2013 --page fer2013-audit.html
     """
-    import json
     from tempfile import TemporaryDirectory
 
     from crossfer.cli.progress import Shown
@@ -67,26 +68,24 @@ def audit(
     if page:
         write_page(found, page)
     if as_json:
-        typer.echo(json.dumps(plain(found), indent=2, ensure_ascii=False))
+        say_json(plain(found))
     else:
         for one in found.datasets:
             _say(one)
         _say_copies(found.overlaps)
-        out_console.print(SELECTION, soft_wrap=True)
+        say(SELECTION)
         if page:
-            out_console.print(f"page: {page.resolve()}", soft_wrap=True)
+            say(f"page: {page.resolve()}")
     if strict and found.leaks:
         raise typer.Exit(1)
 
 
 def _say(one: DatasetAudit) -> None:
     """Print the audit of one dataset, its findings first."""
-    out_console.print(f"{one.name}: {one.title}", style="bold", soft_wrap=True)
+    say(f"{one.name}: {one.title}", "bold")
     for finding in one.findings or ("No findings.",):
-        out_console.print(f"  {finding}", soft_wrap=True)
-    table = Table("", *(part.split for part in one.splits), box=box.SIMPLE_HEAD)
-    for column in table.columns[1:]:
-        column.justify = "right"
+        say(f"  {finding}")
+    table = table_of("", *(part.split for part in one.splits), padding=(0, 1))
     rows = {
         "images": [f"{part.images:,}" for part in one.splits],
         "people": ["not known" if p.subjects is None else f"{p.subjects:,}" for p in one.splits],
@@ -100,7 +99,7 @@ def _say(one: DatasetAudit) -> None:
     for name, values in rows.items():
         table.add_row(name, *values)
     out_console.print(table)
-    out_console.print(f"  Split: {one.divided}.", soft_wrap=True)
+    say(f"  Split: {one.divided}.")
 
 
 def _say_copies(overlaps: Sequence[Overlap]) -> None:
@@ -117,4 +116,4 @@ def _say_copies(overlaps: Sequence[Overlap]) -> None:
     out_console.print(table)
     for one in overlaps:
         first, second = one.examples[0].origins
-        out_console.print(f"e.g. {second} = {first}", soft_wrap=True)
+        say(f"e.g. {second} = {first}")

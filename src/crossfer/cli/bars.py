@@ -55,6 +55,10 @@ class Bars:
         if not self.bars.disable:  # Rich 13 ends an empty line even then
             self.bars.stop()
 
+    def say(self, text: str) -> None:
+        """Print a line above the bars; only the terminal wraps it."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
     def count(self, what: str, done: int, total: int) -> None:
         """Show how many of how many are done."""
         if what not in self.tasks:
@@ -63,7 +67,7 @@ class Bars:
         if self.console.is_terminal:
             return
         if done == total:
-            self.console.print(f"{what}: {total:,} done", highlight=False)
+            self.say(f"{what}: {total:,} done")
         elif time.monotonic() - self.spoke >= LOG_SECONDS:
             self.spoke = time.monotonic()
-            self.console.print(f"{what}: {done:,} of {total:,}", highlight=False)
+            self.say(f"{what}: {done:,} of {total:,}")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.application import app, error_console
+from crossfer.cli.options import SmallestOption
+from crossfer.cli.output import say
 
 if TYPE_CHECKING:
     from crossfer.app import Page
@@ -39,12 +41,7 @@ def show_app(
             help="Prepared dataset on whose test images the classifiers are compared. Repeatable."
         ),
     ] = None,
-    smallest: Annotated[
-        float,
-        typer.Option(
-            help="Side of the smallest face to detect, as a fraction of the picture's side."
-        ),
-    ] = 0.1,
+    smallest: SmallestOption = 0.1,
     port: Port = 8765,
     browser: Browser = False,
 ) -> None:
@@ -69,11 +66,11 @@ def show(pages: Sequence[Page], port: int, browser: bool) -> None:
     from crossfer.app import serve
 
     def ready(address: str) -> None:
-        out_console.print(f"open {address}\n(this computer only; stop with Ctrl-C)", soft_wrap=True)
+        say(f"open {address}\n(this computer only; stop with Ctrl-C)")
         if browser:
             webbrowser.open(address)
 
     try:
         serve(pages, port, ready)
     except KeyboardInterrupt:
-        out_console.print("stopped")
+        say("stopped")

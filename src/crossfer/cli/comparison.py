@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import pairs_of
+from crossfer.cli.options import AnyModel, LabelOption, pairs_of
+from crossfer.cli.output import say, table_of
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
@@ -28,15 +27,7 @@ SHOWN = 200
 
 @command()
 def compare(
-    old: Annotated[
-        Path,
-        typer.Argument(
-            help=(
-                "A run, a bundle, an exported classifier, an ONNX file, or a YAML file with the "
-                "keys of model:."
-            )
-        ),
-    ],
+    old: AnyModel,
     new: Annotated[Path, typer.Argument(help="The classifier to compare it with.")],
     datasets: Annotated[list[Path], typer.Argument(help="Prepared datasets.")],
     split: Annotated[
@@ -57,10 +48,7 @@ def compare(
             )
         ),
     ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
-    ] = None,
+    label: LabelOption = None,
     shared: Annotated[
         bool, typer.Option("--shared", help="Only images of classes that both classifiers have.")
     ] = False,
@@ -126,7 +114,7 @@ def compare(
         faces = [("won" if f.won else "lost", f.image, f.pixels) for f in shown]
         write_page(comparison.found, _made(html), faces)
     for file in filter(None, (as_json, html, flips)):
-        out_console.print(f"written: {file}", soft_wrap=True)
+        say(f"written: {file}")
 
 
 def _open(folder: Path) -> Dataset:
@@ -147,13 +135,13 @@ def _say(found: Compared) -> None:
     from crossfer.report.compared import median
 
     for who, network in (("old", found.old), ("new", found.new)):
-        out_console.print(f"{who}: {network.name} ({network.kind})", soft_wrap=True)
+        say(f"{who}: {network.name} ({network.kind})")
     for note in found.notes:
-        out_console.print(f"{note}.", soft_wrap=True)
+        say(f"{note}.")
     for one in found.datasets:
         _say_dataset(found, one)
     times = found.latency
-    table = _table("", "old", "new", "new / old")
+    table = table_of("", "old", "new", "new / old")
     for name, old, new, ratio, span in (
         ("one face, ms", times.old, times.new, times.ratio, times.ratio_interval),
         (
@@ -178,10 +166,9 @@ def _say(found: Compared) -> None:
         "parameters", *("–" if n.parameters is None else f"{n.parameters:,}" for n in networks), ""
     )
     out_console.print(table)
-    out_console.print(
+    say(
         f"Measured alternately, {len(times.old)} faces and {len(times.old_batch)} batches; "
-        f"threads: {times.threads}; {times.processor}.",
-        soft_wrap=True,
+        f"threads: {times.threads}; {times.processor}."
     )
 
 
@@ -190,13 +177,13 @@ def _say_dataset(found: Compared, one: OnDataset) -> None:
     from crossfer.report.view import signed, span
     from crossfer.report.words import STAND_IN, sureness
 
-    out_console.print(f"\n{one.title}, {one.split} split", style="bold", soft_wrap=True)
-    out_console.print(answer(one), soft_wrap=True)
+    say(f"\n{one.title}, {one.split} split", "bold")
+    say(answer(one))
     for warning in warnings(one, found.classes):
-        out_console.print(f"WARNING: {warning}", soft_wrap=True)
+        say(f"WARNING: {warning}")
     if one.stand_in:
-        out_console.print(STAND_IN, soft_wrap=True)
-    table = _table("", "old", "new", "change")
+        say(STAND_IN)
+    table = table_of("", "old", "new", "change")
     for name, old, new, change in measures(one):
         table.add_row(
             name,
@@ -205,11 +192,11 @@ def _say_dataset(found: Compared, one: OnDataset) -> None:
         )
     out_console.print(table)
     for text in questions(one):
-        out_console.print(text, soft_wrap=True)
+        say(text)
     if one.left_out:
         counts = ", ".join(f"{label} {count:,}" for label, count in one.left_out.items())
-        out_console.print(f"Left out, label in no class: {counts}.", soft_wrap=True)
-    table = _table("class", "images", "old", "new", "change", "won : lost")
+        say(f"Left out, label in no class: {counts}.")
+    table = table_of("class", "images", "old", "new", "change", "won : lost")
     for i, name in enumerate(found.classes):
         if change_ := one.change.classes[i]:
             recalls = (
@@ -229,7 +216,7 @@ def _say_dataset(found: Compared, one: OnDataset) -> None:
             )
     out_console.print(table)
     if one.groups:
-        table = _table("group", "images", "old", "new", "change", "significance")
+        table = table_of("group", "images", "old", "new", "change", "significance")
         for group in one.groups:
             pair = group.difference.paired
             table.add_row(
@@ -241,10 +228,3 @@ def _say_dataset(found: Compared, one: OnDataset) -> None:
                 sureness(group.difference),
             )
         out_console.print(table)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table

@@ -14,7 +14,8 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, out_console
-from crossfer.cli.options import check_finite, past_data_of, seconds_of
+from crossfer.cli.options import JsonOption, check_finite, past_data_of, seconds_of
+from crossfer.cli.output import say, say_json
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def recommend(
         str | None,
         typer.Option(help="Maximum training time after the baseline, e.g. 90s, 10min, 2h."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Recommend a strategy within your limits, and show its trade-offs.
 
@@ -56,8 +57,6 @@ def recommend(
 
     Example:  crossfer recommend runs/fer2013-ck48 --max-source-drop 1 --past-data none --budget 10min
     """
-    import json
-
     from crossfer.evaluation.decision import Constraints
     from crossfer.evaluation.decision import recommend as choose
     from crossfer.experiment import load_results
@@ -71,7 +70,7 @@ def recommend(
     )
     if as_json:
         found = [asdict(c) | {"folder": str(folder / results.run(c.run).folder)} for c in choices]
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        say_json(found)
         return
     for choice in choices:
         _say_choice(results, choice, folder)
@@ -113,7 +112,7 @@ def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:
     out_console.print(table)
     for name, reasons in choice.ruled_out.items():
         out_console.print(f"Ruled out: {name} {'; '.join(reasons)}.")
-    out_console.print(shipped(results, choice.run, folder), soft_wrap=True)
+    say(shipped(results, choice.run, folder))
 
 
 @command()
@@ -187,7 +186,7 @@ def gate(
     target: Annotated[
         str | None, typer.Option(help="Only this target; for a comparison, the dataset to gain on.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: JsonOption = False,
     junit: Annotated[
         Path | None,
         typer.Option(help="Write the conditions as a JUnit XML file for continuous integration."),
@@ -203,8 +202,6 @@ def gate(
 
     Example:  crossfer gate comparison.json --max-drop 1 --max-class-drop 10 --max-latency-ratio 1.2
     """
-    import json
-
     from crossfer.evaluation.gate import Limits
 
     if not 0.5 <= confidence < 1:
@@ -248,17 +245,17 @@ def gate(
         _write_junit(junit, answers)
     if as_json:
         found = [answer.as_json() for answer in answers]
-        typer.echo(json.dumps({"passed": passed, "answers": found}, indent=2, ensure_ascii=False))
+        say_json({"passed": passed, "answers": found})
     else:
         for answer in answers:
-            out_console.print(answer.title, style="bold", soft_wrap=True)
+            say(answer.title, "bold")
             for criterion in answer.criteria:
-                out_console.print(f"  {_said(answer.names, criterion)}", soft_wrap=True)
+                say(f"  {_said(answer.names, criterion)}")
             for remark in answer.remarks:
-                out_console.print(f"  {remark}", soft_wrap=True)
+                say(f"  {remark}")
         if any(answer.single for answer in answers):
-            out_console.print("One seed: the bounds do not cover another training.")
-        out_console.print("ship it" if passed else "do not ship it", style="bold")
+            say("One seed: the bounds do not cover another training.")
+        say("ship it" if passed else "do not ship it", "bold")
     if not passed:
         raise typer.Exit(1)
 

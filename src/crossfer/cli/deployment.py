@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.application import app, error_console
+from crossfer.cli.options import CroppedOption, SmallestOption, VariantOption
+from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
@@ -35,18 +37,9 @@ def predict(
     fps: Annotated[
         float | None, typer.Option(help="Frames per second of a video to use; default all.")
     ] = None,
-    cropped: Annotated[
-        bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
-    ] = False,
-    smallest: Annotated[
-        float,
-        typer.Option(
-            help="Side of the smallest face to detect, as a fraction of the picture's side."
-        ),
-    ] = 0.1,
-    variant: Annotated[
-        str, typer.Option(help="Variant of an exported classifier: fp32, fp16 or int8.")
-    ] = "fp32",
+    cropped: CroppedOption = False,
+    smallest: SmallestOption = 0.1,
+    variant: VariantOption = "fp32",
 ) -> None:
     """Detect and classify every face in pictures and videos.
 
@@ -77,7 +70,7 @@ def predict(
                 for part in predictor.parts(left, how, partial(bars.count, "predict")):
                     rows.add(part)
                 counted = rows.counted
-            out_console.print(f"written: {out}", soft_wrap=True)
+            say(f"written: {out}")
     _say_counted(counted, sources.others, cropped)
 
 
@@ -86,14 +79,12 @@ def _say(part: Part, classes: tuple[str, ...]) -> None:
     for row in part.rows:
         place = row.source if row.seconds is None else f"{row.source} {row.seconds:.2f} s"
         if row.seen is None:
-            out_console.print(f"{place}: {row.problem}", soft_wrap=True)
+            say(f"{place}: {row.problem}")
             continue
         order = row.seen.probabilities.argsort()[::-1][:3]
         said = ", ".join(f"{classes[i]} {row.seen.probabilities[i]:.0%}" for i in order)
         left, top, width, height = (round(value) for value in row.seen.box)
-        out_console.print(
-            f"{place}: face {row.face} at {left},{top} ({width}×{height}): {said}", soft_wrap=True
-        )
+        say(f"{place}: face {row.face} at {left},{top} ({width}×{height}): {said}")
 
 
 def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
@@ -105,7 +96,7 @@ def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
     if others:
         lines.append(f"neither pictures nor videos, skipped: {others:,}")
     for line in lines:
-        out_console.print(line, soft_wrap=True)
+        say(line)
 
 
 @command()
@@ -167,9 +158,7 @@ def export(
         made = results_of(model)
     except CrossferError as error:
         made = None
-        out_console.print(
-            f"the card will not contain the experiment's measurements: {error}", soft_wrap=True
-        )
+        say(f"the card will not contain the experiment's measurements: {error}")
     known = tested(made[0], made[1].key) if made else []
     what = Exporting(
         half,
@@ -185,31 +174,23 @@ def export(
         methods(made[0], made[1].strategy) if made else (),
         least_equal,
     )
-    with _runtime(runtime) if web else nullcontext() as package:  # first: it may not be had
+    fetched: AbstractContextManager[Path | None] = nullcontext()
+    if web:
+        from crossfer.app.web import found_runtime, write_web
+
+        fetched = found_runtime(runtime)
+    with fetched as package:  # before anything is written: it may not be had
         written = write(load(model).classifier, out, what, _origin(model))
-        page = package and _page(out, package)
+        page = write_web(out, package) if package else None
     for variant, found in written.items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
-        out_console.print(
+        say(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
-            f"within {found.difference:.2g} of PyTorch's, {found.equal:.1%} equal answers{accuracies}",
-            soft_wrap=True,
+            f"within {found.difference:.2g} of PyTorch's, {found.equal:.1%} equal answers{accuracies}"
         )
-    out_console.print(f"written: {out}", soft_wrap=True)
+    say(f"written: {out}")
     if page:
-        out_console.print(f"the page: python -m http.server --directory {page}", soft_wrap=True)
-
-
-def _runtime(folder: Path | None) -> AbstractContextManager[Path]:
-    from crossfer.app.web import found_runtime
-
-    return found_runtime(folder)
-
-
-def _page(exported: Path, runtime: Path) -> Path:
-    from crossfer.app.web import write_web
-
-    return write_web(exported, runtime)
+        say(f"the page: python -m http.server --directory {page}")
 
 
 def _origin(folder: Path) -> str:

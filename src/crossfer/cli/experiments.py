@@ -12,7 +12,8 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import cluster_of, workers_of
+from crossfer.cli.options import JsonOption, cluster_of, workers_of
+from crossfer.cli.output import say, say_json, table_of
 
 if TYPE_CHECKING:
     from crossfer.evaluation.rows import Result, Results
@@ -23,6 +24,9 @@ command = partial(app.command, rich_help_panel="Experiments")
 SLURM_PANEL = "With --on slurm (same values as for sbatch)"
 SlurmOption = Annotated[str | None, typer.Option(rich_help_panel=SLURM_PANEL)]
 
+ExperimentArgument = Annotated[Path, typer.Argument(help="The experiment's YAML file.")]
+FolderArgument = Annotated[Path, typer.Argument(help="The folder of an experiment.")]
+DataOption = Annotated[Path | None, typer.Option(help="Folder that dataset paths are relative to.")]
 WorkersOption = Annotated[
     str,
     typer.Option(
@@ -47,7 +51,7 @@ def demo(
     from crossfer.demo import run_demo
     from crossfer.experiment import load_results
 
-    out_console.print("Faces drawn by code stand in for FER2013, JAFFE, TFEID and MUG.")
+    say("Faces drawn by code stand in for FER2013, JAFFE, TFEID and MUG.")
     with Shown(out_console) as shown:
         report_file = run_demo(out, shown, shown.drawing, workers="auto")
     results = load_results(report_file.parent)
@@ -70,7 +74,7 @@ def strategies() -> None:
         recipe = strategy.default_recipe()
         past_data, exemplars = past_of(strategy)
         own = " (the study's)" if strategy in STUDY else ""
-        out_console.print(f"{strategy.name}  {strategy.about}{own}", style="bold", soft_wrap=True)
+        say(f"{strategy.name}  {strategy.about}{own}", "bold")
         facts = {
             "starts": {"random": "at random", "baseline": "from BL, or any network"}.get(
                 strategy.start, f"from the result of {strategy.start}"
@@ -90,7 +94,7 @@ def strategies() -> None:
         }
         for key, value in facts.items():
             if value:
-                out_console.print(f"    {key + ':':<11}{value}", soft_wrap=True)
+                say(f"    {key + ':':<11}{value}")
 
 
 def _cost(strategy: Strategy, recipe: Recipe) -> str:
@@ -114,10 +118,8 @@ def _cost(strategy: Strategy, recipe: Recipe) -> str:
 
 @command()
 def run(
-    experiment: Annotated[Path, typer.Argument(help="The experiment's YAML file.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder that dataset paths are relative to.")
-    ] = None,
+    experiment: ExperimentArgument,
+    data: DataOption = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The experiment's folder; default runs/NAME, after the YAML file."),
@@ -206,7 +208,7 @@ def run_one(
 
 @command()
 def cancel(
-    folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
+    folder: FolderArgument,
 ) -> None:
     """Cancel an experiment's SLURM jobs. Finished runs are kept, running ones write a checkpoint.
 
@@ -216,13 +218,13 @@ def cancel(
     from crossfer.experiment.status import SLURM
 
     count = take_back(folder / SLURM)
-    out_console.print(f"{count} run{'' if count == 1 else 's'} removed from SLURM's queue")
+    say(f"{count} run{'' if count == 1 else 's'} removed from SLURM's queue")
 
 
 @command()
 def status(
-    folder: Annotated[Path, typer.Argument(help="The folder of an experiment.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    folder: FolderArgument,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the state of each run of an experiment: finished, running, queued, failed or waiting.
 
@@ -230,7 +232,6 @@ def status(
 
     Example:  crossfer status runs/fer2013-ck48
     """
-    import json
     from collections import Counter
     from dataclasses import asdict
 
@@ -238,18 +239,18 @@ def status(
 
     found = ask(folder)
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+        say_json([asdict(one) for one in found])
         return
     for one in found:
         detail = f"  ({one.detail})" if one.detail else ""
-        out_console.print(f"{one.key}  {one.state:<11}  {one.label}{detail}", soft_wrap=True)
+        say(f"{one.key}  {one.state:<11}  {one.label}{detail}")
     counts = Counter(one.state for one in found)
-    out_console.print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    say(", ".join(f"{count} {state}" for state, count in counts.items()))
 
 
 @command()
 def search(
-    experiment: Annotated[Path, typer.Argument(help="The experiment's YAML file.")],
+    experiment: ExperimentArgument,
     out: Annotated[Path, typer.Option(help="The search's folder.")],
     trials: Annotated[int, typer.Option(min=1, help="Trials per strategy.")] = 20,
     budget: Annotated[
@@ -258,9 +259,7 @@ def search(
     strategies: Annotated[
         list[str] | None, typer.Option("--strategy", help="Only this strategy. Repeatable.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder that dataset paths are relative to.")
-    ] = None,
+    data: DataOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the recipes that are tried.")] = 0,
     workers: WorkersOption = "auto",
     threads: ThreadsOption = 1,
@@ -293,9 +292,8 @@ def search(
             workers=workers_of(workers),
             threads=threads,
         )
-    table = Table("strategy", box=box.SIMPLE_HEAD)
-    for column in ("default", "best", "source %", "target %", "epochs", "equivalent", "seconds"):
-        table.add_column(column, justify="right")
+    columns = ("default", "best", "source %", "target %", "epochs", "equivalent", "seconds")
+    table = table_of("strategy", *columns, padding=(0, 1))
     for one in found.strategies:
         best = one.best
         row = [one.default.value, best.value, best.source, best.target]
@@ -314,7 +312,7 @@ def search(
             f"the budget {budget:g}"
         )
     if found.strategies:
-        out_console.print(f"recipes: {out / RECIPES}", soft_wrap=True)
+        say(f"recipes: {out / RECIPES}")
     for name, why in found.failed.items():
         error_console.print(f"{name}: every trial failed: {why}", markup=False, soft_wrap=True)
     if found.failed:
@@ -355,7 +353,7 @@ def cite(
         results, strategy = load_results(folder.resolve().parents[1]), read_run(folder)["strategy"]
     else:
         results, strategy = load_results(folder), None
-    out_console.print(cited(results, strategy), soft_wrap=True)
+    say(cited(results, strategy))
 
 
 @command()
@@ -382,18 +380,18 @@ def verify(
     from crossfer.experiment import Verdict
     from crossfer.experiment import verify as verify_results
 
-    def say(verdict: Verdict) -> None:
+    def tell(verdict: Verdict) -> None:
         words = "; ".join(verdict.checked) or "failed"
-        out_console.print(f"{verdict.label}: {words}", soft_wrap=True)
+        say(f"{verdict.label}: {words}")
         for problem in verdict.problems:
-            out_console.print(f"    {problem}", soft_wrap=True)
+            say(f"    {problem}")
 
     with Shown(out_console) as shown:
         verdicts = verify_results(
-            path, runs or (), retrain, say, shown, workers=workers_of(workers)
+            path, runs or (), retrain, tell, shown, workers=workers_of(workers)
         )
     wrong = [verdict for verdict in verdicts if verdict.problems]
-    out_console.print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} passed")
+    say(f"{len(verdicts) - len(wrong)} of {len(verdicts)} passed")
     if wrong:
         raise typer.Exit(1)
 
@@ -403,10 +401,9 @@ def _say_use(results: Results, folder: Path, photographs: Path) -> None:
     for choice in results.recommendations[:1]:
         photograph = min((photographs / choice.target).iterdir())
         network = folder / results.run(choice.run).folder
-        out_console.print(
+        say(
             f"\nUse the model recommended for {choice.target}:\n"
-            f"  crossfer predict {network} {photograph}",
-            soft_wrap=True,
+            f"  crossfer predict {network} {photograph}"
         )
 
 
@@ -440,7 +437,7 @@ def _say_answer(results: Results, report_file: Path) -> None:
     out_console.print(table)
     for sentence in answers(results):
         out_console.print(sentence)
-    out_console.print(f"\nReport: {report_file.resolve()}", soft_wrap=True)
+    say(f"\nReport: {report_file.resolve()}")
 
 
 def _say_failures(results: Results) -> None:

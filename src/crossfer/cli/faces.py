@@ -12,6 +12,7 @@ from rich.table import Table
 
 from crossfer.cli.application import app, out_console
 from crossfer.cli.options import labels_of, numbers_of, pairs_of, ray_of, splits_of
+from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
 command = partial(app.command, rich_help_panel="Faces")
@@ -176,7 +177,7 @@ def prepare(
             on=None if on == "here" else ray_of(on),
         )
     card = dataset.card
-    out_console.print(f"{card['title']}: {card['recognised']}", soft_wrap=True)
+    say(f"{card['title']}: {card['recognised']}")
     by_split = dataset.with_own_classes().counts()
     table = Table("split", *by_split["training"], "all", box=box.SIMPLE_HEAD)
     for part, counts in by_split.items():
@@ -184,9 +185,9 @@ def prepare(
         table.add_row(part, *numbers)
     out_console.print(table)
     for line in oddities(dataset):
-        out_console.print(line, soft_wrap=True)
-    out_console.print(f"prepared {card['images']:,} faces in {out}", soft_wrap=True)
-    out_console.print(f"show them:  crossfer look {out}", soft_wrap=True)
+        say(line)
+    say(f"prepared {card['images']:,} faces in {out}")
+    say(f"show them:  crossfer look {out}")
 
 
 @command()
@@ -216,7 +217,7 @@ def look(
         only_doubtful=doubtful,
         seed=seed,
     )
-    out_console.print(str(page.resolve()), soft_wrap=True)
+    say(str(page.resolve()))
 
 
 @command()
@@ -228,7 +229,7 @@ def datasets() -> None:
     from crossfer.datasets import READERS
 
     for reader in READERS.values():
-        out_console.print(f"{reader.name}  {reader.title}", style="bold", soft_wrap=True)
+        say(f"{reader.name}  {reader.title}", "bold")
         for key in ("size", "licence", "access", "layout", "citation"):
             if value := getattr(reader, key):
-                out_console.print(f"    {key + ':':<10}{value}", soft_wrap=True)
+                say(f"    {key + ':':<10}{value}")

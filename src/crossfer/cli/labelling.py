@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfer.cli.application import app, error_console, out_console
+from crossfer.cli.application import app, error_console
 from crossfer.cli.browser import Browser, Port, show
+from crossfer.cli.options import VariantOption
+from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
@@ -69,9 +71,7 @@ def label(
             help="Side of the smallest face to detect, as a fraction of the photo's side."
         ),
     ] = 0.1,
-    variant: Annotated[
-        str, typer.Option(help="Variant of an exported classifier: fp32, fp16 or int8.")
-    ] = "fp32",
+    variant: VariantOption = "fp32",
     port: Port = 8765,
     browser: Browser = False,
     table: Annotated[
@@ -143,7 +143,7 @@ def _say_found(session: Session) -> None:
     if session.unknown:
         lines.append(f"labels of missing faces, kept in the journals: {session.unknown:,}")
     for line in lines:
-        out_console.print(line, soft_wrap=True)
+        say(line)
     if not gallery.faces:
         hint = "" if gallery.cropped else "; if they are cut-out faces, add --cropped"
         raise CrossferError(f"{gallery.folder}: no face found in any photo{hint}")
@@ -173,4 +173,4 @@ def _say_labels(session: Session) -> None:
         how = " --faces cropped" if session.gallery.cropped else ""
         lines.append(f"next: crossfer prepare {file} --out data/{session.gallery.folder.name}{how}")
     for line in lines:
-        out_console.print(line, soft_wrap=True)
+        say(line)

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import check_finite, pairs_of
+from crossfer.cli.options import LabelOption, check_finite, pairs_of
+from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
 command = partial(app.command, rich_help_panel="Experiments")
@@ -23,10 +24,7 @@ def remember(
     source: Annotated[Path, typer.Argument(help="The prepared dataset that it was trained on.")],
     out: Annotated[Path, typer.Option(help="The file to write, e.g. memory.safetensors.")],
     max_mb: Annotated[float, typer.Option(help="Maximum size in megabytes.")] = 5.0,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
-    ] = None,
+    label: LabelOption = None,
 ) -> None:
     """Summarise the images of a source in a small memory file, so that they can be deleted.
 
@@ -90,10 +88,9 @@ def remember(
         out_console.print(f"{name}: fewer than 10 images, so the file has no statistics of it")
     features, images = memory.moments.sums.shape[1], int(memory.counts.sum())
     if images < PER_DIRECTION * features:
-        out_console.print(
+        say(
             f"{images} images for the moments of {features} features: the file can reveal which "
-            "images were used (docs/memory.md)",
-            soft_wrap=True,
+            "images were used (docs/memory.md)"
         )
     out_console.print(
         f"{images} images in {size / 1e6:.2f} MB: Gaussians of rank "
@@ -101,8 +98,7 @@ def remember(
         f"{memory.projected.sums.shape[1]} random projections of them"
     )
     if not memory.calibration:
-        out_console.print(
-            f"{dataset.name} has fewer than 20 validation images: the file does not do for crossfer assess",
-            soft_wrap=True,
+        say(
+            f"{dataset.name} has fewer than 20 validation images: the file does not do for crossfer assess"
         )
-    out_console.print(f"written: {out}", soft_wrap=True)
+    say(f"written: {out}")

@@ -1,4 +1,4 @@
-"""Parse the values of options."""
+"""Options that several commands have, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
+
+import typer
 
 from crossfer.errors import CrossferError
 from crossfer.terms import PastData
@@ -17,6 +20,31 @@ if TYPE_CHECKING:
     from crossfer.executors.ray import Ray
 
 Numbers = TypeVar("Numbers", bound=tuple[float, ...])
+
+AnyModel = Annotated[
+    Path,
+    typer.Argument(
+        help=(
+            "A run, a bundle, an exported classifier, an ONNX file, or a YAML file with the keys of "
+            "model:."
+        )
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option(help="LABEL=CLASS: assign a dataset's label to a class. Repeatable."),
+]
+CroppedOption = Annotated[
+    bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
+]
+SmallestOption = Annotated[
+    float,
+    typer.Option(help="Side of the smallest face to detect, as a fraction of the picture's side."),
+]
+VariantOption = Annotated[
+    str, typer.Option(help="Variant of an exported classifier: fp32, fp16 or int8.")
+]
 
 
 def labels_of(pairs: list[str]) -> dict[str, str | None]:

@@ -52,32 +52,28 @@ class Shown(Bars, ExperimentProgress):
     def prepared(self, dataset: Dataset) -> None:
         """Say what is odd about a dataset that was prepared on the way."""
         for line in oddities(dataset):
-            self.console.print(f"{dataset.name}: {line}", soft_wrap=True)
+            self.say(f"{dataset.name}: {line}")
 
     def tried(self, said: list[str]) -> None:
         """Say how the network is read, and what trains."""
         for line in said:
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.say(line)
 
     def opened(self, dataset: Dataset) -> None:
         """Say which images belong to no class of the experiment."""
         if left_out := dataset.left_out:
             counts = ", ".join(f"{count:,} {label}" for label, count in left_out.items())
-            self.console.print(
-                f"{dataset.name}: left out, label in no class of this experiment: {counts}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self.say(f"{dataset.name}: left out, label in no class of this experiment: {counts}")
 
     def divided(self, name: str, how: str) -> None:
         """Say of what the folds of a target are."""
-        self.console.print(f"{name}: {how}", highlight=False, soft_wrap=True)
+        self.say(f"{name}: {how}")
 
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
         done = f", {len(finished)} already finished" if finished else ""
         count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-        self.console.print(f"{count}{done}", highlight=False)
+        self.say(f"{count}{done}")
         before = {run.key for run in finished}
         self.work_done = {run.key: 0.0 for run in runs if run.key not in before}
         work = sum(run.work for run in runs if run.key not in before)
@@ -89,11 +85,7 @@ class Shown(Bars, ExperimentProgress):
         if versions not in self.others:
             self.others.append(versions)
             made = ", ".join(f"{name} {version}" for name, version in versions.items())
-            self.console.print(
-                f"{run.label}: trained with {made}; it is reused and may differ by rounding",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self.say(f"{run.label}: trained with {made}; it is reused and may differ by rounding")
 
     def started(self, run: Run) -> None:
         """Name the run on the bar, beside those that run at the same time; it may begin once more."""
@@ -124,20 +116,20 @@ class Shown(Bars, ExperimentProgress):
         """Name each job once."""
         if job not in self.jobs:
             self.jobs.add(job)
-            self.console.print(f"SLURM job {job}: {run.label}, …", highlight=False)
+            self.say(f"SLURM job {job}: {run.label}, …")
 
     def waiting(self, run: Run, owner: str) -> None:
         """Say who trains the run."""
-        self.console.print(f"{run.label}: {owner} is training it; waiting", highlight=False)
+        self.say(f"{run.label}: {owner} is training it; waiting")
 
     def failed(self, run: Run, why: str) -> None:
         """Say why at once; the others go on."""
-        self.console.print(f"{run.label} failed: {why}", highlight=False)
+        self.say(f"{run.label} failed: {why}")
         self.ended(run, Path())
 
     def untracked(self, why: str) -> None:
         """Say why nothing is logged any more."""
-        self.console.print(why, highlight=False, soft_wrap=True)
+        self.say(why)
 
     def _show(self) -> None:
         """Bring the bar up to date."""
@@ -156,7 +148,7 @@ class Shown(Bars, ExperimentProgress):
         share, label = self._share(), " | ".join(self.running.values())
         remaining = self._remaining(now, share)
         left = "" if remaining is None else ", {}:{:02d} left".format(*divmod(round(remaining), 60))
-        self.console.print(f"{share:4.0%}{left}: {label}", highlight=False)
+        self.say(f"{share:4.0%}{left}: {label}")
 
     def _remaining(self, now: float, share: float) -> float | None:
         """Return the seconds that are left, once enough is done to judge by."""

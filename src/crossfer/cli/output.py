@@ -1,0 +1,31 @@
+"""Print results: lines, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+from rich import box
+from rich.padding import PaddingDimensions
+from rich.table import Table
+
+from crossfer.cli.application import out_console
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line; only the terminal wraps it, so that a path in it can be copied."""
+    out_console.print(text, style=style, soft_wrap=True)
+
+
+def say_json(content: Any) -> None:
+    """Print what JSON can hold."""
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def table_of(*columns: str, padding: PaddingDimensions = (0, 1, 0, 0)) -> Table:
+    """Return an empty table: words in the first column, numbers in the others, aligned to the right."""
+    made = Table(*columns, box=box.SIMPLE_HEAD, padding=padding)
+    for column in made.columns[1:]:
+        column.justify = "right"
+    return made

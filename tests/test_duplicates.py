@@ -61,8 +61,7 @@ def dataset(
         "subject": subjects or [None] * n,
         "split": splits,
         "origin": [f"{name}/{row}.png" for row in range(n)],
-        "sha256": [""] * n,
-        "found": [""] * n,
+        **dict.fromkeys(("sha256", "picture", "found"), [""] * n),
         **numbers,
     }
     return Dataset(Path(), {"name": name, "classes": [*FER7]}, images, sample_table(columns))

@@ -10,8 +10,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
@@ -62,12 +62,16 @@ def is_archive(path: Path) -> bool:
 
 def stem(path: Path) -> str:
     """Return a dataset's own name: the file's, without what says that it is an archive or a table."""
-    name = path.name
-    suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
-    if not suffix or not path.is_file():
+    if not is_archive(path):
         return path.stem
-    own = name[: -len(suffix)]
-    return Path(own).stem if suffix == ".gz" else own
+    own = _without_suffix(path)
+    return Path(own).stem if is_single(path) else own
+
+
+def _without_suffix(archive: Path) -> str:
+    """Return an archive's name without the longest of `SUFFIXES` that it ends in."""
+    longest = max(len(end) for end in SUFFIXES if archive.name.lower().endswith(end))
+    return archive.name[:-longest]
 
 
 def is_single(path: Path) -> bool:
@@ -149,13 +153,9 @@ def _refer(place: Path, to: Path) -> None:
 
 def _beside(archive: Path) -> Path:
     """Make the folder for what is in an archive: of its name, or of one more where that is taken."""
-    name = archive.name
-    suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len)
-    own = (
-        archive.parent
-        if is_single(archive)
-        else archive.with_name(name[: -len(suffix)] or "archive")
-    )
+    own = archive.with_name(_without_suffix(archive) or "archive")
+    if is_single(archive):
+        own = archive.parent
     if own.is_file():
         own = archive.with_name(f"{own.name} unpacked")
     own.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped
     members = _zipped if archive.name.lower().endswith(".zip") else _tarred
     members = _gzipped if is_single(archive) else members
     try:
-        with members(archive) as found:
+        with closing(members(archive)) as found:
             for number, member in enumerate(found):
                 inside = _path_inside(archive, member.name)
                 if number >= MOST_MEMBERS:
@@ -234,41 +234,26 @@ def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped
     return skipped
 
 
-@contextmanager
-def _zipped(archive: Path) -> Iterator[Iterator[_Member]]:
+def _zipped(archive: Path) -> Generator[_Member, None, None]:
     with zipfile.ZipFile(archive) as file:
-
-        def members() -> Iterator[_Member]:
-            for info in file.infolist():
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                if not info.is_dir():
-                    regular = kind in (0, stat.S_IFREG)
-                    yield _Member(info.filename, partial(file.open, info) if regular else None)
-
-        yield members()
+        for info in file.infolist():
+            if not info.is_dir():
+                regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                yield _Member(info.filename, partial(file.open, info) if regular else None)
 
 
-@contextmanager
-def _gzipped(archive: Path) -> Iterator[Iterator[_Member]]:
+def _gzipped(archive: Path) -> Generator[_Member, None, None]:
     def opened() -> IO[bytes]:
         return cast(IO[bytes], gzip.open(archive, "rb"))
 
-    yield iter([_Member(archive.name[: -len(".gz")] or "file", opened)])
+    yield _Member(_without_suffix(archive) or "file", opened)
 
 
-@contextmanager
-def _tarred(archive: Path) -> Iterator[Iterator[_Member]]:
+def _tarred(archive: Path) -> Generator[_Member, None, None]:
     with tarfile.open(archive) as file:
-
-        def members() -> Iterator[_Member]:
-            for info in file:
-                if not info.isdir():
-                    yield _Member(
-                        info.name,
-                        partial(file.extractfile, info) if info.isreg() else None,
-                    )
-
-        yield members()
+        for info in file:
+            if not info.isdir():
+                yield _Member(info.name, partial(file.extractfile, info) if info.isreg() else None)
 
 
 def _path_inside(archive: Path, name: str) -> Path:

@@ -320,24 +320,8 @@ def is_prepared(folder: Path) -> bool:
 
 def sample_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     """Build a sample table with the column types of the format."""
-    number = pa.float32()
-    return pa.table(
-        {
-            "label": pa.array(columns["label"], pa.string()),
-            "subject": pa.array(columns["subject"], pa.string()),
-            "split": pa.array(columns["split"], pa.string()),
-            "origin": pa.array(columns["origin"], pa.string()),
-            "sha256": pa.array(columns["sha256"], pa.string()),
-            "picture": pa.array(
-                columns.get("picture", [None] * len(columns["label"])), pa.string()
-            ),
-            **{key: pa.array(columns[key], number) for key in BOX},
-            "found": pa.array(columns["found"], pa.string()),
-            "score": pa.array(columns["score"], number),
-            **{
-                name: pa.array(values, pa.string())
-                for name, values in columns.items()
-                if name.startswith(GROUP)
-            },
-        }
-    )
+    groups = [name for name in columns if name.startswith(GROUP)]
+    kinds = dict.fromkeys(("label", "subject", "split", "origin", "sha256", "picture"), pa.string())
+    kinds |= dict.fromkeys(BOX, pa.float32()) | {"found": pa.string(), "score": pa.float32()}
+    kinds |= dict.fromkeys(groups, pa.string())
+    return pa.table({name: pa.array(columns[name], kind) for name, kind in kinds.items()})

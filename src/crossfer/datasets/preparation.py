@@ -101,16 +101,14 @@ class Preparation:
             raise CrossferError(
                 f"unknown dataset {self.reader!r}: choose one of {', '.join(READERS)}"
             )
-        if self.order is not None and self.order not in ORDERS:
-            raise CrossferError(f"order is {self.order!r}: choose one of {', '.join(ORDERS)}")
-        for key, choices in (
-            ("faces", ("auto", "find", "cropped")),
-            ("no_face", ("keep", "drop", "refuse")),
+        for key, value, choices in (
+            ("order", self.order, [None, *ORDERS]),
+            ("faces", self.faces, ["auto", "find", "cropped"]),
+            ("no_face", self.no_face, ["keep", "drop", "refuse"]),
         ):
-            if getattr(self, key) not in choices:
-                raise CrossferError(
-                    f"{key} is {getattr(self, key)!r}: choose one of {', '.join(choices)}"
-                )
+            if value not in choices:
+                known = ", ".join(filter(None, choices))
+                raise CrossferError(f"{key} is {value!r}: choose one of {known}")
         if self.crop is not None and not 0 < self.crop <= 1:
             raise CrossferError(f"crop is {self.crop}: must be above 0 and at most 1")
         if self.test_share is not None and not 0 < self.test_share < 1 - VALIDATION_SHARE:
@@ -180,7 +178,9 @@ class Preparation:
 
     def as_json(self) -> dict[str, Any]:
         """Return what a card records of it."""
-        lists = {"eyes": list(self.eyes), "sizes": list(self.sizes) if self.sizes else None}
-        texts = {"root": str(self.root) if self.root else None}
-        classes = {"classes": list(self.classes) if self.classes else None}
-        return asdict(self) | lists | texts | classes
+        return asdict(self) | {
+            "classes": list(self.classes) if self.classes else None,
+            "root": str(self.root) if self.root else None,
+            "eyes": list(self.eyes),
+            "sizes": list(self.sizes) if self.sizes else None,
+        }

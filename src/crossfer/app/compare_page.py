@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from crossfer.app.flips import Changed, Choice, Flip, Wanted
 from crossfer.app.pages import Page, rendered
-from crossfer.app.pictures import encoded
+from crossfer.datasets.pictures import encoded
 
 AT_ONCE = 60
 """Pictures on a page."""

@@ -17,10 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from crossfer.app.pages import Answer, Page, rendered
-from crossfer.app.pictures import as_address, encoded
 from crossfer.classes import canonical
 from crossfer.datasets.detector import Detector, Found
-from crossfer.datasets.pictures import decoded, open_picture
+from crossfer.datasets.pictures import data_uri, decoded, open_picture
 from crossfer.datasets.record import Pixels
 from crossfer.deploy.engine import Engine
 from crossfer.deploy.predictor import faces_in, framed
@@ -108,7 +107,7 @@ def answers(
     found = faces_in(picture, find)
     shown = _reduced(picture)
     return {
-        "picture": as_address(encoded(shown, "JPEG"), "JPEG"),
+        "picture": data_uri(shown, "jpeg"),
         "width": shown.shape[1],
         "height": shown.shape[0],
         "models": [{"name": one.name, "classes": one.classes} for one in candidates],
@@ -127,7 +126,7 @@ def _answer(picture: Pixels, face: Found | None, engine: Engine) -> dict[str, An
     seen = framed(picture, face, engine.framing)
     said = engine(seen[None])[0]
     return {
-        "seen": as_address(encoded(seen)),
+        "seen": data_uri(seen),
         "side": engine.framing.side,
         "colour": engine.framing.channels == 3,
         "probabilities": [round(float(p), 6) for p in said],

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.pictures import data_uri
 from crossfer.datasets.record import Split
 
 LOOK = "look.html"
@@ -78,6 +77,7 @@ def write_look(
     """
     file = Path(file) if file else dataset.folder / LOOK
     dataset = dataset.with_own_classes()
+    origins = dataset.samples.column("origin").to_pylist()
     doubt = np.array(doubts(dataset), dtype=object)
     doubtful = doubt != ""
     rows = dataset.rows(split) if split else np.arange(len(dataset.images))
@@ -88,7 +88,10 @@ def write_look(
         if only_doubtful:
             of_class = of_class[doubtful[of_class]]
         first = of_class[np.argsort(~doubtful[of_class], kind="stable")][:per_class]
-        faces = [_shown(dataset, int(row), str(doubt[row])) for row in np.sort(first)]
+        faces = [
+            _Shown(data_uri(dataset.images[row]), origins[row], doubt[row])
+            for row in np.sort(first)
+        ]
         if faces:
             classes.append((name, len(of_class), int(doubtful[of_class].sum()), faces))
     environment = jinja2.Environment(
@@ -110,18 +113,7 @@ def write_look(
     return file
 
 
-def _shown(dataset: Dataset, row: int, doubt: str) -> _Shown:
-    return _Shown(_png(dataset.images[row]), str(dataset.samples.column("origin")[row]), doubt)
-
-
 def _average(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> str:
     """Return the mean of at most 2,000 faces: well-framed faces average to a face."""
     some = rows[:: max(1, len(rows) // 2000)]
-    return _png(images[some].mean(0).round().astype(np.uint8)) if len(some) else ""
-
-
-def _png(image: NDArray[np.uint8]) -> str:
-    """Encode a gray or RGB image as the text of a data URI."""
-    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".png", pixels)
-    return "data:image/png;base64," + base64.b64encode(encoded.tobytes()).decode()
+    return data_uri(images[some].mean(0).round().astype(np.uint8)) if len(some) else ""

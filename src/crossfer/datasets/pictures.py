@@ -1,4 +1,4 @@
-"""Pictures and videos, decoded: upright, 8 bits a channel, gray or RGB.
+"""Decode pictures and videos: upright, 8 bits a channel, gray or RGB; encode pictures for a browser.
 
 A damaged file may make a decoder raise anything; here it all becomes an `UnreadableImage`, and nothing
 is printed.
@@ -6,6 +6,7 @@ is printed.
 
 from __future__ import annotations
 
+import base64
 import errno
 import os
 import warnings
@@ -15,7 +16,7 @@ from functools import cache
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ class UnreadableImage(Exception):
     """A picture that cannot be used; the message says why in a few words."""
 
 
-def open_picture(picture: Picture, frame: int | None = None) -> Pixels:
+def open_picture(picture: Picture) -> Pixels:
     """Decode a picture.
 
     What is transparent shows white, as on paper.  Of an animated file the first picture is taken.
@@ -69,8 +70,6 @@ def open_picture(picture: Picture, frame: int | None = None) -> Pixels:
     picture
         A file; or pixels, (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of any kind of number; or
         a function that returns such pixels or a Pillow image.
-    frame
-        Which frame, from 0, of a video file.  `video_frames` is faster for several.
 
     Returns
     -------
@@ -89,10 +88,6 @@ def open_picture(picture: Picture, frame: int | None = None) -> Pixels:
             return _from_pillow(made)
     if not isinstance(made, Path):
         raise UnreadableImage(f"not a picture but {type(made).__name__}")
-    if frame is not None:
-        for _, image in video_frames(made, [frame]):
-            return image
-        raise UnreadableImage("the video ends before this frame")
     if not made.is_file():  # a pipe, say: reading it might take for ever
         raise UnreadableImage(_why(made, FileNotFoundError(), "an image"))
     with _explained(made), Image.open(made, formats=_formats()) as opened:
@@ -109,6 +104,17 @@ def decoded(content: bytes) -> Image.Image:
     """
     with _explained(None):
         return Image.open(BytesIO(content), formats=_formats())
+
+
+def encoded(pixels: Pixels, kind: Literal["png", "jpeg"] = "png") -> bytes:
+    """Return pixels, uint8 (H, W) or (H, W, 3) RGB, as the content of an image file."""
+    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(f".{kind}", ordered)[1].tobytes()
+
+
+def data_uri(pixels: Pixels, kind: Literal["png", "jpeg"] = "png") -> str:
+    """Return pixels, as `encoded` takes them, as the address of an image in a page."""
+    return f"data:image/{kind};base64,{base64.b64encode(encoded(pixels, kind)).decode()}"
 
 
 def video_frames(file: Path, indices: Iterable[int]) -> Iterator[tuple[int, Pixels]]:

@@ -17,14 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.classes import FER7
 from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, shared
-from crossfer.datasets.pictures import UnreadableImage, decoded, open_picture
+from crossfer.datasets.pictures import UnreadableImage, decoded, encoded, open_picture
 from crossfer.datasets.record import Box, Pixels
 from crossfer.datasets.walk import IMAGE_SUFFIXES, files_below
 from crossfer.deploy.predictor import NO_FACE, PICTURES, Predictor, Seen, in_order, portions
@@ -90,7 +89,6 @@ class Unguided:
 
     def __init__(self, classes: Sequence[str] = FER7) -> None:
         self.classes, self.framing = tuple(classes), Framing()
-        self.labels = {name: name for name in self.classes}
         self.labels = {name: name for name in self.classes}
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -273,7 +271,7 @@ class Gallery:
                 face.score,
                 tuple(map(float, face.probabilities)) if self.guided else (),
             )
-            _write_png(self.picture(made.id), _shown(pixels, face))
+            write_bytes(self.picture(made.id), encoded(_shown(pixels, face)))
             faces.append(made)
         write_json(
             card,
@@ -352,8 +350,3 @@ def _shown(pixels: Pixels, face: Seen) -> Pixels:
         return cut(pixels, face.box, SHOWN)[0]
     left, right = face.eyes  # the person's own; `align` has them as they stand in the picture
     return align(pixels, right, left, SHOWN)[0]
-
-
-def _write_png(file: Path, face: Pixels) -> None:
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(face, cv2.COLOR_RGB2BGR))
-    write_bytes(file, encoded.tobytes())

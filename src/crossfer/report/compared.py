@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from crossfer.datasets.pictures import data_uri
 from crossfer.evaluation.comparing import Compared, Network, OnDataset
 from crossfer.evaluation.rows import FlippedImage, Interval
 from crossfer.files import write_bytes
@@ -144,7 +142,7 @@ def write_page(
             size=size,
             median=median,
             stand_in=words.STAND_IN,
-            pictures=[(flip, image, _png(pixels)) for flip, image, pixels in pictures],
+            pictures=[(flip, image, data_uri(pixels)) for flip, image, pixels in pictures],
         )
     )
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -161,9 +159,3 @@ def _equals(p: float | None) -> str:
         return "not known"
     text = surprise(p)
     return text if text.startswith("<") else f"= {text}"
-
-
-def _png(pixels: Any) -> str:
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()

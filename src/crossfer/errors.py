@@ -1,6 +1,7 @@
-"""`CrossferError`: an error for the user, in one line."""
+"""`CrossferError`: an error for the user, in one line; and what such lines are made of."""
 
 import re
+from collections.abc import Sequence
 
 
 class CrossferError(ValueError):
@@ -17,6 +18,11 @@ class CrossferError(ValueError):
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """Name the first few of many: ``a, b, …``."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def one_line(error: Exception) -> str:

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset, class_counts
-from crossfer.datasets.duplicates import METHOD, Groups, copied, group_copies, overlaps
+from crossfer.datasets.duplicates import (
+    METHOD,
+    Groups,
+    copied,
+    group_copies,
+    numbered,
+    overlaps,
+    training_rows,
+)
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.evaluation.rows import Overlap
 from crossfer.progress import Told, silent
@@ -123,13 +131,9 @@ def audit(datasets: Sequence[Dataset], progress: Told = silent) -> Audit:
         groups = Groups(np.arange(total), np.arange(total))
     else:
         groups = group_copies([dataset.images for dataset in datasets], progress)
-    starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
-    training = np.concatenate(
-        [dataset.rows("training") + start for dataset, start in zip(datasets, starts, strict=True)]
-    )
-    each = zip(datasets, starts, strict=True)
+    training = training_rows(datasets)
     return Audit(
-        tuple(_of_one(dataset, int(start), training, groups) for dataset, start in each),
+        tuple(_of_one(dataset, start, training, groups) for dataset, start in numbered(datasets)),
         overlaps(datasets, groups),
     )
 

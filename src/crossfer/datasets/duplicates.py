@@ -124,14 +124,23 @@ def across_splits(images: Images, splits: Sequence[Split]) -> dict[Split, tuple[
     return found
 
 
+def numbered(datasets: Sequence[Dataset]) -> list[tuple[Dataset, int]]:
+    """Return each dataset with the row of its first image, where the images of all follow one another."""
+    starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
+    return list(zip(datasets, starts.tolist(), strict=True))
+
+
+def training_rows(datasets: Sequence[Dataset]) -> Rows:
+    """Return the rows of all training sets, counted as `numbered` does: int64."""
+    return np.concatenate(
+        [dataset.rows("training") + start for dataset, start in numbered(datasets)]
+    )
+
+
 def in_training(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Rows]:
     """Return, by dataset, the test rows that have a copy in any dataset's training set."""
-    starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])
-    training = np.concatenate(
-        [d.rows("training") + start for d, start in zip(datasets, starts, strict=False)]
-    )
-    found = {}
-    for dataset, start in zip(datasets, starts, strict=False):
+    training, found = training_rows(datasets), {}
+    for dataset, start in numbered(datasets):
         test = dataset.rows("test")
         found[dataset.name] = test[copied(groups.near, training, test + start)]
     return found
@@ -156,12 +165,11 @@ def overlaps(datasets: Sequence[Dataset], groups: Groups) -> tuple[Overlap, ...]
     label_names = [name for d in datasets for name in d.samples.column("label").to_pylist()]
     labels = np.unique(label_names, return_inverse=True)[1]
     origins = [o for d in datasets for o in d.samples.column("origin").to_pylist()]
-    starts = np.cumsum([0, *(len(dataset.images) for dataset in datasets)])[:-1]
     # In the order of the splits, so that of two places training comes first.
     places = [
         (Place(name, split), dataset.rows(split) + start)
         for split in SPLITS
-        for name, dataset, start in zip(told_apart(datasets), datasets, starts, strict=True)
+        for name, (dataset, start) in zip(told_apart(datasets), numbered(datasets), strict=True)
     ]
     found = []
     for (one, first), (other, second) in combinations_with_replacement(places, 2):

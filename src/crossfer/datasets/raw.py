@@ -23,7 +23,7 @@ from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.readers.labels import number_in
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
 from crossfer.datasets.walk import files_below
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, some_of
 
 STAND_IN_NOTE = "STAND-IN.txt"
 TWO_LABELS = "two labels for one picture"
@@ -133,8 +133,8 @@ def _check_labels(items: Sequence[Item], options: ReadOptions) -> None:
             continue
         if not {comparable(label), canonical(label), number_in(label)} & met:
             there = in_order({item.label for item in items if isinstance(item, Record)})
-            some = ", ".join(there[:8]) + (", …" if len(there) > 8 else "")
-            raise CrossferError(f"--label {label}: no such label; the labels are {some or 'none'}")
+            some = some_of(there, 8) or "none"
+            raise CrossferError(f"--label {label}: no such label; the labels are {some}")
 
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import wraps
 from itertools import combinations
 from pathlib import Path
 from threading import RLock
 from typing import Concatenate, ParamSpec, TypeVar
 
 from crossfer.classes import canonical
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, some_of
 from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import suggestions
 from crossfer.labelling import journal, manifest
@@ -96,12 +97,11 @@ def _one_at_a_time(
 ) -> Callable[Concatenate[Session, P], Made]:
     """Let one thread in at a time: pages are answered from several."""
 
+    @wraps(method)
     def guarded(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> Made:
         with self._turn:
             return method(self, *args, **kwargs)
 
-    guarded.__doc__ = method.__doc__
-    guarded.__name__ = method.__name__
     return guarded
 
 
@@ -391,17 +391,11 @@ class Session:
 
 def _in_words(changes: Changes) -> list[str]:
     return [
-        line
-        for line in (
-            _counted(changes.new, "new"),
-            _counted(changes.gone, "removed; the labels of their faces stay in the journals"),
-            _counted(changes.altered, "changed; they count as new photos without labels"),
+        f"{len(names):,} photo{'s' * (len(names) != 1)} ({some_of(names, 3)}) {what}"
+        for names, what in (
+            (changes.new, "new"),
+            (changes.gone, "removed; the labels of their faces stay in the journals"),
+            (changes.altered, "changed; they count as new photos without labels"),
         )
-        if line
+        if names
     ]
-
-
-def _counted(names: Iterable[str], what: str) -> str:
-    some = list(names)
-    shown = ", ".join(some[:3]) + (", …" if len(some) > 3 else "")
-    return f"{len(some):,} photo{'s' * (len(some) != 1)} ({shown}) {what}" if some else ""

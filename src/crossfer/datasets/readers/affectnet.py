@@ -60,7 +60,9 @@ def _tables(path: Path) -> list[tuple[Path, Split | None]]:
     if path.is_file():
         return [(path, _split_of(path))] if _is_named(path) else []
     found = ((find(path, f"*{name}.csv"), split) for name, split in TABLES.items())
-    usual: list[tuple[Path, Split | None]] = [(f, split) for f, split in found if f and _is_ours(f)]
+    usual: list[tuple[Path, Split | None]] = [
+        (f, split) for f, split in found if f and (_is_named(f) or _is_bare(header(f)))
+    ]
     return usual or [(f, _split_of(f)) for f in tables_near(path, 2) if _is_named(f)]
 
 
@@ -71,10 +73,6 @@ def _split_of(table: Path) -> Split | None:
 
 def _is_named(file: Path) -> bool:
     return set(header(file)) >= {FILE, CLASS}
-
-
-def _is_ours(file: Path) -> bool:
-    return _is_named(file) or _is_bare(header(file))
 
 
 def _is_bare(first: list[str]) -> bool:

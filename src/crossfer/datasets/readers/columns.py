@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from crossfer.classes import FER8, canonical
 from crossfer.datasets.record import Box, ReadOptions
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, some_of
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "path": (
@@ -61,11 +61,7 @@ CENTRES = (
     ("centerx", "centery", "width", "height"),
     ("xcenter", "ycenter", "w", "h"),
 )
-BOXES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "corners": CORNERS,
-    "sides": SIDES,
-    "centre": CENTRES,
-}
+BOXES = {"corners": CORNERS, "sides": SIDES, "centre": CENTRES}
 
 
 @dataclass(frozen=True)
@@ -109,8 +105,7 @@ class Columns:
         if self.box and self.box != SIDES[0]:
             told.append(f"face box ({self.form}) = {', '.join(self.box)}")
         if self.others:
-            some = ", ".join(self.others[:8]) + (", …" if len(self.others) > 8 else "")
-            told.append(f"not used, kept as groups: {some}")
+            told.append(f"not used, kept as groups: {some_of(self.others, 8)}")
         return "; ".join(told)
 
     def box_of(self, row: Mapping[str, str]) -> Box | None | str:

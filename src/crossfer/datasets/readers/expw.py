@@ -68,7 +68,7 @@ def _box(sides: list[str]) -> Box | None:
         top, left, right, bottom = map(float, sides)
     except ValueError:
         return None
-    return box_of([str(left), str(top), str(right - left), str(bottom - top)])
+    return box_of((left, top, right - left, bottom - top))
 
 
 READER = Reader(

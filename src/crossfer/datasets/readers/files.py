@@ -12,7 +12,13 @@ from pathlib import Path, PurePath
 from crossfer.classes import canonical, comparable
 from crossfer.datasets.readers.labels import label_of
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
-from crossfer.datasets.walk import IMAGE_SUFFIXES, STRAY_FOLDERS, VIDEO_SUFFIXES, files_below
+from crossfer.datasets.walk import (
+    IMAGE_SUFFIXES,
+    PACKED_SUFFIXES,
+    STRAY_FOLDERS,
+    VIDEO_SUFFIXES,
+    files_below,
+)
 from crossfer.errors import CrossferError
 
 LOOK = 50
@@ -73,7 +79,7 @@ def what_is(file: str) -> str:
         return "a table that is not used"
     if suffix in (".json", ".xls", ".xlsx", ".ods", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"):
         return "an unsupported data format; save a table as CSV or Parquet"
-    if suffix in (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"):
+    if suffix in PACKED_SUFFIXES:
         return "an archive beside the files; unpack it, or name it alone"
     if suffix in IMAGE_SUFFIXES:
         return "a picture that is in no list"

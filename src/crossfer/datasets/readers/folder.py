@@ -15,7 +15,7 @@ from crossfer.datasets.readers.labels import check_used, understood
 from crossfer.datasets.readers.levels import Folders
 from crossfer.datasets.readers.tables import tables_near
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, some_of
 
 CROWD = 8
 """So many folders without a number in their names may be people by their names."""
@@ -59,14 +59,13 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     people: dict[tuple[str, ...], str] = {}
     if stems:
         yield Remark("classes: from file names, since no folder is named like a class")
-    if stems and options.people and not options.subject:
-        people, said = _people_of_files(kinds, splits)
-        yield Remark(said)
-    elif options.people and not options.subject:
-        labels = {folders: label for folders, (label, _) in found.items()}
-        own = {name.strip().lower() for name in options.splits}
-        told = {name for names in kinds for name in names if name.strip().lower() in own}
-        people, said = _people(places, labels, splits, told)
+    if options.people and not options.subject:
+        if stems:
+            people, said = _people_of_files(kinds, splits)
+        else:
+            labels = {folders: label for folders, (label, _) in found.items()}
+            told = splitnames.mapped((name for names in kinds for name in names), options)
+            people, said = _people(places, labels, splits, told)
         yield Remark(said)
     shown = {file: found[folders][0] for file, folders in files.items() if folders in found}
     for table in tables_near(path, manifest.DEPTH):
@@ -123,18 +122,18 @@ def _splits(
 ) -> tuple[dict[Folders, Split | None], str]:
     """Tell which folders are which split, and say so in a line."""
     above = {name for folders, place in places.items() for name in folders[:place]}
-    whole = {name for folders in places for name in folders if splitnames.exact(name)}
+    names = {name for folders in places for name in folders}
+    whole = set(filter(splitnames.exact, names))
+    splitnames.check_used(options, names)
     translation = splitnames.splits_of(above | whole, options)
-    if options.splits:
-        splitnames.check_used(options, {name for folders in places for name in folders})
-    own = {name.strip().lower() for name in options.splits}
-    sure = {n for n in translation if n.strip().lower() in own or splitnames.exact(n)}
-    _check_clear(above - {n for n in above if n.strip().lower() in own})
-    everywhere = set.intersection(*(set(folders) for folders in places)) if places else set()
-    lone = {split for split in translation.values() if split}
+    own = splitnames.mapped(above | whole, options)
+    sure = own | whole
+    _check_clear(above - own)
+    everywhere = set.intersection(*map(set, places)) if places else set()
+    parts = {n: split for n, split in translation.items() if split}
     said = ""
-    if len(lone) == 1 and not {n for n, split in translation.items() if split} <= sure:
-        for name in everywhere & {n for n, split in translation.items() if split} - sure:
+    if len(set(parts.values())) == 1:
+        for name in everywhere & (parts.keys() - sure):
             said = (
                 f"the folder {name} contains everything, so it is not read as the "
                 f"{translation[name]} set"
@@ -142,17 +141,17 @@ def _splits(
             translation[name] = None
     result: dict[Folders, Split | None] = {}
     for folders, place in places.items():
-        names = [n for n in (*folders[:place], *folders[place:]) if translation.get(n)]
-        names = [n for n in names if n in folders[:place] or n in whole]
-        chosen = {translation[n] for n in names}
-        if len(chosen) > 1:
-            names = [n for n in names if n not in everywhere] or names
-            names = [n for n in names if n in sure] or names
-            chosen = {translation[n] for n in names}
+        said_by = [
+            n for n in folders if translation.get(n) and (n in folders[:place] or n in whole)
+        ]
+        if len({translation[n] for n in said_by}) > 1:
+            said_by = [n for n in said_by if n not in everywhere] or said_by
+            said_by = [n for n in said_by if n in sure] or said_by
+        chosen = {translation[n] for n in said_by}
         if len(chosen) > 1:
             raise CrossferError(
-                f"{'/'.join(folders)}: names two splits ({', '.join(names)}); ignore one with "
-                f"--split {names[0]}="
+                f"{'/'.join(folders)}: names two splits ({', '.join(said_by)}); ignore one with "
+                f"--split {said_by[0]}="
             )
         result[folders] = next(iter(chosen), None)
     used = {n: split for n, split in translation.items() if split and split in result.values()}
@@ -187,18 +186,18 @@ def _people(
     said : str
         What was taken for people, or could be; empty where nothing is like that.
     """
-    levels: dict[int, dict[str, set[object]]] = defaultdict(lambda: defaultdict(set))
+    found: dict[int, dict[str, set[object]]] = defaultdict(lambda: defaultdict(set))
     counts: Counter[int] = Counter()
     for folders, place in places.items():
         for index, name in enumerate(folders):
             if index != place and not (
                 splits[folders] and (splitnames.affixed(name) or name in told)
             ):
-                levels[index - place][name].add(labels[folders])
+                found[index - place][name].add(labels[folders])
                 counts[index - place] += 1
     likely = {
         level: names
-        for level, names in levels.items()
+        for level, names in found.items()
         if counts[level] == len(places)
         and len(names) > 1
         and 2 * sum(len(held) > 1 for held in names.values()) >= len(names)
@@ -208,7 +207,7 @@ def _people(
     level = max(likely, key=lambda level: (len(likely[level]), level))
     names = sorted(likely[level])
     where = "above" if level < 0 else "in"
-    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    some = some_of(names, 3)
     rival = any(len(other) == len(names) for key, other in likely.items() if key != level)
     numbered = all(any(map(str.isdigit, name)) for name in names)
     kinds = {word for name in names for word in _words(name)}
@@ -243,7 +242,7 @@ def _people_of_files(
     names = sorted(set(people.values()))
     if len(names) < 2 or NOT_PEOPLE & {word for name in names for word in _words(name)}:
         return {}, ""
-    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    some = some_of(names, 3)
     return people, f"subjects: the {len(names):,} folders ({some}); --subject '' turns this off"
 
 

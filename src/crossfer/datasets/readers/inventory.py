@@ -8,16 +8,15 @@ from itertools import islice
 from pathlib import Path
 
 from crossfer.datasets.readers.tables import columns_of, tables_near
-from crossfer.datasets.walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
+from crossfer.datasets.walk import IMAGE_SUFFIXES, PACKED_SUFFIXES, VIDEO_SUFFIXES, files_below
 from crossfer.errors import CrossferError
 
 MOST = 100_000
-PACKED = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar")
 
 
 def is_packed(file: str) -> bool:
     """Tell by its name whether a file is an archive."""
-    return os.path.splitext(file)[1].lower() in PACKED
+    return os.path.splitext(file)[1].lower() in PACKED_SUFFIXES
 
 
 def found_in(path: Path) -> str:

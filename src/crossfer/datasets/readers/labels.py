@@ -8,45 +8,30 @@ from dataclasses import replace
 
 from crossfer.classes import FER7, FER8, NO_EXPRESSION, RAFDB11, canonical, comparable, is_known
 from crossfer.datasets.record import ReadOptions
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, some_of
+
+
+def _numbered(names: Iterable[str], first: int = 0) -> dict[str, str]:
+    return {str(code): name for code, name in enumerate(names, first)}
+
 
 ORDERS: dict[str, dict[str, str]] = {
-    "fer2013": {str(code): name for code, name in enumerate(FER7)},
-    "rafdb": {
-        "1": "surprise",
-        "2": "fear",
-        "3": "disgust",
-        "4": "happy",
-        "5": "sad",
-        "6": "angry",
-        "7": "neutral",
-    },
-    "rafdb-compound": {str(code): name for code, name in enumerate(RAFDB11, 1)},
-    "affectnet": {
-        "0": "neutral",
-        "1": "happy",
-        "2": "sad",
-        "3": "surprise",
-        "4": "fear",
-        "5": "disgust",
-        "6": "angry",
-        "7": "contempt",
-        "8": "none",
-        "9": "uncertain",
-        "10": "no-face",
-    },
-    "ckplus": {
-        "0": "neutral",
-        "1": "angry",
-        "2": "contempt",
-        "3": "disgust",
-        "4": "fear",
-        "5": "happy",
-        "6": "sad",
-        "7": "surprise",
-    },
-    "alphabetical": {str(code): name for code, name in enumerate(sorted(FER7))},
-    "alphabetical-8": {str(code): name for code, name in enumerate(sorted(FER8))},
+    "fer2013": _numbered(FER7),
+    "rafdb": _numbered(
+        ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"), first=1
+    ),
+    "rafdb-compound": _numbered(RAFDB11, first=1),
+    "affectnet": _numbered(
+        (
+            *("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt"),
+            *("none", "uncertain", "no-face"),
+        )
+    ),
+    "ckplus": _numbered(
+        ("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+    ),
+    "alphabetical": _numbered(sorted(FER7)),
+    "alphabetical-8": _numbered(sorted(FER8)),
 }
 """What numbers stand for in well-known datasets, and where a tool sorted the names of the classes."""
 
@@ -139,8 +124,8 @@ def check_used(options: ReadOptions, names: Iterable[str]) -> None:
     there |= {code for name in written if (code := number_in(name)) is not None}
     for name in options.labels:
         if not {comparable(name), canonical(name), number_in(name)} & there:
-            some = ", ".join(written[:8]) + (", …" if len(written) > 8 else "")
-            raise CrossferError(f"--label {name}: no such label; the labels are {some or 'none'}")
+            some = some_of(written, 8) or "none"
+            raise CrossferError(f"--label {name}: no such label; the labels are {some}")
 
 
 def _meaning(codes: set[str], options: ReadOptions) -> tuple[dict[str, str | None], str]:
@@ -185,7 +170,7 @@ def _in_words(order: Mapping[str, str | None], codes: Iterable[str]) -> str:
     return ", ".join(f"{code} {order[code] or 'left out'}" for code in codes)
 
 
-def label_of(name: str, label_map: Mapping[str, str | None] | None = None) -> str | None:
+def label_of(name: str, label_map: Mapping[str, str | None]) -> str | None:
     """Translate a dataset's own class name.
 
     Parameters
@@ -207,7 +192,7 @@ def label_of(name: str, label_map: Mapping[str, str | None] | None = None) -> st
         If the name is unknown.
     """
     key = comparable(name)
-    own = {comparable(theirs): ours for theirs, ours in (label_map or {}).items()}
+    own = {comparable(theirs): ours for theirs, ours in label_map.items()}
     by_name = {canonical(theirs): ours for theirs, ours in own.items()}
     if key in own or canonical(name) in by_name:
         translated = own[key] if key in own else by_name[canonical(name)]

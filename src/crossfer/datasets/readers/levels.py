@@ -14,18 +14,18 @@ from crossfer.datasets.record import ReadOptions
 Folders = tuple[str, ...]
 GENERIC = frozenset(
     {
+        *("all", "aligned", "annotations", "crop", "cropped", "crops", "data", "database"),
         *(
-            "all",
-            "aligned",
-            "annotations",
-            "crop",
-            "cropped",
-            "crops",
-            "data",
-            "database",
             "dataset",
+            "datasets",
+            "download",
+            "downloads",
+            "emotion",
+            "emotions",
+            "face",
+            "faces",
+            "files",
         ),
-        *("datasets", "download", "downloads", "emotion", "emotions", "face", "faces", "files"),
         *("frames", "image", "images", "img", "imgs", "input", "jpeg", "jpg", "labels", "misc"),
         *("new", "new folder", "original", "originals", "other", "others", "output", "photo"),
         *("photos", "pic", "pics", "picture", "pictures", "png", "raw"),

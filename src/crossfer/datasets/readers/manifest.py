@@ -25,6 +25,7 @@ from crossfer.datasets.readers.tables import (
 from crossfer.datasets.record import (
     LONGEST_GROUP,
     Item,
+    Picture,
     Reader,
     ReadOptions,
     Record,
@@ -42,18 +43,15 @@ LOOK = 20
 def recognise(path: Path) -> str | None:
     """Say why a path looks like a manifest: it is such a table, or a folder whose pictures tables list."""
     if path.is_file():
-        return _why(columns_in(columns_of(path), ReadOptions(), str(path)))
+        return _why(_columns(path))
     tables = complete_tables(path)
     if not tables:
         return None
-    why = _why(columns_in(columns_of(tables[0]), ReadOptions()))
-    return (
-        f"{tables[0].name} lists its pictures: {why}"
-        if len(tables) == 1
-        else (
+    if len(tables) > 1:
+        return (
             f"{len(tables)} tables list its pictures, as {tables[0].relative_to(path).as_posix()}"
         )
-    )
+    return f"{tables[0].name} lists its pictures: {_why(_columns(tables[0]))}"
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
@@ -78,18 +76,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     values: set[str] = set(splits)
     for table in tables:
         columns = _columns(table, options)
+        _check_columns(table, columns, options)
         where = table.relative_to(top).as_posix()
-        if not columns.complete:
-            missing = "a path" if columns.path is None else "a label"
-            raise CrossferError(
-                f"{table}: no column for {missing} among {', '.join(filter(None, columns_of(table)))}; name "
-                "yours with --column path=NAME and --column label=NAME"
-            )
-        if columns.subject and options.subject:
-            raise CrossferError(
-                f"{table}: --subject has no effect, because the column {columns.subject} has the "
-                "subjects; add --column subject= to ignore that column"
-            )
         said = columns.in_words()
         part = splits.get(_part(table, top))
         if part and not columns.split:
@@ -101,18 +89,31 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         contradictions += reading.contradictions
         if told := splitnames.in_words(reading.translation):
             yield Remark(f"{where}: {told}")
-    if options.splits:
-        splitnames.check_used(options, values)
+    splitnames.check_used(options, values)
     if contradictions:
         yield Remark(
             f"warning: table and folders disagree for {len(contradictions):,} pictures (first: "
             f"{contradictions[0]}); the table is used (--as folder uses the folders)"
         )
     if path.is_dir():
-        used = {os.fspath(table) for table in tables}
-        others = [t for t in tables_near(path, DEPTH) if os.fspath(t) not in used]
-        for table in others:
-            yield Remark(unused(table, top))
+        for table in tables_near(path, DEPTH):
+            if table not in tables:
+                yield Remark(unused(table, top))
+
+
+def _check_columns(table: Path, columns: Columns, options: ReadOptions) -> None:
+    """Refuse a table without a path or a label, and subjects that are given twice."""
+    if not columns.complete:
+        missing = "a path" if columns.path is None else "a label"
+        raise CrossferError(
+            f"{table}: no column for {missing} among {', '.join(filter(None, columns_of(table)))}; name "
+            "yours with --column path=NAME and --column label=NAME"
+        )
+    if columns.subject and options.subject:
+        raise CrossferError(
+            f"{table}: --subject has no effect, because the column {columns.subject} has the "
+            "subjects; add --column subject= to ignore that column"
+        )
 
 
 def unused(table: Path, top: Path) -> str:
@@ -129,13 +130,13 @@ def contradiction(
 ) -> str:
     """Count the pictures of which a table that is not used says another label than their folders."""
     try:
-        columns = _columns(table, ReadOptions())
+        columns = _columns(table)
         if not columns.complete or not columns.label:
             return ""
         lookup, other, known = Lookup(top, table, None), list[str](), 0
-        for _, row in any_rows(table):
-            name = row[str(columns.path)] if isinstance(row, dict) else None
-            if isinstance(row, str) or not isinstance(name, str) or not name:
+        for row in _rows(table):
+            name = row[str(columns.path)]
+            if not isinstance(name, str) or not name:
                 continue
             label, _reason = labelled_or_unknown(row[columns.label], options)
             here = shown.get(lookup.find(name))
@@ -159,7 +160,7 @@ def complete_tables(path: Path) -> list[Path]:
     tables = []
     for table in tables_near(path, DEPTH):
         try:
-            columns = columns_in(columns_of(table), ReadOptions())
+            columns = _columns(table)
         except CrossferError:
             continue
         if columns.complete and _finds_pictures(table, path, columns):
@@ -167,15 +168,8 @@ def complete_tables(path: Path) -> list[Path]:
     if tables and (pictures := _pictures_in_class_folders(path)):
         listed = set[str]()
         for table in tables:
-            columns = columns_in(columns_of(table), ReadOptions())
-            lookup = Lookup(path, table, None)
-            for _, row in any_rows(table):
-                if (
-                    isinstance(row, dict)
-                    and isinstance(name := row[str(columns.path)], str)
-                    and name
-                ):
-                    listed.add(os.fspath(lookup.find(name)))
+            lookup, names = Lookup(path, table, None), _paths(table, _columns(table))
+            listed |= {os.fspath(lookup.find(name)) for name in names if name}
         if not pictures <= listed:
             return []
     return tables
@@ -199,13 +193,11 @@ class _Reading:
         self.names = class_names(table).get(columns.label or "", [])
         self.contradictions: list[str] = []
         self.relative = columns.form != "" and are_shares(
-            box
-            for _, row in any_rows(table)
-            if isinstance(row, dict) and isinstance(box := columns.box_of(row), tuple)
+            box for row in _rows(table) if isinstance(box := columns.box_of(row), tuple)
         )
         self.translation: dict[str, Split | None] = {}
         if columns.split:
-            values = {r[columns.split] for _, r in any_rows(table) if isinstance(r, dict)} - {""}
+            values = {row[columns.split] for row in _rows(table)} - {""}
             self.translation = splitnames.splits_of(values, options)
             unknown = [value for value, split in self.translation.items() if split is None]
             if unknown:
@@ -244,55 +236,55 @@ class _Reading:
             raise CrossferError(f"{self.table} row {number}: {error}") from None
         if label is None:
             return Skipped(origin, reason)
-        split = self.translation.get(row[columns.split]) if columns.split else self.part
-        if self.translation and not columns.split and isinstance(name, str):
-            found = {self.translation.get(folder) for folder in _folders_in(name)} - {None}
-            split = next(iter(found)) if len(found) == 1 else None
-        groups = {
-            column: text
-            for column in columns.others
-            if isinstance(text := row.get(column), str) and text and len(text) <= LONGEST_GROUP
-        }
         subject = row[columns.subject] if columns.subject else None
+        picture: Picture
         if isinstance(name, Encoded):
-            return Record(
-                name.open,
-                label,
-                origin,
-                subject or None,
-                split,
-                box=box,
-                relative=self.relative,
-                groups=groups,
-            )
-        picture = self.lookup.find(name)
-        shown = name.replace("\\", "/")
-        by_folder = self.by_folder(picture.parent)
-        if by_folder is not None and by_folder != label:
-            self.contradictions.append(shown)
-        if shown in self.seen:
-            shown = f"{shown} row {number}"
-        self.seen.add(shown)
+            picture = name.open
+        else:
+            picture = self.lookup.find(name)
+            origin = self._origin(name, picture, label, number)
+            subject = subject or options.subject_of(origin)
         return Record(
             picture,
             label,
-            shown,
-            subject=subject or options.subject_of(shown),
-            split=split,
+            origin,
+            subject=subject or None,
+            split=self._split(row, name),
             box=box,
             relative=self.relative,
-            groups=groups,
+            groups={
+                column: text
+                for column in columns.others
+                if isinstance(text := row.get(column), str) and text and len(text) <= LONGEST_GROUP
+            },
         )
+
+    def _origin(self, name: str, picture: Path, label: str, number: int) -> str:
+        """Return what a row's picture goes by; note whether its folders name another class."""
+        origin = name.replace("\\", "/")
+        by_folder = self.by_folder(picture.parent)
+        if by_folder is not None and by_folder != label:
+            self.contradictions.append(origin)
+        if origin in self.seen:
+            origin = f"{origin} row {number}"
+        self.seen.add(origin)
+        return origin
+
+    def _split(self, row: Mapping[str, Any], name: str | Encoded) -> Split | None:
+        """Return a row's split: by its column, by the folders in its path, or that of its table."""
+        if self.columns.split:
+            return self.translation.get(row[self.columns.split])
+        if not self.translation or isinstance(name, Encoded):
+            return self.part
+        found = {self.translation.get(folder) for folder in _folders_in(name)} - {None}
+        return found.pop() if len(found) == 1 else None
 
     def _splits_in_paths(self) -> dict[str, Split | None]:
         """Return what the folders in the paths mean, where they name more than one split."""
-        names = {
-            folder
-            for _, row in any_rows(self.table)
-            if isinstance(row, dict) and isinstance(name := row[str(self.columns.path)], str)
-            for folder in _folders_in(name)
-        }
-        translation = splitnames.splits_of(names, self.options)
+        paths = _paths(self.table, self.columns)
+        translation = splitnames.splits_of(
+            (folder for path in paths for folder in _folders_in(path)), self.options
+        )
         return translation if len(set(translation.values()) - {None}) > 1 else {}
 
     def _by_folder(self, folder: Path) -> str | None:
@@ -311,9 +303,19 @@ def _labels(table: Path, columns: Columns) -> Iterator[str]:
         return
     if names := class_names(table).get(columns.label):
         yield from names
-    for _, row in any_rows(table):
-        if isinstance(row, dict) and (label := row[columns.label]):
+    for row in _rows(table):
+        if label := row[columns.label]:
             yield _named(label, names or [])
+
+
+def _rows(table: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table that can be read."""
+    return (row for _, row in any_rows(table) if isinstance(row, dict))
+
+
+def _paths(table: Path, columns: Columns) -> Iterator[str]:
+    """Yield what a table writes as paths; no picture that it holds itself."""
+    return (path for row in _rows(table) if isinstance(path := row[str(columns.path)], str))
 
 
 def _named(label: str, names: Sequence[str]) -> str:
@@ -325,8 +327,8 @@ def _folders_in(name: str) -> tuple[str, ...]:
     return PurePosixPath(name.replace("\\", "/")).parts[:-1]
 
 
-def _columns(table: Path, options: ReadOptions) -> Columns:
-    return columns_in(columns_of(table), options, str(table))
+def _columns(table: Path, options: ReadOptions | None = None) -> Columns:
+    return columns_in(columns_of(table), options or ReadOptions(), str(table))
 
 
 def _part(table: Path, top: Path) -> str:

@@ -61,6 +61,12 @@ def unclear(name: str) -> bool:
     return not known and bool(re.match(r"(train|test|valid)", name.strip().lower()))
 
 
+def mapped(names: Iterable[str], options: ReadOptions) -> set[str]:
+    """Return those of some names that the user maps to a split, or to none."""
+    own = {name.strip().lower() for name in options.splits}
+    return {name for name in names if name.strip().lower() in own}
+
+
 def splits_of(names: Iterable[str], options: ReadOptions) -> dict[str, Split | None]:
     """Understand the names of a dataset's parts, all of them together.
 

@@ -85,16 +85,12 @@ def tables_near(path: Path, depth: int) -> Iterator[Path]:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     if entry.name.startswith(".") or entry.name in STRAY_FOLDERS:
                         continue
-                    suffix = os.path.splitext(entry.name)[1].lower()
+                    suffix, path = os.path.splitext(entry.name)[1].lower(), Path(entry.path)
                     if entry.is_dir():
-                        below.append(Path(entry.path))
-                    elif suffix in SUFFIXES and entry.is_file() and (suffix or _names_in(entry)):
-                        yield Path(entry.path)
+                        below.append(path)
+                    elif suffix in SUFFIXES and entry.is_file() and (suffix or header(path)):
+                        yield path
         level = below
-
-
-def _names_in(entry: os.DirEntry[str]) -> list[str]:
-    return header(Path(entry.path))
 
 
 def columns_of(path: Path) -> list[str]:
@@ -305,7 +301,7 @@ def lines_of(file: Path, text: TextIO) -> Iterator[str]:
         yield line
 
 
-def box_of(values: list[str]) -> Box | None:
+def box_of(values: Iterable[str | float]) -> Box | None:
     """Return left, top, width and height of a face, or ``None`` where they are no such numbers."""
     try:
         left, top, width, height = map(float, values)

@@ -46,14 +46,13 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     images = list(image_files(path))
     folders = {image: _split_folders(image.relative_to(path).parts[:-1]) for image in images}
     splits = splitnames.splits_of({name for names in folders.values() for name in names}, options)
-    if options.splits:
-        splitnames.check_used(options, splits)
+    splitnames.check_used(options, splits)
     told = ", ".join(f"{code} = {name}" for code, name in names.items())
     yield Remark(f"classes by {about.name}: {told}", tuple(used))
     for image in images:
         origin = image.relative_to(path).as_posix()
         found = {splits[name] for name in folders[image]} - {None}
-        split = next(iter(found), None) if len(found) == 1 else None
+        split = found.pop() if len(found) == 1 else None
         yield from _faces(image, origin, split, names, options)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from crossfer.datasets.faces import align, cut, shared
 from crossfer.datasets.pictures import UnreadableImage, decoded, encoded, open_picture
 from crossfer.datasets.record import Box, Pixels
 from crossfer.datasets.walk import IMAGE_SUFFIXES, files_below
-from crossfer.deploy.predictor import NO_FACE, PICTURES, Predictor, Seen, in_order, portions
+from crossfer.deploy.predictor import NO_FACE, Predictor, Seen, in_order
 from crossfer.errors import CrossferError
 from crossfer.files import alone, write_bytes, write_json
 from crossfer.framing import Framing
@@ -71,9 +71,9 @@ class Face:
 class Changes:
     """What is otherwise than when the folder was last looked at: names of photos."""
 
-    new: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    altered: list[str] = field(default_factory=list)
+    new: list[str]
+    gone: list[str]
+    altered: list[str]
 
 
 class Unguided:
@@ -185,7 +185,7 @@ class Gallery:
         read: dict[str, _Photo] = {}
         if fresh:
             with alone(self.kept / "lock", lambda who: None):  # who waits then finds the work done
-                read = dict(self._looked(fresh, progress))
+                read = self._looked(fresh, progress)
         self._photos = {name: kept.get(name) or read[name] for name in names if name in kept | read}
         self._arrange()
         return Changes(
@@ -210,32 +210,29 @@ class Gallery:
         self.problems = {name: UNNAMEABLE for name in names if not _nameable(name)}
         return [name for name in names if name not in self.problems]
 
-    def _looked(self, names: Sequence[str], progress: Told) -> Iterator[tuple[str, _Photo]]:
-        """Read photos and find their faces, on all cores."""
-        done = 0
+    def _looked(self, names: Sequence[str], progress: Told) -> dict[str, _Photo]:
+        """Read photos and find their faces, on all cores; leave out those that have vanished."""
+        read = {}
         with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
             try:
-                for some in in_order(pool, self._look, portions(names, PICTURES)):
-                    for name, photo, found in some:
-                        done += 1
-                        if photo is not None and found is not None:
-                            self._read[photo.digest] = found
-                            yield name, photo
+                looked = in_order(pool, self._look_at, names)
+                for done, (name, seen) in enumerate(zip(names, looked, strict=True), 1):
+                    if seen:
+                        read[name], found = seen
+                        self._read[read[name].digest] = found
                     progress(done, len(names))
             finally:
                 pool.shutdown(cancel_futures=True)
+        return read
 
-    def _look(self, names: list[str]) -> list[tuple[str, _Photo | None, list[Face] | str | None]]:
-        return [self._look_at(name) for name in names]
-
-    def _look_at(self, name: str) -> tuple[str, _Photo | None, list[Face] | str | None]:
-        """Read a photo, and its faces; nothing where it has vanished in the meantime."""
+    def _look_at(self, name: str) -> tuple[_Photo, list[Face] | str] | None:
+        """Read a photo, and its faces, or why it has none; ``None`` where there is no such photo."""
         file = self.folder / name
         try:
             size, time = _state(file) or (0, 0)
             content = file.read_bytes()
         except FileNotFoundError:
-            return name, None, None
+            return None
         photo = _Photo(size, time, hashlib.sha256(content).hexdigest())
         card = self.kept / f"{photo.digest[:16]}.json"
         found: list[Face] | str | None = self._from_card(card, photo.digest)
@@ -246,7 +243,7 @@ class Gallery:
                 found = self._kept(card, photo.digest, pixels, seen)
             except UnreadableImage as error:
                 found = str(error)
-        return name, photo, found
+        return photo, found
 
     def _how(self) -> dict[str, Any]:
         """Return what decides what is found in a photo."""

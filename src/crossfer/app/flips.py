@@ -190,9 +190,9 @@ def of_record(compared: Compared, datasets: Sequence[Dataset]) -> list[Choice]:
         rows, labels, old, new = (
             np.asarray(x, np.int64) for x in (said.rows, said.labels, said.old, said.new)
         )
-        changed = Changed(given[one.fingerprint], rows, compared.classes, labels, old, new)
-        names = compared.old.name, compared.new.name
-        choices.append(Choice(one.name, *names, partial(_itself, changed)))
+        dataset = given[one.fingerprint]
+        load = partial(Changed, dataset, rows, compared.classes, labels, old, new)
+        choices.append(Choice(one.name, compared.old.name, compared.new.name, load))
     return choices
 
 
@@ -224,7 +224,3 @@ def _of_rows(
 ) -> Changed:
     old, new = (finished.said(each, side, "test")[0] for each in (baseline, row))
     return Changed.of(finished.dataset(on), new.rows, finished.results.classes, old, new)
-
-
-def _itself(changed: Changed) -> Changed:
-    return changed

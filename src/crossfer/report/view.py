@@ -80,10 +80,6 @@ class View:
         """Return a strategy's mean over seeds at a fraction; the baseline's at any."""
         return next(iter(_chosen(self.results.summary, target, strategy, fraction)), None)
 
-    def measured(self, target: str, strategy: str, fraction: float | None) -> list[Result]:
-        """Return the single results behind `averaged`, one a seed."""
-        return _chosen(self.results.results, target, strategy, fraction)
-
     def most(self, target: str, strategies: Sequence[str]) -> list[Result]:
         """Return strategies' means over seeds at the largest share of a target, where there are any."""
         largest = self.largest(target)

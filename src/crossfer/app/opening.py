@@ -140,7 +140,4 @@ def _compared(old: Path, new: Path, data: Sequence[Path], progress: Told) -> Pag
 def _datasets(folders: Sequence[Path]) -> list[Dataset]:
     from crossfer.datasets import open_dataset
 
-    found = [open_dataset(folder) for folder in folders]
-    for dataset in found:
-        dataset.check()
-    return found
+    return [open_dataset(folder).check() for folder in folders]

@@ -79,9 +79,7 @@ def assess(
     opened_model = open_model(model)
     class_set = classes_of_model(opened_model, pairs_of("--label", label or []))
     if source:
-        past = open_dataset(source)
-        past.check()
-        known = of_source(opened_model, past, class_set)
+        known = of_source(opened_model, open_dataset(source).check(), class_set)
     else:
         known = of_memory(opened_model, memory) if memory else of_run(model, opened_model)
     with Bars(error_console) as bars:

@@ -15,12 +15,10 @@ from crossfer.cli.output import say, table_of
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
-    from crossfer.datasets import Dataset
     from crossfer.evaluation.comparing import Compared, OnDataset
 
 command = partial(app.command, rich_help_panel="Decisions")
 
-SPLITS = ("training", "validation", "test")
 SHOWN = 200
 """Faces that a page shows at most."""
 
@@ -77,6 +75,7 @@ def compare(
     Example:  crossfer compare deployed.yaml exported data/mine --json comparison.json --html comparison.html
     """
     from crossfer.cli.bars import Bars
+    from crossfer.datasets import SPLITS, open_dataset
     from crossfer.deploy.compare import Comparing, write_flips
     from crossfer.deploy.compare import compare as run
     from crossfer.deploy.models import open_model
@@ -92,7 +91,7 @@ def compare(
             f"--new-data: {len(new_data)} given for {len(datasets)} datasets; give one for each"
         )
     how = Comparing(
-        split,  # type: ignore[arg-type]
+        split,
         tuple(dict.fromkeys(by or ())),
         pairs_of("--label", label or []),
         shared,
@@ -101,33 +100,24 @@ def compare(
         threads,
     )
     models = [open_model(path, threads) for path in (old, new)]
-    pairs = list(zip(map(_open, datasets), map(_open, new_data or datasets), strict=True))
+    for_old = [open_dataset(folder).check() for folder in datasets]
+    for_new = [open_dataset(folder).check() for folder in new_data or ()] or for_old
+    pairs = list(zip(for_old, for_new, strict=True))
     with Bars(error_console) as bars:
         comparison = run(models[0], models[1], pairs, how, partial(bars.count, "compare"))
     _say(comparison.found)
+    for file in filter(None, (as_json, html, flips)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     if as_json:
-        write_json(_made(as_json), comparison.found.as_json())
+        write_json(as_json, comparison.found.as_json())
     if flips:
-        write_flips(comparison.flips(), _made(flips))
+        write_flips(comparison.flips(), flips)
     if html:
         shown = islice(comparison.flips(), SHOWN) if pictures else ()
         faces = [("won" if f.won else "lost", f.image, f.pixels) for f in shown]
-        write_page(comparison.found, _made(html), faces)
+        write_page(comparison.found, html, faces)
     for file in filter(None, (as_json, html, flips)):
         say(f"written: {file}")
-
-
-def _open(folder: Path) -> Dataset:
-    from crossfer.datasets import open_dataset
-
-    dataset = open_dataset(folder)
-    dataset.check()
-    return dataset
-
-
-def _made(file: Path) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return file
 
 
 def _say(found: Compared) -> None:

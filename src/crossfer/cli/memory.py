@@ -52,8 +52,7 @@ def remember(
             "exported from"
         )
     classifier = opened.engine.classifier
-    dataset = open_dataset(source)
-    dataset.check()
+    dataset = open_dataset(source).check()
     dataset = dataset.with_classes(
         class_set_of(opened.classes, pairs_of("--label", label or []), opened)
     )

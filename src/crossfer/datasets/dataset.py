@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -235,8 +235,13 @@ class Dataset:
         """Return the same dataset with every label as a class: nothing is left out."""
         return self.with_classes(ClassSet.each(self.card["classes"]))
 
-    def check(self) -> None:
-        """Read all of it, and compare with what was written: once before a use, not at every opening.
+    def check(self) -> Self:
+        """Read all of its files, and compare them with what was written; once, before they are used.
+
+        Returns
+        -------
+        Dataset
+            This one.
 
         Raises
         ------
@@ -249,6 +254,7 @@ class Dataset:
                     f"{self.folder / name}: changed or damaged since preparation (SHA-256 differs "
                     f"from {CARD}); prepare the dataset again"
                 )
+        return self
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images per split and class."""

@@ -243,10 +243,7 @@ def test_folders_of_people_are_subjects(place: str, tmp_path: Path) -> None:
     ]
     dataset = made(many(tmp_path / "raw", *files))
     assert dataset.card["split"]["how"] == "subject-disjoint"
-    assert (
-        dataset.subjects == [f"P{who:03d}" for who in range(10) for _ in range(6)]
-        or len(set(dataset.subjects)) == 10
-    )
+    assert set(dataset.subjects) == {f"P{who:03d}" for who in range(10)}
     assert "subjects: the 10 folders" in said(dataset)
     assert set(made(tmp_path / "raw", subject="").subjects) == {None}
 
@@ -561,16 +558,9 @@ def test_one_hot_tables_of_roboflow_and_metadata_of_hugging_face(tmp_path: Path)
         many(tmp_path / "hf" / part, "a.png", "b.png")
         told = [{"file_name": "a.png", "label": "sad"}, {"file_name": "b.png", "label": "joy"}]
         text(tmp_path / "hf" / part / "metadata.jsonl", "\n".join(map(json.dumps, told)))
-    for name, expected in (("robo", ("happy", "validation")), ("hf", ("happy", "validation"))):
-        dataset = made(tmp_path / name)
-        found = sorted(
-            zip(
-                dataset.samples.column("label").to_pylist(),
-                dataset.samples.column("split").to_pylist(),
-                strict=True,
-            )
-        )
-        assert len(found) == 6 and found.count(expected) == 1
+    for name in ("robo", "hf"):
+        found = [*rows(made(tmp_path / name), "label", "split").values()]
+        assert len(found) == 6 and found.count(("happy", "validation")) == 1
 
 
 def test_pictures_in_a_parquet_table_and_its_own_class_names(tmp_path: Path) -> None:

@@ -260,13 +260,13 @@ class _Reading:
         )
 
     def _origin(self, name: str, picture: Path, label: str, number: int) -> str:
-        """Return what a row's picture goes by; note whether its folders name another class."""
+        """Return a unique origin for a row's picture; note it where its folders name another class."""
         origin = name.replace("\\", "/")
         by_folder = self.by_folder(picture.parent)
         if by_folder is not None and by_folder != label:
             self.contradictions.append(origin)
-        if origin in self.seen:
-            origin = f"{origin} row {number}"
+        row, table = f"{origin} row {number}", self.table.relative_to(self.top).as_posix()
+        origin = next(o for o in (origin, row, f"{row} of {table}") if o not in self.seen)
         self.seen.add(origin)
         return origin
 

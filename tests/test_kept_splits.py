@@ -31,11 +31,8 @@ def faces(top: Path, numbers: range, side: int = 48) -> None:
 
 def split_of(dataset: Dataset) -> dict[str, str]:
     """Return each face's split, by where it came from."""
-    return dict(
-        zip(
-            *(dataset.samples.column(name).to_pylist() for name in ("origin", "split")), strict=True
-        )
-    )
+    table = dataset.samples.to_pydict()
+    return dict(zip(table["origin"], table["split"], strict=True))
 
 
 @pytest.mark.parametrize("subject", [None, r"/(p\d+)_"])

@@ -15,16 +15,10 @@ from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.record import ReadOptions, Record, Remark
 from crossfer.errors import CrossferError
-from tests.test_layouts import picture, text
+from tests.test_layouts import empty, picture, text
 
 IN_WORDS = "0 angry, 1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral"
 NUMBERS = [str(code) for code in range(7)]
-
-
-def empty(top: Path, *names: str) -> Path:
-    for name in names:
-        text(top / name, "")
-    return top
 
 
 def read(path: Path, **options: Any) -> tuple[dict[str, str], list[str]]:

@@ -27,6 +27,7 @@ from crossfer.errors import CrossferError
 from tests.test_layouts import (
     Torchvision,
     ckplus,
+    empty,
     ferplus,
     names,
     people,
@@ -37,13 +38,6 @@ from tests.test_layouts import (
 
 COPY = "a copy of another image is left out"
 WORDS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-
-
-def empty(top: Path, *files: str) -> Path:
-    """Write empty files: readers look at names only."""
-    for file in files:
-        text(top / file, "")
-    return top
 
 
 def taken(source: Any, **options: Any) -> list[Record]:

@@ -240,19 +240,6 @@ def test_a_dataset_is_equal_to_itself_alone(prepared: dict[str, Dataset]) -> Non
     assert one != other and len({one, other, one}) == 2
 
 
-def test_a_picture_listed_twice_is_taken_once_and_never_with_two_labels(
-    photographs: Path, tmp_path: Path
-) -> None:
-    first, second, third, fourth, *_ = sorted((photographs / "happy").iterdir())
-    rows = [(file, "happy") for file in (first, second, third, fourth, first)] + [(second, "sad")]
-    table = tmp_path / "faces.csv"
-    table.write_text("path,label\n" + "".join(f"{file},{label}\n" for file, label in rows))
-    dataset = prepare(table, tmp_path / "out")
-    assert len(dataset.images) == 3
-    assert str(second) not in dataset.samples.column("origin").to_pylist()
-    assert dataset.card["skipped"] == {"two labels for one picture": 2, "listed more than once": 1}
-
-
 def test_a_stand_in_stays_one_in_an_archive_or_a_folder_deeper(raw: Path, tmp_path: Path) -> None:
     shutil.copytree(raw / "jaffe", tmp_path / "deeper" / "jaffe")
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "deeper")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from crossfer.app.guard import MOST_BYTES, Guard
 from crossfer.datasets.pictures import UnreadableImage
 from crossfer.errors import CrossferError, one_line
+from crossfer.templates import environment
 
 HERE = Path(__file__).parent
 STYLE = HERE.parent / "report" / "style.css"
@@ -118,18 +118,7 @@ def rendered(request: Request, name: str, status: int = 200, **values: Any) -> R
 
 def template(name: str) -> jinja2.Template:
     """Read a file in ``templates/``; what it is given is escaped."""
-    return _environment().get_template(name)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    return environment("crossfer.app", "templates").get_template(name)
 
 
 async def _mendable(request: Request, error: Exception) -> Response:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from crossfer.datasets.duplicates import (
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.evaluation.rows import Overlap
 from crossfer.progress import Told, silent
+from crossfer.templates import environment
 
 
 @dataclass(frozen=True)
@@ -228,22 +228,12 @@ SELECTION = (
 
 def as_json(found: Audit) -> dict[str, Any]:
     """Return an audit as what JSON can hold, with the method by which copies were found."""
-    return {
-        "copies": METHOD,
-        "selection": SELECTION,
-        **asdict(found),
-    }
+    return {"copies": METHOD, "selection": SELECTION, **asdict(found)}
 
 
 def write_page(found: Audit, file: Path) -> None:
     """Write an audit as one HTML page that shows no face: to attach to a paper."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crossfer.datasets", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("audit.html.j2").render(audit=found, selection=SELECTION)
+    template = environment("crossfer.datasets").get_template("audit.html.j2")
+    page = template.render(audit=found, selection=SELECTION)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")

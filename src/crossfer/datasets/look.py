@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.pictures import data_uri
 from crossfer.datasets.record import Split
+from crossfer.templates import environment
 
 LOOK = "look.html"
 DOUBTFUL = {
@@ -94,12 +94,8 @@ def write_look(
         ]
         if faces:
             classes.append((name, len(of_class), int(doubtful[of_class].sum()), faces))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crossfer.datasets", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("look.html.j2").render(
+    template = environment("crossfer.datasets").get_template("look.html.j2")
+    page = template.render(
         dataset=dataset,
         split=split,
         classes=classes,

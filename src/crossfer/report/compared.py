@@ -13,7 +13,7 @@ from crossfer.evaluation.comparing import Compared, Network, OnDataset
 from crossfer.evaluation.rows import FlippedImage, Interval
 from crossfer.files import write_bytes
 from crossfer.report import tables, words
-from crossfer.report.page import environment
+from crossfer.report.page import template
 from crossfer.report.view import number, signed, span, surprise
 
 MEASURES = {
@@ -127,23 +127,19 @@ def write_page(
         Faces to show, by default none: ``won`` or ``lost``, the image and its pixels, uint8 (H, W) or (H, W,
         3).
     """
-    page = (
-        environment()
-        .get_template("compared.html.j2")
-        .render(
-            c=compared,
-            answer=answer,
-            warnings=warnings,
-            questions=questions,
-            measures=measures,
-            confusion=tables.matrix,
-            sureness=words.sureness,
-            levels=words.SURENESS,
-            size=size,
-            median=median,
-            stand_in=words.STAND_IN,
-            pictures=[(flip, image, data_uri(pixels)) for flip, image, pixels in pictures],
-        )
+    page = template("compared.html.j2").render(
+        c=compared,
+        answer=answer,
+        warnings=warnings,
+        questions=questions,
+        measures=measures,
+        confusion=tables.matrix,
+        sureness=words.sureness,
+        levels=words.SURENESS,
+        size=size,
+        median=median,
+        stand_in=words.STAND_IN,
+        pictures=[(flip, image, data_uri(pixels)) for flip, image, pixels in pictures],
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(file, page.encode("utf-8", "backslashreplace"))

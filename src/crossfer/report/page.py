@@ -11,7 +11,13 @@ import jinja2
 from crossfer.report import charts, tables, view, words
 from crossfer.report.citing import cited
 from crossfer.report.figures import inline
+from crossfer.templates import environment
 from crossfer.terms import BL, SIDES
+
+FILTERS = (
+    *(view.signed, view.number, view.percent, view.duration, view.listed),
+    *(view.shown, view.known, view.span, view.surprise, view.unbroken),
+)
 
 
 def render(
@@ -38,48 +44,26 @@ def render(
     found = words.answers(asked)
     places = ("data", "cache")
     config = {key: value for key, value in asked.results.config.items() if key not in places}
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            v=asked,
-            BL=BL,
-            SIDES=SIDES,
-            results=asked.results,
-            answers=found,
-            words=words,
-            tables=tables,
-            headline=words.headline(found),
-            tradeoffs=charts.tradeoffs(asked),
-            curves=charts.curves(asked, folder),
-            fig6=inline(figure),
-            bibtex=cited(asked.results),
-            config=json.dumps(config, indent=2, ensure_ascii=False),
-            contact_sheet=base64.b64encode(contact_sheet).decode() if contact_sheet else None,
-        )
+    return template("page.html.j2").render(
+        v=asked,
+        BL=BL,
+        SIDES=SIDES,
+        results=asked.results,
+        answers=found,
+        words=words,
+        tables=tables,
+        headline=words.headline(found),
+        tradeoffs=charts.tradeoffs(asked),
+        curves=charts.curves(asked, folder),
+        fig6=inline(figure),
+        bibtex=cited(asked.results),
+        config=json.dumps(config, indent=2, ensure_ascii=False),
+        contact_sheet=base64.b64encode(contact_sheet).decode() if contact_sheet else None,
     )
 
 
-def environment() -> jinja2.Environment:
-    """Return what templates of pages are read with: whatever comes from the data is escaped."""
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("crossfer.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    for name in (
-        "signed",
-        "number",
-        "percent",
-        "duration",
-        "listed",
-        "shown",
-        "known",
-        "span",
-        "surprise",
-        "unbroken",
-    ):
-        found.filters[name] = getattr(view, name)
-    return found
+def template(name: str) -> jinja2.Template:
+    """Read a template of this package, which may write numbers as `crossfer.report.view` does."""
+    found = environment("crossfer.report")
+    found.filters |= {filter_.__name__: filter_ for filter_ in FILTERS}
+    return found.get_template(name)

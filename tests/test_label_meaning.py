@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossfer.classes import FER7, RAFDB11
-from crossfer.cli.oddities import oddities
+from crossfer.cli.remarks import remarks
 from crossfer.datasets import Preparation, in_memory, prepare
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.labels import ORDERS
@@ -199,7 +199,7 @@ def test_names_that_are_not_known_are_kept_where_they_can_only_be_classes(tmp_pa
     assert dataset.card["classes"] == ["happy", "bored", "confused"]
     assert dataset.left_out == {"bored": 2, "confused": 2}
     line = "unknown labels, kept unchanged: bored, confused; map them with --label"
-    assert any(told.startswith(line) for told in oddities(dataset))
+    assert any(told.startswith(line) for told in remarks(dataset))
     how = Preparation(faces="cropped", labels={"bored": "neutral", "confused": None})
     dataset = prepare(tmp_path / "raw", tmp_path / "mapped", how)
     assert dataset.card["classes"] == ["happy", "neutral"]

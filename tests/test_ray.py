@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from crossfer import standins
 from crossfer.cli import app
 from crossfer.datasets import extract, in_memory, prepare
-from crossfer.datasets.elsewhere import Blocks, _open
 from crossfer.datasets.extract import Extraction
+from crossfer.datasets.on_ray import Blocks, _open
 from crossfer.datasets.record import Record
 from crossfer.errors import CrossferError
 from crossfer.executors import Task

@@ -304,10 +304,10 @@ def test_a_picture_that_vanishes_is_not_left_out_in_silence(raw: Path, tmp_path:
 
 
 def test_killed_between_two_renames_the_older_dataset_comes_back(raw: Path, tmp_path: Path) -> None:
-    out, workshop = tmp_path / "out", tmp_path / ".out.partial"
+    out, staging = tmp_path / "out", tmp_path / ".out.partial"
     before = prepare(raw / "jaffe", out, CROPPED).fingerprint
-    workshop.mkdir()
-    out.rename(workshop / "replaced")
+    staging.mkdir()
+    out.rename(staging / "replaced")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CrossferError):
         prepare(tmp_path / "empty", out, replace=True)

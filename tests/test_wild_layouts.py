@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from crossfer.cli.oddities import oddities
+from crossfer.cli.remarks import remarks
 from crossfer.datasets import Dataset, Preparation, in_memory, prepare
 from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import open_picture
@@ -197,14 +197,14 @@ def test_folders_that_begin_like_splits_are_no_people_and_not_guessed(tmp_path: 
 
 def test_an_empty_set_comes_with_options_that_its_files_take(tmp_path: Path) -> None:
     folders = made(many(tmp_path / "a", *(f"train/sad/{n}.png" for n in range(30))))
-    (line,) = (line for line in oddities(folders) if "empty" in line)
+    (line,) = (line for line in remarks(folders) if "empty" in line)
     assert "its test set is empty: the files have none (--test-share 0.2 takes" in line
     assert "--split NAME=test" in line
     few = made(many(tmp_path / "b", *(f"{s}/sad/{s}.png" for s in ("train", "test"))))
-    assert any("validation set is empty: too few" in line for line in oddities(few))
+    assert any("validation set is empty: too few" in line for line in remarks(few))
     pixels = "".join(f"{n % 7},{pixels_row(n)},Training\n" for n in range(30))
     table = made(text(tmp_path / "fer.csv", f"emotion,pixels,Usage\n{pixels}"))
-    (line,) = (line for line in oddities(table) if "test set is empty" in line)
+    (line,) = (line for line in remarks(table) if "test set is empty" in line)
     assert "--test-share" in line and "--split" not in line
 
 

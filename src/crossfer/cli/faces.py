@@ -136,8 +136,8 @@ def prepare(
 
     crossfer prepare raw/mine --out data/mine --label joyful=happy --subject '/([^_]+)_'
     """
-    from crossfer.cli.oddities import oddities
     from crossfer.cli.progress import Shown
+    from crossfer.cli.remarks import remarks
     from crossfer.datasets import Preparation
     from crossfer.datasets import prepare as prepare_dataset
 
@@ -184,7 +184,7 @@ def prepare(
         numbers = [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
         table.add_row(part, *numbers)
     out_console.print(table)
-    for line in oddities(dataset):
+    for line in remarks(dataset):
         say(line)
     say(f"prepared {card['images']:,} faces in {out}")
     say(f"show them:  crossfer look {out}")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from crossfer.cli.bars import LOG_SECONDS, SECONDS_TO_JUDGE, Bars
-from crossfer.cli.oddities import oddities
+from crossfer.cli.remarks import remarks
 from crossfer.datasets import Dataset
 from crossfer.experiment import Progress as ExperimentProgress
 from crossfer.experiment.plan import WORK, Run
@@ -51,7 +51,7 @@ class Shown(Bars, ExperimentProgress):
 
     def prepared(self, dataset: Dataset) -> None:
         """Say what is odd about a dataset that was prepared on the way."""
-        for line in oddities(dataset):
+        for line in remarks(dataset):
             self.say(f"{dataset.name}: {line}")
 
     def tried(self, said: list[str]) -> None:

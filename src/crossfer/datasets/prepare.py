@@ -28,7 +28,7 @@ from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.raw import Raw, read_raw
 from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import Record, Skipped
-from crossfer.datasets.workshop import FacesStay, check_free, put_in_place, resumable, workshop_of
+from crossfer.datasets.staging import FacesStay, check_free, put_in_place, resumable, staging_of
 from crossfer.errors import CrossferError
 from crossfer.progress import Told, silent
 
@@ -99,14 +99,14 @@ def prepare(
         if is_prepared(source):
             raise CrossferError(f"{source}: is already a prepared dataset; name the raw files")
     check_free(out, replace)
-    with workshop_of(out) as workshop:
+    with staging_of(out) as staging:
         earlier = None if new_split else earlier_state(out)
         if earlier:
             check_draw(earlier, how, out)
-        raw = read_raw(source, how, name, workshop)
+        raw = read_raw(source, how, name, staging)
         extraction = _extraction(raw, how)
-        done = resumable(workshop, raw, extraction)
-        partial = workshop / "dataset"
+        done = resumable(staging, raw, extraction)
+        partial = staging / "dataset"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         if on:
@@ -139,7 +139,7 @@ def _extract_on(
             f"{raw.place}: its pictures are no files of their own, and nothing else is sent to a cluster: "
             "leave --on out"
         )
-    from crossfer.datasets.elsewhere import extract_on_ray
+    from crossfer.datasets.on_ray import extract_on_ray
 
     try:
         extract_on_ray(raw.records, extraction, folder, cluster, progress)

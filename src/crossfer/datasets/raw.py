@@ -44,7 +44,7 @@ class Raw:
     remarks: list[str]
 
 
-def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop: Path) -> Raw:
+def read_raw(source: Path | Memory, how: Preparation, name: str | None, staging: Path) -> Raw:
     """Read all records; archives are unpacked first."""
     if isinstance(source, Memory):
         own = legible(source.name)
@@ -60,7 +60,7 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, workshop
         )
     place, left_out, options = source, list[Skipped](), how.read_options
     if archives.is_packed(source):
-        place = workshop / "raw"
+        place = staging / "raw"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         left_out = archives.unpack_all(source, place)

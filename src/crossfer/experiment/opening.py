@@ -15,7 +15,7 @@ from crossfer.datasets.earlier import can_keep
 from crossfer.datasets.prepare import prepare
 from crossfer.datasets.raw import raw_state
 from crossfer.datasets.splits import take_fraction
-from crossfer.datasets.workshop import sweep
+from crossfer.datasets.staging import sweep
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.data import with_split

@@ -1,4 +1,4 @@
-"""The hidden working folder of `prepare`, and its atomic move into place."""
+"""The staging folder of `prepare`: hidden beside its output, resumable, renamed into place at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crossfer.errors import CrossferError
 from crossfer.files import alone, sync
 
 REPLACED = "replaced"
-"""Where an older dataset waits, in the workshop, until the new one is in its place."""
+"""Where an older dataset waits, in the staging folder, until the new one is in its place."""
 
 
 class FacesStay(CrossferError):
@@ -49,39 +49,39 @@ def _place(out: Path) -> Path:
 
 
 @contextmanager
-def workshop_of(out: Path) -> Iterator[Path]:
-    """Hold the hidden folder beside `out`, alone; an interruption leaves in it what is finished."""
+def staging_of(out: Path) -> Iterator[Path]:
+    """Lock and give the staging folder of `out`; after an interruption the finished blocks stay in it."""
 
     def taken(owner: str) -> None:
         raise CrossferError(f"{out}: {owner} is preparing it; wait for it, or stop it")
 
-    workshop = _place(out)
-    workshop.mkdir(parents=True, exist_ok=True)
-    with alone(workshop / "lock", taken):
-        if (workshop / REPLACED).exists() and not out.exists():
-            (workshop / REPLACED).rename(out)  # killed between two renames
-        worth = False
+    staging = _place(out)
+    staging.mkdir(parents=True, exist_ok=True)
+    with alone(staging / "lock", taken):
+        if (staging / REPLACED).exists() and not out.exists():
+            (staging / REPLACED).rename(out)  # killed between two renames
+        keep = False
         try:
-            yield workshop
+            yield staging
         except BaseException as error:
             hopeless = isinstance(error, CrossferError) and not isinstance(error, FacesStay)
-            worth = not hopeless and any(workshop.glob("blocks/*.npz"))
+            keep = not hopeless and any(staging.glob("blocks/*.npz"))
             raise
         finally:
-            if not worth:
-                shutil.rmtree(workshop, ignore_errors=True)
+            if not keep:
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 def sweep(out: Path) -> None:
     """Remove what a process that was killed at the very end left beside a prepared dataset."""
     if _place(out).exists():
-        with workshop_of(out):
+        with staging_of(out):
             pass
 
 
-def resumable(workshop: Path, raw: Raw, extraction: Extraction) -> Path:
+def resumable(staging: Path, raw: Raw, extraction: Extraction) -> Path:
     """Return the folder for blocks of faces: emptied, unless its blocks are of the same faces."""
-    folder, note = workshop / "blocks", workshop / "blocks" / "key"
+    folder, note = staging / "blocks", staging / "blocks" / "key"
     origins = [(record.origin, record.frame, record.box, record.relative) for record in raw.records]
     key = hashlib.sha256(
         repr((raw.state, extraction, version("crossfer"), origins)).encode()

@@ -11,7 +11,7 @@ from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import in_words, led
 
 
-def oddities(dataset: Dataset) -> list[str]:
+def remarks(dataset: Dataset) -> list[str]:
     """Return what a person should know of a dataset's preparation, a line each."""
     card, dataset = dataset.card, dataset.with_own_classes()
     lines = [*card.get("remarks", ())]

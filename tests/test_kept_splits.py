@@ -6,16 +6,15 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
 from crossfer.datasets import Dataset, Preparation, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment.config import check_experiment
 from crossfer.experiment.opening import open_datasets
 from crossfer.experiment.progress import Progress
+from tests.raw_files import picture
 
 CLASSES = ("angry", "happy", "sad")
 
@@ -23,10 +22,7 @@ CLASSES = ("angry", "happy", "sad")
 def faces(top: Path, numbers: range, side: int = 48) -> None:
     """Write noise, one picture a number, in folders of classes; four pictures a person."""
     for number in numbers:
-        pixels = np.random.default_rng(number).integers(0, 256, (side, side), np.uint8)
-        file = top / CLASSES[number % 3] / f"p{number // 4:02d}_{number:03d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(file)
+        picture(top / CLASSES[number % 3] / f"p{number // 4:02d}_{number:03d}.png", number, side)
 
 
 def split_of(dataset: Dataset) -> dict[str, str]:

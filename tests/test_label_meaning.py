@@ -15,7 +15,7 @@ from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.record import ReadOptions, Record, Remark
 from crossfer.errors import CrossferError
-from tests.test_layouts import empty, picture, text
+from tests.raw_files import empty, picture, text
 
 IN_WORDS = "0 angry, 1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral"
 NUMBERS = [str(code) for code in range(7)]

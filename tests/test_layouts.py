@@ -21,27 +21,7 @@ from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.ferplus import CLASSES, majority
 from crossfer.datasets.record import ReadOptions, Record, Skipped
 from crossfer.errors import CrossferError
-
-
-def picture(file: Path, number: int = 0) -> Path:
-    """Write a small picture."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(number).integers(0, 256, (12, 12), dtype=np.uint8)
-    Image.fromarray(pixels).save(file, format="PNG")
-    return file
-
-
-def text(file: Path, content: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content, encoding="utf-8")
-    return file
-
-
-def empty(top: Path, *files: str) -> Path:
-    """Write empty files: readers look at names only."""
-    for file in files:
-        text(top / file, "")
-    return top
+from tests.raw_files import picture, pixels_row, text
 
 
 def read(path: Path, **options: object) -> tuple[list[Record], Counter[str]]:
@@ -56,10 +36,6 @@ def read(path: Path, **options: object) -> tuple[list[Record], Counter[str]]:
 
 def names(records: list[Record]) -> list[str]:
     return [record.label for record in records]
-
-
-def pixels_row(number: int) -> str:
-    return " ".join(["0"] * 2303 + [str(number)])
 
 
 def fer2013(top: Path) -> None:

@@ -24,17 +24,8 @@ from crossfer.datasets.pictures import UnreadableImage, open_picture
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.record import ReadOptions, Record, Remark, Skipped
 from crossfer.errors import CrossferError
-from tests.test_layouts import (
-    Torchvision,
-    ckplus,
-    empty,
-    ferplus,
-    names,
-    people,
-    pixels_row,
-    read,
-    text,
-)
+from tests.raw_files import empty, pixels_row, text
+from tests.test_layouts import Torchvision, ckplus, ferplus, names, people, read
 
 COPY = "a copy of another image is left out"
 WORDS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")

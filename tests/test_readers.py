@@ -13,31 +13,21 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from crossfer.classes import FER7, PRESETS
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.datasets.readers.mug import frames_of_the_study
 from crossfer.errors import CrossferError
+from tests.raw_files import noise, picture
 
 JAFFE_SUBJECTS = {"KA", "KL", "KM", "KR", "MK", "NA", "NM", "TM", "UY", "YM"}
-
-
-def picture(seed: int = 0, side: int = 48) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
-
-
-def save(file: Path, seed: int = 0, side: int = 48) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(seed, side)).save(file)
-    return file
 
 
 def fer_rows(
     usages: tuple[str, ...] = ("Training", "PublicTest", "PrivateTest"),
 ) -> list[list[str]]:
     return [
-        [str(label), " ".join(map(str, picture(10 * n + label).ravel())), usage]
+        [str(label), " ".join(map(str, noise(10 * n + label).ravel())), usage]
         for n, usage in enumerate(usages)
         for label in range(7)
     ]
@@ -60,7 +50,7 @@ def splits(dataset: Dataset) -> list[str]:
 def test_fer2013_csv_keeps_pixels_labels_and_the_official_parts(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "fer2013.csv", ["emotion", "pixels", "Usage"], fer_rows())
     dataset = prepare(file, tmp_path / "out")
-    assert np.array_equal(dataset.images[8], picture(11))
+    assert np.array_equal(dataset.images[8], noise(11))
     assert dataset.labels.tolist() == list(range(7)) * 3
     assert splits(dataset) == ["training"] * 7 + ["validation"] * 7 + ["test"] * 7
     assert origins(dataset)[0] == "fer2013.csv row 2"
@@ -71,7 +61,7 @@ def test_icml_face_data_has_spaces_in_its_header_and_another_order(tmp_path: Pat
     rows = [[emotion, usage, pixels] for emotion, pixels, usage in fer_rows()]
     write_csv(tmp_path / "icml_face_data.csv", ["emotion", " Usage", " pixels"], rows)
     dataset = prepare(tmp_path, tmp_path / "out")
-    assert np.array_equal(dataset.images[0], picture(0))
+    assert np.array_equal(dataset.images[0], noise(0))
     assert Counter(splits(dataset)) == {"training": 7, "validation": 7, "test": 7}
 
 
@@ -94,7 +84,7 @@ def test_bad_fer2013_rows_are_counted_with_their_reason_and_the_rest_is_kept(
     file = write_csv(tmp_path / "f.csv", ["emotion", "pixels", "Usage"], [*bad, doubtful, *rows])
     dataset = prepare(file, tmp_path / "out")
     assert len(dataset.images) == len(rows) + 1
-    assert np.array_equal(dataset.images[0], picture(0))  # odd spacing is no fault
+    assert np.array_equal(dataset.images[0], noise(0))  # odd spacing is no fault
     reasons = dataset.card["skipped"]
     assert sum(reasons.values()) == len(bad)
     assert reasons["2,303 pixels instead of 2,304"] == 1
@@ -111,9 +101,9 @@ def test_bad_fer2013_rows_are_counted_with_their_reason_and_the_rest_is_kept(
 
 def test_fer2013_folders_of_the_popular_copy(tmp_path: Path) -> None:
     for emotion in FER7:
-        save(tmp_path / "fer" / "train" / emotion / "Training_1.jpg")
-        save(tmp_path / "fer" / "test" / emotion / "PublicTest_2.jpg")
-        save(tmp_path / "fer" / "test" / emotion / "PrivateTest_3.JPG")
+        picture(tmp_path / "fer" / "train" / emotion / "Training_1.jpg")
+        picture(tmp_path / "fer" / "test" / emotion / "PublicTest_2.jpg")
+        picture(tmp_path / "fer" / "test" / emotion / "PrivateTest_3.JPG")
     (tmp_path / "fer" / "Thumbs.db").write_bytes(b"x")
     dataset = prepare(tmp_path / "fer", tmp_path / "out")
     assert dataset.card["reader"] == "fer2013"
@@ -124,7 +114,7 @@ def test_ck48_keeps_contempt_for_those_who_ask_and_subjects_apart(tmp_path: Path
     for subject in range(20):
         for name in ("anger", "happy", "contempt"):
             for frame in range(3):
-                save(tmp_path / "CK+48" / name / f"S{subject:03d}_001_{frame:08d}.png", subject)
+                picture(tmp_path / "CK+48" / name / f"S{subject:03d}_001_{frame:08d}.png", subject)
     dataset = prepare(tmp_path / "CK+48", tmp_path / "out")
     assert dataset.card["reader"] == "ck48"
     assert dataset.card["skipped"] == {}
@@ -183,7 +173,7 @@ def test_frames_of_the_study(length: int) -> None:
 def test_a_folder_per_class_with_synonyms_a_label_map_and_subjects(tmp_path: Path) -> None:
     for subject in range(10):
         for name in ("Happiness", "anger", "böse"):
-            save(tmp_path / "raw" / name / f"p{subject}_ß 1.PNG", subject)
+            picture(tmp_path / "raw" / name / f"p{subject}_ß 1.PNG", subject)
     kept = prepare(tmp_path / "raw", tmp_path / "kept")
     assert kept.card["classes"] == ["angry", "happy", "böse"]
     assert kept.left_out == {"böse": 10}
@@ -200,8 +190,8 @@ def test_a_folder_per_class_with_synonyms_a_label_map_and_subjects(tmp_path: Pat
 
 def test_a_folder_with_splits_gets_its_missing_validation_set_from_training(tmp_path: Path) -> None:
     for n in range(40):
-        save(tmp_path / "raw" / "train" / "sad" / f"{n}.png", n)
-        save(tmp_path / "raw" / "test" / "sad" / f"{n}.png", 100 + n)
+        picture(tmp_path / "raw" / "train" / "sad" / f"{n}.png", n)
+        picture(tmp_path / "raw" / "test" / "sad" / f"{n}.png", 100 + n)
     dataset = prepare(tmp_path / "raw", tmp_path / "out")
     assert Counter(splits(dataset)) == {"training": 36, "validation": 4, "test": 40}
     assert "10% of training" in dataset.card["split"]["how"]
@@ -209,7 +199,7 @@ def test_a_folder_with_splits_gets_its_missing_validation_set_from_training(tmp_
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_manifest_with_subjects_splits_and_boxes(suffix: str, tmp_path: Path) -> None:
-    save(tmp_path / "a.png", 1, side=96)
+    picture(tmp_path / "a.png", 1, side=96)
     columns = {
         "path": ["a.png"] * 4 + ["missing.png"],
         "label": ["joy", "neutral", "none", "sad", "sad"],
@@ -230,7 +220,7 @@ def test_a_manifest_with_subjects_splits_and_boxes(suffix: str, tmp_path: Path) 
     else:
         pa.parquet.write_table(pa.table(columns), file)
     dataset = prepare(file, tmp_path / "out")
-    assert np.array_equal(dataset.images[1], picture(1, 96)[48:, 48:])
+    assert np.array_equal(dataset.images[1], noise(1, 96)[48:, 48:])
     assert dataset.subjects == ["1", "2"]
     assert splits(dataset) == ["training", "validation"]
     assert dataset.card["skipped"] == {
@@ -242,7 +232,7 @@ def test_a_manifest_with_subjects_splits_and_boxes(suffix: str, tmp_path: Path) 
 
 def test_broken_images_are_reported_and_not_fatal(tmp_path: Path) -> None:
     for n in range(10):
-        save(tmp_path / "raw" / "fear" / f"{n}.png", n)
+        picture(tmp_path / "raw" / "fear" / f"{n}.png", n)
     whole = (tmp_path / "raw" / "fear" / "1.png").read_bytes()
     (tmp_path / "raw" / "fear" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "raw" / "fear" / "empty.jpg").write_bytes(b"")
@@ -266,7 +256,7 @@ def test_nothing_usable_is_an_error_that_says_what_was_expected(tmp_path: Path) 
     with pytest.raises(CrossferError, match="no usable image .a.jpg: no such file"):
         prepare(tmp_path / "empty" / "mine.csv", tmp_path / "out")
     for n in range(3):
-        save(tmp_path / "raw" / "fear" / f"{n}.png")
+        picture(tmp_path / "raw" / "fear" / f"{n}.png")
         (tmp_path / "raw" / "fear" / f"bad{n}.png").write_bytes(b"")
     (tmp_path / "raw" / "fear" / "bad.png").write_bytes(b"")
     with pytest.raises(CrossferError, match=r"4 of 7 pictures cannot be used.*CLASS/IMAGE"):
@@ -275,8 +265,8 @@ def test_nothing_usable_is_an_error_that_says_what_was_expected(tmp_path: Path) 
 
 
 def test_an_output_in_use_is_left_alone(tmp_path: Path) -> None:
-    raw = save(tmp_path / "raw" / "fear" / "1.png").parent.parent
-    save(tmp_path / "raw" / "sad" / "1.png")
+    raw = picture(tmp_path / "raw" / "fear" / "1.png").parent.parent
+    picture(tmp_path / "raw" / "sad" / "1.png")
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("precious")
@@ -291,7 +281,7 @@ def test_an_output_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_replacing_never_touches_raw_files(tmp_path: Path) -> None:
-    raw = save(tmp_path / "raw" / "fear" / "1.png").parent.parent
+    raw = picture(tmp_path / "raw" / "fear" / "1.png").parent.parent
     prepare(raw, tmp_path / "out")
     inside = tmp_path / "out" / "raw"
     shutil.copytree(raw, inside)
@@ -315,7 +305,7 @@ def test_a_label_map_names_our_classes_and_leaves_the_others_alone(tmp_path: Pat
 
 
 def test_a_damaged_dataset_says_so(tmp_path: Path) -> None:
-    save(tmp_path / "raw" / "fear" / "1.png")
+    picture(tmp_path / "raw" / "fear" / "1.png")
     prepare(tmp_path / "raw", tmp_path / "out")
     (tmp_path / "out" / "images.npy").write_bytes(b"half")
     with pytest.raises(CrossferError, match="damaged"):
@@ -330,10 +320,10 @@ def test_every_row_of_fer2013_keeps_its_label_and_pixels(labels: list[int]) -> N
 
     with tempfile.TemporaryDirectory() as name:
         rows = [
-            [str(label), " ".join(map(str, picture(n).ravel())), "Training"]
+            [str(label), " ".join(map(str, noise(n).ravel())), "Training"]
             for n, label in enumerate(labels)
         ]
         file = write_csv(Path(name) / "x.csv", ["emotion", "pixels", "Usage"], rows)
         dataset = prepare(file, Path(name) / "out")
         assert dataset.labels.tolist() == labels
-        assert all(np.array_equal(dataset.images[n], picture(n)) for n in range(len(labels)))
+        assert all(np.array_equal(dataset.images[n], noise(n)) for n in range(len(labels)))

@@ -24,23 +24,7 @@ from crossfer.datasets.record import ReadOptions, Record
 from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
-from tests.test_layouts import pixels_row, text
-
-
-def noise(number: int, side: int = 48) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 256, (side, side), np.uint8)
-
-
-def save(file: Path, number: int = 0, side: int = 48) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise(number, side)).save(file, format="PNG")
-    return file
-
-
-def many(top: Path, *names: str) -> Path:
-    for number, name in enumerate(names):
-        save(top / name, number)
-    return top
+from tests.raw_files import many, noise, picture, pixels_row, text
 
 
 def made(raw: Path, **options: Any) -> Dataset:
@@ -219,7 +203,7 @@ def test_datasets_with_different_groups_are_used_as_one(tmp_path: Path) -> None:
     parts = []
     for number, column in enumerate(("age", "site")):
         raw = many(tmp_path / column, "1.png", "2.png")
-        save(raw / "1.png", 7 + number)
+        picture(raw / "1.png", 7 + number)
         text(raw / "faces.csv", f"path,label,{column}\n1.png,sad,x\n2.png,happy,y\n")
         parts.append(made(raw).called(column))
     both = unite(parts).samples
@@ -309,7 +293,7 @@ def test_usual_names_of_columns_are_taken_and_said(names: str, line: str, tmp_pa
     usages = ("Training", "PublicTest", "PrivateTest")
     lines = []
     for n in range(12):
-        save(tmp_path / "raw" / "images" / f"{n}.png", n)
+        picture(tmp_path / "raw" / "images" / f"{n}.png", n)
         what = {
             "p": f"images\\{n}.png",
             "c": ("Joy", "sad")[n % 2],
@@ -419,7 +403,7 @@ def test_one_picture_with_two_labels_is_in_nobody_s_set(tmp_path: Path) -> None:
 def test_every_face_of_a_picture_is_read_by_its_box(
     names: str, first: str, second: str, tmp_path: Path
 ) -> None:
-    save(tmp_path / "a.png", 7, side=96)
+    picture(tmp_path / "a.png", 7, side=96)
     file = table(
         tmp_path / "t.csv", f"path,label,{names}", [f"a.png,sad,{first}", f"a.png,joy,{second}"]
     )
@@ -459,7 +443,7 @@ def test_a_table_beside_folders_of_classes_is_read_or_named(tmp_path: Path) -> N
 def test_any_table_with_affectnet_s_columns_has_its_numbers_and_boxes(tmp_path: Path) -> None:
     names = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence"
     for n in range(3):
-        save(tmp_path / "raw" / "images" / "1" / f"{n}.jpg", n, side=96)
+        picture(tmp_path / "raw" / "images" / "1" / f"{n}.jpg", n, side=96)
     lines = [f"1/{n}.jpg,48,48,48,48,1;2,{code},0" for n, code in enumerate((0, 6, 7))]
     file = table(tmp_path / "raw" / "automatically_annotated.csv", names, lines)
     for raw in (tmp_path / "raw", file):
@@ -535,7 +519,7 @@ def test_label_files_of_yolo_are_read_with_their_boxes(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     text(raw / "data.yaml", "names: [Anger, Contempt, happy]\nnc: 3\n")
     for part, number in (("train", 1), ("train", 2), ("valid", 3), ("test", 4)):
-        save(raw / part / "images" / f"{number}.jpg", number, side=96)
+        picture(raw / part / "images" / f"{number}.jpg", number, side=96)
         text(raw / part / "labels" / f"{number}.txt", "0 0.25 0.25 0.5 0.5\n2 0.75 0.75 0.5 0.5\n")
     dataset = made(raw)
     assert dataset.card["reader"] == "yolo"

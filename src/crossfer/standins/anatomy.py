@@ -106,21 +106,9 @@ def _half(
 
 
 def anatomy(person: Person, expression: Expression, gaze: tuple[float, float]) -> Anatomy:
-    """Place every feature of a face.
+    """Place every feature of a face, in face units, seen from the front.
 
-    Parameters
-    ----------
-    person
-        Whose face.
-    expression
-        What it does.
-    gaze
-        Where the eyes look: right and down, in half eye widths, about -0.4 to 0.4.
-
-    Returns
-    -------
-    Anatomy
-        Landmarks in face units, seen from the front.
+    `gaze` is where the eyes look: right and down, in half eye widths, about -0.4 to 0.4.
     """
     e = expression
     halves, corners = [], []

@@ -180,18 +180,10 @@ class Canvas:
             self.fill(bodies, colour, alpha, soft, lift)
 
     def shade(self, shape: np.ndarray, light: np.ndarray, grid: np.ndarray, lift: float) -> None:
-        """Multiply the picture inside a polygon by a small light map.
+        """Multiply the picture inside a polygon, (n, 2) corners in face units, by a small light map.
 
-        Parameters
-        ----------
-        shape
-            (n, 2) corners in face units.
-        light
-            (rows, columns, 3) float32 factors.
-        grid
-            2x3 matrix from columns and rows of `light` to turned face units.
-        lift
-            As in `fill`.
+        `light` has float32 factors, (rows, columns, 3); `grid` is the 2x3 matrix from its columns and rows to
+        turned face units; `lift` is as in `fill`.
         """
         height, width = self.picture.shape[:2]
         square = np.vstack([grid, (0, 0, 1)])

@@ -347,16 +347,7 @@ def draw(
     backdrop: np.ndarray,
     sunglasses: bool = False,
 ) -> Canvas:
-    """Draw a person in front of a backdrop.
-
-    Parameters
-    ----------
-    person, expression, pose, light
-        Who, doing what, seen how, lit how.
-    backdrop
-        (height, width, 3) RGB, 0 to 255; its size is the picture's.
-    sunglasses
-        Whether dark glasses hide the eyes.
+    """Draw a person in front of a backdrop, (height, width, 3) RGB, 0 to 255.
 
     Returns
     -------

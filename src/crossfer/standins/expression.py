@@ -76,20 +76,7 @@ def _named(actions: np.ndarray) -> dict[str, float]:
 
 
 def between(start: Expression, end: Expression, share: float) -> Expression:
-    """Go part of the way from one expression to another.
-
-    Parameters
-    ----------
-    start, end
-        The two expressions.
-    share
-        0 gives `start`, 1 gives `end`.
-
-    Returns
-    -------
-    Expression
-        The expression in between, with the asymmetry of `end`.
-    """
+    """Interpolate two expressions: a share of 0 gives `start`, 1 gives `end`, whose asymmetry it has."""
     here = _vector(start) + share * (_vector(end) - _vector(start))
     return Expression(**_named(here), asymmetry=end.asymmetry)
 

@@ -69,20 +69,7 @@ def _chance(world: World, *path: int) -> np.random.Generator:
 
 
 def subject(world: World, number: int) -> Person:
-    """Invent the person who has a number in a world.
-
-    Parameters
-    ----------
-    world
-        Which stand-in.
-    number
-        Which person, from 0.
-
-    Returns
-    -------
-    Person
-        Always the same for the same arguments.
-    """
+    """Return the person of a number, from 0, in a world: always the same one."""
     population = world.population
     if world == LAB_TFEID:  # women and men in turn, as the names of the files say
         population = replace(population, women=float(number % 2 == 0))
@@ -99,12 +86,12 @@ def portrait(world: World, number: int, label: int, take: int = 0) -> np.ndarray
     label
         Index into `crossfer.classes.FER7`.
     take
-        Which of several pictures.
+        Another picture for each number.
 
     Returns
     -------
     numpy.ndarray
-        uint8: (height, width) where the world is gray, else (height, width, 3) RGB.
+        uint8 (height, width) where the world is gray, else (height, width, 3) RGB.
     """
     rng = _chance(world, 1, number, label, take)
     how = (float(rng.uniform(*world.intensity)), rng, world.accent, world.habit)
@@ -113,12 +100,7 @@ def portrait(world: World, number: int, label: int, take: int = 0) -> np.ndarray
 
 
 def sequence(world: World, number: int, label: int, take: int = 0) -> list[np.ndarray]:
-    """Film a person who goes from neutral to an emotion and back.
-
-    Parameters
-    ----------
-    world, number, label, take
-        As in `portrait`.
+    """Film a person who goes from neutral to an emotion and back; the parameters are those of `portrait`.
 
     Returns
     -------
@@ -172,17 +154,7 @@ def _film(folder: Path, world: World, number: int, label: int, take: int) -> Non
 
 
 def write_fer2013(folder: Path, progress: Told, images: int = 2400) -> None:
-    """Write `fer2013.csv`: emotion, pixels, Usage.
-
-    Parameters
-    ----------
-    folder
-        Existing folder to write into.
-    progress
-        Told how many of how many are drawn.
-    images
-        How many rows; every one shows another person.
-    """
+    """Write `fer2013.csv` (emotion, pixels, Usage) into an existing folder; each row shows another person."""
     counts = [max(3, round(images * FER_SHARES[emotion])) for emotion in FER7]
     rows = [(label, FER_USAGES[i % 10]) for label in range(7) for i in range(counts[label])]
     order = _chance(WILD, 2).permutation(len(rows))
@@ -198,12 +170,7 @@ def write_fer2013(folder: Path, progress: Told, images: int = 2400) -> None:
 def write_jaffe(folder: Path, progress: Told, images: int = 213) -> None:
     """Write a flat folder of `KA.AN1.39.tiff`: subject, emotion and repetition, serial number.
 
-    Parameters
-    ----------
-    folder, progress
-        As in `write_fer2013`.
-    images
-        How many, at most 213; fewer leave out repetitions first, then people.
+    There are at most 213 images; fewer leave out repetitions first, then people.
     """
     wanted = [
         (repetition, number, FER7.index(emotion), code)
@@ -225,12 +192,7 @@ def write_jaffe(folder: Path, progress: Told, images: int = 213) -> None:
 def write_tfeid(folder: Path, progress: Told, images: int = 280) -> None:
     """Write `happiness/f01_1_hg.jpg`: subject, take, emotion.
 
-    Parameters
-    ----------
-    folder, progress
-        As in `write_fer2013`.
-    images
-        How many: each of the 40 people shows each emotion once, then again.
+    Each of the 40 people shows each emotion once, then again.
     """
     jobs = []
     for index in range(images):
@@ -245,12 +207,7 @@ def write_tfeid(folder: Path, progress: Told, images: int = 280) -> None:
 def write_mug(folder: Path, progress: Told, images: int = 6 * MUG_SUBJECTS) -> None:
     """Write `subjects3/001/anger/take000/img_0000.jpg`: sequences from neutral to apex and back.
 
-    Parameters
-    ----------
-    folder, progress
-        As in `write_fer2013`.
-    images
-        How many sequences: each of the 26 people shows each of six emotions once, then again.
+    `images` counts sequences: each of the 26 people shows each of six emotions once, then again.
     """
     acted = [label for label, emotion in enumerate(FER7) if emotion != "neutral"]
     jobs = []

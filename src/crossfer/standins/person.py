@@ -106,22 +106,8 @@ def _between(tones: tuple[Colour, ...], ends: tuple[int, int], rng: np.random.Ge
     return _mix(tones[low], tones[low + 1], place - low)
 
 
-def person(rng: np.random.Generator, population: Population | None = None) -> Person:
-    """Invent a person.
-
-    Parameters
-    ----------
-    rng
-        Where the chance comes from; the same state gives the same person.
-    population
-        Whom to draw from; everybody when left out.
-
-    Returns
-    -------
-    Person
-        A new identity.
-    """
-    population = population or Population()
+def person(rng: np.random.Generator, population: Population) -> Person:
+    """Invent a person of a population; a generator in the same state gives the same person."""
     woman = rng.random() < population.women
 
     def near(mean: float, spread: float) -> float:

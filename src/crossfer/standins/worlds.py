@@ -39,9 +39,8 @@ class World:
     population: Population
     intensity: Range  # how strongly people act
     accent: dict[str, float]  # what they do more, or less, than others
-    habit: dict[
-        str, float
-    ]  # what they do all the time: a model that learns to overlook it forgets it
+    # what they do all the time: a model that learns to overlook it forgets it
+    habit: dict[str, float]
     scale: float  # of a face unit
     centre: tuple[float, float]  # of the eyes, shares of width and height
     framing: float  # spread of scale (relative) and centre
@@ -143,20 +142,7 @@ def _wall(height: int, width: int, colour: Colour) -> np.ndarray:
 
 
 def setting(world: World, rng: np.random.Generator) -> Setting:
-    """Arrange a sitting.
-
-    Parameters
-    ----------
-    world
-        The distributions to draw from.
-    rng
-        Where the chance comes from.
-
-    Returns
-    -------
-    Setting
-        Pose, light, backdrop and camera.
-    """
+    """Draw pose, light, backdrop and camera from a world's distributions."""
 
     def spread(deviation: float) -> float:
         return float(deviation * np.clip(rng.normal(), -2.2, 2.2))
@@ -235,23 +221,12 @@ def _exposure(who: Person) -> float:
 def photograph(
     world: World, who: Person, what: Expression, scene: Setting, rng: np.random.Generator
 ) -> np.ndarray:
-    """Take a picture.
-
-    Parameters
-    ----------
-    world
-        Whose camera.
-    who, what
-        The person and the expression.
-    scene
-        The sitting, from `setting`.
-    rng
-        Chance of the moment: noise, and what passes in front of the face.
+    """Take a picture of a person and an expression, with a world's camera, in the scene of a `setting`.
 
     Returns
     -------
     numpy.ndarray
-        uint8: (height, width) where the world is gray, else (height, width, 3) RGB.
+        uint8 (height, width) where the world is gray, else (height, width, 3) RGB.
     """
     shades = scene.occlusion == "sunglasses"
     canvas = draw(who, what, scene.pose, scene.light, scene.backdrop, sunglasses=shades)

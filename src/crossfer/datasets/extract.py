@@ -211,24 +211,18 @@ def _frame(frames: dict[int, Pixels], index: int | None) -> Pixels:
 
 def block_of(faces: Sequence[Face | str], how: Extraction) -> Block:
     """Return the block of what was found."""
-    good = [face for face in faces if isinstance(face, Face)]
-    shape = (len(faces), *how.framing.shape)
-    images = np.zeros(shape, np.uint8)
-    boxes = np.zeros((len(faces), 5), np.float32)
-    scores = np.full(len(faces), np.nan, np.float32)
-    usable = np.array([isinstance(face, Face) for face in faces])
-    if good:
-        images[usable] = [face.image for face in good]
-        boxes[usable] = [(*face.box, face.roll) for face in good]
-        scores[usable] = [face.score for face in good]
-    return Block(
-        images,
-        boxes,
-        np.array([face.found if isinstance(face, Face) else "" for face in faces]),
-        scores,
-        np.array([face.picture if isinstance(face, Face) else "" for face in faces]),
-        np.array(["" if isinstance(face, Face) else face for face in faces]),
-    )
+    count = len(faces)
+    images = np.zeros((count, *how.framing.shape), np.uint8)
+    boxes = np.zeros((count, 5), np.float32)
+    scores = np.full(count, np.nan, np.float32)
+    found, pictures, problems = ([""] * count for _ in range(3))
+    for row, face in enumerate(faces):
+        if isinstance(face, str):
+            problems[row] = face
+        else:
+            images[row], boxes[row], scores[row] = face.image, (*face.box, face.roll), face.score
+            found[row], pictures[row] = face.found, face.picture
+    return Block(images, boxes, np.array(found), scores, np.array(pictures), np.array(problems))
 
 
 def _digest(pixels: Pixels) -> str:

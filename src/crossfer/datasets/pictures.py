@@ -201,17 +201,7 @@ def timed_frames(
 
 
 def frame_count(file: Path) -> int:
-    """Count the frames of a video by decoding it: what its header says is often wrong.
-
-    Parameters
-    ----------
-    file
-        As in `video_frames`, with the same errors.
-
-    Returns
-    -------
-    int
-    """
+    """Count the frames of a video by decoding it, as headers are often wrong; errors as `video_frames`."""
     count = 0
     with _video(file) as video:
         while video.grab():

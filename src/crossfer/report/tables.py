@@ -105,21 +105,15 @@ def per_class(view: View, target: str, side: Side) -> Heat:
 
     Means over seeds, at the largest fraction.
     """
-    rows = view.most(target, view.names)
     has = _classes_with_images(view, target, side)
+
+    def cell(row: Result, label: int) -> Cell:
+        change = row.change(side).classes[label]
+        return Cell(row.on(side).test.recall[label], change.points if change else None)
+
     return Heat(
         [view.classes[i] for i in has],
-        [
-            (
-                row.strategy,
-                [
-                    Cell(row.on(side).test.recall[i], change.points if change else None)
-                    for i in has
-                    for change in [row.change(side).classes[i]]
-                ],
-            )
-            for row in rows
-        ],
+        [(row.strategy, [cell(row, i) for i in has]) for row in view.most(target, view.names)],
     )
 
 
@@ -261,17 +255,11 @@ class FrontRow(NamedTuple):
 def front(view: View, target: str) -> list[FrontRow]:
     """Return the Pareto front and the recommended strategy, the best on the source first."""
     needs = {s.name: past_data_in_words(s.past_data, s.exemplars) for s in view.strategies}
+    needs[BL] = ""
     choice = view.recommended(target)
     names = list(dict.fromkeys([*choice.front, choice.strategy]))
     rows = sorted(view.most(target, names), key=lambda row: -row.on_source.test.accuracy)
-    return [
-        FrontRow(
-            row,
-            "" if row.strategy == BL else needs[row.strategy],
-            row.strategy in choice.front,
-        )
-        for row in rows
-    ]
+    return [FrontRow(row, needs[row.strategy], row.strategy in choice.front) for row in rows]
 
 
 def flip_examples(view: View, target: str, side: Side) -> Flips | None:

@@ -160,12 +160,12 @@ class Reader:
 
     name: str
     title: str
-    size: str
-    licence: str
-    access: str
     layout: str
     recognise: Callable[[Path], str | None]
     read: Callable[[Path, ReadOptions], Iterator[Item]]
+    size: str = "any"
+    licence: str = "yours"
+    access: str = "yours"
     citation: str = ""
     cropped: bool | None = False
     crop: float = 1.0

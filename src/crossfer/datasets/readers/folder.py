@@ -253,9 +253,6 @@ def _words(name: str) -> list[str]:
 READER = Reader(
     name="folder",
     title="any folder of images per class",
-    size="any",
-    licence="yours",
-    access="yours",
     layout="CLASS/IMAGE or SPLIT/CLASS/IMAGE; class names by synonym or --label; subjects by --subject",
     cropped=None,
     takes=frozenset({"subject", "order", "splits"}),

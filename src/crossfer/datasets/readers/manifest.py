@@ -372,9 +372,6 @@ def _seen(path: Path) -> str:
 READER = Reader(
     name="manifest",
     title="any table with a row per image: CSV, Parquet, lines of JSON",
-    size="any",
-    licence="yours",
-    access="yours",
     layout="columns path, label; optional subject, split, left, top, width, height, or other usual names for "
     "them (docs/datasets.md); --column label=NAME names yours, --root the folder of the pictures",
     cropped=None,

@@ -127,9 +127,6 @@ def _names(about: Path) -> dict[str, str] | None:
 READER = Reader(
     name="yolo",
     title="pictures with YOLO's label files",
-    size="any",
-    licence="yours",
-    access="yours",
     layout="[SPLIT/]images/NAME.jpg, [SPLIT/]labels/NAME.txt (a line a face: "
     "class x y width height) and data.yaml with the names of the classes",
     cropped=None,

@@ -29,18 +29,18 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Changed:
-    """What two networks said about N images.
+    """The predictions of two networks for N images.
 
     Parameters
     ----------
     dataset
-        That the images are of.
+        The dataset of the images.
     rows
-        Where they stand in it: int64 (N,).
+        Their rows in it: int64 (N,).
     classes
-        C names.
+        Names of the classes.
     labels, before, after
-        The truth, and what the old and the new network decided: int64 (N,), indices into `classes`.
+        The labels, and the predictions of the old and the new network: int64 (N,), indices into `classes`.
     """
 
     dataset: Dataset

@@ -31,7 +31,25 @@ TWO_LABELS = "two labels for one picture"
 
 @dataclass(frozen=True)
 class Raw:
-    """What was read of a raw dataset."""
+    """What was read of a raw dataset.
+
+    Parameters
+    ----------
+    name
+        The dataset's name.
+    reader, why
+        The reader, and why it was chosen.
+    place
+        The path of the raw files, or the name of a dataset in memory.
+    state
+        The digest of the raw files, see `raw_state`; empty for a dataset in memory.
+    stand_in
+        Whether its faces are drawn.
+    records, left_out
+        The usable pictures, and what is not used.
+    remarks
+        What the user should know about how it was read, a line each.
+    """
 
     name: str
     reader: Reader

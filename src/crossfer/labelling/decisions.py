@@ -1,4 +1,4 @@
-"""The current labels and subjects, from all events of all journals.  Pure functions."""
+"""The current labels and subjects, computed from the events of all journals.  Pure functions."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataclasses import dataclass, field, replace
 from crossfer.labelling.journal import Did, Event, Place
 
 OF_A_FACE: frozenset[Did] = frozenset({"label", "skip", "not a face"})
-"""What somebody may say of what a face shows."""
+"""Events that answer what a face shows."""
 NOT_A_FACE = "not a face"
-"""Stands among the classes where answers are compared; no class can be called so in a journal's ``label``."""
+"""The answer that a face is none, where answers are compared; no class can have this name."""
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What counts now.
+    """The current state of all labels.
 
     Parameters
     ----------
     standing
-        The events that were not taken back, in order.
+        The events that were not undone, in order.
     said
-        By person, then by face: the event that counts.
+        Each annotator's last event for each face: by annotator, then by face.
     settled
-        By face: the event that settled a disagreement.
+        The last event that settled a disagreement, by face.
     subjects
-        By face: who it is.
+        The name of the person, by face.
     apart
-        Pairs of a face and the name of somebody who is not in it.
+        Pairs of a face and the name of a person who it is not.
     unknown
-        How many of these are of a face that is not there (any more).
+        Number of standing events about a face that is no longer in the folder.
     """
 
     standing: list[Event] = field(default_factory=list)
@@ -41,30 +41,26 @@ class Decisions:
     unknown: int = 0
 
     def of(self, by: str) -> dict[str, Event]:
-        """Return what a person said, by face."""
+        """Return an annotator's last event for each face."""
         return self.said.get(by, {})
 
     def last(self, by: str, kinds: frozenset[Did] = OF_A_FACE) -> Event | None:
-        """Return the last event of a person that can be taken back."""
+        """Return the last event of an annotator that can be undone, of these kinds."""
         own = (event for event in reversed(self.standing) if event.by == by and event.did in kinds)
         return next(own, None)
 
 
 def decide(events: Sequence[Event], face_at: Callable[[Place], str | None]) -> Decisions:
-    """Tell what counts, of all that was said.
+    """Compute the current state from all events.
+
+    An annotator's last answer for a face counts; of names and settlements, the last of all annotators.
 
     Parameters
     ----------
     events
         In the order in which they happened.
     face_at
-        Tells which face is at a place; ``None`` where none is.
-
-    Returns
-    -------
-    Decisions
-        Of several things that one person said of a face, the last counts; so it is with names and with what
-        was settled, whoever said them.
+        Returns the face at a place, ``None`` where there is none.
     """
     undone = {event.undoes for event in events if event.did == "undo"}
     made = Decisions([e for e in events if e.did != "undo" and e.id not in undone])
@@ -90,13 +86,13 @@ def decide(events: Sequence[Event], face_at: Callable[[Place], str | None]) -> D
 
 
 def answer(event: Event) -> str | None:
-    """Return the class that an event gives a face, `NOT_A_FACE`, or ``None`` where it was skipped."""
+    """Return an event's answer: a class or `NOT_A_FACE`; ``None`` where the face was skipped."""
     if event.did == "skip":
         return None
     return NOT_A_FACE if event.did == "not a face" or event.label is None else event.label
 
 
 def answers(said: dict[str, Event]) -> dict[str, str]:
-    """Return what somebody answered, by face; without those skipped."""
+    """Return an annotator's answers by face, without skipped ones."""
     found = {face: answer(event) for face, event in said.items()}
     return {face: text for face, text in found.items() if text is not None}

@@ -1,8 +1,7 @@
-"""The faces of a folder of photos: found as `crossfer predict` finds them, and kept beside the labels.
+"""The faces of a folder of photos: detected as `crossfer predict` does, and cached beside the labels.
 
-Photos are known by the SHA-256 of their files, so one that is renamed keeps its labels and one that is
-altered is another photo.  What was found in a photo lies in the folder ``faces``: a JSON file for the photo
-and a PNG for each face, by which a face can be looked at without its photo.
+A photo is identified by the SHA-256 of its file: a renamed one keeps its labels, an altered one is a new
+photo.  The cache is the folder ``faces``: a JSON file for each photo, and a PNG for each face.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Changes:
-    """What is otherwise than when the folder was last looked at: names of photos."""
+    """Names of the photos that are new, gone or altered since the folder was last read."""
 
     new: list[str]
     gone: list[str]
@@ -77,12 +76,12 @@ class Changes:
 
 
 class Unguided:
-    """Stands for a model where there is none: it names the classes and suggests nothing.
+    """An engine in place of a model: it has classes and suggests nothing.
 
     Parameters
     ----------
     classes
-        To choose from.
+        The classes to choose from.
     """
 
     identity = ""
@@ -106,18 +105,18 @@ class _Photo:
 
 
 class Gallery:
-    """All faces of the photos in a folder.  Not for several threads at once.
+    """All faces of the photos in a folder.  Not thread-safe.
 
     Parameters
     ----------
     photos
-        The folder.
+        The folder of photos.
     kept
-        Folder to keep what was found in; it is made.
+        The cache's folder, created if missing.
     predictor
-        What finds faces, and says what they show.
+        Detects and classifies faces.
     cropped
-        Whether each photo is one face already.
+        Whether each photo is a cut-out face.
 
     Raises
     ------
@@ -166,12 +165,12 @@ class Gallery:
         return photo is not None and _state(self.folder / face.photo) == (photo.size, photo.time)
 
     def refresh(self, progress: Told = silent) -> Changes:
-        """Look at the folder again: only at what is new or altered.
+        """Read the folder again; only new and altered photos are decoded.
 
         Parameters
         ----------
         progress
-            Told how many of the photos to look at are done.
+            Called with the number of photos that are done, and of those to read.
         """
         self.kept.mkdir(parents=True, exist_ok=True)
         names, before = self._names(), self._photos

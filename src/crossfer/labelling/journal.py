@@ -1,10 +1,9 @@
 """Append-only journals of labelling events, fsynced line by line, one per session.
 
-A journal is a text of JSON lines.  The first says what it is and whose; each line after it is a key press.
-Nothing is ever changed in it: an undo is a line, too.  A session writes a journal of its own, so people (and
-computers that share a folder) who label at the same time write to different files and nothing needs a lock.
-A process may be killed in the middle of a line: what has no line's end was never confirmed, and is passed
-over.
+A journal is a file of JSON lines.  The first line is a header with format, version and annotator; every other
+line is an event, written when a key is pressed.  Lines are only appended: an undo is a line, too.  Each
+session writes its own journal, so annotators who work at the same time, also on several computers, need no
+lock.  A last line without an end was never confirmed (the process was killed in writing it) and is ignored.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ LONGEST_NAME = 60
 SUFFIX = ".jsonl"
 
 Did = Literal["label", "skip", "not a face", "subject", "settle", "undo"]
-"""``label``, ``skip`` and ``not a face`` say what a face shows; ``subject`` who it is; ``settle`` what counts
-where two people disagree; ``undo`` takes another event back."""
+"""``label``, ``skip`` and ``not a face`` answer what a face shows; ``subject`` names the person; ``settle``
+decides where annotators disagree; ``undo`` takes another event back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A face, as it is known wherever the journal is read.
+    """Identifies a face independently of file names and of the detector.
 
     Parameters
     ----------
@@ -51,18 +50,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Suggested:
-    """What the model said of a face when somebody labelled it.
+    """The model's prediction for a face at the time it was labelled.
 
     Parameters
     ----------
     model
-        Identifies it.
+        The model's identity.
     label
-        Its most probable class.
+        The most probable class.
     probability
-        Of that class, 0–1.
+        Its probability, 0–1.
     shown
-        Whether the person saw it.
+        Whether the annotator saw it.
     """
 
     model: str
@@ -73,25 +72,25 @@ class Suggested:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A key press.
+    """One event of labelling: a key press or a click.
 
     Parameters
     ----------
     did
-        What.
+        Kind of event.
     faces
-        Of which faces; none for an undo.
+        The faces that it is about; empty for an ``undo``.
     label
-        The class of a face (``label``, ``settle``), or the name of a person (``subject``); of a ``settle``,
-        ``None`` says that it is no face, and of a ``subject``, that nobody knows who it is.
+        The class (``label``, ``settle``) or the person's name (``subject``). ``None`` means "not a face" in a
+        ``settle`` and "unknown person" in a ``subject``.
     suggested
-        What the model said; ``None`` without a model.
+        The model's prediction; ``None`` without a model.
     apart
-        Of a ``subject``: faces that are not of this person.
+        Only for ``subject``: faces that are not of this person.
     undoes
-        The `id` of the event that is taken back.
+        The `id` of the event that is undone.
     by, at, id
-        Who, when (ISO 8601, UTC) and which line of which journal.
+        Annotator, time (ISO 8601, UTC), and ``JOURNAL:LINE``.
     """
 
     did: Did
@@ -113,21 +112,19 @@ class Event:
 
 
 class Journal:
-    """Writes events.  Not for several threads at once.
-
-    The file is made with the first event.
+    """Appends events to a new journal, created with the first event.  Not thread-safe.
 
     Parameters
     ----------
     folder
-        Of the journals.
+        The folder of the journals.
     by
-        Who labels.
+        The annotator's name.
 
     Raises
     ------
     CrossferError
-        If the name is empty, too long, or no text.
+        If the name is empty, too long, or not printable.
     """
 
     def __init__(self, folder: Path, by: str) -> None:
@@ -136,12 +133,12 @@ class Journal:
         self._lines, self._last = 0, ""
 
     def write(self, event: Event) -> Event:
-        """Write an event, and return it as it is read again, once it is on the disk.
+        """Append an event; once it is on the disk, return it with annotator, time and id.
 
         Raises
         ------
         OSError
-            If it cannot be written: the journal then is as it was.
+            If it cannot be written; the journal is unchanged then.
         """
         now = max(datetime.now(UTC).isoformat(timespec="milliseconds"), self._last)
         file = self._file or self._begin(now)
@@ -175,14 +172,14 @@ class Journal:
 
 @dataclass(frozen=True)
 class History:
-    """All that was ever said.
+    """The events of all journals.
 
     Parameters
     ----------
     events
-        In the order of their times; those of one journal in its own.
+        Sorted by time; those of one journal keep their order.
     notes
-        What was passed over, and why.
+        What was ignored, and why.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -195,7 +192,7 @@ def read(folder: Path) -> History:
     Raises
     ------
     CrossferError
-        If one is of another version, or a whole line of it is none of ours: nothing is guessed.
+        If one has another version, or a complete line of it is not an event.
     """
     found = History()
     for file in sorted(folder.glob(f"*{SUFFIX}")):
@@ -247,7 +244,7 @@ def _damaged(file: Path, number: int) -> CrossferError:
 
 
 def _append(file: BinaryIO, values: Mapping[str, Any]) -> None:
-    """Write a line to the disk itself; if that fails, what there is of it is cut off again."""
+    """Append a line and sync it to the disk; if that fails, remove what was written of it."""
     before = file.tell()
     line = json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
     try:

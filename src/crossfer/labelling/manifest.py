@@ -30,16 +30,16 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Labels:
-    """The faces that have a label, and why others have none.
+    """The rows of the manifest, and the faces without one.
 
     Parameters
     ----------
     rows
-        Each with the columns of `COLUMNS`.
+        The labelled faces; each row has the columns `COLUMNS`.
     disputed
-        Faces that people answered otherwise, and nobody settled: none of them is a row.
+        Ids of faces on which annotators disagree, and that nobody settled.
     not_faces, skipped, waiting
-        Faces that are none; that somebody skipped and nobody labelled; that nobody answered.
+        Numbers of faces that are no faces, only skipped, and not answered.
     """
 
     rows: list[dict[str, str]]
@@ -50,21 +50,16 @@ class Labels:
 
 
 def labels(faces: Iterable[Face], decisions: Decisions, boxes: bool = True) -> Labels:
-    """Tell which label counts for each face.
+    """Return the label of each face: the settled one, else the one that all annotators agree on.
 
     Parameters
     ----------
     faces
         In the order of the rows.
     decisions
-        What counts.
+        The current state of all labels.
     boxes
-        Whether to say where in its photo a face is; not where each photo is one face already.
-
-    Returns
-    -------
-    Labels
-        What was settled counts; else what all who answered agree on.
+        Whether to write the faces' boxes; not for photos that are cut-out faces.
     """
     rows, disputed = list[dict[str, str]](), list[str]()
     not_faces = skipped = waiting = 0

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import urlencode
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -38,7 +37,7 @@ def compare_page(choices: Sequence[Choice]) -> Page:
     def changed(index: int) -> Changed:
         return choices[index].load()
 
-    def shown(request: Request) -> Response:
+    def page(request: Request) -> Response:
         asked = request.query_params
         index = _number(asked.get("what", "0"), len(choices))
         found = changed(index)
@@ -71,13 +70,7 @@ def compare_page(choices: Sequence[Choice]) -> Page:
         position = _number(request.path_params["position"], len(found.rows))
         return Response(encoded(found.picture(position)), media_type="image/png")
 
-    async def page(request: Request) -> Response:
-        return await run_in_threadpool(shown, request)
-
-    async def image(request: Request) -> Response:
-        return await run_in_threadpool(picture, request)
-
-    routes = [Route("/compare", page), Route("/compare/{what}/{position}.png", image)]
+    routes = [Route("/compare", page), Route("/compare/{what}/{position}.png", picture)]
     return Page("Compare", "/compare", routes)
 
 

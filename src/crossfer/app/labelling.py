@@ -1,4 +1,7 @@
-"""Pages to label faces: what each shows, who is in it, and where two people disagree."""
+"""Pages to label faces: what each shows, who is in it, and where two people disagree.
+
+Starlette runs each function that is not ``async`` in a thread, as a session may wait for the disk.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +41,10 @@ def label_pages(session: Session) -> list[Page]:
 
 
 def _faces(session: Session) -> Page:
-    async def page(request: Request) -> Response:
+    def page(request: Request) -> Response:
         try:
-            changes = await run_in_threadpool(session.refresh)
-            await run_in_threadpool(session.write_manifest)
+            changes = session.refresh()
+            session.write_manifest()
         except OSError as error:
             raise CrossferError(
                 f"{error.filename}: {error.strerror}; fix this, and reload the page"
@@ -56,7 +59,7 @@ def _faces(session: Session) -> Page:
             by=session.by,
         )
 
-    async def face(request: Request) -> Response:
+    def face(request: Request) -> Response:
         wanted = request.path_params["face"]
         if wanted not in session.gallery.faces:
             raise HTTPException(404)
@@ -95,7 +98,7 @@ def _faces(session: Session) -> Page:
 
 
 def _people(session: Session) -> Page:
-    async def page(request: Request) -> Response:
+    def page(request: Request) -> Response:
         return rendered(request, "people.html.j2", means=session.describes)
 
     def groups() -> Values:
@@ -134,8 +137,8 @@ def _people(session: Session) -> Page:
 
 
 def _agreement(session: Session) -> Page:
-    async def page(request: Request) -> Response:
-        found = await run_in_threadpool(session.agreements)
+    def page(request: Request) -> Response:
+        found = session.agreements()
         disputed = [
             (session.gallery.faces[face], session.said_of(face), session.settled(face))
             for face in dict.fromkeys(face for pair in found for face in pair.disagreements)

@@ -129,22 +129,9 @@ def in_memory(
     CrossferError
         If the data are none of these, or a column is missing.
     """
-    if isinstance(data, Mapping) and image not in data:
-        parts = {str(part): rows for part, rows in data.items()}
-        unknown = [part for part in parts if part.strip().lower() not in SPLIT_NAMES]
-        if unknown:
-            raise CrossferError(
-                f"{name}: unknown split {unknown[0]!r}; use training, validation or test"
-            )
-        if not isinstance(subject, str | None) or not isinstance(box, str | None):
-            raise CrossferError(
-                f"{name}: with several splits, subject and box must be column names"
-            )
-        if split is not None:
-            raise CrossferError(f"{name}: already has splits; leave out split={split!r}")
-    else:
-        parts = {"": data}
     columns = {"subject": subject, "split": split, "box": box}
+    several = isinstance(data, Mapping) and image not in data
+    parts = _parts(data, name, columns) if several else {"": data}
     reads, labels, others = [], set[str](), dict[str, None]()
     for part, rows_data in parts.items():
         where = f"{name} {part}".strip()
@@ -186,6 +173,23 @@ def in_memory(
             yield from read(known)
 
     return Memory(name, read_all)
+
+
+def _parts(
+    data: Mapping[Any, Any], name: str, columns: Mapping[str, str | Sequence[Any] | None]
+) -> dict[str, Any]:
+    """Return the datasets of several splits; check that each is a split, and that columns are in all."""
+    parts = {str(part): rows for part, rows in data.items()}
+    unknown = [part for part in parts if part.strip().lower() not in SPLIT_NAMES]
+    if unknown:
+        raise CrossferError(
+            f"{name}: unknown split {unknown[0]!r}; use training, validation or test"
+        )
+    if not all(isinstance(columns[key], str | None) for key in ("subject", "box")):
+        raise CrossferError(f"{name}: with several splits, subject and box must be column names")
+    if columns["split"] is not None:
+        raise CrossferError(f"{name}: already has splits; leave out split={columns['split']!r}")
+    return parts
 
 
 def _rows(data: Any, where: str, image: str, label: str) -> _Rows:

@@ -112,17 +112,15 @@ def label(
 
 
 def _predictor(model: Path | None, classes: str | None, smallest: float, variant: str) -> Predictor:
-    from crossfer.classes import FER7, PRESETS, ClassSet
+    from crossfer.classes import PRESETS, ClassSet
     from crossfer.deploy import load
     from crossfer.deploy.predictor import Predictor
     from crossfer.labelling import Unguided
 
     if model is None:
-        names: tuple[str, ...] = FER7
-        if classes is not None:
-            named = classes if classes in PRESETS else classes.split(",")
-            names = ClassSet.of(named).names
-        return Predictor(Unguided(names), smallest)
+        named = "fer7" if classes is None else classes
+        class_set = ClassSet.of(named if named in PRESETS else named.split(","))
+        return Predictor(Unguided(class_set.names), smallest)
     if classes is not None:
         raise CrossferError(
             "--classes: the model has its own classes; leave it out, or add a class with --also "

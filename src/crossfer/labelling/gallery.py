@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.classes import FER7
 from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, shared
 from crossfer.datasets.pictures import UnreadableImage, decoded, encoded, open_picture
@@ -86,7 +85,7 @@ class Unguided:
 
     identity = ""
 
-    def __init__(self, classes: Sequence[str] = FER7) -> None:
+    def __init__(self, classes: Sequence[str]) -> None:
         self.classes, self.framing = tuple(classes), Framing()
         self.labels = {name: name for name in self.classes}
 

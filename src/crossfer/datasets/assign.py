@@ -25,29 +25,29 @@ def assign(
     sizes: tuple[float, float, float],
     earlier: Earlier | None = None,
 ) -> tuple[list[Split], dict[str, Any]]:
-    """Return the split of every record, and how it came about.
+    """Assign a split to every record.
 
-    A record that has an official split is in it.  Otherwise a face that was there before stays where it
-    was, a new one of a known subject goes where that subject is, and all others are dealt.
+    The official split, if a record has one. Otherwise a face of the earlier state keeps its split, a new face
+    of a known subject goes to the subject's split, and all others are divided.
 
     Parameters
     ----------
     records
-        What the dataset holds, at least one.
+        The records of the dataset, at least one.
     columns
-        Of the sample table, by which faces are known again.
+        Columns of the sample table that identify faces: see `crossfer.datasets.earlier.CONTENT`, and origin.
     how
-        What the user wants.
+        The user's options.
     sizes
-        What its reader aims at.
+        The reader's default sizes of training, validation and test set.
     earlier
-        The state before, whose splits are kept.
+        The earlier state of the dataset, whose splits are kept.
 
     Returns
     -------
     splits : list
     card : dict
-        What JSON can hold.
+        How they were assigned, for ``dataset.json``.
 
     Raises
     ------

@@ -103,7 +103,7 @@ class Dataset:
     class_set: ClassSet = PRESETS["fer7"]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process without the images, which are opened again there."""
+        """Pickle without the images, which are opened again by whoever unpickles it."""
         table = self.table if isinstance(self.table, pa.Table) else None
         return _reopened, (self.folder, self.card, table, self.class_set)
 

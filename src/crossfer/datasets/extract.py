@@ -79,7 +79,7 @@ class Extraction:
     crop: float
 
     def faces(self, records: Sequence[Record], detector: Detector | None) -> list[Face | str]:
-        """Return each record's face, or why there is none; a video is decoded once."""
+        """Return the face of each of one file's records, or why there is none; a video is decoded once."""
         if records[0].frame is None:
             return [self._face(r, partial(open_picture, r.picture), detector) for r in records]
         assert isinstance(records[0].picture, Path)
@@ -121,18 +121,18 @@ def are_cropped(records: Sequence[Record]) -> bool:
 def blocks(
     records: Sequence[Record], how: Extraction, folder: Path, progress: Told
 ) -> Iterator[Block]:
-    """Yield the faces of all records, block after block; what lies in the folder is not made again.
+    """Yield the faces of all records in blocks; finished blocks are read from a folder.
 
     Parameters
     ----------
     records
-        In the order in which they will stand in the dataset.
+        In the order of the dataset.
     how
-        Must be the same for everything in the folder; so must the records.
+        How faces are extracted. It and the records must be those of the blocks in the folder.
     folder
-        Holds the finished blocks.
+        The folder of finished blocks.
     progress
-        Told how many records of how many are done.
+        Called with the number of finished records and of all.
     """
     own = threading.local()  # a detector for each thread
 
@@ -165,23 +165,23 @@ def blocks(
 
 
 def numbered(records: Sequence[Record]) -> Iterator[tuple[int, Sequence[Record]]]:
-    """Yield the records of each block, and which of all the first of them is."""
+    """Yield the index of each block's first record, and its records."""
     for start in range(0, len(records), BLOCK):
         yield start, records[start : start + BLOCK]
 
 
 def file_of(folder: Path, start: int) -> Path:
-    """Return the file of the block that begins with so many records before it."""
+    """Return the file of the block whose first record has an index."""
     return folder / f"faces-{start:09d}.npz"
 
 
 def by_file(records: Sequence[Record]) -> list[list[Record]]:
-    """Group what is decoded at once: successive frames of a video; any other record is a group by itself."""
+    """Group records that are decoded together: successive frames of a video; any other record is alone."""
     return [list(group) for _, group in groupby(records, key=_source)]
 
 
 def check_there(records: Sequence[Record], faces: Sequence[Face | str]) -> None:
-    """Make sure that no picture is left out because its file has vanished: a disk may be unplugged."""
+    """Raise an OSError if a picture could not be read because its file has vanished, e.g. with its disk."""
     for record, face in zip(records, faces, strict=True):
         if isinstance(face, str) and isinstance(record.picture, Path):
             record.picture.stat()
@@ -189,7 +189,7 @@ def check_there(records: Sequence[Record], faces: Sequence[Face | str]) -> None:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let OpenCV work in the calling thread: there is a thread a core already."""
+    """Let OpenCV use one thread, since there is already a thread per core."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -199,7 +199,7 @@ def one_thread_each() -> Iterator[None]:
 
 
 def _source(record: Record) -> object:
-    """Return what frames of one video share, and nothing else does."""
+    """Return a key that is the same for frames of one video only."""
     return record.picture if record.frame is not None else id(record)
 
 
@@ -210,7 +210,7 @@ def _frame(frames: dict[int, Pixels], index: int | None) -> Pixels:
 
 
 def block_of(faces: Sequence[Face | str], how: Extraction) -> Block:
-    """Return the block of what was found."""
+    """Collect faces, or why there is none, into a block."""
     count = len(faces)
     images = np.zeros((count, *how.framing.shape), np.uint8)
     boxes = np.zeros((count, 5), np.float32)

@@ -38,14 +38,14 @@ PACKAGES = ("crossfer", "numpy", "opencv-python-headless", "pillow")
 def extract_on_ray(
     records: Sequence[Record], how: Extraction, folder: Path, cluster: Ray, progress: Told
 ) -> None:
-    """Have a cluster make the blocks that `crossfer.datasets.extract.blocks` then finds in a folder.
+    """Compute on a cluster the blocks that `crossfer.datasets.extract.blocks` then reads from a folder.
 
     Parameters
     ----------
     records, how, folder, progress
         As for `crossfer.datasets.extract.blocks`; each record's picture is a file.
     cluster
-        Where; a block is a task.
+        The cluster; each block is a task.
 
     Raises
     ------
@@ -84,16 +84,16 @@ def extract_on_ray(
 
 @dataclass(frozen=True)
 class Group:
-    """What is decoded at once, on its way.
+    """The records of one file, as they are sent to a node.
 
     Parameters
     ----------
     records
-        Of one file.
+        The records; all have the same picture.
     size
-        Its bytes; None where it cannot be read.
+        Size of the file in bytes; None where it cannot be read.
     content
-        The file, or why none of the records can be used; None where it is not sent.
+        The file's content, or why each record cannot be used; None where the node reads the file itself.
     """
 
     records: list[Record]
@@ -103,7 +103,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a task is sent: groups, and the first file that can be read, with its SHA-256, if there is one."""
+    """The input of a task: groups, and the first readable file with its SHA-256, if there is one."""
 
     groups: list[Group]
     probe: tuple[Path, str] | None
@@ -111,16 +111,16 @@ class Sent:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How blocks travel, as `crossfer.executors.ray.Travel` wants it: what is sent lies nowhere for long.
+    """Sends records and receives blocks: a `crossfer.executors.ray.Travel`.
 
     Parameters
     ----------
     root
-        Absolute.
+        The staging folder, absolute.
     how
-        How faces are taken.
+        How faces are extracted.
     missing
-        The file and the records of each block, by key.
+        For each block to compute, by its key: its file and its records.
     """
 
     root: Path
@@ -130,11 +130,11 @@ class Blocks:
 
     @property
     def open_there(self) -> Callable[[], Carry]:
-        """What makes a process of a node ready."""
+        """Prepares a process of a node; picklable."""
         return partial(_open, self.how)
 
     def pack(self, key: str, whole: bool, again: bool) -> Sent:
-        """Return the records of a block; with their files, if there are nodes that do not see them."""
+        """Return the input of a block's task, with its files if some node does not see them."""
         groups = [
             Group(records, _size(_file(records))) for records in by_file(self.missing[key][1])
         ]
@@ -166,7 +166,7 @@ def _size(file: Path) -> int | None:
 
 
 def _open(how: Extraction) -> Carry:
-    """Make a process of a node ready: it finds faces with one thread."""
+    """Return what a process of a node runs for each block; it finds faces with one thread."""
     detector = Detector() if how.find else None
 
     def carry(key: str, sent: Sent, tell: Tell) -> tuple[str | None, Block]:

@@ -33,7 +33,7 @@ class Union(Dataset):
     parts: tuple[Dataset, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as what it is made of."""
+        """Pickle the fields, so that each part is pickled as a dataset."""
         return Union, tuple(getattr(self, field.name) for field in fields(self))
 
     def with_classes(self, class_set: ClassSet) -> Dataset:

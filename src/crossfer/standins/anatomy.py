@@ -1,4 +1,4 @@
-"""Where everything is: a person and an expression become points in face units."""
+"""Landmarks of a face, in face units, from a person and an expression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How things get onto the picture: the camera's view of the head, soft fills, tapered strokes."""
+"""Painting primitives: the camera's view of the head, soft fills, tapered strokes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a face does: an expression as a vector of facial actions.
+"""Expressions as vectors of facial actions.
 
 The vocabulary is that of the Facial Action Coding System: P. Ekman and W. V. Friesen, *Facial
 Action Coding System: A Technique for the Measurement of Facial Movement*, Consulting Psychologists
@@ -97,11 +97,11 @@ def expression(
     intensity
         0 is a face at rest, 1 is the emotion at its strongest.
     rng
-        Where the chance comes from.
+        The random generator.
     accent
-        How much more (or less, below 1) than others people here do some of the actions.
+        Factors of some actions, 1 by default: what people here do more or less than others.
     habit
-        How strongly people here do some of them all the time, whatever they show.
+        Strengths of some actions that people here always do, whatever they show.
 
     Returns
     -------

@@ -64,7 +64,7 @@ Result = TypeVar("Result")
 
 
 def _chance(world: World, *path: int) -> np.random.Generator:
-    """Give every person and picture its own chance, whoever draws it and in whatever order."""
+    """Return a generator of its own for each person and picture, whatever the order of drawing."""
     return np.random.default_rng([SEED, WORLDS.index(world), *path])
 
 

@@ -1,4 +1,4 @@
-"""Who is drawn: the proportions and the colours that make one face differ from another.
+"""Identities: the proportions and colours by which faces differ.
 
 Lengths are in *face units*: the origin lies between the eyes, x runs to the viewer's right, y runs
 down, and half the width of an average face is 1.
@@ -38,7 +38,7 @@ _WOMEN_STYLES, _MEN_STYLES = HAIR_STYLES[:4], HAIR_STYLES[3:]
 
 @dataclass(frozen=True)
 class Population:
-    """Whom a world photographs.
+    """The distribution of the people of a world.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Where pictures are taken: the wild, and three laboratories that are unlike it and each other.
+"""Domains that pictures come from: the wild, and three laboratories unlike it and each other.
 
 A world is a set of distributions. What differs between worlds is what differs between real
 datasets: who stands in front of the camera, how strongly they act, light, framing and camera. The

@@ -173,7 +173,7 @@ def prepare(
             name=name,
             replace=replace,
             new_split=new_split,
-            progress=lambda done, total: shown.preparing(path.name, done, total),
+            progress=partial(shown.preparing, path.name),
             on=None if on == "here" else ray_of(on),
         )
     card = dataset.card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import LabelOption, check_finite, pairs_of
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError
+
+if TYPE_CHECKING:
+    from crossfer.memory.file import Memory
 
 command = partial(app.command, rich_help_panel="Experiments")
 
@@ -41,7 +44,7 @@ def remember(
     from crossfer.deploy.models import open_model
     from crossfer.deploy.pytorch import TorchEngine
     from crossfer.experiment.execute import faces
-    from crossfer.memory.file import PER_DIRECTION, Memory
+    from crossfer.memory.file import Memory
     from crossfer.training import machine
 
     check_finite({"--max-mb": max_mb})
@@ -51,7 +54,6 @@ def remember(
             f"{model}: a {opened.kind} gives no features; name the bundle or run that it was "
             "exported from"
         )
-    classifier = opened.engine.classifier
     dataset = open_dataset(source).check()
     dataset = dataset.with_classes(
         class_set_of(opened.classes, pairs_of("--label", label or []), opened)
@@ -71,7 +73,7 @@ def remember(
         )
     with Bars(error_console) as bars:
         memory = Memory.of(
-            classifier,
+            opened.engine.classifier,
             faces(dataset, rows),
             machine(),
             max_mb,
@@ -80,10 +82,16 @@ def remember(
             dataset.name,
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    size = memory.save(out).stat().st_size
-    few = [name for name, n in zip(memory.classes, memory.counts.tolist(), strict=True) if not n]
-    known = [name for name, is_there in zip(memory.classes, memory.known, strict=True) if is_there]
-    for name in sorted(set(few) & set(known)):
+    _say(memory, memory.save(out).stat().st_size, dataset.name)
+    say(f"written: {out}")
+
+
+def _say(memory: Memory, size: int, source: str) -> None:
+    """Print what the memory file of a source contains, which has a size in bytes, and what it lacks."""
+    from crossfer.memory.file import PER_DIRECTION
+
+    classes = zip(memory.classes, memory.counts.tolist(), memory.known, strict=True)
+    for name in sorted(name for name, count, known in classes if known and not count):
         out_console.print(f"{name}: fewer than 10 images, so the file has no statistics of it")
     features, images = memory.moments.sums.shape[1], int(memory.counts.sum())
     if images < PER_DIRECTION * features:
@@ -98,6 +106,5 @@ def remember(
     )
     if not memory.calibration:
         say(
-            f"{dataset.name} has fewer than 20 validation images: the file does not do for crossfer assess"
+            f"{source} has fewer than 20 validation images: the file does not do for crossfer assess"
         )
-    say(f"written: {out}")

@@ -5,7 +5,7 @@ Starlette runs each function that is not ``async`` in a thread, as a session may
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +25,6 @@ from crossfer.labelling.keys import OTHERS
 AT_ONCE = 8
 """Faces that are described between two answers: the page says how far it is."""
 
-Answer = Callable[[Request], Awaitable[Response]]
 Values = dict[str, Any]
 
 

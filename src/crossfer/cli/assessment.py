@@ -64,13 +64,14 @@ def assess(
     """
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
+    from crossfer.datasets.dataset import is_prepared
     from crossfer.deploy.assess import assess as run
     from crossfer.deploy.assess import classes_of_model, of_memory, of_run, of_source, opened
     from crossfer.deploy.models import open_model
     from crossfer.errors import CrossferError
     from crossfer.files import write_json
 
-    if cropped and (dataset / "dataset.json").is_file():
+    if cropped and is_prepared(dataset):
         raise CrossferError(
             f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
         )

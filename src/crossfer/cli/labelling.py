@@ -87,7 +87,7 @@ def label(
     Example:  crossfer label photos/ --model runs/mine/runs/KEY --order balance --by ann
     """
     from crossfer.cli.bars import Bars
-    from crossfer.labelling import Gallery, How, Session, describer
+    from crossfer.labelling import FACES, Gallery, How, Session, describer
     from crossfer.labelling.queue import check_order
 
     folder = out or photos.resolve().with_name(f"{photos.resolve().name}-labels")
@@ -97,7 +97,7 @@ def label(
         )
     how = How(by or getpass.getuser(), check_order(order), blind, tuple(also or ()))
     predictor = _predictor(model, classes, smallest, variant)
-    gallery = Gallery(photos, folder / "faces", predictor, cropped)
+    gallery = Gallery(photos, folder / FACES, predictor, cropped)
     session = Session(folder, gallery, how, describer(cropped))
     with Bars(error_console) as bars:
         session.refresh(partial(bars.count, "find faces"))

@@ -2,10 +2,10 @@
 
 from crossfer.labelling.gallery import Gallery, Unguided
 from crossfer.labelling.people import describer
-from crossfer.labelling.session import MANIFEST, SETTLED, SUBJECTS, How, Session, Turn
+from crossfer.labelling.session import FACES, SETTLED, SUBJECTS, How, Session, Turn
 
 __all__ = [
-    "MANIFEST",
+    "FACES",
     "SETTLED",
     "SUBJECTS",
     "Gallery",

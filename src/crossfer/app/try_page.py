@@ -84,16 +84,16 @@ def try_page(candidates: Sequence[Candidate], smallest: float = 0.1) -> Page:
 def answers(
     picture: Pixels, candidates: Sequence[Candidate], find: Detector | None
 ) -> dict[str, Any]:
-    """Say what every candidate says of every face.
+    """Classify every face in a picture with every candidate.
 
     Parameters
     ----------
     picture
         uint8 (H, W) or (H, W, 3) RGB.
     candidates
-        Who answer.
+        The classifiers.
     find
-        What finds faces; ``None`` where the picture is a face already.
+        The face detector; ``None`` if the picture is a cut-out face.
 
     Returns
     -------

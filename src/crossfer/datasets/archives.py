@@ -1,4 +1,4 @@
-"""Read archives safely; nothing in one is trusted."""
+"""Unpack archives without trusting them: paths, links, sizes and damage are checked."""
 
 from __future__ import annotations
 
@@ -94,26 +94,26 @@ def is_packed(path: Path) -> bool:
 
 
 def unpack_all(source: Path, folder: Path) -> list[Skipped]:
-    """Unpack an archive, or a folder of archives, into an empty folder; archives in it as well.
+    """Unpack an archive or a folder of archives into an empty folder, with the archives inside it.
 
-    What else stands in a folder of archives is linked.
+    Other files of a folder of archives are linked.
 
     Parameters
     ----------
     source
-        For which `is_packed` holds.
+        An archive or a folder for which `is_packed` holds.
     folder
-        Will hold the files; of an archive in an archive, in a folder of its name.
+        Where to unpack; an archive inside an archive gets a folder of its name.
 
     Returns
     -------
     list of Skipped
-        As of `unpack`, and archives that lie too deep.
+        As for `unpack`, and archives nested too deep.
 
     Raises
     ------
     CrossferError
-        As `unpack`; all of it together must not grow beyond measure either.
+        As for `unpack`; the limit of growth holds for everything together, too.
     """
     if source.is_file():
         packed, skipped = [source], unpack(source, folder)
@@ -141,7 +141,7 @@ def unpack_all(source: Path, folder: Path) -> list[Skipped]:
 
 
 def _refer(place: Path, to: Path) -> None:
-    """Let a path lead to a file or folder; a copy of it where symbolic links are not allowed (Windows)."""
+    """Link a file or folder at a place; copy it where symbolic links are not allowed (Windows)."""
     try:
         place.symlink_to(to, target_is_directory=to.is_dir())
     except OSError:
@@ -182,19 +182,19 @@ def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped
     archive
         Its name ends in one of `SUFFIXES`.
     folder
-        Will hold the archive's regular files.
+        Where to write the archive's regular files.
     most
-        How many bytes it may unpack to, beside what its own size allows.
+        Limit of the unpacked bytes, in addition to `LARGEST_GROWTH` times its size.
 
     Returns
     -------
     list of Skipped
-        Links and devices: none is followed or made.
+        Links and devices, which are not created.
 
     Raises
     ------
     CrossferError
-        If it is damaged, encrypted, names a file outside itself, or grows beyond all measure.
+        If it is damaged, encrypted, has a path outside the folder, too many files, or exceeds a limit.
     """
     allowance = ALWAYS_ALLOWED + LARGEST_GROWTH * archive.stat().st_size
     allowance = min(allowance, shutil.disk_usage(folder).free)

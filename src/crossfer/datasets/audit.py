@@ -28,21 +28,21 @@ from crossfer.templates import environment
 
 @dataclass(frozen=True)
 class SplitAudit:
-    """One split of a dataset.
+    """The audit of one split.
 
     Parameters
     ----------
     split
-        Which.
+        Its name.
     images, subjects
-        How many; `subjects` is ``None`` where the dataset does not say who is in its pictures.
+        Their numbers; `subjects` is ``None`` if subjects are not known.
     classes
-        Images of each label.
+        Number of images of each label.
     also_in_training
-        Images, other than of the training set itself, of which a copy stands in the training set of any
-        audited dataset; `exact` of them have the very same pixels.
+        Number of images with a copy in the training set of any audited dataset, `exact` of them with
+        identical pixels; 0 for a training set itself.
     copies_within
-        Images that have a copy within the split.
+        Number of images with a copy in the same split.
     """
 
     split: str
@@ -56,22 +56,22 @@ class SplitAudit:
 
 @dataclass(frozen=True)
 class DatasetAudit:
-    """One dataset.
+    """The audit of one dataset.
 
     Parameters
     ----------
     name, title, licence
-        What it is.
+        As in its card.
     divided
-        How its splits came about.
+        How its splits were made.
     splits
-        One each.
+        The audit of each split.
     subjects_in_several_splits
         Their names.
     conflicts
-        Groups of copies that have different labels, and the images in them.
+        Numbers of ``groups`` of copies with different labels, and of the ``images`` in them.
     findings
-        What a reviewer would object to, a sentence each; none is good.
+        What a reviewer would object to, a sentence each.
     """
 
     name: str
@@ -86,14 +86,14 @@ class DatasetAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """Several datasets, and what they share.
+    """The audit of several datasets.
 
     Parameters
     ----------
     datasets
-        One each.
+        The audit of each dataset.
     overlaps
-        Every two places (a dataset and a split) that share images.
+        Pairs of splits, also of different datasets, that share images.
     """
 
     datasets: tuple[DatasetAudit, ...]
@@ -223,7 +223,7 @@ SELECTION = (
     "Epochs, mixtures, recipes and strategies are selected on validation sets only, never on test "
     "sets."
 )
-"""Who chose on what, in everything that crossfer reports."""
+"""On which data selections are made, for every report."""
 
 
 def as_json(found: Audit) -> dict[str, Any]:

@@ -96,10 +96,6 @@ def face_of(
         Where no face is found, or looked for: side of the centred square that is taken, as a share
         (0–1] of the picture's shorter side.
 
-    Returns
-    -------
-    Face
-
     Raises
     ------
     UnreadableImage

@@ -77,10 +77,6 @@ def prepare(
     on
         Find faces on this Ray cluster, whose nodes need not see the files.
 
-    Returns
-    -------
-    Dataset
-
     Raises
     ------
     CrossferError

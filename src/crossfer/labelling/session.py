@@ -45,18 +45,18 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class How:
-    """How to label.
+    """Options of a session.
 
     Parameters
     ----------
     by
-        Who labels.
+        The annotator's name.
     order
-        In which order faces are shown.
+        The order in which faces are shown.
     blind
-        Whether the person does not see what the model suggests.
+        Whether the model's suggestions are hidden.
     classes
-        Classes beyond the model's.
+        Classes in addition to the model's.
     """
 
     by: str
@@ -67,20 +67,20 @@ class How:
 
 @dataclass(frozen=True)
 class Turn:
-    """A face, to be labelled.
+    """The face to label next, and the annotator's progress.
 
     Parameters
     ----------
     face
-        It; ``None`` where none waits.
+        The face; ``None`` if none is left.
     suggested
-        The model's most probable class, where it is to be seen.
+        The model's most probable class; ``None`` if hidden or without a model.
     bars
-        Classes and probabilities, where they are to be seen.
+        Classes and probabilities; empty if hidden or without a model.
     before
-        What this person said of it: a class, ``skip`` or ``not a face``.
+        The annotator's earlier answer for it: a class, ``skip`` or ``not a face``.
     done, skipped, faces
-        How many of how many faces this person answered or skipped.
+        Numbers of faces that the annotator answered and skipped, and of all faces.
     """
 
     face: Face | None
@@ -95,7 +95,7 @@ class Turn:
 def _one_at_a_time(
     method: Callable[Concatenate[Session, P], Made],
 ) -> Callable[Concatenate[Session, P], Made]:
-    """Let one thread in at a time: pages are answered from several."""
+    """Lock a method, as pages call it from several threads."""
 
     @wraps(method)
     def guarded(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> Made:
@@ -106,18 +106,18 @@ def _one_at_a_time(
 
 
 class Session:
-    """One person labelling a folder of photos; several threads may ask.
+    """One annotator labelling a folder of photos.  Thread-safe.
 
     Parameters
     ----------
     folder
-        Of the labels.
+        The folder of the labels.
     gallery
-        The photos' faces, kept in the folder of the labels.
+        The faces of the photos.
     how
-        Who labels, and how.
+        The annotator and the options.
     describe
-        What tells people apart.
+        Describes faces, for grouping them by person.
 
     Raises
     ------
@@ -159,7 +159,7 @@ class Session:
 
     @_one_at_a_time
     def refresh(self, progress: Told = silent) -> list[str]:
-        """Look again at the photos, and at what others said; say in a line each what is otherwise."""
+        """Read the photos and all journals again; return what changed among the photos, a line each."""
         changes = self.gallery.refresh(progress)
         self._reread()
         return _in_words(changes)
@@ -181,14 +181,14 @@ class Session:
 
     @_one_at_a_time
     def say(self, face: str, did: Did, label: str | None = None) -> Turn:
-        """Write what the person says of a face; return the next.
+        """Record the annotator's answer for a face; return the next face.
 
         Raises
         ------
         CrossferError
             If the face is not there any more, or the label is no class.
         OSError
-            If it cannot be written: nothing is said then.
+            If it cannot be written; the answer is not recorded then.
         """
         if did not in OF_A_FACE:
             raise CrossferError(f"{did}: unknown action; use label, skip or not a face")
@@ -205,7 +205,7 @@ class Session:
 
     @_one_at_a_time
     def undo(self, kinds: frozenset[Did] = OF_A_FACE) -> Turn:
-        """Take back what this person did last; return the face that it was about.
+        """Undo the annotator's last event of these kinds; return the face that it was about.
 
         Raises
         ------
@@ -221,7 +221,7 @@ class Session:
 
     @_one_at_a_time
     def to_describe(self, most: int) -> int:
-        """Look at so many faces, to tell people apart; return how many faces are left."""
+        """Describe the next few faces, for `groups`; return the number of faces left."""
         left = [face for face in self.gallery.faces if not self._describe.knows(face)]
         for face in left[:most]:
             with suppress(FileNotFoundError):
@@ -230,9 +230,9 @@ class Session:
 
     @_one_at_a_time
     def groups(self) -> list[Group]:
-        """Group the faces by who is in them: named people first, then suggestions, the largest first.
+        """Group the described faces by person: named people first, then suggestions, the largest first.
 
-        Faces of which it was said that they are none are left out.
+        Faces that anybody called "not a face" are left out.
         """
         none = {
             face
@@ -245,7 +245,7 @@ class Session:
 
     @_one_at_a_time
     def name(self, faces: Sequence[str], name: str, apart: Sequence[str] = ()) -> None:
-        """Write that faces are of one person, and that others are not.
+        """Record that faces are of a person of this name, and that others are not.
 
         Raises
         ------
@@ -262,7 +262,7 @@ class Session:
 
     @_one_at_a_time
     def unname(self, faces: Sequence[str]) -> None:
-        """Write that nobody knows who is in faces, whatever was said before."""
+        """Record that the person in these faces is unknown."""
         self._write(Event("subject", tuple(self._face(face).place for face in faces)))
 
     @_one_at_a_time
@@ -279,7 +279,7 @@ class Session:
 
     @_one_at_a_time
     def settle(self, face: str, label: str) -> None:
-        """Write what counts for a face on which people disagree: a class, or that it is no face.
+        """Record the final label of a face on which annotators disagree: a class, or `NOT_A_FACE`.
 
         Raises
         ------
@@ -330,7 +330,7 @@ class Session:
 
     @property
     def unknown(self) -> int:
-        """How many things were said of faces that are not there (any more): they stay in the journals."""
+        """Number of events about faces that are no longer there; they stay in the journals."""
         return self._decisions.unknown
 
     def close(self) -> None:

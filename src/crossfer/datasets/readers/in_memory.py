@@ -120,10 +120,6 @@ def in_memory(
     order
         Meaning of numeric labels without names, see `crossfer.datasets.readers.labels.understood`.
 
-    Returns
-    -------
-    Memory
-
     Raises
     ------
     CrossferError

@@ -68,29 +68,29 @@ def is_named(name: str, options: ReadOptions) -> bool:
 
 
 def understood(names: Iterable[str], options: ReadOptions) -> tuple[ReadOptions, str]:
-    """Find out what all labels of a dataset mean, where its layout does not say it.
+    """Resolve the meaning of labels that the layout does not define.
 
-    A number is never given a meaning in silence.  The user says what numbers mean, by an order or one by
-    one; numbers that are exactly 0–6 are otherwise taken in FER2013's order, which is said.
+    Numbers mean what the user says, by an order or one by one. Otherwise they must be exactly 0–6, which are
+    read in FER2013's order, and the user is told.
 
     Parameters
     ----------
     names
-        The labels as the dataset writes them, all of them.
+        All labels of the dataset, as it writes them.
     options
-        Hold the user's own translation and order.
+        With the user's own label map and order.
 
     Returns
     -------
     options : ReadOptions
-        With a translation of every label that would not be known.
+        Their label map now also covers numbers and unknown names.
     said : str
-        What was taken for what, in one line; empty where the names say it.
+        How the numbers are read, in one line; empty if there are none.
 
     Raises
     ------
     CrossferError
-        If nothing says what a number means, an order does not fit, or too many names are not known.
+        If the meaning of a number is unknown, an order does not fit, or too many names are unknown.
     """
     names = sorted(set(names))
     numbers = {name: code for name in names if (code := number_in(name)) is not None}

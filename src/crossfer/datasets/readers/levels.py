@@ -38,26 +38,25 @@ GENERIC = frozenset(
 def find_classes(
     kinds: Sequence[Folders], options: ReadOptions
 ) -> tuple[dict[Folders, int], set[str]]:
-    """Find out which folder above each picture is its class.
+    """Find which folder above each picture is its class.
 
-    A level that consists of names of classes throughout is it: ``angry/Joy`` is angry where others are
-    ``angry/Anna``, and ``Joy/angry`` is angry too.  Where there is none, it is the nearest folder with the
-    name of a class; or else a level of numbers; or else one of names that are not known, if nothing else can
-    be meant.
+    A level on which all folders are named like classes is the class: in ``angry/Joy`` and ``angry/Anna`` it
+    is the first. Otherwise it is a level of unknown names, if only it can be the classes; else, for each
+    picture, the nearest folder named like a class; else the nearest number.
 
     Parameters
     ----------
     kinds
         The folders above the pictures, from the top; none is empty.
     options
-        Hold the user's own names.
+        With the user's own names of classes.
 
     Returns
     -------
     places : dict
-        Which of the folders it is.
+        The index of the class among these folders.
     names : set of str
-        The names of those that are to be understood: numbers, and names to be kept as they are.
+        Class folders whose meaning is still to be resolved: numbers and unknown names.
     """
     named = {folders: [is_named(name, options) for name in folders] for folders in kinds}
     depth = min(map(len, kinds), default=0)

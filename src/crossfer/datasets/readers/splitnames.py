@@ -68,19 +68,19 @@ def mapped(names: Iterable[str], options: ReadOptions) -> set[str]:
 
 
 def splits_of(names: Iterable[str], options: ReadOptions) -> dict[str, Split | None]:
-    """Understand the names of a dataset's parts, all of them together.
+    """Map names to splits, considering all names together: “eval” depends on whether there is a “test”.
 
     Parameters
     ----------
     names
-        As folders or values have them.
+        Names of folders, or values of a column.
     options
-        Holds the user's own translation, which is asked first.
+        With the user's own mapping, which has priority.
 
     Returns
     -------
     dict
-        From each name to its split, ``None`` where it says nothing of one.
+        From each name to its split, ``None`` for a name of no split.
     """
     own = {name.strip().lower(): split for name, split in options.splits.items()}
     found: dict[str, Split | None] = {}

@@ -48,7 +48,7 @@ VariantOption = Annotated[
 
 
 def labels_of(pairs: list[str]) -> dict[str, str | None]:
-    """Read which of their classes is which of ours, or none."""
+    """Parse THEIRS=OURS, repeated; an empty OURS leaves a label out."""
     labels: dict[str, str | None] = {}
     for pair in pairs:
         theirs, equals, ours = pair.partition("=")
@@ -61,7 +61,7 @@ def labels_of(pairs: list[str]) -> dict[str, str | None]:
 
 
 def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:
-    """Read NAME=VALUE, as often as it was given."""
+    """Parse NAME=VALUE, repeated."""
     found: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -72,7 +72,7 @@ def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:
 
 
 def splits_of(pairs: list[str]) -> dict[str, Split | None]:
-    """Read which name of a part is which split, or none."""
+    """Parse NAME=SPLIT, repeated; an empty SPLIT says that a name is none."""
     from crossfer.datasets.readers.splitnames import SPLIT_NAMES
 
     found: dict[str, Split | None] = {}
@@ -84,7 +84,7 @@ def splits_of(pairs: list[str]) -> dict[str, Split | None]:
 
 
 def numbers_of(option: str, text: str | None, example: Numbers) -> Numbers | None:
-    """Read as many numbers as the example has."""
+    """Parse as many numbers, separated by commas, as the example has."""
     if text is None:
         return None
     try:
@@ -111,7 +111,7 @@ def check_finite(options: Mapping[str, float | None]) -> None:
 
 
 def workers_of(text: str) -> int | Literal["auto"]:
-    """Read how many processes train at the same time."""
+    """Parse the number of processes that train at the same time."""
     if text == "auto":
         return "auto"
     if text.isascii() and text.isdigit() and int(text):
@@ -126,7 +126,7 @@ def cluster_of(
     workers: int | Literal["auto"],
     threads: int,
 ) -> Slurm | Ray | None:
-    """Read where networks train; None is here.
+    """Parse where networks are trained; None: in processes of this machine.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def cluster_of(
 
 
 def ray_of(on: str, besides: str = "here, ") -> Ray:
-    """Read which Ray cluster; what else could have been written is told."""
+    """Parse the address of a Ray cluster; `besides` names other values for the error."""
     if on != "ray" and not re.fullmatch(r"(ray://)?[^\s:/]+:[0-9]+", on):
         raise CrossferError(f"--on {on}: write {besides}ray, HOST:PORT or ray://HOST:PORT")
     from crossfer.executors.ray import Ray
@@ -170,7 +170,7 @@ def ray_of(on: str, besides: str = "here, ") -> Ray:
 
 
 def bytes_of(option: str, text: str | None) -> int:
-    """Read an amount of memory, as SLURM writes it: 8G, 500M."""
+    """Parse an amount of memory as SLURM writes it (8G, 500M): bytes; 0 if there is none."""
     if text is None:
         return 0
     found = re.fullmatch(r"([0-9]+)([KMGT])B?", text.upper())
@@ -180,7 +180,7 @@ def bytes_of(option: str, text: str | None) -> int:
 
 
 def past_data_of(text: str) -> tuple[PastData, int | None]:
-    """Read what is left of the source."""
+    """Parse which source data are left: their kind, and the number of images per class."""
     kinds: dict[str, PastData] = {"none": "none", "statistics": "statistics", "all": "all source"}
     if text in kinds:
         return kinds[text], None
@@ -192,7 +192,7 @@ def past_data_of(text: str) -> tuple[PastData, int | None]:
 
 
 def seconds_of(text: str | None) -> float | None:
-    """Read a duration."""
+    """Parse a duration (90s, 10min, 2h): seconds."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h)", text)

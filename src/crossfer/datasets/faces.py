@@ -21,15 +21,15 @@ from crossfer.datasets.record import Box, Pixels
 from crossfer.framing import Framing
 
 LARGEST_RENDERING = 2048
-"""Pixels on a side at which a face is drawn, at most, before it is reduced."""
+"""Side in pixels, at most, at which a face is sampled before it is reduced."""
 STEEPEST = 60.0
 """Degrees between the eyes and the horizontal; landmarks that lie steeper are rarely right."""
 CLOSEST = 4.0
 """Pixels between the eyes; closer together they tell nothing of the face's size and tilt."""
 NARROWEST = 0.2
-"""Between the eyes, as a share of the face's width; it is half of that in a frontal face's favour."""
+"""Least distance of the eyes, as a share of the face's width; a frontal face has about twice that."""
 MARGIN = 0.5
-"""How much of a known box's size is looked at on each side of it."""
+"""Margin around a known box in which a face is looked for, as a share of the box's size."""
 OUTSIDE = 0.1
 """How much of a box's size may lie beyond the picture's edge."""
 

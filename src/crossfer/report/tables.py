@@ -26,7 +26,7 @@ from crossfer.terms import BL, SIDES, Side
 
 
 def strategies(view: View) -> list[tuple[str, Result]]:
-    """Return the target's name for people and the mean over seeds, of every strategy and fraction."""
+    """Return the mean over seeds of every strategy and fraction, with the target's display name."""
     rows = view.results.summary
     return [(shown(t), row) for t in view.targets for row in rows if row.target == t.name]
 
@@ -41,7 +41,7 @@ class AverageRow(NamedTuple):
 
 
 def averages(view: View) -> list[AverageRow]:
-    """Return one row a strategy: its mean changes at each fraction, beside the paper's."""
+    """Return a row per strategy: its mean changes at each fraction, and the paper's."""
     rows = {(row.strategy, row.fraction): row for row in view.results.averages}
 
     def changes(name: str, side: Side) -> list[Mean | None]:
@@ -75,7 +75,7 @@ class DatasetRow(NamedTuple):
 
 
 def datasets(view: View) -> list[DatasetRow]:
-    """Return Table I: the sizes reached, asked for and printed in the paper, of each dataset."""
+    """Return the rows of Table I: each dataset's sizes, and those in the paper."""
     return [
         DatasetRow(
             dataset,

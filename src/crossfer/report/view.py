@@ -17,13 +17,7 @@ MORE_COLOURS = ("#009e73", "#56b4e9", "#7a5195", "#9c755f", "#b8a100")
 
 
 class View:
-    """Results, with short names for what is asked often.
-
-    Parameters
-    ----------
-    results
-        Of an experiment.
-    """
+    """Queries on the results of an experiment."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -64,7 +58,7 @@ class View:
         return shown(self.dataset(name))
 
     def about(self, strategy: str) -> str:
-        """What a strategy does, in words."""
+        """Return what a strategy does, in words."""
         return next((s.about for s in self.strategies if s.name == strategy), "")
 
     def largest(self, target: str) -> float | None:

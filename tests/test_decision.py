@@ -31,7 +31,8 @@ from crossfer.evaluation.rows import (
 from crossfer.evaluation.summary import by_strategy
 from crossfer.experiment.results import past_of
 from crossfer.files import write_json
-from crossfer.strategies import BASELINE, DEPLOYED, Strategy
+from crossfer.strategies import BASELINE, DEPLOYED
+from crossfer.strategy import Strategy
 from crossfer.terms import BL, SIDES, PastData, Side
 from tests.test_evaluation import result
 from tests.test_report import made_results

@@ -37,7 +37,8 @@ from crossfer.memory.penalties import (
 from crossfer.networks import Classifier, study_cnn
 from crossfer.networks.adapters import LowRank, adapt_linear, fold
 from crossfer.networks.flop import training_flop
-from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
+from crossfer.strategies import BEYOND, STRATEGIES, starts
+from crossfer.strategy import Strategy
 from crossfer.terms import PAST_DATA
 from crossfer.training import (
     Augmentation,

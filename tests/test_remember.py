@@ -40,7 +40,8 @@ from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import Classifier, load, study_cnn
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import Spec
-from crossfer.strategies import STRATEGIES, Strategy
+from crossfer.strategies import STRATEGIES
+from crossfer.strategy import Strategy
 from crossfer.training import Faces, Recipe, machine, normalise
 from crossfer.training.cut import cut_of
 from crossfer.training.prediction import features

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
     from crossfer.networks import Classifier, study_cnn
     from crossfer.report import write_report
-    from crossfer.strategies import STRATEGIES, Strategy
+    from crossfer.strategies import STRATEGIES
+    from crossfer.strategy import Strategy
     from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
 
 _HOMES = {
@@ -64,7 +65,7 @@ _HOMES = {
     "study_cnn": "crossfer.networks",
     "write_report": "crossfer.report",
     "STRATEGIES": "crossfer.strategies",
-    "Strategy": "crossfer.strategies",
+    "Strategy": "crossfer.strategy",
     "Augmentation": "crossfer.training",
     "Faces": "crossfer.training",
     "Recipe": "crossfer.training",

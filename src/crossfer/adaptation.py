@@ -17,7 +17,7 @@ from crossfer.memory.merging import Mix, best_mixture, by_depth, by_fisher, inte
 from crossfer.memory.penalties import fisher
 from crossfer.networks import Classifier, grow
 from crossfer.networks.adapters import adapt_linear, fold
-from crossfer.strategies import Strategy
+from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.unlabelled import T3A, AdaBN, without_labels
 

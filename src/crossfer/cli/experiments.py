@@ -16,7 +16,7 @@ from crossfer.cli.options import cluster_of, workers_of
 
 if TYPE_CHECKING:
     from crossfer.evaluation.rows import Result, Results
-    from crossfer.strategies import Strategy
+    from crossfer.strategy import Strategy
     from crossfer.training import Recipe
 
 command = partial(app.command, rich_help_panel="Experiments")

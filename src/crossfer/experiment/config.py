@@ -30,15 +30,8 @@ from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
 from crossfer.networks.spec import BUNDLE
-from crossfer.strategies import (
-    BASELINE,
-    DEFAULT,
-    DEPLOYED,
-    STRATEGIES,
-    Strategy,
-    starts,
-    strategy_called,
-)
+from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
+from crossfer.strategy import Strategy
 from crossfer.training.recipe import Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

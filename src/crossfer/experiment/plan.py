@@ -16,7 +16,8 @@ from crossfer.experiment.config import Experiment
 from crossfer.experiment.data import DataRef, MemoryRef, rows_to_learn
 from crossfer.experiment.identity import RULES, Arithmetic, described, key_of
 from crossfer.networks import NetworkConfig
-from crossfer.strategies import UNLABELLED, Strategy, starts
+from crossfer.strategies import UNLABELLED, starts
+from crossfer.strategy import Strategy
 from crossfer.training.recipe import Recipe
 
 WORK = {

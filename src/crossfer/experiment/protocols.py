@@ -21,7 +21,8 @@ from crossfer.experiment.data import DataRef
 from crossfer.experiment.folder import folder_of, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, make_run, plan
-from crossfer.strategies import BASELINE, Strategy
+from crossfer.strategies import BASELINE
+from crossfer.strategy import Strategy
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
 from crossfer.files import write_json, written
-from crossfer.strategies import STRATEGIES, Strategy, starts
+from crossfer.strategies import STRATEGIES, starts
+from crossfer.strategy import Strategy
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
 
 RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"

@@ -48,7 +48,8 @@ from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_man
 from crossfer.files import write_bytes, write_json
 from crossfer.networks import check_network
 from crossfer.selection import Lead, lead
-from crossfer.strategies import Strategy, starts
+from crossfer.strategies import starts
+from crossfer.strategy import Strategy
 from crossfer.training.machine import machine
 
 if TYPE_CHECKING:

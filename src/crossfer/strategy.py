@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from crossfer.memory.closed_form import SLDA, Ridge
+from crossfer.memory.closed_form import ClosedForm
 from crossfer.memory.exemplars import Choice
 from crossfer.memory.merging import Merge
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Penalty, SourceDistillation
@@ -19,7 +19,7 @@ from crossfer.terms import PastData
 from crossfer.training.recipe import FINE_TUNING, FINE_TUNING_LAST_LAYERS, FROM_SCRATCH, Recipe
 from crossfer.unlabelled import Unlabelled
 
-FromMemory = FeatureReplay | Ridge | SLDA
+FromMemory = FeatureReplay | ClosedForm
 """What learns from a memory file and the target."""
 
 REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averaging=0.98, views=4)

@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +21,7 @@ from crossfer.memory.file import Memory, Moments
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
 from crossfer.networks.sources import project
-from crossfer.training import Faces, Recipe, Trained, specialised
+from crossfer.training import Faces, Trained, specialised
 from crossfer.training.cut import cut_of
 from crossfer.training.loss import cross_entropy
 
@@ -56,32 +56,17 @@ class Ridge:
         if not (self.share > 0 and self.ridge > 0):
             raise ValueError("ridge: share and ridge must be above 0")
 
-    def learn(
-        self,
-        start: Classifier,
-        model: Classifier,
-        memory: Memory,
-        target: Faces,
-        validation: Mapping[str, Faces],
-        recipe: Recipe,
-        seed: int,
-        fabric: Fabric,
-        **options: Any,
-    ) -> Trained:
-        """Give a network another head; parameters as in `crossfer.memory.replay`."""
-        began = time.perf_counter()
-        found, moments, weight = penultimate(model, target, fabric), memory.moments, None
-        given = found
+    def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
+        """Return the head for the source's memory and the target's penultimate features, float (N, D)."""
+        moments, weight = memory.moments, None
         if self.projected:
             moments, weight = memory.projected, memory.projection
-            given = (found @ weight).relu()
+            features = (features @ weight).relu()
         per_image = self.share * float(moments.counts.sum()) / len(target)
         parts = [(memory.known, moments)]
-        parts += [
-            (known, new * per_image) for known, new in _by_known(given, target, len(memory.classes))
-        ]
-        head = Head(*ridge_regression(parts, self.ridge), weight)
-        return _finished(model, head, found, target, validation, fabric, began)
+        for known, new in _by_known(features, target, len(memory.classes)):
+            parts.append((known, new * per_image))
+        return Head(*ridge_regression(parts, self.ridge), weight)
 
 
 @dataclass(frozen=True)
@@ -109,29 +94,46 @@ class SLDA:
         if not 0 < self.shrinkage < 1:
             raise ValueError("slda: shrinkage must be between 0 and 1")
 
-    def learn(
-        self,
-        start: Classifier,
-        model: Classifier,
-        memory: Memory,
-        target: Faces,
-        validation: Mapping[str, Faces],
-        recipe: Recipe,
-        seed: int,
-        fabric: Fabric,
-        **options: Any,
-    ) -> Trained:
-        """Give a network another head; parameters as in `crossfer.memory.replay`."""
-        began = time.perf_counter()
-        found, labels = penultimate(model, target, fabric), target.labels.cpu()
-        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
-        means, counts, covariance = streamed(memory.moments, found[order], labels[order])
+    def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
+        """Return the head for the source's memory and the target's penultimate features, float (N, D)."""
+        labels = target.labels.cpu()
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        means, counts, covariance = streamed(memory.moments, features[order], labels[order])
         size = len(covariance)
         shrunk = (1 - self.shrinkage) * covariance + self.shrinkage * torch.eye(size).double()
         rows = torch.linalg.solve(shrunk, means.T).T
         biases = -(means * rows).sum(1) / 2
         biases[counts == 0] = NEVER
-        return _finished(model, Head(rows, biases), found, target, validation, fabric, began)
+        return Head(rows, biases)
+
+
+ClosedForm = Ridge | SLDA
+
+
+def learn_head(
+    how: ClosedForm,
+    model: Classifier,
+    memory: Memory,
+    target: Faces,
+    validation: Mapping[str, Faces],
+    seed: int,
+    fabric: Fabric,
+) -> Trained:
+    """Return a copy of a network with a head in closed form, calibrated on the validation sets.
+
+    Without a validation image it is calibrated on the target itself.
+
+    Raises
+    ------
+    CrossferError
+        If the head that it has takes no biases.
+    """
+    began = time.perf_counter()
+    features = penultimate(model, target, fabric)
+    head = how.head(memory, features, target, seed)
+    held_out = [(penultimate(model, f, fabric), f) for f in validation.values() if len(f)]
+    head = head.calibrated(held_out or [(features, target)])
+    return Trained(with_head(model, head), 0, [], 0, time.perf_counter() - began)
 
 
 def ridge_regression(
@@ -258,22 +260,6 @@ class Head(NamedTuple):
 
         best = min((2 ** (n / 4) for n in range(-16, 33)), key=loss)
         return self._replace(rows=self.rows * best, biases=self.biases * best)
-
-
-def _finished(
-    model: Classifier,
-    head: Head,
-    found: Tensor,
-    target: Faces,
-    validation: Mapping[str, Faces],
-    fabric: Fabric,
-    began: float,
-) -> Trained:
-    """Return a network with a head, calibrated on the validation sets, or else on the target itself."""
-    held_out = [(penultimate(model, f, fabric), f) for f in validation.values() if len(f)]
-    head = head.calibrated(held_out or [(found, target)])
-    changed = with_head(model, head)
-    return Trained(changed, 0, [], 0, time.perf_counter() - began)
 
 
 @torch.no_grad()

@@ -191,6 +191,7 @@ def _merged(
     Batch statistics are estimated anew where faces of both sides are at hand; those of the target
     alone would suit the target alone, so otherwise they are mixed like the weights.
     """
+    began = time.perf_counter()
     faces: Faces | None = None
     mix: Mix = interpolate
     if strategy.data == "source+target":
@@ -202,7 +203,6 @@ def _merged(
             _fisher(baseline, training["source"], seed, fabric),
             _fisher(trained.model, training["target"], seed, fabric),
         )
-    began = time.perf_counter()
     model, alpha, tried = best_mixture(baseline, trained.model, validation, faces, fabric, mix=mix)
     seconds = trained.seconds + time.perf_counter() - began
     return replace(trained, model=model.cpu(), alpha=alpha, tried=tried, seconds=seconds)

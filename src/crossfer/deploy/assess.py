@@ -38,7 +38,7 @@ from crossfer.evaluation.drift import (
     pixels_of,
 )
 from crossfer.evaluation.estimate import Answers, estimates
-from crossfer.evaluation.intervals import accuracy_interval, subject_codes
+from crossfer.evaluation.intervals import accuracy_interval, count_people, subject_codes
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.progress import Told, silent
@@ -242,7 +242,7 @@ def assess(
         model=model.name,
         dataset=dataset.name,
         images=len(rows),
-        people=None if people is None else len(np.unique(people)),
+        people=count_people(people),
         left_out=dataset.left_out,
         source=known.name,
         known=_measured(right, known.answers.subjects),
@@ -382,7 +382,7 @@ def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:
 def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
     return Truth(
         len(right),
-        None if people is None else len(np.unique(people)),
+        count_people(people),
         float(100 * right.mean()),
         accuracy_interval(right[None], people),
     )

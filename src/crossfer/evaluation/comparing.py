@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from crossfer.evaluation import paired
 from crossfer.evaluation.answers import Answers
+from crossfer.evaluation.evidence import with_class_intervals
 from crossfer.evaluation.gate import TestSet
 from crossfer.evaluation.intervals import accuracy_interval, change_interval, subject_codes
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.measure import change, measure
 from crossfer.evaluation.mistaken import mistaken_order
-from crossfer.evaluation.rows import Change, ClassChange, Interval, Measured, Paired, Row
+from crossfer.evaluation.rows import Change, Interval, Measured, Paired, Row
 from crossfer.evaluation.spread import Spread, spreads
 
 FORMAT: Final = 2
@@ -302,18 +303,10 @@ def _change(
     origins: Sequence[str],
 ) -> Change:
     was, is_ = old.right[None], new.right[None]
-    found = change(old, new, classes, origins)
-
-    def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
-        own = old.labels == label
-        whose = None if subjects is None else subjects[own]
-        return one and replace(one, interval=change_interval(is_[:, own], was[:, own], whose))
-
-    return replace(
-        found,
-        interval=change_interval(is_, was, subjects),
-        classes=tuple(of_class(label, one) for label, one in enumerate(found.classes)),
+    found = replace(
+        change(old, new, classes, origins), interval=change_interval(is_, was, subjects)
     )
+    return with_class_intervals(found, is_, was, old.labels, subjects)
 
 
 def _difference(

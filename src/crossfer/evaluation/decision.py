@@ -13,12 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from crossfer.evaluation.evidence import Evidence
-from crossfer.evaluation.rows import (
-    Ahead,
-    Recommendation,
-    Result,
-    StrategyFacts,
-)
+from crossfer.evaluation.intervals import count_people
+from crossfer.evaluation.rows import Ahead, Recommendation, Result, StrategyFacts
 from crossfer.selection import Lead, first_not_worse, lead
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
 
@@ -157,7 +153,7 @@ def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
                         points=100 * ahead.difference,
                         error=100 * ahead.error,
                         images=len(mine),
-                        people=None if subjects is None else len(np.unique(subjects)),
+                        people=count_people(subjects),
                     )
                 )
     return found

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.evaluation.intervals import for_few, interval
+from crossfer.evaluation.intervals import clusters, for_few, interval
 from crossfer.evaluation.metrics import Probabilities
 from crossfer.evaluation.rows import Interval, Row
 
@@ -208,8 +208,8 @@ def estimates(
         "ATC": thresholded_confidence,
         "DoC": difference_of_confidences,
     }
-    people = _people(known.subjects, int(known.answered.sum()))
-    new_people = _people(new_subjects, len(new))
+    people = clusters(int(known.answered.sum()), known.subjects)
+    new_people = clusters(len(new), new_subjects)
     found = []
     for name, method in methods.items():
         rng = np.random.default_rng(0)
@@ -231,13 +231,6 @@ def estimates(
         draws += 100 * rng.binomial(len(new), value / 100, resamples) / len(new) - value
         found.append(Estimate(name, value, interval(value, draws, lowest=0.0)))
     return tuple(found)
-
-
-def _people(subjects: Subjects, count: int) -> NDArray[np.integer]:
-    """Number the people of `count` images from 0: of one alone, or of nobody known, the images."""
-    if subjects is None or len(np.unique(subjects)) == 1:
-        return np.arange(count)
-    return np.unique(subjects, return_inverse=True)[1]
 
 
 def _weights(

@@ -106,6 +106,36 @@ def with_intervals(
     ]
 
 
+def with_class_intervals(
+    change: Change,
+    after: Right,
+    before: Right,
+    labels: NDArray[np.int64],
+    subjects: NDArray[np.int64] | None,
+    folds: int = 1,
+) -> Change:
+    """Add the 95 % interval of each class's change.
+
+    Parameters
+    ----------
+    change
+        An update's, on N images.
+    after, before, subjects, folds
+        As in `crossfer.evaluation.intervals.resample`.
+    labels
+        The truth: int64 (N,).
+    """
+
+    def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
+        own = labels == label
+        whose = None if subjects is None else subjects[own]
+        return one and replace(
+            one, interval=change_interval(after[:, own], before[:, own], whose, folds)
+        )
+
+    return replace(change, classes=tuple(of_class(i, one) for i, one in enumerate(change.classes)))
+
+
 def with_mean_intervals(
     averages: Sequence[Average], summary: Sequence[Result], evidence: Evidence
 ) -> list[Average]:
@@ -180,22 +210,11 @@ def _changed(row: Result, side: Side, evidence: Evidence, classes: bool) -> Chan
         )
     rights = evidence.right(row, side), evidence.before(row, side)
     (after, before), folds = as_many(len(row.seeds), *rights)
-    subjects, labels = evidence.subjects[row.target, side], evidence.labels(row, side)
-
-    def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
-        own = labels == label
-        whose = None if subjects is None else subjects[own]
-        return one and replace(
-            one, interval=change_interval(after[:, own], before[:, own], whose, folds)
-        )
-
-    return replace(
-        change,
-        interval=change_interval(after, before, subjects, folds),
-        classes=tuple(of_class(i, one) for i, one in enumerate(change.classes))
-        if classes
-        else change.classes,
-    )
+    subjects = evidence.subjects[row.target, side]
+    change = replace(change, interval=change_interval(after, before, subjects, folds))
+    if not classes:
+        return change
+    return with_class_intervals(change, after, before, evidence.labels(row, side), subjects, folds)
 
 
 def _same_seeds(*rows: Result) -> list[Result]:

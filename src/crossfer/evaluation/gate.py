@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.evaluation.evidence import Evidence, as_many
-from crossfer.evaluation.intervals import Draws, Right, change, resample
+from crossfer.evaluation.intervals import Draws, Right, change, count_people, resample
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.paired import holm
 from crossfer.evaluation.rows import Result
@@ -283,7 +283,9 @@ def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Tes
         whose = None if on.subjects is None else on.subjects[where]
         draws = resample(new, old, whose, folds=on.folds)
         images = int(where.sum())
-        return _Test(about, on.name, change(new, old), least, draws, True, images, _people(whose))
+        return _Test(
+            about, on.name, change(new, old), least, draws, True, images, count_people(whose)
+        )
 
     yield changed("accuracy", on.least, np.ones(on.after.shape[1], bool))
     if limits.max_class_drop is not None:
@@ -300,7 +302,7 @@ def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Tes
             -resample(lost, subjects=on.subjects, folds=on.folds),
             False,
             lost.shape[1],
-            _people(on.subjects),
+            count_people(on.subjects),
         )
     for column, groups in on.groups.items():
         of_image = np.asarray(groups, dtype=str)
@@ -311,7 +313,3 @@ def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Tes
 def _latency(old: Sequence[float], new: Sequence[float], most: float) -> _Test:
     ratio, draws = latency_ratio(old, new), ratio_draws(old, new)
     return _Test("latency", None, -ratio, -most, -draws, False, len(old), None, -math.inf)
-
-
-def _people(subjects: NDArray[np.int64] | None) -> int | None:
-    return None if subjects is None else len(np.unique(subjects))

@@ -130,7 +130,8 @@ def resample(
     sign = _first_sign(scores) if before is not None else 1  # so that a swap mirrors every draw
     scores = sign * scores
     networks, images = scores.shape
-    sums, sizes = _clusters(scores.sum(0), subjects)
+    codes = clusters(images, subjects)
+    sums, sizes = np.bincount(codes, scores.sum(0)).astype(np.int64), np.bincount(codes)
 
     # Equal clusters are interchangeable: thousands of single images are a handful of kinds.
     kinds, copies = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
@@ -146,9 +147,7 @@ def resample(
     draws += (coins - expected) / (images + IMAGINED)
 
     trained = scores.mean(1)
-    if (
-        networks > folds
-    ):  # the networks of one seed have a baseline in common, and most of the people
+    if networks > folds:  # those of one seed have a baseline in common, and most of the people
         trained = trained.reshape(-1, folds).mean(1)
     seeds = len(trained)
     if seeds > 1:
@@ -199,6 +198,23 @@ def subject_codes(subjects: Sequence[Any]) -> NDArray[np.int64] | None:
     return np.array([numbers[name] for name in names], np.int64)
 
 
+def count_people(subjects: NDArray[np.integer] | None) -> int | None:
+    """Return how many subjects there are; None where nobody is known."""
+    return None if subjects is None else len(np.unique(subjects))
+
+
+def clusters(images: int, subjects: NDArray[np.integer] | None) -> NDArray[np.int64]:
+    """Number what is drawn together, from 0: people, or else images: int64 (N,).
+
+    Of a single subject images are drawn: how people differ cannot be seen from one.
+    """
+    if subjects is not None:
+        people, codes = np.unique(subjects, return_inverse=True)
+        if len(people) > 1:
+            return np.asarray(codes, np.int64)
+    return np.arange(images)
+
+
 def independent(subjects: NDArray[np.integer] | None) -> bool:
     """Tell whether no two images share a subject."""
     return subjects is None or len(np.unique(subjects)) == len(subjects)
@@ -214,20 +230,6 @@ def for_few(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.floa
 
 def _around(value: float, low: float, high: float, lowest: float) -> Interval:
     return max(min(low, value), lowest), min(max(high, value), 100.0)
-
-
-def _clusters(
-    scores: NDArray[np.int64], subjects: NDArray[np.integer] | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each cluster's sum of scores and number of images.
-
-    Of a single subject images are drawn: how people differ cannot be seen from one.
-    """
-    if subjects is not None:
-        _, codes, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
-        if len(sizes) > 1:
-            return np.bincount(codes, scores).astype(np.int64), sizes
-    return scores, np.ones_like(scores)
 
 
 def _first_sign(scores: NDArray[np.int64]) -> int:

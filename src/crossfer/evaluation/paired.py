@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from crossfer.evaluation.intervals import (
     Right,
     change,
+    count_people,
     independent,
     interval,
     p_value,
@@ -47,7 +48,7 @@ def compare(
         interval=interval(change(after, before), draws),
         gained=gained / networks,
         lost=lost / networks,
-        people=None if subjects is None else len(np.unique(subjects)),
+        people=count_people(subjects),
         p=p_images if plain and p_images is not None else p_value(draws),
         test="McNemar" if plain else "bootstrap",
         p_images=p_images,

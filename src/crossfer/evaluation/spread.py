@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.evaluation.answers import Answers
-from crossfer.evaluation.intervals import LEVEL, for_few
+from crossfer.evaluation.intervals import LEVEL, clusters, for_few, interval
 from crossfer.evaluation.metrics import BINS, bins_of
 from crossfer.evaluation.rows import Interval
 
@@ -54,9 +54,9 @@ def spreads(
     subjects
         Who is in each image: integer (N,); None: everybody another.
     """
-    clusters = _clusters(len(old.labels), subjects)
-    tables = [_sums(answers, clusters) for answers in (old, new)]
-    sizes = np.bincount(clusters)
+    codes = clusters(len(old.labels), subjects)
+    tables = [_sums(answers, codes) for answers in (old, new)]
+    sizes = np.bincount(codes)
     whole = np.ones((1, len(sizes)))
     values = [_measures(whole @ table, whole @ sizes, old.classes)[0] for table in tables]
     rng = np.random.default_rng(0)
@@ -75,9 +75,9 @@ def spreads(
         own, other = values[0][m], values[1][m]
         change = draws[1][:, m] - draws[0][:, m]
         found[name] = Spread(
-            _middle(own, draws[0][:, m], 0.0),
-            _middle(other, draws[1][:, m], 0.0),
-            _middle(other - own, change, -100.0),
+            interval(own, draws[0][:, m], lowest=0.0),
+            interval(other, draws[1][:, m], lowest=0.0),
+            interval(other - own, change),
         )
     before, after = (
         _calibration(float(value[-1]), draw[:, -1], answers)
@@ -87,22 +87,13 @@ def spreads(
     return found | {MEASURES[-1]: Spread(before, after, change)}
 
 
-def _clusters(images: int, subjects: NDArray[np.integer] | None) -> NDArray[np.int64]:
-    """Return what is drawn together: people; of a single one, images."""
-    if subjects is not None:
-        people, codes = np.unique(subjects, return_inverse=True)
-        if len(people) > 1:
-            return np.asarray(codes, np.int64)
-    return np.arange(images)
-
-
-def _sums(answers: Answers, clusters: NDArray[np.int64]) -> Values:
+def _sums(answers: Answers, codes: NDArray[np.int64]) -> Values:
     """Return for each cluster its confusions, C², and the sums of right minus confidence in each bin."""
-    size, groups = answers.classes**2, int(clusters.max()) + 1
+    size, groups = answers.classes**2, int(codes.max()) + 1
     cells = answers.labels * answers.classes + answers.decisions
-    counts = np.bincount(clusters * size + cells, minlength=groups * size)
+    counts = np.bincount(codes * size + cells, minlength=groups * size)
     gaps = np.bincount(
-        clusters * BINS + bins_of(answers.confidences),
+        codes * BINS + bins_of(answers.confidences),
         answers.right - answers.confidences,
         minlength=groups * BINS,
     )
@@ -112,11 +103,7 @@ def _sums(answers: Answers, clusters: NDArray[np.int64]) -> Values:
 def _measures(sums: Values, images: Values, classes: int) -> Values:
     """Return the measures of each of D drawn sets: float64 (D, 3); see `crossfer.evaluation.metrics`."""
     matrices = sums[:, : classes**2].reshape(-1, classes, classes)
-    right, truth, said = (
-        np.einsum("dii->di", matrices),
-        matrices.sum(2),
-        matrices.sum(1),
-    )
+    right, truth, said = np.einsum("dii->di", matrices), matrices.sum(2), matrices.sum(1)
     there = truth > 0
     count = there.sum(1)
     balanced = (right / np.maximum(truth, 1)).sum(1, where=there) / count
@@ -125,13 +112,8 @@ def _measures(sums: Values, images: Values, classes: int) -> Values:
     return 100 * np.stack([balanced, f1, gap], 1)
 
 
-def _middle(value: float, draws: Values, lowest: float) -> Interval:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return max(min(float(low), value), lowest), min(max(float(high), value), 100.0)
-
-
 def _calibration(value: float, draws: Values, answers: Answers) -> Interval:
-    low, high = _middle(value, draws, 0.0)
+    low, high = interval(value, draws, lowest=0.0)
     lowest = 0.0 if value <= _by_chance(answers) else max(0.0, min(low, 2 * value - high))
     return lowest, min(max(high, 2 * value - low), 100.0)
 

@@ -30,7 +30,7 @@ from crossfer.evaluation.evidence import (
     with_intervals,
     with_mean_intervals,
 )
-from crossfer.evaluation.intervals import subject_codes
+from crossfer.evaluation.intervals import count_people, subject_codes
 from crossfer.evaluation.measure import change, find_flips, flipped_image, measure
 from crossfer.evaluation.metrics import accuracy
 from crossfer.evaluation.rows import (
@@ -113,7 +113,7 @@ class TestSet:
     @property
     def people(self) -> int | None:
         """How many subjects there are; None where nobody is known."""
-        return None if self.subjects is None else len(np.unique(self.subjects))
+        return count_people(self.subjects)
 
     @cached_property
     def fold(self) -> NDArray[np.int64]:

@@ -6,11 +6,12 @@ everything is written beside its place and then renamed, which a file system doe
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,25 @@ def write_json(file: Path, content: Any) -> None:
     """Write JSON, whole or not at all; a path that is no text is escaped, and read as it was."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(file, text.encode("utf-8", "backslashreplace"))
+
+
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file; None if it is not there, or damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV file with a line of column names, whole or not at all."""
+    with (
+        written(file) as beside,
+        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as text,
+    ):
+        table = csv.DictWriter(text, list(columns))
+        table.writeheader()
+        table.writerows(rows)
 
 
 def place_folder(beside: Path, out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -87,7 +87,7 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
         If there is none, or they are not such as the classifier reads.
     """
     source = source.with_classes(class_set)
-    _check_shape(model, source)
+    model.check(source)
     rows = source.rows("validation")
     if not len(rows):
         raise CrossferError(
@@ -95,7 +95,7 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
             "calibrate the estimates; name another --source"
         )
     people = _people(source, rows)
-    answers = Answers.of(_asked(model, source, rows), source.labels[rows], people)
+    answers = Answers.of(model.answers(source, rows), source.labels[rows], people)
     images = np.asarray(source.images[rows])
     far = None
     if len(rows) >= LEAST and (classifier := _with_head(model)) is not None:
@@ -191,7 +191,7 @@ def assess(
     class_set: ClassSet,
     *,
     curve: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Told = silent,
 ) -> Assessed:
     """Assess a classifier on new faces, all of those in a dataset whatever their split.
 
@@ -217,7 +217,7 @@ def assess(
         If the dataset does not fit the classifier, or has no labels for a curve.
     """
     dataset = dataset.with_classes(class_set)
-    _check_shape(model, dataset)
+    model.check(dataset)
     labelled, others = (
         np.concatenate([rows(split) for split in SPLITS])
         for rows in (dataset.rows, dataset.unlabelled)
@@ -228,7 +228,7 @@ def assess(
             f"{dataset.folder}: no unlabelled face and none of the classes "
             f"{', '.join(class_set.names)}; name another dataset"
         )
-    said, people = _asked(model, dataset, rows), _people(dataset, rows)
+    said, people = model.answers(dataset, rows), _people(dataset, rows)
     truth = None if len(others) else _measured(said.argmax(1) == dataset.labels[rows], people)
     images = np.asarray(dataset.images[rows])
     far = None
@@ -276,9 +276,7 @@ def _memory_of(model: Model, file: Path) -> Memory:
     return memory
 
 
-def _curve(
-    model: Model, dataset: Dataset, known: Known, progress: Callable[[int, int], None]
-) -> Iterator[CurvePoint]:
+def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iterator[CurvePoint]:
     """Train the last layer on more and more labels, and measure it."""
     learnt, tested = dataset.rows("training"), dataset.rows("test")
     classifier = _with_head(model)
@@ -310,69 +308,36 @@ def _curve(
     yield CurvePoint(0, 0, 1, before[0], before[0], before[0], 0.0)
     sizes = [FIRST * 2**n for n in range(20) if FIRST * 2**n < len(learnt)] + [len(learnt)]
     strategy, subjects = STRATEGIES["HEAD"], [dataset.subjects[row] for row in learnt]
-    recipe = strategy.default_recipe()
+    recipe, labels = strategy.default_recipe(), dataset.labels[learnt]
     for number, size in enumerate(sizes):
-        found, counts = [], []
+        found = []
         for seed in range(DRAWS if size < len(learnt) else 1):
             progress(DRAWS * number + seed, DRAWS * len(sizes))
-            labels = dataset.labels[learnt]
             rows = learnt[take_fraction(labels, subjects, size / len(learnt), seed)]
             if len(rows) < 2:
                 continue
-            faces = Faces.from_numpy(
-                dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
-            )
-            training = {"target": faces}
+            training = {
+                "target": Faces.from_numpy(
+                    dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
+                )
+            }
             trained = adapt(
-                strategy,
-                classifier,
-                classifier,
-                training,
-                {},
-                recipe,
-                seed,
-                fabric,
-                keep="last",
+                strategy, classifier, classifier, training, {}, recipe, seed, fabric, keep="last"
             )
-            found.append(right(trained.model))
-            who = {dataset.subjects[row] for row in rows} - {None}
-            counts.append((len(rows), len(who)))
-        if not found:
-            continue
-        images, people = np.mean(counts, 0)
-        target, source = np.transpose(found)
-        yield CurvePoint(
-            float(images),
-            float(people) or None,
-            len(found),
-            float(target.mean()),
-            float(target.min()),
-            float(target.max()),
-            float(source.mean() - before[1]),
-        )
+            people = {dataset.subjects[row] for row in rows} - {None}
+            found.append((len(rows), len(people), *right(trained.model)))
+        if found:
+            images, people_drawn, target, source = np.transpose(found)
+            yield CurvePoint(
+                images=float(images.mean()),
+                people=float(people_drawn.mean()) or None,
+                draws=len(found),
+                accuracy=float(target.mean()),
+                lowest=float(target.min()),
+                highest=float(target.max()),
+                source_change=float(source.mean() - before[1]),
+            )
     progress(1, 1)
-
-
-def _asked(model: Model, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return what a classifier says of some faces, (N, classes)."""
-    said = model.engine(np.asarray(dataset.images[rows]))
-    if not np.isfinite(said).all():
-        raise CrossferError(
-            f"{model.name}: returns values that are not finite numbers on {dataset.name}; check "
-            "its weights"
-        )
-    return said
-
-
-def _check_shape(model: Model, dataset: Dataset) -> None:
-    given = dataset.images.shape[1:]
-    if given != model.shape:
-        found, wanted = ("×".join(map(str, shape)) for shape in (given, model.shape))
-        colour = " --colour" if len(model.shape) == 3 else ""
-        raise CrossferError(
-            f"{dataset.folder}: its faces are {found}, but {model.name} reads {wanted}; prepare the pictures "
-            f"for it with --side {model.shape[0]}{colour}"
-        )
 
 
 def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:

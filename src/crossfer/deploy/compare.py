@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,8 @@ from crossfer.evaluation.comparing import (
 )
 from crossfer.evaluation.measure import find_flips, flipped_image
 from crossfer.evaluation.rows import FlippedImage
-from crossfer.files import write_bytes
+from crossfer.files import write_csv
+from crossfer.progress import Told, silent
 
 FLOOR = 1e-12
 """Of the probability of a class that a network can say, so that it is never below one that it cannot."""
@@ -43,6 +42,7 @@ BATCH_SHARE, LEAST_BATCH_ROUNDS = 10, 20
 """A batch is measured a tenth as often as one face, but so often at least."""
 WARM = 3
 """Rounds that do not count: memory is taken and caches are filled."""
+OTHER_SIZE = ", and name the result with --new-data if the other classifier reads another size"
 COLUMNS = ("dataset", "flip", "row", "origin", "label", "old", "new")
 """Of the table of flips."""
 
@@ -142,7 +142,7 @@ def compare(
     new: Model,
     datasets: Sequence[tuple[Dataset, Dataset]],
     how: Comparing = Comparing(),  # noqa: B008  (frozen)
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Told = silent,
 ) -> Comparison:
     """Compare two classifiers.
 
@@ -301,25 +301,12 @@ def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) 
 
 def write_flips(flips: Iterable[Flip], file: Path) -> int:
     """Write a CSV file with a row for each picture that flipped; return how many."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(COLUMNS)
-    count = 0
+    rows = []
     for flip in flips:
-        count, image = count + 1, flip.image
-        table.writerow(
-            (
-                flip.dataset,
-                "won" if flip.won else "lost",
-                image.row,
-                image.origin,
-                image.label,
-                image.before,
-                image.after,
-            )
-        )
-    write_bytes(file, text.getvalue().encode("utf-8", "backslashreplace"))
-    return count
+        row = (flip.dataset, "won" if flip.won else "lost", *astuple(flip.image))
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
+    write_csv(file, COLUMNS, rows)
+    return len(rows)
 
 
 def read(file: Path) -> Compared:
@@ -363,8 +350,8 @@ def _pictures(
     names = [own.name for own, _ in datasets]
     for name, (own, other) in zip(names, datasets, strict=True):
         own, other = own.with_classes(class_set), other.with_classes(class_set)
-        _check_shape(old, own)
-        _check_shape(new, other)
+        old.check(own, OTHER_SIZE)
+        new.check(other, OTHER_SIZE)
         rows = own.rows(how.split)
         if not len(rows):
             labels = ", ".join(own.card["classes"])
@@ -378,10 +365,8 @@ def _pictures(
                     f"{own.name}: {model.name} has none of its classes; map labels with --label "
                     "LABEL=CLASS, or leave the dataset out"
                 )
-        if own.fingerprint == other.fingerprint:
-            there = rows
-        else:
-            there = _matched(own, other, rows)
+        same = own.fingerprint == other.fingerprint
+        there = rows if same else _matched(own, other, rows)
         unique = name if names.count(name) == 1 else str(own.folder)
         found.append(Pictures(unique, own, other, rows, there))
     if len({pictures.name for pictures in found}) < len(found):
@@ -412,12 +397,7 @@ def _matched(own: Dataset, other: Dataset, rows: NDArray[np.int64]) -> NDArray[n
 
 def _answers(model: Model, dataset: Dataset, rows: NDArray[np.int64], of: Pictures) -> Answers:
     """Ask about the pictures; what a model cannot say has probability 0."""
-    said = model.engine(np.asarray(dataset.images[rows]))
-    if not np.isfinite(said).all():
-        raise CrossferError(
-            f"{model.name}: returns values that are not finite numbers on {dataset.name}; check "
-            "its weights"
-        )
+    said = model.answers(dataset, rows)
     names = of.old.class_set.names
     probabilities = np.zeros((len(rows), len(names)), np.float32)
     for column, name in enumerate(names):
@@ -471,18 +451,6 @@ def _framing_notes(who: str, model: Model, dataset: Dataset) -> Iterator[str]:
         yield (
             f"the framing differs from what the {who} network expects: eye distance {own[0]:g} and "
             f"height {own[1]:g}, not {theirs[0]:g} and {theirs[1]:g}"
-        )
-
-
-def _check_shape(model: Model, dataset: Dataset) -> None:
-    given = dataset.images.shape[1:]
-    if given != model.shape:
-        found, wanted = ("×".join(map(str, shape)) for shape in (given, model.shape))
-        colour = " --colour" if len(model.shape) == 3 else ""
-        raise CrossferError(
-            f"{dataset.folder}: its faces are {found}, but {model.name} reads {wanted}; prepare "
-            f"the pictures for it with --side {model.shape[0]}{colour}, and name the result with "
-            "--new-data if the other classifier reads another size"
         )
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from crossfer.classes import FER7, PRESETS, canonical
+from crossfer.datasets.dataset import Dataset
 from crossfer.deploy import load
-from crossfer.deploy.engine import BATCH, CARD, Engine, OnnxEngine, read_card, session
+from crossfer.deploy.engine import BATCH, CARD, Engine, OnnxEngine, is_exported, read_card, session
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest
@@ -78,6 +79,38 @@ class Model:
     def shape(self) -> tuple[int, ...]:
         """The shape of a face: (side, side), or (side, side, 3) RGB."""
         return self.engine.framing.shape
+
+    def check(self, dataset: Dataset, more: str = "") -> None:
+        """Refuse a dataset whose faces are not of the shape that it reads; `more` ends the advice.
+
+        Raises
+        ------
+        CrossferError
+            If they are not.
+        """
+        if (given := dataset.images.shape[1:]) != self.shape:
+            found, wanted = ("×".join(map(str, shape)) for shape in (given, self.shape))
+            colour = " --colour" if len(self.shape) == 3 else ""
+            raise CrossferError(
+                f"{dataset.folder}: its faces are {found}, but {self.name} reads {wanted}; prepare "
+                f"the pictures for it with --side {self.shape[0]}{colour}{more}"
+            )
+
+    def answers(self, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the probabilities, (N, classes), of some faces of a dataset.
+
+        Raises
+        ------
+        CrossferError
+            If they are not finite numbers.
+        """
+        said = self.engine(np.asarray(dataset.images[rows]))
+        if not np.isfinite(said).all():
+            raise CrossferError(
+                f"{self.name}: returns values that are not finite numbers on {dataset.name}; check "
+                "its weights"
+            )
+        return said
 
 
 class OnnxNetwork:
@@ -179,7 +212,7 @@ def open_model(path: str | Path, threads: int = 1) -> Model:
 
 
 def _folder(folder: Path, threads: int) -> Model:
-    if (folder / CARD).is_file():
+    if is_exported(folder):
         return _exported(folder, "fp32", str(folder), threads)
     engine = load(folder).engine
     assert isinstance(engine, TorchEngine)
@@ -198,7 +231,7 @@ def _exported(folder: Path, variant: str, name: str, threads: int) -> Model:
 def _onnx(file: Path, threads: int) -> Model:
     """Open an ONNX file by what lies beside it."""
     inputs = session(file, threads).get_inputs()  # that it is no ONNX file is said first
-    if (file.parent / CARD).is_file():
+    if is_exported(file.parent):
         models: Mapping[str, Any] = read_card(file.parent)["models"]
         for variant, what in models.items():
             if what["file"] == file.name:

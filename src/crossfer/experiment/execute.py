@@ -6,8 +6,6 @@ experiments may share the folder that runs lie in: each run is trained by one pr
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +43,7 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
-from crossfer.files import alone, digest, write_bytes, write_json, written
+from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
 from crossfer.framing import Framing
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
@@ -161,7 +159,8 @@ def _train(
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
     trained.model.framing = _framing(run, source)
     trained.model.save(folder)
-    write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
+    history = trained.history or trained.tried
+    write_csv(folder / HISTORY, history[0] if history else (), history)
     parameters = list(trained.model.parameters())
     memory = _remember(run, folder, source, fabric)
     files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
@@ -351,14 +350,6 @@ def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
         before = load_run(folder_of(run.parent, runs_folder)).cost
         cost = {name: value + getattr(before, name) for name, value in cost.items()}
     return cost
-
-
-def _table(rows: list[dict[str, float]]) -> bytes:
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, rows[0] if rows else ())
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue().encode("utf-8")
 
 
 def _start(run: Run, runs_folder: Path) -> Classifier:

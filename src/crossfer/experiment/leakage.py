@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +21,7 @@ from crossfer.datasets.duplicates import (
 from crossfer.datasets.folds import all_tested
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Leakage
-from crossfer.files import write_json
+from crossfer.files import read_json, write_json
 from crossfer.progress import Told, silent
 
 LEAKAGE = "leakage.json"
@@ -73,9 +70,7 @@ def look_for_leakage(
             [d.name, d.fingerprint, d.class_set.meaning] for division in divisions for d in division
         ],
     }
-    content: Any = None
-    with suppress(OSError, ValueError):  # not there, or damaged: it is made anew
-        content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     if not isinstance(content, dict) or content.get("of") != asked or "copied" not in content:
         groups = group_copies([dataset.images for dataset in datasets], progress)
         found = [in_training(division, groups) for division in divisions]

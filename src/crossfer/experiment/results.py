@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -53,7 +52,7 @@ from crossfer.experiment.folder import folder_of, load_run, parts_of, said_by_fo
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
-from crossfer.files import write_json, written
+from crossfer.files import write_csv, write_json
 from crossfer.strategies import STRATEGIES, starts
 from crossfer.strategy import Strategy
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
@@ -254,9 +253,9 @@ def past_of(
 def write_results(collected: Collected, folder: Path) -> None:
     """Write ``flips.csv``, ``results.csv`` (one row a network and target) and ``results.json``."""
     results = collected.results
-    _write_csv(folder / FLIPS, (*NETWORK, *IMAGE), _flipped_images(collected))
+    write_csv(folder / FLIPS, (*NETWORK, *IMAGE), _flipped_images(collected))
     rows = [_table_row(row) for row in results.results]
-    _write_csv(folder / TABLE, rows[0], rows)
+    write_csv(folder / TABLE, rows[0], rows)
     write_json(folder / RESULTS, results.as_json())
 
 
@@ -428,13 +427,6 @@ def _table_row(row: Result) -> dict[str, Any]:
 def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float | None]:
     low, high = interval or (None, None)
     return {f"{name}_low": low, f"{name}_high": high}
-
-
-def _write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    with written(file) as beside, beside.open("w", newline="", encoding="utf-8") as text:
-        table = csv.DictWriter(text, list(columns))
-        table.writeheader()
-        table.writerows(rows)
 
 
 def _flipped_images(collected: Collected) -> Iterator[dict[str, Any]]:

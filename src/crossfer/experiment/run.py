@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -37,7 +36,7 @@ from crossfer.experiment.workers import (
     task_of,
     work_on,
 )
-from crossfer.files import alone, write_json
+from crossfer.files import alone, read_json, write_json
 from crossfer.networks import check_network
 from crossfer.provenance import versions
 from crossfer.training.machine import machine
@@ -282,14 +281,6 @@ def load_results(folder: str | Path) -> Results:
             f"{file}: belongs to another configuration than {EXPERIMENT}; run the experiment again"
         )
     return results
-
-
-def read_json(file: Path) -> Any:
-    """Return what a file says; None if it is not there, or damaged."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:

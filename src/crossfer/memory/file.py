@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from crossfer.errors import CrossferError, one_line
 from crossfer.memory.calibration import Calibration
 from crossfer.networks import Classifier
 from crossfer.networks.weights import save_tensors
+from crossfer.progress import Told, silent
 from crossfer.training import Faces, specialised
 from crossfer.training.cut import cut_of
 
@@ -55,6 +55,7 @@ PER_MEAN = 14
 """Bytes of a number in `Calibration`."""
 OVERHEAD = 12_288
 """Bytes of names and small numbers, at most."""
+AGAIN = "make it again with `crossfer remember MODEL SOURCE`"
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class Memory:
         faces: Faces,
         fabric: Fabric,
         max_mb: float = MAX_MB,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Told = silent,
         validation: Faces | None = None,
         name: str = "",
     ) -> Memory:
@@ -332,15 +333,14 @@ class Memory:
         CrossferError
             If it answers with other classes, or has other weights or preprocessing; `file` is named.
         """
-        again = "make it again with `crossfer remember MODEL SOURCE`"
         if classifier.classes != self.classes:
             raise CrossferError(
                 f"{file}: made for a model with the classes {', '.join(self.classes)}, not "
-                f"{', '.join(classifier.classes)}; {again}"
+                f"{', '.join(classifier.classes)}; {AGAIN}"
             )
         if fingerprint(classifier) != self.model:
             raise CrossferError(
-                f"{file}: made for another model (weights or preprocessing differ); {again}"
+                f"{file}: made for another model (weights or preprocessing differ); {AGAIN}"
             )
 
     def save(self, file: str | Path) -> Path:
@@ -382,23 +382,22 @@ def load_memory(file: str | Path) -> Memory:
     CrossferError
         If it is missing, not a memory file, of another version, cut off or altered.
     """
-    again = "make it again with `crossfer remember MODEL SOURCE`"
     try:
         with safe_open(file, "pt") as content:
             told = json.loads((content.metadata() or {}).get(SAID, "{}"))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise CrossferError(f"{file}: no such file; {again}") from None
+        raise CrossferError(f"{file}: no such file; {AGAIN}") from None
     except (OSError, SafetensorError) as error:
-        raise CrossferError(f"{file}: truncated or damaged ({one_line(error)}); {again}") from None
+        raise CrossferError(f"{file}: truncated or damaged ({one_line(error)}); {AGAIN}") from None
     if "digest" not in told or "format" not in told:
-        raise CrossferError(f"{file}: not a memory file; {again}")
+        raise CrossferError(f"{file}: not a memory file; {AGAIN}")
     if told["format"] != str(FORMAT):
         raise CrossferError(
-            f"{file}: has format {told['format']}, but this version reads {FORMAT}; {again}"
+            f"{file}: has format {told['format']}, but this version reads {FORMAT}; {AGAIN}"
         )
     if told.pop("digest") != _digest(tensors, told):
-        raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {again}")
+        raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {AGAIN}")
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
     calibration = json.loads(told.get("calibration", "null"))
     return Memory(

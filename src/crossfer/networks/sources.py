@@ -61,15 +61,28 @@ class Spec:
         return "the study's network" if self.network == STUDY else self.network
 
     @property
+    def kind(self) -> str:
+        """What stands before the colon: the library, or the package of a factory."""
+        return self.network.partition(":")[0]
+
+    @property
+    def path(self) -> Path:
+        """What stands behind the colon, as a path that starts in `folder`."""
+        return (self.folder or Path()) / Path(self.network.partition(":")[2]).expanduser()
+
+    @property
+    def place(self) -> str:
+        """What stands behind the colon: a folder as it is found from here, or what is none as it is."""
+        return str(self.path) if self.path.is_dir() else self.network.partition(":")[2]
+
+    @property
     def file(self) -> Path | None:
         """The file that the network is read from, for a source that needs one."""
-        kind, _, name = self.network.partition(":")
-        return (self.folder or Path()) / name if kind in (ONNX, RUNTIME) else None
+        return self.path if self.kind in (ONNX, RUNTIME) else None
 
     def of_file(self, name: str) -> Spec:
         """Return the same for a copy of its file, beside whatever speaks of it."""
-        kind, _, _ = self.network.partition(":")
-        return replace(self, network=f"{kind}:{name}", folder=None)
+        return replace(self, network=f"{self.kind}:{name}", folder=None)
 
     def as_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -122,7 +135,7 @@ class Spec:
         if kind == TORCHVISION:
             return hubs.from_torchvision(name, self.arguments, bare)
         if kind == TRANSFORMERS:
-            return hubs.from_transformers(self._place(name), self.arguments, bare)
+            return hubs.from_transformers(self.place, self.arguments, bare)
         if self.file:
             from crossfer.networks.onnx_files import RuntimeNetwork, from_onnx  # another library
 
@@ -148,7 +161,7 @@ class Spec:
             if kind == TORCHVISION:
                 return hubs.of_torchvision(name)
             if kind == TRANSFORMERS:
-                return hubs.of_transformers(self._place(name))
+                return hubs.of_transformers(self.place)
             if self.file:
                 from crossfer.networks.onnx_files import of_onnx
 
@@ -161,11 +174,6 @@ class Spec:
         if isinstance(error, CrossferError) and str(error).startswith("model."):
             return error
         return CrossferError(f"model.network: {self.name} failed: {one_line(error)}")
-
-    def _place(self, name: str) -> str:
-        """Return a folder as it is found from the configuration's, or what is none as it is."""
-        place = (self.folder or Path()) / name
-        return str(place) if place.is_dir() else name
 
 
 def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -143,73 +143,62 @@ class NetworkConfig:
     expect: float | None = None
 
     def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what is impossible, or would have to be guessed."""
+        kind, _, name = self.network.partition(":")
         if not 0 < self.width <= 4:
-            raise ValueError(f"width is {self.width}: must be above 0 and at most 4")
+            yield f"width is {self.width}: must be above 0 and at most 4"
         if self.network == STUDY:
             own = [key for key in ("arguments", "normalisation", "FC", "CL") if getattr(self, key)]
             if self.input not in (None, (1, SIDE, SIDE)):
                 own = ["input"]
             if own:
-                raise ValueError(
+                yield (
                     f"{own[0]}: not an option of the study's network; remove it, or name another "
                     "network"
                 )
-        elif self.width != 1:
-            raise ValueError("width: only for the study's network; use arguments: for yours")
-        module, colon, name = self.network.partition(":")
-        if self.network != STUDY and not (
-            (colon and name)
-            and (
-                module in SOURCES
-                or all(part.isidentifier() for part in f"{module}.{name}".split("."))
-            )
-        ):
-            libraries = ", ".join(f"{library}:NAME" for library in SOURCES)
-            raise ValueError(
-                f"network {self.network!r}: write {STUDY}, {libraries} or package.module:function"
-            )
+        else:
+            if self.width != 1:
+                yield "width: only for the study's network; use arguments: for yours"
+            names = f"{kind}.{name}".split(".")
+            if not name or (kind not in SOURCES and not all(map(str.isidentifier, names))):
+                libraries = ", ".join(f"{library}:NAME" for library in SOURCES)
+                yield (
+                    f"network {self.network!r}: write {STUDY}, {libraries} or package.module:function"
+                )
         if self.input and self.input[1] != self.input[2]:
-            raise ValueError("input: channels (1 or 3), height, width; square, of 8 pixels or more")
-        if module not in SOURCES:
+            yield "input: channels (1 or 3), height, width; square, of 8 pixels or more"
+        if kind not in SOURCES:
             self.preprocessing  # noqa: B018  (refuses what is impossible)
-        if module == BUNDLE:
-            own = [key for key in ("arguments", "weights") if getattr(self, key)]
-            if own:
-                raise ValueError(f"{own[0]}: given by the bundle; remove it")
-        elif module in (ONNX, RUNTIME) and self.weights not in (None, AS_BUILT):
-            raise ValueError("weights: given by the ONNX file; remove it")
+        if kind == BUNDLE:
+            for key in ("arguments", "weights"):
+                if getattr(self, key):
+                    yield f"{key}: given by the bundle; remove it"
+        elif kind in (ONNX, RUNTIME) and self.weights not in (None, AS_BUILT):
+            yield "weights: given by the ONNX file; remove it"
         try:
             json.dumps(dict(self.arguments))
         except TypeError:
-            raise ValueError(
-                "arguments: only strings, numbers, lists and mappings of them"
-            ) from None
-        self._check_classes()
-        self._check_deployed(module)
-
-    def _check_classes(self) -> None:
+            yield "arguments: only strings, numbers, lists and mappings of them"
         names = [canonical(name) for name in self.classes]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"classes: {twice[0]} is listed twice; remove one")
+            yield f"classes: {twice[0]} is listed twice; remove one"
         if len(names) == 1:
-            raise ValueError(f"classes: only {names[0]}; name the class of every output")
-
-    def _check_deployed(self, kind: str) -> None:
-        """Refuse deployed weights whose meaning would have to be guessed."""
+            yield f"classes: only {names[0]}; name the class of every output"
         if self.expect is not None and not 0 < self.expect <= 1:
-            raise ValueError("expect: must be a fraction, above 0 and at most 1")
+            yield "expect: must be a fraction, above 0 and at most 1"
         if not self.is_deployed:
-            alone = [key for key in ("expect", "weights_key") if getattr(self, key)]
-            if alone:
-                raise ValueError(f"{alone[0]}: only for a deployed network; name its weights")
+            for key in ("expect", "weights_key"):
+                if getattr(self, key):
+                    yield f"{key}: only for a deployed network; name its weights"
         elif kind not in (STUDY, TRANSFORMERS, BUNDLE):
             if not self.classes:
-                raise ValueError(
-                    "classes: missing; list the classes of the deployed network's outputs, in its "
-                    "order"
-                )
+                yield "classes: missing; list the classes of the deployed network's outputs, in its order"
             if self.normalisation is None and kind not in (TIMM, TORCHVISION):
-                raise ValueError(
+                yield (
                     "normalisation: missing; set that of the deployed network, "
                     "{mean: […], deviation: […]} or per-image"
                 )
@@ -218,8 +207,13 @@ class NetworkConfig:
     def is_deployed(self) -> bool:
         """Whether it comes with weights: then it is the baseline."""
         if self.weights is None:
-            return self.network.partition(":")[0] in WITH_WEIGHTS
+            return self._source.kind in WITH_WEIGHTS
         return self.weights != START
+
+    @cached_property
+    def _source(self) -> Spec:
+        """Where the network comes from, as it is written."""
+        return Spec(self.network, self.arguments, self.folder)
 
     @property
     def _file(self) -> Path | None:
@@ -232,8 +226,7 @@ class NetworkConfig:
     @property
     def _bundle(self) -> Path | None:
         """The folder of an earlier result, if it is one."""
-        kind, _, place = self.network.partition(":")
-        return (self.folder or Path()) / Path(place).expanduser() if kind == BUNDLE else None
+        return self._source.path if self._source.kind == BUNDLE else None
 
     @cached_property
     def _card(self) -> Card | None:
@@ -243,7 +236,7 @@ class NetworkConfig:
     @property
     def name(self) -> str:
         """What errors call it."""
-        return Spec(self.network).name
+        return self._source.name
 
     @cached_property
     def _own(self) -> Own:
@@ -251,7 +244,7 @@ class NetworkConfig:
         if self._card:
             described = self._card.described
             return Own(described["preprocessing"], self._card.output_names, described["layers"])
-        return Spec(self.network, self.arguments, self.folder).own()
+        return self._source.own()
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -293,10 +286,8 @@ class NetworkConfig:
         """Return how to build it, for an experiment with some classes."""
         if self._card:
             return self._card.spec
-        kind, _, name = self.network.partition(":")
-        wanted = ClassSet.of(classes).names
-        count = len(self.outputs or wanted)
-        given = dict(self.arguments)
+        kind, wanted = self._source.kind, ClassSet.of(classes).names
+        count, given = len(self.outputs or wanted), dict(self.arguments)
         if self.network == STUDY:
             given = {"width": self.width, "classes": count}
         elif kind == TIMM:
@@ -305,8 +296,7 @@ class NetworkConfig:
         elif kind == TORCHVISION:
             given = {"num_classes": count, **given}
         elif kind == TRANSFORMERS:
-            place = (self.folder or Path()) / name
-            config = config_of_transformers(str(place) if place.is_dir() else name)
+            config = config_of_transformers(self._source.place)
             if not self.is_deployed:
                 names = dict(enumerate(wanted))
                 config |= {"id2label": names, "label2id": {n: i for i, n in names.items()}}
@@ -314,7 +304,7 @@ class NetworkConfig:
             given["config"] = json.loads(
                 json.dumps({**config, **given.get("config", {})}, default=str)
             )
-        return Spec(self.network, given, self.folder)
+        return replace(self._source, arguments=given)
 
     def built(self, classes: Classes) -> dict[str, Any]:
         """Return what it comes to for an experiment with some classes, the model's own configuration read."""
@@ -336,11 +326,9 @@ class NetworkConfig:
 
     def _files_digest(self, spec: Spec) -> str:
         """SHA-256 of the files on this machine that the network is built from; empty where there are none."""
-        kind, _, name = self.network.partition(":")
         files = [spec.file] if spec.file else []
-        if kind == TRANSFORMERS:  # of a hub there is no such folder
-            place = (self.folder or Path()) / name
-            files = sorted(f for pattern in FILES_OF_TENSORS for f in place.glob(pattern))
+        if spec.kind == TRANSFORMERS:  # of a hub there is no such folder
+            files = sorted(f for pattern in FILES_OF_TENSORS for f in spec.path.glob(pattern))
         sha = hashlib.sha256("".join(map(digest, files)).encode())
         return sha.hexdigest() if files else ""
 
@@ -354,9 +342,16 @@ class NetworkConfig:
     @cached_property
     def _alike(self) -> Mapping[str, str]:
         """From each key of `LAYERS` that the network has layers for to the first with the same layers."""
+        alike: dict[str, str] = {}
+        first: dict[tuple[str, ...], str] = {}
+        # Where its network is not, a run can be looked at all the same: each key is its own.
         with suppress(CrossferError), torch.random.fork_rng([]):
-            return _alike(self.build())
-        return {}  # a run that is looked at where its network is not: each key is its own
+            model = self.build()
+            for kind in LAYERS:
+                with suppress(ValueError):
+                    names = tuple(sorted(model.layer_names(kind)))
+                    alike[kind] = first.setdefault(names, kind)
+        return alike
 
     @cached_property
     def weights_digest(self) -> str:
@@ -426,13 +421,3 @@ class NetworkConfig:
                 f"model.weights: {file}: does not fit the network that {self.name} builds: {why}"
             ) from None
         return classifier, found.said
-
-
-def _alike(model: Classifier) -> dict[str, str]:
-    """From each key of `LAYERS` that a network has layers for, to the first with the same layers."""
-    first: dict[tuple[str, ...], str] = {}
-    alike: dict[str, str] = {}
-    for kind in LAYERS:
-        with suppress(ValueError):
-            alike[kind] = first.setdefault(tuple(sorted(model.layer_names(kind))), kind)
-    return alike

@@ -274,16 +274,12 @@ def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) 
 
     Which of them begins a round changes from round to round.
     """
-    own, other = (
-        np.resize(images, (how.batch, *images.shape[1:]))
-        for images in (
-            np.asarray(dataset.images[rows[: how.batch]])
-            for dataset, rows in (
-                (pictures.old, pictures.old_rows),
-                (pictures.new, pictures.new_rows),
-            )
-        )
-    )
+
+    def batch(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images = np.asarray(dataset.images[rows[: how.batch]])
+        return np.resize(images, (how.batch, *images.shape[1:]))
+
+    own, other = batch(pictures.old, pictures.old_rows), batch(pictures.new, pictures.new_rows)
 
     def rounds(count: int, faces: int) -> tuple[list[float], list[float]]:
         calls = (lambda: old.engine(own[:faces]), lambda: new.engine(other[:faces]))

@@ -255,9 +255,8 @@ def _trace(network: WholeFace, framing: Framing, file: Path) -> None:
     faces = torch.zeros(2, *framing.shape, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad(), _quiet():
-            warnings.simplefilter(
-                "ignore"
-            )  # of a deprecated exporter, and of sizes taken as constants
+            # Of a deprecated exporter, and of sizes taken as constants.
+            warnings.simplefilter("ignore")
             torch.onnx.export(
                 network,
                 (faces,),

@@ -480,9 +480,8 @@ def _seen(picture: Pixels, face: Found | None, probabilities: NDArray[np.float32
     if face is None:
         height, width = picture.shape[:2]
         return Seen((0.0, 0.0, float(width), float(height)), None, None, probabilities)
-    right, left = (
-        (float(x), float(y)) for x, y in face.landmarks[:2]
-    )  # seen by us and by the person
+    # The detector's left eye is the one on the left of the picture: the person's right eye.
+    right, left = ((float(x), float(y)) for x, y in face.landmarks[:2])
     return Seen(face.box, (left, right), float(face.score), probabilities)
 
 

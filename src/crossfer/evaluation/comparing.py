@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crossfer.evaluation import paired
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import with_class_intervals
-from crossfer.evaluation.gate import TestSet
+from crossfer.evaluation.gate import PairedAnswers
 from crossfer.evaluation.intervals import accuracy_interval, change_interval, subject_codes
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.measure import change, measure
@@ -254,19 +254,30 @@ def latency(
     batches: tuple[Sequence[float], Sequence[float]],
 ) -> Latency:
     """Return the row for times in milliseconds, of the old and the new network in each round."""
-    ratios = [(latency_ratio(*times), ratio_draws(*times)) for times in (single, batches)]
-    (one, own), (many, others) = (
-        (ratio, _around(ratio, np.quantile(draws, [0.025, 0.975]))) for ratio, draws in ratios
-    )
-    (old, new), (old_batch, new_batch) = (
-        [tuple(map(float, t)) for t in x] for x in (single, batches)
-    )
+
+    def ratio_of(times: tuple[Sequence[float], Sequence[float]]) -> tuple[float, Interval]:
+        ratio = latency_ratio(*times)
+        low, high = np.quantile(ratio_draws(*times), [0.025, 0.975]).tolist()
+        return ratio, (min(low, ratio), max(high, ratio))
+
+    old, new = (tuple(map(float, times)) for times in single)
+    old_batch, new_batch = (tuple(map(float, times)) for times in batches)
     return Latency(
-        processor, threads, old, new, batch, old_batch, new_batch, one, own, many, others
+        processor,
+        threads,
+        old,
+        new,
+        batch,
+        old_batch,
+        new_batch,
+        *ratio_of(single),
+        *ratio_of(batches),
     )
 
 
-def asked_of(compared: Compared, least: Mapping[str, float], by: Sequence[str]) -> list[TestSet]:
+def asked_of(
+    compared: Compared, least: Mapping[str, float], by: Sequence[str]
+) -> list[PairedAnswers]:
     """Return what the gate asks about.
 
     Parameters
@@ -287,7 +298,7 @@ def asked_of(compared: Compared, least: Mapping[str, float], by: Sequence[str]) 
         people = None if evidence.people is None else np.asarray(evidence.people, np.int64)
         groups = {column: evidence.groups.get(column, ()) for column in by}
         sides = ((new == labels)[None], (old == labels)[None])
-        found.append(TestSet(one.name, *sides, labels, people, least[one.name], groups))
+        found.append(PairedAnswers(one.name, *sides, labels, people, least[one.name], groups))
     return found
 
 
@@ -359,7 +370,3 @@ def _order_note(
         f"called {', '.join(classes[label] for label in among)} looks like {names}; check its "
         "classes"
     )
-
-
-def _around(value: float, ends: NDArray[np.float64]) -> Interval:
-    return min(float(ends[0]), value), max(float(ends[1]), value)

@@ -114,7 +114,7 @@ class Criterion:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class PairedAnswers:
     """What two networks, or strategies of several seeds, said about one test set.
 
     Parameters
@@ -134,8 +134,6 @@ class TestSet:
     folds
         As in `crossfer.evaluation.intervals.resample`.
     """
-
-    __test__ = False  # or pytest takes it for a test
 
     name: str
     after: Right
@@ -179,12 +177,12 @@ def gate(
         (after, before), folds = as_many(len(row.seeds), *rights)
         groups = {column: found[side] or () for column, found in (by or {}).items()}
         known = evidence.labels(row, side), evidence.subjects[row.target, side]
-        sets.append(TestSet(side, after, before, *known, limits.least(side), groups, folds))
+        sets.append(PairedAnswers(side, after, before, *known, limits.least(side), groups, folds))
     return ask(sets, limits, classes, size_ratio)
 
 
 def ask(
-    sets: Iterable[TestSet],
+    sets: Iterable[PairedAnswers],
     limits: Limits,
     classes: Sequence[str],
     size_ratio: float | None = None,
@@ -277,7 +275,7 @@ class _Test:
         return unit * math.ceil(images / unit)
 
 
-def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Test]:
+def _tests(on: PairedAnswers, limits: Limits, classes: Sequence[str]) -> Iterator[_Test]:
     def changed(about: str, least: float, where: NDArray[np.bool_]) -> _Test:
         new, old = on.after[:, where], on.before[:, where]
         whose = None if on.subjects is None else on.subjects[where]

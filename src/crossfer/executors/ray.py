@@ -418,9 +418,8 @@ class _Crew:
             yield key, what, value
         dead = {node["NodeID"] for node in _nodes(alive=False)}
         lost = [one for one, key in self.running.items() if self.nodes.get(key) in dead]
-        for reference in [
-            one for one in lost if one not in ended
-        ]:  # Ray waits for them for minutes
+        # Ray itself would wait for these for minutes.
+        for reference in (one for one in lost if one not in ended):
             yield from self._again(self.running.pop(reference), "its node is lost")
         for reference in ended:
             key = self.running.pop(reference)

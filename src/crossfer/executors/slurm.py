@@ -146,9 +146,8 @@ def run_on_slurm(
     started, gone = set[str](), dict[str, float]()
     keys = [key for level in levels(tasks) for key in level]
     while not frontier.finished:
-        queue = _patiently(
-            lambda: _queue(folder)
-        )  # before the disk: a job that has ended wrote it all
+        # The queue before the disk: a job that has ended wrote it all.
+        queue = _patiently(lambda: _queue(folder))
         for key in keys:
             if key in frontier.failures or key in frontier.succeeded:
                 continue

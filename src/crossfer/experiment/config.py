@@ -333,7 +333,7 @@ class Experiment(_Checked):
 
 
 def adapter(kind: type[Checked]) -> TypeAdapter[Checked]:
-    """Return what checks values of a type: made once, since that takes a tenth of a second."""
+    """Return pydantic's validator for a type; it is made once, which takes a tenth of a second."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]

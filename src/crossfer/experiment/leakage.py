@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.duplicates import (
@@ -21,6 +20,7 @@ from crossfer.datasets.duplicates import (
 from crossfer.datasets.folds import all_tested
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Leakage
+from crossfer.experiment.config import adapter
 from crossfer.files import read_json, write_json
 from crossfer.progress import Told, silent
 
@@ -103,7 +103,7 @@ def look_for_leakage(
             )
     in_training_sets = {name: len(rows) for name, rows in copied.items()}
     told = {**content["found"], "in_training": in_training_sets, "dropped": dropped}
-    return TypeAdapter(Leakage).validate_python(told)
+    return adapter(Leakage).validate_python(told)
 
 
 def _whole(divisions: Sequence[Dataset]) -> Dataset:

@@ -238,9 +238,8 @@ class MLflow:
         now = int(time.time() * 1000)
         numbers = [self.metric(_name(n), value, now, step) for step, n, value in measured]
         params = [self.param(_name(n), value[:500]) for n, value in (asked or {}).items()]
-        for start in range(
-            0, len(numbers), 500
-        ):  # it takes a thousand at a time, and 100 parameters
+        # MLflow takes 1,000 metrics at a time, and 100 parameters.
+        for start in range(0, len(numbers), 500):
             self.client.log_batch(run, metrics=numbers[start : start + 500])
         for start in range(0, len(params), 100):
             self.client.log_batch(run, params=params[start : start + 100])

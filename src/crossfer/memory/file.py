@@ -80,9 +80,8 @@ class Moments:
     def of(cls, features: Tensor, labels: Tensor, classes: int) -> Moments:
         """Return those of features (N, D) with labels, int64 (N,)."""
         which, centre = F.one_hot(labels, classes).double(), features.double().mean(0)
-        about = (
-            features - centre
-        ).float()  # small numbers: in single precision they are exact enough
+        # Small numbers: in single precision they are exact enough.
+        about = (features - centre).float()
         products, sums = (about.T @ about).double(), which.T @ about.double()
         left = torch.outer(sums.sum(0), centre)
         products += left + left.T + len(labels) * torch.outer(centre, centre)

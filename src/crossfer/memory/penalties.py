@@ -8,7 +8,7 @@ host for a number, so a GPU can replay steps that have one.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -46,10 +46,10 @@ class Distillation:
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
         """Return the loss term."""
-        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        teacher = _Teacher(start, shown, fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            return self.weight * _divergence(answers(images), logits, self.temperature, said)
+            return self.weight * teacher.divergence(teacher(images), logits, self.temperature)
 
         return penalty
 
@@ -76,7 +76,7 @@ class SourceDistillation:
     ) -> Term:
         """Return the loss term; the old images come with the batches of a mixture."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
-        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        teacher = _Teacher(start, shown, fabric)
         several = Devices(fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
@@ -86,7 +86,8 @@ class SourceDistillation:
                 weight *= several.part(len(rows) - new) / several.part(len(rows))
                 if not weight:
                     return logits.sum() * 0
-            return weight * _divergence(answers(images[new:]), logits[new:], self.temperature, said)
+            old = teacher(images[new:])
+            return weight * teacher.divergence(old, logits[new:], self.temperature)
 
         return penalty
 
@@ -118,17 +119,17 @@ class DarkExperience:
     ) -> Term:
         """Return the loss term; the old images come with the batches of a mixture."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
-        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        teacher = _Teacher(start, shown, fabric)
         rows = torch.split(torch.arange(shown.new, len(shown)), MOST_AT_ONCE)
         parts = (shown.images[part].to(fabric.device) for part in rows)
-        stored = torch.cat([answers(normalise(part, start.preprocessing)) for part in parts])
+        stored = torch.cat([teacher(normalise(part, start.preprocessing)) for part in parts])
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             old = (rows >= shown.new).float()
             kept = stored[(rows - shown.new).clamp_min(0)]
-            total = self.weight * (old * _squares(kept, logits, said)).mean()
+            total = self.weight * (old * teacher.squares(kept, logits)).mean()
             if self.forward:
-                moved = _squares(answers(images), logits, said)
+                moved = teacher.squares(teacher(images), logits)
                 total = total + self.forward * ((1 - old) * moved).mean()
             return total
 
@@ -157,16 +158,16 @@ class FocalDistillation:
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
         """Return the loss term; it looks at the labels of what is shown."""
-        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        teacher = _Teacher(start, shown, fabric)
         labels = shown.labels.to(fabric.device)
         known = None if shown.known is None else shown.known.to(fabric.device)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            old = answers(images)
+            old = teacher(images)
             among = old if known is None else old.masked_fill(~known[rows], IMPOSSIBLE)
             right = (among.argmax(1) == labels[rows]).float()
             weights = self.base + self.focus * right
-            return self.weight * _divergence(old, logits, self.temperature, said, weights)
+            return self.weight * teacher.divergence(old, logits, self.temperature, weights)
 
         return penalty
 
@@ -269,49 +270,39 @@ def fisher(
     return {name: value / len(images) for name, value in total.items()}
 
 
-def _answers(model: Classifier, shown: Faces, fabric: Fabric) -> Callable[[Tensor], Tensor]:
-    """Return the function that gives a network's logits as they are now, whatever becomes of it."""
-    teacher = specialised(model, shown.images, fabric.device).requires_grad_(False)
+class _Teacher:
+    """The old network as it is now, whatever becomes of it: what students are held to."""
 
-    def answers(images: Tensor) -> Tensor:
-        with torch.no_grad(), fabric.autocast():
-            return teacher(images).float()  # type: ignore[no-any-return]
+    def __init__(self, model: Classifier, shown: Faces, fabric: Fabric) -> None:
+        self._network = specialised(model, shown.images, fabric.device).requires_grad_(False)
+        self._fabric = fabric
+        able = [index for index, outputs in enumerate(model.outputs) if outputs]
+        every = len(able) == len(model.outputs)
+        self._classes = None if every else torch.tensor(able, device=fabric.device)
 
-    return answers
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return its logits, float32 (N, classes), of images as it reads them."""
+        with torch.no_grad(), self._fabric.autocast():
+            return self._network(images).float()  # type: ignore[no-any-return]
 
+    def _among(self, logits: Tensor) -> Tensor:
+        """Return the logits of the classes that it can say: of others it has no opinion."""
+        return logits if self._classes is None else logits.index_select(1, self._classes)
 
-def _said(start: Classifier, fabric: Fabric) -> Tensor | None:
-    """Return the classes that the old network can say, int64 (C,); ``None`` where these are all."""
-    able = [index for index, outputs in enumerate(start.outputs) if outputs]
-    return None if len(able) == len(start.outputs) else torch.tensor(able, device=fabric.device)
+    def squares(self, old: Tensor, new: Tensor) -> Tensor:
+        """Return the mean squared error of each image's logits, (N, classes): (N,)."""
+        return (self._among(new) - self._among(old)).square().mean(1)
 
-
-def _squares(old: Tensor, new: Tensor, said: Tensor | None) -> Tensor:
-    """Return the mean squared error of each image's logits (N, classes) among the classes `said`: (N,)."""
-    if said is not None:
-        old, new = old.index_select(1, said), new.index_select(1, said)
-    return (new - old).square().mean(1)
-
-
-def _divergence(
-    old: Tensor,
-    new: Tensor,
-    temperature: float,
-    said: Tensor | None = None,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a weighted mean.
-
-    Of a class that the old network cannot say it has no opinion: `said` are the classes that are compared.
-    """
-    if said is not None:
-        old, new = old.index_select(1, said), new.index_select(1, said)
-    soft = F.log_softmax(new.float() / temperature, 1)
-    target = F.log_softmax(old / temperature, 1)
-    if weights is None:
-        return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
-    each = F.kl_div(soft, target, reduction="none", log_target=True).sum(1)
-    return temperature**2 * (weights * each).mean()
+    def divergence(
+        self, old: Tensor, new: Tensor, temperature: float, weights: Tensor | None = None
+    ) -> Tensor:
+        """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a weighted mean."""
+        soft = F.log_softmax(self._among(new).float() / temperature, 1)
+        target = F.log_softmax(self._among(old) / temperature, 1)
+        if weights is None:
+            return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
+        each = F.kl_div(soft, target, reduction="none", log_target=True).sum(1)
+        return temperature**2 * (weights * each).mean()
 
 
 def _held(

@@ -107,9 +107,8 @@ def _trains(model: Classifier) -> bool:
 
 def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> list[str]:
     """Say what a network's outputs are called, and which class of the experiment they stand for."""
-    named = dict.fromkeys(
-        filter(None, theirs)
-    )  # several outputs may be called the same, or nothing
+    # Several outputs may have the same name, or none.
+    named = dict.fromkeys(filter(None, theirs))
     lines = [f"answers with {', '.join(named)}" + (f" (its {place})" if place else "")]
     for name, outputs in zip(model.classes, model.outputs, strict=True):
         own = list(dict.fromkeys(theirs[output] for output in outputs))

@@ -29,9 +29,9 @@ from crossfer.evaluation.drift import (
     pixels_of,
 )
 from crossfer.evaluation.estimate import (
+    Answers,
     Estimate,
     Grouped,
-    ScoredAnswers,
     difference_of_confidences,
     estimates,
     negative_entropy,
@@ -55,7 +55,7 @@ def said(count: int, sure: float, seed: int) -> tuple[NDArray[np.float32], NDArr
 
 def test_on_the_labelled_images_themselves_both_estimates_are_the_accuracy() -> None:
     p, labels = said(200, 2.0, 0)
-    for estimate in estimates(ScoredAnswers.of(p, labels), p, resamples=20):
+    for estimate in estimates(Answers.of(p, labels), p, resamples=20):
         assert estimate.accuracy == pytest.approx(100 * (p.argmax(1) == labels).mean())
 
 
@@ -95,7 +95,7 @@ def test_where_confidence_can_be_trusted_the_truth_lies_in_the_interval() -> Non
     inside = 0
     for seed in range(10):
         (p, labels), (new, truth) = said(400, 2.0, 2 * seed), said(300, 1.2, 2 * seed + 1)
-        _, by_difference = estimates(ScoredAnswers.of(p, labels), new, resamples=200)
+        _, by_difference = estimates(Answers.of(p, labels), new, resamples=200)
         low, high = by_difference.interval
         inside += low <= 100 * (new.argmax(1) == truth).mean() <= high
     assert inside >= 9
@@ -105,7 +105,7 @@ def test_few_people_make_an_estimate_less_sure() -> None:
     (p, labels), (new, _) = said(400, 2.0, 0), said(300, 1.2, 1)
     who = np.repeat(np.arange(6), 50)
     one, other = (
-        estimates(ScoredAnswers.of(p, labels), np.sort(new, 0), people, resamples=200)[1].interval
+        estimates(Answers.of(p, labels), np.sort(new, 0), people, resamples=200)[1].interval
         for people in (None, who)
     )
     assert other[1] - other[0] > 2 * (one[1] - one[0])
@@ -287,7 +287,7 @@ def test_a_memory_file_stands_for_the_source(
 
 def test_answers_in_groups_give_the_same_estimates_and_name_no_image() -> None:
     (p, labels), (new, _) = said(3000, 2.0, 0), said(500, 1.2, 1)
-    answers = ScoredAnswers.of(p, labels)
+    answers = Answers.of(p, labels)
     grouped = Grouped.of(answers)
     assert (
         len(grouped.scores["ATC"]) == 100
@@ -297,7 +297,7 @@ def test_answers_in_groups_give_the_same_estimates_and_name_no_image() -> None:
     for one, other in pairs:
         assert other.accuracy == pytest.approx(one.accuracy, abs=0.5)
         assert other.interval == pytest.approx(one.interval, abs=1)
-    assert len(Grouped.of(ScoredAnswers.of(p[:59], labels[:59])).scores["ATC"]) == 2
+    assert len(Grouped.of(Answers.of(p[:59], labels[:59])).scores["ATC"]) == 2
 
 
 def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:

@@ -37,7 +37,7 @@ from crossfer.evaluation.drift import (
     input_drift,
     pixels_of,
 )
-from crossfer.evaluation.estimate import ScoredAnswers, estimates
+from crossfer.evaluation.estimate import Answers, estimates
 from crossfer.evaluation.intervals import accuracy_interval, count_people, subject_codes
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
@@ -71,7 +71,7 @@ class Known:
     """
 
     name: str
-    answers: ScoredAnswers
+    answers: Answers
     pixels: Pixels | None = None
     features: Features | None = None
     dataset: Dataset | None = None
@@ -95,7 +95,7 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
             "calibrate the estimates; name another --source"
         )
     people = _people(source, rows)
-    answers = ScoredAnswers.of(model.answers(source, rows), source.labels[rows], people)
+    answers = Answers.of(model.answers(source, rows), source.labels[rows], people)
     images = np.asarray(source.images[rows])
     far = None
     if len(rows) >= LEAST and (classifier := _with_head(model)) is not None:
@@ -147,7 +147,7 @@ def of_run(folder: Path, model: Model) -> Known:
             "--source"
         )
     names = dict.fromkeys(str(row["dataset"]) for row in mine)
-    answers = ScoredAnswers.of(said, np.array([row["label"] for row in mine], np.int64))
+    answers = Answers.of(said, np.array([row["label"] for row in mine], np.int64))
     known, file = Known(" and ".join(names), answers), folder / MEMORY
     if file.is_file() and (remembered := _memory_of(model, file).calibration):
         return replace(known, pixels=remembered.pixels, features=remembered.features)

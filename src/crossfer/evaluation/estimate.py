@@ -58,7 +58,7 @@ SCORES: Mapping[str, Callable[[Probabilities], Values]] = {
 
 
 @dataclass(frozen=True)
-class ScoredAnswers:
+class Answers:
     """What a network said about labelled images, as far as estimates need it.
 
     Parameters
@@ -81,7 +81,7 @@ class ScoredAnswers:
     @classmethod
     def of(
         cls, probabilities: Probabilities, labels: NDArray[np.integer], subjects: Subjects = None
-    ) -> ScoredAnswers:
+    ) -> Answers:
         """Take them from probabilities, float (N, C), and the truth, (N,)."""
         said = probabilities.argmax(1)
         scores = {method: score(probabilities) for method, score in SCORES.items()}
@@ -114,7 +114,7 @@ class Grouped:
     answered: list[int]
 
     @classmethod
-    def of(cls, answers: ScoredAnswers) -> Grouped:
+    def of(cls, answers: Answers) -> Grouped:
         """Divide answers, which are at least one, into groups of equal size, or nearly so."""
         scores, right = dict[str, list[float]](), dict[str, list[int]]()
         for method, values in answers.scores.items():
@@ -123,7 +123,7 @@ class Grouped:
             right[method] = [int(answers.right[method][part].sum()) for part in parts]
         return cls(int(answers.answered.sum()), scores, right, answers.answered.tolist())
 
-    def answers(self) -> ScoredAnswers:
+    def answers(self) -> Answers:
         """Return answers that have these groups: scores interpolated, right ones dealt evenly."""
         sizes = np.array([len(part) for part in _groups(np.arange(self.images))])
         middles = np.cumsum(sizes) - (sizes + 1) / 2
@@ -135,7 +135,7 @@ class Grouped:
             method: np.concatenate([_dealt(*pair) for pair in zip(counts, sizes, strict=True)])
             for method, counts in self.right.items()
         }
-        return ScoredAnswers(scores, right, np.array(self.answered))
+        return Answers(scores, right, np.array(self.answered))
 
 
 def _groups(order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -186,7 +186,7 @@ def difference_of_confidences(
 
 
 def estimates(
-    known: ScoredAnswers,
+    known: Answers,
     new: Probabilities,
     new_subjects: Subjects = None,
     resamples: int = RESAMPLES,

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from crossfer.evaluation.drift import Features, Pixels, pixels_of
-from crossfer.evaluation.estimate import GROUP, Grouped, ScoredAnswers
+from crossfer.evaluation.estimate import GROUP, Answers, Grouped
 from crossfer.networks import Classifier
 from crossfer.training import Faces, predict
 from crossfer.training.cut import Cut
@@ -56,7 +56,7 @@ class Calibration:
             at_cut = cut.features(network, faces.images[rows], fabric)
             said.append(predict(cut.rest, at_cut, fabric).numpy())
             features.append(cut.penultimate(at_cut, fabric).numpy())
-        answers = ScoredAnswers.of(np.concatenate(said), faces.labels.cpu().numpy())
+        answers = Answers.of(np.concatenate(said), faces.labels.cpu().numpy())
         people = None if faces.subjects is None else faces.subjects.cpu().numpy()
         usual = Features.of(np.concatenate(features), people)
         usual = replace(usual, mean=[float(f"{number:.7g}") for number in usual.mean])

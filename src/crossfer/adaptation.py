@@ -26,7 +26,7 @@ from crossfer.unlabelled import T3A, AdaBN, without_labels
 Built = TypeVar("Built")
 
 FISHER_IMAGES = 1024
-"""Of each side, at most, from which a Fisher information is estimated."""
+"""Maximum number of images per side from which the Fisher information is estimated."""
 
 
 def adapt(
@@ -129,7 +129,7 @@ def _without_labels(
     fabric: Fabric,
     options: Mapping[str, Any],
 ) -> Trained:
-    """Adapt a network to images without labels; the last epoch is kept, since no label chooses one."""
+    """Adapt a network to unlabelled images; the last epoch is kept, since no label can select one."""
     began, how, shown = time.perf_counter(), strategy.unlabelled, without_labels(target)
     assert how
     model = copy.deepcopy(start)
@@ -144,7 +144,7 @@ def _without_labels(
 def _grown(
     start: Classifier, baseline: Classifier, training: Mapping[str, Faces], fabric: Fabric
 ) -> tuple[Classifier, Classifier]:
-    """Return copies of both networks that can say every class of the target."""
+    """Return copies of both networks with an output for every class of the target."""
     if "target" not in training:
         return copy.deepcopy(start), baseline
     grown = _with_classes(start, training["target"], fabric)
@@ -170,7 +170,7 @@ def _with_classes(classifier: Classifier, faces: Faces, fabric: Fabric) -> Class
 
 
 def _shown(strategy: Strategy, training: Mapping[str, Faces]) -> Faces:
-    """Return the faces that a strategy shows: of one side, of both, or mixed in every batch."""
+    """Return a strategy's training faces: of one side, of both, or mixed in every batch."""
     if strategy.data != "source+target":
         return training[strategy.data]
     source, target = training["source"], training["target"]
@@ -186,10 +186,10 @@ def _merged(
     seed: int,
     fabric: Fabric,
 ) -> Trained:
-    """Mix a trained network with the baseline, as much as suits the validation sets.
+    """Merge a trained network with the baseline; the weight is selected on the validation sets.
 
-    Batch statistics are estimated anew where faces of both sides are at hand; those of the target
-    alone would suit the target alone, so otherwise they are mixed like the weights.
+    Batch statistics are estimated again if training faces of both sides are available; otherwise they are
+    merged like the weights, since those of the target alone would suit the target alone.
     """
     began = time.perf_counter()
     faces: Faces | None = None

@@ -1,7 +1,7 @@
-"""A new head in closed form, of a memory's statistics and the target's: nothing trains.
+"""A new head in closed form, from the memory's statistics and the target's images: nothing trains.
 
-All layers but the head stay as they are, so the features of old and new images do; the best head for both is
-then a matter of sums over images, which the memory holds.
+All layers but the head stay unchanged, and so do the features of old and new images.  The best head for both
+depends on sums over images only, which the memory file contains.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from crossfer.training.loss import cross_entropy
 
 @dataclass(frozen=True)
 class Ridge:
-    """Ridge regression to one-hot labels: exactly the joint solution of old and new images.
+    """Ridge regression on one-hot labels: exactly the joint solution for old and new images.
 
-    ``W = (Σ w x xᵀ + λ I)⁻¹ Σ w x yᵀ`` over the images of both, x about its mean, with an intercept.  With
-    `projected`, x is ``ReLU(Pᵀ f)`` of the penultimate features f, P of N(0, 1): McDonnell et al., RanPAC,
-    NeurIPS 2023, phase 2, which has neither the intercept nor the weights w, and adapts the network before.
+    ``W = (Σ w x xᵀ + λ I)⁻¹ Σ w x yᵀ`` over the images of both, with x centred and an intercept.  With
+    `projected`, x is ``ReLU(Pᵀ f)`` of the penultimate features f, P drawn from N(0, 1): McDonnell et al.,
+    RanPAC, NeurIPS 2023, phase 2, which has neither the intercept nor the weights w, and first adapts the
+    network.
 
     Parameters
     ----------
     projected
-        On random ReLU projections, as many as the memory has, instead of the penultimate features.
+        Whether to use the memory's random ReLU projections instead of the penultimate features.
     share
-        Of the target's total weight to the source's.
+        Total weight of the target's images, as a fraction of the source's.
     ridge
-        λ, as a share of the mean variance of the features, times the images' total weight.
+        λ, as a fraction of the mean variance of the features, times the total weight of the images.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -57,7 +58,7 @@ class Ridge:
             raise ValueError("ridge: share and ridge must be above 0")
 
     def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
-        """Return the head for the source's memory and the target's penultimate features, float (N, D)."""
+        """Return the head, from the memory and the target's penultimate features, float (N, D)."""
         moments, weight = memory.moments, None
         if self.projected:
             moments, weight = memory.projected, memory.projection
@@ -71,12 +72,12 @@ class Ridge:
 
 @dataclass(frozen=True)
 class SLDA:
-    """Linear discriminant analysis, updated by one target image after the other.
+    """Linear discriminant analysis, updated with one target image after the other.
 
     Hayes and Kanan, Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis, CVPR
     Workshops 2020, section 3: class means and one covariance for all classes; ``Λ = ((1 − ε) Σ + ε I)⁻¹``,
-    rows ``Λ μ``, biases ``−½ μᵀ Λ μ``.  The covariance begins as the source's own, where they begin with a
-    shrunk estimate (OAS) of it.
+    rows ``Λ μ``, biases ``−½ μᵀ Λ μ``.  The initial covariance is that of the source, where the paper uses a
+    shrinkage estimate (OAS) of it.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ class SLDA:
             raise ValueError("slda: shrinkage must be between 0 and 1")
 
     def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
-        """Return the head for the source's memory and the target's penultimate features, float (N, D)."""
+        """Return the head, from the memory and the target's penultimate features, float (N, D)."""
         labels = target.labels.cpu()
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         means, counts, covariance = streamed(memory.moments, features[order], labels[order])
@@ -126,7 +127,7 @@ def learn_head(
     Raises
     ------
     CrossferError
-        If the head that it has takes no biases.
+        If its head has no bias.
     """
     began = time.perf_counter()
     features = penultimate(model, target, fabric)
@@ -144,8 +145,8 @@ def ridge_regression(
     Parameters
     ----------
     parts
-        Moments of sets of images, and the classes that each set knows, bool (C,): to a class that it does
-        not know an image is no example, neither for nor against.
+        For each set of images, the classes that its labels distinguish, bool (C,), and its moments.  For
+        other classes the images are neither positive nor negative examples.
     ridge
         As in `Ridge`.
 
@@ -177,16 +178,16 @@ def ridge_regression(
 
 
 def streamed(moments: Moments, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return class means, counts and the shared covariance after some more images, one after the other.
+    """Return class means, counts and the shared covariance after an update with images, one after the other.
 
-    Hayes and Kanan, equations 2 to 4: the covariance first, about the mean as it was.
+    Hayes and Kanan, equations 2 to 4: first the covariance, about the old mean, then the mean.
 
     Parameters
     ----------
     moments
-        Before.
+        Moments before the update.
     features, labels
-        float (N, D) and int64 (N,), in their order.
+        float (N, D) and int64 (N,), in the order of the update.
     """
     means, counts = moments.means.clone(), moments.counts.clone()
     covariance, seen = moments.shared_covariance.clone(), float(counts.sum())
@@ -201,14 +202,14 @@ def streamed(moments: Moments, features: Tensor, labels: Tensor) -> tuple[Tensor
 
 
 def penultimate(model: Classifier, faces: Faces, fabric: Fabric) -> Tensor:
-    """Return what a network's head is given of faces, float32 (N, D) on the CPU."""
+    """Return the penultimate features of faces, float32 (N, D) on the CPU."""
     network = specialised(model, faces.images, fabric.device)
     cut = cut_of(network)
     return cut.penultimate(cut.features(network, faces.images, fabric), fabric)
 
 
 def _by_known(features: Tensor, faces: Faces, classes: int) -> Iterator[tuple[Tensor, Moments]]:
-    """Yield the classes that some images know, bool (C,), and the moments of these images."""
+    """Yield sets of classes, bool (C,), and the moments of the images whose labels distinguish them."""
     labels = faces.labels.cpu()
     if faces.known is None:
         yield torch.ones(classes, dtype=torch.bool), Moments.of(features, labels, classes)
@@ -220,7 +221,7 @@ def _by_known(features: Tensor, faces: Faces, classes: int) -> Iterator[tuple[Te
 
 
 class Head(NamedTuple):
-    """A linear head, on random ReLU projections of the features if need be."""
+    """A linear head on penultimate features, or on random ReLU projections of them."""
 
     rows: Tensor
     """float64 (C, D)."""
@@ -230,20 +231,20 @@ class Head(NamedTuple):
     """float32 (P, D)."""
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return the scores of the classes, float64 (N, C), of penultimate features, (N, P)."""
+        """Return scores float64 (N, C) for penultimate features, (N, P)."""
         given = features if self.projection is None else (features @ self.projection).relu()
         return given.double() @ self.rows.T + self.biases
 
     def calibrated(self, held_out: Sequence[tuple[Tensor, Faces]]) -> Head:
-        """Return the same head with its scores scaled so that their softmax is likeliest on some faces.
+        """Return the head with calibrated scores: temperature scaling on held-out faces.
 
-        Which class is the most probable does not change.  Guo et al., On Calibration of Modern Neural
-        Networks, ICML 2017, section 4.2: one number, here from 1/16 to 256.
+        Predicted classes do not change.  Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
+        section 4.2; the inverse temperature is chosen between 1/16 and 256.
 
         Parameters
         ----------
         held_out
-            Penultimate features, and the faces that they are of.
+            Sets of penultimate features, and their faces.
         """
         scored = [(self.scores(features), faces) for features, faces in held_out]
 
@@ -266,12 +267,12 @@ class Head(NamedTuple):
 def with_head(model: Classifier, head: Head) -> Classifier:
     """Return a copy of a classifier with another head, on the CPU, in evaluation mode.
 
-    Of several outputs that stand for a class, the first does so now.
+    If several outputs stand for a class, only the first does so afterwards.
 
     Raises
     ------
     CrossferError
-        If the head that it has takes no biases.
+        If its head has no bias.
     """
     changed = copy.deepcopy(model).cpu().eval()
     (name,) = changed.layer_names("head")

@@ -1,11 +1,10 @@
-"""The memory file: statistics that stand for the source's images; no image is in it.
+"""The memory file: statistics that replace the source's images; it contains no image.
 
-Of the features at the cut (`crossfer.training.cut`) it holds a low-rank Gaussian for each class; of the
-penultimate features, and of random ReLU projections of these, the second moments and the sums of each class;
-and how the network does on the source's validation faces (`crossfer.memory.calibration`).
-`Memory.of` makes it of training images, `Memory.save` and `load_memory` write and read it; strategies of the
-regime *statistics* read it and none of the source's training images.  What it can give away about a person
-is measured in docs/memory.md.
+It contains, for each class, a low-rank Gaussian of the features at the cut (`crossfer.training.cut`); the
+second moments and class sums of the penultimate features and of random ReLU projections of them; and
+statistics of the source's validation faces (`crossfer.memory.calibration`).  `Memory.of` computes it from
+training images, `Memory.save` and `load_memory` write and read it.  Strategies of the regime *statistics*
+read it instead of the source's training images.  docs/memory.md measures what it reveals about a person.
 """
 
 from __future__ import annotations
@@ -32,42 +31,42 @@ from crossfer.training import Faces, specialised
 from crossfer.training.cut import cut_of
 
 FORMAT = 1
-"""Of the file; raised when it changes."""
+"""Format of the file; raised when it changes."""
 MEMORY = "memory.safetensors"
-"""What it is called in a run's folder."""
+"""Its name in a run's folder."""
 SAID = "memory"
-"""The entry of the file's metadata that holds, as JSON, all that is no tensor."""
+"""The metadata entry that contains, as JSON, everything except tensors."""
 MAX_MB = 5.0
-"""How large it may be unless the user says otherwise, in millions of bytes."""
+"""Default maximum size, in millions of bytes."""
 
 FEWEST = 10
-"""Images of a class, below which nothing is said of it."""
+"""A class with fewer images is left out."""
 PER_DIRECTION = 20
-"""Images to each direction of a Gaussian, and to each random projection: with fewer, these would tell which
-images they were made of (docs/memory.md)."""
+"""Images per direction of a Gaussian and per random projection: fewer would reveal which images were used
+(docs/memory.md)."""
 MOST = 4096
-"""Images of a class that its Gaussian is estimated from, and whose features are held at the same time."""
+"""Maximum number of images from which a class's Gaussian is estimated, and whose features are in memory."""
 RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
-"""Directions of a Gaussian, random projections, and these for each feature: more are not worth their room."""
+"""Maximum directions of a Gaussian, random projections, and projections per feature; more gain little."""
 JITTER = 1e-4
-"""Added to the variances, as a share of each, so that a scatter of few images has a Cholesky factor."""
+"""Relative increase of the variances, so that the scatter of few images has a Cholesky factor."""
 PER_MEAN = 14
-"""Bytes of a number in `Calibration`."""
+"""Bytes of a number in the JSON of `Calibration`."""
 OVERHEAD = 12_288
-"""Bytes of names and small numbers, at most."""
+"""Maximum bytes of names and small numbers."""
 AGAIN = "make it again with `crossfer remember MODEL SOURCE`"
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of features, and their sums by class: all that a ridge regression needs.
+    """Second moments of features, and their sums by class: sufficient statistics of a ridge regression.
 
     Parameters
     ----------
     counts
-        Images of each class, float64 (C,).
+        Number of images of each class, float64 (C,).
     sums
-        Of the features of each class, float64 (C, D).
+        Sum of the features of each class, float64 (C, D).
     products
         Σ x xᵀ over all images, float64 (D, D).
     """
@@ -78,7 +77,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, classes: int) -> Moments:
-        """Return those of features (N, D) with labels, int64 (N,)."""
+        """Return the moments of features (N, D) with labels, int64 (N,)."""
         which, centre = F.one_hot(labels, classes).double(), features.double().mean(0)
         # Small numbers: in single precision they are exact enough.
         about = (features - centre).float()
@@ -89,7 +88,7 @@ class Moments:
 
     @classmethod
     def none(cls, classes: int, size: int) -> Moments:
-        """Return those of no image."""
+        """Return the moments of no image."""
         double = torch.float64
         return cls(
             torch.zeros(classes, dtype=double),
@@ -98,22 +97,22 @@ class Moments:
         )
 
     def __add__(self, other: Moments) -> Moments:
-        """Return those of both sets of images: exactly those of all of them at once."""
+        """Return the moments of the union of two disjoint sets of images."""
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return Moments(*(a + b for a, b in pairs))
 
     def __mul__(self, weight: float) -> Moments:
-        """Return those of images that count `weight` times each."""
+        """Return the moments with each image counted `weight` times."""
         return Moments(*(getattr(self, f.name) * weight for f in fields(self)))
 
     @property
     def means(self) -> Tensor:
-        """The mean of each class, float64 (C, D); zero where there is no image."""
+        """Class means, float64 (C, D); zero for a class without images."""
         return self.sums / self.counts.clamp_min(1)[:, None]
 
     @property
     def mean(self) -> Tensor:
-        """The mean of all, float64 (D,)."""
+        """Mean of all images, float64 (D,)."""
         return self.sums.sum(0) / self.counts.sum()
 
     @property
@@ -123,12 +122,12 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """Of all images, float64 (D, D)."""
+        """Covariance of all images, float64 (D, D)."""
         return self.scatter / self.counts.sum()
 
     @property
     def shared_covariance(self) -> Tensor:
-        """Within the classes, float64 (D, D): of each image about the mean of its class."""
+        """Covariance within classes, about the class means, float64 (D, D)."""
         between = self.means.T @ (self.counts[:, None] * self.means)
         return (self.products - between) / self.counts.sum()
 
@@ -142,10 +141,10 @@ class Gaussians:
     mean
         float32 (C, D).
     factor
-        float32 (C, R, D): the R largest principal components of the class, as long as their deviations;
-        zero where the class has too few images for so many.
+        float32 (C, R, D): the R largest principal components of the class, scaled by their standard
+        deviations; zero if the class has too few images for R components.
     residual
-        float32 (C, D): the variance of each feature that these leave, not negative.
+        float32 (C, D): the remaining variance of each feature, non-negative.
     """
 
     mean: Tensor
@@ -154,7 +153,7 @@ class Gaussians:
 
     @classmethod
     def none(cls, classes: int, size: int, rank: int) -> Gaussians:
-        """Return those of classes without an image: all zero."""
+        """Return Gaussians of classes without images: all zero."""
         return cls(
             torch.zeros(classes, size),
             torch.zeros(classes, rank, size),
@@ -162,7 +161,7 @@ class Gaussians:
         )
 
     def describe(self, label: int, features: Tensor) -> None:
-        """Fit the Gaussian of a class to its features, float (N, D), in place."""
+        """Fit the Gaussian of a class to features, float (N, D), in place."""
         mean = features.mean(0)
         centred = features - mean
         rank = min(self.factor.shape[1], len(features) // PER_DIRECTION, features.shape[1])
@@ -175,7 +174,7 @@ class Gaussians:
         self.residual[label] = left.clamp_min(0)
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw features of some classes, int64 (N,) → float32 (N, D)."""
+        """Sample features for labels int64 (N,): float32 (N, D)."""
         along = torch.randn(len(labels), self.factor.shape[1], generator=generator)
         beside = torch.randn(len(labels), self.mean.shape[1], generator=generator)
         drawn = torch.empty_like(beside)
@@ -189,27 +188,27 @@ class Gaussians:
 
 @dataclass(frozen=True)
 class Memory:
-    """What stands for the source's training images.
+    """Statistics that replace the source's training images.
 
     Parameters
     ----------
     model
         The `fingerprint` of the classifier whose features these are.
     classes
-        Its classes, in its order.
+        The classifier's classes, in order.
     known
-        bool (C,): those that the source's datasets have.
+        bool (C,): the classes that the source's labels distinguish.
     gaussians
         Of the features at the cut.
     moments
-        Of the penultimate features, which the head is given.  Classes of fewer than ten images are left out
-        of all statistics, and have a count of 0.
+        Of the penultimate features.  Classes with fewer than ten images are left out of all statistics and
+        have a count of 0.
     projected
-        Of ReLU(x W), x the penultimate features and W from `projection`; of size 0 where there was no room.
+        Of ReLU(x W), x the penultimate features and W from `projection`; of size 0 if there was no room.
     rectified
-        Whether no feature at the cut is negative, as behind a ReLU: then no draw is.
+        Whether all features at the cut are non-negative, as after a ReLU; then samples are, too.
     calibration
-        Of the source's validation faces; ``None`` where they are fewer than 20.
+        Statistics of the source's validation faces; ``None`` if they are fewer than 20.
     """
 
     model: str
@@ -232,31 +231,30 @@ class Memory:
         validation: Faces | None = None,
         name: str = "",
     ) -> Memory:
-        """Make it of a source: one pass of the network over its training and validation images as they are.
+        """Compute it in one pass over the source's training and validation images, without augmentation.
 
         Parameters
         ----------
         classifier
-            The network that strategies will start from; left as it was.
+            The network that strategies will start from; it is not modified.
         faces
             The source's training set.
         fabric
-            Where to run.
+            Device and precision.
         max_mb
-            How large its file may be, in millions of bytes: the rank of the Gaussians and the number of
-            projections are chosen to fit.
+            Maximum size of the file, in millions of bytes; determines the rank of the Gaussians and the
+            number of projections.
         progress
-            Told how many of how many images were looked at.
+            Called with the numbers of images done and in total.
         validation
-            The source's validation set, by which `crossfer assess` is calibrated.
+            The source's validation set, the reference of `crossfer assess`.
         name
-            Of the source.
+            Name of the source.
 
         Raises
         ------
         CrossferError
-            If it cannot be: the network has no vector of features, no class has ten images, or there is too
-            little room.
+            If the network has no vector of features, no class has ten images, or `max_mb` is too small.
         """
         network = specialised(classifier, faces.images, fabric.device)
         cut, labels, count = cut_of(network), faces.labels.cpu(), len(classifier.classes)
@@ -289,7 +287,7 @@ class Memory:
 
     @property
     def counts(self) -> Tensor:
-        """Images of each class, int64 (C,)."""
+        """Number of images of each class, int64 (C,)."""
         return self.moments.counts.long()
 
     @property
@@ -299,7 +297,7 @@ class Memory:
         Raises
         ------
         CrossferError
-            If there was no room for their moments.
+            If there was no room for them.
         """
         if not (count := self.projected.sums.shape[1]):
             raise CrossferError(
@@ -309,7 +307,7 @@ class Memory:
         return projection(self.moments.sums.shape[1], count)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw features at the cut, each class as often as the source has it.
+        """Sample features at the cut, with the class frequencies of the source.
 
         Returns
         -------
@@ -325,12 +323,12 @@ class Memory:
         return drawn.clamp_min(0) if self.rectified else drawn, labels
 
     def check(self, classifier: Classifier, file: str | Path = "the memory") -> None:
-        """Refuse a classifier whose features these are not.
+        """Refuse a classifier that the memory was not made for.
 
         Raises
         ------
         CrossferError
-            If it answers with other classes, or has other weights or preprocessing; `file` is named.
+            If its classes, weights or preprocessing differ; the message names `file`.
         """
         if classifier.classes != self.classes:
             raise CrossferError(
@@ -343,7 +341,7 @@ class Memory:
             )
 
     def save(self, file: str | Path) -> Path:
-        """Write it, whole or not at all.
+        """Write it atomically.
 
         Raises
         ------
@@ -368,7 +366,7 @@ class Memory:
         if self.calibration:
             told["calibration"] = json.dumps(self.calibration.as_json())
         told["digest"] = _digest(tensors, told)
-        # One text: safetensors writes several in an order of chance, and equal memories are equal files.
+        # One entry: safetensors writes several in random order, and equal memories should be equal files.
         save_tensors(tensors, Path(file), {SAID: json.dumps(told)})
         return Path(file)
 
@@ -379,7 +377,7 @@ def load_memory(file: str | Path) -> Memory:
     Raises
     ------
     CrossferError
-        If it is missing, not a memory file, of another version, cut off or altered.
+        If it is missing, not a memory file, of another version, truncated or altered.
     """
     try:
         with safe_open(file, "pt") as content:
@@ -422,7 +420,7 @@ def fingerprint(classifier: Classifier) -> str:
 
 def projection(size: int, count: int) -> Tensor:
     """Return the random projections: float32 (size, count), of N(0, 1), the same on every machine."""
-    # NumPy keeps this generator's numbers for ever.
+    # NumPy guarantees that this generator's numbers never change.
     drawn = np.random.RandomState(0).standard_normal((count, size))
     return torch.from_numpy(drawn.T.astype(np.float32))
 
@@ -430,23 +428,23 @@ def projection(size: int, count: int) -> Tensor:
 def sizes_within(
     max_mb: float, classes: int, at_cut: int, last: int, images: int
 ) -> tuple[int, int]:
-    """Choose the rank of the Gaussians and the number of projections so that a memory file fits.
+    """Choose the rank of the Gaussians and the number of projections for a maximum file size.
 
     Parameters
     ----------
     max_mb
         Millions of bytes.
     classes
-        How many.
+        Number of classes.
     at_cut, last
-        Features at the cut, and those that the head is given.
+        Number of features at the cut, and of penultimate features.
     images
-        How many are remembered.
+        Number of images.
 
     Raises
     ------
     CrossferError
-        If there is no room for a Gaussian of rank 1.
+        If there is no room for Gaussians of rank 1.
     """
     one = 2 * classes * at_cut  # bytes of a direction, of the means, and of the variances
 
@@ -471,9 +469,9 @@ def sizes_within(
 
 
 def _in_chunks(labels: Tensor) -> list[tuple[int, Tensor, bool]]:
-    """Return the rows of every class with enough images, shuffled, so many as fit into memory at a time.
+    """Return shuffled rows of every class with enough images, in chunks of at most `MOST`.
 
-    With each its class, and whether it is the first of the class.
+    Each chunk has its class, its rows and whether it is the first of the class.
     """
     generator, chunks = torch.Generator().manual_seed(0), []
     for label, number in enumerate(torch.bincount(labels).tolist()):
@@ -491,9 +489,9 @@ def _in_chunks(labels: Tensor) -> list[tuple[int, Tensor, bool]]:
 
 
 def _packed(name: str, moments: Moments) -> dict[str, Tensor]:
-    """Return moments as they are stored: the scatter as its Cholesky factor in 16 bits.
+    """Return moments as they are stored: the scatter as a Cholesky factor in 16 bits.
 
-    Of a rounded factor the product still is positive definite; rounded itself, a scatter need not be.
+    The product of a rounded factor is still positive definite; a rounded scatter need not be.
     """
     scatter = moments.scatter
     scale = scatter.diagonal().clamp_min(0).sqrt()
@@ -512,7 +510,7 @@ def _packed(name: str, moments: Moments) -> dict[str, Tensor]:
 
 
 def _unpacked(name: str, tensors: dict[str, Tensor]) -> Moments:
-    """Return moments of what `_packed` stored."""
+    """Return the moments that `_packed` stored."""
     counts, sums, scale = (
         tensors[f"{name}.{part}"].double() for part in ("counts", "sums", "scale")
     )

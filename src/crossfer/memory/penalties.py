@@ -1,8 +1,8 @@
-"""What holds a network back while it learns the new: terms added to the loss.
+"""Penalties against forgetting: terms that are added to the loss.
 
-Each is a small frozen description; `term` makes of it a term of the loss, given the network that training
-starts from, the faces that are shown, and the source's training set where it is needed.  No term asks the
-host for a number, so a GPU can replay steps that have one.
+Each penalty is a small frozen dataclass; its method `term` returns the loss term, given the network that
+training starts from, the training faces, and the source's training set if it is needed.  No term synchronises
+with the host, so that steps can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from crossfer.training.loss import IMPOSSIBLE
 
 @dataclass(frozen=True)
 class Distillation:
-    """Keep the answers: the old network's softened probabilities on the new images.
+    """Distil the old network's softened probabilities on the new images.
 
     ``weight · T² · KL(softmax(old / T) ‖ softmax(new / T))``.  Li and Hoiem, Learning without Forgetting,
     TPAMI 2018, equation 3; with T² so that the weight does not depend on T (Hinton et al., 2015).
@@ -56,12 +56,12 @@ class Distillation:
 
 @dataclass(frozen=True)
 class SourceDistillation:
-    """Keep the answers on the old images: like `Distillation`, on those of a mixture that are old.
+    """Distil the old network's softened probabilities on the source images of each batch.
 
-    Replay with knowledge distillation (Hinton et al., 2015) from the old network, which answers anew for
-    every augmented image.  The new images are free to be seen otherwise.  It resembles Buzzega et al., Dark
-    Experience for General Continual Learning, NeurIPS 2020, and is not that method: there is no buffer of
-    stored logits, and the distance is a Kullback-Leibler divergence instead of the squared error.
+    Replay with knowledge distillation (Hinton et al., 2015): the old network predicts every augmented source
+    image; the target's images are not constrained.  It resembles Buzzega et al., Dark Experience for General
+    Continual Learning, NeurIPS 2020, but has no buffer of stored logits, and uses a Kullback-Leibler
+    divergence instead of the squared error.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -74,7 +74,7 @@ class SourceDistillation:
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; the old images come with the batches of a mixture."""
+        """Return the loss term; `shown` is a mixture of source and target."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
         teacher = _Teacher(start, shown, fabric)
         several = Devices(fabric)
@@ -94,12 +94,12 @@ class SourceDistillation:
 
 @dataclass(frozen=True)
 class DarkExperience:
-    """Keep the logits: of old images those that were stored, of new ones, where asked, the old network's.
+    """Match stored logits on source images and, with `forward`, the old network's on target images.
 
     With a share of one half, cross-entropy and term together are half of Buzzega et al., Dark Experience for
     General Continual Learning (DER++), NeurIPS 2020, equation 6, with β = 1 and one draw from the buffer
-    where the paper makes two: ``ℓ(new) + weight · MSE(h(x'), z') + ℓ(x', y')``.  The old network gives the
-    stored logits z' once, of the images as they are; training shows them augmented.
+    where the paper makes two: ``ℓ(new) + weight · MSE(h(x'), z') + ℓ(x', y')``.  The logits z' are stored
+    once, of images without augmentation; training shows augmented images.
 
     With `forward` it is Zhuo et al., Continual Learning with Strong Experience Replay (SER), 2023: beside
     this *backward* consistency, ``forward · MSE(h(x), h_old(x))`` on the new images.
@@ -117,7 +117,7 @@ class DarkExperience:
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; the old images come with the batches of a mixture."""
+        """Return the loss term; `shown` is a mixture of source and target."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
         teacher = _Teacher(start, shown, fabric)
         rows = torch.split(torch.arange(shown.new, len(shown)), MOST_AT_ONCE)
@@ -138,11 +138,11 @@ class DarkExperience:
 
 @dataclass(frozen=True)
 class FocalDistillation:
-    """Keep the right answers: distil from the old network, most of all where it is right.
+    """Distil the old network on all images, with more weight where it is right.
 
     ``weight · mean of (base + focus · [old network is right]) · T² · KL(softmax(old/T) ‖ softmax(new/T))``
-    on all images that are shown.  Yan et al., Positive-Congruent Training, CVPR 2021, section 4, with their
-    base 1 and focus 5: it lowers the share of images that flip from right to wrong.
+    on all training images.  Yan et al., Positive-Congruent Training, CVPR 2021, section 4, with their base 1
+    and focus 5: it reduces the fraction of images that flip from right to wrong.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -157,7 +157,7 @@ class FocalDistillation:
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; it looks at the labels of what is shown."""
+        """Return the loss term; it uses the labels of `shown`."""
         teacher = _Teacher(start, shown, fabric)
         labels = shown.labels.to(fabric.device)
         known = None if shown.known is None else shown.known.to(fabric.device)
@@ -174,10 +174,10 @@ class FocalDistillation:
 
 @dataclass(frozen=True)
 class L2SP:
-    """Keep the weights near where they started: ``weight / 2 · ‖w − w₀‖²``.
+    """Penalise the distance from the initial weights: ``weight / 2 · ‖w − w₀‖²``.
 
-    Li, Grandvalet, Davoine, Explicit inductive bias for transfer learning, ICML 2018, equation 2; the same
-    classes stay, so the last layer has a start too and is treated like the others.
+    Li, Grandvalet, Davoine, Explicit inductive bias for transfer learning, ICML 2018, equation 2; the
+    classes stay the same, so the last layer is penalised like the others.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -195,11 +195,11 @@ class L2SP:
 
 @dataclass(frozen=True)
 class EWC:
-    """Keep what mattered: ``weight / 2 · Σ F · (w − w₀)²``, F the diagonal of the Fisher information.
+    """Penalise changes of important weights: ``weight / 2 · Σ F · (w − w₀)²``, F the Fisher information.
 
     Kirkpatrick et al., Overcoming catastrophic forgetting, PNAS 2017, equation 3.  F is the mean over
-    source images of the squared gradient of the log-likelihood of a label drawn from the network's own
-    answer: per image, many at a time.  Once it is stored, no source image is needed.
+    source images of the squared gradient of the log-likelihood of a label sampled from the network's
+    prediction.  Once it is stored, no source image is needed.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -212,7 +212,7 @@ class EWC:
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; its statistics are calculated from the source's training set."""
+        """Return the loss term; F is estimated on the source's training set."""
         assert past is not None, "a strategy with this penalty needs the source"
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(past), generator=generator)[: self.samples]
@@ -232,20 +232,20 @@ def fisher(
     Parameters
     ----------
     model
-        In evaluation mode: dropout off, batch statistics fixed.
+        The network, in evaluation mode: dropout off, batch statistics fixed.
     images
         uint8 (N, H, W) or (N, H, W, 3).
     seed
-        Of the labels drawn.
+        Seed of the sampled labels.
     fabric
-        Where to run.
+        Device and precision.
     at_once
-        Images whose gradients are held at the same time; each is as large as the network.
+        Images per batch; their gradients are in memory together, each as large as the network.
 
     Returns
     -------
     dict
-        For every parameter a tensor like it, none negative.
+        For every parameter, a non-negative tensor of its shape.
     """
     network = copy.deepcopy(model).to(fabric.device).eval()
     parameters = {name: p.detach() for name, p in network.named_parameters()}
@@ -271,7 +271,7 @@ def fisher(
 
 
 class _Teacher:
-    """The old network as it is now, whatever becomes of it: what students are held to."""
+    """A frozen copy of the old network, the teacher of a distillation."""
 
     def __init__(self, model: Classifier, shown: Faces, fabric: Fabric) -> None:
         self._network = specialised(model, shown.images, fabric.device).requires_grad_(False)
@@ -281,12 +281,12 @@ class _Teacher:
         self._classes = None if every else torch.tensor(able, device=fabric.device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return its logits, float32 (N, classes), of images as it reads them."""
+        """Return logits float32 (N, classes) of normalised images."""
         with torch.no_grad(), self._fabric.autocast():
             return self._network(images).float()  # type: ignore[no-any-return]
 
     def _among(self, logits: Tensor) -> Tensor:
-        """Return the logits of the classes that it can say: of others it has no opinion."""
+        """Return the logits of the classes that the teacher has outputs for."""
         return logits if self._classes is None else logits.index_select(1, self._classes)
 
     def squares(self, old: Tensor, new: Tensor) -> Tensor:
@@ -311,9 +311,9 @@ def _held(
     fabric: Fabric,
     importance: Mapping[str, Tensor] | None = None,
 ) -> Term:
-    """Return the term ``weight / 2 · Σ F (w − w₀)²`` over what trains; F is 1 where nothing is given.
+    """Return the term ``weight / 2 · Σ F (w − w₀)²`` over the trained parameters; F is 1 by default.
 
-    The rows of classes that are new to the network are free.
+    Rows of new classes are not penalised.
     """
     anchor = {n: p.detach().to(fabric.device).clone() for n, p in start.named_parameters()}
 

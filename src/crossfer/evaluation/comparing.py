@@ -21,14 +21,14 @@ from crossfer.evaluation.rows import Change, Interval, Measured, Paired, Row
 from crossfer.evaluation.spread import Spread, spreads
 
 FORMAT: Final = 2
-"""Of a comparison's JSON; raised whenever a row changes."""
+"""Format of a comparison's JSON; raised whenever a row changes."""
 
 MISTAKEN = 20.0
-"""Points of accuracy that another order of its classes must gain to be spoken of: a network that is lost on
-new faces may gain a few from a confusion that it has."""
+"""Points of accuracy that another class order must gain to be reported; a few points may come from a
+confusion of classes."""
 
 NOT_KNOWN = "not known"
-"""The group of an image of which a column says nothing."""
+"""The group of images without a value in a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,24 +181,24 @@ def on_dataset(
     facts
         Name, title, stand_in, fingerprint, split and left_out of an `OnDataset`.
     old, new
-        What the networks said about the same N images, in the same order.
+        Answers of the networks on the same N images, in the same order.
     classes
         C names.
     among
-        The classes that the dataset tells apart.
+        The classes that the dataset distinguishes.
     subjects
-        Who is in each image.
+        Subject of each image.
     origins
-        Where each image came from.
+        Origin of each image.
     groups
-        By column, the value of each image; None where the dataset has no such column.
+        For each column, the value of each image; None if the dataset has no such column.
     notes
-        What else should be said.
+        Further notes.
 
     Returns
     -------
     OnDataset
-        Its p-values are those of one comparison: `corrected` corrects them.
+        With uncorrected p-values; `corrected` corrects them.
     """
     codes = subject_codes(subjects)
     was, is_ = old.right, new.right
@@ -233,7 +233,7 @@ def on_dataset(
 
 
 def corrected(datasets: Sequence[OnDataset]) -> tuple[OnDataset, ...]:
-    """Correct p-values for being many (Holm): those of all datasets together, those of all groups too."""
+    """Correct p-values by Holm's method: those of all datasets, and those of all groups."""
     whole = _holm([one.difference for one in datasets])
     parts = iter(_holm([group.difference for one in datasets for group in one.groups]))
     return tuple(
@@ -253,7 +253,7 @@ def latency(
     single: tuple[Sequence[float], Sequence[float]],
     batches: tuple[Sequence[float], Sequence[float]],
 ) -> Latency:
-    """Return the row for times in milliseconds, of the old and the new network in each round."""
+    """Return the row for times in milliseconds: of the old and the new network, by round."""
 
     def ratio_of(times: tuple[Sequence[float], Sequence[float]]) -> tuple[float, Interval]:
         ratio = latency_ratio(*times)
@@ -278,16 +278,16 @@ def latency(
 def asked_of(
     compared: Compared, least: Mapping[str, float], by: Sequence[str]
 ) -> list[PairedAnswers]:
-    """Return what the gate asks about.
+    """Return the input of the gate.
 
     Parameters
     ----------
     compared
         The comparison.
     least
-        By dataset, the change of accuracy asked for.
+        For each dataset, the required change of accuracy.
     by
-        Columns in whose groups it is asked for too; the comparison has them.
+        Columns of the comparison in whose groups it is required, too.
     """
     found = []
     for one in compared.datasets:
@@ -353,7 +353,7 @@ def _holm(differences: Sequence[Difference]) -> list[Difference]:
 def _order_note(
     who: str, answers: Answers, classes: Sequence[str], among: Sequence[int]
 ) -> str | None:
-    """Say it if a network's answers would be far better in another order of its classes."""
+    """Return a note if another class order would make a network far more accurate."""
     place = {label: i for i, label in enumerate(among)}
     labels, said = (
         np.array([place[int(x)] for x in values]) for values in (answers.labels, answers.decisions)

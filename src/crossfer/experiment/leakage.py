@@ -1,4 +1,4 @@
-"""Test images of an experiment that are also in a training set."""
+"""Find test images with copies in a training set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from crossfer.progress import Told, silent
 
 LEAKAGE = "leakage.json"
 MANY = 200_000
-"""Images among which copies are looked for in minutes."""
+"""Maximum number of images for ``auto``: the search takes minutes."""
 
 
 def look_for_leakage(
@@ -35,32 +35,32 @@ def look_for_leakage(
     file: Path,
     progress: Told = silent,
 ) -> Leakage | None:
-    """Find the copies among an experiment's datasets; what was found for the same ones is not found again.
+    """Find copies among an experiment's datasets; a result for the same datasets is read from `file`.
 
     Parameters
     ----------
     copies
         ``auto``, ``count``, ``drop`` or ``ignore``: see `crossfer.experiment.Experiment`.
     divisions
-        The source and the targets; several times where folds divide them otherwise.
+        The source and the targets, with the splits of each fold.
     file
-        Where to keep what was found.
+        File of the result.
     progress
-        Told how many of how many blocks of pairs are compared.
+        Called with the numbers of blocks of pairs done and in total.
 
     Returns
     -------
     Leakage or None
-        None if copies were not looked for.
+        None if copies were not searched.
 
     Raises
     ------
     CrossferError
-        If nothing of a test set is left.
+        If no image of a test set is left.
     """
     datasets = [_whole(each) for each in zip(*divisions, strict=True)]
     images = sum(len(dataset.images) for dataset in datasets)
-    # Drawn faces are so much alike that nearly all would be called copies.
+    # Drawn faces are so similar that nearly all would count as copies.
     unfit = images > MANY or any(dataset.stand_in for dataset in datasets)
     if copies == "ignore" or (copies == "auto" and unfit):
         return None
@@ -107,13 +107,13 @@ def look_for_leakage(
 
 
 def _whole(divisions: Sequence[Dataset]) -> Dataset:
-    """Return a dataset with all that any of its divisions tests."""
+    """Return a dataset whose test set contains those of all folds."""
     same = len({dataset.fingerprint for dataset in divisions}) == 1
     return divisions[0] if same else all_tested(divisions[0])
 
 
 def test_rows(dataset: Dataset, dropped: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:
-    """Return the rows of the test images that count, ascending."""
+    """Return the rows of the test images that are not dropped, ascending."""
     rows = dataset.rows("test")
     out = [np.isin(own, dropped.get(part.name, [])) for part, own in dataset.divided(rows)]
     return rows[~np.concatenate(out)]

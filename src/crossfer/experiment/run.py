@@ -1,4 +1,4 @@
-"""Run an experiment from configuration to results: resumable, locked against a second process."""
+"""Run an experiment from configuration to results; resumable, and locked against other processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from crossfer.training.machine import machine
 
 EXPERIMENT, LOCK = "experiment.json", ".lock"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
-"""What the folder of an experiment that has only just begun may hold."""
+"""Files that the folder of an experiment that has just started may contain."""
 
 
 def run_experiment(
@@ -141,7 +141,7 @@ def run_experiment(
 
 
 def open_worker(out: Path) -> Work:
-    """Make a process ready for the runs of an experiment that another process has begun.
+    """Prepare a worker for the runs of an experiment that another process has started.
 
     Parameters
     ----------
@@ -158,18 +158,18 @@ def run_one(
     progress: Progress | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train and measure one run of an experiment that was begun by `run_experiment`.
+    """Train and measure one run of an experiment that `run_experiment` has started.
 
     Parameters
     ----------
     out
         The experiment's folder.
     key
-        Of the run; the networks that it starts from must be finished.
+        Key of the run; the runs that it starts from must be finished.
     progress
         Receives progress events.
     stopping
-        Asked after each training step whether to leave a checkpoint and end, by `KeyboardInterrupt`.
+        As for `crossfer.experiment.execute.execute`.
 
     Returns
     -------
@@ -179,7 +179,8 @@ def run_one(
     Raises
     ------
     CrossferError
-        If there is no such experiment or run, it cannot begin yet, or another version of crossfer began it.
+        If there is no such experiment or run, the run cannot start yet, or another version of crossfer
+        started the experiment.
     """
     out, progress = Path(out), progress or Progress()
     experiment, planned, fabric = _begun(out)
@@ -201,7 +202,7 @@ def run_one(
 
 
 def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
-    """Return an experiment that another process has begun, its data open."""
+    """Return an experiment that another process has started, with open datasets."""
     if (content := read_json(out / EXPERIMENT)) is None:
         raise CrossferError(f"{out}: no experiment in this folder; start one with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
@@ -212,12 +213,12 @@ def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
 
 
 def folder_of_runs(experiment: Experiment, out: Path) -> Path:
-    """Return where the folders of an experiment's runs lie."""
+    """Return the folder of an experiment's runs."""
     return experiment.cache.expanduser() if experiment.cache else out / RUNS
 
 
 class _Events(Events):
-    """Passes on what an executor says of tasks, as the progress of runs."""
+    """Translates an executor's events into progress of runs."""
 
     def __init__(self, planned: Plan, runs_folder: Path, progress: Progress) -> None:
         self.planned, self.runs_folder, self.progress = planned, runs_folder, progress
@@ -254,7 +255,7 @@ def _why(failure: Failure, runs: Mapping[str, Run]) -> str:
 
 
 def _say_versions(finished: Sequence[Run], runs_folder: Path, progress: Progress) -> None:
-    """Name the finished runs that other versions made: they are reused, and may differ by rounding."""
+    """Report finished runs of other versions: they are reused, and may differ by rounding."""
     now = versions()
     for run in finished:
         then = load_run(folder_of(run, runs_folder)).versions
@@ -269,7 +270,7 @@ def load_results(folder: str | Path) -> Results:
     Raises
     ------
     CrossferError
-        If there are none, or they are of another version or of another configuration.
+        If there are none, or they belong to another version or configuration.
     """
     file, asked = Path(folder) / RESULTS, read_json(Path(folder) / EXPERIMENT)
     content = read_json(file)
@@ -284,7 +285,7 @@ def load_results(folder: str | Path) -> Results:
 
 
 def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
-    """Refuse a folder that holds more than what has `begun` there, unless a file marks it as of this kind."""
+    """Refuse a folder with other files than `begun`, unless the file `mark` shows that it is of this kind."""
     if out.is_file():
         raise CrossferError(f"{out}: is a file; name a folder")
     strangers = {file.name for file in out.iterdir()} - set(begun) if out.is_dir() else set()
@@ -294,7 +295,7 @@ def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; if nothing comes of it all, leave nothing behind."""
+    """Hold the lock of a folder; after an error, remove the folder if nothing was written."""
 
     def taken(owner: str) -> None:
         raise CrossferError(f"{out}: {owner} is using this folder; wait for it, or stop it")
@@ -312,7 +313,7 @@ def alone_in(out: Path) -> Iterator[None]:
 
 
 def _remove(out: Path) -> None:
-    """Remove the folder of an experiment that has only just begun."""
+    """Remove the folder of an experiment that has just started."""
     with suppress(OSError):
         for name in BEGUN:
             (out / name).unlink(missing_ok=True)

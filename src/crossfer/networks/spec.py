@@ -1,4 +1,4 @@
-"""Configuration of a network, untrained or deployed."""
+"""Configuration of a network, untrained or deployed: validation, building, and identity of its weights."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ from crossfer.networks.weights import read_weights
 
 BUNDLE = "bundle"
 SOURCES = (*LIBRARIES, BUNDLE)
-"""What stands before the colon where it is no package of Python."""
+"""Kinds of sources that are not Python packages: the part before the colon."""
 WITH_WEIGHTS = (TRANSFORMERS, ONNX, RUNTIME, BUNDLE)
-"""Sources whose networks are deployed unless something else is said."""
+"""Sources whose networks are deployed by default."""
 
 AS_BUILT, START = Path("as-built"), Path("start")
-"""In the place of a file of weights: those that the source gives are deployed; or training starts there."""
+"""Instead of a file of weights: deploy the source's weights, or start training from them."""
 
 
 FILES_OF_TENSORS = ("*.safetensors", "*.bin")
-"""In a folder of transformers."""
+"""Files of weights in a folder of transformers."""
 
 Classes = ClassSet | str | Sequence[str]
-"""What a classifier shall answer with."""
+"""The classes of a classifier."""
 
 
 def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
-    """Return for each class the outputs that stand for it, by what a network's outputs are called.
+    """Return the outputs of each class, from the names of a network's outputs.
 
-    An output stands for the class of its name; where there is none, for the class that its name is a label
-    of: of a network that tells sad from angry, both stand for a class ``negative`` that holds them.
+    An output belongs to the class of its name or, if there is none, to the class that has its name as a
+    label: in a network with outputs sad and angry, both belong to a class ``negative`` with these labels.
     """
     means = [name if name in classes.names else classes.members.get(name) for name in theirs]
     return [[i for i, own in enumerate(means) if own == name] for name in classes.names]
@@ -62,7 +62,7 @@ def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What a network standardises pixels by: see `crossfer.networks.preprocessing.Preprocessing`."""
+    """Normalisation of pixels: see `crossfer.networks.preprocessing.Preprocessing`."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -80,53 +80,51 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """How to build a network, and what its weights do not tell.
+    """How to build a network, and what its weights do not define.
 
     Parameters
     ----------
     network
         ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``;
-        ``onnxruntime:FILE``, which is measured and not trained; ``bundle:FOLDER``, an earlier result (a
+        ``onnxruntime:FILE``, which is measured but not trained; ``bundle:FOLDER``, an earlier result (a
         bundle or a run); or ``package.module:function``, a factory that takes `arguments` and returns a
-        module that maps float (N, C, H, W) to logits (N, outputs), or to something with logits in it.
+        module that maps float (N, C, H, W) to logits (N, outputs), or to an output that contains them.
     width
-        Of the study's network: multiplies its filters and units.
+        Factor of the filters and units of the study's network.
     arguments
-        For the factory or the library, by keyword.
+        Keyword arguments of the factory or the library.
     folder
-        Where Python looks for a factory too, after its own path; relative files and folders start here.
+        Folder of relative files and folders, and of factories that are not on Python's path.
     weights
-        The network that is deployed: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file of tensors alone;
-        or ``as-built`` for those that its source gives it.  It then is the baseline, and is not trained.
-        ``start``: training starts at what its source gives, with a head for the experiment's classes.  By
-        default ``as-built`` for ``transformers:``, ``onnx:``, ``onnxruntime:`` and ``bundle:`` (for these
+        The deployed weights: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file with tensors only; or
+        ``as-built`` for the source's weights.  The deployed network is the baseline and is not trained.
+        ``start``: training starts from the source's weights, with a head for the experiment's classes.  By
+        default ``as-built`` for ``transformers:``, ``onnx:``, ``onnxruntime:`` and ``bundle:`` (for the last
         three always), otherwise ``start``.
     weights_key
-        Which weights, where a file holds several: its key, or the prefix of their names.
+        Key or prefix of the weights in a file with several sets.
     input
-        Channels (1 gray, 3 colour), height and width of the faces that it reads; by default the model's own,
-        or 1×48×48.
+        Channels (1 gray, 3 colour), height and width of its faces; by default the model's own, or 1×48×48.
     normalisation
-        What it standardises pixels by; or ``per-image``: every image by its own mean and deviation.  By
-        default the model's own, or ``per-image`` where no weights are deployed.
+        Normalisation of pixels; or ``per-image``: every image by its own mean and deviation.  By default the
+        model's own, or ``per-image`` if no weights are deployed.
     order
-        Of the colours that it reads; by default the model's own, or RGB.
+        Order of the colours; by default the model's own, or RGB.
     classes
-        What its outputs stand for, in its order, under any name we know for them; by default the model's own,
-        or the experiment's where no weights are deployed.  An output stands for the class of its name, or for
-        the class that its name is a label of; one that is neither is never the answer.  A class of the
-        experiment that no output stands for is new to the model.
+        Names of its outputs, in order, in any known spelling; by default the model's own, or the experiment's
+        if no weights are deployed.  An output belongs to the class of its name, or to the class that has its
+        name as a label; otherwise it is never predicted.  A class without an output is new to the model.
     FC, CL
-        Its fully connected layers, and its last convolution: names of its modules, where their order does
-        not tell.
+        Module names of its fully connected layers and of its last convolution, if module order does not give
+        them.
     expect
-        The accuracy (0–1) that the deployed model is known to reach on the source's test set: a baseline far
-        from it stops the experiment.
+        The accuracy (0–1) that the deployed model is known to have on the source's test set; an experiment
+        stops if the baseline is far from it.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
     NOT_IDENTITY: ClassVar = frozenset({"folder", "weights", "expect"})
-    """Places, whose content `built` and `weights_digest` identify, and what is only checked."""
+    """Paths, whose content `built` and `weights_digest` identify, and values that are only checked."""
 
     network: str = STUDY
     width: float = 1.0
@@ -147,7 +145,7 @@ class NetworkConfig:
             raise ValueError(problem)
 
     def _problems(self) -> Iterator[str]:
-        """Yield what is impossible, or would have to be guessed."""
+        """Yield invalid or missing options."""
         kind, _, name = self.network.partition(":")
         if not 0 < self.width <= 4:
             yield f"width is {self.width}: must be above 0 and at most 4"
@@ -172,7 +170,7 @@ class NetworkConfig:
         if self.input and self.input[1] != self.input[2]:
             yield "input: channels (1 or 3), height, width; square, of 8 pixels or more"
         if kind not in SOURCES:
-            self.preprocessing  # noqa: B018  (refuses what is impossible)
+            self.preprocessing  # noqa: B018  (refuses invalid values)
         if kind == BUNDLE:
             for key in ("arguments", "weights"):
                 if getattr(self, key):
@@ -205,19 +203,19 @@ class NetworkConfig:
 
     @property
     def is_deployed(self) -> bool:
-        """Whether it comes with weights: then it is the baseline."""
+        """Whether its weights are deployed, as the baseline."""
         if self.weights is None:
             return self._source.kind in WITH_WEIGHTS
         return self.weights != START
 
     @cached_property
     def _source(self) -> Spec:
-        """Where the network comes from, as it is written."""
+        """The source as written."""
         return Spec(self.network, self.arguments, self.folder)
 
     @property
     def _file(self) -> Path | None:
-        """The file of its deployed weights, if they are in one."""
+        """The file of its deployed weights, if any."""
         if self.weights in (None, AS_BUILT, START):
             return None
         assert self.weights is not None
@@ -225,22 +223,22 @@ class NetworkConfig:
 
     @property
     def _bundle(self) -> Path | None:
-        """The folder of an earlier result, if it is one."""
+        """The folder of a bundle, if it is one."""
         return self._source.path if self._source.kind == BUNDLE else None
 
     @cached_property
     def _card(self) -> Card | None:
-        """What an earlier result says of itself."""
+        """The description of a bundle."""
         return read_card(self._bundle) if self._bundle else None
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         return self._source.name
 
     @cached_property
     def _own(self) -> Own:
-        """What the model's own configuration says."""
+        """The model's own configuration."""
         if self._card:
             described = self._card.described
             return Own(described["preprocessing"], self._card.output_names, described["layers"])
@@ -248,7 +246,7 @@ class NetworkConfig:
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """How it reads pixels."""
+        """Its preprocessing."""
         own = self._own.preprocessing
         how = own or Preprocessing()
         try:
@@ -267,7 +265,7 @@ class NetworkConfig:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What its outputs stand for, in its order; empty: the experiment's classes."""
+        """The names of its outputs, in order; empty: the experiment's classes."""
         names = self.classes or (self._own.classes if self.is_deployed else ())
         if not names and self.is_deployed and self.network != STUDY:
             raise CrossferError(
@@ -277,13 +275,13 @@ class NetworkConfig:
         return tuple(map(canonical, names))
 
     def unknown(self, classes: Classes) -> tuple[str, ...]:
-        """Return which of some classes it cannot say: they are new to it."""
+        """Return the classes that it has no output for."""
         wanted = ClassSet.of(classes)
         outputs = outputs_of(wanted, self.outputs or wanted.names)
         return tuple(name for name, own in zip(wanted.names, outputs, strict=True) if not own)
 
     def spec(self, classes: Classes = FER7) -> Spec:
-        """Return how to build it, for an experiment with some classes."""
+        """Return how to build it for some classes."""
         if self._card:
             return self._card.spec
         kind, wanted = self._source.kind, ClassSet.of(classes).names
@@ -307,7 +305,7 @@ class NetworkConfig:
         return replace(self._source, arguments=given)
 
     def built(self, classes: Classes) -> dict[str, Any]:
-        """Return what it comes to for an experiment with some classes, the model's own configuration read."""
+        """Return all that determines the built network, including the model's own configuration."""
         spec = self.spec(classes)
         return {
             "arguments": dict(spec.arguments),
@@ -325,7 +323,7 @@ class NetworkConfig:
         return NamedLayers(self.FC or own.FC, self.CL or own.CL)
 
     def _files_digest(self, spec: Spec) -> str:
-        """SHA-256 of the files on this machine that the network is built from; empty where there are none."""
+        """Return the SHA-256 of the local files of the network; empty if there are none."""
         files = [spec.file] if spec.file else []
         if spec.kind == TRANSFORMERS:  # of a hub there is no such folder
             files = sorted(f for pattern in FILES_OF_TENSORS for f in spec.path.glob(pattern))
@@ -333,18 +331,18 @@ class NetworkConfig:
         return sha.hexdigest() if files else ""
 
     def same_layers(self, kind: str) -> str:
-        """Return the first key of `crossfer.networks.layers.LAYERS` that trains the same layers of it.
+        """Return the first key of `crossfer.networks.layers.LAYERS` with the same layers.
 
-        Where the head is the only fully connected layer, FC is the head: both are one training.
+        If the head is the only fully connected layer, FC and head are the same training.
         """
         return kind if self.network == STUDY else self._alike.get(kind, kind)
 
     @cached_property
     def _alike(self) -> Mapping[str, str]:
-        """From each key of `LAYERS` that the network has layers for to the first with the same layers."""
+        """For each key of `LAYERS` that the network has, the first key with the same layers."""
         alike: dict[str, str] = {}
         first: dict[tuple[str, ...], str] = {}
-        # Where its network is not, a run can be looked at all the same: each key is its own.
+        # Without the network, a run can still be read: each key stands for itself.
         with suppress(CrossferError), torch.random.fork_rng([]):
             model = self.build()
             for kind in LAYERS:
@@ -355,7 +353,7 @@ class NetworkConfig:
 
     @cached_property
     def weights_digest(self) -> str:
-        """SHA-256 of its deployed weights: of their file, or of the tensors that its source gives."""
+        """SHA-256 of its deployed weights: of their file, or of the source's tensors."""
         if self._file:
             return digest(self._file)
         if self._bundle:
@@ -370,17 +368,17 @@ class NetworkConfig:
         return sha.hexdigest()
 
     def build(self, classes: Classes = FER7) -> Classifier:
-        """Build it, with whatever weights its source gives it.
+        """Build it with the weights of its source.
 
         Parameters
         ----------
         classes
-            What the classifier shall answer with: a class set, or what `ClassSet.of` reads.
+            The classes of the classifier: a class set, or what `ClassSet.of` reads.
 
         Raises
         ------
         CrossferError
-            If there is no such source, or it fails.
+            If the source does not exist or fails.
         """
         wanted = ClassSet.of(classes)
         spec, theirs = self.spec(wanted), self.outputs or wanted.names
@@ -396,7 +394,7 @@ class NetworkConfig:
         )
 
     def deployed(self, classes: Classes = FER7) -> Classifier:
-        """Build it with the weights that are deployed.
+        """Build it with the deployed weights.
 
         Raises
         ------
@@ -406,7 +404,7 @@ class NetworkConfig:
         return self.deployed_and_said(classes)[0]
 
     def deployed_and_said(self, classes: Classes = FER7) -> tuple[Classifier, list[str]]:
-        """Build it with the weights that are deployed; return too what should be said of these."""
+        """Build it with the deployed weights; also return notes about them."""
         classifier, file = self.build(classes), self._file
         if file is None:
             return classifier, []

@@ -47,27 +47,27 @@ from crossfer.training import Faces, features, machine, specialised
 
 RUN, PREDICTIONS = "run.json", "predictions.parquet"
 FIRST, DRAWS = 25, 3
-"""Labels at the beginning of the curve, which go on doubling; how often each number is drawn."""
+"""Number of labels at the first point of the curve, doubled at each next one; samples per point."""
 MOST, LEAST = 2_000, 20
-"""Validation faces of the source that the curve looks at; and that features are compared with."""
+"""Maximum validation faces of the source for the curve; minimum for comparing features."""
 
 Codes = NDArray[np.integer] | None
 
 
 @dataclass(frozen=True)
 class Known:
-    """How a classifier does on faces of its source that it has not learnt from.
+    """Results of a classifier on validation faces of its source.
 
     Parameters
     ----------
     name
-        Of the source.
+        Name of the source.
     answers
-        What it said of them.
+        Answers of the classifier.
     pixels, features
-        How these faces are, and their features; None where that is not at hand.
+        Statistics of the faces and of their features; None if not available.
     dataset, rows
-        Where the faces are; None where they are not at hand.
+        The faces; None if not available.
     """
 
     name: str
@@ -79,12 +79,12 @@ class Known:
 
 
 def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
-    """Ask a classifier about the source's validation faces.
+    """Measure a classifier on the source's validation faces.
 
     Raises
     ------
     CrossferError
-        If there is none, or they are not such as the classifier reads.
+        If there is none, or their shape is wrong.
     """
     source = source.with_classes(class_set)
     model.check(source)
@@ -104,12 +104,12 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
 
 
 def of_memory(model: Model, file: Path) -> Known:
-    """Read what a memory file says of the source's validation faces.
+    """Read the statistics of the source's validation faces from a memory file.
 
     Raises
     ------
     CrossferError
-        If it is damaged, of another model, or says nothing of them.
+        If it is damaged, of another model, or does not contain them.
     """
     memory = _memory_of(model, file)
     if (known := memory.calibration) is None:
@@ -121,12 +121,12 @@ def of_memory(model: Model, file: Path) -> Known:
 
 
 def of_run(folder: Path, model: Model) -> Known:
-    """Read what a run's network said of its source's validation faces, and the memory file of a baseline.
+    """Read a run's predictions for its source's validation faces, and a baseline's memory file.
 
     Raises
     ------
     CrossferError
-        If the folder is no finished run's, or is damaged.
+        If the folder is not that of a finished run, or is damaged.
     """
     try:
         run = json.loads((folder / RUN).read_text(encoding="utf-8"))
@@ -156,12 +156,12 @@ def of_run(folder: Path, model: Model) -> Known:
 
 @contextmanager
 def opened(path: Path, model: Model, cropped: bool, progress: Told = silent) -> Iterator[Dataset]:
-    """Open a prepared dataset; or find the faces in a folder of pictures, for as long as they are needed.
+    """Open a prepared dataset, or prepare a folder of pictures temporarily.
 
     Raises
     ------
     CrossferError
-        If it is neither.
+        If it contains neither.
     """
     if is_prepared(path):
         dataset = open_dataset(path)
@@ -193,23 +193,23 @@ def assess(
     curve: bool = False,
     progress: Told = silent,
 ) -> Assessed:
-    """Assess a classifier on new faces, all of those in a dataset whatever their split.
+    """Assess a classifier on new faces: all faces of a dataset, in any split.
 
     Parameters
     ----------
     model
         The classifier.
     dataset
-        The new faces; labels are looked at for `Assessed.truth` and the curve alone.
+        The new faces; labels are used for `Assessed.truth` and the curve only.
     known
-        What estimates are calibrated by: `of_source`, `of_memory` or `of_run`.
+        The reference of the estimates: `of_source`, `of_memory` or `of_run`.
     class_set
         The classifier's classes: `classes_of_model`.
     curve
-        Train the last layer on more and more of the labelled training faces, and measure it on the test
-        faces.
+        Whether to train the last layer on increasing numbers of labelled training faces, and measure it on
+        the test faces.
     progress
-        Told how many of how many steps are done.
+        Called with the numbers of steps done and in total.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def assess(
 
 
 def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
-    """Return a classifier's classes, and which labels belong to each."""
+    """Return a classifier's classes with their labels."""
     return classes_of(model, model, Comparing(labels=labels))
 
 
@@ -277,7 +277,7 @@ def _memory_of(model: Model, file: Path) -> Memory:
 
 
 def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iterator[CurvePoint]:
-    """Train the last layer on more and more labels, and measure it."""
+    """Train the last layer on increasing numbers of labels, and measure it."""
     learnt, tested = dataset.rows("training"), dataset.rows("test")
     classifier = _with_head(model)
     if classifier is None:
@@ -354,7 +354,7 @@ def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
 
 
 def _with_head(model: Model) -> Classifier | None:
-    """Return the PyTorch classifier, if it is one with a linear last layer."""
+    """Return the PyTorch classifier if it has a linear last layer, otherwise None."""
     if not isinstance(model.engine, TorchEngine):
         return None
     try:
@@ -365,7 +365,7 @@ def _with_head(model: Model) -> Classifier | None:
 
 
 def _features(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what the last layer is given, (N, D)."""
+    """Return the penultimate features, (N, D)."""
     fabric, faces = machine("cpu", "32-true"), torch.from_numpy(images)
     network = specialised(classifier, faces, fabric.device)
     return features(network, classifier.layer_names("head")[0], faces, fabric).numpy()

@@ -22,9 +22,8 @@ class LowRank(nn.Module):
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         outputs, inputs = weight.shape
-        bound = (
-            inputs**-0.5
-        )  # PyTorch's initialisation of linear layers, which the authors use for A
+        # PyTorch's initialisation of linear layers, which the authors use for A.
+        bound = inputs**-0.5
         drawn = torch.rand(rank, inputs, generator=generator)
         self.A = nn.Parameter(((2 * drawn - 1) * bound).to(weight))
         self.B = nn.Parameter(torch.zeros(outputs, rank).to(weight))

@@ -212,10 +212,6 @@ def test_a_network_without_a_vector_for_each_face_has_no_memory() -> None:
         cut_of(Classifier(tiny_networks.fully_convolutional(), preprocessing=how).eval())
 
 
-def test_features_of_many_images_are_one_row_each() -> None:
-    assert len(features(small(), "fc3", drawn(40).images, machine("cpu", "32-true"))) == 40
-
-
 def test_a_memory_file_comes_back_as_it_was_but_for_rounding(
     memory: Memory, tmp_path: Path
 ) -> None:

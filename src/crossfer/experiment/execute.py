@@ -99,7 +99,9 @@ def execute(
         try:
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
-                _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step, stopping)
+                _train_and_write(
+                    run, folder, runs_folder, datasets, measured_on, fabric, on_step, stopping
+                )
             else:
                 _measure(run, folder, measured_on, fabric)
                 _remember_again(run, folder, datasets, fabric)
@@ -136,7 +138,7 @@ def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
     )
 
 
-def _train(
+def _train_and_write(
     run: Run,
     folder: Path,
     runs_folder: Path,
@@ -146,14 +148,13 @@ def _train(
     on_step: Callable[[int], None],
     stopping: Callable[[], bool],
 ) -> None:
+    """Train a run, and write its folder."""
     alone = run.devices == 1 or run.strategy.layers == "none"
-    trained, most = (
-        _trained(run, folder, runs_folder, datasets, fabric, on_step, stopping)
-        if alone
-        else on_devices(
-            run.devices, fabric, partial(_trained, run, folder, runs_folder, datasets), on_step
-        )
-    )
+    if alone:
+        trained, most = _train(run, folder, runs_folder, datasets, fabric, on_step, stopping)
+    else:
+        train = partial(_train, run, folder, runs_folder, datasets)
+        trained, most = on_devices(run.devices, fabric, train, on_step)
     source = run.source.open(datasets)
     validation = _validation(run, datasets)
     began = time.perf_counter()
@@ -194,7 +195,7 @@ def _train(
     write_json(folder / RUN, content)
 
 
-def _trained(
+def _train(
     run: Run,
     folder: Path,
     runs_folder: Path,

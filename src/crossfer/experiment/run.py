@@ -26,7 +26,7 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.status import planned_arithmetic, write_plan
-from crossfer.experiment.tracking import Tracked, tracking_to
+from crossfer.experiment.tracking import Tracking, tracking_to
 from crossfer.experiment.workers import (
     STEP,
     WAITING,
@@ -115,11 +115,7 @@ def run_experiment(
         _say_versions(finished, runs_folder, progress)
         tasks = [task_of(run) for run in runs.values()]
         elsewhere = partial(open_worker, out.absolute())
-        events = Tracked(
-            _Events(planned, runs_folder, progress),
-            lambda key: folder_of(runs[key], runs_folder),
-            tracking,
-        )
+        events = _Events(planned, runs_folder, progress, tracking)
         if on:
             away = OnCluster(experiment, planned, out, runs_folder)
             failures = away.carry_out(on, tasks, elsewhere, events)
@@ -218,10 +214,13 @@ def folder_of_runs(experiment: Experiment, out: Path) -> Path:
 
 
 class _Events(Events):
-    """Translates an executor's events into progress of runs."""
+    """Translates an executor's events into progress of runs, and logs finished runs."""
 
-    def __init__(self, planned: Plan, runs_folder: Path, progress: Progress) -> None:
-        self.planned, self.runs_folder, self.progress = planned, runs_folder, progress
+    def __init__(
+        self, planned: Plan, runs_folder: Path, progress: Progress, tracking: Tracking | None = None
+    ) -> None:
+        self.planned, self.runs_folder = planned, runs_folder
+        self.progress, self.tracking = progress, tracking
         self.runs = {run.key: run for run in planned.runs}
 
     def started(self, key: str) -> None:
@@ -240,6 +239,8 @@ class _Events(Events):
         folder = folder_of(run, self.runs_folder)
         self.progress.ended(run, folder)
         check_baseline(run, run.source.open(self.planned.datasets), folder)
+        if self.tracking:
+            self.tracking.log_run(folder)
 
     def failed(self, key: str, failure: Failure) -> None:
         why = _why(failure, self.runs)

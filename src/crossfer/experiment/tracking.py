@@ -18,7 +18,6 @@ from typing import Any, Literal, Protocol
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Interval, Result, Results, RunFacts
-from crossfer.executors import Events, Failure
 from crossfer.experiment.folder import BUNDLE, HISTORY, load_run
 from crossfer.experiment.results import RESULTS
 from crossfer.terms import SIDES
@@ -70,42 +69,6 @@ class Tracking:
             except Exception as error:  # whatever the library or its server may do
                 del self.trackers[name]
                 self.trouble(f"tracking: {name} is disabled from now on: {one_line(error)}")
-
-
-class Tracked(Events):
-    """Forwards all events, and logs each run that succeeds.
-
-    Parameters
-    ----------
-    events
-        Receives the forwarded events.
-    folder_of
-        Returns the folder of a run, given its key.
-    tracking
-        Logs runs.
-    """
-
-    def __init__(
-        self, events: Events, folder_of: Callable[[str], Path], tracking: Tracking
-    ) -> None:
-        self.events, self.folder_of, self.tracking = events, folder_of, tracking
-
-    def started(self, key: str) -> None:
-        """Forward the event."""
-        self.events.started(key)
-
-    def told(self, key: str, what: str, value: object) -> None:
-        """Forward the event."""
-        self.events.told(key, what, value)
-
-    def failed(self, key: str, failure: Failure) -> None:
-        """Forward the event."""
-        self.events.failed(key, failure)
-
-    def succeeded(self, key: str) -> None:
-        """Forward the event, then log the run."""
-        self.events.succeeded(key)
-        self.tracking.log_run(self.folder_of(key))
 
 
 def tracking_to(

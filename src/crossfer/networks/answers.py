@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 
-def logits_in(answer: Any, answers: int) -> Tensor:
-    """Return the logits in a network's output.
+def find_logits(answer: Any, answers: int) -> tuple[Tensor, str]:
+    """Return the logits in a network's output, and where they are in it.
 
     Parameters
     ----------
@@ -19,20 +19,17 @@ def logits_in(answer: Any, answers: int) -> Tensor:
     answers
         Number of outputs of the network.
 
+    Returns
+    -------
+    logits : Tensor
+    place : str
+        E.g. ``[0]`` or ``.logits``; empty if they are the output itself.
+
     Raises
     ------
     TypeError
         If it contains no logits.
     """
-    return _found(answer, answers)[0]
-
-
-def place_of_logits(answer: Any, answers: int) -> str:
-    """Return where the logits are in a network's output, e.g. ``[0]``; empty if they are the output."""
-    return _found(answer, answers)[1]
-
-
-def _found(answer: Any, answers: int) -> tuple[Tensor, str]:
     if isinstance(answer, Tensor):
         return answer, ""
     if isinstance(named := getattr(answer, "logits", None), Tensor):

@@ -21,7 +21,7 @@ from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest, write_json
 from crossfer.framing import Framing
-from crossfer.networks.answers import logits_in
+from crossfer.networks.answers import find_logits
 from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
 from crossfer.networks.prediction import probabilities_of
 from crossfer.networks.preprocessing import Preprocessing
@@ -110,7 +110,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, classes) of normalised images, float (N, C, H, W)."""
-        return self.of_classes(logits_in(self.network(images), self.answers))
+        return self.of_classes(find_logits(self.network(images), self.answers)[0])
 
     def of_classes(self, logits: Tensor) -> Tensor:
         """Return the logits of the classes, float (N, classes), from those of the outputs, (N, answers).

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
-from crossfer.networks.answers import logits_in, place_of_logits
+from crossfer.networks.answers import find_logits
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.networks.sources import STUDY
@@ -133,8 +133,8 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
             answers, model.answers, trains
         )
         if not problem and trains:
-            logits = logits_in(answers, model.answers).float()
-            logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
+            logits, _ = find_logits(answers, model.answers)
+            logits.float().logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
     except Exception as error:
         faces = "×".join(map(str, images.shape[1:]))
         raise CrossferError(
@@ -143,12 +143,12 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
     if problem:
         key = "weights" if config.is_deployed else "network"
         raise CrossferError(f"model.{key}: {config.name} {problem}")
-    return place_of_logits(measured, model.answers)
+    return find_logits(measured, model.answers)[1]
 
 
 def _problem(answer: Any, outputs: int, trains: bool) -> str | None:
     try:
-        answers = logits_in(answer, outputs)
+        answers, _ = find_logits(answer, outputs)
     except TypeError as error:
         return str(error)
     if answers.shape != (2, outputs):

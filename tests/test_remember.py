@@ -25,18 +25,17 @@ from crossfer.datasets import Dataset, open_dataset
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
 from crossfer.files import digest, write_json
-from crossfer.memory import file
+from crossfer.memory import statistics
 from crossfer.memory.closed_form import SLDA, Head, Ridge, ridge_regression, streamed, with_head
 from crossfer.memory.file import (
     MEMORY,
-    Gaussians,
     Memory,
-    Moments,
     load_memory,
     projection,
     sizes_within,
 )
 from crossfer.memory.replay import FeatureReplay
+from crossfer.memory.statistics import Gaussians, Moments
 from crossfer.networks import Classifier, load, study_cnn
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import Spec
@@ -66,7 +65,7 @@ def small(seed: int = 0) -> Classifier:
 def few_images_do() -> Iterator[None]:
     """Let two images make a direction; twenty do where people's memories are made."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file, "PER_DIRECTION", 2)
+        patch.setattr(statistics, "PER_DIRECTION", 2)
         yield
 
 
@@ -229,7 +228,7 @@ def test_a_memory_file_comes_back_as_it_was_but_for_rounding(
 
 
 def test_nothing_is_said_of_classes_with_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "PER_DIRECTION", 20)
+    monkeypatch.setattr(statistics, "PER_DIRECTION", 20)
     faces = drawn(77)
     rows = torch.cat([torch.arange(77)[faces.labels > 0], torch.tensor([0, 7])])
     memory = Memory.of(small(), faces[rows], machine("cpu", "32-true"))

@@ -43,7 +43,8 @@ def remember(
     from crossfer.deploy.models import open_model
     from crossfer.deploy.pytorch import TorchEngine
     from crossfer.experiment.execute import faces
-    from crossfer.memory.file import PER_DIRECTION, Memory
+    from crossfer.memory.file import Memory
+    from crossfer.memory.statistics import PER_DIRECTION
     from crossfer.training import machine
 
     check_finite({"--max-mb": max_mb})

@@ -17,7 +17,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
-from crossfer.memory.file import Memory, Moments
+from crossfer.memory.file import Memory
+from crossfer.memory.statistics import Moments
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
 from crossfer.networks.sources import project

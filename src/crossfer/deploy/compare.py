@@ -205,7 +205,7 @@ def compare(
         shared=how.shared,
         datasets=corrected(rows),
         latency=measure_latency(old, new, sets[0], how),
-        notes=tuple(_class_notes(old, new, class_set, how)),
+        notes=tuple(_class_notes(old, new, how)),
     )
     progress(len(sets) + 1, len(sets) + 1)
     return Comparison(found, answers)
@@ -421,7 +421,7 @@ def _left_out(dataset: Dataset, split: Split) -> dict[str, int]:
     return {name: labels.count(name) for name in sorted(set(labels))}
 
 
-def _class_notes(old: Model, new: Model, class_set: ClassSet, how: Comparing) -> Iterator[str]:
+def _class_notes(old: Model, new: Model, how: Comparing) -> Iterator[str]:
     for who, model, other in (("old", old, new), ("new", new, old)):
         alone = [name for name in model.classes if name not in other.classes]
         if alone:

@@ -103,7 +103,7 @@ def execute(
                     run, folder, runs_folder, datasets, measured_on, fabric, on_step, stopping
                 )
             else:
-                _measure(run, folder, measured_on, fabric)
+                _measure(folder, measured_on, fabric)
                 _remember_again(run, folder, datasets, fabric)
         except OSError:
             raise  # a full disk, say: no fault of the run
@@ -363,7 +363,7 @@ def _start(run: Run, runs_folder: Path) -> Classifier:
     return untrained(partial(build, run.classes), run.seed)
 
 
-def _measure(run: Run, folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:
+def _measure(folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:
     """Add missing predictions to a finished run; damaged ones are made again."""
     check_weights(folder)
     content, file = read_run(folder), folder / PREDICTIONS

@@ -81,11 +81,6 @@ class Moments:
         return self.products - self.counts.sum() * torch.outer(self.mean, self.mean)
 
     @property
-    def covariance(self) -> Tensor:
-        """Covariance of all images, float64 (D, D)."""
-        return self.scatter / self.counts.sum()
-
-    @property
     def shared_covariance(self) -> Tensor:
         """Covariance within classes, about the class means, float64 (D, D)."""
         between = self.means.T @ (self.counts[:, None] * self.means)

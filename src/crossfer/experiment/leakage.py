@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,26 +73,7 @@ def look_for_leakage(
     }
     content = read_json(file)
     if not isinstance(content, dict) or content.get("of") != asked or "copied" not in content:
-        groups = group_copies([dataset.images for dataset in datasets], progress)
-        found = [in_training(division, groups) for division in divisions]
-        content = {
-            "of": asked,
-            "copied": {
-                name: sorted({int(row) for one in found for row in one[name]}) for name in found[0]
-            },
-            "found": {
-                "method": METHOD,
-                "images": {
-                    name: len(dataset.images)
-                    for name, dataset in zip(told_apart(datasets), datasets, strict=True)
-                },
-                "subjects": {
-                    name: dataset.subjects_in_several_splits()
-                    for name, dataset in zip(told_apart(datasets), datasets, strict=True)
-                },
-                "overlaps": [asdict(one) for one in overlaps(datasets, groups)],
-            },
-        }
+        content = {"of": asked, **_search(datasets, divisions, progress)}
         write_json(file, content)
     copied: dict[str, list[int]] = content["copied"]
     dropped = copied if copies == "drop" else {}
@@ -104,6 +86,28 @@ def look_for_leakage(
     in_training_sets = {name: len(rows) for name, rows in copied.items()}
     told = {**content["found"], "in_training": in_training_sets, "dropped": dropped}
     return adapter(Leakage).validate_python(told)
+
+
+def _search(
+    datasets: Sequence[Dataset], divisions: Sequence[Sequence[Dataset]], progress: Told
+) -> dict[str, Any]:
+    """Return rows of test images with a copy in training, by dataset, and all overlaps, for JSON."""
+    groups = group_copies([dataset.images for dataset in datasets], progress)
+    copied = [in_training(division, groups) for division in divisions]
+    named = dict(zip(told_apart(datasets), datasets, strict=True))
+    return {
+        "copied": {
+            name: sorted({int(row) for one in copied for row in one[name]}) for name in copied[0]
+        },
+        "found": {
+            "method": METHOD,
+            "images": {name: len(dataset.images) for name, dataset in named.items()},
+            "subjects": {
+                name: dataset.subjects_in_several_splits() for name, dataset in named.items()
+            },
+            "overlaps": [asdict(one) for one in overlaps(datasets, groups)],
+        },
+    }
 
 
 def _whole(divisions: Sequence[Dataset]) -> Dataset:

@@ -184,7 +184,8 @@ def plan(
     CrossferError
         If a split is empty, or a fraction leaves too few images to train on.
     """
-    _check(experiment, source, targets)
+    _check_splits(experiment, source, targets)
+    _check_fractions(experiment, targets)
     datasets = [source, *(part for target in targets for part in target.parts)]
     run, past = partial(make_run, experiment, arithmetic, datasets), DataRef.of(source)
     known = {strategy.name: strategy for strategy in experiment.strategies}
@@ -265,7 +266,8 @@ def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
     return ("source", "target") if selection == "both" else (selection,)
 
 
-def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
+def _check_splits(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
+    """Refuse empty splits, and a source without a class of the model."""
     learnt_from = any(
         "source" in strategy.needs or (strategy.memory and not experiment.memory)
         for strategy in experiment.strategies
@@ -295,6 +297,10 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
             f"model.classes: the model has none of {source.name}'s classes ({', '.join(new)}); "
             "name another source, or correct the classes"
         )
+
+
+def _check_fractions(experiment: Experiment, targets: Sequence[Dataset]) -> None:
+    """Refuse targets, and fractions of them, from which the strategies cannot learn."""
     needing = [s.name for s in experiment.strategies if "target" in s.needs and s.labels == "all"]
     for target in targets:
         if needing and not len(target.rows("training")) and len(target.unlabelled("training")):

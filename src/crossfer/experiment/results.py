@@ -190,13 +190,11 @@ def collect(
         test_sets[target.name, "target"] = TestSet(whole, dropped, folds=folds)
     measured, answers, chosen_by = _measure(_comparable(planned, failed), test_sets, runs_folder)
     evidence = Evidence(answers, {where: test.subjects for where, test in test_sets.items()})
-    validation = Evidence(
-        chosen_by,
-        {
-            (target, side): test_sets[target, side].who(said[0].rows)
-            for ((target, *_), side), said in chosen_by.items()
-        },
-    )
+    people = {
+        (target, side): test_sets[target, side].who(said[0].rows)
+        for ((target, *_), side), said in chosen_by.items()
+    }
+    validation = Evidence(chosen_by, people)
     averaged = summary.by_strategy(measured)
     alone = {target.name for target in single}
     over_targets = summary.over_targets([row for row in averaged if row.target in alone])

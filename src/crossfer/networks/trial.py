@@ -54,15 +54,7 @@ def check_network(
     """
     drawing = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(drawing):
-        if config.is_deployed:
-            model, said = config.deployed_and_said(classes)
-        else:
-            model, said = config.build(classes), []
-            if config.network != STUDY:
-                said = [
-                    "weights: BL is trained on the source, starting from the network's own "
-                    "weights; model.weights: as-built deploys them unchanged"
-                ]
+        model, said = _built(config, classes)
         if set(model.unknown) == set(model.classes):
             raise CrossferError(
                 f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of "
@@ -78,26 +70,42 @@ def check_network(
                 "trained; set strategies: [BL]"
             )
         place = _check_answers(config, model, images, fabric)
-        trained: dict[str, list[str]] = {}
-        for kind in wanted:
-            try:
-                trained[kind] = model.layer_names(kind)
-            except ValueError as error:
-                raise CrossferError(f"model: {kind} trains no layer: {error}") from None
-            if trained[kind] and (problem := _untrained(model, kind, images)):
-                raise CrossferError(f"model: {config.name}: {problem}")
+        trained = {kind: _trained_layers(config, model, kind, images) for kind in wanted}
         if _mixes(model.eval(), images):
             raise CrossferError(
                 f"model.network: {config.name} gives a face another result alone than in a batch; "
                 "make its evaluation mode independent of the batch"
             )
-    reads = f"network {config.network}: reads {config.preprocessing}"
     return [
-        reads,
+        f"network {config.network}: reads {config.preprocessing}",
         *_what_it_answers(model, config.outputs or model.classes, place),
         *said,
         *_what_trains(model, trained),
     ]
+
+
+def _built(config: NetworkConfig, classes: Classes) -> tuple[Classifier, list[str]]:
+    """Build a network, deployed or not; also return notes about its weights."""
+    if config.is_deployed:
+        return config.deployed_and_said(classes)
+    said = (
+        "weights: BL is trained on the source, starting from the network's own weights; "
+        "model.weights: as-built deploys them unchanged"
+    )
+    return config.build(classes), [] if config.network == STUDY else [said]
+
+
+def _trained_layers(
+    config: NetworkConfig, model: Classifier, kind: str, images: Tensor
+) -> list[str]:
+    """Return the layers of a kind; refuse a network in which they would not train."""
+    try:
+        layers = model.layer_names(kind)
+    except ValueError as error:
+        raise CrossferError(f"model: {kind} trains no layer: {error}") from None
+    if layers and (problem := _untrained(model, kind, images)):
+        raise CrossferError(f"model: {config.name}: {problem}")
+    return layers
 
 
 def _trains(model: Classifier) -> bool:

@@ -116,9 +116,7 @@ BEYOND = (
     on_target(
         "EWC",
         layers="all",
-        about=(
-            "fine-tune every layer, with a penalty on changing weights that matter for the source"
-        ),
+        about="fine-tune every layer, with a penalty on changing weights that matter for the source",
         penalty=EWC(),
         paper="Kirkpatrick et al., PNAS 2017",
         recipe=HELD,
@@ -151,9 +149,7 @@ BEYOND = (
         "ER-50+WiSE",
         start="ER-50",
         data="source+target",
-        about=(
-            "interpolate the weights before and after fine-tuning with 50 old images of each class"
-        ),
+        about="interpolate the weights before and after fine-tuning with 50 old images of each class",
         exemplars=50,
     ),
     on_target(
@@ -201,9 +197,7 @@ BEYOND = (
     merged(
         "LiNeS",
         start="RE",
-        about=(
-            "interpolate the weights before and after fine-tuning every layer, first layers least"
-        ),
+        about="interpolate the weights before and after fine-tuning every layer, first layers least",
         merge="LiNeS",
         paper="Wang et al., LiNeS: Post-training Layer Scaling, ICLR 2025",
     ),
@@ -211,9 +205,7 @@ BEYOND = (
         "RE+FISHER",
         start="RE",
         data="source+target",
-        about=(
-            "merge the weights before and after fine-tuning every layer by their Fisher information"
-        ),
+        about="merge the weights before and after fine-tuning every layer by their Fisher information",
         merge="Fisher",
         paper="Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022",
     ),
@@ -248,9 +240,7 @@ BEYOND = (
     ),
     with_source(
         "WF",
-        about=(
-            "continue from the old weights on source and target together, for a tenth of the time"
-        ),
+        about="continue from the old weights on source and target together, for a tenth of the time",
         paper="warm start; Ash and Adams, On Warm-Starting Neural Network Training, NeurIPS 2020",
         recipe=Recipe(epochs=3, learning_rate=0.01, warmup=0.1),
     ),
@@ -311,9 +301,7 @@ UNLABELLED = (
     on_target(
         "TENT",
         layers="norms",
-        about=(
-            "train the normalisation layers to minimise entropy on the target's images; no labels"
-        ),
+        about="train the normalisation layers to minimise entropy on the target's images; no labels",
         unlabelled=Tent(),
         paper="Wang et al., Tent: Fully Test-Time Adaptation by Entropy Minimization, ICLR 2021",
         recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.001, warmup=0.1),
@@ -321,9 +309,7 @@ UNLABELLED = (
     on_target(
         "SHOT",
         layers="body",
-        about=(
-            "train all but the last layer by information maximisation and pseudo-labels; no labels"
-        ),
+        about="train all but the last layer by information maximisation and pseudo-labels; no labels",
         unlabelled=Shot(),
         paper="Liang, Hu, Feng, Source Hypothesis Transfer (SHOT), ICML 2020",
         recipe=Recipe(epochs=15, batch_size=64, learning_rate=0.005, warmup=0.1),

@@ -27,7 +27,6 @@ import numpy as np
 import yaml
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
@@ -36,7 +35,7 @@ from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
 from crossfer.executors.graph import Tell
 from crossfer.experiment.clusters import RUNS
-from crossfer.experiment.config import Experiment
+from crossfer.experiment.config import Experiment, adapter
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
 from crossfer.experiment.identity import Arithmetic
@@ -441,7 +440,7 @@ class _Trials:
         """The finished trials, in order."""
         trials = self.study.trials if self.most else []
         told = [trial.user_attrs["measured"] for trial in trials if trial.state.is_finished()]
-        return TypeAdapter(list[Trial]).validate_python(told)
+        return adapter(list[Trial]).validate_python(told)
 
     @property
     def best(self) -> Trial | None:
@@ -597,7 +596,7 @@ class _Trials:
 def _found_before(file: Path) -> dict[str, Tuned]:
     """Return the results of earlier searches in the folder, by strategy."""
     try:
-        searched = TypeAdapter(Searched).validate_json(file.read_bytes())
+        searched = adapter(Searched).validate_json(file.read_bytes())
     except (OSError, ValueError):  # there was none, or somebody edited it
         return {}
     return {one.name: one for one in searched.strategies}

@@ -6,21 +6,17 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from typer.testing import CliRunner
 
 from crossfer.adaptation import untrained
-from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
 from crossfer.deploy.models import open_model
-from crossfer.errors import CrossferError
 from crossfer.evaluation.drift import (
     FeatureDrift,
     Features,
@@ -40,6 +36,7 @@ from crossfer.evaluation.estimate import (
 from crossfer.memory.file import load_memory
 from crossfer.networks.spec import NetworkConfig
 from crossfer.report.assessed import answer
+from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier
 
 CLASSES = ("angry", "happy", "sad", "neutral")
@@ -159,17 +156,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written(folder / "new", 9.0, True)
     classifier(CLASSES).save(folder / "network")
     return folder
-
-
-def crossfer(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments: object) -> str:
-    error = crossfer(*arguments).exception
-    assert isinstance(error, CrossferError), error
-    assert "\n" not in str(error)
-    return str(error)
 
 
 def test_the_command_answers_and_writes_all_of_it(place: Path) -> None:

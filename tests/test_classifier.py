@@ -20,7 +20,7 @@ from crossfer.classes import FER7, FER8
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from crossfer.networks import NamedLayers, NetworkConfig, Normalisation, Preprocessing, Spec, load
-from crossfer.networks.answers import logits_in, place_of_logits
+from crossfer.networks.answers import find_logits
 from crossfer.networks.prediction import MOST_AT_ONCE, images_at_once, probabilities_of
 
 ZOO = "tests.tiny_networks"
@@ -194,12 +194,12 @@ def test_logits_are_found_in_whatever_a_network_answers_with() -> None:
         ({"features": features, "out": logits}, "['out']"),
         (output, ".logits"),
     ):
-        assert torch.equal(logits_in(answer, 7), logits)
-        assert place_of_logits(answer, 7) == place
+        found, where = find_logits(answer, 7)
+        assert torch.equal(found, logits) and where == place
     with pytest.raises(
         TypeError, match=r"returns a tensor \(2, 512\), str, without a tensor of logits"
     ):
-        logits_in((features, "logits"), 7)
+        find_logits((features, "logits"), 7)
 
 
 def test_a_batch_is_as_large_as_memory_allows() -> None:

@@ -15,9 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import binomtest
-from typer.testing import CliRunner
 
-from crossfer.cli import app
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.compare import Comparing, Comparison, compare, read
 from crossfer.deploy.models import open_model
@@ -26,6 +24,7 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.spread import spreads
 from tests import tiny_onnx
+from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file
 
 CLASSES = ("angry", "happy", "sad", "neutral")
@@ -99,17 +98,6 @@ def comparison(data: Dataset, networks: dict[str, Path]) -> Comparison:
     models = [open_model(networks[name]) for name in ("old", "exported")]
     how = Comparing(by=("camera",), rounds=20, batch=4)
     return compare(models[0], models[1], [(data, data)], how)
-
-
-def crossfer(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments: object) -> str:
-    error = crossfer(*arguments).exception
-    assert isinstance(error, CrossferError), error
-    assert "\n" not in str(error)
-    return str(error)
 
 
 def test_numbers_are_those_of_an_independent_calculation(

@@ -13,9 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
-from crossfer.cli import app
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.decision import Constraints, front, recommend
@@ -31,8 +29,10 @@ from crossfer.evaluation.rows import (
 from crossfer.evaluation.summary import by_strategy
 from crossfer.experiment.results import past_of
 from crossfer.files import write_json
-from crossfer.strategies import BASELINE, DEPLOYED, Strategy
+from crossfer.strategies import BASELINE, DEPLOYED
+from crossfer.strategy import Strategy
 from crossfer.terms import BL, SIDES, PastData, Side
+from tests.commands import crossfer
 from tests.test_evaluation import result
 from tests.test_report import made_results
 
@@ -361,10 +361,6 @@ def folder(tmp_path: Path) -> Path:
     results = made_results(accuracies, images={"jaffe": 67})  # type: ignore[arg-type]
     write_json(tmp_path / "results.json", results.as_json())
     return tmp_path
-
-
-def crossfer(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_the_command_recommends_within_limits(folder: Path) -> None:

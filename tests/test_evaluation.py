@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from crossfer.evaluation import paper, summary
+from crossfer.evaluation import summary
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.measure import change, find_flips, measure
 from crossfer.evaluation.metrics import (
@@ -206,9 +206,3 @@ def test_seeds_are_averaged_with_their_deviation() -> None:
     assert (row.seeds, row.runs) == ((0, 1), ("BL-0", "BL-1"))
     assert row.cost.peak_memory_bytes == 2e8
     assert row.balance == pytest.approx((62 + 42) / 2)
-
-
-def test_the_papers_figures_are_the_papers() -> None:
-    assert sum(paper.TABLE_I["jaffe"][s] for s in ("training", "validation", "test")) == 213
-    assert sum(paper.TABLE_I["mug"][s] for s in ("training", "validation", "test")) == 7352
-    assert paper.JAFFE_TEST_ACCURACY["BL"] == 40.30

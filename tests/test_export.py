@@ -24,7 +24,7 @@ from crossfer.deploy import export as exporting
 from crossfer.deploy.export import Exporting, drawn_faces, export
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
-from crossfer.memory import file as remembered
+from crossfer.memory import statistics
 from crossfer.memory.file import Memory
 from crossfer.networks import Classifier, Preprocessing, Spec, load, normalise, study_cnn
 from crossfer.standins.layouts import portrait
@@ -93,7 +93,7 @@ def test_heads_that_were_calculated_are_exported_too(
     tmp_path: Path,
 ) -> None:
     """Random projections and a head behind them, discriminants, templates: all are layers of the network."""
-    monkeypatch.setattr(remembered, "PER_DIRECTION", 1)
+    monkeypatch.setattr(statistics, "PER_DIRECTION", 1)
     fabric, source = machine("cpu", "32-true"), prepared["fer2013"]
     past = Faces.from_numpy(source.images, source.labels)
     new = Faces.from_numpy(prepared["jaffe"].images, prepared["jaffe"].labels)

@@ -16,7 +16,8 @@ from crossfer.experiment.identity import Arithmetic, described
 from crossfer.experiment.plan import Run
 from crossfer.memory.penalties import EWC, L2SP, Distillation
 from crossfer.networks import NetworkConfig, Normalisation
-from crossfer.strategies import STRATEGIES, Strategy
+from crossfer.strategies import STRATEGIES
+from crossfer.strategy import Strategy
 from crossfer.training.recipe import Recipe
 
 PLAIN = {"note", "source_images", "target_images"}

@@ -37,7 +37,8 @@ from crossfer.memory.penalties import (
 from crossfer.networks import Classifier, study_cnn
 from crossfer.networks.adapters import LowRank, adapt_linear, fold
 from crossfer.networks.flop import training_flop
-from crossfer.strategies import BEYOND, STRATEGIES, Strategy, starts
+from crossfer.strategies import BEYOND, STRATEGIES, starts
+from crossfer.strategy import Strategy
 from crossfer.terms import PAST_DATA
 from crossfer.training import (
     Augmentation,
@@ -152,7 +153,7 @@ def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_chan
     assert term(start, images, new, torch.arange(8)) == pytest.approx(float(by_hand), rel=1e-4)
 
 
-def test_dark_experience_is_distillation_on_the_old_images_of_a_mixture_alone() -> None:
+def test_source_distillation_is_distillation_on_the_old_images_of_a_mixture_alone() -> None:
     fabric, start, images = machine("cpu", "32-true"), small(), normalise(faces(8).images)
     mixture = Mixture.of(faces(4), faces(9), 0.25)
     rows = mixture.batches(8, torch.Generator().manual_seed(0))[0]
@@ -490,9 +491,7 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
 
 def test_flop_are_counted_for_what_trains() -> None:
     model = study_cnn()
-    forward = 2 * (
-        163_586_816 + 18_880_512
-    )  # multiply-adds of the convolutions and the linear layers
+    forward = 2 * (163_586_816 + 18_880_512)  # multiply-adds of convolutions and linear layers
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     counted = training_flop(model, (1, 48, 48))

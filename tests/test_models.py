@@ -15,7 +15,8 @@ from crossfer.networks.layers import (
     train_only,
     training_mode,
 )
-from crossfer.strategies import STRATEGIES, STUDY, Strategy
+from crossfer.strategies import STRATEGIES, STUDY
+from crossfer.strategy import Strategy
 from crossfer.training import Faces, Recipe, machine
 
 

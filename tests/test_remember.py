@@ -25,22 +25,22 @@ from crossfer.datasets import Dataset, open_dataset
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
 from crossfer.files import digest, write_json
-from crossfer.memory import file
+from crossfer.memory import statistics
 from crossfer.memory.closed_form import SLDA, Head, Ridge, ridge_regression, streamed, with_head
 from crossfer.memory.file import (
     MEMORY,
-    Gaussians,
     Memory,
-    Moments,
     load_memory,
     projection,
     sizes_within,
 )
 from crossfer.memory.replay import FeatureReplay
+from crossfer.memory.statistics import Gaussians, Moments
 from crossfer.networks import Classifier, load, study_cnn
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import Spec
-from crossfer.strategies import STRATEGIES, Strategy
+from crossfer.strategies import STRATEGIES
+from crossfer.strategy import Strategy
 from crossfer.training import Faces, Recipe, machine, normalise
 from crossfer.training.cut import cut_of
 from crossfer.training.prediction import features
@@ -65,7 +65,7 @@ def small(seed: int = 0) -> Classifier:
 def few_images_do() -> Iterator[None]:
     """Let two images make a direction; twenty do where people's memories are made."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file, "PER_DIRECTION", 2)
+        patch.setattr(statistics, "PER_DIRECTION", 2)
         yield
 
 
@@ -88,7 +88,7 @@ def test_moments_add_up_to_those_of_all_images_whatever_the_order() -> None:
     for several in (parts[0] + parts[1] + parts[2], parts[2] + parts[0] + parts[1]):
         for name in ("counts", "sums", "products"):
             assert torch.allclose(getattr(several, name), getattr(whole, name), rtol=1e-6)
-    assert np.allclose(whole.covariance, np.cov(x.double().T, bias=True), rtol=1e-4)
+    assert np.allclose(whole.scatter / 90, np.cov(x.double().T, bias=True), rtol=1e-4)
     within = torch.cat([x[labels == c] - x[labels == c].mean(0) for c in range(3)]).double()
     assert torch.allclose(whole.shared_covariance, within.T @ within / 90, rtol=1e-3)
     assert whole.means[3].eq(0).all()
@@ -211,10 +211,6 @@ def test_a_network_without_a_vector_for_each_face_has_no_memory() -> None:
         cut_of(Classifier(tiny_networks.fully_convolutional(), preprocessing=how).eval())
 
 
-def test_features_of_many_images_are_one_row_each() -> None:
-    assert len(features(small(), "fc3", drawn(40).images, machine("cpu", "32-true"))) == 40
-
-
 def test_a_memory_file_comes_back_as_it_was_but_for_rounding(
     memory: Memory, tmp_path: Path
 ) -> None:
@@ -232,7 +228,7 @@ def test_a_memory_file_comes_back_as_it_was_but_for_rounding(
 
 
 def test_nothing_is_said_of_classes_with_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "PER_DIRECTION", 20)
+    monkeypatch.setattr(statistics, "PER_DIRECTION", 20)
     faces = drawn(77)
     rows = torch.cat([torch.arange(77)[faces.labels > 0], torch.tensor([0, 7])])
     memory = Memory.of(small(), faces[rows], machine("cpu", "32-true"))

@@ -16,7 +16,15 @@ from torch import nn
 from crossfer.adaptation import untrained
 from crossfer.classes import FER7, FER8
 from crossfer.errors import CrossferError
-from crossfer.networks import LAYERS, Classifier, NetworkConfig, Normalisation, check_network, load
+from crossfer.networks import (
+    LAYERS,
+    Classifier,
+    NetworkConfig,
+    Normalisation,
+    Spec,
+    check_network,
+    load,
+)
 from crossfer.training import machine
 
 FAMILIES = {
@@ -288,3 +296,8 @@ def test_a_library_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.Monk
         CrossferError, match=r"torchvision is not installed: pip install 'crossfer\["
     ):
         NetworkConfig(network="timm:resnet18").build()
+
+
+def test_a_file_may_lie_in_the_user_s_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Spec("onnx:~/x.onnx", folder=Path("/elsewhere")).file == tmp_path / "x.onnx"

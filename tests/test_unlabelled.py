@@ -23,7 +23,8 @@ from crossfer.experiment.data import rows_to_learn
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import plan
 from crossfer.networks import Classifier, study_cnn
-from crossfer.strategies import STRATEGIES, UNLABELLED, Strategy
+from crossfer.strategies import STRATEGIES, UNLABELLED
+from crossfer.strategy import Strategy
 from crossfer.training import Faces, Recipe, features, machine, normalise, predict, train
 from crossfer.training.trainer import State
 from crossfer.unlabelled import AdaBN, Shot, entropy, pseudo_labels, templates

@@ -24,7 +24,7 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.run import run_one
 from crossfer.experiment.status import status
 from crossfer.experiment.workers import how_many
-from crossfer.strategies import Strategy
+from crossfer.strategy import Strategy
 from crossfer.training import Trained, machine
 
 SMALL: dict[str, Any] = {

@@ -40,38 +40,32 @@ if TYPE_CHECKING:
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
     from crossfer.networks import Classifier, study_cnn
     from crossfer.report import write_report
-    from crossfer.strategies import STRATEGIES, Strategy
+    from crossfer.strategies import STRATEGIES
+    from crossfer.strategy import Strategy
     from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
 
 _HOMES = {
-    "adapt": "crossfer.adaptation",
-    "READERS": "crossfer.datasets",
-    "Dataset": "crossfer.datasets",
-    "open_dataset": "crossfer.datasets",
-    "Preparation": "crossfer.datasets",
-    "in_memory": "crossfer.datasets",
-    "prepare": "crossfer.datasets",
-    "write_look": "crossfer.datasets",
-    "load": "crossfer.deploy",
-    "FER7": "crossfer.classes",
-    "ClassSet": "crossfer.classes",
-    "CrossferError": "crossfer.errors",
-    "Experiment": "crossfer.experiment",
-    "load_experiment": "crossfer.experiment",
-    "load_results": "crossfer.experiment",
-    "run_experiment": "crossfer.experiment",
-    "Classifier": "crossfer.networks",
-    "study_cnn": "crossfer.networks",
-    "write_report": "crossfer.report",
-    "STRATEGIES": "crossfer.strategies",
-    "Strategy": "crossfer.strategies",
-    "Augmentation": "crossfer.training",
-    "Faces": "crossfer.training",
-    "Recipe": "crossfer.training",
-    "machine": "crossfer.training",
-    "predict": "crossfer.training",
-    "train": "crossfer.training",
+    "crossfer.adaptation": ("adapt",),
+    "crossfer.datasets": (
+        "READERS",
+        "Dataset",
+        "open_dataset",
+        "Preparation",
+        "in_memory",
+        "prepare",
+        "write_look",
+    ),
+    "crossfer.deploy": ("load",),
+    "crossfer.classes": ("FER7", "ClassSet"),
+    "crossfer.errors": ("CrossferError",),
+    "crossfer.experiment": ("Experiment", "load_experiment", "load_results", "run_experiment"),
+    "crossfer.networks": ("Classifier", "study_cnn"),
+    "crossfer.report": ("write_report",),
+    "crossfer.strategies": ("STRATEGIES",),
+    "crossfer.strategy": ("Strategy",),
+    "crossfer.training": ("Augmentation", "Faces", "Recipe", "machine", "predict", "train"),
 }
+"""The public names of each module."""
 
 __all__ = [
     "FER7",
@@ -110,6 +104,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("crossfer")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'crossfer' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'crossfer' has no attribute {name!r}")

@@ -10,21 +10,23 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
+from crossfer.memory.closed_form import ClosedForm, learn_head
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.file import Memory
 from crossfer.memory.merging import Mix, best_mixture, by_depth, by_fisher, interpolate
 from crossfer.memory.penalties import fisher
 from crossfer.networks import Classifier, grow
 from crossfer.networks.adapters import adapt_linear, fold
-from crossfer.strategies import Strategy
+from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.unlabelled import T3A, AdaBN, without_labels
 
 Built = TypeVar("Built")
 
 FISHER_IMAGES = 1024
-"""Of each side, at most, from which a Fisher information is estimated."""
+"""Maximum number of images per side from which the Fisher information is estimated."""
 
 
 def adapt(
@@ -81,8 +83,7 @@ def adapt(
     if memory:
         memory.check(baseline)
     if strategy.unlabelled:
-        shown = without_labels(training["target"])
-        return _unlabelled(strategy, start, shown, recipe, seed, fabric, options)
+        return _without_labels(strategy, start, training["target"], recipe, seed, fabric, options)
     if strategy.exemplars:
         kept = choose_exemplars(
             training["source"], strategy.exemplars, strategy.choice, baseline, seed, fabric
@@ -93,7 +94,13 @@ def adapt(
     if strategy.rank:
         adapt_linear(model, strategy.rank, seed)
         options["reuse"] = False  # what is calculated once knows plain layers only
-    if strategy.memory and memory:
+    if isinstance(strategy.memory, ClosedForm):
+        assert memory
+        trained = learn_head(
+            strategy.memory, model, memory, training["target"], validation, seed, fabric
+        )
+    elif strategy.memory:
+        assert memory
         trained = strategy.memory.learn(
             start, model, memory, training["target"], validation, recipe, seed, fabric, **options
         )
@@ -109,51 +116,27 @@ def adapt(
     if strategy.rank:
         fold(trained.model)
     if strategy.merge:
-        both = strategy.data == "source+target"
-        faces = Mixture.of(training["target"], training["source"], 0.5) if both else None
-        mix = _mix(strategy, trained.model, baseline, training, seed, fabric)
-        trained = _merged(trained, baseline, faces, validation, fabric, mix)
+        trained = _merged(strategy, trained, baseline, training, validation, seed, fabric)
     return trained
 
 
-def _mix(
-    strategy: Strategy,
-    model: Classifier,
-    baseline: Classifier,
-    training: Mapping[str, Faces],
-    seed: int,
-    fabric: Fabric,
-) -> Mix:
-    """Return how a strategy mixes a trained network with the baseline."""
-    if strategy.merge == "LiNeS":
-        return by_depth(model)
-    if strategy.merge == "Fisher":
-        matters = []
-        for network, side in ((baseline, "source"), (model, "target")):
-            generator = torch.Generator().manual_seed(seed)
-            rows = torch.randperm(len(training[side]), generator=generator)[:FISHER_IMAGES]
-            found = fisher(network, training[side].images[rows], seed, fabric)
-            matters.append({name: value.cpu() for name, value in found.items()})
-        return by_fisher(*matters)
-    return interpolate
-
-
-def _unlabelled(
+def _without_labels(
     strategy: Strategy,
     start: Classifier,
-    shown: Faces,
+    target: Faces,
     recipe: Recipe,
     seed: int,
     fabric: Fabric,
     options: Mapping[str, Any],
 ) -> Trained:
-    """Adapt a network to images without labels; the last epoch is kept, since no label chooses one."""
-    began, how, model = time.perf_counter(), strategy.unlabelled, copy.deepcopy(start)
+    """Adapt a network to unlabelled images; the last epoch is kept, since no label can select one."""
+    began, how, shown = time.perf_counter(), strategy.unlabelled, without_labels(target)
+    assert how
+    model = copy.deepcopy(start)
     model.train_only(strategy.layers)
     if isinstance(how, AdaBN | T3A):
         model = how.applied(model, shown.images, fabric).eval()
         return Trained(model, 0, [], 0, time.perf_counter() - began)
-    assert how
     objective, options = how.objective(start, fabric), {**options, "keep": "last"}
     return train(model, shown, {}, recipe, seed, fabric, objective=objective, **options)
 
@@ -161,14 +144,13 @@ def _unlabelled(
 def _grown(
     start: Classifier, baseline: Classifier, training: Mapping[str, Faces], fabric: Fabric
 ) -> tuple[Classifier, Classifier]:
-    """Return copies of both networks that can say every class of the target."""
+    """Return copies of both networks with an output for every class of the target."""
     if "target" not in training:
         return copy.deepcopy(start), baseline
     grown = _with_classes(start, training["target"], fabric)
-    same = baseline is start
-    return grown, copy.deepcopy(grown) if same else _with_classes(
-        baseline, training["target"], fabric
-    )
+    if baseline is start:
+        return grown, copy.deepcopy(grown)
+    return grown, _with_classes(baseline, training["target"], fabric)
 
 
 def _with_classes(classifier: Classifier, faces: Faces, fabric: Fabric) -> Classifier:
@@ -188,7 +170,7 @@ def _with_classes(classifier: Classifier, faces: Faces, fabric: Fabric) -> Class
 
 
 def _shown(strategy: Strategy, training: Mapping[str, Faces]) -> Faces:
-    """Return the faces that a strategy shows: of one side, of both, or mixed in every batch."""
+    """Return a strategy's training faces: of one side, of both, or mixed in every batch."""
     if strategy.data != "source+target":
         return training[strategy.data]
     source, target = training["source"], training["target"]
@@ -196,22 +178,41 @@ def _shown(strategy: Strategy, training: Mapping[str, Faces]) -> Faces:
 
 
 def _merged(
+    strategy: Strategy,
     trained: Trained,
     baseline: Classifier,
-    faces: Faces | None,
+    training: Mapping[str, Faces],
     validation: Mapping[str, Faces],
+    seed: int,
     fabric: Fabric,
-    mix: Mix = interpolate,
 ) -> Trained:
-    """Mix a trained network with the baseline, as much as suits the validation sets.
+    """Merge a trained network with the baseline; the weight is selected on the validation sets.
 
-    Batch statistics are estimated anew where faces of both sides are at hand; those of the target
-    alone would suit the target alone, so otherwise they are mixed like the weights.
+    Batch statistics are estimated again if training faces of both sides are available; otherwise they are
+    merged like the weights, since those of the target alone would suit the target alone.
     """
     began = time.perf_counter()
+    faces: Faces | None = None
+    mix: Mix = interpolate
+    if strategy.data == "source+target":
+        faces = Mixture.of(training["target"], training["source"], 0.5)
+    if strategy.merge == "LiNeS":
+        mix = by_depth(trained.model)
+    elif strategy.merge == "Fisher":
+        mix = by_fisher(
+            _fisher(baseline, training["source"], seed, fabric),
+            _fisher(trained.model, training["target"], seed, fabric),
+        )
     model, alpha, tried = best_mixture(baseline, trained.model, validation, faces, fabric, mix=mix)
     seconds = trained.seconds + time.perf_counter() - began
     return replace(trained, model=model.cpu(), alpha=alpha, tried=tried, seconds=seconds)
+
+
+def _fisher(network: Classifier, faces: Faces, seed: int, fabric: Fabric) -> dict[str, Tensor]:
+    """Estimate a network's Fisher information from some of the faces; on the CPU."""
+    rows = torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed))[:FISHER_IMAGES]
+    found = fisher(network, faces.images[rows], seed, fabric)
+    return {name: value.cpu() for name, value in found.items()}
 
 
 def untrained(build: Callable[[], Built], seed: int) -> Built:

@@ -1,4 +1,4 @@
-"""Names of facial expressions: their spellings, the usual class sets, and maps from labels to classes."""
+"""Names of facial expressions: spellings, class sets, and maps from labels to classes."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ RAFDB11 = (
 """RAF-DB's compound expressions, in the order of its numbers 1–11."""
 
 NO_EXPRESSION = frozenset({"none", "uncertain", "unknown", "no-face"})
-"""What datasets write where there is no expression to learn: such pictures are left out, and counted."""
+"""Labels of pictures without an expression; they are left out and counted."""
 
 UNLABELLED = "unlabelled"
-"""The label of pictures that nobody has labelled: they are kept, and are of no class."""
+"""The label of unlabelled pictures, which are kept and have no class."""
 
 SYNONYMS: Mapping[str, str] = {
     **{name: name for name in (*FER8, *RAFDB11, *NO_EXPRESSION, UNLABELLED)},
@@ -68,22 +68,22 @@ SYNONYMS: Mapping[str, str] = {
     "nf": "no-face",
     "unlabeled": UNLABELLED,
 }
-"""Names seen in the field, in lower case and with single spaces, and our name for each."""
+"""Known spellings, in lower case with single spaces, and the canonical name of each."""
 
 SEPARATORS = re.compile(r"[\s_-]+")
 NUMBER_BEFORE = re.compile(r"\d+[\s.):]*(?=\D)")
 
 
 def comparable(name: object) -> str:
-    """Return a name as it is compared: without case, outer spaces and ways to store an accent."""
+    """Return a name in lower case, stripped, with composed accents, for comparison."""
     return unicodedata.normalize("NFC", str(name)).strip().lower()
 
 
 def canonical(name: object) -> str:
-    """Return the spelling by which a class goes here.
+    """Return the canonical spelling of a class.
 
-    Case, separators, a number in front, synonyms and frequent misspellings are seen through: ``0_Angry``
-    and ``Anger`` are ``angry``.  A name that is not known stays as it is, in lower case.
+    Case, separators, a leading number, synonyms and frequent misspellings are normalised: ``0_Angry`` and
+    ``Anger`` are ``angry``.  An unknown name is returned in lower case.
     """
     text = comparable(name)
     plain = SEPARATORS.sub(" ", text).strip()
@@ -94,12 +94,12 @@ def canonical(name: object) -> str:
 
 
 def is_known(name: object) -> bool:
-    """Tell whether a name is one of an expression, or of none, under any spelling."""
+    """Tell whether a name is known, in any spelling."""
     return canonical(name) in SYNONYMS
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return distinct names: known ones in the order of `FER8`, then `RAFDB11`; then others by letter."""
+    """Return distinct names: those of `FER8` and `RAFDB11` in this order, then others alphabetically."""
     known = [*FER8, *RAFDB11]
     place = {name: index for index, name in enumerate(known)}
     return sorted(set(names), key=lambda name: (place.get(name, len(known)), name))
@@ -107,7 +107,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """The classes of a classifier, and the labels that belong to each.
+    """The classes of a classifier, and the labels of each.
 
     Parameters
     ----------
@@ -122,19 +122,19 @@ class ClassSet:
 
     @classmethod
     def of(cls, value: str | Sequence[str] | Mapping[str, Any] | ClassSet) -> ClassSet:
-        """Read a class set as a configuration writes it.
+        """Read a class set from a configuration.
 
         Parameters
         ----------
         value
-            The name of one of `PRESETS`; a list of names, each a label; or from the name of a class to its
-            label or list of labels.
+            The name of a preset in `PRESETS`; a list of classes that are also their labels; or a mapping from
+            each class to its label or labels.
 
         Raises
         ------
         CrossferError
-            If a name is listed twice, there are fewer than two, a label belongs to two classes, or a
-            class has none.
+            If a class is listed twice, there are fewer than two, a label belongs to two classes, or a class
+            has no label.
         """
         if isinstance(value, ClassSet):
             return value
@@ -170,7 +170,7 @@ class ClassSet:
 
     @classmethod
     def each(cls, names: Iterable[str]) -> Self:
-        """Return a set in which every label is a class of its own."""
+        """Return a class set in which every label is a class."""
         ordered = tuple(names)
         return cls(ordered, {name: name for name in ordered})
 
@@ -191,11 +191,11 @@ class ClassSet:
 
     @property
     def meaning(self) -> list[list[str | list[str]]]:
-        """Each class in order and its labels, sorted: what makes the set, as JSON holds it."""
+        """Each class in order with its sorted labels, as values for JSON."""
         return [[name, sorted(self.labels_of(name))] for name in self.names]
 
     def as_config(self) -> str | list[str] | dict[str, list[str]]:
-        """Return what a configuration would hold; `of` reads it."""
+        """Return the set as written in a configuration; `of` reads it."""
         for preset, classes in PRESETS.items():
             if self == classes:
                 return preset

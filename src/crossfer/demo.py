@@ -1,4 +1,4 @@
-"""The whole study on stand-ins: drawn faces, nothing to download, a few minutes."""
+"""The study on drawn stand-in faces: no download, a few minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossfer.report import write_report
 from crossfer.standins import contact_sheet, write
 
 SIZES = {"fer2013": 1200, "jaffe": 140, "tfeid": 140, "mug": 36}
-"""Pictures of each stand-in, of MUG's video sequences: as few as let the study's findings stand out."""
+"""Number of pictures of each stand-in (of video sequences for MUG), enough to show the study's findings."""
 
 FROM_SCRATCH = {
     "epochs": 16,
@@ -22,11 +22,11 @@ FROM_SCRATCH = {
     "label_smoothing": 0.0,
     "augmentation": {"shift": 0.04},
 }
-"""A thousand faces are few: smaller and bolder steps than the default's, until little is left to learn."""
+"""For a thousand faces: smaller batches and a larger learning rate than the default."""
 
 LONGER: dict[str, Any] = {**FROM_SCRATCH, "epochs": 24}
-"""Half as long again.  FU needs it, since it learns two datasets; of the baseline ``benchmarks/demo.py`` asks
-whether it has something left to learn.
+"""Half as many epochs again, for FU, which trains on two datasets.  ``benchmarks/demo.py`` checks whether the
+baseline would gain from it, too.
 """
 
 MIXED = {"epochs": 12, "learning_rate": 0.01}
@@ -35,14 +35,14 @@ MIXED = {"epochs": 12, "learning_rate": 0.01}
 FINE_TUNING = {"epochs": 24, "batch_size": 16, "learning_rate": 0.03, "label_smoothing": 0.0}
 
 SHARES = [6, 1, 3]
-"""Of a laboratory's people in training, validation and test: more to be tested on than in the study."""
+"""Proportions of training, validation and test set; the test set is larger than in the study."""
 
 
 def demo_experiment(raw: Path) -> Experiment:
     """Return the study's configuration on stand-ins, with a network of an eighth of the width.
 
-    It learns a thousand faces in fewer epochs than one of a quarter, and its 8 and 16 channels fill a
-    processor's vectors, which 10 and 19 would not.
+    It needs fewer epochs for a thousand faces than one of a quarter of the width, and its 8 and 16 channels
+    fit a processor's vectors.
     """
     return check_experiment(
         {
@@ -65,14 +65,14 @@ def demo_experiment(raw: Path) -> Experiment:
 def draw(
     raw: Path, progress: Callable[[str, int, int], None] = lambda name, done, total: None
 ) -> None:
-    """Draw the demo's stand-ins; what is there is kept.
+    """Draw the demo's stand-ins; existing ones are kept.
 
     Parameters
     ----------
     raw
         The folder for them.
     progress
-        Told which is being drawn, and how many of how many pictures are done.
+        Called with the name of a stand-in and the numbers of pictures done and in total.
     """
     for name, images in SIZES.items():
         if not (raw / name).exists():
@@ -90,18 +90,18 @@ def run_demo(
     Parameters
     ----------
     out
-        The folder for everything; started again, what is finished is not repeated.
+        The folder for all files; a second call resumes.
     progress
-        Told how the experiment goes on.
+        Receives the events of the experiment.
     drawing
-        Told which stand-in is being drawn, and how many of how many pictures are done.
+        Called with the name of a stand-in and the numbers of pictures done and in total.
     workers
-        Processes that train at the same time, see `crossfer.run_experiment`.
+        Number of processes that train at the same time, see `crossfer.run_experiment`.
 
     Returns
     -------
     Path
-        The report.
+        The path of the report.
     """
     raw, folder = out / "stand-ins", out / "experiment"
     draw(raw, drawing)

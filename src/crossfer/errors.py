@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 
 class CrossferError(ValueError):
-    """Something the user can mend: one line that names the file, row or option and says what to do.
+    """An error that the user can fix: one line that names the file, row or option and says what to do.
 
-    The command line prints it without a traceback and exits with status 2.  What it quotes may come from
-    anybody's files: line breaks become spaces, and what no terminal should be sent is written out.
+    The command line prints it without a traceback and exits with status 2.  Quoted text may come from any
+    file: line breaks become spaces, and control characters are escaped.
     """
 
     def __str__(self) -> str:
@@ -26,7 +26,7 @@ def some_of(names: Sequence[str], most: int) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return what went wrong as one line: the words of our own errors, the kind and words of any other."""
+    """Return an error as one line: the message of a `CrossferError`, type and message of any other."""
     text = " ".join(str(error).split())
     text = text if isinstance(error, CrossferError) else f"{type(error).__name__}: {text}"
     return text[:300]

@@ -1,16 +1,17 @@
 """Atomic writes, hashes and file locks: what is on disk survives a crash or a full disk.
 
-A process may be killed between any two instructions and a disk may fill up in the middle of a line.  So
-everything is written beside its place and then renamed, which a file system does entirely or not at all.
+A process may be killed at any time, and a disk may fill up in the middle of a line.  So every file is written
+under another name and then renamed, which is atomic.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,14 @@ from typing import Any
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
-    """Give a path to write to, beside a file; what was written there then becomes the file.
+    """Yield a path to write to; afterwards the file there atomically replaces `file`.
 
-    It is on the disk before it takes its place.  If anything fails, the file is what it was, and nothing
-    lies beside it.
+    It is synced to the disk first.  After an error, `file` is unchanged and the other file is removed.
 
     Raises
     ------
     OSError
-        If there is no room or no permission; it names the file.
+        If the disk is full or not writable; the error names the file.
     """
     beside = file.with_name(f"{file.name}.partial")
     try:
@@ -43,19 +43,38 @@ def written(file: Path) -> Iterator[Path]:
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     with written(file) as beside:
         beside.write_bytes(content)
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON, whole or not at all; a path that is no text is escaped, and read as it was."""
+    """Write JSON atomically; surrogates in paths are escaped and read back unchanged."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(file, text.encode("utf-8", "backslashreplace"))
 
 
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file; None if it is not there, or damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV file with a header, atomically."""
+    with (
+        written(file) as beside,
+        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as text,
+    ):
+        table = csv.DictWriter(text, list(columns))
+        table.writeheader()
+        table.writerows(rows)
+
+
 def place_folder(beside: Path, out: Path) -> None:
-    """Let a folder of ``tempfile.mkdtemp``, now finished, be another one, which is empty or not there."""
+    """Rename a finished folder of ``tempfile.mkdtemp`` to `out`, which is empty or missing."""
     beside.chmod(0o755)  # mkdtemp lets only its owner in
     with suppress(FileNotFoundError):
         out.rmdir()  # only POSIX renames over an empty folder
@@ -69,7 +88,7 @@ def digest(file: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or a folder's list of files, to the disk itself, where a power cut cannot reach it."""
+    """Sync a file, or a folder's list of files, to the disk."""
     if path.is_dir() and os.name != "posix":
         return  # only there can a folder be opened
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -80,9 +99,9 @@ def sync(path: Path) -> None:
 
 
 def reserve(file: Path, size: int) -> None:
-    """Make a file of so many bytes for which the disk has room.
+    """Create a file of `size` bytes with allocated disk space.
 
-    Where a file is mapped into memory, a disk that fills up later would end the process without a word.
+    Without it, a full disk would kill a process that writes to the memory-mapped file.
     """
     with file.open("wb") as out:
         if hasattr(os, "posix_fallocate"):
@@ -93,14 +112,14 @@ def reserve(file: Path, size: int) -> None:
 
 @contextmanager
 def alone(lock: Path, taken: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock.  The system lets go of it when the process ends, however it ends.
+    """Hold a lock, which the system releases when the process ends.
 
     Parameters
     ----------
     lock
-        The lock's file; beside it stands who holds it.
+        The lock's file; the holder is written to a file beside it.
     taken
-        Told which process on which host holds the lock, where one does.  It may raise; otherwise the lock
+        Called with the process and host that hold the lock, if it is taken.  It may raise; otherwise the lock
         is waited for.
     """
     import filelock  # here: half of what `crossfer.files` would take to import, and few need it

@@ -1,4 +1,4 @@
-"""The framing of a face: side, channels, and where the eyes are."""
+"""The framing of a face: size, channels, and position of the eyes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Literal
 from crossfer.errors import CrossferError
 
 SIDE = 48
-"""Pixels on a side of the faces that the study's network reads."""
+"""Side of the faces of the study's network, in pixels."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """How a face fills its image.
+    """Size and position of a face in its image.
 
     Parameters
     ----------
     side
-        Of the image, 16–1024 pixels.
+        Side of the image, 16–1024 pixels.
     channels
         1 for gray, 3 for RGB.
     eye_distance
-        Between the eyes, as a share (0.1–0.8) of the width.
+        Distance between the eyes, as a fraction (0.1–0.8) of the width.
     eye_height
-        From the top down to the middle between the eyes, as a share (0.1–0.9) of the height.
+        Distance from the top to the middle between the eyes, as a fraction (0.1–0.9) of the height.
 
     Raises
     ------
     CrossferError
-        If a value lies outside its range.
+        If a value is outside its range.
     """
 
     side: int = SIDE

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Told = Callable[[int, int], None]
-"""Told how many of how many are done."""
+"""Called with the numbers of items done and in total."""
 
 
 def silent(done: int, total: int) -> None:
-    """Say nothing."""
+    """Do nothing."""

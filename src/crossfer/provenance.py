@@ -1,4 +1,4 @@
-"""Versions of packages and the commit that made a result."""
+"""Versions of packages, and the commit, that produced a result."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ PACKAGES = ("crossfer", "torch", "numpy", "lightning-fabric", "pyarrow", "safete
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on, and crossfer's ``commit`` where there is one."""
+    """Return the versions of the packages that a result depends on, and crossfer's ``commit``, if any."""
     found = {package: version(package) for package in PACKAGES}
     commit = commit_of(Path(__file__))
     return found | ({"commit": commit} if commit else {})
 
 
 def commit_of(file: Path) -> str | None:
-    """Return the commit that a file is checked out from; ``-dirty`` at its end tells of changes since.
+    """Return the commit of a file's checkout, with ``-dirty`` appended if there are changes.
 
-    None where the file is under no version control, as in an installed package, even one that lies in a
-    folder inside somebody else's checkout.
+    None if the file is not tracked, as in an installed package, even inside another checkout.
     """
     try:
         _git(file.parent, "ls-files", "--error-unmatch", file.name)
@@ -39,6 +38,6 @@ def _git(folder: Path, *arguments: str) -> str:
         text=True,
         timeout=10,
         check=True,
-        env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},  # only look
+        env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},  # read only
     )
     return done.stdout.strip()

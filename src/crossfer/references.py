@@ -1,4 +1,4 @@
-"""What to cite: the entries of ``references.bib``, each with what it is cited for."""
+"""What to cite: the entries of ``references.bib`` and their keywords."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from functools import cache
 from importlib.resources import files
 
 DATASET = "dataset "
-"""Before the name of a dataset's reader, in the keywords of an entry."""
+"""Prefix of the keyword of a dataset's reader."""
 
 
 @cache
 def entries() -> dict[str, frozenset[str]]:
-    """Return every BibTeX entry, and its keywords: what it is cited for."""
+    """Return every BibTeX entry with its keywords."""
     text = files("crossfer").joinpath("references.bib").read_text(encoding="utf-8")
     found = re.findall(r"^@.*?^\}", text, flags=re.DOTALL | re.MULTILINE)
     return {entry: _keywords(entry) for entry in found}
 
 
 def bibtex(used: Collection[str]) -> str:
-    """Return the entries for what was used.
+    """Return the BibTeX entries for some keywords.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def bibtex(used: Collection[str]) -> str:
     Returns
     -------
     str
-        BibTeX, without the keywords; crossfer and the study always come first.
+        BibTeX without the keywords; crossfer and the study come first.
     """
     wanted = {"crossfer", *used}
     chosen = [entry for entry, keywords in entries().items() if keywords & wanted]

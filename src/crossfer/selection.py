@@ -1,16 +1,17 @@
-"""Which candidate is kept: an epoch, a mixture of weights, a trial of a search.  One rule for all of them.
+"""Select an epoch, a merge of weights or a trial of a search: one rule for all of them.
 
-Validation sets hold 15 to several thousand images, and the best of many noisy means is a lottery.  So, of the
-candidates in an order of preference, **the first is kept that is not shown to be worse than the best**.  The
-best has the lowest loss, each set counting the same.  Shown to be worse is what has a higher loss, and is not
-shown to be right about more images.  Shown is a difference of more than half its standard error.
+Validation sets have 15 to several thousand images, and the maximum of many noisy means is a poor choice.  So
+the candidates are ordered by preference, and **the first that is not shown to be worse than the best is
+selected**.  The best has the lowest loss, each set counting the same.  A candidate is shown to be worse if
+its loss is higher and its accuracy is not.  A difference is shown if it exceeds half its standard error.
 
 It is the one-standard-error rule (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees,
-1984, section 3.4.3) with four changes.  Differences are paired, image by image, which makes the standard
-error several times smaller.  Whole people count, not their images.  A higher loss alone is not held against
-a candidate, since a network that goes on learning grows too sure of its answers (Guo and others, On
-calibration of modern neural networks, 2017).  And half a standard error suffices: to keep what is worse costs
-as much as to leave what is better.  Losses, not counts: among near candidates they vary far less.
+1984, section 3.4.3) with four changes.  Differences are paired by image, which makes the standard error
+several times smaller.  The sampling units are people, not images.  A higher loss alone does not count against
+a candidate, since networks become overconfident as they train (Guo and others, On calibration of modern
+neural networks, 2017).  And half a standard error suffices, since keeping a worse candidate costs as much as
+missing a better one.  Losses are compared because they vary far less than accuracies between similar
+candidates.
 
 ``docs/statistics.md`` has the simulations.
 """
@@ -26,29 +27,29 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 Values = Mapping[str, NDArray[np.floating] | NDArray[np.bool_]]
-"""Of one candidate: for each validation set a number for every image, (N,)."""
+"""For each validation set, a value for every image, (N,)."""
 Subjects = Mapping[str, NDArray[np.integer] | None]
-"""Who is in these images, integer (N,); None: everybody another."""
+"""For each validation set, the subject of every image, integer (N,); None: all different."""
 
 ALIKE = 0.1
-"""Correlation of two candidates' differences on two images of one person: 0.0 to 0.26 on CK+48."""
+"""Assumed correlation of paired differences on two images of one person: 0.0 to 0.26 on CK+48."""
 MARGIN = 0.5
-"""How many standard errors a difference has to exceed to be shown."""
+"""Standard errors that a difference must exceed to be shown."""
 BEHIND = ("loss_behind", "loss_behind_error", "accuracy_ahead", "accuracy_ahead_error")
 """The columns of `Behind.as_row`."""
 LEAST = 1e-3
-"""The lowest probability that is believed: no image counts for more than 6.9 nats."""
+"""Lower bound of probabilities: no image has a loss above 6.9 nats."""
 
 
 class Candidate(NamedTuple):
-    """What one candidate made of the validation sets.
+    """The predictions of one candidate on the validation sets.
 
     Parameters
     ----------
     likelihood
-        The probability that it gives to the right class, 0–1.
+        Probability of the true class, 0–1.
     right
-        Whether it is right, bool.
+        Whether the prediction is right, bool.
     """
 
     likelihood: Values
@@ -57,27 +58,27 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Lead:
-    """How far one candidate is ahead of another on the same images, and the standard error of that."""
+    """Difference of two candidates on the same images, and its standard error."""
 
     difference: float
     error: float
 
     @property
     def shown(self) -> bool:
-        """Whether it is more than chance may well do."""
+        """Whether it exceeds `MARGIN` standard errors."""
         return self.difference > MARGIN * self.error
 
 
 @dataclass(frozen=True)
 class Behind:
-    """How far a candidate is behind the best.
+    """Difference of a candidate from the best.
 
     Parameters
     ----------
     loss
         By how much its loss is higher, in nats.
     accuracy
-        By how much its accuracy is higher all the same, 0–1.
+        By how much its accuracy is higher, 0–1.
     """
 
     loss: Lead
@@ -85,7 +86,7 @@ class Behind:
 
     @property
     def shown(self) -> bool:
-        """Whether it is shown to be worse."""
+        """Whether the candidate is shown to be worse."""
         return self.loss.shown and not self.accuracy.shown
 
     def as_row(self) -> dict[str, float]:
@@ -101,7 +102,7 @@ class Behind:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which candidate is kept, which is the best, and how far each of all is behind that one."""
+    """The selected candidate, the best one, and the difference of each candidate from the best."""
 
     index: int
     best: int
@@ -109,16 +110,16 @@ class Choice:
 
 
 def choose(candidates: Sequence[Candidate], subjects: Subjects, preferred: Sequence[int]) -> Choice:
-    """Keep the first candidate, in the order of preference, that is not shown to be worse than the best.
+    """Select the first candidate, in order of preference, that is not shown to be worse than the best.
 
     Parameters
     ----------
     candidates
-        What each made of the same validation sets.
+        Predictions of each candidate on the same validation sets.
     subjects
-        Who is in them.
+        Subjects of the validation images.
     preferred
-        All candidates' indices, the one to keep in doubt first.
+        Indices of all candidates in order of preference.
 
     Raises
     ------
@@ -132,23 +133,23 @@ def choose(candidates: Sequence[Candidate], subjects: Subjects, preferred: Seque
 
 
 def first_not_worse(preferred: Sequence[T], worse: Callable[[T], bool]) -> T:
-    """Return the first in the order of preference that is not shown to be worse than the best of them."""
+    """Return the first in order of preference that is not shown to be worse."""
     return next(one for one in preferred if not worse(one))
 
 
 def compare(candidate: Candidate, best: Candidate, subjects: Subjects) -> Behind:
-    """Return how far a candidate is behind the best."""
+    """Return the difference of a candidate from the best."""
     loss = lead(_log(best.likelihood), _log(candidate.likelihood), subjects)
     return Behind(loss, lead(candidate.right, best.right, subjects))
 
 
 def mean(values: Values) -> float:
-    """Return the mean over the validation sets that hold an image, each counting the same.
+    """Return the mean over the non-empty validation sets, each counting the same.
 
     Raises
     ------
     ValueError
-        If none does.
+        If all sets are empty.
     """
     means = [float(of_images.mean()) for of_images in values.values() if len(of_images)]
     if not means:
@@ -157,15 +158,16 @@ def mean(values: Values) -> float:
 
 
 def lead(first: Values, second: Values, subjects: Subjects) -> Lead:
-    """Return how far one candidate's mean is above another's, with the standard error of that difference.
+    """Return the difference of two candidates' means and its standard error.
 
     With d the paired differences of one set of N images, D their mean, and X_c the sum of ``d - D`` over
     the n_c images of each of its G subjects, the variance of D is the larger of two estimates:
 
-    - ``Σ (d - D)² / N (N - 1)``, as of independent images, times ``1 + (Σ n_c² / N - 1) ALIKE`` (Kish, Survey
-      Sampling, 1965, section 5.4), which holds for few people, and for one;
-    - ``G / (G - 1) Σ X_c² / N²`` over whole people (Davison and Hinkley 1997, section 3.8), however alike
-      their images are; of few people it is uncertain.
+    - ``Σ (d - D)² / N (N - 1)``, for independent images, times the design effect
+      ``1 + (Σ n_c² / N - 1) ALIKE`` (Kish, Survey Sampling, 1965, section 5.4), valid for few people, even
+      one;
+    - ``G / (G - 1) Σ X_c² / N²`` over whole people (Davison and Hinkley 1997, section 3.8), valid for any
+      correlation, but uncertain for few people.
     """
     variances = [
         _variance(np.subtract(first[name], second[name], dtype=np.float64), subjects.get(name))

@@ -1,205 +1,37 @@
-"""The strategies, as points in a small space.
+"""The known strategies, each with its paper: five are the study's (section II.B, Fig. 2).
 
-"Where training starts, which layers train, on which data", what holds the network back, and whether it is
-merged with what it was: a strategy is a choice on each of these axes, and nothing else.  The five of the
-study (section II.B, Fig. 2) are five points; a new strategy is another.
+A new one is one entry here, or in an experiment's configuration: see `crossfer.strategy.Strategy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from dataclasses import replace
+from functools import partial
 
 from crossfer.memory.closed_form import SLDA, Ridge
-from crossfer.memory.exemplars import Choice
-from crossfer.memory.merging import Merge
 from crossfer.memory.penalties import (
     EWC,
     L2SP,
     DarkExperience,
     Distillation,
     FocalDistillation,
-    Penalty,
     SourceDistillation,
 )
 from crossfer.memory.replay import FeatureReplay
-from crossfer.terms import BL, PastData
-from crossfer.training.recipe import (
-    FINE_TUNING,
-    FINE_TUNING_LAST_LAYERS,
-    FROM_SCRATCH,
-    Recipe,
-)
-from crossfer.unlabelled import T3A, AdaBN, Shot, Tent, Unlabelled
+from crossfer.strategy import Strategy
+from crossfer.terms import BL
+from crossfer.training.recipe import FINE_TUNING, Recipe
+from crossfer.unlabelled import T3A, AdaBN, Shot, Tent
 
-FromMemory = FeatureReplay | Ridge | SLDA
-"""What learns from a memory file and the target."""
+on_target = partial(Strategy, start="baseline", data="target")
+"""Start from the baseline and show the target alone."""
 
+with_source = partial(Strategy, start="baseline", layers="all", data="source+target")
+"""Start from the baseline, train every layer and show images of both datasets."""
 
-@dataclass(frozen=True)
-class Strategy:
-    """A way to update a network on new faces.
-
-    Parameters
-    ----------
-    name
-        Short name, used in tables and configurations.
-    start
-        ``"random"``: random weights; ``"baseline"``: the weights of BL; or the name of another strategy:
-        its result. BL itself is ``"deployed"`` if its weights are given.
-    layers
-        Which layers train: a key of `crossfer.networks.LAYERS`.
-    data
-        The training sets: the source's, the target's, or both.
-    about
-        One sentence that describes it.
-    exemplars
-        Number of source images per class that are available; ``None``: all.
-    choice
-        How the exemplars are selected.
-    share
-        Fraction of target images in every batch, the rest being source images; ``None``: the union of both
-        in random order.
-    penalty
-        A term added to the loss against forgetting.
-    merge
-        Whether the weights are interpolated with the baseline's at the end, with a weight selected on both
-        validation sets: uniformly, or as one of `crossfer.memory.merging.Merge`.
-    memory
-        How it uses a memory file (`crossfer.memory.file`).
-    rank
-        Rank of adapters for the large linear layers among the trained ones; other layers but the last are
-        frozen (`crossfer.networks.adapters`). ``None``: no adapters.
-    unlabelled
-        How it learns from the target's images without labels. Labels are not used for selection either: the
-        last epoch is kept, whatever the experiment's `selection`.
-    paper
-        The paper that describes it.
-    recipe
-        The default hyper-parameters.
-    """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
-    NOT_IDENTITY: ClassVar = frozenset({"name", "about", "paper", "recipe", "start"})
-    """What does not determine a run's weights beside its recipe and the run that it starts from."""
-
-    name: str
-    start: str
-    layers: Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
-    data: Literal["source", "target", "source+target"]
-    about: str = field(default="", compare=False)
-    exemplars: int | None = None
-    choice: Choice = "random"
-    share: float | None = None
-    penalty: Penalty | None = None
-    merge: bool | Merge = False
-    memory: FromMemory | None = None
-    rank: int | None = None
-    unlabelled: Unlabelled | None = None
-    paper: str = field(default="", compare=False)
-    recipe: Recipe | None = None
-
-    def __post_init__(self) -> None:
-        both = self.data == "source+target"
-        if self.exemplars is not None and (self.exemplars < 1 or not both):
-            raise ValueError(
-                f"{self.name}: exemplars: must be at least 1, with data: source+target"
-            )
-        if self.share is not None and not (0 < self.share < 1 and both):
-            raise ValueError(
-                f"{self.name}: share: must be between 0 and 1, with data: source+target"
-            )
-        if isinstance(self.penalty, SourceDistillation | DarkExperience) and self.share is None:
-            raise ValueError(
-                f"{self.name}: {self.penalty.kind}: needs a share, to separate source and target "
-                "images"
-            )
-        if self.merge == "Fisher" and not both:
-            raise ValueError(
-                f"{self.name}: Fisher: needs images of both datasets; set data: source+target"
-            )
-        if self.memory and (self.data != "target" or self.penalty or self.merge or self.unlabelled):
-            raise ValueError(
-                f"{self.name}: memory: needs data: target, and cannot be combined with other ways "
-                "of learning"
-            )
-        if self.memory and self.layers not in self.memory.LAYERS:
-            raise ValueError(f"{self.name}: {self.memory.kind}: layers: {self.memory.LAYERS[0]}")
-        if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
-            raise ValueError(
-                f"{self.name}: a strategy that starts at random must train all layers, without "
-                "penalty or merge"
-            )
-        if self.unlabelled:
-            if self.data != "target" or self.penalty or self.merge or self.start == "random":
-                raise ValueError(
-                    f"{self.name}: unlabelled: needs data: target and a trained network to start "
-                    "from, without penalty or merge"
-                )
-            if self.unlabelled.trains == (self.layers == "none"):
-                what = "layers to train" if self.unlabelled.trains else "layers: none"
-                raise ValueError(f"{self.name}: {self.unlabelled.kind}: needs {what}")
-        if self.rank is not None and (self.rank < 1 or self.layers not in ("FC", "FC+CL", "all")):
-            raise ValueError(
-                f"{self.name}: rank: must be at least 1, with layers: FC, FC+CL or all"
-            )
-        if self.rank and isinstance(self.penalty, L2SP | EWC):
-            raise ValueError(
-                f"{self.name}: rank: {self.penalty.kind} penalises changed weights, which adapters "
-                "do not have; remove one of the two"
-            )
-        if self.start == self.name:
-            raise ValueError(f"{self.name}: starts from itself")
-
-    @property
-    def sides(self) -> tuple[str, ...]:
-        """The sides whose training images its batches show: ``"source"``, ``"target"`` or both."""
-        return tuple(self.data.split("+"))
-
-    @property
-    def labels(self) -> Literal["all", "none"]:
-        """Which of the target's training labels it looks at."""
-        return "none" if self.unlabelled else "all"
-
-    @property
-    def looks_back(self) -> bool:
-        """Whether it needs the baseline beside the network that it starts from."""
-        return bool(self.merge) or self.choice == "herding" or self.memory is not None
-
-    @property
-    def past_data(self) -> PastData:
-        """What it needs of the source's training images (its validation images aside)."""
-        if self.memory:
-            return "statistics"
-        if "source" in self.sides:
-            return "some per class" if self.exemplars else "all source"
-        return self.penalty.past_data if self.penalty else "none"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The sides whose training images it needs: for its batches, its penalty or its merging."""
-        if self.layers == "none" and not (self.merge or self.unlabelled or self.memory):
-            return frozenset()
-        statistics = self.penalty is not None and self.penalty.past_data != "none"
-        return frozenset(self.sides) | ({"source"} if statistics else frozenset())
-
-    def default_recipe(self) -> Recipe:
-        """Return its own recipe, or the one that suits where it starts and what it trains."""
-        if self.recipe:
-            return self.recipe
-        if self.start == "random":
-            return FROM_SCRATCH
-        if isinstance(self.memory, FeatureReplay):
-            return REPLAY
-        last_layers = (
-            self.layers not in ("all", "none") and self.data == "target" and not self.penalty
-        )
-        return FINE_TUNING_LAST_LAYERS if last_layers else FINE_TUNING
-
-
-REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averaging=0.98, views=4)
-"""Of the fully connected layers, beside features drawn from a memory."""
+merged = partial(Strategy, layers="none", data="target", merge=True)
+"""Merge the weights of the baseline with those of the strategy that it starts from."""
 
 PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
 
@@ -223,30 +55,14 @@ DEPLOYED = Strategy(
 
 STUDY = (
     BASELINE,
-    Strategy(
-        "FC",
-        start="baseline",
-        layers="FC",
-        data="target",
-        about="fine-tune the fully connected layers",
-        paper=PAPER,
-    ),
-    Strategy(
+    on_target("FC", layers="FC", about="fine-tune the fully connected layers", paper=PAPER),
+    on_target(
         "FC+CL",
-        start="baseline",
         layers="FC+CL",
-        data="target",
         about="fine-tune the fully connected layers and the last convolution",
         paper=PAPER,
     ),
-    Strategy(
-        "RE",
-        start="baseline",
-        layers="all",
-        data="target",
-        about="fine-tune every layer",
-        paper=PAPER,
-    ),
+    on_target("RE", layers="all", about="fine-tune every layer", paper=PAPER),
     Strategy(
         "FU",
         start="random",
@@ -265,11 +81,9 @@ GENTLE = Recipe(epochs=6, batch_size=64, learning_rate=0.01, warmup=0.1)
 """A few passes over the target, each with several source images beside it."""
 
 BEYOND = (
-    Strategy(
+    on_target(
         "HEAD",
-        start="baseline",
         layers="head",
-        data="target",
         about="fine-tune the last layer alone",
         paper="linear probing, e.g. Kumar et al., ICLR 2022",
         recipe=Recipe(epochs=15, batch_size=32, learning_rate=0.02, views=4),
@@ -283,63 +97,46 @@ BEYOND = (
         paper="Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022",
         recipe=HELD,
     ),
-    Strategy(
+    on_target(
         "L2-SP",
-        start="baseline",
         layers="all",
-        data="target",
         about="fine-tune every layer, with a penalty on the distance from the old weights",
         penalty=L2SP(),
         paper="Li, Grandvalet, Davoine, ICML 2018",
         recipe=HELD,
     ),
-    Strategy(
+    on_target(
         "LwF",
-        start="baseline",
         layers="all",
-        data="target",
         about="fine-tune every layer, distilling the old network on the new images",
         penalty=Distillation(),
         paper="Li and Hoiem, Learning without Forgetting, TPAMI 2018",
         recipe=HELD,
     ),
-    Strategy(
+    on_target(
         "EWC",
-        start="baseline",
         layers="all",
-        data="target",
-        about=(
-            "fine-tune every layer, with a penalty on changing weights that matter for the source"
-        ),
+        about="fine-tune every layer, with a penalty on changing weights that matter for the source",
         penalty=EWC(),
         paper="Kirkpatrick et al., PNAS 2017",
         recipe=HELD,
     ),
-    Strategy(
+    merged(
         "WiSE-FT",
         start="RE",
-        layers="none",
-        data="target",
         about="interpolate the weights before and after fine-tuning every layer",
-        merge=True,
         paper="Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022",
     ),
-    Strategy(
+    with_source(
         "ER-50",
-        start="baseline",
-        layers="all",
-        data="source+target",
         about="fine-tune every layer with 50 old images of each class beside the new ones",
         exemplars=50,
         share=0.5,
         paper="Chaudhry et al., On Tiny Episodic Memories in Continual Learning, 2019",
         recipe=GENTLE,
     ),
-    Strategy(
+    with_source(
         "ER-50-herding",
-        start="baseline",
-        layers="all",
-        data="source+target",
         about="fine-tune every layer, with 50 old images of each class chosen by herding",
         exemplars=50,
         choice="herding",
@@ -348,22 +145,16 @@ BEYOND = (
         "nearest means",
         recipe=GENTLE,
     ),
-    Strategy(
+    merged(
         "ER-50+WiSE",
         start="ER-50",
-        layers="none",
         data="source+target",
-        about=(
-            "interpolate the weights before and after fine-tuning with 50 old images of each class"
-        ),
+        about="interpolate the weights before and after fine-tuning with 50 old images of each class",
         exemplars=50,
-        merge=True,
     ),
-    Strategy(
+    on_target(
         "RIDGE",
-        start="baseline",
         layers="none",
-        data="target",
         about=(
             "compute the last layer by ridge regression on the features of old images (memory "
             "file) and new ones"
@@ -371,20 +162,16 @@ BEYOND = (
         memory=Ridge(),
         paper="ridge regression from second moments; cf. McDonnell et al., RanPAC, NeurIPS 2023",
     ),
-    Strategy(
+    on_target(
         "RIDGE+RP",
-        start="baseline",
         layers="none",
-        data="target",
         about="the same on random ReLU projections of the features",
         memory=Ridge(projected=True),
         paper="McDonnell et al., RanPAC, NeurIPS 2023, phase 2",
     ),
-    Strategy(
+    on_target(
         "SLDA",
-        start="baseline",
         layers="none",
-        data="target",
         about=(
             "compute the last layer by linear discriminant analysis from the memory file, updated "
             "image by image"
@@ -392,11 +179,9 @@ BEYOND = (
         memory=SLDA(),
         paper="Hayes and Kanan, Lifelong Machine Learning with Deep Streaming LDA, CVPR Workshops 2020",
     ),
-    Strategy(
+    on_target(
         "GFR",
-        start="baseline",
         layers="FC",
-        data="target",
         about=(
             "fine-tune the fully connected layers with features sampled from the memory file, "
             "distilling the old network on them"
@@ -404,41 +189,28 @@ BEYOND = (
         memory=FeatureReplay(),
         paper="Liu et al., Generative Feature Replay, CVPR Workshops 2020, with Gaussians",
     ),
-    Strategy(
+    merged(
         "GFR+WiSE",
         start="GFR",
-        layers="none",
-        data="target",
         about="interpolate the weights before and after GFR",
-        merge=True,
     ),
-    Strategy(
+    merged(
         "LiNeS",
         start="RE",
-        layers="none",
-        data="target",
-        about=(
-            "interpolate the weights before and after fine-tuning every layer, first layers least"
-        ),
+        about="interpolate the weights before and after fine-tuning every layer, first layers least",
         merge="LiNeS",
         paper="Wang et al., LiNeS: Post-training Layer Scaling, ICLR 2025",
     ),
-    Strategy(
+    merged(
         "RE+FISHER",
         start="RE",
-        layers="none",
         data="source+target",
-        about=(
-            "merge the weights before and after fine-tuning every layer by their Fisher information"
-        ),
+        about="merge the weights before and after fine-tuning every layer by their Fisher information",
         merge="Fisher",
         paper="Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022",
     ),
-    Strategy(
+    with_source(
         "DER++",
-        start="baseline",
-        layers="all",
-        data="source+target",
         about=(
             "fine-tune every layer with 50 old images of each class beside the new ones, matching "
             "their stored logits"
@@ -449,11 +221,8 @@ BEYOND = (
         paper="Buzzega et al., Dark Experience for General Continual Learning, NeurIPS 2020",
         recipe=GENTLE,
     ),
-    Strategy(
+    with_source(
         "SER",
-        start="baseline",
-        layers="all",
-        data="source+target",
         about="as DER++, also matching the old network's logits on the new images",
         exemplars=50,
         share=0.5,
@@ -461,41 +230,28 @@ BEYOND = (
         paper="Zhuo et al., Continual Learning with Strong Experience Replay, 2023",
         recipe=GENTLE,
     ),
-    Strategy(
+    on_target(
         "LoRA-8",
-        start="baseline",
         layers="all",
-        data="target",
         about="fine-tune the last layer, and adapters of rank 8 beside the large linear layers",
         rank=8,
         paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022",
         recipe=HELD,
     ),
-    Strategy(
+    with_source(
         "WF",
-        start="baseline",
-        layers="all",
-        data="source+target",
-        about=(
-            "continue from the old weights on source and target together, for a tenth of the time"
-        ),
+        about="continue from the old weights on source and target together, for a tenth of the time",
         paper="warm start; Ash and Adams, On Warm-Starting Neural Network Training, NeurIPS 2020",
         recipe=Recipe(epochs=3, learning_rate=0.01, warmup=0.1),
     ),
-    Strategy(
+    with_source(
         "MIX",
-        start="baseline",
-        layers="all",
-        data="source+target",
         about="continue from the old weights with three source images per target image",
         share=0.25,
         recipe=GENTLE,
     ),
-    Strategy(
+    with_source(
         "MIX+KD",
-        start="baseline",
-        layers="all",
-        data="source+target",
         about=(
             "continue from the old weights with three source images per target image, distilling "
             "the old network on them"
@@ -506,11 +262,8 @@ BEYOND = (
         "Learning, NeurIPS 2020, which stores logits instead",
         recipe=replace(GENTLE, epochs=8, learning_rate=0.005, averaging=0.98),
     ),
-    Strategy(
+    with_source(
         "MIX+FD",
-        start="baseline",
-        layers="all",
-        data="source+target",
         about=(
             "continue from the old weights with three source images per target image, distilling "
             "the old network where it is right"
@@ -520,67 +273,50 @@ BEYOND = (
         paper="focal distillation: Yan et al., Positive-Congruent Training, CVPR 2021",
         recipe=replace(GENTLE, epochs=8, learning_rate=0.005, averaging=0.98),
     ),
-    Strategy(
+    with_source(
         "MIX+LA",
-        start="baseline",
-        layers="all",
-        data="source+target",
         about="as MIX, with logit adjustment, so that every class counts the same",
         share=0.25,
         paper="logit adjustment: Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021",
         recipe=replace(GENTLE, logit_adjustment=1.0),
     ),
-    Strategy(
+    merged(
         "MIX+WiSE",
         start="MIX",
-        layers="none",
         data="source+target",
         about="interpolate the weights before and after MIX",
-        merge=True,
     ),
 )
 """More points of the same space."""
 
 UNLABELLED = (
-    Strategy(
+    on_target(
         "AdaBN",
-        start="baseline",
         layers="none",
-        data="target",
         about="estimate batch-normalisation statistics on the target's images; no labels",
         unlabelled=AdaBN(),
         paper="Li et al., Adaptive Batch Normalization for Practical Domain Adaptation, Pattern Recognition "
         "2018",
     ),
-    Strategy(
+    on_target(
         "TENT",
-        start="baseline",
         layers="norms",
-        data="target",
-        about=(
-            "train the normalisation layers to minimise entropy on the target's images; no labels"
-        ),
+        about="train the normalisation layers to minimise entropy on the target's images; no labels",
         unlabelled=Tent(),
         paper="Wang et al., Tent: Fully Test-Time Adaptation by Entropy Minimization, ICLR 2021",
         recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.001, warmup=0.1),
     ),
-    Strategy(
+    on_target(
         "SHOT",
-        start="baseline",
         layers="body",
-        data="target",
-        about=(
-            "train all but the last layer by information maximisation and pseudo-labels; no labels"
-        ),
+        about="train all but the last layer by information maximisation and pseudo-labels; no labels",
         unlabelled=Shot(),
         paper="Liang, Hu, Feng, Source Hypothesis Transfer (SHOT), ICML 2020",
         recipe=Recipe(epochs=15, batch_size=64, learning_rate=0.005, warmup=0.1),
     ),
-    Strategy(
+    on_target(
         "T3A",
-        start="baseline",
         layers="none",
-        data="target",
         about="replace the last layer by templates of the target's features; no labels",
         unlabelled=T3A(),
         paper="Iwasawa and Matsuo, Test-Time Classifier Adjustment Module (T3A), NeurIPS 2021",

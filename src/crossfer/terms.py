@@ -1,11 +1,11 @@
-"""Names that several rooms share: the baseline, what is left of the past, the two sides."""
+"""Names that several modules share: the baseline, levels of past data, the two sides."""
 
 from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
 BL: Final = "BL"
-"""The strategy that every other is compared with: the network before any adaptation."""
+"""The baseline: the network before any adaptation, with which every strategy is compared."""
 
 PastData = Literal["none", "statistics", "some per class", "all source"]
 """What a strategy needs, or a user has, of the source's training images."""

@@ -1,7 +1,7 @@
-"""How a network adapts to new faces that nobody has labelled.
+"""Adaptation to unlabelled faces: AdaBN, T3A, TENT, SHOT.
 
-Each way is a small frozen description.  Some change a network at once (`AdaBN`, `T3A`), others say what to
-minimise instead of the cross-entropy with labels (`Tent`, `Shot`).  All are given images and nothing else.
+Each method is a small frozen dataclass.  `AdaBN` and `T3A` change a network directly; `Tent` and `Shot`
+replace the cross-entropy with labels by another objective.  All of them use images only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from crossfer.training.statistics import AT_ONCE, batch_norms, renew_statistics
 
 @dataclass(frozen=True)
 class AdaBN:
-    """Estimate the running statistics of every batch normalisation anew, from the target's images.
+    """Estimate the statistics of every batch normalisation again, on the target's images.
 
     Li, Wang, Shi, Liu, Hou, Adaptive batch normalization for practical domain adaptation, Pattern Recognition
-    2018, algorithm 1: mean and variance of all images of the target; every weight stays.
+    2018, algorithm 1: mean and variance over all images of the target; weights stay unchanged.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -58,13 +58,13 @@ class AdaBN:
 
 @dataclass(frozen=True)
 class T3A:
-    """Put templates made of the target's features in the place of the last layer's rows.
+    """Replace the rows of the last layer by templates of the target's features.
 
     Iwasawa and Matsuo, Test-time classifier adjustment module for model-agnostic domain generalization,
-    NeurIPS 2021, equations 3 to 6: beside each class's own row, the features of the images that the network
-    takes for this class; of these, the `kept` of lowest entropy; their mean direction is the class's new row.
-    The paper adapts on the stream of test images, as its authors' code does; here the target's training
-    images are all seen first.  The bias is zero, so probabilities are not calibrated.
+    NeurIPS 2021, equations 3 to 6.  The supports of a class are its own row and the features of the images
+    that are predicted as this class; the mean direction of the `kept` supports with the lowest entropy is the
+    new row.  The paper adapts on the stream of test images; here on the target's training images, before any
+    test.  The bias is zero, so probabilities are not calibrated.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -89,21 +89,21 @@ class T3A:
 
 @torch.no_grad()
 def templates(weight: Tensor, bias: Tensor | None, given: Tensor, kept: int) -> Tensor:
-    """Return each class's mean direction among its own row and the features that are taken for it.
+    """Return the template of each class: the mean direction of its supports.
 
     Parameters
     ----------
     weight, bias
         Of the last layer: float (C, D), (C,).
     given
-        Its inputs for the target's images, float (N, D).
+        Penultimate features of the target's images, float (N, D).
     kept
-        How many supports of a class remain: those of lowest entropy.
+        Maximum number of supports per class: those with the lowest entropy.
 
     Returns
     -------
     Tensor
-        float (C, D), rows of length 1.  A class without a support keeps the direction of its own row.
+        float (C, D), rows of length 1.  A class without supports keeps the direction of its own row.
     """
     supports = torch.cat([weight, given.to(weight)])
     logits = F.linear(supports, weight, bias)
@@ -119,12 +119,12 @@ def templates(weight: Tensor, bias: Tensor | None, given: Tensor, kept: int) -> 
 
 @dataclass(frozen=True)
 class Tent:
-    """Minimise the entropy of the answers.
+    """Minimise the entropy of the predictions.
 
     Wang, Shelhamer, Liu, Olshausen, Darrell, Tent: fully test-time adaptation by entropy minimization, ICLR
-    2021, section 3: ``H(ŷ) = −Σ_c p(ŷ_c) log p(ŷ_c)`` by the scales and shifts of the normalisations alone,
-    whose statistics are the target's.  Offline: passes over the target's training images, before it is
-    measured on others.
+    2021, section 3: ``H(ŷ) = −Σ_c p(ŷ_c) log p(ŷ_c)`` over the scales and shifts of the normalisations
+    only, whose statistics are those of the target.  Offline: several epochs over the target's training
+    images, before any test.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -133,17 +133,18 @@ class Tent:
     trains: ClassVar[bool] = True
 
     def objective(self, model: Classifier, fabric: Fabric) -> Objective:
-        """Return what to minimise."""
+        """Return the objective of the training."""
         return Objective(lambda logits, labels, known: entropy(logits).mean())
 
 
 @dataclass(frozen=True)
 class Shot:
-    """Make answers sure and diverse, and learn from pseudo-labels; the last layer stays.
+    """Maximise information and learn from pseudo-labels; the last layer stays unchanged.
 
     Liang, Hu, Feng, Do we really need to access the source data? Source hypothesis transfer (SHOT), ICML
-    2020, equations 3 to 7: mean entropy of the answers, minus the entropy of their mean, plus `weight` times
-    the cross-entropy with pseudo-labels (`pseudo_labels`), which are given anew in every epoch.
+    2020, equations 3 to 7: the mean entropy of the predictions, minus the entropy of their mean, plus
+    `weight` times the cross-entropy with pseudo-labels (`pseudo_labels`), which are assigned again in every
+    epoch.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -153,7 +154,7 @@ class Shot:
     trains: ClassVar[bool] = True
 
     def objective(self, model: Classifier, fabric: Fabric) -> Objective:
-        """Return what to minimise."""
+        """Return the objective of the training."""
         (head,) = model.layer_names("head")
         if fabric.world_size > 1:
             raise CrossferError("SHOT needs the predictions of a whole batch; run it on one device")
@@ -180,17 +181,17 @@ Unlabelled = AdaBN | Tent | Shot | T3A
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Return the entropy of each answer in nats: of logits float (N, classes), float (N,)."""
+    """Return the entropy of predictions in nats, float (N,), for logits float (N, classes)."""
     logarithms = logits.log_softmax(1)
     return -(logarithms.exp() * logarithms).sum(1)
 
 
 def pseudo_labels(given: Tensor, probabilities: Tensor) -> Tensor:
-    """Label images by the nearest of their classes' centroids.
+    """Label images by the nearest class centroid.
 
-    Liang et al., 2020, equations 5 and 6: centroids of features, weighted by the answers; the nearest by
-    cosine is the label; centroids of these labels; the nearest again.  As in the authors' code features have
-    a constant 1 at their end, and a class that nobody is taken for has no centroid.
+    Liang et al., 2020, equations 5 and 6: centroids of features, weighted by the predicted probabilities; the
+    nearest by cosine is the label; then the same again with centroids of these labels.  As in the authors'
+    code, a constant 1 is appended to the features, and a class that is never predicted has no centroid.
 
     Parameters
     ----------
@@ -217,5 +218,5 @@ def pseudo_labels(given: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def without_labels(faces: Faces) -> Faces:
-    """Return the same images and people, with nothing that a label tells."""
+    """Return the same images and subjects without labels."""
     return Faces(faces.images, torch.zeros_like(faces.labels), None, faces.subjects)

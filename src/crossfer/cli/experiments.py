@@ -17,7 +17,7 @@ from crossfer.cli.output import say, say_json, table_of
 
 if TYPE_CHECKING:
     from crossfer.evaluation.rows import Result, Results
-    from crossfer.strategies import Strategy
+    from crossfer.strategy import Strategy
     from crossfer.training import Recipe
 
 command = partial(app.command, rich_help_panel="Experiments")

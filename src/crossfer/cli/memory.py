@@ -88,7 +88,7 @@ def remember(
 
 def _say(memory: Memory, size: int, source: str) -> None:
     """Print what the memory file of a source contains, which has a size in bytes, and what it lacks."""
-    from crossfer.memory.file import PER_DIRECTION
+    from crossfer.memory.statistics import PER_DIRECTION
 
     classes = zip(memory.classes, memory.counts.tolist(), memory.known, strict=True)
     for name in sorted(name for name, count, known in classes if known and not count):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -38,7 +38,7 @@ from crossfer.evaluation.drift import (
     pixels_of,
 )
 from crossfer.evaluation.estimate import Answers, estimates
-from crossfer.evaluation.intervals import accuracy_interval, subject_codes
+from crossfer.evaluation.intervals import accuracy_interval, count_people, subject_codes
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.progress import Told, silent
@@ -47,27 +47,27 @@ from crossfer.training import Faces, features, machine, specialised
 
 RUN, PREDICTIONS = "run.json", "predictions.parquet"
 FIRST, DRAWS = 25, 3
-"""Labels at the beginning of the curve, which go on doubling; how often each number is drawn."""
+"""Number of labels at the first point of the curve, doubled at each next one; samples per point."""
 MOST, LEAST = 2_000, 20
-"""Validation faces of the source that the curve looks at; and that features are compared with."""
+"""Maximum validation faces of the source for the curve; minimum for comparing features."""
 
 Codes = NDArray[np.integer] | None
 
 
 @dataclass(frozen=True)
 class Known:
-    """How a classifier does on faces of its source that it has not learnt from.
+    """Results of a classifier on validation faces of its source.
 
     Parameters
     ----------
     name
-        Of the source.
+        Name of the source.
     answers
-        What it said of them.
+        Answers of the classifier.
     pixels, features
-        How these faces are, and their features; None where that is not at hand.
+        Statistics of the faces and of their features; None if not available.
     dataset, rows
-        Where the faces are; None where they are not at hand.
+        The faces; None if not available.
     """
 
     name: str
@@ -79,15 +79,15 @@ class Known:
 
 
 def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
-    """Ask a classifier about the source's validation faces.
+    """Measure a classifier on the source's validation faces.
 
     Raises
     ------
     CrossferError
-        If there is none, or they are not such as the classifier reads.
+        If there is none, or their shape is wrong.
     """
     source = source.with_classes(class_set)
-    _check_shape(model, source)
+    model.check(source)
     rows = source.rows("validation")
     if not len(rows):
         raise CrossferError(
@@ -95,7 +95,7 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
             "calibrate the estimates; name another --source"
         )
     people = _people(source, rows)
-    answers = Answers.of(_asked(model, source, rows), source.labels[rows], people)
+    answers = Answers.of(model.answers(source, rows), source.labels[rows], people)
     images = np.asarray(source.images[rows])
     far = None
     if len(rows) >= LEAST and (classifier := _with_head(model)) is not None:
@@ -104,12 +104,12 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
 
 
 def of_memory(model: Model, file: Path) -> Known:
-    """Read what a memory file says of the source's validation faces.
+    """Read the statistics of the source's validation faces from a memory file.
 
     Raises
     ------
     CrossferError
-        If it is damaged, of another model, or says nothing of them.
+        If it is damaged, of another model, or does not contain them.
     """
     memory = _memory_of(model, file)
     if (known := memory.calibration) is None:
@@ -121,12 +121,12 @@ def of_memory(model: Model, file: Path) -> Known:
 
 
 def of_run(folder: Path, model: Model) -> Known:
-    """Read what a run's network said of its source's validation faces, and the memory file of a baseline.
+    """Read a run's predictions for its source's validation faces, and a baseline's memory file.
 
     Raises
     ------
     CrossferError
-        If the folder is no finished run's, or is damaged.
+        If the folder is not that of a finished run, or is damaged.
     """
     try:
         run = json.loads((folder / RUN).read_text(encoding="utf-8"))
@@ -156,12 +156,12 @@ def of_run(folder: Path, model: Model) -> Known:
 
 @contextmanager
 def opened(path: Path, model: Model, cropped: bool, progress: Told = silent) -> Iterator[Dataset]:
-    """Open a prepared dataset; or find the faces in a folder of pictures, for as long as they are needed.
+    """Open a prepared dataset, or prepare a folder of pictures temporarily.
 
     Raises
     ------
     CrossferError
-        If it is neither.
+        If it contains neither.
     """
     if is_prepared(path):
         dataset = open_dataset(path)
@@ -191,25 +191,25 @@ def assess(
     class_set: ClassSet,
     *,
     curve: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Told = silent,
 ) -> Assessed:
-    """Assess a classifier on new faces, all of those in a dataset whatever their split.
+    """Assess a classifier on new faces: all faces of a dataset, in any split.
 
     Parameters
     ----------
     model
         The classifier.
     dataset
-        The new faces; labels are looked at for `Assessed.truth` and the curve alone.
+        The new faces; labels are used for `Assessed.truth` and the curve only.
     known
-        What estimates are calibrated by: `of_source`, `of_memory` or `of_run`.
+        The reference of the estimates: `of_source`, `of_memory` or `of_run`.
     class_set
         The classifier's classes: `classes_of_model`.
     curve
-        Train the last layer on more and more of the labelled training faces, and measure it on the test
-        faces.
+        Whether to train the last layer on increasing numbers of labelled training faces, and measure it on
+        the test faces.
     progress
-        Told how many of how many steps are done.
+        Called with the numbers of steps done and in total.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def assess(
         If the dataset does not fit the classifier, or has no labels for a curve.
     """
     dataset = dataset.with_classes(class_set)
-    _check_shape(model, dataset)
+    model.check(dataset)
     labelled, others = (
         np.concatenate([rows(split) for split in SPLITS])
         for rows in (dataset.rows, dataset.unlabelled)
@@ -228,7 +228,7 @@ def assess(
             f"{dataset.folder}: no unlabelled face and none of the classes "
             f"{', '.join(class_set.names)}; name another dataset"
         )
-    said, people = _asked(model, dataset, rows), _people(dataset, rows)
+    said, people = model.answers(dataset, rows), _people(dataset, rows)
     truth = None if len(others) else _measured(said.argmax(1) == dataset.labels[rows], people)
     images = np.asarray(dataset.images[rows])
     far = None
@@ -242,7 +242,7 @@ def assess(
         model=model.name,
         dataset=dataset.name,
         images=len(rows),
-        people=None if people is None else len(np.unique(people)),
+        people=count_people(people),
         left_out=dataset.left_out,
         source=known.name,
         known=_measured(right, known.answers.subjects),
@@ -260,7 +260,7 @@ def assess(
 
 
 def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
-    """Return a classifier's classes, and which labels belong to each."""
+    """Return a classifier's classes with their labels."""
     return classes_of(model, model, Comparing(labels=labels))
 
 
@@ -276,10 +276,8 @@ def _memory_of(model: Model, file: Path) -> Memory:
     return memory
 
 
-def _curve(
-    model: Model, dataset: Dataset, known: Known, progress: Callable[[int, int], None]
-) -> Iterator[CurvePoint]:
-    """Train the last layer on more and more labels, and measure it."""
+def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iterator[CurvePoint]:
+    """Train the last layer on increasing numbers of labels, and measure it."""
     learnt, tested = dataset.rows("training"), dataset.rows("test")
     classifier = _with_head(model)
     if classifier is None:
@@ -310,69 +308,36 @@ def _curve(
     yield CurvePoint(0, 0, 1, before[0], before[0], before[0], 0.0)
     sizes = [FIRST * 2**n for n in range(20) if FIRST * 2**n < len(learnt)] + [len(learnt)]
     strategy, subjects = STRATEGIES["HEAD"], [dataset.subjects[row] for row in learnt]
-    recipe = strategy.default_recipe()
+    recipe, labels = strategy.default_recipe(), dataset.labels[learnt]
     for number, size in enumerate(sizes):
-        found, counts = [], []
+        found = []
         for seed in range(DRAWS if size < len(learnt) else 1):
             progress(DRAWS * number + seed, DRAWS * len(sizes))
-            labels = dataset.labels[learnt]
             rows = learnt[take_fraction(labels, subjects, size / len(learnt), seed)]
             if len(rows) < 2:
                 continue
-            faces = Faces.from_numpy(
-                dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
-            )
-            training = {"target": faces}
+            training = {
+                "target": Faces.from_numpy(
+                    dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
+                )
+            }
             trained = adapt(
-                strategy,
-                classifier,
-                classifier,
-                training,
-                {},
-                recipe,
-                seed,
-                fabric,
-                keep="last",
+                strategy, classifier, classifier, training, {}, recipe, seed, fabric, keep="last"
             )
-            found.append(right(trained.model))
-            who = {dataset.subjects[row] for row in rows} - {None}
-            counts.append((len(rows), len(who)))
-        if not found:
-            continue
-        images, people = np.mean(counts, 0)
-        target, source = np.transpose(found)
-        yield CurvePoint(
-            float(images),
-            float(people) or None,
-            len(found),
-            float(target.mean()),
-            float(target.min()),
-            float(target.max()),
-            float(source.mean() - before[1]),
-        )
+            people = {dataset.subjects[row] for row in rows} - {None}
+            found.append((len(rows), len(people), *right(trained.model)))
+        if found:
+            images, people_drawn, target, source = np.transpose(found)
+            yield CurvePoint(
+                images=float(images.mean()),
+                people=float(people_drawn.mean()) or None,
+                draws=len(found),
+                accuracy=float(target.mean()),
+                lowest=float(target.min()),
+                highest=float(target.max()),
+                source_change=float(source.mean() - before[1]),
+            )
     progress(1, 1)
-
-
-def _asked(model: Model, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return what a classifier says of some faces, (N, classes)."""
-    said = model.engine(np.asarray(dataset.images[rows]))
-    if not np.isfinite(said).all():
-        raise CrossferError(
-            f"{model.name}: returns values that are not finite numbers on {dataset.name}; check "
-            "its weights"
-        )
-    return said
-
-
-def _check_shape(model: Model, dataset: Dataset) -> None:
-    given = dataset.images.shape[1:]
-    if given != model.shape:
-        found, wanted = ("×".join(map(str, shape)) for shape in (given, model.shape))
-        colour = " --colour" if len(model.shape) == 3 else ""
-        raise CrossferError(
-            f"{dataset.folder}: its faces are {found}, but {model.name} reads {wanted}; prepare the pictures "
-            f"for it with --side {model.shape[0]}{colour}"
-        )
 
 
 def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:
@@ -382,14 +347,14 @@ def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:
 def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
     return Truth(
         len(right),
-        None if people is None else len(np.unique(people)),
+        count_people(people),
         float(100 * right.mean()),
         accuracy_interval(right[None], people),
     )
 
 
 def _with_head(model: Model) -> Classifier | None:
-    """Return the PyTorch classifier, if it is one with a linear last layer."""
+    """Return the PyTorch classifier if it has a linear last layer, otherwise None."""
     if not isinstance(model.engine, TorchEngine):
         return None
     try:
@@ -400,7 +365,7 @@ def _with_head(model: Model) -> Classifier | None:
 
 
 def _features(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what the last layer is given, (N, D)."""
+    """Return the penultimate features, (N, D)."""
     fabric, faces = machine("cpu", "32-true"), torch.from_numpy(images)
     network = specialised(classifier, faces, fabric.device)
     return features(network, classifier.layer_names("head")[0], faces, fabric).numpy()

@@ -18,16 +18,16 @@ from crossfer.references import bibtex
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often a classifier is right on a test set.
+    """Accuracy of a classifier on a test set.
 
     Parameters
     ----------
     dataset
-        Its name.
+        Name of the dataset.
     images
-        How many.
+        Number of images.
     value
-        Per cent, among the classes that the dataset has.
+        Accuracy in per cent, among the classes of the dataset.
     interval
         95 %, in per cent; by subjects where they are known.
     """
@@ -40,22 +40,22 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a variant.
+    """Measurements of a variant.
 
     Parameters
     ----------
     difference
         Largest difference of a probability from PyTorch's.
     equal
-        Share (0–1) of faces with the same answer as PyTorch's.
+        Fraction (0–1) of faces with the same prediction as PyTorch's.
     faces
-        How many these two are of.
+        Number of faces for these two.
     bytes
-        Of its file.
+        Size of its file.
     milliseconds
-        Of one face in one thread: the median.
+        Median latency of one face in one thread.
     accuracies
-        On test sets.
+        Accuracies on test sets.
     """
 
     difference: float
@@ -81,21 +81,21 @@ def model_card(
     Parameters
     ----------
     name
-        What the model is called.
+        Name of the model.
     classifier
-        What was exported.
+        The exported classifier.
     measured
-        By variant.
+        Measurements of each variant.
     tested
-        What was measured before it was exported.
+        Accuracies measured before the export.
     datasets
-        Cards of what it was trained, calibrated or measured on.
+        Cards of the datasets of training, calibration and measurement.
     origin
-        Where the classifier comes from; may be empty.
+        Origin of the classifier; may be empty.
     processor
-        What latencies were measured on.
+        Processor of the latency measurements.
     methods
-        Keywords of `crossfer.references`: the strategies and methods that made it.
+        Keywords of `crossfer.references` for the strategies and methods used.
     """
     of_data = (keywords_of(card["citation"], card["stand_in"], card["faces"]) for card in datasets)
     environment = jinja2.Environment(
@@ -122,7 +122,7 @@ def model_card(
 
 
 def _with_labels(classifier: Classifier, name: str) -> str:
-    """Return a class with the labels that count as it, where they are others than its own name."""
+    """Return a class, followed by its labels if they differ from its name."""
     labels = [label for label, own in classifier.labels.items() if own == name]
     return name if labels == [name] else f"{name} ({', '.join(labels)})"
 
@@ -144,7 +144,7 @@ def _header(name: str, classifier: Classifier, accuracies: Sequence[Accuracy]) -
 
 
 def _base_model(classifier: Classifier) -> str | None:
-    """Return the name of the network on Hugging Face that it was trained from, where it is one."""
+    """Return the network's name on Hugging Face, if it is one from there."""
     source = str(getattr(classifier.spec, "network", ""))
     kind, _, name = source.partition(":")
     if kind == "timm" and name:

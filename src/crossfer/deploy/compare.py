@@ -1,13 +1,11 @@
-"""Compare two classifiers, whoever trained them, on prepared datasets: answers, latency and size."""
+"""Compare two classifiers on prepared datasets: predictions, latency and size."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,38 +33,40 @@ from crossfer.evaluation.comparing import (
 )
 from crossfer.evaluation.measure import find_flips, flipped_image
 from crossfer.evaluation.rows import FlippedImage
-from crossfer.files import write_bytes
+from crossfer.files import write_csv
+from crossfer.progress import Told, silent
 
 FLOOR = 1e-12
-"""Of the probability of a class that a network can say, so that it is never below one that it cannot."""
+"""Minimum probability of a class that a network has, above the 0 of a class that it lacks."""
 BATCH_SHARE, LEAST_BATCH_ROUNDS = 10, 20
-"""A batch is measured a tenth as often as one face, but so often at least."""
+"""Batches are measured a tenth as often as single faces, but at least 20 times."""
 WARM = 3
-"""Rounds that do not count: memory is taken and caches are filled."""
+"""Warm-up rounds that are not counted."""
+OTHER_SIZE = ", and name the result with --new-data if the other classifier reads another size"
 COLUMNS = ("dataset", "flip", "row", "origin", "label", "old", "new")
-"""Of the table of flips."""
+"""Columns of the table of flips."""
 
 
 @dataclass(frozen=True)
 class Comparing:
-    """How to compare.
+    """Options of a comparison.
 
     Parameters
     ----------
     split
-        Of the datasets.
+        Split of the datasets.
     by
-        Columns of the sample tables in whose groups to compare too.
+        Columns of the sample tables in whose groups to compare, too.
     labels
-        What a dataset's label counts as, where it is no class by its own name.
+        Maps labels of the datasets to classes.
     shared
-        Whether only the classes count that both networks can say.
+        Whether to use only classes that both networks have.
     rounds
-        How often one face is measured.
+        Number of latency measurements of one face.
     batch
-        Faces in a batch.
+        Number of faces in a batch.
     threads
-        That answer, while measured as otherwise.
+        Number of threads.
     """
 
     split: Split = "test"
@@ -85,17 +85,16 @@ class Comparing:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The same pictures as each classifier reads them.
+    """The same pictures, prepared for each classifier.
 
     Parameters
     ----------
     name
-        What the comparison calls them.
+        Their name in the comparison.
     old, new
-        Prepared for the old classifier and for the new one, often the same dataset; with the classes that
-        count.
+        Datasets for the old and the new classifier, often the same, with the classes of the comparison.
     old_rows, new_rows
-        Where they stand in these: int64 (N,).
+        Rows of the pictures in these: int64 (N,).
     """
 
     name: str
@@ -105,30 +104,30 @@ class Pictures:
     new_rows: NDArray[np.int64]
 
     def column(self, name: str) -> list[Any] | None:
-        """Return a column of the sample table for each picture; None where there is no such column."""
+        """Return a column of the sample table for each picture; None if there is no such column."""
         return self.old.column(name, self.old_rows)
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A picture that only one of the two networks is right about."""
+    """A picture on which only one of the two networks is right."""
 
     dataset: str
     won: bool
     image: FlippedImage
     pixels: NDArray[np.uint8]
-    """As the old network reads it."""
+    """As prepared for the old network."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found out, and what was said about every picture."""
+    """The result of a comparison, and the answers on every picture."""
 
     found: Compared
     answers: Sequence[tuple[Pictures, Answers, Answers]]
 
     def flips(self) -> Iterator[Flip]:
-        """Return the pictures that flipped, dataset by dataset: those that were won, then those lost."""
+        """Yield the pictures that flipped, for each dataset first those won, then those lost."""
         for pictures, old, new in self.answers:
             origins = pictures.column("origin") or []
             for won, places in zip((True, False), find_flips(old, new), strict=True):
@@ -142,7 +141,7 @@ def compare(
     new: Model,
     datasets: Sequence[tuple[Dataset, Dataset]],
     how: Comparing = Comparing(),  # noqa: B008  (frozen)
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Told = silent,
 ) -> Comparison:
     """Compare two classifiers.
 
@@ -151,12 +150,12 @@ def compare(
     old, new
         From `crossfer.deploy.models.open_model`.
     datasets
-        For each set of pictures, the dataset as the old classifier reads it and as the new one does: twice
-        the same where both read faces of the same size.
+        For each set of pictures, the datasets prepared for the old and for the new classifier; the same
+        dataset twice if both read faces of the same size.
     how
-        What to look at.
+        Options.
     progress
-        Told how many of how many steps are done.
+        Called with the numbers of steps done and in total.
 
     Raises
     ------
@@ -206,17 +205,17 @@ def compare(
         shared=how.shared,
         datasets=corrected(rows),
         latency=measure_latency(old, new, sets[0], how),
-        notes=tuple(_class_notes(old, new, class_set, how)),
+        notes=tuple(_class_notes(old, new, how)),
     )
     progress(len(sets) + 1, len(sets) + 1)
     return Comparison(found, answers)
 
 
 def classes_of(old: Model, new: Model, how: Comparing = Comparing()) -> ClassSet:  # noqa: B008
-    """Return the classes that two classifiers are measured among, and which labels belong to each.
+    """Return the classes for comparing two classifiers, with their labels.
 
-    Those that either can say, the old one's first: what one of them cannot say it is never right about, as
-    its users would find.  With `Comparing.shared`, those that both can say.
+    The classes of either, the old one's first; a network is always wrong on a class that it lacks, as its
+    users would find.  With `Comparing.shared`, the classes of both.
 
     Raises
     ------
@@ -238,21 +237,21 @@ def classes_of(old: Model, new: Model, how: Comparing = Comparing()) -> ClassSet
 
 
 def class_set_of(names: Sequence[str], asked: Mapping[str, str], *models: Model) -> ClassSet:
-    """Return the class set of some names: labels belong to the classes of their name, or as models say.
+    """Return a class set: labels belong to the class of their name, or as the classifiers define.
 
     Parameters
     ----------
     names
-        Of the classes.
+        Names of the classes.
     asked
-        What a dataset's label counts as, whatever the models say.
+        Maps labels to classes, with priority over the classifiers.
     models
-        Classifiers that the names come from.
+        The classifiers.
 
     Raises
     ------
     CrossferError
-        If a label is to belong to a class that is not there, or to a different one for each classifier.
+        If a label is mapped to an unknown class, or the classifiers define it differently.
     """
     members = {}
     for label, name in asked.items():
@@ -270,20 +269,16 @@ def class_set_of(names: Sequence[str], asked: Mapping[str, str], *models: Model)
 
 
 def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) -> Latency:
-    """Measure how long both take for one face, and for a batch: in turn, so that noise meets both.
+    """Measure the latency of both for one face and for a batch, alternately, so that noise affects both.
 
-    Which of them begins a round changes from round to round.
+    The order of the two alternates from round to round.
     """
-    own, other = (
-        np.resize(images, (how.batch, *images.shape[1:]))
-        for images in (
-            np.asarray(dataset.images[rows[: how.batch]])
-            for dataset, rows in (
-                (pictures.old, pictures.old_rows),
-                (pictures.new, pictures.new_rows),
-            )
-        )
-    )
+
+    def batch(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images = np.asarray(dataset.images[rows[: how.batch]])
+        return np.resize(images, (how.batch, *images.shape[1:]))
+
+    own, other = batch(pictures.old, pictures.old_rows), batch(pictures.new, pictures.new_rows)
 
     def rounds(count: int, faces: int) -> tuple[list[float], list[float]]:
         calls = (lambda: old.engine(own[:faces]), lambda: new.engine(other[:faces]))
@@ -300,26 +295,13 @@ def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) 
 
 
 def write_flips(flips: Iterable[Flip], file: Path) -> int:
-    """Write a CSV file with a row for each picture that flipped; return how many."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(COLUMNS)
-    count = 0
+    """Write a CSV file with a row for each picture that flipped; return their number."""
+    rows = []
     for flip in flips:
-        count, image = count + 1, flip.image
-        table.writerow(
-            (
-                flip.dataset,
-                "won" if flip.won else "lost",
-                image.row,
-                image.origin,
-                image.label,
-                image.before,
-                image.after,
-            )
-        )
-    write_bytes(file, text.getvalue().encode("utf-8", "backslashreplace"))
-    return count
+        row = (flip.dataset, "won" if flip.won else "lost", *astuple(flip.image))
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
+    write_csv(file, COLUMNS, rows)
+    return len(rows)
 
 
 def read(file: Path) -> Compared:
@@ -328,7 +310,7 @@ def read(file: Path) -> Compared:
     Raises
     ------
     CrossferError
-        If it is none, or another version wrote it.
+        If it is not one, or another version wrote it.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -363,8 +345,8 @@ def _pictures(
     names = [own.name for own, _ in datasets]
     for name, (own, other) in zip(names, datasets, strict=True):
         own, other = own.with_classes(class_set), other.with_classes(class_set)
-        _check_shape(old, own)
-        _check_shape(new, other)
+        old.check(own, OTHER_SIZE)
+        new.check(other, OTHER_SIZE)
         rows = own.rows(how.split)
         if not len(rows):
             labels = ", ".join(own.card["classes"])
@@ -378,10 +360,8 @@ def _pictures(
                     f"{own.name}: {model.name} has none of its classes; map labels with --label "
                     "LABEL=CLASS, or leave the dataset out"
                 )
-        if own.fingerprint == other.fingerprint:
-            there = rows
-        else:
-            there = _matched(own, other, rows)
+        same = own.fingerprint == other.fingerprint
+        there = rows if same else _matched(own, other, rows)
         unique = name if names.count(name) == 1 else str(own.folder)
         found.append(Pictures(unique, own, other, rows, there))
     if len({pictures.name for pictures in found}) < len(found):
@@ -390,7 +370,7 @@ def _pictures(
 
 
 def _matched(own: Dataset, other: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find the same pictures in another dataset, by where they came from."""
+    """Return the rows of the same pictures in another dataset, matched by their origin."""
     places: dict[str, int] = {}
     for row, origin in enumerate(other.samples.column("origin").to_pylist()):
         if places.setdefault(origin, row) != row:
@@ -411,13 +391,8 @@ def _matched(own: Dataset, other: Dataset, rows: NDArray[np.int64]) -> NDArray[n
 
 
 def _answers(model: Model, dataset: Dataset, rows: NDArray[np.int64], of: Pictures) -> Answers:
-    """Ask about the pictures; what a model cannot say has probability 0."""
-    said = model.engine(np.asarray(dataset.images[rows]))
-    if not np.isfinite(said).all():
-        raise CrossferError(
-            f"{model.name}: returns values that are not finite numbers on {dataset.name}; check "
-            "its weights"
-        )
+    """Return the answers of a model; classes that it lacks have probability 0."""
+    said = model.answers(dataset, rows)
     names = of.old.class_set.names
     probabilities = np.zeros((len(rows), len(names)), np.float32)
     for column, name in enumerate(names):
@@ -446,7 +421,7 @@ def _left_out(dataset: Dataset, split: Split) -> dict[str, int]:
     return {name: labels.count(name) for name in sorted(set(labels))}
 
 
-def _class_notes(old: Model, new: Model, class_set: ClassSet, how: Comparing) -> Iterator[str]:
+def _class_notes(old: Model, new: Model, how: Comparing) -> Iterator[str]:
     for who, model, other in (("old", old, new), ("new", new, old)):
         alone = [name for name in model.classes if name not in other.classes]
         if alone:
@@ -459,7 +434,7 @@ def _class_notes(old: Model, new: Model, class_set: ClassSet, how: Comparing) ->
 
 
 def _framing_notes(who: str, model: Model, dataset: Dataset) -> Iterator[str]:
-    """Say it if faces fill their images otherwise than a classifier expects."""
+    """Yield a note if the framing of the faces differs from that of a classifier."""
     faces = dataset.card["faces"]
     if model.framing is None or faces["mode"] != "find":
         return
@@ -471,18 +446,6 @@ def _framing_notes(who: str, model: Model, dataset: Dataset) -> Iterator[str]:
         yield (
             f"the framing differs from what the {who} network expects: eye distance {own[0]:g} and "
             f"height {own[1]:g}, not {theirs[0]:g} and {theirs[1]:g}"
-        )
-
-
-def _check_shape(model: Model, dataset: Dataset) -> None:
-    given = dataset.images.shape[1:]
-    if given != model.shape:
-        found, wanted = ("×".join(map(str, shape)) for shape in (given, model.shape))
-        colour = " --colour" if len(model.shape) == 3 else ""
-        raise CrossferError(
-            f"{dataset.folder}: its faces are {found}, but {model.name} reads {wanted}; prepare "
-            f"the pictures for it with --side {model.shape[0]}{colour}, and name the result with "
-            "--new-data if the other classifier reads another size"
         )
 
 

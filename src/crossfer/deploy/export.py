@@ -1,12 +1,12 @@
-"""A classifier for other programs: one ONNX file with everything from a face to its probabilities.
+"""Export a classifier: one ONNX file that contains everything from a face to its probabilities.
 
 The folder needs neither crossfer nor PyTorch: ``model.onnx`` (and its halved and quantised variants),
-``model.json`` (classes, framing, files), ``README.md`` (a model card), ``examples.npz`` (drawn faces and what
-PyTorch answered) and ``test_model.py``, which compares.
+``model.json`` (classes, framing, files), ``README.md`` (a model card), ``examples.npz`` (drawn faces with
+PyTorch's predictions) and ``test_model.py``, which compares them.
 
-Networks are traced (PyTorch's TorchScript exporter): of the networks we export none depends on its input's
-values, the graph stays small, and no further package is needed.  What was traced is compared with PyTorch on
-every export, with several batch sizes; a network that tracing gets wrong is refused.
+Networks are traced (PyTorch's TorchScript exporter): the control flow of exported networks does not depend on
+values, the graph is small, and no further package is needed.  Every export is compared with PyTorch for
+several batch sizes, and refused if it differs.
 """
 
 from __future__ import annotations
@@ -48,42 +48,43 @@ from crossfer.standins.worlds import LAB_MUG
 OPSET = 18
 README, EXAMPLES, TEST = "README.md", "examples.npz", "test_model.py"
 PEOPLE = 2
-"""Drawn people who show each of the seven expressions."""
+"""Number of drawn people, each with the seven expressions."""
 
 LARGEST_DIFFERENCE = {"fp32": 1e-4}
-"""Of probabilities, between PyTorch and a variant that must not differ."""
+"""Maximum difference of probabilities from PyTorch's."""
 LEAST_EQUAL = {"fp32": 1.0, "fp16": 0.99, "int8": 0.95}
-"""Share of faces on which a variant must answer with the same class as PyTorch."""
+"""Minimum fraction of faces with the same prediction as PyTorch's."""
 
 CALIBRATION = 512
-"""Validation faces that quantisation looks at, at most; more change the ranges by little."""
+"""Maximum number of validation faces for quantisation; more change the ranges little."""
 RUNS = 50
-"""Calls whose median is a latency."""
+"""Number of calls whose median is the latency."""
 
 
 @dataclass(frozen=True)
 class Exporting:
-    """What to export.
+    """Options of an export.
 
     Parameters
     ----------
     half
-        Also with weights of 16 bits.
+        Whether to export a variant with 16-bit weights.
     int8
-        Also quantised to 8 bits.
+        Whether to export a variant quantised to 8 bits.
     calibrate
-        Prepared datasets, above all the source and the target, whose validation faces say which range of
-        values each layer has: quantisation needs them.
+        Prepared datasets, usually the source and the target, whose validation faces determine the range of
+        each layer's values for quantisation.
     measure
         Prepared datasets on whose test faces every variant is measured.
     tested
-        What is known of its accuracy already.
+        Known accuracies.
     data
         Cards of the datasets that it was trained or tested on.
     methods
-        What its card cites besides these: keywords of `crossfer.references`.
+        Further keywords of `crossfer.references` that its card cites.
     least_equal
-        Share (0–1) of faces on which a smaller variant must answer as PyTorch does; ``None``: `LEAST_EQUAL`.
+        Minimum fraction (0–1) of faces on which a smaller variant must predict as PyTorch does; ``None``:
+        `LEAST_EQUAL`.
     """
 
     half: bool = False
@@ -116,29 +117,29 @@ def export(
     what: Exporting = Exporting(),
     origin: str = "",  # noqa: B008
 ) -> dict[str, Measured]:
-    """Write a classifier for other programs, or nothing at all if a variant does not answer as it should.
+    """Export a classifier; nothing is written if a variant differs too much from PyTorch.
 
     Parameters
     ----------
     classifier
-        What to export; it is not changed.
+        The classifier; it is not modified.
     out
-        Folder to make.
+        The folder to create.
     what
-        Which variants, calibrated and measured on what.
+        Options: variants, calibration, measurements.
     origin
-        Where the classifier comes from, for its card.
+        Origin of the classifier, for its card.
 
     Returns
     -------
     dict
-        Of each variant what was measured.
+        Measurements of each variant.
 
     Raises
     ------
     CrossferError
-        If the folder holds something, a dataset has other faces, the network cannot be traced, or a variant
-        differs from PyTorch by more than it may.
+        If the folder is not empty, the faces of a dataset have another shape, the network cannot be traced,
+        or a variant differs too much from PyTorch.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -195,14 +196,14 @@ def export(
 
 
 class WholeFace(nn.Module):
-    """Faces as they are cut out in, probabilities out.
+    """A network from cropped faces to probabilities.
 
     Parameters
     ----------
     classifier
-        It is not changed: what is here is a copy, on the CPU and in evaluation mode.
+        It is copied to the CPU in evaluation mode, and not modified.
     half
-        Whether its network calculates with 16 bits; preprocessing and probabilities keep 32.
+        Whether its network uses 16 bits; preprocessing and softmax use 32.
     """
 
     def __init__(self, classifier: Classifier, half: bool = False) -> None:
@@ -219,7 +220,7 @@ class WholeFace(nn.Module):
 
 
 def drawn_faces(framing: Framing) -> NDArray[np.uint8]:
-    """Draw people who show every expression, and cut their faces out: always the same.
+    """Draw people with every expression and crop their faces; always the same.
 
     Returns
     -------
@@ -255,9 +256,8 @@ def _trace(network: WholeFace, framing: Framing, file: Path) -> None:
     faces = torch.zeros(2, *framing.shape, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad(), _quiet():
-            warnings.simplefilter(
-                "ignore"
-            )  # of a deprecated exporter, and of sizes taken as constants
+            # Of a deprecated exporter, and of sizes taken as constants.
+            warnings.simplefilter("ignore")
             torch.onnx.export(
                 network,
                 (faces,),
@@ -318,7 +318,7 @@ def _quantise(file: Path, out: Path, faces: NDArray[np.uint8]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep exporters from writing about their progress to the terminal."""
+    """Suppress the exporters' log messages."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -347,7 +347,7 @@ def _card(classifier: Classifier, models: dict[str, Any]) -> dict[str, Any]:
 def _parity(
     engine: OnnxEngine, faces: NDArray[np.uint8], expected: NDArray[np.float32]
 ) -> tuple[float, float]:
-    """Return the largest difference of probabilities, and the share of equal answers; in two batch sizes."""
+    """Return the largest difference of probabilities and the fraction of equal predictions."""
     answers = engine(faces)
     alone = np.concatenate([engine(face[None]) for face in faces[:8]])
     difference = max(abs(answers - expected).max(), abs(alone - expected[: len(alone)]).max())
@@ -389,7 +389,7 @@ def _check_shape(dataset: Dataset, framing: Framing) -> None:
 
 
 def _some(dataset: Dataset) -> NDArray[np.uint8]:
-    """Return validation faces, evenly from all of them."""
+    """Return at most `CALIBRATION` validation faces, evenly spaced."""
     rows = dataset.with_own_classes().rows("validation")
     if not len(rows):
         raise CrossferError(
@@ -399,7 +399,7 @@ def _some(dataset: Dataset) -> NDArray[np.uint8]:
 
 
 def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
-    """Return the test accuracy among the classes that the dataset has, with its interval."""
+    """Return the test accuracy among the classes of the dataset, with its interval."""
     dataset = dataset.with_classes(ClassSet(engine.classes, engine.labels))
     rows = dataset.rows("test")
     if not len(rows):

@@ -1,4 +1,4 @@
-"""Any classifier, whoever trained it: a folder, an ONNX file, or weights with a few lines about them."""
+"""Open any classifier: a folder, an ONNX file, or weights with a description."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from crossfer.classes import FER7, PRESETS, canonical
+from crossfer.datasets.dataset import Dataset
 from crossfer.deploy import load
-from crossfer.deploy.engine import BATCH, CARD, Engine, OnnxEngine, read_card, session
+from crossfer.deploy.engine import BATCH, CARD, Engine, OnnxEngine, is_exported, read_card, session
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest
@@ -26,27 +27,27 @@ from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.networks.spec import NetworkConfig
 
 DESCRIPTIONS = (".yaml", ".yml", ".json")
-"""Names of files that say what weights do not tell end so."""
+"""Suffixes of descriptions of weights."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A classifier that answers for faces.
+    """An opened classifier.
 
     Parameters
     ----------
     name
-        The path that it was given by.
+        The given path.
     kind
-        What was found there.
+        The kind of file or folder.
     engine
-        What answers.
+        The inference engine.
     framing
-        How a face fills its image; None where nothing says it.
+        Framing of its faces; None if unknown.
     parameters
-        How many numbers it has; None where they cannot be counted.
+        Number of parameters; None if they cannot be counted.
     bytes
-        Of the file with its weights.
+        Size of the file with its weights.
     """
 
     name: str
@@ -58,15 +59,12 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What it answers with, in its order, as those names are spelt here."""
+        """Its classes in order, in canonical spelling."""
         return tuple(map(canonical, self.engine.classes))
 
     @property
     def labels(self) -> dict[str, str]:
-        """From a dataset's label to the class that it counts as.
-
-        Where nothing says it, the classes of a preset have that preset's labels.
-        """
+        """Maps labels of a dataset to classes; by default a preset's classes have its labels."""
         told = {canonical(label): canonical(name) for label, name in self.engine.labels.items()}
         if all(label == name for label, name in told.items()):
             for preset in PRESETS.values():
@@ -79,25 +77,57 @@ class Model:
         """The shape of a face: (side, side), or (side, side, 3) RGB."""
         return self.engine.framing.shape
 
+    def check(self, dataset: Dataset, more: str = "") -> None:
+        """Refuse a dataset whose faces have another shape.
+
+        Raises
+        ------
+        CrossferError
+            If they have; `more` is appended to the advice.
+        """
+        if (given := dataset.images.shape[1:]) != self.shape:
+            found, wanted = ("×".join(map(str, shape)) for shape in (given, self.shape))
+            colour = " --colour" if len(self.shape) == 3 else ""
+            raise CrossferError(
+                f"{dataset.folder}: its faces are {found}, but {self.name} reads {wanted}; prepare "
+                f"the pictures for it with --side {self.shape[0]}{colour}{more}"
+            )
+
+    def answers(self, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return probabilities (N, classes) for rows of a dataset.
+
+        Raises
+        ------
+        CrossferError
+            If they are not finite numbers.
+        """
+        said = self.engine(np.asarray(dataset.images[rows]))
+        if not np.isfinite(said).all():
+            raise CrossferError(
+                f"{self.name}: returns values that are not finite numbers on {dataset.name}; check "
+                "its weights"
+            )
+        return said
+
 
 class OnnxNetwork:
-    """Anybody's ONNX file in ONNX Runtime: normalised images in, logits or probabilities out.
+    """An ONNX file in ONNX Runtime that maps normalised images to logits or probabilities.
 
     Parameters
     ----------
     file
-        One input, float (N, C, H, W); N may be fixed.
+        It must have one input, float (N, C, H, W); N may be fixed.
     classes
-        What its outputs stand for.
+        Classes of its outputs.
     preprocessing
-        How it reads pixels.
+        Its preprocessing.
     threads
-        For one call.
+        Number of threads per call.
 
     Raises
     ------
     CrossferError
-        If it fails on faces, or does not answer with so many numbers.
+        If it fails on faces, or has another number of outputs.
     """
 
     def __init__(
@@ -149,16 +179,16 @@ def open_model(path: str | Path, threads: int = 1) -> Model:
     Parameters
     ----------
     path
-        A run's folder; a bundle; what ``crossfer export`` wrote, or one of the ``.onnx`` files in it; any
-        other ``.onnx`` file with a description of the same name beside it (``.yaml`` or ``.json``); or a
-        description, which is what stands under ``model:`` in an experiment.
+        A run's folder; a bundle; the output of ``crossfer export``, or one of its ``.onnx`` files; any other
+        ``.onnx`` file with a description of the same name beside it (``.yaml`` or ``.json``); or a
+        description, with the keys of ``model:`` in an experiment.
     threads
-        For one call of ONNX Runtime.
+        Number of threads per call of ONNX Runtime.
 
     Raises
     ------
     CrossferError
-        If it is none of these, or what is said about it does not fit.
+        If it is none of these, or its description does not fit.
     """
     path = Path(path)
     if path.is_dir():
@@ -179,7 +209,7 @@ def open_model(path: str | Path, threads: int = 1) -> Model:
 
 
 def _folder(folder: Path, threads: int) -> Model:
-    if (folder / CARD).is_file():
+    if is_exported(folder):
         return _exported(folder, "fp32", str(folder), threads)
     engine = load(folder).engine
     assert isinstance(engine, TorchEngine)
@@ -196,9 +226,9 @@ def _exported(folder: Path, variant: str, name: str, threads: int) -> Model:
 
 
 def _onnx(file: Path, threads: int) -> Model:
-    """Open an ONNX file by what lies beside it."""
-    inputs = session(file, threads).get_inputs()  # that it is no ONNX file is said first
-    if (file.parent / CARD).is_file():
+    """Open an ONNX file with the description beside it."""
+    inputs = session(file, threads).get_inputs()  # refuses a file that is not ONNX first
+    if is_exported(file.parent):
         models: Mapping[str, Any] = read_card(file.parent)["models"]
         for variant, what in models.items():
             if what["file"] == file.name:
@@ -226,7 +256,7 @@ def _onnx(file: Path, threads: int) -> Model:
 
 
 def _described(file: Path, content: dict[str, Any], threads: int, name: str = "") -> Model:
-    """Open a network by what stands under ``model:`` in an experiment."""
+    """Open a network from the keys of ``model:`` in an experiment."""
     content["folder"] = file.parent / str(content.get("folder") or "")
     try:
         config: NetworkConfig = TypeAdapter(NetworkConfig).validate_python(content)
@@ -247,7 +277,7 @@ def _built(file: Path, config: NetworkConfig, threads: int, name: str) -> Model:
     kind, _, place = config.network.partition(":")
     if kind == "onnx" and config.weights is None:
         onnx = (config.folder or Path()) / place
-        of_onnx(onnx)  # says what is wrong with it before anything is asked about it
+        of_onnx(onnx)  # reports an invalid file first
         network = OnnxNetwork(onnx, config.outputs, config.preprocessing, threads)
         return Model(name, "ONNX file", network, None, _count(onnx), onnx.stat().st_size)
     classifier = config.deployed(config.outputs or FER7).eval()
@@ -291,7 +321,7 @@ def _first_error(error: ValidationError) -> str:
 
 
 def _count(file: Path) -> int | None:
-    """Return how many numbers an ONNX file stores; None where the package onnx is not there to count."""
+    """Return the number of parameters of an ONNX file; None if the package onnx is missing."""
     try:
         import onnx
     except ModuleNotFoundError:

@@ -1,7 +1,7 @@
 """Write a table of faces incrementally, so that an interrupted run can resume.
 
-Until everything is done the rows stand in ``NAME.unfinished``, a line of JSON each; after the last row of a
-picture or video a line says so.  What stands behind the last such line is looked at again.
+Until the table is complete, rows are written to ``NAME.unfinished``, one line of JSON each.  A line marks the
+end of each picture or video; rows after the last such line are discarded when the work resumes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from crossfer.files import alone, written
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 AT_ONCE = 10_000
-"""Rows in memory at a time."""
+"""Number of rows in memory."""
 
 
 @dataclass
 class Counted:
-    """How much was found."""
+    """Counts of sources and faces."""
 
     sources: int = 0
     faces: int = 0
-    """In a video, a face counts once, not in every frame."""
+    """A face in a video counts once."""
     without_a_face: int = 0
     unreadable: Counter[str] = field(default_factory=Counter)
-    """How many sources, by reason."""
+    """Number of sources by reason."""
     _highest: int = 0
 
     def add(self, part: Part) -> None:
-        """Count some rows of a source."""
+        """Count the rows of a part."""
         for row in part.rows:
             self.row(row.face, row.problem)
         if part.last:
@@ -53,23 +53,23 @@ class Counted:
             self.unreadable[problem] += 1
 
     def end(self) -> None:
-        """Count a picture or video, whose rows were counted."""
+        """Count a picture or video after its rows."""
         self.sources, self.faces, self._highest = self.sources + 1, self.faces + self._highest, 0
 
 
 class Table:
-    """A table of faces that is being written.
+    """An unfinished table of faces.
 
     Parameters
     ----------
     out
-        The open file of rows so far, positioned at its end.
+        The open file of rows, positioned at its end.
     classes
-        Of the classifier.
+        Classes of the classifier.
     done
-        Names of the sources that are in it already.
+        Names of the finished sources.
     counted
-        What is in it.
+        Counts of its rows.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Table:
         self.out, self.classes, self.done, self.counted = out, classes, done, counted
 
     def add(self, part: Part) -> None:
-        """Write some rows of a source, and that it is done after its last."""
+        """Write a part of a source, and its end after the last part."""
         self.counted.add(part)
         for row in part.rows:
             self.out.write(_line(list(as_record(row, self.classes).values())))
@@ -89,21 +89,22 @@ class Table:
 
 @contextmanager
 def table(file: Path, classes: Sequence[str], about: dict[str, Any]) -> Iterator[Table]:
-    """Write a table of faces, or what is left of it; the file is there when everything is in it.
+    """Write a table of faces, or resume; the file appears when it is complete.
 
     Parameters
     ----------
     file
-        Its name says the format: one of `FORMATS`.
+        Its suffix determines the format: one of `FORMATS`.
     classes
-        Of the classifier.
+        Classes of the classifier.
     about
-        What its rows depend on beside the pictures, as JSON: rows of another are not gone on with.
+        What its rows depend on besides the pictures, as JSON; unfinished rows are resumed only if it is the
+        same.
 
     Raises
     ------
     CrossferError
-        If the file is there already, is of no known format, or its unfinished rows are of something else.
+        If the file exists, has an unknown format, or its unfinished rows depend on something else.
     """
     _check(file)
     unfinished = file.with_name(f"{file.name}.unfinished")
@@ -139,7 +140,7 @@ def _line(content: Any) -> bytes:
 
 
 def _read(unfinished: Path, about: dict[str, Any]) -> tuple[set[str], Counted, int]:
-    """Return which sources are done, what was counted in them, and where the last of them ends."""
+    """Return the finished sources, their counts, and the position after the last of them."""
     done, counted, end, at = set[str](), Counted(), 0, 0
     rows: list[tuple[int | None, str]] = []
     if not unfinished.exists():

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from crossfer.networks.classifier import Classifier
 
 PICTURES, FRAMES = 16, 4
-"""What a thread takes at a time; a video's frames are large."""
+"""Number of pictures, and of video frames, that a thread takes at a time."""
 AHEAD = 2
-"""How many such portions a thread has waiting for it: memory does not grow with the work."""
+"""Number of such portions waiting per thread, which bounds memory."""
 NO_FACE = "no face found"
 SMOOTH = 0.5
-"""Seconds over which what is said of a face in a video is averaged."""
+"""Default time constant of the averaging of probabilities in a video, in seconds."""
 
 Point = tuple[float, float]
 Given = TypeVar("Given")
@@ -50,11 +50,11 @@ class Seen:
     Parameters
     ----------
     box
-        Left, top, width and height in pixels of the picture; may reach beyond it.
+        Left, top, width and height in pixels of the picture; may extend beyond it.
     eyes
-        x, y of the person's left and right eye; ``None`` where no face was looked for.
+        x, y of the person's left and right eye; ``None`` without detection.
     score
-        How sure the detector is, 0–1; ``None`` where no face was looked for.
+        Score of the detector, 0–1; ``None`` without detection.
     probabilities
         float32 (classes,).
     """
@@ -67,16 +67,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class How:
-    """How to look at pictures and videos.
+    """Options for pictures and videos.
 
     Parameters
     ----------
     cropped
-        Whether the pictures are faces already, as those of FER2013: none is looked for.
+        Whether the pictures are cropped faces, like those of FER2013: no detection.
     smooth
-        Seconds over which what is said of a face in a video is averaged; 0: not at all.
+        Time constant of the averaging of a face's probabilities in a video, in seconds; 0: no averaging.
     per_second
-        Look at so many frames of a video's second, at most; ``None``: at all of them.
+        Maximum number of frames per second of a video; ``None``: all frames.
     """
 
     cropped: bool = False
@@ -92,20 +92,20 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A face in a picture or a frame; or that there is none, or why nothing can be said.
+    """A row of the table: a face in a picture or frame, or a problem.
 
     Parameters
     ----------
     source
         The picture or video.
     frame, seconds
-        Of a video: which frame, from 0, and when it is shown.
+        In a video, the frame, from 0, and its time.
     face
-        From 1: in a picture the detector's surest first, in a video the same number for the same face.
+        Number of the face, from 1: in a picture by descending score, in a video the same for the same face.
     seen
-        ``None`` where there is a problem.
+        The face; ``None`` if there is a problem.
     problem
-        Empty where there is a face.
+        Empty if there is a face.
     """
 
     source: str
@@ -118,7 +118,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows of a source, in order; the last part of it says so."""
+    """Some rows of a source, in order; `last` marks its last part."""
 
     source: Source
     rows: list[Row]
@@ -150,7 +150,7 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes that it answers with, in its order."""
+        """Its classes, in order."""
         return self.engine.classes
 
     @property
@@ -160,7 +160,7 @@ class Predictor:
         Raises
         ------
         CrossferError
-            If it is an exported one.
+            If it is an exported classifier.
         """
         found = getattr(self.engine, "classifier", None)
         if found is None:
@@ -172,7 +172,7 @@ class Predictor:
         return classifier
 
     def predict(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities float32 (N, classes) of cut-out faces.
+        """Return probabilities float32 (N, classes) of cropped faces.
 
         Parameters
         ----------
@@ -182,7 +182,7 @@ class Predictor:
         Raises
         ------
         CrossferError
-            If they are of another shape or type.
+            If their shape or type is wrong.
         """
         shape = self.engine.framing.shape
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
@@ -193,20 +193,20 @@ class Predictor:
         return self.engine(faces)
 
     def look(self, pictures: Sequence[Pixels], cropped: bool = False) -> list[list[Seen]]:
-        """Find the faces of pictures, and say what each shows.
+        """Detect and classify the faces of pictures.
 
         Parameters
         ----------
         pictures
             uint8 (H, W) or (H, W, 3) RGB each.
         cropped
-            Whether each picture is one face already.
+            Whether each picture is a cropped face.
 
         Returns
         -------
         list of list of Seen
-            For each picture its faces, surest first.  Faces whose eyes cannot be right (see
-            `crossfer.datasets.faces.is_plausible`) are none, as in `crossfer.prepare`.
+            The faces of each picture, by descending score, without those with implausible eyes (see
+            `crossfer.datasets.faces.is_plausible`), as in `crossfer.prepare`.
         """
         found: list[tuple[int, Found | None]] = []
         faces: list[Pixels] = []
@@ -288,16 +288,16 @@ class Predictor:
         return pandas.DataFrame(rows, columns=columns(self.classes))
 
     def parts(self, sources: Sequence[Source], how: How, progress: Told = silent) -> Iterator[Part]:
-        """Look at sources, in order, on all cores and in memory that does not grow.
+        """Detect and classify the faces of sources, in order, on all cores and in bounded memory.
 
         Parameters
         ----------
         sources
-            What to look at.
+            Pictures and videos.
         how
-            How.
+            Options.
         progress
-            Told how many sources of how many are done.
+            Called with the numbers of sources done and in total.
         """
         done = 0
         with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -376,25 +376,25 @@ class Predictor:
 
 
 def faces_in(picture: Pixels, find: Detector | None) -> list[Found] | list[None]:
-    """Find the faces of a picture whose eyes can be right, surest first; without a detector it is one itself.
+    """Detect the faces of a picture with plausible eyes, by descending score.
 
     Parameters
     ----------
     picture
         uint8 (H, W) or (H, W, 3) RGB.
     find
-        What finds faces; ``None`` where the picture is a face already.
+        The detector; ``None``: the picture is a cropped face.
 
     Returns
     -------
     list
-        Of `Found`; or ``[None]``, which stands for the whole picture.
+        Of `Found`; or ``[None]``, which means the whole picture.
     """
     return [None] if find is None else [one for one in find(picture) if is_plausible(one)]
 
 
 def framed(picture: Pixels, face: Found | None, framing: Framing) -> Pixels:
-    """Cut a face of `faces_in` out of its picture as a classifier reads it.
+    """Crop a face of `faces_in` from its picture, in a framing.
 
     Returns
     -------
@@ -408,7 +408,7 @@ def framed(picture: Pixels, face: Found | None, framing: Framing) -> Pixels:
 
 
 def columns(classes: Sequence[str]) -> list[str]:
-    """Name the columns of a table of faces.
+    """Return the columns of a table of faces.
 
     Returns
     -------
@@ -424,7 +424,7 @@ def columns(classes: Sequence[str]) -> list[str]:
 
 
 def as_record(row: Row, classes: Sequence[str]) -> dict[str, Any]:
-    """Return a row as what a table holds: a value for each of `columns`, ``None`` where there is none."""
+    """Return a row as a record of the table: a value for each of `columns`, or ``None``."""
     values: list[Any] = [None] * (11 + len(classes))
     if row.seen:
         seen = row.seen
@@ -443,7 +443,7 @@ def as_record(row: Row, classes: Sequence[str]) -> dict[str, Any]:
 def in_order(
     pool: ThreadPoolExecutor, work: Callable[[Given], Made], given: Iterable[Given]
 ) -> Iterator[Made]:
-    """Work on several at once, and yield what comes of it in order; few wait, however many there are."""
+    """Apply `work` in a pool and yield the results in order, with a bounded queue."""
     most = AHEAD * (os.cpu_count() or 1)
     waiting: deque[Future[Made]] = deque()
     for one in given:
@@ -455,7 +455,7 @@ def in_order(
 
 
 def portions(given: Iterable[Given], size: int) -> Iterator[list[Given]]:
-    """Yield so many at a time."""
+    """Yield lists of at most `size` items."""
     rest = iter(given)
     while some := list(islice(rest, size)):
         yield some
@@ -469,7 +469,7 @@ def _opened(file: Path) -> Pixels | str:
 
 
 def _until_unreadable(frames: Iterator[Given], problems: list[str]) -> Iterator[Given]:
-    """Yield what can be read, and note what ends it."""
+    """Yield frames until one cannot be read; append the reason to `problems`."""
     try:
         yield from frames
     except UnreadableImage as error:
@@ -480,9 +480,8 @@ def _seen(picture: Pixels, face: Found | None, probabilities: NDArray[np.float32
     if face is None:
         height, width = picture.shape[:2]
         return Seen((0.0, 0.0, float(width), float(height)), None, None, probabilities)
-    right, left = (
-        (float(x), float(y)) for x, y in face.landmarks[:2]
-    )  # seen by us and by the person
+    # The detector's left eye is the one on the left of the picture: the person's right eye.
+    right, left = ((float(x), float(y)) for x, y in face.landmarks[:2])
     return Seen(face.box, (left, right), float(face.score), probabilities)
 
 

@@ -19,9 +19,9 @@ class TorchEngine:
     Parameters
     ----------
     classifier
-        Put into evaluation mode.
+        It is put into evaluation mode.
     identity
-        Of its weights.
+        Hash of its weights.
     """
 
     def __init__(self, classifier: Classifier, identity: str = "") -> None:
@@ -29,7 +29,7 @@ class TorchEngine:
         self.classes: tuple[str, ...] = classifier.classes
         self.labels: Mapping[str, str] = classifier.labels
         self.framing: Framing = classifier.framing
-        self._turn = Lock()  # PyTorch uses all cores for one call; two calls would slow each other
+        self._turn = Lock()  # one call uses all cores; two would slow each other down
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes)."""

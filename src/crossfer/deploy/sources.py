@@ -1,4 +1,4 @@
-"""List pictures and videos given by name, in folders or in archives."""
+"""List pictures and videos: single files, and files in folders and archives."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Source:
     Parameters
     ----------
     name
-        What it is called: its path as it was given, or the archive's and the path in it.
+        Its path as given, or the path of the archive followed by the path in it.
     file
-        Where it is.
+        The file on disk.
     is_video
-        By its name.
+        Whether its suffix is that of a video.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything to look at, and how many other files lie among it."""
+    """Pictures and videos, and the number of other files among them."""
 
     found: list[Source]
     others: int
@@ -43,18 +43,18 @@ class Sources:
 
 @contextmanager
 def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
-    """Find the pictures and videos; archives are unpacked for as long as they are needed.
+    """Find the pictures and videos; archives are unpacked temporarily.
 
     Parameters
     ----------
     paths
-        Files, folders and archives.  A file that is named is a picture unless its name is a video's; in a
-        folder or an archive, files that are neither by their names are counted and left out.
+        Files, folders and archives.  A named file is a picture unless it has a video's suffix; in folders and
+        archives, files with other suffixes are counted and left out.
 
     Raises
     ------
     CrossferError
-        If a path is not there, an archive cannot be trusted, or there is nothing to look at.
+        If a path is missing, an archive is unsafe, or there is no picture or video.
     """
     found: dict[str, Source] = {}
     others = 0

@@ -1,12 +1,11 @@
-"""Who is who from frame to frame of a video, and what the classifier says of them over time.
+"""Track faces through the frames of a video, and smooth their probabilities over time.
 
-*Numbers.*  A face of a new frame is the known face whose last box shares the largest part of the union with
-it, pairs with the largest share first (greedy matching by IoU: Bochinski et al., High-Speed
-Tracking-by-Detection Without Using Image Information, 2017).  Nobody is recognised: a face that was out of
-sight for more than a second gets a new number, and so may a face that jumps.
+*Tracking.*  The boxes of successive frames are matched greedily by descending IoU (Bochinski et al.,
+High-Speed Tracking-by-Detection Without Using Image Information, 2017).  Faces are not recognised: a face
+that was not visible for more than a second gets a new number, and so may a face that jumps.
 
-*Smoothing.*  What is said of a face is the mean of what was said in all its frames so far, each weighted by
-exp(−age / seconds): an exponential moving average whose first frames weigh no more than later ones.
+*Smoothing.*  The probabilities of a face are the mean over all its frames so far, weighted by exp(−age /
+seconds): a bias-corrected exponential moving average.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from crossfer.datasets.faces import shared
 from crossfer.datasets.record import Box
 
 LEAST_SHARED = 0.3
-"""Of the union of two boxes that are the same face."""
+"""Minimum IoU of boxes of the same face."""
 OUT_OF_SIGHT = 1.0
-"""Seconds after which a face that comes back is a new one, if it was not in the last frame either."""
+"""Seconds after which a face that reappears gets a new number, unless it was in the last frame."""
 
 
 @dataclass
@@ -38,12 +37,12 @@ class _Track:
 
 @dataclass
 class Tracker:
-    """Numbers the faces of one video, and smooths what is said of them.
+    """Numbers the faces of one video, and smooths their probabilities.
 
     Parameters
     ----------
     smooth
-        Seconds after which a frame weighs 1/e of what it did; 0: every frame speaks for itself.
+        Time constant of the smoothing, in seconds; 0: no smoothing.
     """
 
     smooth: float
@@ -54,21 +53,21 @@ class Tracker:
     def update(
         self, seconds: float, boxes: Sequence[Box], probabilities: Sequence[NDArray[np.float32]]
     ) -> list[tuple[int, NDArray[np.float32]]]:
-        """Take the faces of the next frame.
+        """Process the faces of the next frame.
 
         Parameters
         ----------
         seconds
-            When it is.
+            Time of the frame.
         boxes
-            Of its faces.
+            Boxes of its faces.
         probabilities
-            Of each, float (classes,).
+            Probabilities of each face, float (classes,).
 
         Returns
         -------
         list of (int, float (classes,))
-            For each face its number, from 1, and its smoothed probabilities.
+            Number, from 1, and smoothed probabilities of each face.
         """
         since = min(self._before, seconds - OUT_OF_SIGHT)
         self._tracks = [track for track in self._tracks if track.seen >= since]
@@ -91,7 +90,7 @@ class Tracker:
 
 
 def match(before: Sequence[Box], now: Sequence[Box]) -> dict[int, int]:
-    """Return which box of before each box of now is: pairs that share most first, none twice."""
+    """Return the matching box of the last frame for each box, greedily by descending IoU."""
     pairs = sorted(
         ((shared(b, n), i, j) for i, b in enumerate(before) for j, n in enumerate(now)),
         key=lambda pair: -pair[0],

@@ -13,20 +13,20 @@ from crossfer.evaluation.metrics import Labels, Probabilities, confidence, decid
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network said about N images, each decided among the classes that its dataset has.
+    """Predictions of a network on N images; each is decided among the classes of its dataset.
 
     Parameters
     ----------
     rows
-        Where the images stand in their dataset's sample table: int64 (N,).
+        Rows of the images in their dataset's sample table: int64 (N,).
     labels
-        The truth: int64 (N,).
+        True labels: int64 (N,).
     probabilities
         float32 (N, C).
     decisions
-        int64 (N,).
+        Predicted labels: int64 (N,).
     confidences
-        Of each decision, see `crossfer.evaluation.metrics.confidence`: float64 (N,).
+        Confidence of each decision, see `crossfer.evaluation.metrics.confidence`: float64 (N,).
     """
 
     rows: NDArray[np.int64]
@@ -43,7 +43,7 @@ class Answers:
         classes: Sequence[int] | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> Answers:
-        """Decide each image among some classes; among all by default."""
+        """Decide each image among some classes, by default among all."""
         return cls(
             np.arange(len(labels)) if rows is None else rows,
             np.asarray(labels, np.int64),
@@ -54,13 +54,13 @@ class Answers:
 
     @classmethod
     def joined(cls, several: Sequence[Answers]) -> Answers:
-        """Take the answers about several sets as the answers about one."""
+        """Concatenate the answers on several sets."""
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(one, name) for one in several]) for name in names))
 
     @classmethod
     def pooled(cls, several: Sequence[Answers]) -> Answers:
-        """Take the answers of several networks, each about images of its own, as those about one set."""
+        """Concatenate the answers of several networks on disjoint images, in the order of the rows."""
         one = cls.joined(several)
         order = np.argsort(one.rows, kind="stable")
         return cls(*(getattr(one, field.name)[order] for field in fields(cls)))
@@ -72,5 +72,5 @@ class Answers:
 
     @property
     def classes(self) -> int:
-        """How many classes the network answers with."""
+        """Number of classes of the network."""
         return int(self.probabilities.shape[1])

@@ -11,23 +11,24 @@ from numpy.typing import NDArray
 
 from crossfer.evaluation import paired
 from crossfer.evaluation.answers import Answers
-from crossfer.evaluation.gate import TestSet
+from crossfer.evaluation.evidence import with_class_intervals
+from crossfer.evaluation.gate import PairedAnswers
 from crossfer.evaluation.intervals import accuracy_interval, change_interval, subject_codes
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.measure import change, measure
 from crossfer.evaluation.mistaken import mistaken_order
-from crossfer.evaluation.rows import Change, ClassChange, Interval, Measured, Paired, Row
+from crossfer.evaluation.rows import Change, Interval, Measured, Paired, Row
 from crossfer.evaluation.spread import Spread, spreads
 
 FORMAT: Final = 2
-"""Of a comparison's JSON; raised whenever a row changes."""
+"""Format of a comparison's JSON; raised whenever a row changes."""
 
 MISTAKEN = 20.0
-"""Points of accuracy that another order of its classes must gain to be spoken of: a network that is lost on
-new faces may gain a few from a confusion that it has."""
+"""Points of accuracy that another class order must gain to be reported; a few points may come from a
+confusion of classes."""
 
 NOT_KNOWN = "not known"
-"""The group of an image of which a column says nothing."""
+"""The group of images without a value in a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,24 +181,24 @@ def on_dataset(
     facts
         Name, title, stand_in, fingerprint, split and left_out of an `OnDataset`.
     old, new
-        What the networks said about the same N images, in the same order.
+        Answers of the networks on the same N images, in the same order.
     classes
         C names.
     among
-        The classes that the dataset tells apart.
+        The classes that the dataset distinguishes.
     subjects
-        Who is in each image.
+        Subject of each image.
     origins
-        Where each image came from.
+        Origin of each image.
     groups
-        By column, the value of each image; None where the dataset has no such column.
+        For each column, the value of each image; None if the dataset has no such column.
     notes
-        What else should be said.
+        Further notes.
 
     Returns
     -------
     OnDataset
-        Its p-values are those of one comparison: `corrected` corrects them.
+        With uncorrected p-values; `corrected` corrects them.
     """
     codes = subject_codes(subjects)
     was, is_ = old.right, new.right
@@ -232,7 +233,7 @@ def on_dataset(
 
 
 def corrected(datasets: Sequence[OnDataset]) -> tuple[OnDataset, ...]:
-    """Correct p-values for being many (Holm): those of all datasets together, those of all groups too."""
+    """Correct p-values by Holm's method: those of all datasets, and those of all groups."""
     whole = _holm([one.difference for one in datasets])
     parts = iter(_holm([group.difference for one in datasets for group in one.groups]))
     return tuple(
@@ -252,30 +253,41 @@ def latency(
     single: tuple[Sequence[float], Sequence[float]],
     batches: tuple[Sequence[float], Sequence[float]],
 ) -> Latency:
-    """Return the row for times in milliseconds, of the old and the new network in each round."""
-    ratios = [(latency_ratio(*times), ratio_draws(*times)) for times in (single, batches)]
-    (one, own), (many, others) = (
-        (ratio, _around(ratio, np.quantile(draws, [0.025, 0.975]))) for ratio, draws in ratios
-    )
-    (old, new), (old_batch, new_batch) = (
-        [tuple(map(float, t)) for t in x] for x in (single, batches)
-    )
+    """Return the row for times in milliseconds: of the old and the new network, by round."""
+
+    def ratio_of(times: tuple[Sequence[float], Sequence[float]]) -> tuple[float, Interval]:
+        ratio = latency_ratio(*times)
+        low, high = np.quantile(ratio_draws(*times), [0.025, 0.975]).tolist()
+        return ratio, (min(low, ratio), max(high, ratio))
+
+    old, new = (tuple(map(float, times)) for times in single)
+    old_batch, new_batch = (tuple(map(float, times)) for times in batches)
     return Latency(
-        processor, threads, old, new, batch, old_batch, new_batch, one, own, many, others
+        processor,
+        threads,
+        old,
+        new,
+        batch,
+        old_batch,
+        new_batch,
+        *ratio_of(single),
+        *ratio_of(batches),
     )
 
 
-def asked_of(compared: Compared, least: Mapping[str, float], by: Sequence[str]) -> list[TestSet]:
-    """Return what the gate asks about.
+def asked_of(
+    compared: Compared, least: Mapping[str, float], by: Sequence[str]
+) -> list[PairedAnswers]:
+    """Return the input of the gate.
 
     Parameters
     ----------
     compared
         The comparison.
     least
-        By dataset, the change of accuracy asked for.
+        For each dataset, the required change of accuracy.
     by
-        Columns in whose groups it is asked for too; the comparison has them.
+        Columns of the comparison in whose groups it is required, too.
     """
     found = []
     for one in compared.datasets:
@@ -286,7 +298,7 @@ def asked_of(compared: Compared, least: Mapping[str, float], by: Sequence[str]) 
         people = None if evidence.people is None else np.asarray(evidence.people, np.int64)
         groups = {column: evidence.groups.get(column, ()) for column in by}
         sides = ((new == labels)[None], (old == labels)[None])
-        found.append(TestSet(one.name, *sides, labels, people, least[one.name], groups))
+        found.append(PairedAnswers(one.name, *sides, labels, people, least[one.name], groups))
     return found
 
 
@@ -302,18 +314,10 @@ def _change(
     origins: Sequence[str],
 ) -> Change:
     was, is_ = old.right[None], new.right[None]
-    found = change(old, new, classes, origins)
-
-    def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
-        own = old.labels == label
-        whose = None if subjects is None else subjects[own]
-        return one and replace(one, interval=change_interval(is_[:, own], was[:, own], whose))
-
-    return replace(
-        found,
-        interval=change_interval(is_, was, subjects),
-        classes=tuple(of_class(label, one) for label, one in enumerate(found.classes)),
+    found = replace(
+        change(old, new, classes, origins), interval=change_interval(is_, was, subjects)
     )
+    return with_class_intervals(found, is_, was, old.labels, subjects)
 
 
 def _difference(
@@ -349,7 +353,7 @@ def _holm(differences: Sequence[Difference]) -> list[Difference]:
 def _order_note(
     who: str, answers: Answers, classes: Sequence[str], among: Sequence[int]
 ) -> str | None:
-    """Say it if a network's answers would be far better in another order of its classes."""
+    """Return a note if another class order would make a network far more accurate."""
     place = {label: i for i, label in enumerate(among)}
     labels, said = (
         np.array([place[int(x)] for x in values]) for values in (answers.labels, answers.decisions)
@@ -366,7 +370,3 @@ def _order_note(
         f"called {', '.join(classes[label] for label in among)} looks like {names}; check its "
         "classes"
     )
-
-
-def _around(value: float, ends: NDArray[np.float64]) -> Interval:
-    return min(float(ends[0]), value), max(float(ends[1]), value)

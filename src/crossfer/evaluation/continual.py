@@ -1,7 +1,7 @@
-"""Several datasets, one after the other: what is kept of each.
+"""Metrics of continual learning on several datasets.
 
-All functions take the accuracy matrix, R, in per cent: ``R[i][j]`` is the accuracy on dataset j after step i.
-Dataset 0 is the source and step 0 the baseline; step i learns dataset i.
+All functions take the accuracy matrix R in per cent: ``R[i][j]`` is the accuracy on dataset j after step i.
+Dataset 0 is the source, step 0 the baseline; step i trains on dataset i.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def average_accuracy(matrix: Matrix) -> float:
 
 
 def backward_transfer(matrix: Matrix) -> float:
-    """Return what later steps did to earlier datasets, in points: Σ_{j<T} (R[T][j] − R[j][j]) / T.
+    """Return the change on earlier datasets by later steps, in points: Σ_{j<T} (R[T][j] − R[j][j]) / T.
 
-    Negative where they were forgotten (Lopez-Paz and Ranzato, Gradient Episodic Memory, NeurIPS 2017,
+    Negative if they were forgotten (Lopez-Paz and Ranzato, Gradient Episodic Memory, NeurIPS 2017,
     equation 3).
     """
     square = np.asarray(matrix)
@@ -29,11 +29,10 @@ def backward_transfer(matrix: Matrix) -> float:
 
 
 def forgetting(matrix: Matrix) -> float:
-    """Return how far earlier datasets are below their best, in points.
+    """Return the mean drop from the best accuracy on earlier datasets, in points.
 
-    Σ_{j<T} (max_i R[i][j] − R[T][j]) / T: the best among the steps from the one that learnt it, j ≤ i < T,
-    as in Chaudhry et al., Riemannian Walk, ECCV 2018, section 3.2; below zero where nothing was forgotten
-    and more was learnt.
+    Σ_{j<T} (max_i R[i][j] − R[T][j]) / T, the maximum over j ≤ i < T, as in Chaudhry et al., Riemannian Walk,
+    ECCV 2018, section 3.2; negative if the accuracy rose.
     """
     square = np.asarray(matrix)
     last = len(square) - 1
@@ -41,10 +40,10 @@ def forgetting(matrix: Matrix) -> float:
 
 
 def forward_transfer(matrix: Matrix) -> float:
-    """Return what earlier steps did for datasets not yet learnt, in points.
+    """Return the gain on datasets before they are trained on, in points.
 
-    Σ_{1<j≤T} (R[j−1][j] − R[0][j]) / (T − 1): against the baseline, which has seen none of them; zero
-    where there is but one target (after Lopez-Paz and Ranzato, equation 4).
+    Σ_{1<j≤T} (R[j−1][j] − R[0][j]) / (T − 1), relative to the baseline; zero for a single target (after
+    Lopez-Paz and Ranzato, equation 4).
     """
     square = np.asarray(matrix)
     later = range(2, len(square))

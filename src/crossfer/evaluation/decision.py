@@ -1,6 +1,6 @@
-"""Which strategy to use, and which of its networks: pure functions on rows.
+"""Recommend a strategy, and one of its networks: pure functions of rows.
 
-Both are chosen on validation data alone; test figures stand beside and decide nothing.
+Both are selected on validation data only; test results are reported and do not affect the choice.
 """
 
 from __future__ import annotations
@@ -13,34 +13,30 @@ from typing import NamedTuple
 import numpy as np
 
 from crossfer.evaluation.evidence import Evidence
-from crossfer.evaluation.rows import (
-    Ahead,
-    Recommendation,
-    Result,
-    StrategyFacts,
-)
+from crossfer.evaluation.intervals import count_people
+from crossfer.evaluation.rows import Ahead, Recommendation, Result, StrategyFacts
 from crossfer.selection import Lead, first_not_worse, lead
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
 
 KEPT = 1.0
-"""Points on the source's validation set: who loses no more has not forgotten."""
+"""Maximum loss on the source's validation set that does not count as forgetting, in points."""
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a user can afford; the default affords everything.
+    """Constraints of a user; by default none.
 
     Parameters
     ----------
     max_source_drop
-        At most so many points lost on the source's validation set, against the baseline.  None: `KEPT`, or,
-        where nothing that loses so little gains anything, as many as it takes.
+        Maximum loss on the source's validation set, in points.  None: `KEPT`, or unlimited if no strategy
+        within this limit gains anything.
     past_data
-        What is left of the source: one of `PAST_DATA`.
+        What is available of the source: one of `PAST_DATA`.
     exemplars
-        How many images of each class, if ``past_data`` is ``"some per class"``.
+        Available images per class, if ``past_data`` is ``"some per class"``.
     budget
-        At most so many seconds of training after the baseline's.
+        Maximum training time after the baseline, in seconds.
     """
 
     max_source_drop: float | None = None
@@ -49,7 +45,7 @@ class Constraints:
     budget: float | None = None
 
     def objections(self, row: Result, baseline: Result, strategy: StrategyFacts) -> list[str]:
-        """Say why a strategy is out of the question; nothing, if it is not."""
+        """Return the reasons that exclude a strategy; empty if it is allowed."""
         found = []
         if PAST_DATA.index(strategy.past_data) > PAST_DATA.index(self.past_data) or (
             strategy.past_data == self.past_data == "some per class"
@@ -72,26 +68,26 @@ def recommend(
     ahead: Iterable[Ahead],
     constraints: Constraints = Constraints(),  # noqa: B008  (it is frozen)
 ) -> list[Recommendation]:
-    """Name, for each target, the strategy to use and the network to ship, by validation accuracy alone.
+    """Recommend a strategy and a network for each target, by validation accuracy only.
 
-    Among what the constraints allow, at the largest fraction measured, the highest target accuracy wins.
-    Keeping the baseline is always allowed, and what is done in doubt: it wins unless it is shown to be worse
-    (`crossfer.selection`).  If it wins, and the user has not limited the loss on the source, the source and
-    the target count the same: the highest mean of both accuracies wins, in doubt the baseline.  Of equals,
-    the one that is better on the source, then the quicker: keeping the baseline costs nothing more.
+    Among the allowed strategies, at the largest fraction, the one with the highest target accuracy is
+    recommended, unless the baseline is not shown to be worse (`crossfer.selection`); then the baseline
+    is.  In that case, and without a limit on the loss on the source, the same is repeated for the mean of
+    source and target accuracy.  Ties are broken by the accuracy on the source, then by time; the baseline
+    takes no time.
 
     Parameters
     ----------
     results
-        Single networks.
+        Rows of single networks.
     summary
-        Their means over seeds: `crossfer.evaluation.summary.by_strategy`.
+        Means over seeds: `crossfer.evaluation.summary.by_strategy`.
     strategies
-        What each needs of the past.
+        Facts about the strategies.
     ahead
-        How far each is ahead of each other on the validation sets: `leads`.
+        Paired differences on the validation sets: `leads`.
     constraints
-        What is allowed.
+        Which strategies are allowed.
     """
     known = {strategy.name: strategy for strategy in strategies}
     ahead = list(ahead)
@@ -127,16 +123,16 @@ def recommend(
 
 
 def to_ship(row: Result, results: Iterable[Result]) -> Result:
-    """Return, of the networks behind a mean, the one with the best mean of both validation accuracies."""
+    """Return the network of a mean row with the best mean of both validation accuracies."""
     same = (row.target, row.fraction, row.strategy)
     own = [one for one in results if (one.target, one.fraction, one.strategy) == same]
     return max(own, key=lambda one: one.balance)
 
 
 def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
-    """Compare every two strategies that a choice is made of on both validation sets.
+    """Compare every two candidate strategies on both validation sets.
 
-    By right and wrong alone: strategies differ in how sure they let a network be of its answers.
+    Accuracies are compared, not losses, since strategies differ in the confidence of their networks.
     """
     found = []
     for target in dict.fromkeys(row.target for row in summary):
@@ -157,7 +153,7 @@ def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
                         points=100 * ahead.difference,
                         error=100 * ahead.error,
                         images=len(mine),
-                        people=None if subjects is None else len(np.unique(subjects)),
+                        people=count_people(subjects),
                     )
                 )
     return found
@@ -177,7 +173,7 @@ def _choose(
     ahead: Sequence[Ahead],
     constraints: Constraints,
 ) -> _Choice:
-    """Choose among the rows of one target, for the target if the loss is limited, else for both sides."""
+    """Select among the rows of one target: by target accuracy if the loss is limited, else by both sides."""
     baseline = next(row for row in rows if row.strategy == BL)
     objections = {
         row.strategy: tuple(constraints.objections(row, baseline, strategies[row.strategy]))
@@ -198,7 +194,7 @@ def _choose(
 
 
 def _behind(row: Result, best: Result, sides: Sequence[Side], ahead: Iterable[Ahead]) -> Lead:
-    """Return how far a strategy is behind the best on these validation sets, each counting the same."""
+    """Return the difference of a strategy from the best on these validation sets, each counting the same."""
     if row is best:
         return Lead(0.0, 0.0)
     signs = {(best.strategy, row.strategy): 1, (row.strategy, best.strategy): -1}
@@ -215,23 +211,19 @@ def _behind(row: Result, best: Result, sides: Sequence[Side], ahead: Iterable[Ah
 
 
 def merit(row: Result, limit: float | None) -> float:
-    """Return what is maximised: the validation accuracy of the target, or, unlimited, of both sides."""
+    """Return the objective: the validation accuracy on the target or, without a limit, on both sides."""
     return row.balance if limit is None else row.on_target.validation.accuracy
 
 
 def comparable(summary: Sequence[Result], target: str) -> list[Result]:
-    """Return the rows of one target that a choice is made of: the baseline, and the largest fraction."""
+    """Return the candidate rows of one target: the baseline, and the largest fraction."""
     rows = [row for row in summary if row.target == target]
     largest = max((row.fraction for row in rows if row.fraction is not None), default=None)
     return [row for row in rows if row.fraction in (None, largest)]
 
 
 def front(rows: Sequence[Result]) -> list[Result]:
-    """Return the rows that no other beats: the Pareto front of source and target test accuracy.
-
-    A row is beaten by one that is at least as good on both sides, and better on one.  The best on the
-    source comes first.
-    """
+    """Return the Pareto front of source and target test accuracy, the best on the source first."""
 
     def sides(row: Result) -> tuple[float, float]:
         return row.on_source.test.accuracy, row.on_target.test.accuracy
@@ -247,7 +239,7 @@ def front(rows: Sequence[Result]) -> list[Result]:
 
 
 def past_data_in_words(past_data: PastData, exemplars: int | None) -> str:
-    """Return what is needed of the past for people, with the number of images a class where these are few."""
+    """Return a level of past data as text, with the number of images per class if that is limited."""
     return f"{exemplars} per class" if past_data == "some per class" else past_data
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crossfer.evaluation.rows import Interval, Row
 
 Pixels = Mapping[str, tuple[float, float]]
-"""Of faces: mean and standard deviation of each measure of `measured`."""
+"""Mean and standard deviation of each measure of `measured` over faces."""
 RESAMPLES = 300
 Subjects = NDArray[np.integer] | None
 
@@ -63,12 +63,12 @@ def measured(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
 
 
 def pixels_of(faces: NDArray[np.uint8]) -> Pixels:
-    """Sum up the pixels of faces."""
+    """Return mean and standard deviation of the pixel measures of faces."""
     return {name: (float(v.mean()), float(v.std())) for name, v in measured(faces).items()}
 
 
 def input_drift(source: Pixels, new: Pixels) -> tuple[InputDrift, ...]:
-    """Compare the pixels of two sets of faces."""
+    """Compare the pixel measures of two sets of faces."""
     return tuple(
         InputDrift(name, own, new[name][0], (new[name][0] - own) / max(deviation, 1e-12))
         for name, (own, deviation) in source.items()
@@ -77,16 +77,16 @@ def input_drift(source: Pixels, new: Pixels) -> tuple[InputDrift, ...]:
 
 @dataclass(frozen=True)
 class Features:
-    """What faces have in common: of features, float (N, D).
+    """Statistics of features, float (N, D).
 
     Parameters
     ----------
     mean
         (D,).
     variance
-        The sum of the features' variances.
+        Sum of the variances of the features.
     error
-        The squared standard error of the mean, summed over the features; whole people are drawn.
+        Squared standard error of the mean, summed over the features, with people as sampling units.
     """
 
     mean: Sequence[float]
@@ -95,7 +95,7 @@ class Features:
 
     @classmethod
     def of(cls, features: NDArray[np.floating], people: Subjects = None) -> Features:
-        """Sum up features of people, (N,); None: everybody another."""
+        """Compute them; `people` are the subjects, (N,), None: all different."""
         mean, sums = _by_people(features, people)
         error = len(sums) / max(1, len(sums) - 1) * np.square(sums).sum() / len(features) ** 2
         variance = np.square(features - mean).sum() / len(features)
@@ -107,9 +107,9 @@ def feature_drift(
 ) -> FeatureDrift:
     """Measure how far the mean of new features, float (N, D), lies from the source's.
 
-    Their squared distance, less what chance adds to it, as a share of the source's variance; its root is a
-    standardised difference as Glass's Δ, of all features at once.  It is the maximum mean discrepancy with a
-    linear kernel (Gretton et al., A Kernel Two-Sample Test, JMLR 2012), whole people being drawn.
+    The squared distance of the means, without its bias by chance, relative to the source's variance; its root
+    is a standardised difference like Glass's Δ, over all features.  It is the maximum mean discrepancy with a
+    linear kernel (Gretton et al., A Kernel Two-Sample Test, JMLR 2012), with people as sampling units.
     """
     found = Features.of(new, people)
     mean, sums = _by_people(new, people)
@@ -140,7 +140,7 @@ def _by_people(
 def class_shares(
     names: tuple[str, ...], source: NDArray[np.integer], new: NDArray[np.integer]
 ) -> tuple[ClassShare, ...]:
-    """Compare how often each class is the answer: counts, (C,)."""
+    """Compare how often each class is predicted; counts, (C,)."""
     own, other = (counts / counts.sum() for counts in (source, new))
     return tuple(
         ClassShare(name, float(100 * own[i]), float(100 * other[i])) for i, name in enumerate(names)

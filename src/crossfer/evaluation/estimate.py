@@ -1,12 +1,12 @@
-"""How often is a network right about faces that nobody has labelled?  Estimates, from what it answers.
+"""Estimate the accuracy of a network on unlabelled faces from its predictions.
 
-Both compare its confidence on the new faces with that on labelled ones that it has not learnt from: the
-source's validation set.  Neither can see a network that is sure and wrong: see docs/assess.md for how far
-they were off.
+Both methods compare its confidence on the new faces with that on labelled faces that it was not trained on,
+the source's validation set.  Neither detects a network that is confident and wrong; docs/assess.md shows
+their errors.
 
-An interval holds what chance does: which validation images there were, which new faces, whole people where
-they are known (as in `crossfer.evaluation.intervals`), and which of these the network happens to be right
-about.  It does not hold that the method may be wrong.
+Intervals cover random variation: of the validation images, of the new faces (of people where they are known,
+as in `crossfer.evaluation.intervals`) and of the network's errors on them.  They do not cover a bias of the
+method.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.evaluation.intervals import for_few, interval
+from crossfer.evaluation.intervals import clusters, for_few, interval
 from crossfer.evaluation.metrics import Probabilities
 from crossfer.evaluation.rows import Interval, Row
 
 RESAMPLES = 1_000
 GROUP, GROUPS = 20, 100
-"""Images of a group of `Grouped`, at least; and how many groups there are, at most."""
+"""Minimum size of a group of `Grouped`, and maximum number of groups."""
 
 Values = NDArray[np.float64]
 Subjects = NDArray[np.integer] | None
@@ -40,7 +40,7 @@ class Estimate(Row):
 
 
 def negative_entropy(probabilities: Probabilities) -> Values:
-    """Return how sure answers are: ``Σ_c p_c log p_c`` of probabilities (N, C), float64 (N,), at most 0."""
+    """Return the negative entropy ``Σ_c p_c log p_c`` of probabilities (N, C): float64 (N,), at most 0."""
     p = probabilities.astype(np.float64)
     return np.asarray((p * np.log(np.maximum(p, np.finfo(np.float64).tiny))).sum(1))
 
@@ -54,23 +54,23 @@ SCORES: Mapping[str, Callable[[Probabilities], Values]] = {
     "ATC": negative_entropy,
     "DoC": confidence,
 }
-"""By what each method tells how sure an answer is."""
+"""The confidence score of each method."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network said about labelled images, as far as estimates need it.
+    """Predictions of a network on labelled images, as the estimates need them.
 
     Parameters
     ----------
     scores
-        For each method how sure each answer is, float64 (N,): see `SCORES`.
+        For each method, the confidence score of each image, float64 (N,): see `SCORES`.
     right
-        For each method which of these answers are right, bool (N,).
+        For each method, whether the prediction is right, bool (N,).
     answered
-        How often each class is the answer, int64 (C,).
+        Number of predictions of each class, int64 (C,).
     subjects
-        Who is in the images, (N,); None: everybody another.
+        Subject of each image, (N,); None: all different.
     """
 
     scores: Mapping[str, Values]
@@ -82,7 +82,7 @@ class Answers:
     def of(
         cls, probabilities: Probabilities, labels: NDArray[np.integer], subjects: Subjects = None
     ) -> Answers:
-        """Take them from probabilities, float (N, C), and the truth, (N,)."""
+        """Compute them from probabilities, float (N, C), and true labels, (N,)."""
         said = probabilities.argmax(1)
         scores = {method: score(probabilities) for method, score in SCORES.items()}
         right = dict.fromkeys(SCORES, said == labels)
@@ -91,21 +91,21 @@ class Answers:
 
 @dataclass(frozen=True)
 class Grouped:
-    """The same without single images: groups of at least 20 (or all) of similar scores.
+    """The same in groups of at least 20 images (or all) with similar scores, without single images.
 
-    They are what a reliability diagram with bins of equal size shows (Guo et al., On Calibration of Modern
-    Neural Networks, ICML 2017, section 2).
+    The groups are the bins of a reliability diagram with bins of equal size (Guo et al., On Calibration of
+    Modern Neural Networks, ICML 2017, section 2).
 
     Parameters
     ----------
     images
-        How many.
+        Number of images.
     scores
-        For each method the mean score of each group, ascending.
+        For each method, the mean score of each group, ascending.
     right
-        For each method how many answers of each group are right.
+        For each method, the number of right predictions in each group.
     answered
-        How often each class is the answer.
+        Number of predictions of each class.
     """
 
     images: int
@@ -115,7 +115,7 @@ class Grouped:
 
     @classmethod
     def of(cls, answers: Answers) -> Grouped:
-        """Divide answers, which are at least one, into groups of equal size, or nearly so."""
+        """Divide one or more answers into groups of (nearly) equal size."""
         scores, right = dict[str, list[float]](), dict[str, list[int]]()
         for method, values in answers.scores.items():
             parts = _groups(np.argsort(values, kind="stable"))
@@ -124,7 +124,7 @@ class Grouped:
         return cls(int(answers.answered.sum()), scores, right, answers.answered.tolist())
 
     def answers(self) -> Answers:
-        """Return answers that have these groups: scores interpolated, right ones dealt evenly."""
+        """Return answers with these groups: interpolated scores, right ones evenly distributed."""
         sizes = np.array([len(part) for part in _groups(np.arange(self.images))])
         middles = np.cumsum(sizes) - (sizes + 1) / 2
         scores = {
@@ -143,25 +143,25 @@ def _groups(order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _dealt(right: int, size: int) -> NDArray[np.bool_]:
-    """Return `size` answers of which `right`, as evenly as possible, are right."""
+    """Return bool (size,) with `right` true values, as evenly distributed as possible."""
     return np.diff(np.arange(size + 1) * right // size) > 0
 
 
 def thresholded_confidence(
     scores: Values, right: NDArray[np.bool_], weights: Values, new: Values, new_weights: Values
 ) -> float:
-    """Estimate an accuracy by the share of new answers that are surer than a threshold; in per cent.
+    """Estimate an accuracy in per cent: the fraction of new images with scores above a threshold.
 
     Average thresholded confidence (ATC): Garg, Balakrishnan, Lipton, Neyshabur, Sedghi, Leveraging unlabeled
     data to predict out-of-distribution performance, ICLR 2022, equations 1 and 2.  On the labelled images,
-    the share of scores below the threshold is the share of wrong answers.
+    the fraction of scores below the threshold equals the error rate.
 
     Parameters
     ----------
     scores, right, weights
-        Of labelled images: how sure the answer is, whether it is right, how often the image counts; (N,).
+        Of labelled images, (N,): score, whether the prediction is right, weight of the image.
     new, new_weights
-        The same of new images, (M,).
+        Scores and weights of new images, (M,).
     """
     order = np.argsort(scores, kind="stable")
     below = np.cumsum(weights[order])
@@ -174,7 +174,7 @@ def thresholded_confidence(
 def difference_of_confidences(
     confidences: Values, right: NDArray[np.bool_], weights: Values, new: Values, new_weights: Values
 ) -> float:
-    """Estimate an accuracy by how much less confident the new answers are on average; in per cent.
+    """Estimate an accuracy in per cent from the drop of the mean confidence.
 
     Difference of confidences (DoC): Guillory, Shankar, Ebrahimi, Darrell, Schmidt, Predicting with confidence
     on unseen distributions, ICCV 2021, section 3, without regression on known shifts: the accuracy on
@@ -196,20 +196,20 @@ def estimates(
     Parameters
     ----------
     known
-        What the network said about labelled images.
+        Predictions on labelled images.
     new
-        What it said about the new ones, float (M, C).
+        Probabilities of new images, float (M, C).
     new_subjects
-        Who is in these, (M,); None: everybody another.
+        Subjects of the new images, (M,); None: all different.
     resamples
-        How often each set is drawn again.
+        Number of bootstrap resamples of each set.
     """
     methods: Mapping[str, Callable[..., float]] = {
         "ATC": thresholded_confidence,
         "DoC": difference_of_confidences,
     }
-    people = _people(known.subjects, int(known.answered.sum()))
-    new_people = _people(new_subjects, len(new))
+    people = clusters(int(known.answered.sum()), known.subjects)
+    new_people = clusters(len(new), new_subjects)
     found = []
     for name, method in methods.items():
         rng = np.random.default_rng(0)
@@ -233,17 +233,10 @@ def estimates(
     return tuple(found)
 
 
-def _people(subjects: Subjects, count: int) -> NDArray[np.integer]:
-    """Number the people of `count` images from 0: of one alone, or of nobody known, the images."""
-    if subjects is None or len(np.unique(subjects)) == 1:
-        return np.arange(count)
-    return np.unique(subjects, return_inverse=True)[1]
-
-
 def _weights(
     people: NDArray[np.integer], resamples: int, rng: np.random.Generator
 ) -> Iterator[Values]:
-    """Draw how often each image counts: whole people are drawn, as often as there are people."""
+    """Yield bootstrap weights of the images, with people as sampling units."""
     count = int(people.max()) + 1
     for weights in rng.multinomial(count, np.full(count, 1 / count), resamples):
         yield weights[people].astype(np.float64)

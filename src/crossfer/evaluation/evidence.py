@@ -1,6 +1,6 @@
-"""How far results can be trusted: intervals for every row, and every comparison of an experiment.
+"""Intervals for every row, and all pairwise comparisons of an experiment.
 
-Rows (see `crossfer.evaluation.rows`) hold numbers; this holds who was right about which image behind them.
+Rows (see `crossfer.evaluation.rows`) contain numbers; `Evidence` contains the predictions behind them.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ Key = tuple[str, float | None, str, int]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What every network said about every image of the test sets, or of the validation sets.
+    """Predictions of every network on every image of the test sets, or of the validation sets.
 
     Parameters
     ----------
     answers
-        About the set of each side: of one network, or of each fold's about the same images.
+        For each result and side, the answers of one network, or of each fold's network on the same images.
     subjects
-        For each target and side, who is in each image: int64 (N,), or None where not known.
+        For each target and side, the subject of each image: int64 (N,), or None if unknown.
     """
 
     answers: Mapping[tuple[Key, Side], Sequence[Answers]]
     subjects: Mapping[tuple[str, Side], NDArray[np.int64] | None]
 
     def right(self, row: Result, side: Side) -> Right:
-        """Return whether the networks behind a row are right about each image: bool (seeds × folds, N)."""
+        """Return whether the networks of a row are right on each image: bool (seeds × folds, N)."""
         return self._stack(row, row.fraction, row.strategy, side)
 
     def before(self, row: Result, side: Side) -> Right:
-        """Return the baseline's, of the same seeds."""
+        """Return the same for the baselines of the same seeds."""
         return self._stack(row, None, BL, side)
 
     def labels(self, row: Result, side: Side) -> NDArray[np.int64]:
-        """Return the truth: int64 (N,)."""
+        """Return the true labels: int64 (N,)."""
         return self.answers[(row.target, row.fraction, row.strategy, row.seeds[0]), side][0].labels
 
     def _stack(self, row: Result, fraction: float | None, strategy: str, side: Side) -> Right:
@@ -73,7 +73,7 @@ class Evidence:
 
 
 def as_many(seeds: int, *several: Right) -> tuple[list[Right], int]:
-    """Repeat networks so that there are as many of each seed in all: folds may share a baseline.
+    """Repeat rows so that all arrays have the same number per seed: folds may share a baseline.
 
     Returns
     -------
@@ -90,9 +90,9 @@ def as_many(seeds: int, *several: Right) -> tuple[list[Right], int]:
 def with_intervals(
     rows: Sequence[Result], evidence: Evidence, classes: bool = False
 ) -> list[Result]:
-    """Add 95 % intervals of both test accuracies and both changes, if asked of every class's too.
+    """Add 95 % intervals of both test accuracies and both changes and, with `classes`, of each class.
 
-    Validation accuracies have none: strategies and epochs were chosen by them.
+    Validation accuracies have none, since strategies and epochs were selected by them.
     """
     return [
         replace(
@@ -106,13 +106,43 @@ def with_intervals(
     ]
 
 
+def with_class_intervals(
+    change: Change,
+    after: Right,
+    before: Right,
+    labels: NDArray[np.int64],
+    subjects: NDArray[np.int64] | None,
+    folds: int = 1,
+) -> Change:
+    """Add the 95 % interval of each class's change.
+
+    Parameters
+    ----------
+    change
+        An update's, on N images.
+    after, before, subjects, folds
+        As in `crossfer.evaluation.intervals.resample`.
+    labels
+        The truth: int64 (N,).
+    """
+
+    def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
+        own = labels == label
+        whose = None if subjects is None else subjects[own]
+        return one and replace(
+            one, interval=change_interval(after[:, own], before[:, own], whose, folds)
+        )
+
+    return replace(change, classes=tuple(of_class(i, one) for i, one in enumerate(change.classes)))
+
+
 def with_mean_intervals(
     averages: Sequence[Average], summary: Sequence[Result], evidence: Evidence
 ) -> list[Average]:
-    """Add 95 % intervals to the means over targets: of these targets, not of all that there might be.
+    """Add 95 % intervals to the means over targets: for these targets, not for a population of targets.
 
-    On the source every target's networks answer the same images: their scores are added before these are
-    drawn.  Each target's own images are drawn by themselves.
+    On the source, the networks of all targets predict the same images, so their scores are added before
+    resampling.  The images of each target are resampled independently.
     """
 
     def mean(row: Average, side: Side) -> Mean:
@@ -129,8 +159,8 @@ def with_mean_intervals(
 def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[Comparison]:
     """Compare every two strategies that share target and fraction, the baseline included, on both test sets.
 
-    p-values are corrected for all comparisons that ask the same: has an update changed anything (against
-    the baseline), or, which of two is better?  Only the seeds that both have count.
+    p-values are corrected within two families: comparisons with the baseline, and comparisons of two updates.
+    Only the seeds that both have are used.
     """
     found: list[Comparison] = []
     for first, second in combinations(summary, 2):
@@ -180,26 +210,15 @@ def _changed(row: Result, side: Side, evidence: Evidence, classes: bool) -> Chan
         )
     rights = evidence.right(row, side), evidence.before(row, side)
     (after, before), folds = as_many(len(row.seeds), *rights)
-    subjects, labels = evidence.subjects[row.target, side], evidence.labels(row, side)
-
-    def of_class(label: int, one: ClassChange | None) -> ClassChange | None:
-        own = labels == label
-        whose = None if subjects is None else subjects[own]
-        return one and replace(
-            one, interval=change_interval(after[:, own], before[:, own], whose, folds)
-        )
-
-    return replace(
-        change,
-        interval=change_interval(after, before, subjects, folds),
-        classes=tuple(of_class(i, one) for i, one in enumerate(change.classes))
-        if classes
-        else change.classes,
-    )
+    subjects = evidence.subjects[row.target, side]
+    change = replace(change, interval=change_interval(after, before, subjects, folds))
+    if not classes:
+        return change
+    return with_class_intervals(change, after, before, evidence.labels(row, side), subjects, folds)
 
 
 def _same_seeds(*rows: Result) -> list[Result]:
-    """Restrict averages to the seeds that all of them have: a run may have failed."""
+    """Restrict means to the seeds that all of them have, since a run may have failed."""
     shared = tuple(s for s in rows[0].seeds if all(s in row.seeds for row in rows))
     return [replace(row, seeds=shared) for row in rows]
 
@@ -221,7 +240,7 @@ def _mean_interval(
 
 
 def _drawn_together(rows: Sequence[Result], side: Side, evidence: Evidence, seed: int) -> Draws:
-    """Draw the sum of the changes of several rows, which answer the same images."""
+    """Resample the sum of the changes of several rows on the same images."""
     rights = [f(row, side) for row in rows for f in (evidence.right, evidence.before)]
     same, folds = as_many(len(rows[0].seeds), *rights)
     subjects = evidence.subjects[rows[0].target, side]

@@ -1,13 +1,12 @@
-"""May an update be shipped?  What is asked of it is tested on paired test answers, each condition one-sided.
+"""Decide whether an update may be released: one-sided tests on paired test predictions.
 
-A condition *passes* if the evidence excludes what is not allowed: the lower bound of the change (the upper
-bound of a share) keeps the limit.  It *fails* if the measured value itself breaks the limit.  In between it
-is *not proven*: then the number of test images that would prove such a value is given.
+A condition *passes* if the lower bound of the change (the upper bound of a fraction) keeps the limit.  It
+*fails* if the measured value breaks the limit.  Otherwise it is *not proven*, and the number of test images
+that would prove it is estimated.
 
-Bounds are those of the paired bootstrap over images, people and seeds (`crossfer.evaluation.intervals`), of a
-latency those of the bootstrap over rounds of measurements (`crossfer.evaluation.latency`).
-Conditions are tested together: with Holm's correction all that is said to pass is right with the
-confidence asked for, however many conditions there are.
+Bounds come from the paired bootstrap over images, people and seeds (`crossfer.evaluation.intervals`); for a
+latency, from the bootstrap over rounds (`crossfer.evaluation.latency`).  Holm's correction over all
+conditions guarantees the confidence for all that pass together.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.evaluation.evidence import Evidence, as_many
-from crossfer.evaluation.intervals import Draws, Right, change, resample
+from crossfer.evaluation.intervals import Draws, Right, change, count_people, resample
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.paired import holm
 from crossfer.evaluation.rows import Result
@@ -31,29 +30,29 @@ from crossfer.terms import SIDES, Side
 Verdict = Literal["pass", "fail", "not proven"]
 NORMAL = NormalDist()
 Groups = Mapping[Side, Sequence[str] | None]
-"""For each side, the group of each test image; None where the images have none."""
+"""For each side, the group of each test image; None if the dataset has no such column."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is asked of an update; None: not asked.
+    """Limits for an update; None: no limit.
 
     Parameters
     ----------
     max_source_drop
-        At most so many points of accuracy lost on the source's test set.
+        Maximum loss of accuracy on the source's test set, in points.
     min_target_gain
-        At least so many points gained on the target's.
+        Minimum gain of accuracy on the target's test set, in points.
     max_class_drop
-        At most so many points of recall lost in any class, on either side.
+        Maximum loss of recall of any class on either side, in points.
     max_negative_flips
-        At most so many of 100 test images right before and wrong now, on either side.
+        Maximum fraction of test images that were right and are now wrong, on either side, in per cent.
     max_size_ratio
-        At most so many times the old network's size.
+        Maximum size, relative to the old network.
     max_latency_ratio
-        At most so many times the old network's latency.
+        Maximum latency, relative to the old network.
     confidence
-        With which all that passes holds, in (0, 1).
+        Joint confidence of all conditions that pass, in (0, 1).
     """
 
     max_source_drop: float = 1.0
@@ -65,37 +64,36 @@ class Limits:
     confidence: float = 0.95
 
     def least(self, side: Side) -> float:
-        """Return the change of accuracy asked for on a side."""
+        """Return the required change of accuracy on a side."""
         return -self.max_source_drop if side == "source" else self.min_target_gain
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A condition, and the answer.
+    """A condition and its verdict.
 
     Parameters
     ----------
     about
-        What is asked about: ``"accuracy"``, ``"recall of happy"``, ``"negative flips"``, ``"camera = A"``.
+        The quantity: ``"accuracy"``, ``"recall of happy"``, ``"negative flips"``, ``"camera = A"``.
     side
-        On which test set: a side of an experiment, or a dataset's name; None where it is about none.
+        The test set: a side of an experiment, or a dataset's name; None if there is none.
     measured
-        The change in points, the share in per cent, or the ratio.
+        The change in points, the fraction in per cent, or the ratio.
     limit
-        What was asked for.
+        The limit.
     at_least
-        Whether the limit is a lower one.
+        Whether the limit is a lower limit.
     bound
-        What holds with the confidence asked for, corrected for all conditions: a lower bound if `at_least`,
-        else an upper one.
+        Confidence bound, corrected for all conditions: a lower bound if `at_least`, else an upper bound.
     p
-        One-sided, corrected (Holm); None where nothing is left to chance.
+        One-sided p-value, corrected (Holm); None if the quantity is not random.
     images, people
-        In the test set, as far as it is asked about; of a latency, the measurements.  None where there are
-        none, or nobody is known.
+        Number of test images (of measurements for a latency) and of subjects; None if there are none, or if
+        subjects are unknown.
     needed
-        About how many such images, or measurements, would prove it, if `verdict` is ``"not proven"`` and any
-        number would.
+        Estimated number of images or measurements that would prove the condition, if it is ``"not proven"``
+        and can be proven.
     verdict
         Pass, fail or not proven.
     """
@@ -114,8 +112,8 @@ class Criterion:
 
 
 @dataclass(frozen=True)
-class TestSet:
-    """What two networks, or strategies of several seeds, said about one test set.
+class PairedAnswers:
+    """Predictions of two networks, or of two strategies with several seeds, on one test set.
 
     Parameters
     ----------
@@ -124,18 +122,16 @@ class TestSet:
     after, before
         As in `crossfer.evaluation.intervals.resample`.
     labels
-        The truth: int64 (N,).
+        True labels: int64 (N,).
     subjects
-        Who is in each image: int64 (N,); None where nobody is known.
+        Subject of each image: int64 (N,); None if unknown.
     least
-        The change of accuracy asked for.
+        The required change of accuracy.
     groups
-        By column, the group of each image; empty where the images have none.
+        For each column, the group of each image; empty if the dataset has no such column.
     folds
         As in `crossfer.evaluation.intervals.resample`.
     """
-
-    __test__ = False  # or pytest takes it for a test
 
     name: str
     after: Right
@@ -155,23 +151,22 @@ def gate(
     by: Mapping[str, Groups] | None = None,
     size_ratio: float | None = None,
 ) -> list[Criterion]:
-    """Ask whether a result may be shipped; it may if every criterion passes.
+    """Test the conditions for releasing a result; it may be released if all of them pass.
 
     Parameters
     ----------
     row
         One network, or a mean over seeds.
     evidence
-        With its answers and the baseline's.
+        Contains its predictions and those of the baseline.
     limits
-        What is asked.
+        The limits.
     classes
         C names.
     by
-        Columns with the group of each test image: in each group the accuracy is asked to change as on the
-        whole.
+        Columns with the group of each test image: each group must keep the limits of the accuracy, too.
     size_ratio
-        The new network's parameters divided by the old one's, if that is asked about.
+        Parameters of the new network, relative to the old one.
     """
     sets = []
     for side in SIDES:
@@ -179,27 +174,27 @@ def gate(
         (after, before), folds = as_many(len(row.seeds), *rights)
         groups = {column: found[side] or () for column, found in (by or {}).items()}
         known = evidence.labels(row, side), evidence.subjects[row.target, side]
-        sets.append(TestSet(side, after, before, *known, limits.least(side), groups, folds))
+        sets.append(PairedAnswers(side, after, before, *known, limits.least(side), groups, folds))
     return ask(sets, limits, classes, size_ratio)
 
 
 def ask(
-    sets: Iterable[TestSet],
+    sets: Iterable[PairedAnswers],
     limits: Limits,
     classes: Sequence[str],
     size_ratio: float | None = None,
     latencies: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> list[Criterion]:
-    """Ask whether a new network may take an old one's place; it may if every criterion passes.
+    """Test the conditions for replacing an old network; it may be replaced if all of them pass.
 
     Parameters
     ----------
     sets
-        What both said about each test set.
+        Predictions of both on each test set.
     limits, classes, size_ratio
         As for `gate`.
     latencies
-        Of the old and the new network, measured in turn, if that is asked about.
+        Latencies of the old and the new network, measured alternately.
     """
     tests = [test for one in sets for test in _tests(one, limits, classes)]
     if limits.max_latency_ratio is not None and latencies is not None:
@@ -221,7 +216,7 @@ def ask(
 
 @dataclass(frozen=True)
 class _Test:
-    """A value that has to be shown to exceed another: draws of it, as they might have come out."""
+    """A one-sided test that a value exceeds a limit, with bootstrap draws of the value."""
 
     about: str
     side: str | None
@@ -235,11 +230,11 @@ class _Test:
 
     @property
     def p(self) -> float:
-        """How surprising so large a value would be if the truth were just what is not allowed."""
+        """One-sided p-value of the hypothesis that the limit is broken."""
         return (int(np.count_nonzero(self.draws < self.least)) + 1) / (len(self.draws) + 1)
 
     def answered(self, p: float, alpha: float, own_alpha: float) -> Criterion:
-        """Return the answer; `own_alpha` is what Holm's correction leaves to this test."""
+        """Return the verdict; `own_alpha` is the level of this test after Holm's correction."""
         sign = 1 if self.at_least else -1
         bound = max(self.lowest, min(self.value, float(np.quantile(self.draws, own_alpha))))
         broken = self.value < self.least
@@ -259,11 +254,10 @@ class _Test:
         )
 
     def _needed(self, alpha: float) -> int | None:
-        """Return how many images would do, as the normal approximation has it: n (z s / (value − least))².
+        """Return the number of images needed, by the normal approximation: n (z s / (value − least))².
 
-        The standard error s is half the width of the middle 68.3 % of the draws with n images: of few people
-        the draws have heavy tails, as Student's t, which more people would not have.  Rounded up to two
-        digits.
+        The standard error s is half the width of the middle 68.3 % of the draws with n images, since draws
+        of few people have heavy tails that more people would not have.  Rounded up to two digits.
         """
         distance = self.value - self.least
         if distance <= 0:
@@ -277,13 +271,15 @@ class _Test:
         return unit * math.ceil(images / unit)
 
 
-def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Test]:
+def _tests(on: PairedAnswers, limits: Limits, classes: Sequence[str]) -> Iterator[_Test]:
     def changed(about: str, least: float, where: NDArray[np.bool_]) -> _Test:
         new, old = on.after[:, where], on.before[:, where]
         whose = None if on.subjects is None else on.subjects[where]
         draws = resample(new, old, whose, folds=on.folds)
         images = int(where.sum())
-        return _Test(about, on.name, change(new, old), least, draws, True, images, _people(whose))
+        return _Test(
+            about, on.name, change(new, old), least, draws, True, images, count_people(whose)
+        )
 
     yield changed("accuracy", on.least, np.ones(on.after.shape[1], bool))
     if limits.max_class_drop is not None:
@@ -300,7 +296,7 @@ def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Tes
             -resample(lost, subjects=on.subjects, folds=on.folds),
             False,
             lost.shape[1],
-            _people(on.subjects),
+            count_people(on.subjects),
         )
     for column, groups in on.groups.items():
         of_image = np.asarray(groups, dtype=str)
@@ -311,7 +307,3 @@ def _tests(on: TestSet, limits: Limits, classes: Sequence[str]) -> Iterator[_Tes
 def _latency(old: Sequence[float], new: Sequence[float], most: float) -> _Test:
     ratio, draws = latency_ratio(old, new), ratio_draws(old, new)
     return _Test("latency", None, -ratio, -most, -draws, False, len(old), None, -math.inf)
-
-
-def _people(subjects: NDArray[np.int64] | None) -> int | None:
-    return None if subjects is None else len(np.unique(subjects))

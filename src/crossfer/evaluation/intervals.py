@@ -1,39 +1,39 @@
-"""How sure is a number?  95 % intervals for an accuracy and for a change of accuracy.
+"""95 % bootstrap intervals for an accuracy and for a change of accuracy.
 
-A measured accuracy is off by chance for two reasons: other test *images* (above all, other people) would
-have given another number, and so would another *training* (its seed).  Both are counted here.
+A measured accuracy is random for two reasons: other test *images* (above all, other people) would give
+another value, and so would another *training* (another seed).  The intervals cover both.
 
-*Images.*  The bootstrap draws the test set again from itself, with replacement.  Pictures of one person are
-alike, so whole subjects are drawn where they are known (the cluster bootstrap: Davison and Hinkley 1997,
-section 3.8); an image without a subject stands for itself.  Two networks are always compared on the same
-drawn images.
+*Images.*  The bootstrap resamples the test set with replacement.  Images of one person are correlated, so
+whole subjects are resampled where they are known (cluster bootstrap: Davison and Hinkley 1997, section 3.8);
+an image without a subject is its own cluster.  Two networks are always compared on the same resampled images.
 
-*Trainings.*  With several seeds, the seeds' means are drawn again the same way.  With one seed nothing is
-known about this noise, and an interval does not hold it.
+*Trainings.*  With several seeds, the means of the seeds are resampled the same way.  With one seed this
+variation is unknown, and the interval does not cover it.
 
-*Folds.*  A target whose people are few is cross-validated: each image is answered by the network that has
-not met its subject, and all these answers are one test set.  On the source, each fold's network answers about
-every image.  Folds share a baseline and most of their people, so they are no independent trainings: of
-several seeds, a seed's mean over folds is one training.  Of one seed, its folds are taken for trainings, all
-that is known about these: such an interval is too narrow rather than too wide.
+*Folds.*  A target with few people is cross-validated: each image is predicted by the network that was not
+trained on its subject, and all these predictions are one test set.  On the source, each fold's network
+predicts every image.  Folds share a baseline and most of their people, so they are not independent trainings:
+with several seeds, a seed's mean over folds counts as one training.  With one seed, its folds count as
+trainings; such an interval is rather too narrow than too wide.
 
-*Few.*  A test set may have three subjects, an experiment three seeds.  Drawn from n, the bootstrap's
-variance is (n − 1)/n of what it should be, and it does not know that it was estimated from few.  Each drawn
-deviation is therefore multiplied by √(n / χ²), χ² drawn with n − 1 degrees of freedom: √(n / (n − 1)) mends
-the variance, and a normal deviate over √(χ² / (n − 1)) is Student's t.  For large n nothing changes.
+*Small samples.*  A test set may have three subjects, an experiment three seeds.  The bootstrap variance of n
+units is too small by the factor (n − 1)/n, and ignores that the variance is estimated.  Each deviation is
+therefore multiplied by √(n / χ²), χ² drawn with n − 1 degrees of freedom: √(n / (n − 1)) corrects the
+variance, and a normal deviate divided by √(χ² / (n − 1)) has Student's t distribution.  For large n nothing
+changes.
 
-*Both at once.*  The two deviations are added, as in Behrens and Fisher's problem.  What is peculiar to one
-image in one training is counted in both, so intervals err on the wide side.  Drawing seeds and subjects
-crosswise (the pigeonhole bootstrap: Owen 2007) is the well-known alternative; no bootstrap of crossed
-factors is exact (McCullagh 2000), and with two or three seeds its intervals hold the truth in 70 to 98 of
-100 cases; these, in 95 to 99 (``docs/statistics.md`` has the simulation).
+*Both at once.*  The two deviations are added, as in the Behrens–Fisher problem.  The interaction of image and
+training is counted in both, so intervals err on the wide side.  The well-known alternative resamples seeds
+and subjects crosswise (pigeonhole bootstrap: Owen 2007); no bootstrap of crossed factors is exact (McCullagh
+2000), and with two or three seeds it covers the truth in 70 to 98 % of cases; these intervals, in 95 to 99 %
+(``docs/statistics.md`` has the simulation).
 
-*None wrong.*  The bootstrap of 67 right out of 67 is always 67 out of 67.  Every drawn test set therefore
-also has four imagined images on which each network is right by the toss of a coin: Agresti and Coull's
-"plus four" (1998), for pairs too.  Among thousands of images they do not show.
+*No errors.*  Every resample of 67 right out of 67 is 67 out of 67.  Therefore every resample has four
+additional images on which each network is right with probability one half: Agresti and Coull's "plus four"
+(1998), for pairs, too.  They have no effect among thousands of images.
 
-The interval is the percentile interval of the draws.  BCa would mend bias and skewness, which are small
-here, and not fewness, which is not.
+The interval is the percentile interval of the draws.  BCa would correct bias and skewness, which are small
+here, but not the small number of units.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Draws = NDArray[np.float64]
 
 RESAMPLES = 10_000
 IMAGINED = 4
-"""Images in every drawn test set that nobody has seen."""
+"""Additional images in every resample."""
 
 LEVEL = 0.95
 Z = 1.959963984540054
@@ -63,8 +63,8 @@ def accuracy_interval(
 ) -> Interval:
     """Return the 95 % interval of an accuracy, in per cent.
 
-    Images that are independent of one another, in one training, are the textbook's case: Wilson's interval.
-    Everything else is drawn; see `resample` for the parameters.
+    For independent images and one training it is Wilson's interval, otherwise a bootstrap interval; see
+    `resample` for the parameters.
     """
     value = 100 * float(right.mean())
     if len(right) == 1 and independent(subjects):
@@ -93,7 +93,7 @@ def resample(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Draws:
-    """Draw accuracies, or changes of accuracy, as they might have come out.
+    """Return bootstrap draws of an accuracy, or of a change of accuracy.
 
     With x_si in {0, 1} (or after minus before, in {−1, 0, 1}), its means over seeds summed to X_c in each of
     the G clusters of n_c images, multinomial counts w (G clusters drawn from G) and v (S seeds from S), and
@@ -106,19 +106,19 @@ def resample(
     Parameters
     ----------
     after
-        Whether the network of each seed was right about each image: bool (S, N); or how many of several
-        networks were, integer (S, N).
+        Whether the network of each seed is right on each image: bool (S, N); or how many of several networks
+        are, integer (S, N).
     before
-        The same of the network to compare it with, on the same images and seeds; None draws accuracies.
+        The same for the network to compare with, on the same images and seeds; None: accuracies.
     subjects
-        Who is in each image: integer (N,).  None: everybody another.
+        Subject of each image: integer (N,).  None: all different.
     folds
-        How many networks there are of each seed, one after the other: those of its folds.  S then counts
-        seeds; of one seed, its folds.
+        Number of consecutive rows per seed, one for each fold.  S is then the number of seeds or, with one
+        seed, of folds.
     resamples
-        How many draws.
+        Number of draws.
     seed
-        The same seed gives the same draws.
+        Seed of the draws.
 
     Returns
     -------
@@ -130,7 +130,8 @@ def resample(
     sign = _first_sign(scores) if before is not None else 1  # so that a swap mirrors every draw
     scores = sign * scores
     networks, images = scores.shape
-    sums, sizes = _clusters(scores.sum(0), subjects)
+    codes = clusters(images, subjects)
+    sums, sizes = np.bincount(codes, scores.sum(0)).astype(np.int64), np.bincount(codes)
 
     # Equal clusters are interchangeable: thousands of single images are a handful of kinds.
     kinds, copies = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
@@ -146,9 +147,7 @@ def resample(
     draws += (coins - expected) / (images + IMAGINED)
 
     trained = scores.mean(1)
-    if (
-        networks > folds
-    ):  # the networks of one seed have a baseline in common, and most of the people
+    if networks > folds:  # those of one seed have a baseline in common, and most of the people
         trained = trained.reshape(-1, folds).mean(1)
     seeds = len(trained)
     if seeds > 1:
@@ -158,16 +157,16 @@ def resample(
 
 
 def interval(value: float, draws: Draws, lowest: float = -100.0) -> Interval:
-    """Return the range of the middle 95 % of the draws, within [lowest, 100] and around the value."""
+    """Return the middle 95 % of the draws, within [lowest, 100] and including the value."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return _around(value, float(low), float(high), lowest)
 
 
 def p_value(draws: Draws) -> float:
-    """Return how surprising a change so far from zero would be if there were none: two-sided.
+    """Return the two-sided p-value of the hypothesis of no change.
 
-    Twice the share of the draws on the lesser side of zero: below 0.05 when the interval leaves zero out.
-    At least 2 / (draws + 1): draws cannot show what is rarer (Davison and Hinkley 1997, section 4.2).
+    Twice the fraction of the draws on the smaller side of zero: below 0.05 if the interval excludes zero.
+    At least 2 / (draws + 1) (Davison and Hinkley 1997, section 4.2).
     """
     beyond = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     return min(1.0, 2 * (beyond + 1) / (len(draws) + 1))
@@ -188,9 +187,9 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
 
 
 def subject_codes(subjects: Sequence[Any]) -> NDArray[np.int64] | None:
-    """Number the subjects of N images: int64 (N,); None where nobody is known.
+    """Number the subjects of N images: int64 (N,); None if all are unknown.
 
-    An image without a subject (None) is a subject of its own.
+    An image without a subject (None) gets a number of its own.
     """
     if all(subject is None for subject in subjects):
         return None
@@ -199,35 +198,38 @@ def subject_codes(subjects: Sequence[Any]) -> NDArray[np.int64] | None:
     return np.array([numbers[name] for name in names], np.int64)
 
 
+def count_people(subjects: NDArray[np.integer] | None) -> int | None:
+    """Return the number of subjects; None if they are unknown."""
+    return None if subjects is None else len(np.unique(subjects))
+
+
+def clusters(images: int, subjects: NDArray[np.integer] | None) -> NDArray[np.int64]:
+    """Number the sampling units of N images, from 0: subjects, or else images: int64 (N,).
+
+    With a single subject the units are images, since its variation between people is unknown.
+    """
+    if subjects is not None:
+        people, codes = np.unique(subjects, return_inverse=True)
+        if len(people) > 1:
+            return np.asarray(codes, np.int64)
+    return np.arange(images)
+
+
 def independent(subjects: NDArray[np.integer] | None) -> bool:
     """Tell whether no two images share a subject."""
     return subjects is None or len(np.unique(subjects)) == len(subjects)
 
 
 def for_few(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw what deviations of n drawn from n are multiplied by: √(n / χ²), χ² with n − 1 degrees of freedom.
+    """Draw the factors of bootstrap deviations of n units: √(n / χ²), χ² with n − 1 degrees of freedom.
 
-    1 where there is but one.
+    1 if n is 1.
     """
     return np.sqrt(n / rng.chisquare(n - 1, resamples)) if n > 1 else np.ones(resamples)
 
 
 def _around(value: float, low: float, high: float, lowest: float) -> Interval:
     return max(min(low, value), lowest), min(max(high, value), 100.0)
-
-
-def _clusters(
-    scores: NDArray[np.int64], subjects: NDArray[np.integer] | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each cluster's sum of scores and number of images.
-
-    Of a single subject images are drawn: how people differ cannot be seen from one.
-    """
-    if subjects is not None:
-        _, codes, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
-        if len(sizes) > 1:
-            return np.bincount(codes, scores).astype(np.int64), sizes
-    return scores, np.ones_like(scores)
 
 
 def _first_sign(scores: NDArray[np.int64]) -> int:

@@ -1,9 +1,9 @@
-"""How much slower is a network than another?  From times that were measured in turn.
+"""Latency of a network relative to another, from alternating measurements.
 
-In every round both networks answer once, so that whatever else the machine does meets both; the ratio of a
-round's two times is free of it.  The measure is the median ratio.  Rounds that follow one another share
-noise, so blocks of them are drawn (the block bootstrap: Künsch 1989); few blocks count as few people do in
-`crossfer.evaluation.intervals`.
+In every round both networks predict once, so that other load affects both, and the ratio of the two times is
+free of it.  The statistic is the median ratio.  Successive rounds are correlated, so blocks of rounds are
+resampled (block bootstrap: Künsch 1989), with the correction of `crossfer.evaluation.intervals` for few
+blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from crossfer.evaluation.intervals import Draws, for_few
 
 BLOCK, LEAST_BLOCKS = 10, 10
-"""Rounds that are drawn together; fewer, where there would be fewer blocks than that."""
+"""Rounds in a block, and the minimum number of blocks, for which blocks are made shorter."""
 RESAMPLES = 10_000
 
 
@@ -25,14 +25,14 @@ def latency_ratio(old: Sequence[float], new: Sequence[float]) -> float:
 
 
 def ratio_draws(old: Sequence[float], new: Sequence[float], resamples: int = RESAMPLES) -> Draws:
-    """Draw the median ratio as it might have come out: float64 (resamples,).
+    """Return bootstrap draws of the median ratio: float64 (resamples,).
 
     Parameters
     ----------
     old, new
-        Times of R rounds, in the order in which they were measured.
+        Times of R rounds, in the order of measurement.
     resamples
-        How many draws; the same times give the same draws.
+        Number of draws; the same times give the same draws.
     """
     ratios = np.asarray(new) / np.asarray(old)
     together = max(1, min(BLOCK, len(ratios) // LEAST_BLOCKS))

@@ -12,7 +12,7 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.rows import Change, ClassChange, FlippedImage, Flips, Measured
 
 EXAMPLES = 5
-"""Of the images that flipped each way, so many are named in a row."""
+"""Number of flipped images named in a row, for each direction."""
 
 Positions = NDArray[np.int64]
 
@@ -32,10 +32,10 @@ def measure(answers: Answers) -> Measured:
 
 
 def find_flips(before: Answers, after: Answers) -> tuple[Positions, Positions]:
-    """Find the images that flipped: wrong before and right now, and right before and wrong now.
+    """Find positive flips (wrong before, right now) and negative flips (right before, wrong now).
 
-    Two networks of the same accuracy may be wrong about different images.  Who uses the old one notices
-    what used to work and does not any more (Yan and others, "Positive-congruent training", 2021).
+    Two networks of the same accuracy may be wrong on different images; users notice negative flips (Yan and
+    others, "Positive-congruent training", 2021).
 
     Returns
     -------
@@ -49,16 +49,16 @@ def find_flips(before: Answers, after: Answers) -> tuple[Positions, Positions]:
 def change(
     before: Answers, after: Answers, classes: Sequence[str], origins: Sequence[str]
 ) -> Change:
-    """Say what an update did to the answers about the same images.
+    """Return the change of the predictions on the same images by an update.
 
     Parameters
     ----------
     before, after
-        Of the baseline and of the updated network.
+        Answers of the baseline and of the updated network.
     classes
         C names.
     origins
-        Where each of the N images came from.
+        Origin of each of the N images.
     """
     labels = after.labels
     images = np.bincount(labels, minlength=len(classes))
@@ -85,6 +85,6 @@ def change(
 def flipped_image(
     before: Answers, after: Answers, i: int, classes: Sequence[str], origins: Sequence[str]
 ) -> FlippedImage:
-    """Describe the image at a position: its row and origin, its class, both decisions."""
+    """Describe the image at position i: row, origin, class, both decisions."""
     said = (classes[x[i]] for x in (after.labels, before.decisions, after.decisions))
     return FlippedImage(int(after.rows[i]), origins[i], *said)

@@ -11,19 +11,18 @@ Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
 
 BINS = 15
-"""Of the calibration error, as Guo and others (2017) have it."""
+"""Bins of the calibration error, as in Guo and others (2017)."""
 
 
 def decide(probabilities: Probabilities, classes: Sequence[int] | None = None) -> NDArray[np.int64]:
-    """Choose the most probable class.
+    """Return the most probable class of each image.
 
     Parameters
     ----------
     probabilities
         Float (N, C).
     classes
-        Labels to choose among; all by default.  A dataset without some of the classes is measured on
-        those that it has.
+        Labels to choose among, by default all.  A dataset is measured on the classes that it has.
 
     Returns
     -------
@@ -36,17 +35,17 @@ def decide(probabilities: Probabilities, classes: Sequence[int] | None = None) -
 
 
 def confusion(labels: Labels, decisions: Labels, classes: int) -> NDArray[np.int64]:
-    """Count decisions, int64 (C, C): entry (i, j) is how many images of class i were taken for class j."""
+    """Return the confusion matrix, int64 (C, C): entry (i, j) counts class i predicted as class j."""
     return np.bincount(labels * classes + decisions, minlength=classes**2).reshape(classes, classes)
 
 
 def accuracy(labels: Labels, decisions: Labels) -> float:
-    """Return the share of images decided rightly, in per cent; NaN where there is none."""
+    """Return the accuracy in per cent; NaN if there is no image."""
     return float(100 * np.mean(labels == decisions)) if len(labels) else float("nan")
 
 
 def recalls(matrix: NDArray[np.integer]) -> list[float | None]:
-    """Return each class's recall, the share decided rightly, in per cent; None where it has no image."""
+    """Return the recall of each class in per cent; None if it has no image."""
     totals = matrix.sum(1)
     return [
         float(100 * right / total) if total else None
@@ -55,17 +54,17 @@ def recalls(matrix: NDArray[np.integer]) -> list[float | None]:
 
 
 def balanced_accuracy(matrix: NDArray[np.integer]) -> float:
-    """Return the mean recall over the classes that have images, in per cent; NaN where there is none.
+    """Return the mean recall over the classes that have images, in per cent; NaN if there are none.
 
-    With n_ij the images of class i taken for class j: (100 / K) Σ_i n_ii / Σ_j n_ij over the K classes
-    with images (Brodersen and others 2010).  A network that always says the commonest class scores 100 / K.
+    With n_ij the number of images of class i predicted as class j: (100 / K) Σ_i n_ii / Σ_j n_ij over the K
+    classes with images (Brodersen and others 2010).  Always predicting one class gives 100 / K.
     """
     known = [recall for recall in recalls(matrix) if recall is not None]
     return float(np.mean(known)) if known else float("nan")
 
 
 def macro_f1(matrix: NDArray[np.integer]) -> float:
-    """Return the mean F1 over the classes that have images, in per cent; NaN where there is none.
+    """Return the mean F1 over the classes that have images, in per cent; NaN if there are none.
 
     F1 of class i is the harmonic mean of its precision and recall: 2 n_ii / (Σ_j n_ij + Σ_j n_ji).
     """
@@ -77,7 +76,7 @@ def macro_f1(matrix: NDArray[np.integer]) -> float:
 def confidence(
     probabilities: Probabilities, classes: Sequence[int] | None = None
 ) -> NDArray[np.float64]:
-    """Return the largest probability among some classes, which are made to sum to one.
+    """Return the largest probability among some classes, renormalised to sum to one.
 
     Parameters
     ----------
@@ -94,11 +93,11 @@ def confidence(
 
 
 def calibration_error(right: NDArray[np.bool_], confidences: NDArray[np.float64]) -> float:
-    """Return the expected calibration error, in points; NaN where there is no image.
+    """Return the expected calibration error, in points; NaN if there is no image.
 
-    How far a network's confidence is from its accuracy: Σ_b (n_b / N) |accuracy_b − confidence_b|, where
-    bin b holds the n_b images whose confidence lies in ((b − 1)/15, b/15] (Naeini and others 2015; Guo and
-    others 2017).  It is never negative, so with few images it is too large by chance.
+    The mean difference of confidence and accuracy: Σ_b (n_b / N) |accuracy_b − confidence_b|, where bin b has
+    the n_b images whose confidence lies in ((b − 1)/15, b/15] (Naeini and others 2015; Guo and others 2017).
+    It is never negative, so it is biased upwards for few images.
 
     Parameters
     ----------
@@ -114,6 +113,6 @@ def calibration_error(right: NDArray[np.bool_], confidences: NDArray[np.float64]
 
 
 def bins_of(confidences: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the bin of the calibration error that each confidence lies in: int64 (N,), 0 … 14."""
+    """Return the bin of each confidence: int64 (N,), 0 … 14."""
     edges = np.linspace(0, 1, BINS + 1)
     return np.asarray(np.minimum(np.searchsorted(edges[1:], confidences), BINS - 1), np.int64)

@@ -12,16 +12,16 @@ from crossfer.evaluation.metrics import confusion
 from crossfer.evaluation.rows import Measured
 
 MOST = 12
-"""Classes: among more the best order is not looked for."""
+"""Maximum number of classes for which the best order is searched."""
 
 
 def guesses(measured: Measured) -> bool:
-    """Tell whether answers are not surely better than guesses that name each class as often.
+    """Tell whether the accuracy is not shown to exceed chance agreement.
 
     Parameters
     ----------
     measured
-        Of a test set: the lower end of its accuracy's interval is compared with the agreement expected by
+        On a test set: the lower end of the accuracy's interval is compared with the agreement expected by
         chance (Cohen, A coefficient of agreement for nominal scales, 1960).
     """
     table = np.asarray(measured.confusion, dtype=np.float64)
@@ -32,13 +32,13 @@ def guesses(measured: Measured) -> bool:
 
 
 def best_assignment(gains: NDArray[np.integer]) -> tuple[int, ...]:
-    """Assign each row a column of its own so that the sum of the chosen entries is largest.
+    """Assign a different column to each row so that the sum of the entries is maximal.
 
     Parameters
     ----------
     gains
-        Integer (C, C), C at most 12: every set of columns is tried once (Held and Karp, A dynamic programming
-        approach to sequencing problems, 1962).
+        Integer (C, C), C at most 12, by dynamic programming over sets of columns (Held and Karp, A dynamic
+        programming approach to sequencing problems, 1962).
 
     Returns
     -------
@@ -64,22 +64,22 @@ def best_assignment(gains: NDArray[np.integer]) -> tuple[int, ...]:
 def mistaken_order(
     labels: NDArray[np.integer], decisions: NDArray[np.integer], classes: int
 ) -> tuple[int, ...] | None:
-    """Return the order of classes in which a network's answers would be far better.
+    """Return the class order in which a network would be significantly more accurate.
 
-    It is chosen on every other image and judged on the rest, so that chance gains nothing by the choice.
+    It is selected on every other image and tested on the rest, so that the test is unbiased.
 
     Parameters
     ----------
     labels, decisions
         Integer (N,), 0 … classes - 1.
     classes
-        How many there are.
+        Number of classes.
 
     Returns
     -------
     tuple of int or None
-        For each class the one that the network says in its place; None where the order as it is, or no
-        other one, is better beyond chance (95 %, Wilson's intervals apart).
+        For each class, the class that the network predicts instead; None if no other order is better with
+        disjoint 95 % Wilson intervals.
     """
     if classes > MOST:
         return None

@@ -1,8 +1,8 @@
-"""Is a difference between two networks real?  Paired tests on the same images, and Holm's correction.
+"""Paired tests of two networks on the same images, and Holm's correction.
 
-Two questions are kept apart.  On *these very images*, McNemar's exact test says whether two networks differ.
-For *other people and trainings* only the bootstrap over subjects and seeds can: three people may agree by
-chance, however many images there are of them.
+Two questions are distinguished.  McNemar's exact test asks whether two networks differ on *these
+images*.  The bootstrap over subjects and seeds asks whether they differ for *other people and trainings*:
+three people may agree by chance, however many images there are of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from crossfer.evaluation.intervals import (
     Right,
     change,
+    count_people,
     independent,
     interval,
     p_value,
@@ -28,9 +29,9 @@ def compare(
 ) -> Paired:
     """Compare two networks, or strategies of several seeds, on the same test images.
 
-    McNemar's test takes images for independent of one another and networks as given.  Where images share
-    subjects, or a strategy was trained with several seeds, `Paired.p` comes from the paired bootstrap, which
-    draws whole subjects and seeds: it and the interval then say the same.
+    McNemar's test assumes independent images and fixed networks.  If images share subjects, or a strategy has
+    several seeds, `Paired.p` comes from the paired bootstrap over subjects and seeds, and agrees with the
+    interval.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def compare(
         interval=interval(change(after, before), draws),
         gained=gained / networks,
         lost=lost / networks,
-        people=None if subjects is None else len(np.unique(subjects)),
+        people=count_people(subjects),
         p=p_images if plain and p_images is not None else p_value(draws),
         test="McNemar" if plain else "bootstrap",
         p_images=p_images,
@@ -57,9 +58,8 @@ def compare(
 def mcnemar(gained: int, lost: int) -> float:
     """Return the p-value of McNemar's test, exact and two-sided (McNemar 1947).
 
-    Of the n = gained + lost images that only one of two networks is right about, were they equally good, each
-    would be right about half: min(1, 2 Σ_{k ≤ min(gained, lost)} C(n, k) / 2ⁿ).  Whole numbers throughout, so
-    exact for every n.
+    Under the hypothesis, each network is right on half of the n = gained + lost images on which only one is
+    right: min(1, 2 Σ_{k ≤ min(gained, lost)} C(n, k) / 2ⁿ).  Computed with integers, so exact for every n.
     """
     n, ways, total = gained + lost, 1, 0
     for k in range(min(gained, lost) + 1):
@@ -69,11 +69,10 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for being many (Holm 1979).
+    """Correct p-values for multiple testing (Holm 1979).
 
-    The k-th smallest of m becomes the largest of (m − j + 1) p_(j) over j ≤ k, at most 1.  Calling real
-    what is then below 0.05 errs anywhere among the m in at most 5 of 100 experiments, however the tests
-    hang together.
+    The k-th smallest of m becomes the maximum of (m − j + 1) p_(j) over j ≤ k, at most 1.  At level 0.05 the
+    probability of any false rejection is at most 5 %, for any dependence of the tests.
     """
     corrected, highest = [1.0] * len(p_values), 0.0
     for rank, i in enumerate(np.argsort(p_values, kind="stable")):

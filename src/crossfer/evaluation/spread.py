@@ -1,16 +1,16 @@
-"""Intervals for balanced accuracy, macro F1 and calibration error, which are no means over images.
+"""Intervals for balanced accuracy, macro F1 and calibration error, which are not means over images.
 
-They are functions of how often each class was taken for each, and of the calibration error's bins.  Both are
-sums over images, so the bootstrap draws images (or people, where they are known) with weights, and computes
-the measures from weighted sums.  As in `crossfer.evaluation.intervals`, both networks are measured on the
-same drawn images, and deviations are multiplied by √(n / χ²ₙ₋₁) for being drawn from few.
+They are functions of the confusion matrix and of the calibration error's bins.  Both are sums over images, so
+the bootstrap weights images (or people, where they are known) and computes the metrics from weighted
+sums.  As in `crossfer.evaluation.intervals`, both networks are measured on the same resamples, and deviations
+are multiplied by √(n / χ²ₙ₋₁) to correct for small samples.
 
-A calibration error is never negative, so chance makes it too large; drawn again it is larger still, and near
-zero no bootstrap works.  Its interval holds both the percentile interval and the basic one, 2 x − (the draws'
-quantiles), which mirrors this bias (Davison and Hinkley 1997, section 5.2).  It begins at 0 where answers
-that are right exactly as often as their confidence says would come out as far from it in more than 1 of 40
-cases (consistency resampling: Bröcker and Smith 2007).  The interval of a change follows from the two
-networks' own (MOVER: Zou and Donner 2008), as if they were independent, which errs on the wide side.
+A calibration error is never negative, so it is biased upwards, its bootstrap draws even more, and near zero
+no bootstrap works.  Its interval is the union of the percentile interval and the basic interval, 2 x − (the
+draws' quantiles), which reverses the bias (Davison and Hinkley 1997, section 5.2).  It starts at 0 if
+perfectly calibrated predictions would have as large an error in more than 1 of 40 cases (consistency
+resampling: Bröcker and Smith 2007).  The interval of a change is computed from the two networks' intervals
+(MOVER: Zou and Donner 2008) as if they were independent, which errs on the wide side.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.evaluation.answers import Answers
-from crossfer.evaluation.intervals import LEVEL, for_few
+from crossfer.evaluation.intervals import LEVEL, clusters, for_few, interval
 from crossfer.evaluation.metrics import BINS, bins_of
 from crossfer.evaluation.rows import Interval
 
 MEASURES = ("balanced_accuracy", "macro_f1", "calibration_error")
 RESAMPLES = 2_000
 MOST_AT_ONCE = 4_000_000
-"""Weights that are held in memory at a time."""
+"""Maximum number of weights in memory."""
 
 Values = NDArray[np.float64]
 
@@ -50,13 +50,13 @@ def spreads(
     Parameters
     ----------
     old, new
-        What they said.
+        Answers of the networks.
     subjects
-        Who is in each image: integer (N,); None: everybody another.
+        Subject of each image: integer (N,); None: all different.
     """
-    clusters = _clusters(len(old.labels), subjects)
-    tables = [_sums(answers, clusters) for answers in (old, new)]
-    sizes = np.bincount(clusters)
+    codes = clusters(len(old.labels), subjects)
+    tables = [_sums(answers, codes) for answers in (old, new)]
+    sizes = np.bincount(codes)
     whole = np.ones((1, len(sizes)))
     values = [_measures(whole @ table, whole @ sizes, old.classes)[0] for table in tables]
     rng = np.random.default_rng(0)
@@ -75,9 +75,9 @@ def spreads(
         own, other = values[0][m], values[1][m]
         change = draws[1][:, m] - draws[0][:, m]
         found[name] = Spread(
-            _middle(own, draws[0][:, m], 0.0),
-            _middle(other, draws[1][:, m], 0.0),
-            _middle(other - own, change, -100.0),
+            interval(own, draws[0][:, m], lowest=0.0),
+            interval(other, draws[1][:, m], lowest=0.0),
+            interval(other - own, change),
         )
     before, after = (
         _calibration(float(value[-1]), draw[:, -1], answers)
@@ -87,22 +87,13 @@ def spreads(
     return found | {MEASURES[-1]: Spread(before, after, change)}
 
 
-def _clusters(images: int, subjects: NDArray[np.integer] | None) -> NDArray[np.int64]:
-    """Return what is drawn together: people; of a single one, images."""
-    if subjects is not None:
-        people, codes = np.unique(subjects, return_inverse=True)
-        if len(people) > 1:
-            return np.asarray(codes, np.int64)
-    return np.arange(images)
-
-
-def _sums(answers: Answers, clusters: NDArray[np.int64]) -> Values:
-    """Return for each cluster its confusions, C², and the sums of right minus confidence in each bin."""
-    size, groups = answers.classes**2, int(clusters.max()) + 1
+def _sums(answers: Answers, codes: NDArray[np.int64]) -> Values:
+    """Return for each cluster its C² confusions and, for each bin, the sum of right minus confidence."""
+    size, groups = answers.classes**2, int(codes.max()) + 1
     cells = answers.labels * answers.classes + answers.decisions
-    counts = np.bincount(clusters * size + cells, minlength=groups * size)
+    counts = np.bincount(codes * size + cells, minlength=groups * size)
     gaps = np.bincount(
-        clusters * BINS + bins_of(answers.confidences),
+        codes * BINS + bins_of(answers.confidences),
         answers.right - answers.confidences,
         minlength=groups * BINS,
     )
@@ -110,13 +101,9 @@ def _sums(answers: Answers, clusters: NDArray[np.int64]) -> Values:
 
 
 def _measures(sums: Values, images: Values, classes: int) -> Values:
-    """Return the measures of each of D drawn sets: float64 (D, 3); see `crossfer.evaluation.metrics`."""
+    """Return the metrics of each of D resamples: float64 (D, 3); see `crossfer.evaluation.metrics`."""
     matrices = sums[:, : classes**2].reshape(-1, classes, classes)
-    right, truth, said = (
-        np.einsum("dii->di", matrices),
-        matrices.sum(2),
-        matrices.sum(1),
-    )
+    right, truth, said = np.einsum("dii->di", matrices), matrices.sum(2), matrices.sum(1)
     there = truth > 0
     count = there.sum(1)
     balanced = (right / np.maximum(truth, 1)).sum(1, where=there) / count
@@ -125,19 +112,14 @@ def _measures(sums: Values, images: Values, classes: int) -> Values:
     return 100 * np.stack([balanced, f1, gap], 1)
 
 
-def _middle(value: float, draws: Values, lowest: float) -> Interval:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return max(min(float(low), value), lowest), min(max(float(high), value), 100.0)
-
-
 def _calibration(value: float, draws: Values, answers: Answers) -> Interval:
-    low, high = _middle(value, draws, 0.0)
+    low, high = interval(value, draws, lowest=0.0)
     lowest = 0.0 if value <= _by_chance(answers) else max(0.0, min(low, 2 * value - high))
     return lowest, min(max(high, 2 * value - low), 100.0)
 
 
 def _by_chance(answers: Answers) -> float:
-    """Return the calibration error that perfectly calibrated answers exceed in 1 of 40 cases."""
+    """Return the calibration error that perfectly calibrated predictions exceed in 1 of 40 cases."""
     rng, bins = np.random.default_rng(0), bins_of(answers.confidences)
     found = []
     for _ in range(RESAMPLES):

@@ -1,8 +1,8 @@
-"""Do labels follow what a model suggested to whoever gave them?  Pure functions.
+"""Measure the influence of a model's suggestions on labels: pure functions.
 
-A label that was accepted with one key may be the model's mistake, and the model's accuracy on such labels is
-too good.  Nobody can tell from the labels alone how often that happened; a share of accepted suggestions far
-above what people say who do not see them is a sign of it.
+A suggestion that was accepted with one key may be a mistake of the model, and the model's accuracy on such
+labels is too high.  The labels alone do not show how often that happened; a sign of it is that suggestions
+are accepted far more often than labels given without seeing them agree with the model.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from crossfer.evaluation.intervals import wilson_interval
 from crossfer.evaluation.rows import Suggestions
 
 FEW = 20
-"""Labels fewer than these say nothing."""
+"""Minimum number of labels for a conclusion."""
 MUCH = 90.0
-"""Per cent of suggestions accepted that call for a second look, where nobody labelled blind."""
+"""Accepted suggestions, in per cent, that are suspicious if there are no blind labels."""
 
 
 def suggestions(given: Iterable[tuple[bool, bool]]) -> Suggestions | None:
@@ -25,12 +25,12 @@ def suggestions(given: Iterable[tuple[bool, bool]]) -> Suggestions | None:
     Parameters
     ----------
     given
-        For each label: whether the suggestion was shown, and whether the label is another.
+        For each label: whether the suggestion was shown, and whether the label differs from it.
 
     Returns
     -------
     Suggestions or None
-        ``None`` where there was none.
+        ``None`` if there was no suggestion.
     """
     counts = Counter(given)
     if not counts:
@@ -44,10 +44,10 @@ def suggestions(given: Iterable[tuple[bool, bool]]) -> Suggestions | None:
 
 
 def led(found: Suggestions) -> bool:
-    """Tell whether labels follow the model suspiciously.
+    """Tell whether labels follow the model suspiciously often.
 
-    Where at least `FEW` labels were given blind: the share accepted is above the share that is the same
-    blind, and their 95 % intervals (Wilson's) do not overlap.  Else: at least `MUCH` per cent of at least
+    With at least `FEW` blind labels: the fraction of accepted suggestions exceeds the agreement of blind
+    labels, and their 95 % Wilson intervals do not overlap.  Otherwise: at least `MUCH` per cent of at least
     `FEW` suggestions were accepted.
     """
     if found.shown < FEW:
@@ -60,7 +60,7 @@ def led(found: Suggestions) -> bool:
 
 
 def in_words(found: Suggestions) -> str:
-    """Say how far labels follow the model, and what that means where it is suspicious."""
+    """Describe how often labels follow the model, and the consequence if that is suspicious."""
     said = f"{_share(found.accepted, found.shown)} suggestions of a model were accepted"
     if found.blind:
         said += f"; of labels given blind, {_share(found.same, found.blind)} agree with the model"

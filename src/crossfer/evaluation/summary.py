@@ -21,14 +21,13 @@ from crossfer.evaluation.rows import (
 )
 
 FINE_TUNED = "fine-tunings"
-"""What the mean over `FINE_TUNINGS` is called."""
+"""The name of the mean over `FINE_TUNINGS`."""
 
 
 def by_strategy(results: Iterable[Result]) -> list[Result]:
-    """Average over seeds: one row for each (target, fraction, strategy), in the order they come.
+    """Average over seeds: one row for each (target, fraction, strategy), in the original order.
 
-    The deviation is between seeds; what it and the number of test images mean for the averages is in
-    `crossfer.evaluation.evidence`.
+    The deviation is between seeds; `crossfer.evaluation.evidence` adds intervals.
     """
     groups: dict[tuple[str, float | None, str], list[Result]] = {}
     for row in results:
@@ -73,13 +72,13 @@ def over_targets(summary: Sequence[Result]) -> list[Average]:
 
 
 def behind_average(fraction: float, strategy: str, summary: Iterable[Result]) -> list[Result]:
-    """Return the rows that a row of `over_targets` is the mean of."""
+    """Return the rows whose mean is a row of `over_targets`."""
     names = FINE_TUNINGS if strategy == FINE_TUNED else (strategy,)
     return [r for r in summary if r.fraction == fraction and r.strategy in names]
 
 
 def over_folds(several: Sequence[Measured]) -> Measured:
-    """Average over the networks of one seed's folds; their deviation is none between seeds."""
+    """Average over the networks of one seed's folds, without a deviation between seeds."""
     return replace(_measured(several), deviation=None) if len(several) > 1 else several[0]
 
 
@@ -107,7 +106,7 @@ def _measured(several: Sequence[Measured]) -> Measured:
 
 
 def mean_change(several: Sequence[Change]) -> Change:
-    """Average changes over seeds, or folds; examples are those of the first."""
+    """Average changes over seeds or folds; examples are those of the first."""
     flips = [one.flips for one in several]
     return Change(
         points=_mean(one.points for one in several),

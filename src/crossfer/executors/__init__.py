@@ -1,7 +1,8 @@
-"""Bring a graph of tasks to an end: here, in several processes, or on a cluster.
+"""Run a graph of tasks: in this process, in several processes, or on a cluster.
 
-An executor is given keys and a function that carries one out.  It knows nothing of faces and writes nothing.
-The folders and locks of the work say what is finished, so any executor goes on where another stopped.
+An executor receives the tasks' keys and a function that carries out one of them.  It knows nothing of faces
+and writes no results.  Folders and locks on disk record what is finished, so any executor can resume the work
+of another.
 """
 
 from crossfer.executors.graph import Events, Failure, Open, Task, Work

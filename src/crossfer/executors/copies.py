@@ -1,7 +1,7 @@
-"""Tasks that fill folders, on nodes of a Ray cluster: in the work's own folder, or in a copy.
+"""Tasks that write folders, on the nodes of a Ray cluster.
 
-A node that sees the work's folder works in it.  To any other the files that a task needs are sent, each once
-and known by its SHA-256, and what the task makes is sent back.
+A node that sees our folder works in it.  Any other node works in a copy: each file that a task needs is sent
+once, identified by its SHA-256, and the files that the task writes are sent back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Made = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Sent:
-    """What a task is sent: files by their place in the copy, and the place that it fills."""
+    """What is sent with a task: files by their place in the copy, and the place of its output."""
 
     files: Mapping[str, tuple[str, ObjectRef[bytes]]]
     makes: str
@@ -40,26 +40,26 @@ class Sent:
 
 @dataclass(frozen=True)
 class Files:
-    """How tasks travel that fill folders; a `crossfer.executors.ray.Travel`.
+    """The files of tasks that write folders; a `crossfer.executors.ray.Travel`.
 
     Parameters
     ----------
     root
         The work's folder, absolute.
     mark
-        The name of a file in it, which tells a node that it sees the folder: see `marked`.
+        The name of a file in it by which a node recognises the folder: see `marked`.
     open_here
-        Makes a worker ready that sees it.
+        Prepares a worker that sees the folder.
     open_copy
-        Makes a worker ready in a folder of its own node that holds what was sent.
+        Prepares a worker in a folder of its node that holds the copy.
     always
-        What every task needs: places in the copy, and the folders or files here.
+        Files and folders that every task needs, by their place in the copy.
     needs
-        What each task needs besides, by key.
+        The same for each task, by key.
     makes
-        The place in the copy that each task fills, and the folder here.
+        The place in the copy and the folder here that each task writes, by key.
     last
-        The file that is written last of what comes back: with it, it is whole.
+        The file that is written last: a folder that has it is complete.
     """
 
     root: Path
@@ -75,11 +75,11 @@ class Files:
 
     @property
     def open_there(self) -> Callable[[], Carry]:
-        """What makes a process of a node ready."""
+        """Prepares a process on a node."""
         return partial(_open, self.root, self.mark, self.open_here, self.open_copy)
 
     def pack(self, key: str, whole: bool, again: bool) -> Sent | None:
-        """Return the files that a task is sent; None while all nodes see them."""
+        """Return the files that are sent with a task; None while all nodes see them."""
         if not whole:
             return None
         place = self.makes[key][0]
@@ -91,7 +91,7 @@ class Files:
         )
 
     def _put(self, place: str, folder: Path) -> Iterator[tuple[str, Any]]:
-        """Make a file, or those of a folder, known to the cluster, each once; yield where they go."""
+        """Put a file, or the files of a folder, into the object store, each once; yield their places."""
         import ray
 
         places = {place: folder}
@@ -105,7 +105,7 @@ class Files:
                 yield place, self._sent[state]
 
     def unpack(self, key: str, made: Made) -> None:
-        """Write what came back, with what makes it whole at the end."""
+        """Write the files that came back, `last` at the end."""
         folder = self.makes[key][1]
         for name in sorted(made, key=lambda name: name == self.last):
             folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class Files:
 
 @contextmanager
 def marked(root: Path) -> Iterator[str]:
-    """Leave a mark in a folder, by which nodes find out whether they see it; yield its name."""
+    """Create a file by which nodes recognise a folder; yield its name."""
     file = root / f".seen-{uuid.uuid4().hex}"
     file.touch()
     try:
@@ -124,7 +124,7 @@ def marked(root: Path) -> Iterator[str]:
 
 
 def _open(root: Path, mark: str, open_here: Open, open_copy: Callable[[Path], Work]) -> Carry:
-    """Make a process ready, on a node that sees the work's folder or on one that does not."""
+    """Prepare a process on a node, which may or may not see the folder."""
     if (root / mark).exists():
         work = open_here()
         return lambda key, sent, tell: (_carried(work, key, tell), None)
@@ -148,7 +148,7 @@ def _open(root: Path, mark: str, open_here: Open, open_copy: Callable[[Path], Wo
 
 
 def _carried(work: Work, key: str, tell: Tell) -> str | None:
-    """Carry out a task; return why it failed, if it did."""
+    """Carry out a task; return why it failed, or None."""
     try:
         work(key, tell)
     except OSError:
@@ -159,17 +159,17 @@ def _carried(work: Work, key: str, tell: Tell) -> str | None:
 
 
 COPIES = "crossfer-ray"
-"""The folder, among this machine's temporary ones, of what was sent to it."""
+"""The folder of copies, in the node's temporary folder."""
 
 
 def _copy_of(root: Path) -> Path:
-    """Return where a node that does not see a folder has its copy: the same for each process."""
+    """Return the folder of a node's copy: the same for each of its processes."""
     name = f"{getuser()}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
     return Path(tempfile.gettempdir()) / COPIES / name
 
 
 def _fetch(copy: Path, sent: Sent) -> None:
-    """Bring what is not there yet; content is kept under its SHA-256, and linked where it belongs."""
+    """Fetch missing files; content is stored under its SHA-256 and hard-linked to its places."""
     import ray
 
     for place, (sha, content) in sent.files.items():

@@ -1,4 +1,4 @@
-"""A graph of tasks: which wait for which, and which can begin."""
+"""A graph of tasks: their dependencies, and which can start."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from crossfer.errors import CrossferError
 
 Tell = Callable[[str, object], None]
-"""Passes on what a task says while it is carried out: a word, and anything that can be pickled."""
+"""Reports an event of a running task: its name, and a value that can be pickled."""
 
 Work = Callable[[str, Tell], None]
-"""Carries out one task, by its key; an exception means that it failed."""
+"""Carries out the task with this key; an exception means that it failed."""
 
 Open = Callable[[], Work]
-"""Makes a worker ready; called once in each process, so it must be picklable."""
+"""Prepares a worker; called once in each process, so it must be picklable."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Task:
     key
         Identifies it.
     after
-        Keys of the tasks that must have succeeded before it can begin.
+        Keys of the tasks that must succeed before it can start.
     """
 
     key: str
@@ -35,14 +35,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task was not carried out.
+    """Why a task failed or could not start.
 
     Parameters
     ----------
     why
         One line.
     because_of
-        The task that it had to wait for and that failed, if that is the reason.
+        Key of the failed task that it depends on, if that is the reason.
     """
 
     why: str
@@ -50,28 +50,28 @@ class Failure:
 
 
 class Events:
-    """What an executor tells whoever waits; override what you need."""
+    """Events of an executor; override the ones you need."""
 
     def started(self, key: str) -> None:
-        """A task begins; once more, where its process was lost."""
+        """A task starts, or starts again because its process was lost."""
 
     def told(self, key: str, what: str, value: object) -> None:
-        """A task says something of itself."""
+        """A running task reports an event: see `Tell`."""
 
     def succeeded(self, key: str) -> None:
-        """A task is done."""
+        """A task is finished."""
 
     def failed(self, key: str, failure: Failure) -> None:
-        """A task failed, or cannot begin."""
+        """A task failed, or cannot start."""
 
 
 def levels(tasks: Sequence[Task]) -> list[list[str]]:
-    """Return the keys of a graph's tasks, level by level: each waits for tasks of levels before its own only.
+    """Return the keys of the tasks by level: a task depends on tasks of earlier levels only.
 
     Raises
     ------
     CrossferError
-        If a key stands twice, or a task waits for itself or for what is no task.
+        If a key is listed twice, or a task depends on itself or on an unknown task.
     """
     waiting = {task.key: task for task in tasks}
     if len(waiting) < len(tasks):
@@ -92,12 +92,12 @@ def levels(tasks: Sequence[Task]) -> list[list[str]]:
 
 @dataclass
 class Frontier:
-    """What of a graph is still to do.
+    """The unfinished part of a graph.
 
     Raises
     ------
     CrossferError
-        If a key stands twice, or a task waits for itself or for what is no task.
+        If a key is listed twice, or a task depends on itself or on an unknown task.
     """
 
     tasks: Sequence[Task]
@@ -112,33 +112,33 @@ class Frontier:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all tasks have ended."""
         return not self._waiting and not self._running
 
     def ready(self) -> Iterator[str]:
-        """Yield the keys of the tasks that can begin, in the order of the graph."""
+        """Yield the keys of the tasks that can start, in the order of the graph."""
         for key, task in self._waiting.items():
             if self.succeeded.issuperset(task.after):
                 yield key
 
     def waits(self, key: str) -> bool:
-        """Tell whether a task has not begun."""
+        """Tell whether a task has not started."""
         return key in self._waiting
 
     def start(self, key: str) -> None:
-        """Note that a task begins."""
+        """Record that a task starts."""
         del self._waiting[key]
         self._running.add(key)
         self.events.started(key)
 
     def succeed(self, key: str) -> None:
-        """Note that a task is done."""
+        """Record that a task is finished."""
         self._running.discard(key)
         self.succeeded.add(key)
         self.events.succeeded(key)
 
     def fail(self, key: str, why: str, because_of: str | None = None) -> None:
-        """Note that a task failed, and with it all that wait for it."""
+        """Record that a task failed, and with it every task that depends on it."""
         self._waiting.pop(key, None)
         self._running.discard(key)
         self.failures[key] = Failure(why, because_of)

@@ -10,16 +10,16 @@ from crossfer.executors.graph import Events, Failure, Frontier, Open, Task
 
 
 def run_here(tasks: Sequence[Task], open_: Open, events: Events) -> dict[str, Failure]:
-    """Carry out a graph of tasks one after the other.
+    """Run a graph of tasks one after the other.
 
     Parameters
     ----------
     tasks
         In any order.
     open_
-        Makes the worker ready.
+        Prepares the worker.
     events
-        Told how it goes on.
+        Receives events.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def run_here(tasks: Sequence[Task], open_: Open, events: Events) -> dict[str, Fa
     Raises
     ------
     OSError
-        If a task meets a full disk or the like: no other would fare better.
+        If a task fails with an error of the system, such as a full disk: the others would fail, too.
     """
     frontier = Frontier(tasks, events)
     work = open_()

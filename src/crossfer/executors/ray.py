@@ -1,7 +1,7 @@
-"""A graph of tasks on a Ray cluster: one that is there, or one of this machine's cores.
+"""Run a graph of tasks on a Ray cluster: an existing one, or one of this machine's cores.
 
-Ray decides where a task runs.  What a task takes to a node that does not see our files, and what it brings
-back, is the matter of its `Travel`; nothing is sent until there is such a node.
+Ray decides where a task runs.  A `Travel` defines which files are sent to a node that does not see ours, and
+which come back.  Nothing is sent unless there is such a node.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 ATTEMPTS = 3
-"""A task whose process or node is lost is given to another; on the same node it finds its checkpoint."""
+"""Attempts for a task whose process or node is lost; on the same node it resumes from its checkpoint."""
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_ANSWER = 10.0
 PATIENCE = 120.0
-"""Seconds in which each node must say which version it has."""
+"""Seconds within which each node must report its versions."""
 LOST = "the Ray cluster is lost{}; what is finished is kept; run the same command again to resume"
 LOG = "ray.log"
-"""What Ray says of itself, in the work's folder."""
+"""Ray's log, in the folder of the work."""
 AHEAD = 1.25
-"""Tasks that are given to the cluster for each that its cores can do at a time: the next are on their way."""
+"""Tasks submitted per task that the cores can run at a time, so that the next ones are already there."""
 UNSEEN, LOST_THERE = "unseen", "lost"
-"""How a task may end besides: it was sent too little, or what it was sent was lost on its way."""
+"""Further results of a task: it needs files that were not sent, or what was sent is lost."""
 STARTED, SAID = "started", "said"
-"""What is told of a task besides: it begins, on which node; and all that it had to tell was told."""
+"""Further events of a task: it starts, with its node; and all of its events have been sent."""
 
 
 @dataclass(frozen=True)
 class Ray:
-    """Which cluster, and what each task is given.
+    """The cluster, and the resources of each task.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class Ray:
     gpu
         Whether each task needs a GPU.
     memory
-        Bytes that a node must have left for a task; 0 is not looked at.
+        Free bytes that a task needs on a node; 0: not checked.
     at_a_time
-        At most so many tasks run at the same time.
+        Maximum number of tasks that run at the same time.
     """
 
     address: str | None = None
@@ -73,7 +73,7 @@ class Ray:
     at_a_time: int | None = None
 
     def check(self) -> None:
-        """Make sure that Ray is installed, and that something answers at the address.
+        """Check that Ray is installed and that the address answers.
 
         Raises
         ------
@@ -95,19 +95,19 @@ class Ray:
 
 
 Carry = Callable[[str, Any, Tell], tuple[str | None, Any]]
-"""Carries out a task, by its key, with what it was sent; returns why it failed, if so, and what it made."""
+"""Carries out a task with what was sent to it; returns why it failed, or None, and its output."""
 
 
 class Unseen(Exception):
-    """A node does not see our files, and was not sent them."""
+    """A node does not see our files, and they were not sent."""
 
 
 class CannotBegin(CrossferError):
-    """What is wrong with a node that could carry out no task at all."""
+    """A node cannot carry out any task."""
 
 
 class Travel(Protocol):
-    """What tasks take to a cluster's nodes, and what they bring back."""
+    """What is sent to a cluster's nodes with a task, and what comes back."""
 
     @property
     def root(self) -> Path:
@@ -115,17 +115,18 @@ class Travel(Protocol):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What each node must have in the version that is here, crossfer first."""
+        """Packages that each node must have in our version, crossfer first."""
 
     @property
     def open_there(self) -> Callable[[], Carry]:
-        """What makes a process of a node ready; picklable, and small.
+        """Prepares a process on a node; picklable, and small.
 
-        What it returns raises `Unseen` where it was sent too little, `CannotBegin` where no task could begin.
+        The function that it returns raises `Unseen` if it needs files that were not sent, `CannotBegin` if no
+        task can start.
         """
 
     def pack(self, key: str, whole: bool, again: bool) -> Any:
-        """Return what a task is sent.
+        """Return what is sent with a task.
 
         Parameters
         ----------
@@ -134,28 +135,28 @@ class Travel(Protocol):
         whole
             Whether there are nodes that do not see our files.
         again
-            Whether the task was given to the cluster before, and was lost.
+            Whether the task was submitted before and was lost.
         """
 
     def unpack(self, key: str, made: Any) -> None:
-        """Write what a task made."""
+        """Write the output of a task."""
 
 
 def run_on_ray(
     tasks: Sequence[Task], events: Events, cluster: Ray, travel: Travel
 ) -> dict[str, Failure]:
-    """Carry out a graph of tasks on a Ray cluster.
+    """Run a graph of tasks on a Ray cluster.
 
-    Ray ends the process that is connected to a cluster when this is lost, so that process is another one.
+    Ray ends the connected process when the cluster is lost, so a separate process is connected.
 
     Parameters
     ----------
     tasks, events
         As for `crossfer.executors.processes.run_in_processes`.
     cluster
-        Where, and what each task is given.
+        The cluster, and the resources of each task.
     travel
-        How it is carried out there; picklable.
+        What is sent with each task; picklable.
 
     Returns
     -------
@@ -165,10 +166,10 @@ def run_on_ray(
     Raises
     ------
     CrossferError
-        If the cluster is not there, is lost, has no node for such a task, or one without this version of
-        crossfer; or a worker cannot be made ready.
+        If the cluster does not answer, is lost, has no node with the resources, or has a node with another
+        version of crossfer; or if a worker cannot start.
     OSError
-        If a task meets a full disk or the like.
+        If a task fails with an error of the system, such as a full disk.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -193,7 +194,7 @@ def run_on_ray(
 
 
 class _Told(Events):
-    """Passes events on to the process that waits for them."""
+    """Sends events to the process that waits for them."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -212,7 +213,7 @@ class _Told(Events):
 
 
 def _drive(tasks: Sequence[Task], cluster: Ray, travel: Travel, connection: Connection) -> None:
-    """Be the process that is connected to the cluster."""
+    """Run the graph in the process that is connected to the cluster."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     with (travel.root / LOG).open("w") as log:
         for stream in (1, 2):
@@ -255,7 +256,7 @@ def _walk(
 
 @contextmanager
 def _connected(cluster: Ray) -> Iterator[None]:
-    """Connect to the cluster; whatever Ray says of its loss becomes one line."""
+    """Connect to the cluster; its loss becomes a one-line error."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if (Path.home() / ".ray" / "auth_token").is_file():  # then `ray start` asks for it
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -283,7 +284,7 @@ def _connected(cluster: Ray) -> Iterator[None]:
 
 
 class _Mailbox:
-    """An actor: what tasks say while they are carried out.  If it is lost, an empty one takes its place."""
+    """An actor that holds the events of running tasks.  If it is lost, an empty one replaces it."""
 
     def __init__(self) -> None:
         self.letters: list[tuple[str, str, object]] = []
@@ -298,7 +299,7 @@ class _Mailbox:
 
 @dataclass(frozen=True)
 class _Job:
-    """What every task needs to know."""
+    """What every task needs, sent once."""
 
     name: str
     open_there: Callable[[], Carry]
@@ -308,7 +309,7 @@ class _Job:
 
 @dataclass
 class _Crew:
-    """Tasks that were given to the cluster."""
+    """The submitted tasks."""
 
     cluster: Ray
     travel: Travel
@@ -330,7 +331,7 @@ class _Crew:
         )
 
     def check_nodes(self) -> None:
-        """Refuse a cluster that cannot do the work, before anything runs."""
+        """Refuse a cluster that cannot run the tasks, before anything runs."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -363,14 +364,14 @@ class _Crew:
 
     @property
     def room(self) -> int:
-        """How many tasks the cluster is given at a time: what its cores can do, and a few to go on with."""
+        """Maximum number of submitted tasks: what the cores can run, and a few more."""
         if self.cluster.at_a_time is not None:
             return self.cluster.at_a_time
         cores = sum(node["Resources"].get("CPU", 0) for node in _nodes(alive=True))
         return int(AHEAD * cores / self.cluster.threads) + 1
 
     def give(self, key: str) -> None:
-        """Give a task to the cluster; if it was given before, to the same node if that is there."""
+        """Submit a task; a task that was submitted before goes to the same node, if it is alive."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -391,7 +392,7 @@ class _Crew:
         self.running[task.remote(self.job, key, packed)] = key
 
     def listen(self) -> Iterator[tuple[str, str, object]]:
-        """Wait a little; yield what tasks said, and which of them ended."""
+        """Wait a little; yield the events of tasks, and their ends."""
         import ray
         from ray.exceptions import (
             LocalRayletDiedError,
@@ -418,9 +419,8 @@ class _Crew:
             yield key, what, value
         dead = {node["NodeID"] for node in _nodes(alive=False)}
         lost = [one for one, key in self.running.items() if self.nodes.get(key) in dead]
-        for reference in [
-            one for one in lost if one not in ended
-        ]:  # Ray waits for them for minutes
+        # Ray itself would wait for these for minutes.
+        for reference in (one for one in lost if one not in ended):
             yield from self._again(self.running.pop(reference), "its node is lost")
         for reference in ended:
             key = self.running.pop(reference)
@@ -445,7 +445,7 @@ class _Crew:
                 yield key, what, value
 
     def _again(self, key: str, why: str) -> Iterator[tuple[str, str, object]]:
-        """Give a lost task to the cluster again, unless that was done often enough."""
+        """Submit a lost task again, unless it has used its attempts."""
         if self.nodes.get(key) in {node["NodeID"] for node in _nodes(alive=False)}:
             del self.nodes[key]
         if self.given[key] < ATTEMPTS:
@@ -461,7 +461,7 @@ def _nodes(alive: bool) -> list[dict[str, Any]]:
 
 
 def _versions_there(packages: Sequence[str]) -> dict[str, str | None]:
-    """Return which versions a node has.  Travels as it is: nothing of ours need be there."""
+    """Return the versions on a node.  Sent by value: crossfer need not be installed there."""
     from importlib import metadata
 
     found: dict[str, str | None] = {}
@@ -485,7 +485,7 @@ def _check_versions(
 
 
 def _carry_out(job: _Job, key: str, packed: Any) -> tuple[str, object, Any]:
-    """Carry out one task, on whatever node; return how it ended, and what it made."""
+    """Carry out one task on a node; return how it ended, a value, and its output."""
     import ray
     from ray.exceptions import RayError
 
@@ -517,7 +517,7 @@ _OPENED: dict[str, Carry] = {}
 
 
 def _opened(job: _Job) -> Carry:
-    """Make this process ready, once for each graph."""
+    """Prepare this process, once for each graph."""
     if job.name not in _OPENED:
         _OPENED.clear()
         _OPENED[job.name] = job.open_there()

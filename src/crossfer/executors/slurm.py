@@ -1,8 +1,8 @@
-"""A graph of tasks as jobs of a SLURM cluster: an array for each level, through ``sbatch`` itself.
+"""Run a graph of tasks on a SLURM cluster: one job array per level, submitted by ``sbatch``.
 
-SLURM decides where and when a task runs, and queues it again where a node is lost or preempted.  This process
-only submits and watches: it may be stopped at any time, and the same call later goes on watching.  What is
-done is read from disk, so the cluster's nodes must see the same files under the same paths.
+SLURM decides where and when a task runs, and requeues it if its node is lost or preempted.  This process only
+submits and watches: it may be stopped at any time, and the same call later resumes watching.  Finished tasks
+are recognised by their files, so all nodes must see the same files under the same paths.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from crossfer.executors.processes import THREADS
 from crossfer.files import write_json
 
 SUBMITTED = "submitted"
-"""What is told of a task that SLURM has queued, with the number of its job."""
+"""The event of a task that was submitted; its value is the job number."""
 
 JOBS = "jobs.json"
-"""Which job carries out which task; beside it lie the jobs' logs."""
+"""The file that maps job arrays to task keys; the logs are in the same folder."""
 
 LONGEST_ARRAY = 1000
 """Tasks of one array; SLURM's own limit (``MaxArraySize``) is 1,001 by default."""
 
 LEAD, TO_SAVE = 60, 45
-"""Seconds before the time limit at which a task is asked to stop, and what it gets for that."""
+"""Seconds before the time limit at which a task is asked to stop, and the seconds that it then has."""
 
 SECONDS_BETWEEN_LOOKS = 10.0
 UNTIL_FILES_ARE_SEEN = 60.0
-"""Seconds for which a job may have ended without its files being visible here (NFS caches attributes)."""
+"""Seconds to wait for the files of an ended job to become visible (NFS caches attributes)."""
 PATIENCE = 300.0
-"""Seconds for which SLURM may not answer: its daemon may be started again meanwhile."""
+"""Seconds for which SLURM may be unreachable, e.g. while its daemon restarts."""
 
 
 @dataclass(frozen=True)
 class Slurm:
-    """What each task is given by SLURM; None leaves it to the cluster.
+    """Resources of each task; None: the default of the cluster.
 
     Parameters
     ----------
     partition, time, account, mem, gres
-        As ``sbatch`` takes them.
+        Options of ``sbatch``.
     threads
-        Processors of each task, and its threads.
+        Processors and threads of each task.
     at_a_time
-        At most so many tasks of an array run at the same time.
+        Maximum number of tasks of an array that run at the same time.
     options
-        More options of ``sbatch``; they have the last word.
+        Further options of ``sbatch``; they override the others.
     """
 
     partition: str | None = None
@@ -72,7 +72,7 @@ class Slurm:
         return any(option.startswith(("--gres=gpu", "--gpus", "-G")) for option in asked)
 
     def as_options(self) -> list[str]:
-        """Return what ``sbatch`` is given for each job."""
+        """Return the options of ``sbatch``."""
         named = {
             "partition": self.partition,
             "time": self.time,
@@ -85,12 +85,12 @@ class Slurm:
         return [*given, *self.options]
 
     def check(self) -> None:
-        """Ask SLURM whether it would take such a job; nothing is submitted.
+        """Ask SLURM whether it accepts these options; nothing is submitted.
 
         Raises
         ------
         CrossferError
-            If there is no SLURM here, it does not answer, or it refuses the options.
+            If SLURM is not installed, does not answer or refuses the options.
         """
         _ask("sbatch", "--test-only", *self.as_options(), "--wrap", "true")
 
@@ -105,30 +105,30 @@ def run_on_slurm(
     look_every: float = SECONDS_BETWEEN_LOOKS,
     until_seen: float = UNTIL_FILES_ARE_SEEN,
 ) -> dict[str, Failure]:
-    """Have a graph of tasks carried out by SLURM, and wait for it.
+    """Run a graph of tasks on SLURM and wait for it.
 
-    What is queued already, by an earlier call, is not submitted again.  A level waits until the jobs of the
-    one before have ended, however they ended: a failed task fails only what waits for it.
+    Tasks that an earlier call queued are not submitted again.  A level starts when all jobs of the level
+    before have ended, whether they succeeded or not: a failed task fails only the tasks that depend on it.
 
     Parameters
     ----------
     tasks
         In any order.
     command
-        Carries out the task whose key is appended to it.  Sent SIGTERM it should keep what it has done and
-        end with a status above 128.
+        Command that runs the task whose key is appended to it.  After SIGTERM it should write a checkpoint
+        and end with a status above 128.
     is_done
-        Tells from the disk whether a task is done.
+        Returns whether a task is finished, from the files on disk.
     events
-        Told how it goes on.
+        Receives events.
     slurm
-        What each task is given.
+        Resources of each task.
     folder
-        For logs and `JOBS`; seen by all nodes.
+        Folder for logs and `JOBS`, visible to all nodes.
     look_every
-        Seconds between looks at the queue.
+        Seconds between queries of the queue.
     until_seen
-        Seconds after which a task whose job has ended, and which is not done, has failed.
+        Seconds after which a task has failed if its job has ended and the task is not finished.
 
     Returns
     -------
@@ -146,9 +146,8 @@ def run_on_slurm(
     started, gone = set[str](), dict[str, float]()
     keys = [key for level in levels(tasks) for key in level]
     while not frontier.finished:
-        queue = _patiently(
-            lambda: _queue(folder)
-        )  # before the disk: a job that has ended wrote it all
+        # The queue before the disk: a job that has ended wrote it all.
+        queue = _patiently(lambda: _queue(folder))
         for key in keys:
             if key in frontier.failures or key in frontier.succeeded:
                 continue
@@ -177,9 +176,9 @@ class Job:
     name
         ``"12_3"``: the fourth of array 12.
     state
-        In SLURM's words: ``"PENDING"``, ``"RUNNING"``, …
+        State in SLURM's terms: ``"PENDING"``, ``"RUNNING"``, …
     where
-        The node that it runs on, or why it waits.
+        The node, or the reason for waiting.
     """
 
     name: str
@@ -196,12 +195,12 @@ class Job:
 
 
 def queued(folder: Path) -> dict[str, Job]:
-    """Return the jobs that SLURM has of an earlier call, by key; none where it cannot be asked.
+    """Return the queued and running jobs of an earlier call, by key; empty if SLURM does not answer.
 
     Parameters
     ----------
     folder
-        As given to `run_on_slurm`.
+        As for `run_on_slurm`.
     """
     try:
         return _queue(folder) if (folder / JOBS).is_file() else {}
@@ -210,22 +209,22 @@ def queued(folder: Path) -> dict[str, Job]:
 
 
 def cancel(folder: Path) -> int:
-    """Take what an earlier call submitted out of SLURM's queue; what runs keeps a checkpoint.
+    """Cancel the jobs of an earlier call; running tasks write a checkpoint.
 
     Parameters
     ----------
     folder
-        As given to `run_on_slurm`.
+        As for `run_on_slurm`.
 
     Returns
     -------
     int
-        Tasks that were queued or ran.
+        Number of tasks that were queued or running.
 
     Raises
     ------
     CrossferError
-        If nothing was ever submitted, or SLURM cannot be asked.
+        If nothing was submitted, or SLURM does not answer.
     """
     if not (folder / JOBS).is_file():
         raise CrossferError(f"{folder.parent}: no run of it was submitted to SLURM")
@@ -243,7 +242,7 @@ def _submit(
     slurm: Slurm,
     folder: Path,
 ) -> dict[str, str]:
-    """Submit what is neither done nor queued; return each task's job."""
+    """Submit tasks that are neither finished nor queued; return the job of each task."""
     folder.mkdir(parents=True, exist_ok=True)
     queue = _queue(folder) if (folder / JOBS).is_file() else {}
     arrays = {name: keys for name, keys in _arrays(folder).items() if set(keys) & queue.keys()}
@@ -266,7 +265,7 @@ def _submit(
 def _sbatch(
     keys: Sequence[str], command: Sequence[str], after: Sequence[str], slurm: Slurm, folder: Path
 ) -> str:
-    """Submit tasks as one array that waits for other arrays; return its number."""
+    """Submit tasks as one array that starts after other arrays; return its number."""
     limit = f"%{slurm.at_a_time}" if slurm.at_a_time else ""
     options = [
         "--parsable",
@@ -286,8 +285,8 @@ def _sbatch(
 def _script(keys: Sequence[str], command: Sequence[str], threads: int) -> str:
     """Return the batch script of an array.
 
-    Shortly before the time limit SLURM sends it SIGUSR1.  The task is asked to stop, and the job is queued
-    again once it has, or has not in time; then it goes on from its checkpoint.
+    Shortly before the time limit, SLURM sends SIGUSR1.  The script then asks the task to stop and requeues
+    the job, so that the task resumes from its checkpoint.
     """
     exports = "\n".join(f"export {name}={threads}" for name in THREADS)
     return f"""#!/bin/bash
@@ -327,12 +326,12 @@ exit $status
 
 
 def _name(folder: Path) -> str:
-    """Return the name of all jobs of a folder."""
+    """Return the common name of a folder's jobs."""
     return f"crossfer-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
 
 
 def _arrays(folder: Path) -> dict[str, list[str]]:
-    """Return the keys of the tasks of every array that was submitted."""
+    """Return the task keys of every submitted array."""
     try:
         content = json.loads((folder / JOBS).read_text(encoding="utf-8"))
         return {str(array): [str(key) for key in keys] for array, keys in content.items()}
@@ -343,7 +342,7 @@ def _arrays(folder: Path) -> dict[str, list[str]]:
 
 
 def _queue(folder: Path) -> dict[str, Job]:
-    """Return what SLURM has of a folder's tasks, by key."""
+    """Return the queued and running jobs of a folder, by task key."""
     arrays, found = _arrays(folder), dict[str, Job]()
     lines = _ask(
         "squeue", "--array", "--noheader", f"--name={_name(folder)}", "--format=%F|%K|%T|%R"
@@ -370,7 +369,7 @@ def _patiently(ask: Callable[[], dict[str, Job]]) -> dict[str, Job]:
 
 
 def _last_words(job: str | None, folder: Path) -> str:
-    """Say why a task is not done though its job has ended."""
+    """Return why a task is not finished although its job has ended."""
     if job is None:
         return "SLURM lost its job; the same command submits it again"
     log = folder / f"{job}.log"
@@ -386,7 +385,7 @@ def _last_words(job: str | None, folder: Path) -> str:
 
 
 def _ask(program: str, *arguments: str, given: str = "") -> str:
-    """Return what one of SLURM's programs answers."""
+    """Run one of SLURM's programs and return its output."""
     try:
         answer = subprocess.run(
             [program, *arguments], input=given, capture_output=True, text=True, errors="replace"

@@ -1,4 +1,4 @@
-"""Configuration → runs → results; resumable."""
+"""Experiments: from a configuration to runs and results, resumable."""
 
 from crossfer.experiment.config import Experiment, check_experiment, load_experiment
 from crossfer.experiment.progress import Progress

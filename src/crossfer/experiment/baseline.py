@@ -15,29 +15,28 @@ from crossfer.experiment.folder import load_answers, parts_of
 from crossfer.experiment.plan import Run
 
 ABOVE_CHANCE = 5.0
-"""Points that a baseline must be able to have above always saying the most frequent class."""
+"""Points above the most frequent class that the interval of a baseline's accuracy must reach."""
 FAR = 3.0
-"""Points from what a model is expected to reach, beyond its interval, that are no coincidence."""
+"""Tolerated difference from the expected accuracy, in points, outside the interval."""
 
 
 def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
-    """Refuse a deployed model that is read wrongly, or is none to compare with.
+    """Refuse a deployed model that seems to be read wrongly.
 
-    Its classes are checked on the source's validation set; `NetworkConfig.expect`, which is stated
-    beforehand, on its test set.
+    Its class order and accuracy are checked on the source's validation set, `NetworkConfig.expect` on the
+    test set.
 
     Parameters
     ----------
     run
-        The baseline's, finished in `folder`.
+        The run of the baseline, finished in `folder`.
     source
-        What it was measured on.
+        The source.
 
     Raises
     ------
     CrossferError
-        If its answers are far better in another order of classes, near chance, or far from what it is
-        expected to reach.
+        If another class order is far more accurate, or the accuracy is near chance or far from `expect`.
     """
     if run.strategy.start != "deployed":
         return
@@ -75,6 +74,6 @@ def check_baseline(run: Run, source: Dataset, folder: Path) -> None:
 
 
 def _renamed(names: Sequence[str], theirs: Sequence[str], order: Sequence[int]) -> list[str]:
-    """Return what a network's outputs stand for if its answers mean other classes."""
+    """Return the names of a network's outputs in another class order."""
     true = {names[said]: names[meant] for meant, said in enumerate(order)}
     return [true.get(name, name) for name in theirs]

@@ -1,4 +1,4 @@
-"""The runs of an experiment on a cluster: what SLURM is asked to do, and what Ray's nodes are sent."""
+"""Carry out the runs of an experiment on SLURM or Ray."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from crossfer.training.machine import machine
 
 Cluster = Slurm | Ray
 RUNS = "runs"
-"""The folder, in that of an experiment, of its runs."""
+"""The folder of runs, in the experiment's folder."""
 
 
 def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Fabric, Arithmetic]:
-    """Return where networks are tried before anything runs, and how the runs will calculate.
+    """Return the device for checks before anything runs, and the arithmetic of the runs.
 
-    A cluster's GPUs are often out of sight from where its work is submitted.
+    The machine that submits to a cluster often has no GPU itself.
 
     Raises
     ------
     CrossferError
-        If they are, and the precision is left to them.
+        If it has none, and the precision has to be chosen by the GPU.
     """
     asked = on and (on.gpu or experiment.device == "cuda") and experiment.device in ("auto", "cuda")
     if asked and not torch.cuda.is_available():
@@ -58,12 +58,12 @@ def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Fabric, Arit
 
 @dataclass(frozen=True)
 class OnCluster:
-    """The runs of an experiment that was begun, to be carried out elsewhere.
+    """The runs of a prepared experiment, carried out on a cluster.
 
     Parameters
     ----------
     experiment, planned
-        What to do.
+        The configuration and the plan.
     out, runs_folder
         Folders of the experiment and of its runs.
     """
@@ -76,7 +76,7 @@ class OnCluster:
     def carry_out(
         self, on: Cluster, tasks: Sequence[Task], open_: Open, events: Events
     ) -> dict[str, Failure]:
-        """Bring the graph of runs to an end; those that are complete go nowhere.
+        """Carry out the graph of runs, except those that are complete.
 
         Parameters
         ----------
@@ -85,14 +85,14 @@ class OnCluster:
         tasks
             A task for each run.
         open_
-            Makes a worker ready that sees the experiment's folder.
+            Prepares a worker that sees the experiment's folder.
         events
-            Told how it goes on.
+            Receives events.
 
         Returns
         -------
         dict
-            Why runs failed, by key.
+            Failures by key.
         """
         complete = {task.key for task in tasks if self._is_complete(task.key)}
         for task in tasks:
@@ -124,7 +124,7 @@ class OnCluster:
         return {run.key: run for run in self.planned.runs}
 
     def _files(self, needed: Mapping[str, Sequence[str]], open_: Open, mark: str) -> Files:
-        """Return what nodes that do not see our files are sent."""
+        """Return the files for nodes that do not see ours."""
         folders = {key: folder_of(run, self.runs_folder) for key, run in self._runs.items()}
         places = {key: f"{RUNS}/{folder.name}" for key, folder in folders.items()}
         datasets = {f"{DATASETS}/{i}": data for i, data in enumerate(self.planned.datasets)}
@@ -152,14 +152,14 @@ class OnCluster:
 
 
 def open_copy(content: Mapping[str, Any], arithmetic: Arithmetic, copy: Path) -> Work:
-    """Make a process ready that has only a copy of the data, in a folder of its own node.
+    """Prepare a worker on a copy of the data, in a folder of its node.
 
     Parameters
     ----------
     content
-        The experiment, its datasets named as they lie in the copy.
+        The configuration, with the paths of the datasets in the copy.
     arithmetic
-        How its runs calculate.
+        Arithmetic of the runs.
     copy
         The folder.
     """

@@ -1,4 +1,4 @@
-"""The configuration of an experiment: a YAML file, validated before anything runs."""
+"""The configuration of an experiment: read from YAML and validated before anything runs."""
 
 from __future__ import annotations
 
@@ -30,20 +30,13 @@ from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.networks import NetworkConfig
 from crossfer.networks.spec import BUNDLE
-from crossfer.strategies import (
-    BASELINE,
-    DEFAULT,
-    DEPLOYED,
-    STRATEGIES,
-    Strategy,
-    starts,
-    strategy_called,
-)
+from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
+from crossfer.strategy import Strategy
 from crossfer.training.recipe import Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
-"""Of the predictions, these columns say which image it is; a column a class follows, of its name."""
+"""The columns of predictions that identify an image; a column for each class follows, with its name."""
 
 Checked = TypeVar("Checked")
 
@@ -82,7 +75,7 @@ class DatasetConfig(_Options):  # type: ignore[misc, valid-type]
     def preparation(
         self, channels: int = Preparation.channels, side: int = Preparation.side
     ) -> Preparation:
-        """Return how to prepare it, should it be a raw one: for a network that reads such faces."""
+        """Return how to prepare it, if it is raw, for a network that reads faces of this shape."""
         own = {field.name: getattr(self, field.name) for field in fields(Preparation)}
         read = {"channels": channels, "side": side}
         left = {key: value for key, value in read.items() if key not in self.model_fields_set}
@@ -95,7 +88,7 @@ class DatasetConfig(_Options):  # type: ignore[misc, valid-type]
 
     @model_serializer(mode="wrap")
     def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write what the user gave and no defaults, so that what is read back asks for the same."""
+        """Write only what the user gave, without defaults, so that it reads back the same."""
         given = self.model_fields_set | ({"as"} if "reader" in self.model_fields_set else set())
         return {key: value for key, value in write(self).items() if key in given}
 
@@ -307,20 +300,20 @@ class Experiment(_Checked):
         return self
 
     def folds_of(self, target: str) -> Folds | None:
-        """Return by which folds a target is measured; None: as it is divided."""
+        """Return the folds of a target; None: its own splits are used."""
         return self.folds.get(target) if isinstance(self.folds, dict) else self.folds
 
     def path(self, dataset: DatasetConfig) -> Path:
-        """Return where a dataset lies."""
+        """Return the path of a dataset."""
         return self.under_data(dataset.path)
 
     def under_data(self, path: Path) -> Path:
-        """Return where a path relative to the data root lies."""
+        """Return a path relative to the data root."""
         return (self.data or Path()).expanduser() / path.expanduser()
 
     @property
     def memory_file(self) -> Path | None:
-        """Where the memory file that is given lies."""
+        """The path of the given memory file."""
         return self.under_data(self.memory) if self.memory else None
 
     def recipe(self, strategy: Strategy) -> Recipe:
@@ -340,7 +333,7 @@ class Experiment(_Checked):
 
 
 def adapter(kind: type[Checked]) -> TypeAdapter[Checked]:
-    """Return what checks values of a type: made once, since that takes a tenth of a second."""
+    """Return pydantic's validator for a type; it is made once, which takes a tenth of a second."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
@@ -414,14 +407,14 @@ def _first_error(error: ValidationError, prefix: str = "") -> str:
 
 
 MERGE = "tag:yaml.org,2002:merge"
-"""The key ``<<``: it brings another mapping's keys along, and those written beside it win."""
+"""The key ``<<``, which merges another mapping; keys beside it take precedence."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, which YAML itself would let pass."""
+    """Refuses a repeated key in a mapping, which PyYAML accepts."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)  # as it is written, nothing merged yet
+        node = super().compose_mapping_node(anchor)  # before merging
         keys = [(key.tag, key.value) for key, _ in node.value if key.tag != MERGE]
         for key in keys:
             if keys.count(key) > 1:

@@ -1,4 +1,4 @@
-"""The data of a run as plain values, which can be printed, hashed and pickled."""
+"""References to the data of a run: plain values that can be printed, hashed and pickled."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from crossfer.files import digest
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """One dataset, and how much of its training set is at hand.
+    """Reference to a dataset, or to a fraction of its training set.
 
     Parameters
     ----------
     name
-        What it is called; another name is the same data.
+        Its name; it does not identify the data.
     fingerprint
         Identifies its images and sample table.
     classes
-        The classes that its labels tell apart: indices into the experiment's, ascending.
+        The classes that its labels distinguish: ascending indices into the experiment's classes.
     fraction
-        Share of the training set, above 0 and at most 1.
+        Fraction of the training set, above 0 and at most 1.
     seed
-        Draws that share.
+        Seed of the sample.
     """
 
     NOT_IDENTITY: ClassVar = frozenset({"name"})
@@ -45,14 +45,14 @@ class DatasetRef:
 
 @dataclass(frozen=True)
 class MemoryRef:
-    """A memory file that is given: see `crossfer.memory.file`.
+    """Reference to a given memory file: see `crossfer.memory.file`.
 
     Parameters
     ----------
     file
-        Where it lies.
+        Its path.
     sha256
-        Of its content.
+        SHA-256 of its content.
     """
 
     NOT_IDENTITY: ClassVar = frozenset({"file"})
@@ -62,19 +62,19 @@ class MemoryRef:
 
     @classmethod
     def of(cls, file: Path) -> MemoryRef:
-        """Refer to a file."""
+        """Return the reference to a file."""
         return cls(file, digest(file))
 
 
 @dataclass(frozen=True)
 class DataRef:
-    """One dataset, or several as one."""
+    """Reference to a dataset, or to several as one."""
 
     parts: tuple[DatasetRef, ...]
 
     @classmethod
     def of(cls, dataset: Dataset) -> DataRef:
-        """Refer to an open dataset, or to several that were united."""
+        """Return the reference to an open dataset, or to a union of datasets."""
         return cls(
             tuple(
                 DatasetRef(part.name, part.fingerprint, tuple(part.classes))
@@ -86,30 +86,30 @@ class DataRef:
         return DataRef(self.parts + other.parts)
 
     def at_hand(self, fraction: float, seed: int) -> DataRef:
-        """Return the same data with only a share of each training set."""
+        """Return the same data with a fraction of each training set."""
         if fraction == 1:
             return self
         return DataRef(tuple(replace(p, fraction=fraction, seed=seed) for p in self.parts))
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name of the data, for people."""
         return "+".join(part.name for part in self.parts)
 
     def open(self, datasets: Sequence[Dataset]) -> Dataset:
-        """Find it among open datasets.
+        """Return the dataset, from open ones.
 
         Raises
         ------
         KeyError
-            If one is not there.
+            If one is missing.
         """
         found = {dataset.fingerprint: dataset for dataset in datasets}
         return unite([_at_hand(found[part.fingerprint], part) for part in self.parts])
 
 
 def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int64]:
-    """Return the rows of a share of a dataset's training set: whole subjects, stratified by class."""
+    """Return the rows of a fraction of a dataset's training set: whole subjects, stratified by class."""
     rows = target.rows("training")
     subjects = [target.subjects[row] for row in rows]
     return rows[take_fraction(target.labels[rows], subjects, fraction, seed)]
@@ -118,10 +118,10 @@ def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int
 def rows_to_learn(
     target: Dataset, fraction: float, seed: int, labelled: bool = True
 ) -> NDArray[np.int64]:
-    """Return the rows of a dataset's training set that a strategy is shown.
+    """Return the rows of a dataset's training set that a strategy trains on.
 
-    Those with a label, or a share of them: see `fraction_rows`.  A strategy that looks at no label is also
-    shown the same share of those without one.
+    A fraction of the labelled ones: see `fraction_rows`.  A strategy without labels also gets the same
+    fraction of the unlabelled ones.
     """
     rows = fraction_rows(target, fraction, seed)
     if labelled:
@@ -133,7 +133,7 @@ def rows_to_learn(
 
 
 def _at_hand(dataset: Dataset, part: DatasetRef) -> Dataset:
-    """Return a dataset of whose training set only a share is there."""
+    """Return a dataset with a fraction of its training set."""
     if part.fraction == 1:
         return dataset
     kept = fraction_rows(dataset, part.fraction, part.seed)
@@ -141,7 +141,7 @@ def _at_hand(dataset: Dataset, part: DatasetRef) -> Dataset:
 
 
 def with_split(dataset: Dataset, rows: NDArray[np.int64], split: str) -> Dataset:
-    """Return a dataset of which some rows belong to another split."""
+    """Return a dataset with some rows moved to another split."""
     splits = dataset.samples.column("split").to_numpy(zero_copy_only=False).copy()
     splits[rows] = split
     return dataset.with_splits(splits)

@@ -1,13 +1,11 @@
-"""A run → a run folder: train (or go on), predict, write.
+"""Carry out a run: train or resume, predict, and write the run's folder.
 
-``run.json`` is written last: a folder that has it is finished and is never trained again.  Several
-experiments may share the folder that runs lie in: each run is trained by one process at a time.
+``run.json`` is written last: a folder that contains it is finished and is never trained again.  Several
+experiments may share a folder of runs; a lock lets one process at a time train a run.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +43,7 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
-from crossfer.files import alone, digest, write_bytes, write_json, written
+from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
 from crossfer.framing import Framing
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
@@ -70,28 +68,29 @@ def execute(
     on_wait: Callable[[str], None] = lambda owner: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Make sure that a run is finished and measured; return its folder.
+    """Train and measure a run, unless that is done; return its folder.
 
-    If it fails, the traceback is left in its folder, in ``error.txt``.
+    If it fails, the traceback is written to ``error.txt`` in its folder.
 
     Parameters
     ----------
     run
-        What to train; its parent must be finished.
+        The run; its parent must be finished.
     runs_folder
-        Where run folders lie.
+        The folder of run folders.
     datasets
-        Those that it learns from, open; there may be others among them.
+        Open datasets, at least those that it trains on.
     measured_on
-        The datasets whose validation and test sets it has to be measured on.
+        The datasets on whose validation and test sets it is measured.
     fabric
-        Where to run.
+        Device and precision.
     on_step
         Called after each training step with the number of its images.
     on_wait
-        Told which process, of another experiment, trains this run just now: it is waited for.
+        Called with the name of another process that trains this run, before waiting for it.
     stopping
-        Asked after each training step whether to leave a checkpoint and end, by `KeyboardInterrupt`.
+        Called after each training step; if it returns true, a checkpoint is written and `KeyboardInterrupt`
+        raised.
     """
     locks = runs_folder / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
@@ -100,9 +99,11 @@ def execute(
         try:
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
-                _train(run, folder, runs_folder, datasets, measured_on, fabric, on_step, stopping)
+                _train_and_write(
+                    run, folder, runs_folder, datasets, measured_on, fabric, on_step, stopping
+                )
             else:
-                _measure(run, folder, measured_on, fabric)
+                _measure(folder, measured_on, fabric)
                 _remember_again(run, folder, datasets, fabric)
         except OSError:
             raise  # a full disk, say: no fault of the run
@@ -115,20 +116,20 @@ def execute(
 
 
 def load_network(folder: Path) -> Classifier:
-    """Return a finished run's classifier, in evaluation mode."""
+    """Return the classifier of a finished run, in evaluation mode."""
     check_weights(folder)
     return load(folder)
 
 
 def faces(dataset: Dataset, rows: Any) -> Faces:
-    """Take rows of a prepared dataset; those of several, part after part."""
+    """Return rows of a prepared dataset as faces; of a union, part after part."""
     # A part without a row would only add a mask of the classes that it has.
     parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
     return reduce(add, (_taken(part, own) for part, own in parts))
 
 
 def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
-    """Take rows of one prepared dataset, with who is in them."""
+    """Return rows of one prepared dataset as faces, with their subjects."""
     subjects = subject_codes([dataset.subjects[row] for row in rows])
     count = len(dataset.class_set)
     return replace(
@@ -137,7 +138,7 @@ def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
     )
 
 
-def _train(
+def _train_and_write(
     run: Run,
     folder: Path,
     runs_folder: Path,
@@ -147,21 +148,21 @@ def _train(
     on_step: Callable[[int], None],
     stopping: Callable[[], bool],
 ) -> None:
+    """Train a run, and write its folder."""
     alone = run.devices == 1 or run.strategy.layers == "none"
-    trained, most = (
-        _trained(run, folder, runs_folder, datasets, fabric, on_step, stopping)
-        if alone
-        else on_devices(
-            run.devices, fabric, partial(_trained, run, folder, runs_folder, datasets), on_step
-        )
-    )
+    if alone:
+        trained, most = _train(run, folder, runs_folder, datasets, fabric, on_step, stopping)
+    else:
+        train = partial(_train, run, folder, runs_folder, datasets)
+        trained, most = on_devices(run.devices, fabric, train, on_step)
     source = run.source.open(datasets)
     validation = _validation(run, datasets)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
     trained.model.framing = _framing(run, source)
     trained.model.save(folder)
-    write_bytes(folder / HISTORY, _table(trained.history or trained.tried))
+    history = trained.history or trained.tried
+    write_csv(folder / HISTORY, history[0] if history else (), history)
     parameters = list(trained.model.parameters())
     memory = _remember(run, folder, source, fabric)
     files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
@@ -194,7 +195,7 @@ def _train(
     write_json(folder / RUN, content)
 
 
-def _trained(
+def _train(
     run: Run,
     folder: Path,
     runs_folder: Path,
@@ -203,7 +204,7 @@ def _trained(
     on_step: Callable[[int], None],
     stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[Trained, int]:
-    """Train, or go on from the checkpoint; return what came of it, and the peak memory in bytes."""
+    """Train, or resume from the checkpoint; return the result and the peak memory in bytes."""
     source = run.source.open(datasets)
     sides, rows = {"source": source}, {"source": source.rows("training")}
     if run.target:
@@ -246,12 +247,12 @@ def _trained(
 
 
 def _memory(run: Run, runs_folder: Path) -> Memory | None:
-    """Return what stands for the source's images, for a strategy that reads it.
+    """Return the memory file's statistics, for a strategy that uses them.
 
     Raises
     ------
     CrossferError
-        If there is none, or it is damaged.
+        If there is no memory file, or it is damaged.
     """
     if not run.strategy.memory:
         return None
@@ -266,9 +267,9 @@ def _memory(run: Run, runs_folder: Path) -> Memory | None:
 
 
 def _remember(run: Run, folder: Path, source: Dataset, fabric: Fabric) -> dict[str, Any] | None:
-    """Leave a memory of the source in a baseline's folder; say what it took, or why there is none.
+    """Write the memory file into a baseline's folder; return its size and time, or why there is none.
 
-    It is made of the network as it lies there, so that it has the same bits whenever it is made again.
+    It is computed with the saved network, so that it has the same bits when it is written again.
     """
     rows = source.rows("training")
     if run.baseline or not len(rows):
@@ -289,7 +290,7 @@ def _remember(run: Run, folder: Path, source: Dataset, fabric: Fabric) -> dict[s
 
 
 def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], fabric: Fabric) -> None:
-    """Make the memory of a finished baseline again where it was deleted or damaged."""
+    """Write the memory file of a finished baseline again if it was deleted or damaged."""
     content = read_run(folder)
     if MEMORY in content["files"] and altered(folder, MEMORY):
         source = run.source.open(datasets)
@@ -299,24 +300,24 @@ def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], fabric:
 
 
 def _validation(run: Run, datasets: Sequence[Dataset]) -> dict[str, Faces]:
-    """Return the validation sets that a run is chosen by."""
+    """Return the validation sets that select the epoch of a run."""
     sides = {"source": run.source, "target": run.target}
     opened = {side: ref.open(datasets) for side, ref in sides.items() if ref}
     return {s: faces(opened[s], opened[s].rows("validation")) for s in run.validate_on}
 
 
 def _framing(run: Run, source: Dataset) -> Framing:
-    """Return how the faces that a run learnt from fill their images."""
+    """Return the framing of the faces that a run was trained on."""
     reads = run.network.preprocessing
     framing = source.parts[0].card["faces"]["framing"]
     return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
 
 
 def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dict[str, Any] | None:
-    """Say which epoch, or share of the trained network, was kept, by what, and how clear that was.
+    """Return which epoch, or weight of a merge, was selected, and by which differences.
 
-    See `crossfer.selection`: ``kept`` and what would be kept ``in_doubt``, each with how far it is behind
-    the best (`crossfer.selection.Behind.as_row`); ``of`` how many; ``by`` how many images of how many people.
+    See `crossfer.selection`: ``kept`` and the preferred one (``in_doubt``), each with its difference from the
+    best (`crossfer.selection.Behind.as_row`); ``of`` how many; ``by`` how many images and subjects.
     """
     what, rows = ("alpha", trained.tried) if trained.tried else ("epoch", trained.history)
     if not rows or (what == "epoch" and keep == "last"):
@@ -339,10 +340,10 @@ def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dic
 
 
 def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
-    """Return what a network cost from the baseline on: with what the run that it starts from did."""
+    """Return the cost after the baseline, including that of the run it starts from."""
     cost = {
         "images_seen": trained.images_seen,
-        # As if frozen layers calculated anew each time: what was asked for, not what was saved.
+        # As if frozen layers were computed in each step: the nominal cost, without savings.
         "flop": trained.images_seen
         * training_flop(trained.model, run.network.preprocessing.input_shape),
         "seconds": trained.seconds,
@@ -353,16 +354,8 @@ def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
     return cost
 
 
-def _table(rows: list[dict[str, float]]) -> bytes:
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, rows[0] if rows else ())
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue().encode("utf-8")
-
-
 def _start(run: Run, runs_folder: Path) -> Classifier:
-    """Return the network that a run starts from."""
+    """Return the initial network of a run."""
     if run.parent:
         return load_network(folder_of(run.parent, runs_folder))
     deployed = run.strategy.start == "deployed"
@@ -370,8 +363,8 @@ def _start(run: Run, runs_folder: Path) -> Classifier:
     return untrained(partial(build, run.classes), run.seed)
 
 
-def _measure(run: Run, folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:
-    """Add the predictions that a finished run has not made yet; damaged ones are made again."""
+def _measure(folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:
+    """Add missing predictions to a finished run; damaged ones are made again."""
     check_weights(folder)
     content, file = read_run(folder), folder / PREDICTIONS
     tables = _predicted_before(folder)
@@ -391,7 +384,7 @@ def is_complete(folder: Path, measured_on: Sequence[Dataset]) -> bool:
 
 
 def _predicted_before(folder: Path) -> list[pa.Table]:
-    """Return the predictions of a finished run; none if they are damaged."""
+    """Return the predictions of a finished run; empty if they are damaged."""
     return [] if altered(folder, PREDICTIONS) else [pa.parquet.read_table(folder / PREDICTIONS)]
 
 
@@ -401,7 +394,7 @@ def _not_measured(tables: Sequence[pa.Table], measured_on: Sequence[Dataset]) ->
 
 
 def _predictions(model: Classifier, datasets: Sequence[Dataset], fabric: Fabric) -> pa.Table:
-    """Return the probabilities of every validation and test image, from which any metric follows."""
+    """Return the probabilities of every validation and test image."""
     one = faces(datasets[0], datasets[0].rows("test")[:1])
     network = specialised(model, one.images, fabric.device)
     return pa.concat_tables(
@@ -410,7 +403,7 @@ def _predictions(model: Classifier, datasets: Sequence[Dataset], fabric: Fabric)
 
 
 def _predicted(network: Classifier, dataset: Dataset, split: Split, fabric: Fabric) -> pa.Table:
-    """Return the probabilities of every image of one set."""
+    """Return the probabilities of every image of one split."""
     rows = dataset.rows(split)
     shown = faces(dataset, rows)
     probabilities = predict(network, shown.images, fabric).numpy()

@@ -1,4 +1,4 @@
-"""Read a finished experiment: its datasets and its predictions."""
+"""Read a finished experiment: results, datasets, predictions."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class Finished:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """The configuration that the results were made by."""
+        """The configuration of the results."""
         return check_experiment(dict(self.results.config), str(self.out / RESULTS))
 
     @cached_property
     def datasets(self) -> list[Dataset]:
-        """The source and each target, wherever they lie.
+        """The source and each target.
 
         Raises
         ------
         CrossferError
-            If they are not there any more, or were changed.
+            If one is missing or was changed.
         """
         experiment = self.experiment
         here = [path for path in sorted((self.out / DATASETS).glob("*")) if is_prepared(path)]
@@ -63,7 +63,7 @@ class Finished:
         ]
 
     def said(self, row: Result, side: Side, split: Split) -> tuple[Answers, ...]:
-        """Return what the networks of a row of one seed said about a set; the data are not needed.
+        """Return the answers of a row's networks on a split; the datasets are not needed.
 
         See `crossfer.experiment.folder.said_by_folds`.
 
@@ -80,14 +80,14 @@ class Finished:
         return said_by_folds(folders, folds, split, dropped, new)
 
     def evidence(self, rows: Sequence[Result]) -> Evidence:
-        """Return what the networks behind some rows, and their baselines, said about the test images.
+        """Return the answers of the networks of some rows, and of their baselines, on the test sets.
 
-        Subjects come from the data, which are needed unless nobody is known there.
+        Subjects are read from the datasets, which are needed if they have subjects.
 
         Raises
         ------
         CrossferError
-            If predictions cannot be read, or the data are needed and not there any more.
+            If predictions cannot be read, or a needed dataset is missing.
         """
         answers: dict[tuple[Key, Side], Sequence[Answers]] = {}
         wanted = {(row.target, name) for row in rows for name in (BL, row.strategy)}
@@ -109,12 +109,12 @@ class Finished:
         return Evidence(answers, codes)
 
     def groups(self, row: Result, column: str) -> Groups:
-        """Return the group of each test image of a row's source and target: a column of the sample tables.
+        """Return a column of the sample tables, for each test image of a row's source and target.
 
         Raises
         ------
         CrossferError
-            If neither has the column, or the data are not there any more.
+            If neither has the column, or a dataset is missing.
         """
         values = {side: self._column(row, side, column) for side in SIDES}
         if all(found is None for found in values.values()):
@@ -129,12 +129,12 @@ class Finished:
         }
 
     def dataset(self, facts: DatasetFacts) -> Dataset:
-        """Open the data of a dataset, or of those that it is made of.
+        """Open a dataset, or the union that it is.
 
         Raises
         ------
         CrossferError
-            If they are not there any more, or were changed.
+            If one is missing or was changed.
         """
         opened = {dataset.name: dataset for dataset in self.datasets}
         return unite([opened[part] for part in facts.parts or (facts.name,)])
@@ -144,7 +144,7 @@ class Finished:
         return self.results.source if side == "source" else facts[row.target]
 
     def _folds(self, dataset: DatasetFacts) -> list[list[Part]]:
-        """Return the parts of a dataset, as each fold divides it."""
+        """Return the parts of a dataset for each of its folds."""
         facts = {one.name: one for one in self.results.datasets}
         found, start = [], 0
         for part in (facts[name] for name in dataset.parts or (dataset.name,)):
@@ -156,7 +156,7 @@ class Finished:
         return [found]
 
     def _column(self, row: Result, side: Side, name: str) -> list[Any] | None:
-        """Return a column of the sample table for each test image; None where there is no such column."""
+        """Return a column of the sample table for each test image; None if there is no such column."""
         facts = self._on(row, side)
         of_one_seed = row.runs[: len(row.runs) // len(row.seeds)]
         rows = self.said(replace(row, runs=of_one_seed), side, "test")[0].rows
@@ -164,7 +164,7 @@ class Finished:
 
 
 def results_of(run: Path) -> tuple[Results, RunFacts] | None:
-    """Return the results of the experiment that a run lies in, and the run; None where it lies in none."""
+    """Return the results of the experiment that contains a run, and the run's facts; None if none does."""
     out = run.resolve().parent.parent
     if not (is_finished(run) and (out / RESULTS).is_file()):
         return None
@@ -172,7 +172,7 @@ def results_of(run: Path) -> tuple[Results, RunFacts] | None:
 
 
 def tested(results: Results, key: str) -> list[tuple[DatasetFacts, Measured]]:
-    """Return each test set that a run's network was measured on, and the measurement."""
+    """Return the datasets on whose test sets a run was measured, with the measurements."""
     facts = {dataset.name: dataset for dataset in results.datasets}
     found: dict[str, tuple[DatasetFacts, Measured]] = {}
     for row in results.results:

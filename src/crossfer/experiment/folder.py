@@ -1,4 +1,4 @@
-"""The files of a run folder: reading them."""
+"""Read the files of a run's folder."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from crossfer.networks.classifier import CARD, WEIGHTS
 
 HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"
 BUNDLE = (WEIGHTS, CARD)
-"""The files of the classifier: a run's folder is a bundle, too."""
+"""The files of the classifier: a run's folder is a bundle."""
 CHECKPOINT = "checkpoint.safetensors"
-"""What lies there only while a run is unfinished."""
+"""It exists only while a run is unfinished."""
 
 RUN_KEYS = tuple(field.name for field in fields(RunFacts) if field.name != "folder")
 MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
-"""Of every dataset that a run is measured on."""
+"""The splits on which a run is measured."""
 
 
 def folder_of(run: Run, runs_folder: Path) -> Path:
-    """Return where a run lies, under whatever name it was trained: its key identifies it."""
+    """Return the folder of a run, which its key identifies, whatever its name was when it was trained."""
     return next(runs_folder.glob(f"*-{run.key}"), runs_folder / run.folder)
 
 
@@ -64,7 +64,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def load_run(folder: Path) -> RunFacts:
-    """Return what a finished run says of itself.
+    """Return the facts of a finished run.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def load_run(folder: Path) -> RunFacts:
 
 
 def record_failure(run: Run, runs_folder: Path, why: str) -> None:
-    """Leave on disk why a run failed, unless a traceback is there that says more."""
+    """Write why a run failed, unless there is a traceback already."""
     folder = folder_of(run, runs_folder)
     if not (folder / ERROR).exists() and not is_finished(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def record_failure(run: Run, runs_folder: Path, why: str) -> None:
 
 
 def altered(folder: Path, name: str) -> str | None:
-    """Say what is wrong with a file of a finished run; None if it is the one that was written."""
+    """Return what is wrong with a file of a finished run; None if it is unchanged."""
     recorded = read_run(folder)["files"].get(name)
     try:
         if digest(folder / name) == recorded:
@@ -99,12 +99,12 @@ def altered(folder: Path, name: str) -> str | None:
 
 
 def check_weights(folder: Path) -> None:
-    """Make sure that a finished run's classifier is the one that it wrote.
+    """Check that the classifier of a finished run is unchanged.
 
     Raises
     ------
     CrossferError
-        If one of its files is missing, or another.
+        If one of its files is missing or changed.
     """
     for name in BUNDLE:
         if why := altered(folder, name):
@@ -112,16 +112,16 @@ def check_weights(folder: Path) -> None:
 
 
 class Part(NamedTuple):
-    """A dataset, or one of those that are measured as one, as far as its predictions depend on it.
+    """A dataset, or part of a union, as far as predictions depend on it.
 
     Parameters
     ----------
     name, fingerprint
         Of the dataset.
     classes
-        Those that it has, as columns of the probabilities: decisions are made among them.
+        Indices of its classes; decisions are made among them.
     start
-        Where its rows begin in the whole.
+        First row of the part in the union.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Part(NamedTuple):
 
 
 def parts_of(dataset: Dataset) -> list[Part]:
-    """Return the parts of a dataset: itself, unless it is several."""
+    """Return the parts of a dataset: itself, unless it is a union."""
     found, start = [], 0
     for part in dataset.parts:
         found.append(Part(part.name, part.fingerprint, part.classes, start))
@@ -146,20 +146,20 @@ def load_answers(
     dropped: Mapping[str, Sequence[int]],
     without: Sequence[int] = (),
 ) -> Answers:
-    """Return what a finished run's network said about a set, each image decided among its part's classes.
+    """Return the answers of a finished run on a split; each image is decided among its part's classes.
 
     Parameters
     ----------
     folder
-        Of the run.
+        Folder of the run.
     parts
-        Of the dataset.
+        Parts of the dataset.
     split
-        Which set of it.
+        The split.
     dropped
-        By part, the rows that do not count.
+        For each part, rows that are left out.
     without
-        Classes whose images do not count.
+        Classes whose images are left out.
 
     Raises
     ------
@@ -176,21 +176,22 @@ def said_by_folds(
     dropped: Mapping[str, Sequence[int]],
     without: Sequence[int] = (),
 ) -> tuple[Answers, ...]:
-    """Return what the networks of one seed said about a set of a dataset.
+    """Return the answers of one seed's networks on a split of a dataset.
 
     Parameters
     ----------
     folders
-        Of one run, or of each fold's.
+        Folder of the run, or of each fold's run.
     folds
-        The parts of the dataset, as each fold divides it: one, where it is not divided by folds.
+        Parts of the dataset for each fold; one element without folds.
     split, dropped, without
         As in `load_answers`.
 
     Returns
     -------
     tuple
-        By folds, each network's answers about its own images as one set; else each network's about the same.
+        With folds, the answers of all networks on their own images as one set; otherwise those of each
+        network on the same images.
     """
     runs = folders if len(folders) > 1 else [*folders] * len(folds)
     pairs = zip(runs, folds, strict=True) if len(folds) > 1 else ((run, folds[0]) for run in runs)
@@ -213,7 +214,7 @@ def _load_part(
 
 
 class Predictions(NamedTuple):
-    """What a network said about one set: `rows` of the dataset and `labels`, int64 (N,); float32 (N, C)."""
+    """Predictions for one split: `rows` and `labels` int64 (N,), `probabilities` float32 (N, C)."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -221,7 +222,7 @@ class Predictions(NamedTuple):
 
 
 def load_predictions(folder: Path, fingerprint: str, split: Split) -> Predictions:
-    """Return what a finished run's network said about a set of the dataset with this fingerprint."""
+    """Return the predictions of a finished run for a split of the dataset with this fingerprint."""
     try:
         table = pa.parquet.read_table(
             folder / PREDICTIONS,

@@ -1,7 +1,7 @@
-"""What identifies a run: all the values that determine its weights, whatever fields are added to them.
+"""The identity of a run: all values that determine its weights.
 
-A dataclass says in ``NOT_IDENTITY`` which of its fields determine nothing: names, and words for people.
-Every other field enters the identity, so a new one cannot be forgotten.
+A dataclass lists in ``NOT_IDENTITY`` the fields that do not determine weights, such as names and
+descriptions. Every other field is part of the identity, so a new field cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from lightning_fabric import Fabric
 from crossfer.training.machine import Precision, precision_of
 
 RULES = 9
-"""Raised whenever the same configuration would give other weights: it enters every run's identity."""
+"""Part of every identity; raised whenever the same configuration would give other weights."""
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How numbers are calculated; another kind of device or precision gives other bits.
+    """The kind of device and the precision, which determine the bits of results.
 
-    What changes no more than rounding is not part of it, and is recorded with every run instead: the
-    processor, the number of threads, the versions of packages.
+    Processor, number of threads and package versions change only rounding; they are recorded with every run
+    instead.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ class Arithmetic:
 
     @classmethod
     def of(cls, fabric: Fabric) -> Arithmetic:
-        """Return that of a machine."""
+        """Return the arithmetic of a machine."""
         return cls(fabric.device.type, precision_of(fabric))
 
 
 def described(value: Any) -> Any:
-    """Return a value as what JSON can hold: of a dataclass all fields but those in its ``NOT_IDENTITY``."""
+    """Return a value for JSON; of a dataclass, all fields but those in its ``NOT_IDENTITY``."""
     if is_dataclass(value):
         left_out: frozenset[str] = getattr(value, "NOT_IDENTITY", frozenset())
         return {
@@ -63,6 +63,6 @@ def described(value: Any) -> Any:
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
-    """Return sixteen hexadecimal digits that identify a run, of what determines its weights."""
+    """Return the key of a run: sixteen hexadecimal digits, a hash of its identity."""
     text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

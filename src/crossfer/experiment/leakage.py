@@ -1,17 +1,14 @@
-"""Test images of an experiment that are also in a training set."""
+"""Find test images with copies in a training set."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.duplicates import (
@@ -24,12 +21,13 @@ from crossfer.datasets.duplicates import (
 from crossfer.datasets.folds import all_tested
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Leakage
-from crossfer.files import write_json
+from crossfer.experiment.config import adapter
+from crossfer.files import read_json, write_json
 from crossfer.progress import Told, silent
 
 LEAKAGE = "leakage.json"
 MANY = 200_000
-"""Images among which copies are looked for in minutes."""
+"""Maximum number of images for ``auto``: the search takes minutes."""
 
 
 def look_for_leakage(
@@ -38,32 +36,32 @@ def look_for_leakage(
     file: Path,
     progress: Told = silent,
 ) -> Leakage | None:
-    """Find the copies among an experiment's datasets; what was found for the same ones is not found again.
+    """Find copies among an experiment's datasets; a result for the same datasets is read from `file`.
 
     Parameters
     ----------
     copies
         ``auto``, ``count``, ``drop`` or ``ignore``: see `crossfer.experiment.Experiment`.
     divisions
-        The source and the targets; several times where folds divide them otherwise.
+        The source and the targets, with the splits of each fold.
     file
-        Where to keep what was found.
+        File of the result.
     progress
-        Told how many of how many blocks of pairs are compared.
+        Called with the numbers of blocks of pairs done and in total.
 
     Returns
     -------
     Leakage or None
-        None if copies were not looked for.
+        None if copies were not searched.
 
     Raises
     ------
     CrossferError
-        If nothing of a test set is left.
+        If no image of a test set is left.
     """
     datasets = [_whole(each) for each in zip(*divisions, strict=True)]
     images = sum(len(dataset.images) for dataset in datasets)
-    # Drawn faces are so much alike that nearly all would be called copies.
+    # Drawn faces are so similar that nearly all would count as copies.
     unfit = images > MANY or any(dataset.stand_in for dataset in datasets)
     if copies == "ignore" or (copies == "auto" and unfit):
         return None
@@ -73,30 +71,9 @@ def look_for_leakage(
             [d.name, d.fingerprint, d.class_set.meaning] for division in divisions for d in division
         ],
     }
-    content: Any = None
-    with suppress(OSError, ValueError):  # not there, or damaged: it is made anew
-        content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     if not isinstance(content, dict) or content.get("of") != asked or "copied" not in content:
-        groups = group_copies([dataset.images for dataset in datasets], progress)
-        found = [in_training(division, groups) for division in divisions]
-        content = {
-            "of": asked,
-            "copied": {
-                name: sorted({int(row) for one in found for row in one[name]}) for name in found[0]
-            },
-            "found": {
-                "method": METHOD,
-                "images": {
-                    name: len(dataset.images)
-                    for name, dataset in zip(told_apart(datasets), datasets, strict=True)
-                },
-                "subjects": {
-                    name: dataset.subjects_in_several_splits()
-                    for name, dataset in zip(told_apart(datasets), datasets, strict=True)
-                },
-                "overlaps": [asdict(one) for one in overlaps(datasets, groups)],
-            },
-        }
+        content = {"of": asked, **_search(datasets, divisions, progress)}
         write_json(file, content)
     copied: dict[str, list[int]] = content["copied"]
     dropped = copied if copies == "drop" else {}
@@ -108,17 +85,39 @@ def look_for_leakage(
             )
     in_training_sets = {name: len(rows) for name, rows in copied.items()}
     told = {**content["found"], "in_training": in_training_sets, "dropped": dropped}
-    return TypeAdapter(Leakage).validate_python(told)
+    return adapter(Leakage).validate_python(told)
+
+
+def _search(
+    datasets: Sequence[Dataset], divisions: Sequence[Sequence[Dataset]], progress: Told
+) -> dict[str, Any]:
+    """Return rows of test images with a copy in training, by dataset, and all overlaps, for JSON."""
+    groups = group_copies([dataset.images for dataset in datasets], progress)
+    copied = [in_training(division, groups) for division in divisions]
+    named = dict(zip(told_apart(datasets), datasets, strict=True))
+    return {
+        "copied": {
+            name: sorted({int(row) for one in copied for row in one[name]}) for name in copied[0]
+        },
+        "found": {
+            "method": METHOD,
+            "images": {name: len(dataset.images) for name, dataset in named.items()},
+            "subjects": {
+                name: dataset.subjects_in_several_splits() for name, dataset in named.items()
+            },
+            "overlaps": [asdict(one) for one in overlaps(datasets, groups)],
+        },
+    }
 
 
 def _whole(divisions: Sequence[Dataset]) -> Dataset:
-    """Return a dataset with all that any of its divisions tests."""
+    """Return a dataset whose test set contains those of all folds."""
     same = len({dataset.fingerprint for dataset in divisions}) == 1
     return divisions[0] if same else all_tested(divisions[0])
 
 
 def test_rows(dataset: Dataset, dropped: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:
-    """Return the rows of the test images that count, ascending."""
+    """Return the rows of the test images that are not dropped, ascending."""
     rows = dataset.rows("test")
     out = [np.isin(own, dropped.get(part.name, [])) for part, own in dataset.divided(rows)]
     return rows[~np.concatenate(out)]

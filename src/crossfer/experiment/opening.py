@@ -24,13 +24,13 @@ from crossfer.memory.file import load_memory
 from crossfer.networks import NetworkConfig
 
 HELD_OUT = 0.2
-"""Share of a source's test set that becomes its validation set, where it has none."""
+"""Fraction of the source's test set that is used for validation if it has no validation set."""
 DATASETS = "datasets"
-"""The folder, in that of an experiment, of what had to be prepared."""
+"""The folder of prepared datasets, in the experiment's folder."""
 
 
 def check_paths(experiment: Experiment) -> None:
-    """Refuse an experiment that names a dataset which is not there, before anything is prepared."""
+    """Refuse an experiment with a missing dataset, before anything is prepared."""
     for config in (experiment.source, *experiment.targets):
         path = experiment.path(config)
         if not path.exists():
@@ -52,10 +52,10 @@ def check_memory(experiment: Experiment) -> None:
 def open_datasets(
     experiment: Experiment, out: Path, progress: Progress, checked: bool = False
 ) -> list[Dataset]:
-    """Open an experiment's source and targets; what is raw is prepared in its folder.
+    """Open an experiment's source and targets; raw ones are prepared in its folder.
 
-    What another process has opened and `checked` lately is not compared again: of ten million faces each
-    worker would read 23 GB for that.
+    With `checked`, hashes are not compared again, since another process did so: for ten million faces each
+    worker would read 23 GB.
     """
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
@@ -87,10 +87,10 @@ def open_datasets(
 
 
 def with_validation(source: Dataset) -> Dataset:
-    """Return a source that has a validation set: where it has none, a fifth of its test set, whole people.
+    """Return a source with a validation set: if it has none, a fifth of its test set, whole subjects.
 
-    Where a memory file stands for the training images, a test set may be all that is left; decisions must not
-    be made on the images that results are measured on.
+    With a memory file, a test set may be all that is left of the source; selection must not use the images on
+    which results are measured.
     """
     rows = source.rows("test")
     if len(source.rows("validation")) or not len(rows):
@@ -106,8 +106,8 @@ def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
     Raises
     ------
     CrossferError
-        If a dataset has no image of any class; or, unless the classes are a preset, if no dataset has a
-        label of some class, or a label with a name that is not known.
+        If a dataset has no image of any class; or, unless the classes are a preset, if no dataset has an
+        image of some class, or a label with an unknown name.
     """
     own = {dataset.name: list(dataset.card["classes"]) for dataset in datasets}
     there = in_order(chain.from_iterable(own.values()))

@@ -1,4 +1,4 @@
-"""Configuration → the list of runs, each with the hash of what determines it."""
+"""Plan the runs of an experiment, each with a key that identifies it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from crossfer.experiment.config import Experiment
 from crossfer.experiment.data import DataRef, MemoryRef, rows_to_learn
 from crossfer.experiment.identity import RULES, Arithmetic, described, key_of
 from crossfer.networks import NetworkConfig
-from crossfer.strategies import UNLABELLED, Strategy, starts
+from crossfer.strategies import UNLABELLED, starts
+from crossfer.strategy import Strategy
 from crossfer.training.recipe import Recipe
 
 WORK = {
@@ -28,52 +29,50 @@ WORK = {
     "body": 1.0,
     "all": 1.0,
 }
-"""Rough time of an epoch by what trains, as a share of one in which every layer does: with the default
-recipes, on a CPU (docs/benchmarks.md).  For the time that is left, and the budgets of a search."""
+"""Approximate time of an epoch by trained layers, relative to training all layers, with the default recipes
+on a CPU (docs/benchmarks.md).  Used for the remaining time and for the budgets of a search."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one strategy for one (source, target, fraction, seed): plain values, no open file.
+    """One training of one strategy for one (source, target, fraction, seed), as plain values.
 
     Parameters
     ----------
     strategy, recipe, network
-        What trains, and how.
+        The strategy, its hyper-parameters and the network.
     classes
-        What the network answers with.
+        The classes of the network.
     source
-        The past: one dataset, or several as one.
+        The source: one dataset, or several as one.
     target
-        ``None`` where only the source is involved.
+        The target; ``None`` if only the source is involved.
     fraction
-        Share of the target training set; ``None`` where it is not used.
+        Fraction of the target's training set; ``None`` if it is not used.
     seed
-        Determines all chance.
+        Seed of all random choices.
     parent
-        The run whose weights this one starts from; ``None``: from random or deployed weights.
+        The run whose weights this one starts from; ``None``: random or deployed weights.
     baseline
-        The network before any adaptation; ``None`` for that itself.
+        The run of the network before any adaptation; ``None`` for the baseline itself.
     validate_on
         The sides whose validation sets are measured after every epoch.
     keep
-        The weights of which epoch: ``"best"`` or ``"last"``, see `crossfer.training.train`.
+        Which epoch is kept, ``"best"`` or ``"last"``: see `crossfer.training.train`.
     arithmetic
-        How it is calculated.
+        Device and precision.
     source_images, target_images
-        How many training images of each side are at hand.
+        Number of available training images of each side.
     memory
-        The file that stands for the source's images, for a strategy that reads one and is given it; ``None``:
-        the one that the baseline leaves.
+        The given memory file, for a strategy that uses one; ``None``: that of the baseline.
     note
-        What else tells it apart, for people: which datasets came before, which one is left out, or the
-        fold.
+        Further description for people: the datasets before, the one left out, or the fold.
     devices
-        How many train it together.
+        Number of devices that train it together.
     """
 
     NOT_IDENTITY: ClassVar = frozenset({"note", "source_images", "target_images", "devices"})
-    """Words, what is counted, and what changes no more than rounding."""
+    """Descriptions, counts, and what changes only rounding."""
 
     strategy: Strategy
     recipe: Recipe
@@ -104,8 +103,8 @@ class Run:
             "baseline": looked_at.key if looked_at else None,
         }
         if self.strategy.start == "deployed":
-            # Nothing is trained; every seed has a baseline of its own.
-            # Of the data the classes matter, and the source, whose memory it leaves.
+            # Nothing is trained; every seed has its own baseline.
+            # Of the data, the classes matter, and the source, which its memory file describes.
             kept = ["network", "built", "classes", "source", "seed", "arithmetic"]
             weights: dict[str, str] = {"weights": self.network.weights_digest}
         else:
@@ -120,12 +119,12 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """Sixteen hexadecimal digits that identify the run."""
+        """The hash of the identity: sixteen hexadecimal digits."""
         return key_of(self.identity)
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """A description for people."""
         parts = [self.strategy.name]
         if self.target:
             parts.append(self.target.name)
@@ -135,14 +134,14 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """The name of its folder: readable first, unique at the end."""
+        """The name of its folder: a readable part and the key."""
         readable = self.label.replace(" · ", "-").replace(" ", "").replace("%", "")
         safe = "".join(c if c.isalnum() or c in "+-" else "_" for c in readable)
         return f"{safe}-{self.key}"
 
     @property
     def training_images(self) -> int:
-        """How many images it trains on."""
+        """Number of images that it trains on."""
         count = 0
         if self.strategy.start == "deployed":
             return count
@@ -157,7 +156,7 @@ class Run:
 
     @property
     def work(self) -> float:
-        """How long it will take, in full training steps of one image, roughly."""
+        """Approximate cost, in full training steps of one image."""
         images = self.training_images
         if self.strategy.share:  # an epoch passes over the target
             images = round(self.target_images / self.strategy.share)
@@ -167,25 +166,26 @@ class Run:
 def plan(
     experiment: Experiment, source: Dataset, targets: Sequence[Dataset], arithmetic: Arithmetic
 ) -> list[Run]:
-    """List the runs of an experiment, each after the one it starts from.
+    """Return the runs of an experiment, each after the one it starts from.
 
-    What has not met the target is trained once per seed and shared: the baseline above all.
+    Runs that do not involve the target, such as the baseline, are shared by all targets and fractions.
 
     Parameters
     ----------
     experiment
         The configuration.
     source, targets
-        Its datasets, open; of a target that is measured by folds, each of them.
+        Its open datasets; of a target with folds, each fold.
     arithmetic
-        Of the machine, which changes the bits.
+        Device and precision.
 
     Raises
     ------
     CrossferError
-        If a data set has no test image, or a fraction leaves no image to train on.
+        If a split is empty, or a fraction leaves too few images to train on.
     """
-    _check(experiment, source, targets)
+    _check_splits(experiment, source, targets)
+    _check_fractions(experiment, targets)
     datasets = [source, *(part for target in targets for part in target.parts)]
     run, past = partial(make_run, experiment, arithmetic, datasets), DataRef.of(source)
     known = {strategy.name: strategy for strategy in experiment.strategies}
@@ -266,7 +266,8 @@ def _sides(strategy: Strategy, selection: str) -> tuple[str, ...]:
     return ("source", "target") if selection == "both" else (selection,)
 
 
-def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
+def _check_splits(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) -> None:
+    """Refuse empty splits, and a source without a class of the model."""
     learnt_from = any(
         "source" in strategy.needs or (strategy.memory and not experiment.memory)
         for strategy in experiment.strategies
@@ -296,6 +297,10 @@ def _check(experiment: Experiment, source: Dataset, targets: Sequence[Dataset]) 
             f"model.classes: the model has none of {source.name}'s classes ({', '.join(new)}); "
             "name another source, or correct the classes"
         )
+
+
+def _check_fractions(experiment: Experiment, targets: Sequence[Dataset]) -> None:
+    """Refuse targets, and fractions of them, from which the strategies cannot learn."""
     needing = [s.name for s in experiment.strategies if "target" in s.needs and s.labels == "all"]
     for target in targets:
         if needing and not len(target.rows("training")) and len(target.unlabelled("training")):

@@ -1,6 +1,6 @@
 """Protocols with several targets: together, in turn, leave-one-dataset-out.
 
-The paper crosses one pair of datasets at a time, and adds (section IV) that more than two can be crossed.
+The paper uses one pair of datasets at a time, and mentions (section IV) that more than two can be used.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from crossfer.experiment.data import DataRef
 from crossfer.experiment.folder import folder_of, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, make_run, plan
-from crossfer.strategies import BASELINE, Strategy
+from crossfer.strategies import BASELINE
+from crossfer.strategy import Strategy
 
 
 @dataclass(frozen=True)
 class PlannedChain:
-    """One strategy through all targets, one after the other.
+    """One strategy on all targets, one after the other.
 
     Parameters
     ----------
     datasets
-        The source and the targets, in their order.
+        The source and the targets, in order.
     runs
-        A run each: the baseline, then the network after each target.
+        A run for each: the baseline, then the network after each target.
     """
 
     datasets: list[Dataset]
@@ -47,15 +48,15 @@ class Plan:
     Parameters
     ----------
     pairs
-        The source with each target: the study's.
+        The study's protocol: the source with each target.
     chains
-        Target after target.
+        Targets in turn.
     left_out
-        By seed and dataset, the network trained on all the other datasets.
+        For each seed and dataset, the network trained on all other datasets.
     datasets
-        The source and the targets, each alone.
+        The source and the targets.
     folds
-        By its name, a target as each of its folds divides it, if it is measured by folds.
+        For each target with folds, by name: the dataset with the splits of each fold.
     """
 
     pairs: list[Run]
@@ -79,17 +80,17 @@ class Plan:
 
     @property
     def opened(self) -> list[Dataset]:
-        """Everything that runs refer to: the datasets, of some targets each fold."""
+        """The datasets that runs refer to; of targets with folds, each fold."""
         return [one for dataset in self.datasets for one in self.folds.get(dataset.name, [dataset])]
 
     @property
     def divisions(self) -> list[list[Dataset]]:
-        """The datasets as they are divided at one time: several times, where there are folds."""
+        """The datasets for each fold; a single list without folds."""
         each = [self.folds.get(dataset.name, [dataset]) for dataset in self.datasets]
         return [[one[k % len(one)] for one in each] for k in range(max(map(len, each)))]
 
     def measured_on(self, run: Run) -> list[Dataset]:
-        """Return the datasets whose validation and test sets a run has to be measured on."""
+        """Return the datasets on whose validation and test sets a run is measured."""
         widely = {r.key for chain in self.chains for r in chain.runs}
         widely |= {r.key for _, r in self.left_out}
         if run.target is None or run.key in widely:
@@ -99,7 +100,7 @@ class Plan:
 
 
 def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[Dataset]:
-    """Return the targets, and all of them together as one more, if the experiment asks for it."""
+    """Return the targets and, if the experiment asks for it, their union."""
     together = "together" in experiment.protocols and len(targets) > 1
     return [*targets, *([unite(targets)] if together else [])]
 
@@ -107,14 +108,14 @@ def united_targets(experiment: Experiment, targets: Sequence[Dataset]) -> list[D
 def plan_all(
     experiment: Experiment, source: Dataset, targets: Sequence[Dataset], arithmetic: Arithmetic
 ) -> Plan:
-    """Plan the pairs and whatever other protocols the experiment asks for.
+    """Plan the pairs and the other protocols of an experiment.
 
     Parameters
     ----------
     experiment, source, arithmetic
         As for `crossfer.experiment.plan.plan`.
     targets
-        Each alone.
+        The targets.
 
     Raises
     ------
@@ -147,11 +148,11 @@ def _folds(experiment: Experiment, targets: Sequence[Dataset]) -> dict[str, list
 
 
 def goes_on(strategy: Strategy) -> bool:
-    """Tell whether a strategy can go through targets one after the other.
+    """Tell whether a strategy can be applied to targets in turn.
 
-    It trains on the target, and starts at random or where it arrived the last time; not from where another
-    strategy arrived, nor is it mixed with the baseline, nor does it read a memory file, which is of the
-    baseline's features.
+    It must train on the target and start from random weights or its own last result.  Strategies that start
+    from another strategy, are merged with the baseline or use a memory file of the baseline's features
+    cannot.
     """
     own = strategy.start in ("random", "baseline") and not strategy.merge and not strategy.memory
     return own and "target" in strategy.sides
@@ -221,7 +222,7 @@ def in_turn(
     dropped: Mapping[str, Sequence[int]],
     failed: Mapping[str, str],
 ) -> list[Chain]:
-    """Measure every chain whose runs are finished: the accuracy matrix, and what follows from it."""
+    """Measure every chain whose runs are finished: the accuracy matrix and its metrics."""
     found = []
     for chain in planned.chains:
         if any(run.key in failed for run in chain.runs):
@@ -254,7 +255,7 @@ def leave_one_out(
     dropped: Mapping[str, Sequence[int]],
     failed: Mapping[str, str],
 ) -> list[LeftOut]:
-    """Measure the networks that were trained on all datasets but one (as Zavarez et al., SIBGRAPI 2017)."""
+    """Measure the networks trained on all datasets but one (as in Zavarez et al., SIBGRAPI 2017)."""
     return [
         LeftOut(
             left_out=dataset.name,
@@ -270,6 +271,6 @@ def leave_one_out(
 def _tested(
     run: Run, dataset: Dataset, runs_folder: Path, dropped: Mapping[str, Sequence[int]]
 ) -> float:
-    """Return a network's accuracy on a dataset's test set, among the classes that it has, in per cent."""
+    """Return a network's accuracy on a dataset's test set, among the dataset's classes, in per cent."""
     said = load_answers(folder_of(run, runs_folder), parts_of(dataset), "test", dropped)
     return accuracy(said.labels, said.decisions)

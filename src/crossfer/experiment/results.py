@@ -1,8 +1,7 @@
-"""Finished runs → ``results.json``, ``results.csv``, ``flips.csv``, from stored predictions alone."""
+"""Compute ``results.json``, ``results.csv`` and ``flips.csv`` from the predictions of finished runs."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +29,7 @@ from crossfer.evaluation.evidence import (
     with_intervals,
     with_mean_intervals,
 )
-from crossfer.evaluation.intervals import subject_codes
+from crossfer.evaluation.intervals import count_people, subject_codes
 from crossfer.evaluation.measure import change, find_flips, flipped_image, measure
 from crossfer.evaluation.metrics import accuracy
 from crossfer.evaluation.rows import (
@@ -53,8 +52,9 @@ from crossfer.experiment.folder import folder_of, load_run, parts_of, said_by_fo
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
-from crossfer.files import write_json, written
-from crossfer.strategies import STRATEGIES, Strategy, starts
+from crossfer.files import write_csv, write_json
+from crossfer.strategies import STRATEGIES, starts
+from crossfer.strategy import Strategy
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
 
 RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
@@ -62,24 +62,24 @@ METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
 CHANGES: Mapping[Side, str] = {"source": "memory_integrity", "target": "gain"}
 NETWORK = ("target", "fraction", "strategy", "seed", "run")
 IMAGE = ("side", "dataset", "flip", "row", "origin", "label", "before", "after")
-"""The columns of ``flips.csv``: which network, and which image flipped how."""
+"""The columns of ``flips.csv``: the network, the image and its flip."""
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """A test set, as far as it counts.
+    """A test set without the images that are left out.
 
     Parameters
     ----------
     dataset
-        Whose.
+        The dataset.
     dropped
-        By dataset, rows that do not count.
+        For each dataset, rows that are left out.
     without
-        Classes whose images do not count: on the source, those that are new to the model, since what it could
-        not say it cannot forget.
+        Classes whose images are left out: on the source, those that are new to the model, which it cannot
+        forget.
     folds
-        The dataset as each fold divides it, where it is measured by folds: then all its images are tested.
+        With folds, the dataset with the splits of each fold; all images are test images then.
     """
 
     __test__ = False  # or pytest takes it for a test
@@ -91,37 +91,37 @@ class TestSet:
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
-        """Where the images stand in the dataset: int64 (N,)."""
+        """Rows of the images in the dataset: int64 (N,)."""
         rows = test_rows(self.dataset, self.dropped)
         return rows[~np.isin(self.dataset.labels[rows], self.without)]
 
     @cached_property
     def origins(self) -> list[str]:
-        """N names of where the images came from."""
+        """Origin of each of the N images."""
         return list(self.dataset.samples.column("origin").take(self.rows).to_pylist())
 
     @cached_property
     def subjects(self) -> NDArray[np.int64] | None:
-        """Who is in each image: int64 (N,); None where nobody is known."""
+        """Subject of each image: int64 (N,); None if unknown."""
         return self.who(self.rows)
 
     def who(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Return who is in some rows of the dataset: int64 (N,); None where nobody is known."""
+        """Return the subjects of rows of the dataset: int64 (N,); None if unknown."""
         return subject_codes([self.dataset.subjects[row] for row in rows])
 
     @property
     def people(self) -> int | None:
-        """How many subjects there are; None where nobody is known."""
-        return None if self.subjects is None else len(np.unique(self.subjects))
+        """Number of subjects; None if unknown."""
+        return count_people(self.subjects)
 
     @cached_property
     def fold(self) -> NDArray[np.int64]:
-        """Which fold tests each image: int64 (N,)."""
+        """The fold that tests each image: int64 (N,)."""
         tested = [np.isin(self.rows, fold.rows("test")) for fold in self.folds]
         return np.argmax(tested, 0) if tested else np.zeros(len(self.rows), np.int64)
 
     def said(self, folders: Sequence[Path], split: Split) -> tuple[Answers, ...]:
-        """Return what the networks of one seed said: see `crossfer.experiment.folder.said_by_folds`."""
+        """Return the answers of one seed's networks: see `crossfer.experiment.folder.said_by_folds`."""
         divided = [parts_of(one) for one in self.folds or (self.dataset,)]
         dropped = self.dropped if split == "test" else {}
         return said_by_folds(folders, divided, split, dropped, self.without)
@@ -134,16 +134,16 @@ TestSets = Mapping[tuple[str, Side], TestSet]
 
 @dataclass(frozen=True)
 class Collected:
-    """What follows from the finished runs.
+    """The results of the finished runs.
 
     Parameters
     ----------
     results
         The content of ``results.json``.
     evidence
-        Every answer behind it.
+        The predictions behind it.
     test_sets
-        What was answered.
+        The test sets.
     """
 
     results: Results
@@ -160,15 +160,15 @@ def collect(
     leakage: Leakage | None = None,
     network: Sequence[str] = (),
 ) -> Collected:
-    """Measure every finished run and average.
+    """Measure every finished run, and average over seeds and targets.
 
-    Every network is measured on the source test set and on its target's test set, each image on the
-    classes that its dataset has; what only knows the source (the baseline) is measured on every target.
-    Strategies that come to the same run share its numbers.  What `leakage` says is dropped does not count,
-    nor, on the source, does a class that is new to the model.  `network` is what was found when it was tried.
+    Every network is measured on the test sets of the source and of its target, among the classes of each
+    dataset; a network without a target (the baseline) is measured on every target.  Strategies with the same
+    run share its results.  Images that `leakage` drops are left out, and on the source those of classes that
+    are new to the model.  `network` contains the findings of the check of the network.
 
-    Runs that failed, by key, are named with the reason and left out; so is a seed without its baseline,
-    which has nothing to be compared with.  Runs lie relative to the experiment's folder, `out`.
+    Failed runs (reasons by key) are listed and left out, and so are seeds without a baseline.  Paths of runs
+    are relative to the experiment's folder, `out`.
 
     Raises
     ------
@@ -190,13 +190,11 @@ def collect(
         test_sets[target.name, "target"] = TestSet(whole, dropped, folds=folds)
     measured, answers, chosen_by = _measure(_comparable(planned, failed), test_sets, runs_folder)
     evidence = Evidence(answers, {where: test.subjects for where, test in test_sets.items()})
-    validation = Evidence(
-        chosen_by,
-        {
-            (target, side): test_sets[target, side].who(said[0].rows)
-            for ((target, *_), side), said in chosen_by.items()
-        },
-    )
+    people = {
+        (target, side): test_sets[target, side].who(said[0].rows)
+        for ((target, *_), side), said in chosen_by.items()
+    }
+    validation = Evidence(chosen_by, people)
     averaged = summary.by_strategy(measured)
     alone = {target.name for target in single}
     over_targets = summary.over_targets([row for row in averaged if row.target in alone])
@@ -237,12 +235,12 @@ def collect(
 def past_of(
     strategy: Strategy, known: Mapping[str, Strategy] = STRATEGIES
 ) -> tuple[PastData, int | None]:
-    """Say what of the source's images is needed for a strategy and all that it starts from: the most.
+    """Return the level of past data that a strategy needs, including the strategies it starts from.
 
     Returns
     -------
     tuple
-        What, and, if some of each class, how many; the images that the baseline learnt from do not count.
+        The level, and the number of exemplars per class, if any; the baseline's own training is not counted.
     """
     above = [] if strategy.name == BL else starts(strategy, known)
     line = [strategy, *(known[name] for name in above if name != BL)]
@@ -251,11 +249,11 @@ def past_of(
 
 
 def write_results(collected: Collected, folder: Path) -> None:
-    """Write ``flips.csv``, ``results.csv`` (one row a network and target) and ``results.json``."""
+    """Write ``flips.csv``, ``results.csv`` (a row for each network and target) and ``results.json``."""
     results = collected.results
-    _write_csv(folder / FLIPS, (*NETWORK, *IMAGE), _flipped_images(collected))
+    write_csv(folder / FLIPS, (*NETWORK, *IMAGE), _flipped_images(collected))
     rows = [_table_row(row) for row in results.results]
-    _write_csv(folder / TABLE, rows[0], rows)
+    write_csv(folder / TABLE, rows[0], rows)
     write_json(folder / RESULTS, results.as_json())
 
 
@@ -265,7 +263,7 @@ def read_results(content: Any, file: Path) -> Results:
     Raises
     ------
     CrossferError
-        If another version wrote it; ``file`` is named.
+        If another version wrote it; the message names ``file``.
     """
     try:
         return adapter(Results).validate_python(content)
@@ -282,7 +280,7 @@ def schema() -> dict[str, Any]:
 
 
 def _facts(strategy: Strategy, strategies: Mapping[str, Strategy]) -> StrategyFacts:
-    """Describe a strategy, for the report and the recommendation."""
+    """Return the facts of a strategy, for the report and the recommendation."""
     past_data, exemplars = past_of(strategy, strategies)
     return StrategyFacts(
         name=strategy.name,
@@ -296,7 +294,7 @@ def _facts(strategy: Strategy, strategies: Mapping[str, Strategy]) -> StrategyFa
 
 
 def _comparable(planned: Plan, failed: Mapping[str, str]) -> list[Run]:
-    """Return what is finished, of the seeds whose baseline is; two strategies may have the same run."""
+    """Return the finished runs of seeds with a finished baseline."""
     baselines = [run for run in planned.pairs if run.strategy.name == BL]
     seeds = {run.seed for run in baselines if run.key not in failed}
     if not seeds:
@@ -307,14 +305,14 @@ def _comparable(planned: Plan, failed: Mapping[str, str]) -> list[Run]:
 def _measure(
     runs: Iterable[Run], test_sets: TestSets, runs_folder: Path
 ) -> tuple[list[Result], Said, Said]:
-    """Measure networks on the source and on their target; what only knows the source, on every target.
+    """Measure networks on the source and on their target, or on every target if they have none.
 
-    Every seed's baseline comes first.
+    The baseline of each seed must come first.
 
     Returns
     -------
     tuple
-        The rows, and what the networks said about the test and about the validation sets.
+        The rows, and the answers on the test sets and on the validation sets.
     """
     rows: list[Result] = []
     answers: Said = {}
@@ -354,7 +352,7 @@ def _measure(
 
 
 def _networks(runs: Iterable[Run], test_sets: TestSets) -> dict[Key, list[Run]]:
-    """Return the runs behind each row: one, or each fold's; without rows of which a fold is missing."""
+    """Return the runs of each row, one or one per fold; rows with a missing fold are left out."""
     found: dict[Key, list[Run]] = {}
     for run in runs:
         targets = [run.target.name] if run.target else dict.fromkeys(name for name, _ in test_sets)
@@ -371,7 +369,7 @@ def _networks(runs: Iterable[Run], test_sets: TestSets) -> dict[Key, list[Run]]:
 def _measured(
     test: TestSet, validation: Sequence[Answers], tested: Sequence[Answers]
 ) -> Measurements:
-    """Measure the networks of one seed on one dataset; where that is several as one, on each of them too."""
+    """Measure the networks of one seed on one dataset; on a union, also on each part."""
     ends = np.cumsum([len(part.samples) for part in test.dataset.parts])
     alone = {}
     for part, end in zip(test.dataset.parts, ends, strict=True):
@@ -388,7 +386,7 @@ def _measured(
 
 
 def _record(run: Run, runs_folder: Path, out: Path) -> RunFacts:
-    """Return what a run says of itself, and where it lies, under the name that it has here."""
+    """Return the facts of a run, with its folder and the strategy's name in this experiment."""
     folder = folder_of(run, runs_folder)
     return replace(
         load_run(folder),
@@ -427,13 +425,6 @@ def _table_row(row: Result) -> dict[str, Any]:
 def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float | None]:
     low, high = interval or (None, None)
     return {f"{name}_low": low, f"{name}_high": high}
-
-
-def _write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    with written(file) as beside, beside.open("w", newline="", encoding="utf-8") as text:
-        table = csv.DictWriter(text, list(columns))
-        table.writeheader()
-        table.writerows(rows)
 
 
 def _flipped_images(collected: Collected) -> Iterator[dict[str, Any]]:

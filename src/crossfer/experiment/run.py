@@ -1,8 +1,7 @@
-"""Run an experiment from configuration to results: resumable, locked against a second process."""
+"""Run an experiment from configuration to results; resumable, and locked against other processes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -27,7 +26,7 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.status import planned_arithmetic, write_plan
-from crossfer.experiment.tracking import Tracked, tracking_to
+from crossfer.experiment.tracking import Tracking, tracking_to
 from crossfer.experiment.workers import (
     STEP,
     WAITING,
@@ -37,14 +36,14 @@ from crossfer.experiment.workers import (
     task_of,
     work_on,
 )
-from crossfer.files import alone, write_json
+from crossfer.files import alone, read_json, write_json
 from crossfer.networks import check_network
 from crossfer.provenance import versions
 from crossfer.training.machine import machine
 
 EXPERIMENT, LOCK = "experiment.json", ".lock"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
-"""What the folder of an experiment that has only just begun may hold."""
+"""Files that the folder of an experiment that has just started may contain."""
 
 
 def run_experiment(
@@ -116,11 +115,7 @@ def run_experiment(
         _say_versions(finished, runs_folder, progress)
         tasks = [task_of(run) for run in runs.values()]
         elsewhere = partial(open_worker, out.absolute())
-        events = Tracked(
-            _Events(planned, runs_folder, progress),
-            lambda key: folder_of(runs[key], runs_folder),
-            tracking,
-        )
+        events = _Events(planned, runs_folder, progress, tracking)
         if on:
             away = OnCluster(experiment, planned, out, runs_folder)
             failures = away.carry_out(on, tasks, elsewhere, events)
@@ -142,7 +137,7 @@ def run_experiment(
 
 
 def open_worker(out: Path) -> Work:
-    """Make a process ready for the runs of an experiment that another process has begun.
+    """Prepare a worker for the runs of an experiment that another process has started.
 
     Parameters
     ----------
@@ -159,18 +154,18 @@ def run_one(
     progress: Progress | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train and measure one run of an experiment that was begun by `run_experiment`.
+    """Train and measure one run of an experiment that `run_experiment` has started.
 
     Parameters
     ----------
     out
         The experiment's folder.
     key
-        Of the run; the networks that it starts from must be finished.
+        Key of the run; the runs that it starts from must be finished.
     progress
         Receives progress events.
     stopping
-        Asked after each training step whether to leave a checkpoint and end, by `KeyboardInterrupt`.
+        As for `crossfer.experiment.execute.execute`.
 
     Returns
     -------
@@ -180,7 +175,8 @@ def run_one(
     Raises
     ------
     CrossferError
-        If there is no such experiment or run, it cannot begin yet, or another version of crossfer began it.
+        If there is no such experiment or run, the run cannot start yet, or another version of crossfer
+        started the experiment.
     """
     out, progress = Path(out), progress or Progress()
     experiment, planned, fabric = _begun(out)
@@ -202,7 +198,7 @@ def run_one(
 
 
 def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
-    """Return an experiment that another process has begun, its data open."""
+    """Return an experiment that another process has started, with open datasets."""
     if (content := read_json(out / EXPERIMENT)) is None:
         raise CrossferError(f"{out}: no experiment in this folder; start one with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
@@ -213,15 +209,18 @@ def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
 
 
 def folder_of_runs(experiment: Experiment, out: Path) -> Path:
-    """Return where the folders of an experiment's runs lie."""
+    """Return the folder of an experiment's runs."""
     return experiment.cache.expanduser() if experiment.cache else out / RUNS
 
 
 class _Events(Events):
-    """Passes on what an executor says of tasks, as the progress of runs."""
+    """Translates an executor's events into progress of runs, and logs finished runs."""
 
-    def __init__(self, planned: Plan, runs_folder: Path, progress: Progress) -> None:
-        self.planned, self.runs_folder, self.progress = planned, runs_folder, progress
+    def __init__(
+        self, planned: Plan, runs_folder: Path, progress: Progress, tracking: Tracking | None = None
+    ) -> None:
+        self.planned, self.runs_folder = planned, runs_folder
+        self.progress, self.tracking = progress, tracking
         self.runs = {run.key: run for run in planned.runs}
 
     def started(self, key: str) -> None:
@@ -240,6 +239,8 @@ class _Events(Events):
         folder = folder_of(run, self.runs_folder)
         self.progress.ended(run, folder)
         check_baseline(run, run.source.open(self.planned.datasets), folder)
+        if self.tracking:
+            self.tracking.log_run(folder)
 
     def failed(self, key: str, failure: Failure) -> None:
         why = _why(failure, self.runs)
@@ -255,7 +256,7 @@ def _why(failure: Failure, runs: Mapping[str, Run]) -> str:
 
 
 def _say_versions(finished: Sequence[Run], runs_folder: Path, progress: Progress) -> None:
-    """Name the finished runs that other versions made: they are reused, and may differ by rounding."""
+    """Report finished runs of other versions: they are reused, and may differ by rounding."""
     now = versions()
     for run in finished:
         then = load_run(folder_of(run, runs_folder)).versions
@@ -270,7 +271,7 @@ def load_results(folder: str | Path) -> Results:
     Raises
     ------
     CrossferError
-        If there are none, or they are of another version or of another configuration.
+        If there are none, or they belong to another version or configuration.
     """
     file, asked = Path(folder) / RESULTS, read_json(Path(folder) / EXPERIMENT)
     content = read_json(file)
@@ -284,16 +285,8 @@ def load_results(folder: str | Path) -> Results:
     return results
 
 
-def read_json(file: Path) -> Any:
-    """Return what a file says; None if it is not there, or damaged."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
-    """Refuse a folder that holds more than what has `begun` there, unless a file marks it as of this kind."""
+    """Refuse a folder with other files than `begun`, unless the file `mark` shows that it is of this kind."""
     if out.is_file():
         raise CrossferError(f"{out}: is a file; name a folder")
     strangers = {file.name for file in out.iterdir()} - set(begun) if out.is_dir() else set()
@@ -303,7 +296,7 @@ def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; if nothing comes of it all, leave nothing behind."""
+    """Hold the lock of a folder; after an error, remove the folder if nothing was written."""
 
     def taken(owner: str) -> None:
         raise CrossferError(f"{out}: {owner} is using this folder; wait for it, or stop it")
@@ -321,7 +314,7 @@ def alone_in(out: Path) -> Iterator[None]:
 
 
 def _remove(out: Path) -> None:
-    """Remove the folder of an experiment that has only just begun."""
+    """Remove the folder of an experiment that has just started."""
     with suppress(OSError):
         for name in BEGUN:
             (out / name).unlink(missing_ok=True)

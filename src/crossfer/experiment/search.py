@@ -1,16 +1,16 @@
 """Hyper-parameter search on validation data, with the same budget for every strategy.
 
-The unit of the budget is the *fine-tuning-equivalent epoch*: what it takes to train every layer on the
-target's training set once.  A strategy that shows three source images beside each target image uses four in
-an epoch; one that trains the last layers alone, a fraction.  Every strategy gets as many trials as every
-other, and no trial may use more than the budget: how many epochs it makes of it is its own choice.
+The unit of the budget is the *fine-tuning-equivalent epoch*: the cost of training every layer on the target's
+training set once.  One epoch with three source images per target image costs four; one of the last layers, a
+fraction.  Every strategy gets the same number of trials, and no trial may exceed the budget; the number of
+epochs is one of the tuned hyper-parameters.
 
-A trial is a task that waits for the one before it: strategies are tuned side by side, and what is tried
-does not depend on how many at a time.
+A trial is a task that depends on the previous one.  Strategies are tuned in parallel, and the trials do not
+depend on the number of workers.
 
-No test set is looked at: a trial is worth the mean of the source's and the target's validation accuracy.
-The first trial, the recipe as it is, is kept until another is shown to be better (`crossfer.selection`).
-(The networks are measured on the test sets too, as any finished run is; nothing here reads that.)
+The objective is the mean of the validation accuracies on source and target; test sets are not used.  (Like
+any finished run, a trial's network is measured on the test sets, too, but the search does not read that.)
+The first trial, the unchanged recipe, is kept until another is shown to be better (`crossfer.selection`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import numpy as np
 import yaml
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
@@ -36,7 +35,7 @@ from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
 from crossfer.executors.graph import Tell
 from crossfer.experiment.clusters import RUNS
-from crossfer.experiment.config import Experiment
+from crossfer.experiment.config import Experiment, adapter
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
 from crossfer.experiment.identity import Arithmetic
@@ -48,21 +47,22 @@ from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_man
 from crossfer.files import write_bytes, write_json
 from crossfer.networks import check_network
 from crossfer.selection import Lead, lead
-from crossfer.strategies import Strategy, starts
+from crossfer.strategies import starts
+from crossfer.strategy import Strategy
 from crossfer.training.machine import machine
 
 if TYPE_CHECKING:
     import optuna
 
 BUDGET = 30.0
-"""Fine-tuning-equivalent epochs: a fine-tuning of 30 epochs, as the default recipe's."""
+"""Default budget: the 30 epochs of the default recipe for fine-tuning."""
 
 JOURNAL, RECIPES, SEARCH = "trials.journal", "recipes.yaml", "search.json"
 BEGUN = (LOCK, f"{LOCK}.owner", DATASETS)
-"""What the folder of a search that still prepares its data may hold."""
+"""Files that the folder of a search may contain while it prepares data."""
 
 STARTED, ENDED, FAILED = "started", "ended", "failed"
-"""What a trial tells of its runs."""
+"""Events of a trial about its runs."""
 
 Numbers = Mapping[str, int | float]
 OnTrial = Callable[[str, int, int], None]
@@ -121,12 +121,12 @@ class Searched(Row):
 
 
 def equivalent_epochs(run: Run) -> float:
-    """Return what a run costs, in fine-tuning-equivalent epochs; a penalty's own passes are not counted."""
+    """Return the cost of a run in fine-tuning-equivalent epochs, without extra passes of penalties."""
     return run.work / run.target_images
 
 
 def can_be_tuned(strategy: Strategy) -> bool:
-    """Tell whether a strategy adapts by training."""
+    """Tell whether a strategy trains on the target."""
     return strategy.layers != "none" and "target" in strategy.sides
 
 
@@ -145,30 +145,29 @@ def search(
 ) -> Searched:
     """Tune the recipe of each strategy of an experiment on its first seed and largest fraction.
 
-    The first trial is the recipe that the experiment has, cut to the budget.  Interrupted, the same call
-    goes on where it stopped, with what it would have tried.  A trial that fails (it diverges, or needs more
-    memory than there is) counts as one, and the next is tried.
+    The first trial is the experiment's recipe, limited to the budget.  After an interruption, the same call
+    resumes with the same trials.  A trial that fails (it diverges, or runs out of memory) counts as a trial.
 
     Parameters
     ----------
     experiment
-        Its source, targets, strategies, recipes (where they start) and machine count.
+        Its source, targets, strategies, recipes (the first trials) and machine are used.
     out
-        A folder for prepared datasets, runs and trials.  Of a strategy's runs only the best is kept.
+        A folder for prepared datasets, runs and trials.  Only the best runs of a strategy are kept.
     trials
-        For each strategy.
+        Number of trials per strategy.
     budget
-        Of each trial, in fine-tuning-equivalent epochs, for each target.
+        Budget of each trial, in fine-tuning-equivalent epochs per target.
     strategies
-        Only these.
+        Names of the strategies to tune; by default all that can be tuned.
     seed
-        Of the search.
+        Seed of the search.
     progress
-        Told how preparation and training go on.
+        Receives the events of preparation and training.
     on_trial
-        Told for which strategy how many of how many trials are done.
+        Called with a strategy and its numbers of trials done and in total.
     workers, threads
-        As for `crossfer.experiment.run_experiment`: so many strategies are tuned at the same time.
+        As for `crossfer.experiment.run_experiment`: the number of strategies tuned at the same time.
 
     Returns
     -------
@@ -178,10 +177,10 @@ def search(
     Raises
     ------
     CrossferError
-        If Optuna is not installed, a strategy is not one of the experiment's, what all trials start from
-        cannot be trained, or every trial failed.
+        If Optuna is not installed, a strategy is unknown, a run that trials start from failed, or every trial
+        failed.
     OSError
-        If there is no room or no permission to write: make some, and the same call goes on.
+        If the disk is full or not writable; the same call resumes afterwards.
     """
     out, progress = Path(out), progress or Progress()
     if experiment.folds:
@@ -235,7 +234,7 @@ def search(
 
 
 def _chosen(experiment: Experiment, names: Sequence[str]) -> list[str]:
-    """Name the strategies to tune: some, or all that can be tuned."""
+    """Return the names of the strategies to tune, by default all that can be tuned."""
     known = [strategy.name for strategy in experiment.strategies if can_be_tuned(strategy)]
     if not known:
         raise CrossferError(
@@ -248,7 +247,7 @@ def _chosen(experiment: Experiment, names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A search as plain values, for another process to take part in."""
+    """A search as plain values, which can be sent to other processes."""
 
     experiment: Experiment
     out: Path
@@ -267,7 +266,7 @@ class _Asked:
         every = {
             name: _Trials(self, known[name], datasets, fabric, storage) for name in self.strategies
         }
-        for one in every.values():  # a run that another strategy needs is not this one's to forget
+        for one in every.values():  # runs that other strategies need are not deleted
             others = (other.needed for other in every.values() if other is not one)
             one.spared = frozenset(one.starts).union(*others)
         return every
@@ -281,7 +280,7 @@ def _open_worker(asked: _Asked) -> Work:
 
 
 def _graph(every: Iterable[_Trials]) -> tuple[list[Task], dict[str, Run]]:
-    """Return all that is left as tasks: what trials start from, by its key, and the trials themselves."""
+    """Return the remaining tasks, the runs that trials start from and the trials, and these runs by key."""
     runs: dict[str, Run] = {}
     trials: list[Task] = []
     for one in every:
@@ -296,7 +295,7 @@ def _graph(every: Iterable[_Trials]) -> tuple[list[Task], dict[str, Run]]:
 
 
 def _work(every: Mapping[str, _Trials]) -> Work:
-    """Return the function that carries out a trial, or trains what trials start from."""
+    """Return the function that carries out a trial, or a run that trials start from."""
     runs = {key: (one, run) for one in every.values() for key, run in one.starts.items()}
     numbered = {one.key_of(number): (one, number) for one in every.values() for number in one.all}
 
@@ -312,7 +311,7 @@ def _work(every: Mapping[str, _Trials]) -> Work:
 
 
 class _Events(Events):
-    """Passes on what is said of trials, and writes down what a strategy's last one leaves."""
+    """Translates the events of trials, and writes the results after a strategy's last trial."""
 
     def __init__(
         self,
@@ -351,7 +350,7 @@ class _Events(Events):
             self.write()
 
     def write(self) -> Searched:
-        """Write what was found so far."""
+        """Write and return the results so far."""
         known = dict(self.before)
         failed: dict[str, str] = {}
         left_out: dict[str, float] = {}
@@ -377,20 +376,20 @@ class _Events(Events):
 
 
 class _Trials:
-    """Trains one strategy with one recipe or another.
+    """The trials of one strategy.
 
     Parameters
     ----------
     asked
         The search.
     strategy
-        Which.
+        The strategy.
     datasets
-        The source and the targets, open.
+        The open source and targets.
     fabric
-        Where to run.
+        Device and precision.
     storage
-        Optuna's, of all trials.
+        Optuna's storage of all trials.
     """
 
     def __init__(
@@ -410,20 +409,20 @@ class _Trials:
         self.source, *self.targets = datasets
         self.runs_folder = asked.out / RUNS
         self.least = max(map(equivalent_epochs, self.runs({"epochs": 1})))
-        """What one epoch takes."""
+        """Cost of one epoch."""
         self.most = int(asked.budget / self.least)
-        """How many epochs fit into the budget."""
+        """Maximum number of epochs within the budget."""
         self.all = range(asked.trials if self.most else 0)
         planned = self.planned(self.default)
         self.starts = {run.key: run for run in planned if run.strategy.name != strategy.name}
-        """The baseline and what the strategy starts from, which no trial changes."""
+        """The baseline and the other runs that the strategy starts from, the same for all trials."""
         first = self.runs(self.first) if self.most else []
         self.needed = frozenset(self.starts) | {run.key for run in first}
-        """Keys of these, and of the first trial's runs."""
+        """Keys of these runs and of the first trial's runs."""
         self.spared: frozenset[str] = frozenset()
-        """Keys of runs that stay, whatever comes of them."""
+        """Keys of runs that are never deleted."""
         if self.most:
-            # Of other data or with another default it would be another search.
+            # With other data or another default recipe it is another search.
             own = "+".join(run.key for run in self.runs(self.default))
             self.study = _optuna().create_study(
                 study_name=f"{strategy.name}, {asked.budget:g}, {asked.seed}, {own}",
@@ -433,44 +432,44 @@ class _Trials:
             )
 
     def key_of(self, number: int) -> str:
-        """Return the key of a trial, as a task."""
+        """Return the key of a trial's task."""
         return f"{self.strategy.name}, trial {number + 1}"
 
     @property
     def ended(self) -> list[Trial]:
-        """What was measured by the trials that ended by themselves, in their order."""
+        """The finished trials, in order."""
         trials = self.study.trials if self.most else []
         told = [trial.user_attrs["measured"] for trial in trials if trial.state.is_finished()]
-        return TypeAdapter(list[Trial]).validate_python(told)
+        return adapter(list[Trial]).validate_python(told)
 
     @property
     def best(self) -> Trial | None:
-        """The trial that is kept so far: the last that was shown to be better than the one before."""
+        """The best trial so far: the last that was shown to be better than the best before it."""
         return next((trial for trial in reversed(self.ended) if trial.kept), None)
 
     @property
     def left(self) -> range:
-        """The numbers of the trials that did not end."""
+        """The numbers of the unfinished trials."""
         return self.all[len(self.ended) :]
 
     @property
     def work(self) -> float:
-        """What the trials that are left cost at most, as `Run.work`."""
+        """Maximum cost of the unfinished trials, in the unit of `Run.work`."""
         return len(self.left) * self.most * sum(run.work for run in self.runs({"epochs": 1}))
 
     @property
     def default(self) -> dict[str, int | float]:
-        """The recipe that the experiment has, as far as it is tuned."""
+        """The tuned hyper-parameters in the experiment's recipe."""
         recipe = asdict(self.experiment.recipe(self.strategy))
         return {name: recipe[name] for name in TUNED}
 
     @property
     def first(self) -> dict[str, int | float]:
-        """The recipe of the first trial: the default, cut to the budget."""
+        """The recipe of the first trial: the default, limited to the budget."""
         return self.default | {"epochs": min(self.default["epochs"], self.most)}
 
     def planned(self, recipe: Numbers) -> list[Run]:
-        """Plan the baseline, what the strategy starts from, and the strategy with a recipe."""
+        """Plan the baseline, the runs that the strategy starts from, and the strategy with a recipe."""
         name = self.strategy.name
         recipes = self.experiment.recipes
         changed = recipes | {name: recipes.get(name, {}) | dict(recipe)}
@@ -478,15 +477,15 @@ class _Trials:
         return plan(experiment, self.source, self.targets, Arithmetic.of(self.fabric))
 
     def runs(self, recipe: Numbers) -> list[Run]:
-        """Return the strategy's own runs, one a target."""
+        """Return the strategy's own runs, one per target."""
         return [run for run in self.planned(recipe) if run.strategy.name == self.strategy.name]
 
     def take(self, number: int, tell: Tell) -> None:
-        """Try the next recipe, as if nothing had ever been interrupted; forget what is not the best."""
+        """Carry out a trial, independently of interruptions; delete runs that are not the best."""
         optuna, study = _optuna(), self.study
         if number == 0:
             study.enqueue_trial(self.first)
-        # Drawn from the trial's own number: one that was interrupted is asked for again, and goes on.
+        # Seeded by the trial's number, so that an interrupted trial gets the same recipe and resumes.
         chance = int(np.random.SeedSequence([self.asked.seed, number]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=chance)
         trial = study.ask()
@@ -508,10 +507,9 @@ class _Trials:
         self.forget(tried - set(best.runs if best else ()) - self.spared)
 
     def measure(self, recipe: Numbers, kept: Trial | None, tell: Tell) -> Trial:
-        """Train, and return what came of it on the validation sets, over the targets, or why nothing did.
+        """Train with a recipe; return the trial with its validation results, or why it failed.
 
-        It is kept instead of the trial that was `kept` so far if it is shown to be better
-        (`crossfer.selection`).
+        It replaces the best trial so far, `kept`, if it is shown to be better (`crossfer.selection`).
         """
         runs = self.runs(recipe)
         tried = Trial(recipe, tuple(run.key for run in runs))
@@ -537,7 +535,7 @@ class _Trials:
         )
 
     def forget(self, keys: set[str]) -> None:
-        """Remove the folders of runs."""
+        """Delete the folders of runs."""
         for key in keys:
             for folder in self.runs_folder.glob(f"*-{key}"):
                 shutil.rmtree(folder)
@@ -548,9 +546,9 @@ class _Trials:
         Raises
         ------
         CrossferError
-            If it fails: it diverged, say, or needs more memory than there is.
+            If the run fails, e.g. because it diverges or runs out of memory.
         OSError
-            If the disk is full, say: no fault of the run.
+            If the system fails, e.g. because the disk is full.
         """
         tell(STARTED, run)
         steps = Steps(tell)
@@ -574,15 +572,15 @@ class _Trials:
         return 100 * float(self._right(run, dataset).mean())
 
     def _right(self, run: Run, dataset: Dataset) -> NDArray[np.bool_]:
-        """Tell which validation images a run's network is right about.
+        """Return whether a run's network is right on each validation image.
 
-        Recipes differ in how sure they let a network be of its answers: probabilities cannot be compared.
+        Losses are not compared, since recipes differ in the confidence of their networks.
         """
         folder = folder_of(run, self.runs_folder)
         return load_answers(folder, parts_of(dataset), "validation", {}).right
 
     def _ahead(self, runs: Sequence[Run], kept: Sequence[Run]) -> Lead:
-        """Return how far a trial's runs are ahead of another's, over all targets and both sides."""
+        """Return the difference of two trials' accuracies, over all targets and both sides."""
         mine: dict[str, NDArray[np.bool_]] = {}
         theirs: dict[str, NDArray[np.bool_]] = {}
         subjects = {}
@@ -596,9 +594,9 @@ class _Trials:
 
 
 def _found_before(file: Path) -> dict[str, Tuned]:
-    """Return what earlier searches in the folder found, by strategy."""
+    """Return the results of earlier searches in the folder, by strategy."""
     try:
-        searched = TypeAdapter(Searched).validate_json(file.read_bytes())
+        searched = adapter(Searched).validate_json(file.read_bytes())
     except (OSError, ValueError):  # there was none, or somebody edited it
         return {}
     return {one.name: one for one in searched.strategies}

@@ -20,25 +20,26 @@ from crossfer.files import write_json
 from crossfer.provenance import versions
 
 PLAN = "plan.json"
-"""The runs of an experiment, written as soon as they are known."""
+"""The runs of an experiment, written when they are planned."""
 SLURM = "slurm"
-"""The folder, in that of an experiment, of what was given to SLURM."""
+"""The folder of SLURM's jobs and logs, in the experiment's folder."""
 
 State = Literal["finished", "running", "queued", "interrupted", "failed", "waiting"]
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far one run is.
+    """The state of a run.
 
     Parameters
     ----------
     key, label
-        Which.
+        The run.
     state
-        ``interrupted``: it goes on from its checkpoint when the experiment does; ``queued``: SLURM has it.
+        ``interrupted``: it resumes from its checkpoint with the experiment; ``queued``: it is in SLURM's
+        queue.
     detail
-        Which process or job trains it, or why it failed; often empty.
+        The process or job that trains it, or why it failed; may be empty.
     """
 
     key: str
@@ -50,9 +51,9 @@ class RunStatus:
 def write_plan(
     out: Path, runs_folder: Path, runs: Sequence[tuple[str, str]], arithmetic: Arithmetic
 ) -> None:
-    """Write down an experiment's runs (keys and labels), how they calculate, and by which version.
+    """Write an experiment's runs (keys and labels), their arithmetic, and the version.
 
-    Where the runs lie is written as seen from the experiment's folder.
+    The path of the runs is relative to the experiment's folder.
     """
     listed = [{"key": key, "label": label} for key, label in runs]
     place = Path(os.path.relpath(runs_folder, out)).as_posix()
@@ -61,7 +62,7 @@ def write_plan(
 
 
 def planned_arithmetic(out: Path) -> Arithmetic:
-    """Return how the runs of an experiment calculate: the same on every machine, whatever it would choose.
+    """Return the arithmetic of an experiment's runs, which is the same on every machine.
 
     Raises
     ------
@@ -79,12 +80,12 @@ def planned_arithmetic(out: Path) -> Arithmetic:
 
 
 def status(out: Path) -> list[RunStatus]:
-    """Return how far each run of an experiment is.
+    """Return the state of each run of an experiment.
 
     Raises
     ------
     CrossferError
-        If the folder holds no experiment, or one whose data are still being prepared.
+        If the folder contains no planned experiment.
     """
     content, jobs = _read_plan(out), queued(out / SLURM)
     runs_folder = out / content["runs_folder"]
@@ -126,7 +127,7 @@ def _status_of(key: str, label: str, runs_folder: Path, job: Job | None) -> RunS
 
 
 def _owner(lock: Path) -> str:
-    """Return who holds a lock; empty if nobody does."""
+    """Return the holder of a lock; empty if it is free."""
     if not lock.exists():
         return ""
     held = filelock.FileLock(lock)

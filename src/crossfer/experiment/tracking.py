@@ -1,7 +1,7 @@
 """Log an experiment to MLflow or TensorBoard, from run folders and results.
 
-Nothing here is asked for a decision, and nothing waits for it: if logging fails, that is said once, and the
-runs go on.  Started again with the same folder, an experiment logs what was not logged.
+Logging does not affect results.  If it fails, that is reported once, and the runs continue.  An experiment
+that is started again logs what is missing.
 """
 
 from __future__ import annotations
@@ -18,38 +18,37 @@ from typing import Any, Literal, Protocol
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Interval, Result, Results, RunFacts
-from crossfer.executors import Events, Failure
 from crossfer.experiment.folder import BUNDLE, HISTORY, load_run
 from crossfer.experiment.results import RESULTS
 from crossfer.terms import SIDES
 
 Kind = Literal["mlflow", "tensorboard"]
 DATABASE, ARTIFACTS, TENSORBOARD = "mlflow.db", "mlartifacts", "tensorboard"
-"""In the folder of an experiment: MLflow's store, unless ``MLFLOW_TRACKING_URI`` names another; curves."""
+"""In the experiment's folder: MLflow's store, unless ``MLFLOW_TRACKING_URI`` is set; TensorBoard's logs."""
 
 KEY, LOGGED = "crossfer.key", "crossfer.logged"
-"""Tags of a run in MLflow: which of ours it is, and that all of it is there."""
+"""Tags of a run in MLflow: its key, and whether it is logged completely."""
 
 
 class Tracker(Protocol):
-    """Logs somewhere; any exception means that it cannot."""
+    """Logs to one library; any exception disables it."""
 
     def log_run(self, folder: Path) -> None:
-        """Log a finished run, unless that was done."""
+        """Log a finished run, unless it is logged."""
 
     def log_results(self, results: Results) -> None:
-        """Log what the experiment found out."""
+        """Log the results of the experiment."""
 
 
 class Tracking:
-    """Lets trackers log, until one cannot.
+    """Several trackers; one that fails is disabled.
 
     Parameters
     ----------
     trackers
-        By what they are called.
+        Trackers by name.
     trouble
-        Told once of each tracker that gives up, and why.
+        Called with a message when a tracker is disabled.
     """
 
     def __init__(self, trackers: Mapping[Kind, Tracker], trouble: Callable[[str], None]) -> None:
@@ -60,7 +59,7 @@ class Tracking:
         self._each(lambda tracker: tracker.log_run(folder))
 
     def log_results(self, results: Results) -> None:
-        """Log what the experiment found out."""
+        """Log the results of the experiment."""
         self._each(lambda tracker: tracker.log_results(results))
 
     def _each(self, log: Callable[[Tracker], None]) -> None:
@@ -72,55 +71,19 @@ class Tracking:
                 self.trouble(f"tracking: {name} is disabled from now on: {one_line(error)}")
 
 
-class Tracked(Events):
-    """Passes on everything, and has each run logged that succeeds.
-
-    Parameters
-    ----------
-    events
-        To whom.
-    folder_of
-        Returns the folder of a run, by its key.
-    tracking
-        Logs it.
-    """
-
-    def __init__(
-        self, events: Events, folder_of: Callable[[str], Path], tracking: Tracking
-    ) -> None:
-        self.events, self.folder_of, self.tracking = events, folder_of, tracking
-
-    def started(self, key: str) -> None:
-        """Pass it on."""
-        self.events.started(key)
-
-    def told(self, key: str, what: str, value: object) -> None:
-        """Pass it on."""
-        self.events.told(key, what, value)
-
-    def failed(self, key: str, failure: Failure) -> None:
-        """Pass it on."""
-        self.events.failed(key, failure)
-
-    def succeeded(self, key: str) -> None:
-        """Pass it on, then log."""
-        self.events.succeeded(key)
-        self.tracking.log_run(self.folder_of(key))
-
-
 def tracking_to(
     kinds: Sequence[Kind], name: str, out: Path, trouble: Callable[[str], None]
 ) -> Tracking:
-    """Make ready to log an experiment.
+    """Prepare the logging of an experiment.
 
     Parameters
     ----------
     kinds
-        Where to; empty: nowhere.
+        The libraries; may be empty.
     name
-        Of the experiment.
+        Name of the experiment.
     out
-        Its folder.
+        Folder of the experiment.
     trouble
         As for `Tracking`.
 
@@ -158,7 +121,7 @@ class TensorBoard:
         beside.rename(place)
 
     def log_results(self, results: Results) -> None:
-        """Log nothing: these are no curves."""
+        """Log nothing: TensorBoard gets only curves."""
 
 
 class MLflow:
@@ -171,7 +134,7 @@ class MLflow:
         except ImportError:
             raise _missing("mlflow", "MLflow") from None
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        # A server that is down is to hold a run up for seconds, not minutes.
+        # An unreachable server should delay a run by seconds, not minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         self.name, self.out, self.metric, self.param = name, out.resolve(), Metric, Param
         self.store = os.environ.get("MLFLOW_TRACKING_URI")
@@ -179,7 +142,7 @@ class MLflow:
         self._client: Any = None
 
     def log_run(self, folder: Path) -> None:
-        """Log a run, unless it was."""
+        """Log a run, unless it is logged."""
         record = load_run(folder)
         run, logged = self._run(record.key, record.label)
         if logged:
@@ -190,7 +153,7 @@ class MLflow:
         self._end(run)
 
     def log_results(self, results: Results) -> None:
-        """Log what was measured of every run, and the means over seeds under a run of their own."""
+        """Log the metrics of every run, and the means over seeds as a run of their own."""
         for key in dict.fromkeys(key for row in results.results for key in row.runs):
             run, _ = self._run(key, results.run(key).label)
             rows = [row for row in results.results if key in row.runs]
@@ -209,13 +172,13 @@ class MLflow:
 
     @property
     def client(self) -> Any:
-        """MLflow's client; what is wrong with the store shows here."""
+        """MLflow's client, opened on first use."""
         if self._client is None:
             self._client = self._open(self.store or f"sqlite:///{self.out / DATABASE}")
         return self._client
 
     def _run(self, key: str, label: str) -> tuple[str, bool]:
-        """Return MLflow's number of a run of ours, and whether all of it is there."""
+        """Return the MLflow id of a run, created if needed, and whether it is logged completely."""
         known = self.client.get_experiment_by_name(self.name)
         place = None if self.store else (self.out / ARTIFACTS).as_uri()
         experiment = (
@@ -238,9 +201,8 @@ class MLflow:
         now = int(time.time() * 1000)
         numbers = [self.metric(_name(n), value, now, step) for step, n, value in measured]
         params = [self.param(_name(n), value[:500]) for n, value in (asked or {}).items()]
-        for start in range(
-            0, len(numbers), 500
-        ):  # it takes a thousand at a time, and 100 parameters
+        # MLflow takes 1,000 metrics at a time, and 100 parameters.
+        for start in range(0, len(numbers), 500):
             self.client.log_batch(run, metrics=numbers[start : start + 500])
         for start in range(0, len(params), 100):
             self.client.log_batch(run, params=params[start : start + 100])
@@ -251,7 +213,7 @@ class MLflow:
 
 
 def curves(folder: Path) -> Iterator[tuple[int, str, float]]:
-    """Yield epoch, name and value of everything in a run's history; of mixtures, the number of each."""
+    """Yield epoch (or number of the merge), name and value for a run's history."""
     with (folder / HISTORY).open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file)):
             step = int(float(row.pop("epoch", number)))
@@ -261,7 +223,7 @@ def curves(folder: Path) -> Iterator[tuple[int, str, float]]:
 
 
 def parameters(record: RunFacts) -> dict[str, str]:
-    """Return what a run was asked for, and how large it is: names with dots, as in a configuration."""
+    """Return the parameters and sizes of a run, with dotted names as in a configuration."""
     counted = ("training_images", "parameters", "trained_parameters", "kept_epoch")
     return {
         **_flat(record.identity),
@@ -273,7 +235,7 @@ def parameters(record: RunFacts) -> dict[str, str]:
 
 
 def metrics(row: Result) -> Iterator[tuple[str, float]]:
-    """Yield name and value of what a row says of test sets, and where its 95 % intervals begin and end."""
+    """Yield name and value of a row's test metrics and of the ends of their 95 % intervals."""
     for side in SIDES:
         test, where = row.on(side).test, f"{row.target}/{side}"
         change = "memory_integrity" if side == "source" else "gain"
@@ -310,7 +272,7 @@ def _share(row: Result) -> str:
 
 
 def _name(name: str) -> str:
-    """Return a name of which MLflow takes every character."""
+    """Return a name with only the characters that MLflow allows."""
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 

@@ -1,6 +1,6 @@
-"""Does a result hold?  All is computed again from predictions; if asked, networks are trained again.
+"""Verify results: recompute them from predictions and, if asked, train the networks again.
 
-Nothing in the experiment's folder is changed.
+The experiment's folder is not modified.
 """
 
 from __future__ import annotations
@@ -62,27 +62,26 @@ from crossfer.training.machine import describe, machine
 HOLDS = "key, files and metrics verified"
 SAME_BITS = "retrained with the same bits"
 DIFFERENCES = "differences"
-"""What is told of a run that was trained again."""
+"""The event of a run that was trained again; its value are the differences."""
 
 ELSEWHERE = ("processor", "instructions", "device")
-"""Where one of these is another, rounding is too, and steps of training add to it."""
+"""If one of these differs, rounding differs, and training amplifies it."""
 TOLERANCE = 0.01
-"""There, accuracies may differ as far as chance does: McNemar's exact test on the same images, over
-all sets of a run together."""
+"""Level of McNemar's exact test, for all sets of a run together, by which accuracies may then differ."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a run's result, or of what follows from all of them.
+    """The verdict on a run, or on ``results.json`` as a whole.
 
     Parameters
     ----------
     label
         The run, or ``results.json``.
     checked
-        What was compared, and is the same; or why it was not compared.
+        What was verified, or why it was not.
     problems
-        What does not hold; none if all does.
+        Differences; empty if there are none.
     """
 
     label: str
@@ -101,31 +100,31 @@ def verify(
 ) -> list[Verdict]:
     """Check the results of an experiment, or of one of its runs.
 
-    Each run's metrics are computed again from its predictions.  If all of these hold, no run was named and
-    the data are still there, so is everything else that ``results.json`` says of them.
+    The metrics of each run are recomputed from its predictions.  If they agree, no run was named and the
+    datasets are available, the rest of ``results.json`` is recomputed, too.
 
     Parameters
     ----------
     path
         An experiment's folder, or the folder of one of its runs in it.
     runs
-        How the hashes of the runs to check begin; all, if none is named.
+        Prefixes of the keys of the runs to verify; by default all runs.
     retrain
-        Whether to train every one of these networks again, in a temporary folder.  On the same machine,
-        with the same versions and number of threads, the same bits come out.  On another processor they do
-        not: there, a run holds if its accuracies differ by no more than chance, see `TOLERANCE`.
+        Whether to train these networks again, in a temporary folder.  The same machine, versions and number
+        of threads give the same bits.  On another processor, a run is verified if its accuracies do not
+        differ significantly, see `TOLERANCE`.
     on_verdict
-        Told each verdict at once.
+        Called with each verdict at once.
     progress
-        Told how training again goes on.
+        Receives the events of the training.
     workers
-        Networks that are trained again at the same time, as for `crossfer.experiment.run_experiment`; each
-        by as many threads as the first time.
+        Number of networks trained at the same time, as for `crossfer.experiment.run_experiment`; each uses
+        its original number of threads.
 
     Raises
     ------
     CrossferError
-        If there are no results, or, for training again, the data are not there any more.
+        If there are no results or, with `retrain`, a dataset is missing.
     """
     out, only = _experiment_of(Path(path))
     results = load_results(out)
@@ -164,7 +163,7 @@ def verify(
 
 
 def _experiment_of(path: Path) -> tuple[Path, Path | None]:
-    """Return the folder of the experiment, and that of the one run asked for."""
+    """Return the folder of the experiment, and that of the run if a run was named."""
     if (path / EXPERIMENT).is_file() or not (path / RUN).is_file():
         return path, None
     for above in path.resolve().parents:
@@ -177,7 +176,7 @@ def _experiment_of(path: Path) -> tuple[Path, Path | None]:
 
 
 def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
-    """Yield what of a run's stored result does not hold."""
+    """Yield the differences between a run's stored and recomputed results."""
     results, folder = finished.results, finished.out / record.folder
     try:
         stored = load_run(folder)
@@ -211,11 +210,11 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
 
 
 _FROM_ANSWERS = [f.name for f in fields(Measured) if f.name not in ("interval", "deviation")]
-"""What a network's own answers say; the rest is computed again with everything else."""
+"""The metrics that follow from a network's own predictions; the rest is recomputed with all results."""
 
 
 def _collected_again(finished: Finished) -> Verdict:
-    """Compute everything that ``results.json`` says again, and compare."""
+    """Recompute ``results.json`` and compare."""
     results, out = finished.results, finished.out
     failed = {run.key: run.why for run in results.failed}
     try:
@@ -238,7 +237,7 @@ def _collected_again(finished: Finished) -> Verdict:
 
 
 def _difference(now: Any, then: Any, where: str) -> str | None:
-    """Say where two contents of a JSON file differ first, if they do."""
+    """Return the first difference of two JSON values, or None."""
     if isinstance(now, dict) and isinstance(then, dict):
         inside = ((f"{where}: {key}", now.get(key), then.get(key)) for key in now | then)
     elif isinstance(now, list | tuple) and isinstance(then, list | tuple):
@@ -250,14 +249,14 @@ def _difference(now: Any, then: Any, where: str) -> str | None:
 
 
 def _called(item: Any, position: int) -> str:
-    """Return what an item of a list is about, or its position."""
+    """Return a description of a list item, or its position."""
     keys = ("name", "strategy", "against", "left_out", "target", "fraction", "seed", "side")
     about = [str(item[k]) for k in keys if k in item] if isinstance(item, dict) else []
     return " ".join(about) or str(position)
 
 
 def _planned(finished: Finished) -> Plan:
-    """Plan an experiment again, on the data that it was measured on."""
+    """Plan an experiment again, on its datasets."""
     source, *targets = finished.datasets
     arithmetic = Arithmetic(**finished.results.runs[0].identity["arithmetic"])  # all have the same
     return plan_all(finished.experiment, source, targets, arithmetic)
@@ -266,7 +265,7 @@ def _planned(finished: Finished) -> Plan:
 def _trained_again(
     finished: Finished, records: Sequence[RunFacts], progress: Progress, workers: Workers
 ) -> Iterator[tuple[RunFacts, list[str], str]]:
-    """Train runs of an experiment again; yield each with what does not hold, and what is to be said."""
+    """Train runs again; yield each with its differences and what was verified."""
     again = _Again(finished)
     runs = {record.key: again.runs[record.key] for record in records if record.key in again.runs}
     progress.planned(list(runs.values()), [])
@@ -301,7 +300,7 @@ def _open_worker(out: Path) -> Work:
 
 
 class _Events(Events):
-    """Passes on what is said of runs that are trained again, and keeps what was found."""
+    """Translates the events of runs that are trained again, and collects their differences."""
 
     def __init__(self, runs: Mapping[str, Run], progress: Progress) -> None:
         self.runs, self.progress = runs, progress
@@ -324,7 +323,7 @@ class _Events(Events):
 
 
 class _Again:
-    """Trains runs of an experiment again, elsewhere."""
+    """Trains runs of an experiment again, in a temporary folder."""
 
     def __init__(self, finished: Finished) -> None:
         self.planned = _planned(finished)
@@ -336,7 +335,7 @@ class _Again:
         self.fabric = machine(experiment.device, precision, experiment.deterministic)
 
     def work(self, key: str, tell: Tell) -> None:
-        """Train a run again and tell what comes out differently."""
+        """Train a run again and report the differences."""
         run, before, record = self.runs[key], self.folders[key], self.records[key]
         measured_on = self.planned.measured_on(run)
         steps = Steps(tell)
@@ -370,7 +369,7 @@ class _Again:
 
 
 def _other_bits(before: Path, after: Path, measured_on: Sequence[Dataset]) -> Iterator[str]:
-    """Yield how two finished runs differ, in weights and predictions."""
+    """Yield the differences of two finished runs, in weights and predictions."""
     old, new = (load_file(folder / WEIGHTS) for folder in (before, after))
     if old.keys() != new.keys():
         yield "other tensors"
@@ -394,9 +393,9 @@ def _other_bits(before: Path, after: Path, measured_on: Sequence[Dataset]) -> It
 def _beyond_chance(
     before: Path, after: Path, measured_on: Sequence[Dataset]
 ) -> tuple[list[str], float]:
-    """Say where accuracies of two finished runs differ by more than chance, and the share decided otherwise.
+    """Return significant differences of accuracy, and the largest fraction of changed decisions in a set.
 
-    Chance is McNemar's test on the same images, with Bonferroni's correction for the sets.
+    Tested by McNemar's test on the same images, with Bonferroni's correction for the sets.
     """
     sets = [(dataset, split) for dataset in measured_on for split in MEASURED_SPLITS]
     found, shares = [], [0.0]
@@ -417,7 +416,7 @@ def _beyond_chance(
 
 
 def _ancestors(run: Run) -> list[str]:
-    """Return the keys of the runs that one starts from, and is held to."""
+    """Return the keys of the runs that one starts from."""
     keys = []
     above = run.parent
     while above:
@@ -428,7 +427,7 @@ def _ancestors(run: Run) -> list[str]:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Calculate with so many threads: sums depend on it."""
+    """Use this number of threads in PyTorch, which affects rounding."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

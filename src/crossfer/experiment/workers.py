@@ -19,18 +19,18 @@ from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan
 
 Workers = int | Literal["auto"]
-"""Processes that train at the same time; ``"auto"``: see `how_many`."""
+"""Number of processes that train at the same time; ``"auto"``: see `how_many`."""
 
 STEP, WAITING = "step", "waiting"
-"""What a run tells while it is carried out: images seen, and which process it waits for."""
+"""Events of a run: images seen, and the process that it waits for."""
 
 SECONDS_BETWEEN_STEPS = 0.2
 WORTH_PROCESSES = 20_000
-"""Full training steps of one image: for less, starting processes takes longer than it saves."""
+"""Work (`Run.work`) below which starting processes takes longer than it saves."""
 
 
 def task_of(run: Run) -> Task:
-    """Return a run as a task that waits for the networks that it starts from and looks back at."""
+    """Return the task of a run; it depends on its parent and, if it is needed, its baseline."""
     needed = [run.parent, run.baseline if run.strategy.looks_back else None]
     return Task(run.key, tuple({other.key: None for other in needed if other}))
 
@@ -41,7 +41,7 @@ def work_on(
     fabric: Fabric,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Work:
-    """Return the function that carries out any of the planned runs, by its key; see `execute`."""
+    """Return the function that carries out a planned run, given its key; see `execute`."""
     runs = {run.key: run for run in planned.runs}
 
     def work(key: str, tell: Tell) -> None:
@@ -69,29 +69,29 @@ def how_many(
     cores: int | None = None,
     devices: int = 1,
 ) -> int:
-    """Return how many processes train at the same time.
+    """Return the number of processes that train at the same time.
 
-    On a CPU two processes of one thread do as much as one process of two, and do not slow down when other
-    work comes between: threads of one process wait for each other (docs/benchmarks.md).  So ``"auto"`` is a
-    process for each core, unless there is less to share, or too little to be worth it; on a GPU one.
+    On a CPU, two processes with one thread are as fast as one process with two, and are less affected by
+    other load, since they do not wait for each other (docs/benchmarks.md).  So ``"auto"`` is a process per
+    core, but at most one per run, and one in total for little work or on a GPU.
 
     Parameters
     ----------
     asked
-        What the user wants.
+        The user's choice.
     work
-        Of each run, or chain of runs, that is not finished and can go on beside the others: `Run.work`.
+        `Run.work` of each unfinished run, or chain of runs, that can run in parallel with the others.
     fabric
-        Where they run.
+        Device and precision.
     cores
-        By default those that this process may use.
+        Available cores; by default those that this process may use.
     devices
-        That train one network together: then one trains at a time.
+        Number of devices that train one network; with several, one network is trained at a time.
 
     Raises
     ------
     CrossferError
-        If several networks are asked for, of several devices each.
+        If several processes are asked for, with several devices each.
     """
     if devices > 1 and asked not in ("auto", 1):
         raise CrossferError(
@@ -115,16 +115,16 @@ def carry_out(
     workers: int,
     threads: int = 1,
 ) -> dict[str, Failure]:
-    """Bring tasks to an end, in this process or in several; return why some failed, by key.
+    """Run tasks in this process or in several; return failures by key.
 
     Parameters
     ----------
     tasks, events, workers, threads
         As for `crossfer.executors.run_in_processes`.
     here
-        Makes this process ready, with what it has open.
+        Prepares this process, which has open datasets.
     elsewhere
-        Makes another process ready, which has nothing yet; picklable.
+        Prepares a new process; picklable.
     """
     if workers == 1:
         return run_here(tasks, here, events)
@@ -132,19 +132,19 @@ def carry_out(
 
 
 class Steps:
-    """Adds up the images of training steps, and tells of them a few times a second, of the first at once."""
+    """Accumulates the images of training steps and reports them a few times a second."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell, self._images, self._last = tell, 0, -math.inf
 
     def __call__(self, images: int) -> None:
-        """Count the images of a step."""
+        """Add the images of a step."""
         self._images += images
         if time.monotonic() - self._last >= SECONDS_BETWEEN_STEPS:
             self.tell()
 
     def tell(self) -> None:
-        """Tell of those that were not told of yet."""
+        """Report the images that were not reported yet."""
         if self._images:
             self._tell(STEP, self._images)
         self._images, self._last = 0, time.monotonic()

@@ -1,4 +1,4 @@
-"""What a memory file says of the source's validation faces: `crossfer assess` compares new faces with it."""
+"""Statistics of the source's validation faces in a memory file, the reference of `crossfer assess`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from crossfer.training.cut import Cut
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a classifier does on faces of the source that it has not learnt from; no single one is described.
+    """Statistics of a classifier on validation faces of the source; no single face is described.
 
     Parameters
     ----------
     name
-        Of the source.
+        Name of the source.
     answers
-        How sure it is, and how often right, in groups of at least 20 faces.
+        Confidence and accuracy, in groups of at least 20 faces.
     pixels
-        Mean and standard deviation of their brightness, contrast and sharpness.
+        Mean and standard deviation of brightness, contrast and sharpness.
     features
-        Mean and variance of what the head is given.
+        Mean and variance of the penultimate features.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Calibration:
         fabric: Fabric,
         at_once: int,
     ) -> Calibration | None:
-        """Ask a classifier about validation faces, so many at a time; `None` where they are fewer than 20."""
+        """Measure a classifier on validation faces, in batches; ``None`` if they are fewer than 20."""
         if len(faces) < GROUP:
             return None
         said, features = [], []
@@ -63,11 +63,11 @@ class Calibration:
         return cls(name, Grouped.of(answers), pixels_of(faces.images.cpu().numpy()), usual)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return it as values that JSON can store."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Calibration:
-        """Return what `as_json` gave."""
+        """Return the object that `as_json` wrote."""
         parts = {"answers": Grouped, "features": Features}
         return cls(**(dict(content) | {name: of(**content[name]) for name, of in parts.items()}))

@@ -1,7 +1,7 @@
-"""A new head in closed form, of a memory's statistics and the target's: nothing trains.
+"""A new head in closed form, from the memory's statistics and the target's images: nothing trains.
 
-All layers but the head stay as they are, so the features of old and new images do; the best head for both is
-then a matter of sums over images, which the memory holds.
+All layers but the head stay unchanged, and so do the features of old and new images.  The best head for both
+depends on sums over images only, which the memory file contains.
 """
 
 from __future__ import annotations
@@ -10,38 +10,40 @@ import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
-from crossfer.memory.file import Memory, Moments
+from crossfer.memory.file import Memory
+from crossfer.memory.statistics import Moments
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
 from crossfer.networks.sources import project
-from crossfer.training import Faces, Recipe, Trained, specialised
+from crossfer.training import Faces, Trained, specialised
 from crossfer.training.cut import cut_of
 from crossfer.training.loss import cross_entropy
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Ridge regression to one-hot labels: exactly the joint solution of old and new images.
+    """Ridge regression on one-hot labels: exactly the joint solution for old and new images.
 
-    ``W = (Σ w x xᵀ + λ I)⁻¹ Σ w x yᵀ`` over the images of both, x about its mean, with an intercept.  With
-    `projected`, x is ``ReLU(Pᵀ f)`` of the penultimate features f, P of N(0, 1): McDonnell et al., RanPAC,
-    NeurIPS 2023, phase 2, which has neither the intercept nor the weights w, and adapts the network before.
+    ``W = (Σ w x xᵀ + λ I)⁻¹ Σ w x yᵀ`` over the images of both, with x centred and an intercept.  With
+    `projected`, x is ``ReLU(Pᵀ f)`` of the penultimate features f, P drawn from N(0, 1): McDonnell et al.,
+    RanPAC, NeurIPS 2023, phase 2, which has neither the intercept nor the weights w, and first adapts the
+    network.
 
     Parameters
     ----------
     projected
-        On random ReLU projections, as many as the memory has, instead of the penultimate features.
+        Whether to use the memory's random ReLU projections instead of the penultimate features.
     share
-        Of the target's total weight to the source's.
+        Total weight of the target's images, as a fraction of the source's.
     ridge
-        λ, as a share of the mean variance of the features, times the images' total weight.
+        λ, as a fraction of the mean variance of the features, times the total weight of the images.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -56,42 +58,27 @@ class Ridge:
         if not (self.share > 0 and self.ridge > 0):
             raise ValueError("ridge: share and ridge must be above 0")
 
-    def learn(
-        self,
-        start: Classifier,
-        model: Classifier,
-        memory: Memory,
-        target: Faces,
-        validation: Mapping[str, Faces],
-        recipe: Recipe,
-        seed: int,
-        fabric: Fabric,
-        **options: Any,
-    ) -> Trained:
-        """Give a network another head; parameters as in `crossfer.memory.replay`."""
-        began = time.perf_counter()
-        found, moments, weight = penultimate(model, target, fabric), memory.moments, None
-        given = found
+    def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
+        """Return the head, from the memory and the target's penultimate features, float (N, D)."""
+        moments, weight = memory.moments, None
         if self.projected:
             moments, weight = memory.projected, memory.projection
-            given = (found @ weight).relu()
+            features = (features @ weight).relu()
         per_image = self.share * float(moments.counts.sum()) / len(target)
         parts = [(memory.known, moments)]
-        parts += [
-            (known, new * per_image) for known, new in _by_known(given, target, len(memory.classes))
-        ]
-        head = Head(*ridge_regression(parts, self.ridge), weight)
-        return _finished(model, head, found, target, validation, fabric, began)
+        for known, new in _by_known(features, target, len(memory.classes)):
+            parts.append((known, new * per_image))
+        return Head(*ridge_regression(parts, self.ridge), weight)
 
 
 @dataclass(frozen=True)
 class SLDA:
-    """Linear discriminant analysis, updated by one target image after the other.
+    """Linear discriminant analysis, updated with one target image after the other.
 
     Hayes and Kanan, Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis, CVPR
     Workshops 2020, section 3: class means and one covariance for all classes; ``Λ = ((1 − ε) Σ + ε I)⁻¹``,
-    rows ``Λ μ``, biases ``−½ μᵀ Λ μ``.  The covariance begins as the source's own, where they begin with a
-    shrunk estimate (OAS) of it.
+    rows ``Λ μ``, biases ``−½ μᵀ Λ μ``.  The initial covariance is that of the source, where the paper uses a
+    shrinkage estimate (OAS) of it.
 
     Parameters
     ----------
@@ -109,29 +96,46 @@ class SLDA:
         if not 0 < self.shrinkage < 1:
             raise ValueError("slda: shrinkage must be between 0 and 1")
 
-    def learn(
-        self,
-        start: Classifier,
-        model: Classifier,
-        memory: Memory,
-        target: Faces,
-        validation: Mapping[str, Faces],
-        recipe: Recipe,
-        seed: int,
-        fabric: Fabric,
-        **options: Any,
-    ) -> Trained:
-        """Give a network another head; parameters as in `crossfer.memory.replay`."""
-        began = time.perf_counter()
-        found, labels = penultimate(model, target, fabric), target.labels.cpu()
-        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
-        means, counts, covariance = streamed(memory.moments, found[order], labels[order])
+    def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
+        """Return the head, from the memory and the target's penultimate features, float (N, D)."""
+        labels = target.labels.cpu()
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        means, counts, covariance = streamed(memory.moments, features[order], labels[order])
         size = len(covariance)
         shrunk = (1 - self.shrinkage) * covariance + self.shrinkage * torch.eye(size).double()
         rows = torch.linalg.solve(shrunk, means.T).T
         biases = -(means * rows).sum(1) / 2
         biases[counts == 0] = NEVER
-        return _finished(model, Head(rows, biases), found, target, validation, fabric, began)
+        return Head(rows, biases)
+
+
+ClosedForm = Ridge | SLDA
+
+
+def learn_head(
+    how: ClosedForm,
+    model: Classifier,
+    memory: Memory,
+    target: Faces,
+    validation: Mapping[str, Faces],
+    seed: int,
+    fabric: Fabric,
+) -> Trained:
+    """Return a copy of a network with a head in closed form, calibrated on the validation sets.
+
+    Without a validation image it is calibrated on the target itself.
+
+    Raises
+    ------
+    CrossferError
+        If its head has no bias.
+    """
+    began = time.perf_counter()
+    features = penultimate(model, target, fabric)
+    head = how.head(memory, features, target, seed)
+    held_out = [(penultimate(model, f, fabric), f) for f in validation.values() if len(f)]
+    head = head.calibrated(held_out or [(features, target)])
+    return Trained(with_head(model, head), 0, [], 0, time.perf_counter() - began)
 
 
 def ridge_regression(
@@ -142,8 +146,8 @@ def ridge_regression(
     Parameters
     ----------
     parts
-        Moments of sets of images, and the classes that each set knows, bool (C,): to a class that it does
-        not know an image is no example, neither for nor against.
+        For each set of images, the classes that its labels distinguish, bool (C,), and its moments.  For
+        other classes the images are neither positive nor negative examples.
     ridge
         As in `Ridge`.
 
@@ -175,16 +179,16 @@ def ridge_regression(
 
 
 def streamed(moments: Moments, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return class means, counts and the shared covariance after some more images, one after the other.
+    """Return class means, counts and the shared covariance after an update with images, one after the other.
 
-    Hayes and Kanan, equations 2 to 4: the covariance first, about the mean as it was.
+    Hayes and Kanan, equations 2 to 4: first the covariance, about the old mean, then the mean.
 
     Parameters
     ----------
     moments
-        Before.
+        Moments before the update.
     features, labels
-        float (N, D) and int64 (N,), in their order.
+        float (N, D) and int64 (N,), in the order of the update.
     """
     means, counts = moments.means.clone(), moments.counts.clone()
     covariance, seen = moments.shared_covariance.clone(), float(counts.sum())
@@ -199,14 +203,14 @@ def streamed(moments: Moments, features: Tensor, labels: Tensor) -> tuple[Tensor
 
 
 def penultimate(model: Classifier, faces: Faces, fabric: Fabric) -> Tensor:
-    """Return what a network's head is given of faces, float32 (N, D) on the CPU."""
+    """Return the penultimate features of faces, float32 (N, D) on the CPU."""
     network = specialised(model, faces.images, fabric.device)
     cut = cut_of(network)
     return cut.penultimate(cut.features(network, faces.images, fabric), fabric)
 
 
 def _by_known(features: Tensor, faces: Faces, classes: int) -> Iterator[tuple[Tensor, Moments]]:
-    """Yield the classes that some images know, bool (C,), and the moments of these images."""
+    """Yield sets of classes, bool (C,), and the moments of the images whose labels distinguish them."""
     labels = faces.labels.cpu()
     if faces.known is None:
         yield torch.ones(classes, dtype=torch.bool), Moments.of(features, labels, classes)
@@ -218,7 +222,7 @@ def _by_known(features: Tensor, faces: Faces, classes: int) -> Iterator[tuple[Te
 
 
 class Head(NamedTuple):
-    """A linear head, on random ReLU projections of the features if need be."""
+    """A linear head on penultimate features, or on random ReLU projections of them."""
 
     rows: Tensor
     """float64 (C, D)."""
@@ -228,20 +232,20 @@ class Head(NamedTuple):
     """float32 (P, D)."""
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return the scores of the classes, float64 (N, C), of penultimate features, (N, P)."""
+        """Return scores float64 (N, C) for penultimate features, (N, P)."""
         given = features if self.projection is None else (features @ self.projection).relu()
         return given.double() @ self.rows.T + self.biases
 
     def calibrated(self, held_out: Sequence[tuple[Tensor, Faces]]) -> Head:
-        """Return the same head with its scores scaled so that their softmax is likeliest on some faces.
+        """Return the head with calibrated scores: temperature scaling on held-out faces.
 
-        Which class is the most probable does not change.  Guo et al., On Calibration of Modern Neural
-        Networks, ICML 2017, section 4.2: one number, here from 1/16 to 256.
+        Predicted classes do not change.  Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
+        section 4.2; the inverse temperature is chosen between 1/16 and 256.
 
         Parameters
         ----------
         held_out
-            Penultimate features, and the faces that they are of.
+            Sets of penultimate features, and their faces.
         """
         scored = [(self.scores(features), faces) for features, faces in held_out]
 
@@ -260,32 +264,16 @@ class Head(NamedTuple):
         return self._replace(rows=self.rows * best, biases=self.biases * best)
 
 
-def _finished(
-    model: Classifier,
-    head: Head,
-    found: Tensor,
-    target: Faces,
-    validation: Mapping[str, Faces],
-    fabric: Fabric,
-    began: float,
-) -> Trained:
-    """Return a network with a head, calibrated on the validation sets, or else on the target itself."""
-    held_out = [(penultimate(model, f, fabric), f) for f in validation.values() if len(f)]
-    head = head.calibrated(held_out or [(found, target)])
-    changed = with_head(model, head)
-    return Trained(changed, 0, [], 0, time.perf_counter() - began)
-
-
 @torch.no_grad()
 def with_head(model: Classifier, head: Head) -> Classifier:
     """Return a copy of a classifier with another head, on the CPU, in evaluation mode.
 
-    Of several outputs that stand for a class, the first does so now.
+    If several outputs stand for a class, only the first does so afterwards.
 
     Raises
     ------
     CrossferError
-        If the head that it has takes no biases.
+        If its head has no bias.
     """
     changed = copy.deepcopy(model).cpu().eval()
     (name,) = changed.layer_names("head")

@@ -1,4 +1,4 @@
-"""Choose exemplars: at random or by herding."""
+"""Select exemplars: at random, or by herding."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ Choice = Literal["random", "herding"]
 def choose_exemplars(
     faces: Faces, per_class: int, how: Choice, model: Classifier, seed: int, fabric: Fabric
 ) -> Faces:
-    """Keep a few images of each class.
+    """Select a few images of each class.
 
     Parameters
     ----------
     faces
         The source's training set.
     per_class
-        How many to keep of each class, or all where there are fewer.
+        Number of images per class; all of a class that has fewer.
     how
-        ``"random"``: drawn evenly.  ``"herding"``: one after the other, the one that brings the mean of the
-        chosen features closest to the class's mean (Rebuffi et al., iCaRL, CVPR 2017, algorithm 4).
+        ``"random"``: uniformly.  ``"herding"``: greedily, each time the image that brings the mean of the
+        selected features closest to the mean of the class (Rebuffi et al., iCaRL, CVPR 2017, algorithm 4).
     model
-        The network whose features herding looks at: the input of its last layer.
+        The network whose penultimate features herding uses.
     seed
-        Of the random choice.
+        Seed of the random choice.
     fabric
-        Where to calculate features.
+        Device and precision.
 
     Returns
     -------
     Faces
-        At most classes × `per_class` of them, in their old order.
+        At most classes × `per_class` faces, in their original order.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = faces.labels.cpu()
@@ -57,19 +57,19 @@ def choose_exemplars(
 
 
 def herd(points: Tensor, count: int) -> Tensor:
-    """Order the points whose running means stay closest to the mean of all.
+    """Select points whose running mean stays closest to the mean of all points.
 
     Parameters
     ----------
     points
-        float (N, D); scaled to length 1 each.
+        float (N, D); each is first scaled to length 1.
     count
-        How many to choose, at most N.
+        Number of points to select.
 
     Returns
     -------
     Tensor
-        int64 (min(count, N),), the best first.
+        int64 (min(count, N),), in the order of selection.
     """
     points = nn.functional.normalize(points.float())
     mean = points.mean(0)

@@ -1,11 +1,10 @@
-"""The memory file: statistics that stand for the source's images; no image is in it.
+"""The memory file: statistics that replace the source's images; it contains no image.
 
-Of the features at the cut (`crossfer.training.cut`) it holds a low-rank Gaussian for each class; of the
-penultimate features, and of random ReLU projections of these, the second moments and the sums of each class;
-and how the network does on the source's validation faces (`crossfer.memory.calibration`).
-`Memory.of` makes it of training images, `Memory.save` and `load_memory` write and read it; strategies of the
-regime *statistics* read it and none of the source's training images.  What it can give away about a person
-is measured in docs/memory.md.
+It contains, for each class, a low-rank Gaussian of the features at the cut (`crossfer.training.cut`); the
+second moments and class sums of the penultimate features and of random ReLU projections of them; and
+statistics of the source's validation faces (`crossfer.memory.calibration`).  `Memory.of` computes it from
+training images, `Memory.save` and `load_memory` write and read it.  Strategies of the regime *statistics*
+read it instead of the source's training images.  docs/memory.md measures what it reveals about a person.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -22,194 +20,62 @@ import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn import functional as F
 
 from crossfer.errors import CrossferError, one_line
+from crossfer.memory import statistics
 from crossfer.memory.calibration import Calibration
+from crossfer.memory.statistics import Gaussians, Moments
 from crossfer.networks import Classifier
 from crossfer.networks.weights import save_tensors
+from crossfer.progress import Told, silent
 from crossfer.training import Faces, specialised
 from crossfer.training.cut import cut_of
 
 FORMAT = 1
-"""Of the file; raised when it changes."""
+"""Format of the file; raised when it changes."""
 MEMORY = "memory.safetensors"
-"""What it is called in a run's folder."""
+"""Its name in a run's folder."""
 SAID = "memory"
-"""The entry of the file's metadata that holds, as JSON, all that is no tensor."""
+"""The metadata entry that contains, as JSON, everything except tensors."""
 MAX_MB = 5.0
-"""How large it may be unless the user says otherwise, in millions of bytes."""
+"""Default maximum size, in millions of bytes."""
 
 FEWEST = 10
-"""Images of a class, below which nothing is said of it."""
-PER_DIRECTION = 20
-"""Images to each direction of a Gaussian, and to each random projection: with fewer, these would tell which
-images they were made of (docs/memory.md)."""
+"""A class with fewer images is left out."""
 MOST = 4096
-"""Images of a class that its Gaussian is estimated from, and whose features are held at the same time."""
+"""Maximum number of images from which a class's Gaussian is estimated, and whose features are in memory."""
 RANK, PROJECTIONS, PER_FEATURE = 32, 2000, 8
-"""Directions of a Gaussian, random projections, and these for each feature: more are not worth their room."""
-JITTER = 1e-4
-"""Added to the variances, as a share of each, so that a scatter of few images has a Cholesky factor."""
+"""Maximum directions of a Gaussian, random projections, and projections per feature; more gain little."""
 PER_MEAN = 14
-"""Bytes of a number in `Calibration`."""
+"""Bytes of a number in the JSON of `Calibration`."""
 OVERHEAD = 12_288
-"""Bytes of names and small numbers, at most."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Second moments of features, and their sums by class: all that a ridge regression needs.
-
-    Parameters
-    ----------
-    counts
-        Images of each class, float64 (C,).
-    sums
-        Of the features of each class, float64 (C, D).
-    products
-        Σ x xᵀ over all images, float64 (D, D).
-    """
-
-    counts: Tensor
-    sums: Tensor
-    products: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor, labels: Tensor, classes: int) -> Moments:
-        """Return those of features (N, D) with labels, int64 (N,)."""
-        which, centre = F.one_hot(labels, classes).double(), features.double().mean(0)
-        about = (
-            features - centre
-        ).float()  # small numbers: in single precision they are exact enough
-        products, sums = (about.T @ about).double(), which.T @ about.double()
-        left = torch.outer(sums.sum(0), centre)
-        products += left + left.T + len(labels) * torch.outer(centre, centre)
-        return cls(which.sum(0), sums + torch.outer(which.sum(0), centre), products)
-
-    @classmethod
-    def none(cls, classes: int, size: int) -> Moments:
-        """Return those of no image."""
-        double = torch.float64
-        return cls(
-            torch.zeros(classes, dtype=double),
-            torch.zeros(classes, size, dtype=double),
-            torch.zeros(size, size, dtype=double),
-        )
-
-    def __add__(self, other: Moments) -> Moments:
-        """Return those of both sets of images: exactly those of all of them at once."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Moments(*(a + b for a, b in pairs))
-
-    def __mul__(self, weight: float) -> Moments:
-        """Return those of images that count `weight` times each."""
-        return Moments(*(getattr(self, f.name) * weight for f in fields(self)))
-
-    @property
-    def means(self) -> Tensor:
-        """The mean of each class, float64 (C, D); zero where there is no image."""
-        return self.sums / self.counts.clamp_min(1)[:, None]
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean of all, float64 (D,)."""
-        return self.sums.sum(0) / self.counts.sum()
-
-    @property
-    def scatter(self) -> Tensor:
-        """Σ (x − mean)(x − mean)ᵀ over all images, float64 (D, D)."""
-        return self.products - self.counts.sum() * torch.outer(self.mean, self.mean)
-
-    @property
-    def covariance(self) -> Tensor:
-        """Of all images, float64 (D, D)."""
-        return self.scatter / self.counts.sum()
-
-    @property
-    def shared_covariance(self) -> Tensor:
-        """Within the classes, float64 (D, D): of each image about the mean of its class."""
-        between = self.means.T @ (self.counts[:, None] * self.means)
-        return (self.products - between) / self.counts.sum()
-
-
-@dataclass(frozen=True)
-class Gaussians:
-    """A Gaussian for each class: N(mean, factorᵀ factor + diag(residual)).
-
-    Parameters
-    ----------
-    mean
-        float32 (C, D).
-    factor
-        float32 (C, R, D): the R largest principal components of the class, as long as their deviations;
-        zero where the class has too few images for so many.
-    residual
-        float32 (C, D): the variance of each feature that these leave, not negative.
-    """
-
-    mean: Tensor
-    factor: Tensor
-    residual: Tensor
-
-    @classmethod
-    def none(cls, classes: int, size: int, rank: int) -> Gaussians:
-        """Return those of classes without an image: all zero."""
-        return cls(
-            torch.zeros(classes, size),
-            torch.zeros(classes, rank, size),
-            torch.zeros(classes, size),
-        )
-
-    def describe(self, label: int, features: Tensor) -> None:
-        """Fit the Gaussian of a class to its features, float (N, D), in place."""
-        mean = features.mean(0)
-        centred = features - mean
-        rank = min(self.factor.shape[1], len(features) // PER_DIRECTION, features.shape[1])
-        with torch.random.fork_rng([]):  # the decomposition starts at random vectors
-            torch.default_generator.manual_seed(0)
-            _, lengths, directions = torch.svd_lowrank(centred, min(2 * rank, *centred.shape))
-        along = directions[:, :rank] * lengths[:rank] / math.sqrt(len(features))
-        self.mean[label], self.factor[label, :rank] = mean, along.T
-        left = centred.square().mean(0) - along.square().sum(1)
-        self.residual[label] = left.clamp_min(0)
-
-    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw features of some classes, int64 (N,) → float32 (N, D)."""
-        along = torch.randn(len(labels), self.factor.shape[1], generator=generator)
-        beside = torch.randn(len(labels), self.mean.shape[1], generator=generator)
-        drawn = torch.empty_like(beside)
-        for label in torch.unique(labels).tolist():
-            rows = labels == label
-            deviation = self.residual[label].sqrt()
-            drawn[rows] = self.mean[label] + along[rows] @ self.factor[label]
-            drawn[rows] += beside[rows] * deviation
-        return drawn
+"""Maximum bytes of names and small numbers."""
+AGAIN = "make it again with `crossfer remember MODEL SOURCE`"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What stands for the source's training images.
+    """Statistics that replace the source's training images.
 
     Parameters
     ----------
     model
         The `fingerprint` of the classifier whose features these are.
     classes
-        Its classes, in its order.
+        The classifier's classes, in order.
     known
-        bool (C,): those that the source's datasets have.
+        bool (C,): the classes that the source's labels distinguish.
     gaussians
         Of the features at the cut.
     moments
-        Of the penultimate features, which the head is given.  Classes of fewer than ten images are left out
-        of all statistics, and have a count of 0.
+        Of the penultimate features.  Classes with fewer than ten images are left out of all statistics and
+        have a count of 0.
     projected
-        Of ReLU(x W), x the penultimate features and W from `projection`; of size 0 where there was no room.
+        Of ReLU(x W), x the penultimate features and W from `projection`; of size 0 if there was no room.
     rectified
-        Whether no feature at the cut is negative, as behind a ReLU: then no draw is.
+        Whether all features at the cut are non-negative, as after a ReLU; then samples are, too.
     calibration
-        Of the source's validation faces; ``None`` where they are fewer than 20.
+        Statistics of the source's validation faces; ``None`` if they are fewer than 20.
     """
 
     model: str
@@ -228,35 +94,34 @@ class Memory:
         faces: Faces,
         fabric: Fabric,
         max_mb: float = MAX_MB,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Told = silent,
         validation: Faces | None = None,
         name: str = "",
     ) -> Memory:
-        """Make it of a source: one pass of the network over its training and validation images as they are.
+        """Compute it in one pass over the source's training and validation images, without augmentation.
 
         Parameters
         ----------
         classifier
-            The network that strategies will start from; left as it was.
+            The network that strategies will start from; it is not modified.
         faces
             The source's training set.
         fabric
-            Where to run.
+            Device and precision.
         max_mb
-            How large its file may be, in millions of bytes: the rank of the Gaussians and the number of
-            projections are chosen to fit.
+            Maximum size of the file, in millions of bytes; determines the rank of the Gaussians and the
+            number of projections.
         progress
-            Told how many of how many images were looked at.
+            Called with the numbers of images done and in total.
         validation
-            The source's validation set, by which `crossfer assess` is calibrated.
+            The source's validation set, the reference of `crossfer assess`.
         name
-            Of the source.
+            Name of the source.
 
         Raises
         ------
         CrossferError
-            If it cannot be: the network has no vector of features, no class has ten images, or there is too
-            little room.
+            If the network has no vector of features, no class has ten images, or `max_mb` is too small.
         """
         network = specialised(classifier, faces.images, fabric.device)
         cut, labels, count = cut_of(network), faces.labels.cpu(), len(classifier.classes)
@@ -289,7 +154,7 @@ class Memory:
 
     @property
     def counts(self) -> Tensor:
-        """Images of each class, int64 (C,)."""
+        """Number of images of each class, int64 (C,)."""
         return self.moments.counts.long()
 
     @property
@@ -299,7 +164,7 @@ class Memory:
         Raises
         ------
         CrossferError
-            If there was no room for their moments.
+            If there was no room for them.
         """
         if not (count := self.projected.sums.shape[1]):
             raise CrossferError(
@@ -309,7 +174,7 @@ class Memory:
         return projection(self.moments.sums.shape[1], count)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw features at the cut, each class as often as the source has it.
+        """Sample features at the cut, with the class frequencies of the source.
 
         Returns
         -------
@@ -325,26 +190,25 @@ class Memory:
         return drawn.clamp_min(0) if self.rectified else drawn, labels
 
     def check(self, classifier: Classifier, file: str | Path = "the memory") -> None:
-        """Refuse a classifier whose features these are not.
+        """Refuse a classifier that the memory was not made for.
 
         Raises
         ------
         CrossferError
-            If it answers with other classes, or has other weights or preprocessing; `file` is named.
+            If its classes, weights or preprocessing differ; the message names `file`.
         """
-        again = "make it again with `crossfer remember MODEL SOURCE`"
         if classifier.classes != self.classes:
             raise CrossferError(
                 f"{file}: made for a model with the classes {', '.join(self.classes)}, not "
-                f"{', '.join(classifier.classes)}; {again}"
+                f"{', '.join(classifier.classes)}; {AGAIN}"
             )
         if fingerprint(classifier) != self.model:
             raise CrossferError(
-                f"{file}: made for another model (weights or preprocessing differ); {again}"
+                f"{file}: made for another model (weights or preprocessing differ); {AGAIN}"
             )
 
     def save(self, file: str | Path) -> Path:
-        """Write it, whole or not at all.
+        """Write it atomically.
 
         Raises
         ------
@@ -354,8 +218,8 @@ class Memory:
         tensors = {
             "known": self.known,
             **{f"gaussians.{f.name}": getattr(self.gaussians, f.name) for f in fields(Gaussians)},
-            **_packed("moments", self.moments),
-            **_packed("projected", self.projected),
+            **self.moments.packed("moments"),
+            **self.projected.packed("projected"),
         }
         for name in tensors:
             if name.startswith("gaussians."):
@@ -369,7 +233,7 @@ class Memory:
         if self.calibration:
             told["calibration"] = json.dumps(self.calibration.as_json())
         told["digest"] = _digest(tensors, told)
-        # One text: safetensors writes several in an order of chance, and equal memories are equal files.
+        # One entry: safetensors writes several in random order, and equal memories should be equal files.
         save_tensors(tensors, Path(file), {SAID: json.dumps(told)})
         return Path(file)
 
@@ -380,25 +244,24 @@ def load_memory(file: str | Path) -> Memory:
     Raises
     ------
     CrossferError
-        If it is missing, not a memory file, of another version, cut off or altered.
+        If it is missing, not a memory file, of another version, truncated or altered.
     """
-    again = "make it again with `crossfer remember MODEL SOURCE`"
     try:
         with safe_open(file, "pt") as content:
             told = json.loads((content.metadata() or {}).get(SAID, "{}"))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise CrossferError(f"{file}: no such file; {again}") from None
+        raise CrossferError(f"{file}: no such file; {AGAIN}") from None
     except (OSError, SafetensorError) as error:
-        raise CrossferError(f"{file}: truncated or damaged ({one_line(error)}); {again}") from None
+        raise CrossferError(f"{file}: truncated or damaged ({one_line(error)}); {AGAIN}") from None
     if "digest" not in told or "format" not in told:
-        raise CrossferError(f"{file}: not a memory file; {again}")
+        raise CrossferError(f"{file}: not a memory file; {AGAIN}")
     if told["format"] != str(FORMAT):
         raise CrossferError(
-            f"{file}: has format {told['format']}, but this version reads {FORMAT}; {again}"
+            f"{file}: has format {told['format']}, but this version reads {FORMAT}; {AGAIN}"
         )
     if told.pop("digest") != _digest(tensors, told):
-        raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {again}")
+        raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {AGAIN}")
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
     calibration = json.loads(told.get("calibration", "null"))
     return Memory(
@@ -406,8 +269,8 @@ def load_memory(file: str | Path) -> Memory:
         tuple(json.loads(told["classes"])),
         tensors["known"],
         gaussians,
-        _unpacked("moments", tensors),
-        _unpacked("projected", tensors),
+        Moments.unpacked("moments", tensors),
+        Moments.unpacked("projected", tensors),
         json.loads(told["rectified"]),
         Calibration.from_json(calibration) if calibration else None,
     )
@@ -424,7 +287,7 @@ def fingerprint(classifier: Classifier) -> str:
 
 def projection(size: int, count: int) -> Tensor:
     """Return the random projections: float32 (size, count), of N(0, 1), the same on every machine."""
-    # NumPy keeps this generator's numbers for ever.
+    # NumPy guarantees that this generator's numbers never change.
     drawn = np.random.RandomState(0).standard_normal((count, size))
     return torch.from_numpy(drawn.T.astype(np.float32))
 
@@ -432,23 +295,23 @@ def projection(size: int, count: int) -> Tensor:
 def sizes_within(
     max_mb: float, classes: int, at_cut: int, last: int, images: int
 ) -> tuple[int, int]:
-    """Choose the rank of the Gaussians and the number of projections so that a memory file fits.
+    """Choose the rank of the Gaussians and the number of projections for a maximum file size.
 
     Parameters
     ----------
     max_mb
         Millions of bytes.
     classes
-        How many.
+        Number of classes.
     at_cut, last
-        Features at the cut, and those that the head is given.
+        Number of features at the cut, and of penultimate features.
     images
-        How many are remembered.
+        Number of images.
 
     Raises
     ------
     CrossferError
-        If there is no room for a Gaussian of rank 1.
+        If there is no room for Gaussians of rank 1.
     """
     one = 2 * classes * at_cut  # bytes of a direction, of the means, and of the variances
 
@@ -465,7 +328,7 @@ def sizes_within(
     # The largest size whose moments take half of the room: the root of a quadratic equation.
     half = 2 * classes + 2.5
     fitting = int(math.sqrt(room / 2 + half**2) - half)
-    projections = min(PROJECTIONS, PER_FEATURE * last, images // PER_DIRECTION, fitting)
+    projections = min(PROJECTIONS, PER_FEATURE * last, images // statistics.PER_DIRECTION, fitting)
     if projections < last:  # no more than there are without
         projections = 0
     room -= of_moments(projections)
@@ -473,9 +336,9 @@ def sizes_within(
 
 
 def _in_chunks(labels: Tensor) -> list[tuple[int, Tensor, bool]]:
-    """Return the rows of every class with enough images, shuffled, so many as fit into memory at a time.
+    """Return shuffled rows of every class with enough images, in chunks of at most `MOST`.
 
-    With each its class, and whether it is the first of the class.
+    Each chunk has its class, its rows and whether it is the first of the class.
     """
     generator, chunks = torch.Generator().manual_seed(0), []
     for label, number in enumerate(torch.bincount(labels).tolist()):
@@ -490,40 +353,6 @@ def _in_chunks(labels: Tensor) -> list[tuple[int, Tensor, bool]]:
             "describe single images; add images"
         )
     return chunks
-
-
-def _packed(name: str, moments: Moments) -> dict[str, Tensor]:
-    """Return moments as they are stored: the scatter as its Cholesky factor in 16 bits.
-
-    Of a rounded factor the product still is positive definite; rounded itself, a scatter need not be.
-    """
-    scatter = moments.scatter
-    scale = scatter.diagonal().clamp_min(0).sqrt()
-    divisor = torch.where(scale > 0, scale, 1)  # a feature that never moves has a scale of 0
-    alike = scatter / torch.outer(divisor, divisor)
-    alike.diagonal().clamp_(min=1).add_(JITTER)
-    size = len(scale)
-    rows, columns = torch.tril_indices(size, size)
-    root = torch.linalg.cholesky(alike)[rows, columns]
-    return {
-        f"{name}.counts": moments.counts.long(),
-        f"{name}.sums": moments.sums.float(),
-        f"{name}.scale": scale.float(),
-        f"{name}.root": root.half(),
-    }
-
-
-def _unpacked(name: str, tensors: dict[str, Tensor]) -> Moments:
-    """Return moments of what `_packed` stored."""
-    counts, sums, scale = (
-        tensors[f"{name}.{part}"].double() for part in ("counts", "sums", "scale")
-    )
-    size = len(scale)
-    root = torch.zeros(size, size, dtype=torch.float64)
-    root[tuple(torch.tril_indices(size, size))] = tensors[f"{name}.root"].double()
-    root *= scale[:, None]
-    total, number = sums.sum(0), counts.sum()
-    return Moments(counts, sums, root @ root.T + torch.outer(total, total) / number)
 
 
 def _digest(tensors: dict[str, Tensor], told: dict[str, str]) -> str:

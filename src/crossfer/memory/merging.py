@@ -18,43 +18,43 @@ from crossfer.training.prediction import candidate, judged_on, people_in
 from crossfer.training.statistics import batch_norms, dealt, renew_statistics
 
 Merge = Literal["LiNeS", "Fisher"]
-"""How else than evenly, by `interpolate`, two networks are mixed."""
+"""Ways to merge two networks, other than `interpolate`."""
 Weights = Mapping[str, Tensor]
 Mix = Callable[[Weights, Weights, float], dict[str, Tensor]]
-"""A function of two state dictionaries of the same network and of a share (0–1) of the second."""
+"""Merges two state dictionaries of the same network; the number is the weight (0–1) of the second."""
 
 ALPHAS = tuple(n / 10 for n in range(11))
 DEFAULT_ALPHA = 0.5
-"""What is chosen in doubt (Wortsman et al., section 4)."""
+"""The preferred weight if validation does not decide (Wortsman et al., section 4)."""
 LEAST_FISHER = 1e-6
 
 
 def interpolate(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
-    """Mix two networks' weights: ``(1 - alpha) * before + alpha * after``.
+    """Interpolate two networks' weights: ``(1 - alpha) * before + alpha * after``.
 
     Wortsman et al., Robust fine-tuning of zero-shot models (WiSE-FT), CVPR 2022, equation 1.
 
     Parameters
     ----------
     before, after
-        State dictionaries of the same network.  Whole numbers in them (as counts of batches) are
-        taken from `after`.
+        State dictionaries of the same network.  Integer tensors, such as counts of batches, are taken from
+        `after`.
     alpha
         0 is `before`, 1 is `after`, bit for bit.
 
     Returns
     -------
     dict
-        A state dictionary.  Batch-norm statistics are mixed too, but no mixture of statistics describes
-        the mixed network, whose activations are its own (Izmailov et al., Averaging weights leads to wider
-        optima, UAI 2018, section 3.2): see `crossfer.training.statistics`.
+        A state dictionary.  Batch-norm statistics are interpolated, too, but do not describe the merged
+        network, whose activations differ (Izmailov et al., Averaging weights leads to wider optima, UAI 2018,
+        section 3.2): see `crossfer.training.statistics`.
 
     Raises
     ------
     ValueError
-        If the two are of different networks.
+        If the state dictionaries have different names.
     """
     if before.keys() != after.keys():
         raise ValueError("the two sets of weights are of different networks")
@@ -69,11 +69,11 @@ def interpolate(
 
 
 def by_depth(network: nn.Module) -> Mix:
-    """Return a mixture whose share of the second network grows linearly with depth, to 1 in the last layer.
+    """Return a merge whose weight of the second network grows linearly with depth, to 1 in the last layer.
 
-    Wang et al., LiNeS: Post-training Layer Scaling Prevents Forgetting, ICLR 2025, section 4: what layer ℓ
-    of L has learnt is multiplied by ``λ(ℓ) = α + β (ℓ − 1) / (L − 1)``; here with β = 1 − α.  A normalisation
-    belongs to the layer before it.
+    Wang et al., LiNeS: Post-training Layer Scaling Prevents Forgetting, ICLR 2025, section 4: the
+    update of layer ℓ of L is multiplied by ``λ(ℓ) = α + β (ℓ − 1) / (L − 1)``; here with β = 1 − α.  A
+    normalisation belongs to the layer before it.
     """
     modules, depth, depths = dict(network.named_modules()), 0, dict[str, int]()
     for name in layers_with_parameters(network):
@@ -92,12 +92,12 @@ def by_depth(network: nn.Module) -> Mix:
 
 
 def by_fisher(before_matters: Weights, after_matters: Weights) -> Mix:
-    """Return a mixture in which each weight comes from the network to which it matters more.
+    """Return a merge that weights each parameter by its Fisher information in the two networks.
 
     Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022, equation 3:
     ``((1 − α) F_before · before + α F_after · after) / ((1 − α) F_before + α F_after)``, with the diagonals
     of both Fisher informations (`crossfer.memory.penalties.fisher`), which are at least `LEAST_FISHER`, as in
-    the authors' code.  What has no Fisher information, as batch statistics, is interpolated.
+    the authors' code.  Tensors without Fisher information, such as batch statistics, are interpolated.
     """
 
     def mix(before: Weights, after: Weights, alpha: float) -> dict[str, Tensor]:
@@ -120,32 +120,32 @@ def best_mixture(
     alphas: Sequence[float] = ALPHAS,
     mix: Mix = interpolate,
 ) -> tuple[Classifier, float, list[dict[str, float]]]:
-    """Choose how much of each network by the validation sets.
+    """Select the weight of a merge on the validation sets.
 
     Parameters
     ----------
     before, after
-        The same network, before and after adaptation.
+        A network before and after adaptation.
     validation
-        Named sets, at least one; each counts the same.
+        Validation sets by name, at least one; each counts the same.
     shown
-        Faces to estimate the mixtures' batch-norm statistics on: those that moved between the two networks.
-        ``None`` where none are at hand; then statistics are mixed like weights.
+        Faces on which the batch-norm statistics that differ between the two networks are estimated again;
+        ``None``: the statistics are merged like weights.
     fabric
-        Where to run.
+        Device and precision.
     alphas
-        The shares of `after` that are tried: the one nearest to one half is chosen that is not shown to be
-        worse than the best (`crossfer.selection`).
+        The weights of `after` to try.  Of those that are not shown to be worse than the best
+        (`crossfer.selection`), the one nearest to one half is selected.
     mix
-        How weights are mixed.
+        How to merge.
 
     Returns
     -------
     model : Classifier
     alpha : float
     tried : list of dict
-        ``alpha``, the accuracy (0–1) on every validation set, and how far it is behind the best
-        (`crossfer.selection.Behind.as_row`).
+        For each weight ``alpha``, the accuracy (0–1) on every validation set, and the difference from the
+        best (`crossfer.selection.Behind.as_row`).
     """
     weights = before.state_dict(), after.state_dict()
     one = next(iter(validation.values())).images[:1]

@@ -1,14 +1,14 @@
-"""What holds a network back while it learns the new: terms added to the loss.
+"""Penalties against forgetting: terms that are added to the loss.
 
-Each is a small frozen description; `term` makes of it a term of the loss, given the network that training
-starts from, the faces that are shown, and the source's training set where it is needed.  No term asks the
-host for a number, so a GPU can replay steps that have one.
+Each penalty is a small frozen dataclass; its method `term` returns the loss term, given the network that
+training starts from, the training faces, and the source's training set if it is needed.  No term synchronises
+with the host, so that steps can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -29,7 +29,7 @@ from crossfer.training.loss import IMPOSSIBLE
 
 @dataclass(frozen=True)
 class Distillation:
-    """Keep the answers: the old network's softened probabilities on the new images.
+    """Distil the old network's softened probabilities on the new images.
 
     ``weight · T² · KL(softmax(old / T) ‖ softmax(new / T))``.  Li and Hoiem, Learning without Forgetting,
     TPAMI 2018, equation 3; with T² so that the weight does not depend on T (Hinton et al., 2015).
@@ -46,22 +46,22 @@ class Distillation:
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
         """Return the loss term."""
-        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        teacher = _Teacher(start, shown, fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            return self.weight * _divergence(answers(images), logits, self.temperature, said)
+            return self.weight * teacher.divergence(teacher(images), logits, self.temperature)
 
         return penalty
 
 
 @dataclass(frozen=True)
 class SourceDistillation:
-    """Keep the answers on the old images: like `Distillation`, on those of a mixture that are old.
+    """Distil the old network's softened probabilities on the source images of each batch.
 
-    Replay with knowledge distillation (Hinton et al., 2015) from the old network, which answers anew for
-    every augmented image.  The new images are free to be seen otherwise.  It resembles Buzzega et al., Dark
-    Experience for General Continual Learning, NeurIPS 2020, and is not that method: there is no buffer of
-    stored logits, and the distance is a Kullback-Leibler divergence instead of the squared error.
+    Replay with knowledge distillation (Hinton et al., 2015): the old network predicts every augmented source
+    image; the target's images are not constrained.  It resembles Buzzega et al., Dark Experience for General
+    Continual Learning, NeurIPS 2020, but has no buffer of stored logits, and uses a Kullback-Leibler
+    divergence instead of the squared error.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -74,9 +74,9 @@ class SourceDistillation:
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; the old images come with the batches of a mixture."""
+        """Return the loss term; `shown` is a mixture of source and target."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
-        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        teacher = _Teacher(start, shown, fabric)
         several = Devices(fabric)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
@@ -86,19 +86,20 @@ class SourceDistillation:
                 weight *= several.part(len(rows) - new) / several.part(len(rows))
                 if not weight:
                     return logits.sum() * 0
-            return weight * _divergence(answers(images[new:]), logits[new:], self.temperature, said)
+            old = teacher(images[new:])
+            return weight * teacher.divergence(old, logits[new:], self.temperature)
 
         return penalty
 
 
 @dataclass(frozen=True)
 class DarkExperience:
-    """Keep the logits: of old images those that were stored, of new ones, where asked, the old network's.
+    """Match stored logits on source images and, with `forward`, the old network's on target images.
 
     With a share of one half, cross-entropy and term together are half of Buzzega et al., Dark Experience for
     General Continual Learning (DER++), NeurIPS 2020, equation 6, with β = 1 and one draw from the buffer
-    where the paper makes two: ``ℓ(new) + weight · MSE(h(x'), z') + ℓ(x', y')``.  The old network gives the
-    stored logits z' once, of the images as they are; training shows them augmented.
+    where the paper makes two: ``ℓ(new) + weight · MSE(h(x'), z') + ℓ(x', y')``.  The logits z' are stored
+    once, of images without augmentation; training shows augmented images.
 
     With `forward` it is Zhuo et al., Continual Learning with Strong Experience Replay (SER), 2023: beside
     this *backward* consistency, ``forward · MSE(h(x), h_old(x))`` on the new images.
@@ -116,19 +117,19 @@ class DarkExperience:
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; the old images come with the batches of a mixture."""
+        """Return the loss term; `shown` is a mixture of source and target."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
-        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        teacher = _Teacher(start, shown, fabric)
         rows = torch.split(torch.arange(shown.new, len(shown)), MOST_AT_ONCE)
         parts = (shown.images[part].to(fabric.device) for part in rows)
-        stored = torch.cat([answers(normalise(part, start.preprocessing)) for part in parts])
+        stored = torch.cat([teacher(normalise(part, start.preprocessing)) for part in parts])
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             old = (rows >= shown.new).float()
             kept = stored[(rows - shown.new).clamp_min(0)]
-            total = self.weight * (old * _squares(kept, logits, said)).mean()
+            total = self.weight * (old * teacher.squares(kept, logits)).mean()
             if self.forward:
-                moved = _squares(answers(images), logits, said)
+                moved = teacher.squares(teacher(images), logits)
                 total = total + self.forward * ((1 - old) * moved).mean()
             return total
 
@@ -137,11 +138,11 @@ class DarkExperience:
 
 @dataclass(frozen=True)
 class FocalDistillation:
-    """Keep the right answers: distil from the old network, most of all where it is right.
+    """Distil the old network on all images, with more weight where it is right.
 
     ``weight · mean of (base + focus · [old network is right]) · T² · KL(softmax(old/T) ‖ softmax(new/T))``
-    on all images that are shown.  Yan et al., Positive-Congruent Training, CVPR 2021, section 4, with their
-    base 1 and focus 5: it lowers the share of images that flip from right to wrong.
+    on all training images.  Yan et al., Positive-Congruent Training, CVPR 2021, section 4, with their base 1
+    and focus 5: it reduces the fraction of images that flip from right to wrong.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -156,27 +157,27 @@ class FocalDistillation:
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; it looks at the labels of what is shown."""
-        answers, said = _answers(start, shown, fabric), _said(start, fabric)
+        """Return the loss term; it uses the labels of `shown`."""
+        teacher = _Teacher(start, shown, fabric)
         labels = shown.labels.to(fabric.device)
         known = None if shown.known is None else shown.known.to(fabric.device)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-            old = answers(images)
+            old = teacher(images)
             among = old if known is None else old.masked_fill(~known[rows], IMPOSSIBLE)
             right = (among.argmax(1) == labels[rows]).float()
             weights = self.base + self.focus * right
-            return self.weight * _divergence(old, logits, self.temperature, said, weights)
+            return self.weight * teacher.divergence(old, logits, self.temperature, weights)
 
         return penalty
 
 
 @dataclass(frozen=True)
 class L2SP:
-    """Keep the weights near where they started: ``weight / 2 · ‖w − w₀‖²``.
+    """Penalise the distance from the initial weights: ``weight / 2 · ‖w − w₀‖²``.
 
-    Li, Grandvalet, Davoine, Explicit inductive bias for transfer learning, ICML 2018, equation 2; the same
-    classes stay, so the last layer has a start too and is treated like the others.
+    Li, Grandvalet, Davoine, Explicit inductive bias for transfer learning, ICML 2018, equation 2; the
+    classes stay the same, so the last layer is penalised like the others.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -194,11 +195,11 @@ class L2SP:
 
 @dataclass(frozen=True)
 class EWC:
-    """Keep what mattered: ``weight / 2 · Σ F · (w − w₀)²``, F the diagonal of the Fisher information.
+    """Penalise changes of important weights: ``weight / 2 · Σ F · (w − w₀)²``, F the Fisher information.
 
     Kirkpatrick et al., Overcoming catastrophic forgetting, PNAS 2017, equation 3.  F is the mean over
-    source images of the squared gradient of the log-likelihood of a label drawn from the network's own
-    answer: per image, many at a time.  Once it is stored, no source image is needed.
+    source images of the squared gradient of the log-likelihood of a label sampled from the network's
+    prediction.  Once it is stored, no source image is needed.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -211,7 +212,7 @@ class EWC:
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
     ) -> Term:
-        """Return the loss term; its statistics are calculated from the source's training set."""
+        """Return the loss term; F is estimated on the source's training set."""
         assert past is not None, "a strategy with this penalty needs the source"
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(past), generator=generator)[: self.samples]
@@ -231,20 +232,20 @@ def fisher(
     Parameters
     ----------
     model
-        In evaluation mode: dropout off, batch statistics fixed.
+        The network, in evaluation mode: dropout off, batch statistics fixed.
     images
         uint8 (N, H, W) or (N, H, W, 3).
     seed
-        Of the labels drawn.
+        Seed of the sampled labels.
     fabric
-        Where to run.
+        Device and precision.
     at_once
-        Images whose gradients are held at the same time; each is as large as the network.
+        Images per batch; their gradients are in memory together, each as large as the network.
 
     Returns
     -------
     dict
-        For every parameter a tensor like it, none negative.
+        For every parameter, a non-negative tensor of its shape.
     """
     network = copy.deepcopy(model).to(fabric.device).eval()
     parameters = {name: p.detach() for name, p in network.named_parameters()}
@@ -269,49 +270,39 @@ def fisher(
     return {name: value / len(images) for name, value in total.items()}
 
 
-def _answers(model: Classifier, shown: Faces, fabric: Fabric) -> Callable[[Tensor], Tensor]:
-    """Return the function that gives a network's logits as they are now, whatever becomes of it."""
-    teacher = specialised(model, shown.images, fabric.device).requires_grad_(False)
+class _Teacher:
+    """A frozen copy of the old network, the teacher of a distillation."""
 
-    def answers(images: Tensor) -> Tensor:
-        with torch.no_grad(), fabric.autocast():
-            return teacher(images).float()  # type: ignore[no-any-return]
+    def __init__(self, model: Classifier, shown: Faces, fabric: Fabric) -> None:
+        self._network = specialised(model, shown.images, fabric.device).requires_grad_(False)
+        self._fabric = fabric
+        able = [index for index, outputs in enumerate(model.outputs) if outputs]
+        every = len(able) == len(model.outputs)
+        self._classes = None if every else torch.tensor(able, device=fabric.device)
 
-    return answers
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits float32 (N, classes) of normalised images."""
+        with torch.no_grad(), self._fabric.autocast():
+            return self._network(images).float()  # type: ignore[no-any-return]
 
+    def _among(self, logits: Tensor) -> Tensor:
+        """Return the logits of the classes that the teacher has outputs for."""
+        return logits if self._classes is None else logits.index_select(1, self._classes)
 
-def _said(start: Classifier, fabric: Fabric) -> Tensor | None:
-    """Return the classes that the old network can say, int64 (C,); ``None`` where these are all."""
-    able = [index for index, outputs in enumerate(start.outputs) if outputs]
-    return None if len(able) == len(start.outputs) else torch.tensor(able, device=fabric.device)
+    def squares(self, old: Tensor, new: Tensor) -> Tensor:
+        """Return the mean squared error of each image's logits, (N, classes): (N,)."""
+        return (self._among(new) - self._among(old)).square().mean(1)
 
-
-def _squares(old: Tensor, new: Tensor, said: Tensor | None) -> Tensor:
-    """Return the mean squared error of each image's logits (N, classes) among the classes `said`: (N,)."""
-    if said is not None:
-        old, new = old.index_select(1, said), new.index_select(1, said)
-    return (new - old).square().mean(1)
-
-
-def _divergence(
-    old: Tensor,
-    new: Tensor,
-    temperature: float,
-    said: Tensor | None = None,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a weighted mean.
-
-    Of a class that the old network cannot say it has no opinion: `said` are the classes that are compared.
-    """
-    if said is not None:
-        old, new = old.index_select(1, said), new.index_select(1, said)
-    soft = F.log_softmax(new.float() / temperature, 1)
-    target = F.log_softmax(old / temperature, 1)
-    if weights is None:
-        return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
-    each = F.kl_div(soft, target, reduction="none", log_target=True).sum(1)
-    return temperature**2 * (weights * each).mean()
+    def divergence(
+        self, old: Tensor, new: Tensor, temperature: float, weights: Tensor | None = None
+    ) -> Tensor:
+        """Return ``T² · KL(softmax(old / T) ‖ softmax(new / T))`` of logits (N, classes), a weighted mean."""
+        soft = F.log_softmax(self._among(new).float() / temperature, 1)
+        target = F.log_softmax(self._among(old) / temperature, 1)
+        if weights is None:
+            return temperature**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
+        each = F.kl_div(soft, target, reduction="none", log_target=True).sum(1)
+        return temperature**2 * (weights * each).mean()
 
 
 def _held(
@@ -320,9 +311,9 @@ def _held(
     fabric: Fabric,
     importance: Mapping[str, Tensor] | None = None,
 ) -> Term:
-    """Return the term ``weight / 2 · Σ F (w − w₀)²`` over what trains; F is 1 where nothing is given.
+    """Return the term ``weight / 2 · Σ F (w − w₀)²`` over the trained parameters; F is 1 by default.
 
-    The rows of classes that are new to the network are free.
+    Rows of new classes are not penalised.
     """
     anchor = {n: p.detach().to(fabric.device).clone() for n, p in start.named_parameters()}
 

@@ -1,4 +1,4 @@
-"""Generative feature replay: train the fully connected layers beside features drawn from a memory."""
+"""Generative feature replay: train the fully connected layers with features sampled from a memory file."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from crossfer.training.inputs import Anew, Kept
 
 @dataclass(frozen=True)
 class FeatureReplay:
-    """Generative feature replay: draws from each class's Gaussian stand for the old images.
+    """Generative feature replay: samples from each class's Gaussian replace the old images.
 
-    Every batch holds some draws to each target image.  They are labelled with their class, and the network
-    is held to the answers that the one which it starts from gives on them, as in `SourceDistillation`.  What
-    lies before the fully connected layers is frozen, so that the Gaussians stay true.  Liu et al., Generative
-    Feature Replay For Class-Incremental Learning, CVPR Workshops 2020, whose generator is a GAN, and a
-    Gaussian in a comparison; they train the layers before too, held by distilling their features.
+    Every batch contains `draws` samples per target image, with the label of their class.  The old network is
+    distilled on them, as in `SourceDistillation`.  The layers before the fully connected ones are frozen, so
+    that the Gaussians remain valid.  Liu et al., Generative Feature Replay For Class-Incremental Learning,
+    CVPR Workshops 2020; their generator is a GAN, with a Gaussian as a comparison, and they also train the
+    earlier layers, with feature distillation.
 
     Parameters
     ----------
     draws
-        To each target image.
+        Samples per target image.
     temperature, weight
-        Of the distillation.
+        Parameters of the distillation.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -66,12 +66,12 @@ class FeatureReplay:
         Parameters
         ----------
         start
-            The network that is adapted, as it is.
+            The network before adaptation.
         model
-            A copy of it, which can say every class of the target, and of which the layers that train require
-            gradients; it is left as it was.
+            A copy with an output for every class of the target, whose trained layers require gradients; it is
+            not modified.
         memory
-            What stands for the source's images.
+            The memory file's statistics.
         target
             The target's training set.
         validation, recipe, seed, fabric, options
@@ -94,7 +94,7 @@ class FeatureReplay:
             for side, faces in validation.items()
             if len(faces)
         }
-        # An epoch of all versions is as many of one each.
+        # One epoch over all versions is as many steps as `views` epochs over one version each.
         inner = replace(recipe, epochs=max(1, round(recipe.epochs / views)), views=0)
         prepared = time.perf_counter() - began
         trained = train(cut.rest, shown, held_out, inner, seed, fabric, penalty=term, **options)
@@ -105,7 +105,7 @@ class FeatureReplay:
 def _versions(
     model: Classifier, cut: Cut, faces: Faces, recipe: Recipe, seed: int, fabric: Fabric
 ) -> Faces:
-    """Return the features of all augmented versions of some faces, as faces."""
+    """Return faces whose images are the features of all augmented versions."""
     network = specialised(model, faces.images, fabric.device)
     shown = faces.to(fabric.device)
     generator = torch.Generator(fabric.device)

@@ -1,4 +1,4 @@
-"""Classifiers: network, classes, preprocessing and layers; where they come from, how they are saved."""
+"""Classifiers: networks with classes, preprocessing and named layers; building, saving and loading them."""
 
 from crossfer.networks.classifier import Classifier, load
 from crossfer.networks.growth import grow

@@ -1,4 +1,4 @@
-"""Low-rank adapters: large linear layers learn a small product beside their weight, and are plain afterwards.
+"""Low-rank adapters (LoRA) for large linear layers; after training they are merged into the weights.
 
 Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, section 4.1.
 """
@@ -14,29 +14,30 @@ from crossfer.networks.classifier import Classifier
 
 
 class LowRank(nn.Module):
-    """A weight W as ``W + B A``: A (rank, in) random, B (out, rank) zero, so that it begins as it was.
+    """A weight W as ``W + B A``: A (rank, in) is initially random, B (out, rank) zero, so W is unchanged.
 
-    The paper's α / r, by which the product is multiplied, is 1.
+    The paper's factor α / r is 1.
     """
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         outputs, inputs = weight.shape
-        bound = inputs**-0.5  # as PyTorch begins a linear layer, and the authors begin A
+        # PyTorch's initialisation of linear layers, which the authors use for A.
+        bound = inputs**-0.5
         drawn = torch.rand(rank, inputs, generator=generator)
         self.A = nn.Parameter(((2 * drawn - 1) * bound).to(weight))
         self.B = nn.Parameter(torch.zeros(outputs, rank).to(weight))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight that the layer calculates with."""
+        """Return the adapted weight."""
         return weight + self.B @ self.A
 
 
 def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
-    """Let linear layers learn by adapters in place of their weights; in place.
+    """Add adapters to linear layers, in place; they train instead of the weights.
 
-    Of the layers that train, those are meant whose weight is larger than its adapter, but for the head, which
-    trains as it is.  Their biases, and all other layers, are frozen.
+    Adapters are added to the trained linear layers whose weight is larger than its adapter.  The head trains
+    as it is.  Biases and all other layers are frozen.
 
     Raises
     ------
@@ -66,8 +67,8 @@ def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
 
 
 def fold(classifier: Classifier) -> None:
-    """Put what the adapters have learnt into the weights, which are plain again; in place."""
+    """Merge adapters into the weights, in place."""
     for layer in list(classifier.network.modules()):
         if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight")
-            layer.weight.requires_grad_(True)  # it has learnt
+            layer.weight.requires_grad_(True)  # it was trained

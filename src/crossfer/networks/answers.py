@@ -8,31 +8,28 @@ from typing import Any
 from torch import Tensor
 
 
-def logits_in(answer: Any, answers: int) -> Tensor:
-    """Return the logits in what a network answers with.
+def find_logits(answer: Any, answers: int) -> tuple[Tensor, str]:
+    """Return the logits in a network's output, and where they are in it.
 
     Parameters
     ----------
     answer
-        A tensor; or a tuple, list, mapping or output object with one in it, perhaps among others: the
-        ``logits`` if it has such, otherwise the first float tensor (N, answers).
+        A tensor; or a tuple, list, mapping or output object that contains one: its ``logits`` if it has that
+        name, otherwise the first float tensor (N, answers).
     answers
-        How many outputs the network has.
+        Number of outputs of the network.
+
+    Returns
+    -------
+    logits : Tensor
+    place : str
+        E.g. ``[0]`` or ``.logits``; empty if they are the output itself.
 
     Raises
     ------
     TypeError
-        If there are no logits in it.
+        If it contains no logits.
     """
-    return _found(answer, answers)[0]
-
-
-def place_of_logits(answer: Any, answers: int) -> str:
-    """Say where in a network's answer its logits are: empty where they are all of it, or as ``[0]``."""
-    return _found(answer, answers)[1]
-
-
-def _found(answer: Any, answers: int) -> tuple[Tensor, str]:
     if isinstance(answer, Tensor):
         return answer, ""
     if isinstance(named := getattr(answer, "logits", None), Tensor):

@@ -21,7 +21,7 @@ from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest, write_json
 from crossfer.framing import Framing
-from crossfer.networks.answers import logits_in
+from crossfer.networks.answers import find_logits
 from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
 from crossfer.networks.prediction import probabilities_of
 from crossfer.networks.preprocessing import Preprocessing
@@ -29,12 +29,12 @@ from crossfer.networks.sources import Spec
 from crossfer.networks.weights import save_tensors
 
 CARD, WEIGHTS = "classifier.json", "model.safetensors"
-"""The files of a bundle: what the weights do not tell, and the weights."""
+"""The files of a bundle: the description and the weights."""
 FORMAT = 1
-"""Of ``classifier.json``; raised when it changes."""
+"""Format of ``classifier.json``; raised when it changes."""
 
 NEVER = -1e4
-"""The logit of a class that the network cannot say."""
+"""The logit of a class without outputs."""
 
 
 class Classifier(nn.Module):
@@ -95,7 +95,7 @@ class Classifier(nn.Module):
             )
 
     def around(self, network: nn.Module) -> Classifier:
-        """Return the same classifier around another network, as the rest of the same one."""
+        """Return the same classifier around another network, e.g. a part of this one."""
         return Classifier(
             network,
             self.classes,
@@ -110,13 +110,13 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, classes) of normalised images, float (N, C, H, W)."""
-        return self.of_classes(logits_in(self.network(images), self.answers))
+        return self.of_classes(find_logits(self.network(images), self.answers)[0])
 
     def of_classes(self, logits: Tensor) -> Tensor:
-        """Return the logits of the classes, float (N, classes), of those of the outputs, (N, answers).
+        """Return the logits of the classes, float (N, classes), from those of the outputs, (N, answers).
 
-        Of a class with several outputs it is the logarithm of the sum of their exponentials: then softmax
-        gives the class the sum of their probabilities.
+        For a class with several outputs it is their log-sum-exp, so that its probability is the sum of
+        theirs.
         """
         if self.outputs == tuple((index,) for index in range(self.answers)):
             return logits
@@ -124,23 +124,23 @@ class Classifier(nn.Module):
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """The classes that the network cannot say."""
+        """The classes without outputs, which are never predicted."""
         return tuple(
             name for name, outputs in zip(self.classes, self.outputs, strict=True) if not outputs
         )
 
     def layer_names(self, kind: str) -> list[str]:
-        """Name those of the network's layers that a key of `LAYERS` stands for, in the network's names.
+        """Return the names of the network's layers for a key of `LAYERS`.
 
         Raises
         ------
         ValueError
-            If the network has no such layer.
+            If the network has none.
         """
         return LAYERS[kind](self.network, self.layers)
 
     def train_only(self, kind: str) -> None:
-        """Freeze every layer but those that a key of `LAYERS` stands for."""
+        """Freeze all layers but those of a key of `LAYERS`."""
         train_only(self.network, self.layer_names(kind))
 
     def predict(
@@ -151,10 +151,10 @@ class Classifier(nn.Module):
         Parameters
         ----------
         pictures
-            uint8 (N, H, W) gray or (N, H, W, 3) RGB: faces of the size that the network reads, framed as
-            `framing` says (`crossfer.prepare` does it).
+            uint8 (N, H, W) gray or (N, H, W, 3) RGB: faces of the network's size in the framing `framing`, as
+            `crossfer.prepare` makes them.
         batch_size
-            Faces at a time; by default as many as memory allows.  Does not change the result beyond rounding.
+            Number of faces per batch; by default as many as memory allows.  It changes only rounding.
 
         Returns
         -------
@@ -164,7 +164,7 @@ class Classifier(nn.Module):
         Raises
         ------
         CrossferError
-            If they are not such faces.
+            If their shape or type is wrong.
         """
         images = torch.as_tensor(pictures)
         wanted = self.preprocessing.image_shape
@@ -185,7 +185,7 @@ class Classifier(nn.Module):
         Parameters
         ----------
         folder
-            Made if it is not there; a bundle that lies there is replaced.
+            Created if needed; an existing bundle is replaced.
 
         Returns
         -------
@@ -195,9 +195,9 @@ class Classifier(nn.Module):
         Raises
         ------
         CrossferError
-            If the classifier does not know how its network is built.
+            If the classifier has no `spec`.
         OSError
-            If there is no room or no permission.
+            If the disk is full or not writable.
         """
         folder = Path(folder)
         if self.spec is None:
@@ -206,7 +206,9 @@ class Classifier(nn.Module):
                 'Classifier(…, spec=Spec("package.module:function"))'
             )
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CARD).unlink(missing_ok=True)  # written last: where it lies, all is there
+        (folder / CARD).unlink(
+            missing_ok=True
+        )  # written last: a folder that contains it is complete
         spec, files = self.spec, [WEIGHTS]
         if graph := spec.file:
             place = folder / f"network{graph.suffix}"
@@ -231,7 +233,7 @@ class Classifier(nn.Module):
 
 
 def _joined(logits: Tensor, outputs: Sequence[int]) -> Tensor:
-    """Return the logit of the class that some outputs stand for, (N,)."""
+    """Return the logit of a class from its outputs, (N,)."""
     if not outputs:
         return torch.full_like(logits[:, 0], NEVER)
     if len(outputs) == 1:
@@ -240,7 +242,7 @@ def _joined(logits: Tensor, outputs: Sequence[int]) -> Tensor:
 
 
 class Card(NamedTuple):
-    """What ``classifier.json`` says: the SHA-256 of each file, how to build the network, and the rest."""
+    """The content of ``classifier.json``: SHA-256 of each file, how to build the network, and the rest."""
 
     files: dict[str, str]
     spec: Spec
@@ -249,7 +251,7 @@ class Card(NamedTuple):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The class that each output stands for; empty where it stands for none."""
+        """The class of each output; empty for an output without a class."""
         names = [""] * int(self.described["answers"])
         pairs = zip(self.described["classes"], self.described["outputs"], strict=True)
         for name, outputs in pairs:
@@ -259,7 +261,7 @@ class Card(NamedTuple):
 
 
 def read_card(folder: Path) -> Card:
-    """Read what a bundle says of itself; its weights are not looked at.
+    """Read the description of a bundle, without its weights.
 
     Raises
     ------
@@ -277,7 +279,7 @@ def read_card(folder: Path) -> Card:
             "framing": Framing(**content["framing"]),
             "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
             "answers": int(content["answers"]),
-            "labels": content.get("labels"),  # bundles from before 0.1 have none
+            "labels": content.get("labels"),  # bundles from before 0.1 have no labels
         }
         card = Card(files, spec, described)
         card.output_names  # noqa: B018  (refuses an output that is not there)
@@ -295,18 +297,17 @@ def load(folder: str | Path) -> Classifier:
     Parameters
     ----------
     folder
-        It holds ``classifier.json`` and ``model.safetensors``.
+        It contains ``classifier.json`` and ``model.safetensors``.
 
     Returns
     -------
     Classifier
-        In evaluation mode, on the CPU.  Nothing is executed but the factory that the file names, if the
-        network is built by one.
+        In evaluation mode, on the CPU.  No code is executed but the factory that the file names, if any.
 
     Raises
     ------
     CrossferError
-        If a file is missing, altered or cut off, of another version, or its factory is not to be found.
+        If a file is missing, altered, truncated or of another version, or its factory is not found.
     """
     folder = Path(folder)
     files, spec, described = read_card(folder)

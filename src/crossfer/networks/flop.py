@@ -12,22 +12,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def training_flop(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Count the floating-point operations of one image's training step, as much as trains.
+    """Count the floating-point operations of a training step for one image.
 
-    Forward through every layer, backward from the loss to the first layer that trains: matrix products and
-    convolutions, as `torch.utils.flop_counter` counts them (a multiply-add is two).  Nothing is calculated
-    where the network does without.
+    Forward through every layer, backward to the first trained layer: matrix products and convolutions, as
+    counted by `torch.utils.flop_counter` (a multiply-add is two).  It runs on the meta device if the network
+    can.
 
     Parameters
     ----------
     model
-        With the parameters that train requiring gradients; if none does, one pass forward is counted.
+        Its trained parameters require gradients; if none does, one forward pass is counted.
     shape
-        Of an image: channels, height, width.
+        Channels, height and width of an image.
     """
     try:
         return _flop(copy.deepcopy(model).to("meta"), shape)
-    except RuntimeError:  # its forward pass needs numbers, or makes tensors of its own
+    except RuntimeError:  # its forward pass needs values, or creates tensors
         return _flop(copy.deepcopy(model).cpu(), shape)
 
 
@@ -42,7 +42,7 @@ def _flop(model: nn.Module, shape: tuple[int, ...]) -> int:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Calculate transformer layers step by step: their fused kernels are counted by nobody."""
+    """Disable the fused kernels of transformer layers, which are not counted."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -17,27 +17,27 @@ from crossfer.networks.sources import widen
 
 @torch.no_grad()
 def grow(classifier: Classifier, features: Mapping[str, Tensor]) -> Classifier:
-    """Return a copy of a classifier that can also say classes that are new to it.
+    """Return a copy of a classifier with outputs for new classes.
 
     The row of a new class in the head is imprinted: the mean direction of the class's features (Qi, Brown,
-    Lowe, Low-Shot Learning with Imprinted Weights, CVPR 2018, equation 5), as long as the head's other rows
-    are on average.  Imprinting is made for features and rows of length 1; here features of all classes have a
-    direction in common, and the new class would be the answer to nearly everything.  So its bias makes it,
-    on average over its own images, as strong as the strongest of the others.  Their logits stay as they are.
+    Lowe, Low-Shot Learning with Imprinted Weights, CVPR 2018, equation 5), with the mean length of the other
+    rows. Imprinting assumes features and rows of length 1; here the features of all classes have a common
+    component, and nearly everything would be predicted as the new class.  So its bias is set so that its
+    logit, on average over its own images, equals the largest of the others, which stay unchanged.
 
     Parameters
     ----------
     classifier
-        Its head is a linear layer that gives its outputs.
+        Its head must be a linear layer that produces its outputs.
     features
-        For each new class what the head is given of some of its images, float (N, D), N at least 1.
+        For each new class, penultimate features of some images, float (N, D), N at least 1.
 
     Raises
     ------
     CrossferError
-        If the head cannot grow.
+        If the head is not such a layer.
     ValueError
-        If the network can say one of the classes already.
+        If the network already has an output for one of the classes.
     """
     if known := [name for name in features if name not in classifier.unknown]:
         raise ValueError(f"{known[0]} is not new to the classifier")

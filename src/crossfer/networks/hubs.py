@@ -1,6 +1,6 @@
-"""Models of the usual libraries, and what they say of themselves.
+"""Models of timm, torchvision and transformers, and their own configurations.
 
-Each library is imported when a model of it is asked for.
+Each library is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ TRANSFORMERS = "transformers"
 
 @dataclass(frozen=True)
 class Own:
-    """What a model's own configuration says: how it reads pixels, what its outputs stand for, its layers.
+    """A model's own configuration: preprocessing, classes of its outputs, layers.
 
-    An output without a name stands for nothing.
+    An output without a name has no class.
     """
 
     preprocessing: Preprocessing | None = None
@@ -40,7 +40,7 @@ def library(name: str) -> Any:
     Raises
     ------
     CrossferError
-        If it is not installed, or cannot work here.
+        If it is not installed.
     """
     try:
         with suppress(ModuleNotFoundError) if name == TRANSFORMERS else nullcontext():
@@ -52,10 +52,10 @@ def library(name: str) -> Any:
 
 
 def _torchvision() -> None:
-    """Import torchvision, which timm and onnx2torch need, and transformers uses.
+    """Import torchvision, which timm and onnx2torch need and transformers uses.
 
-    Its common build brings compiled operations for GPUs.  Beside a PyTorch for CPUs these cannot be loaded,
-    and it fails to import although no classifier needs them: two of their names have to be known.
+    Its usual build contains compiled operations for GPUs.  With a CPU build of PyTorch they cannot be loaded,
+    and the import fails although no classifier needs them, unless two of their names are defined.
     """
     try:
         importlib.import_module("torchvision")
@@ -79,8 +79,8 @@ def from_timm(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.Module:
 
 
 def of_timm(name: str, arguments: Mapping[str, Any]) -> Own:
-    """Return what a model of timm says of itself: its ``pretrained_cfg``."""
-    # Built, as only then a model of a hub or a folder has read its configuration.
+    """Return the configuration of a model of timm: its ``pretrained_cfg``."""
+    # Only a built model of a hub or a folder has read its configuration.
     shape = {key: value for key, value in arguments.items() if key == "img_size"}
     how = library("timm").create_model(name, pretrained=False, **shape).pretrained_cfg
     channels, side, _ = how["input_size"]
@@ -107,20 +107,20 @@ def from_torchvision(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.
 
 
 def _new_head(network: nn.Module, classes: int | None) -> None:
-    """Put a head for other classes in the place of a network's last linear layer."""
+    """Replace a network's last linear layer by one for other classes."""
     name, old = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
     if classes not in (None, old.out_features):
         network.set_submodule(name, nn.Linear(old.in_features, classes, old.bias is not None))
 
 
 def of_torchvision(name: str) -> Own:
-    """Return how a model of torchvision reads pixels: as its default weights were trained."""
+    """Return the preprocessing of a model of torchvision: that of its default weights."""
     how = library("torchvision").models.get_model_weights(name).DEFAULT.transforms()
     return Own(Preprocessing(3, how.crop_size[0], tuple(how.mean), tuple(how.std)))
 
 
 def from_transformers(place: str, arguments: Mapping[str, Any], bare: bool) -> nn.Module:
-    """Build an image classifier of transformers, with its weights unless these will be replaced.
+    """Build an image classifier of transformers, with its weights unless `bare`.
 
     ``arguments["config"]`` is its configuration as a mapping.
     """
@@ -130,7 +130,7 @@ def from_transformers(place: str, arguments: Mapping[str, Any], bare: bool) -> n
     auto = transformers.AutoModelForImageClassification
     if bare:
         return auto.from_config(config)  # type: ignore[no-any-return]
-    # A head for other classes starts anew; what else does not fit is an error.
+    # Only a head for other classes may differ.
     model, loading = auto.from_pretrained(
         place, config=config, ignore_mismatched_sizes=True, output_loading_info=True,
         torch_dtype="float32",
@@ -147,7 +147,7 @@ def config_of_transformers(place: str) -> dict[str, Any]:
     Raises
     ------
     CrossferError
-        If there is no such model, here or in a hub.
+        If there is no such model in a folder or in a hub.
     """
     try:
         return dict(_transformers().AutoConfig.from_pretrained(place).to_dict())
@@ -159,12 +159,12 @@ def config_of_transformers(place: str) -> dict[str, Any]:
 
 
 def of_transformers(place: str) -> Own:
-    """Return what a model of transformers says of itself: its preprocessor and its ``id2label``."""
+    """Return the configuration of a model of transformers: its preprocessor and ``id2label``."""
     config = config_of_transformers(place)
     names = {int(key): str(value) for key, value in (config.get("id2label") or {}).items()}
     classes = tuple(names[index] for index in sorted(names))
     if all(name.startswith("LABEL_") for name in classes):
-        classes = ()  # its author named none
+        classes = ()  # default names
     processing = _transformers().image_processing_utils.BaseImageProcessor
     try:
         how, _ = processing.get_image_processor_dict(place)

@@ -1,4 +1,4 @@
-"""Name the layers of a network (FC, CL), freeze and unfreeze them."""
+"""Find the layers of a network by kind (FC, CL, …), and freeze the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GATE_TYPES = re.compile(
     r"|(Channel|Spatial)(Attention|Attn|Gate)"
 )
 GATE_NAMES = re.compile(r"^(se|squeeze|excit(e|ation)|se_(squeeze|excite)|fc_(squeeze|excite))\d*$")
-"""Modules that weigh channels (Hu et al., Squeeze-and-Excitation Networks, CVPR 2018) and the like."""
+"""Channel attention (Hu et al., Squeeze-and-Excitation Networks, CVPR 2018) and similar gates."""
 
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -26,21 +26,19 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class NamedLayers:
-    """Names of a network's modules, where module order does not tell: its fully connected layers, and its
-    last convolution; empty: they are found.
-    """
+    """Names of a network's fully connected layers and last convolution; empty: found by module order."""
 
     FC: tuple[str, ...] = ()
     CL: tuple[str, ...] = ()
 
 
 def layers_in_order(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return a sequence's layers and their names; one that stands in several places, in each of them."""
+    """Return a sequence's layers and their names, a shared layer in each of its places."""
     return [(name, layer) for name, layer in network._modules.items() if layer is not None]
 
 
 def is_just(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Tell whether a layer is of one of some kinds exactly, and nobody listens to it."""
+    """Tell whether a layer is exactly of one of these types and has no hooks."""
     listeners = (
         layer._forward_pre_hooks,
         layer._forward_hooks,
@@ -51,7 +49,7 @@ def is_just(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 
 def layers_with_parameters(model: nn.Module) -> list[str]:
-    """Name every module that owns parameters itself, in module order."""
+    """Return the names of all modules with parameters of their own, in module order."""
     return [
         name
         for name, module in model.named_modules()
@@ -60,15 +58,14 @@ def layers_with_parameters(model: nn.Module) -> list[str]:
 
 
 FOUND = NamedLayers()
-"""Nothing is named: module order tells."""
+"""Layers are found by module order."""
 
 
 def fully_connected(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
-    """Name "the fully connected layers" of a network: the linear layers after its last convolution.
+    """Return "the fully connected layers" of a network: the linear layers after its last convolution.
 
-    Linear layers in the block of the last convolution, as in ConvNeXt, are part of the block; in a
-    transformer they are those after its last block.  Layers of squeeze-and-excitation, which weigh
-    channels, are neither.
+    Linear layers in the block of the last convolution, as in ConvNeXt, belong to the block.  In a
+    transformer, they are the linear layers after its last block.  Squeeze-and-excitation layers are ignored.
 
     Raises
     ------
@@ -89,9 +86,9 @@ def fully_connected(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
 
 
 def last_convolution(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
-    """Name "the last convolution" of a network, with the normalisation that directly follows it.
+    """Return "the last convolution" of a network, with the normalisation that directly follows it.
 
-    In a transformer it is the last block that stands in its place.
+    In a transformer it is the last block.
 
     Raises
     ------
@@ -115,7 +112,7 @@ def last_convolution(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return a network's modules by name, without those that weigh channels."""
+    """Return a network's modules by name, without gates such as squeeze-and-excitation."""
     gates: list[str] = []
     for name, module in model.named_modules():
         gate = GATE_TYPES.search(type(module).__name__) or GATE_NAMES.search(
@@ -131,7 +128,7 @@ def _modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _is_bottleneck_of_sigmoid(module: nn.Module) -> bool:
-    """Tell whether a module narrows, widens to what it was, and ends in a sigmoid: a gate, however named."""
+    """Tell whether a module is a gate: a bottleneck of two layers with a sigmoid."""
     layers = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     if len(layers) != 2 or not any(
         isinstance(m, (nn.Sigmoid, nn.Hardsigmoid)) for m in module.modules()
@@ -147,12 +144,12 @@ def _is_bottleneck_of_sigmoid(module: nn.Module) -> bool:
 
 
 def _last_convolution(modules: dict[str, nn.Module]) -> str:
-    """Name the last convolution in module order; empty where there is none."""
+    """Return the name of the last convolution in module order; empty if there is none."""
     return next((n for n in reversed(modules) if isinstance(modules[n], CONVOLUTIONS)), "")
 
 
 def _last_attention(modules: dict[str, nn.Module]) -> str:
-    """Name the last attention after the last convolution, the outermost where they are nested."""
+    """Return the name of the last attention after the last convolution, the outermost of nested ones."""
     names = list(modules)
     names = names[names.index(_last_convolution(modules)) + 1 :]
     found = [name for name in names if "attention" in type(modules[name]).__name__.lower()]
@@ -160,10 +157,10 @@ def _last_attention(modules: dict[str, nn.Module]) -> str:
 
 
 def _block(modules: dict[str, nn.Module], name: str) -> str:
-    """Name the block that a layer is part of.
+    """Return the name of the block that contains a layer.
 
-    Of attention it is the module around it; of a convolution the nearest module around it that has a
-    brother of its kind, or else the convolution itself.
+    For attention it is the parent module; for a convolution the nearest ancestor with a sibling of its type,
+    or the convolution itself.
     """
     if name and not isinstance(modules[name], CONVOLUTIONS):
         return name.rpartition(".")[0] or name
@@ -178,12 +175,12 @@ def _block(modules: dict[str, nn.Module], name: str) -> str:
 
 
 def _within(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Name the layers of some modules, in module order.
+    """Return the layers in some modules, in module order.
 
     Raises
     ------
     ValueError
-        If a name is none of the network's modules, or there is nothing to train in one.
+        If a module does not exist or has no parameters.
     """
     layers = layers_with_parameters(model)
     parts = {name: {n for n in layers if n == name or n.startswith(f"{name}.")} for name in names}
@@ -194,18 +191,18 @@ def _within(model: nn.Module, names: Iterable[str]) -> list[str]:
 
 
 def _after(model: nn.Module, name: str) -> list[str]:
-    """Name the layers behind a module; all of them where the name is empty."""
+    """Return the layers after a module; all layers for an empty name."""
     layers = layers_with_parameters(model)
     return layers[layers.index(_within(model, [name])[-1]) + 1 :] if name else layers
 
 
 def last_layer(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
-    """Name the head of a network: the last of its fully connected layers."""
+    """Return the head of a network: the last of its fully connected layers."""
     return fully_connected(model, named)[-1:]
 
 
 def normalisations(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
-    """Name the normalisations of a network that have weights: a scale and a shift for each channel.
+    """Return the normalisations of a network that have weights (scale and shift).
 
     Raises
     ------
@@ -220,7 +217,7 @@ def normalisations(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
 
 
 def body(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
-    """Name every layer of a network but its head: what gives the head its features."""
+    """Return every layer of a network but its head."""
     head = last_layer(model, named)
     return [name for name in layers_with_parameters(model) if name not in head]
 
@@ -234,21 +231,21 @@ LAYERS: Mapping[str, Callable[[nn.Module, NamedLayers], list[str]]] = {
     "body": body,
     "all": lambda model, named: layers_with_parameters(model),
 }
-"""The layers that a strategy may train."""
+"""The kinds of layers that a strategy may train; each function returns their names."""
 
 
 def train_only(model: nn.Module, layers: Iterable[str]) -> None:
-    """Freeze every layer but the named ones: only their parameters will require gradients.
+    """Freeze all layers but the named ones: only their parameters require gradients.
 
     Parameters
     ----------
     layers
-        Module names as `torch.nn.Module.named_modules` gives them.
+        Module names, as in `torch.nn.Module.named_modules`.
 
     Raises
     ------
     ValueError
-        If a name is none of the network's layers.
+        If a name is not one of the network's layers.
     """
     chosen = set(layers)
     unknown = chosen - set(layers_with_parameters(model))
@@ -260,15 +257,15 @@ def train_only(model: nn.Module, layers: Iterable[str]) -> None:
 
 
 def channels_last(model: Model, images: Tensor) -> Model:
-    """Copy a network for training: its convolutions channels last, which is faster, if it bears that.
+    """Copy a network for training, with its convolutions in channels-last layout if it works with it.
 
-    Many a network flattens what its convolutions give with ``view``, which knows one layout only; then the
-    copy is like the network.
+    Channels last is faster, but fails in networks that flatten features with ``view``; for these the layout
+    is not changed.
 
     Parameters
     ----------
     images
-        A few as the network reads them, float (N, C, H, W), to try it on.
+        A few normalised images, float (N, C, H, W), to try it on.
     """
     fast = copy.deepcopy(model)
     for module in fast.modules():

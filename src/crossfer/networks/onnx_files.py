@@ -14,31 +14,31 @@ from crossfer.networks.preprocessing import Preprocessing
 
 RUNTIME = "onnxruntime"
 LARGEST_DIFFERENCE = 1e-3
-"""Between the converted network's answers and ONNX Runtime's, as a share of the largest of these."""
+"""Maximum difference of the converted network's outputs from ONNX Runtime's, relative to the largest."""
 
 
 def of_onnx(file: Path) -> Own:
-    """Return how large the faces are that a file's network reads; it says nothing of normalisation.
+    """Return the input size of a file's network; ONNX does not describe normalisation.
 
     Raises
     ------
     CrossferError
-        If the file is not one network of one batch of images.
+        If the file is not a network with one batch of images as input.
     """
     images = _images(_read(file), file)
     return Own(Preprocessing(images.channels, images.side))  # type: ignore[arg-type]
 
 
 def from_onnx(file: Path, check: bool = True) -> nn.Module:
-    """Convert an ONNX file to a PyTorch network that gives logits, checked against ONNX Runtime.
+    """Convert an ONNX file to a PyTorch network with logits, checked against ONNX Runtime.
 
-    A softmax at its end is left out, so that it can be trained.  What reads images (N, H, W, C), as exports
-    of Keras do, is given them so.
+    A final softmax is removed, so that the network can be trained.  Networks that read images (N, H, W, C),
+    such as exports of Keras, are supported.
 
     Raises
     ------
     CrossferError
-        If it is no such network, it cannot be converted, or the two answer differently.
+        If it is not such a network, it cannot be converted, or the outputs differ.
     """
     onnx2torch = library("onnx2torch")
     model = _read(file)
@@ -69,17 +69,17 @@ class ChannelsLast(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Any:
-        """Return whatever the network answers with."""
+        """Return the network's output."""
         return self.network(images.permute(0, 2, 3, 1))
 
 
 class RuntimeNetwork(nn.Module):
-    """A network that ONNX Runtime calculates on the CPU: it can be measured, and nothing in it trains.
+    """A network that runs in ONNX Runtime on the CPU: it can be measured, but not trained.
 
     Parameters
     ----------
     content
-        The model, serialised.
+        The serialised model.
     last
         Whether it reads images (N, H, W, C).
     """
@@ -87,14 +87,14 @@ class RuntimeNetwork(nn.Module):
     def __init__(self, content: bytes, last: bool = False) -> None:
         super().__init__()
         self.content, self.last = content, last
-        self.device = nn.Parameter(torch.empty(0), requires_grad=False)  # says where it is
+        self.device = nn.Parameter(torch.empty(0), requires_grad=False)  # its device
         runtime = library("onnxruntime")
         runtime.set_default_logger_severity(4)
         self.session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     @classmethod
     def of(cls, file: Path) -> Self:
-        """Open a file; a softmax at its end is left out, as logits are wanted."""
+        """Open a file; a final softmax is removed to get logits."""
         model = _read(file)
         images = _images(model, file)
         _without_softmax(model)
@@ -112,7 +112,7 @@ class RuntimeNetwork(nn.Module):
 
 
 class Images(NamedTuple):
-    """What a network reads."""
+    """The input of a network."""
 
     channels: int
     side: int
@@ -133,7 +133,7 @@ def _read(file: Path) -> Any:
 
 
 def _images(model: Any, file: Path) -> Images:
-    """Return what the one input is."""
+    """Return the shape of the one input."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [part for part in model.graph.input if part.name not in weights]
     if len(inputs) != 1:
@@ -164,9 +164,9 @@ def _without_softmax(model: Any) -> None:
 
 
 def _with_linear_layers(model: Any) -> None:
-    """Make one Gemm, which becomes a linear layer, of a MatMul and an Add with constants, as Keras exports.
+    """Replace MatMul and Add with constants, as Keras exports them, by Gemm, which becomes a linear layer.
 
-    Only where the input has two dimensions, as Gemm knows no others.
+    Only for inputs with two dimensions, since Gemm supports no others.
     """
     onnx = library("onnx")
     graph = onnx.shape_inference.infer_shapes(model).graph

@@ -13,9 +13,9 @@ from crossfer.networks.preprocessing import Preprocessing, normalise
 
 MOST_AT_ONCE = 512
 ACTIVATIONS = 2**30
-"""Bytes that the largest two activations of a batch may take together."""
+"""Maximum bytes of the two largest activations of a batch."""
 FEW = 32
-"""So many images are taken at once, whatever the network."""
+"""Batch size that is used without measuring activations."""
 
 
 @torch.no_grad()
@@ -31,16 +31,15 @@ def probabilities_of(
     Parameters
     ----------
     network
-        Gives logits (N, classes); put into evaluation mode.
+        Returns logits (N, classes); it is put into evaluation mode.
     images
-        uint8 (N, H, W) or (N, H, W, 3); or float (N, …), what the network is given of them.
+        uint8 (N, H, W) or (N, H, W, 3); or float (N, …), the network's input.
     how
-        How the network reads pixels.
+        Preprocessing of uint8 images.
     batch_size
-        Images at a time, which changes the result by no more than rounding; by default as many as memory
-        allows, at most 512.
+        Images per batch, which changes only rounding; by default as many as memory allows, at most 512.
     autocast
-        The arithmetic of the network.
+        Context of the forward pass, for mixed precision.
 
     Returns
     -------
@@ -67,14 +66,14 @@ def probabilities_of(
 
 @torch.no_grad()
 def images_at_once(network: nn.Module, few: Tensor) -> int:
-    """Return how many images a network can be given at once: its activations are measured on a few.
+    """Return the batch size that fits into memory, from the network's activations on a few images.
 
     Parameters
     ----------
     network
         In evaluation mode.
     few
-        What it is given of one or more images, float (N, …), on its device.
+        Its input for one or more images, float (N, …), on its device.
     """
     largest = few.nbytes
 

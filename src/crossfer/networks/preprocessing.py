@@ -14,27 +14,26 @@ from crossfer.framing import SIDE
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network reads pixels.
+    """Preprocessing of a network: channels, size, normalisation.
 
     Parameters
     ----------
     channels
         1 for gray, 3 for colour.
     side
-        Of its square faces, in pixels.
+        Side of the square faces, in pixels.
     mean, deviation
-        Of each channel in the network's own order, of pixels as numbers from 0 to `white`: what it
-        standardises images by.  Where they are empty, every image is standardised by its own.
+        Mean and standard deviation of each channel, in the network's order, for pixels from 0 to `white`;
+        empty: every image is standardised by its own mean and deviation.
     white
-        The number that the brightest pixel has before `mean` and `deviation` are applied: 1 in most
-        networks, 255 where they read bytes.
+        Value of the brightest pixel before normalisation: usually 1, or 255 for networks that read bytes.
     order
-        Of the colours.
+        Order of the colours.
 
     Raises
     ------
     ValueError
-        If a value is impossible: the field is named.
+        If a value is invalid; the message names the field.
     """
 
     channels: Literal[1, 3] = 1
@@ -62,7 +61,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return what `dataclasses.asdict` wrote and JSON made lists of."""
+        """Return the object that `dataclasses.asdict` and JSON wrote."""
         lists = {key: tuple(content[key]) for key in ("mean", "deviation")}
         return cls(**{**content, **lists})
 
@@ -73,11 +72,11 @@ class Preprocessing:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """The shape of one face as the network is given it: channels, height, width."""
+        """The shape of the network's input for one face: channels, height, width."""
         return (self.channels, self.side, self.side)
 
     def __str__(self) -> str:
-        """Say it in a few words, for people."""
+        """Return a short description for people."""
         colours = "gray" if self.channels == 1 else self.order
         if not self.mean:
             how = "each image standardised by its own mean and deviation"
@@ -91,27 +90,26 @@ class Preprocessing:
 
 
 def normalise(images: Tensor, how: Preprocessing | None = None) -> Tensor:
-    """Bring pixels to what a network reads.
+    """Normalise pixels for a network.
 
     Parameters
     ----------
     images
         uint8 or float (N, H, W) gray, or (N, H, W, 3) RGB, 0–255.
     how
-        How the network reads pixels; by default every image is standardised by its own mean and deviation,
-        so that no dataset's statistics are involved.
+        Preprocessing of the network; by default every image is standardised by its own mean and deviation, so
+        that no dataset's statistics are involved.
 
     Returns
     -------
     Tensor
-        float32 (N, C, H, W); standardised by its own, an image has mean 0 and deviation 1 (0 everywhere
-        where it is flat).
+        float32 (N, C, H, W); with the default, each image has mean 0 and deviation 1 (a constant image is 0).
     """
     values = images.float()
     if how and how.order == "BGR" and images.ndim == 4:
         values = values.flip(-1)
     if how and how.mean:
-        # Made where the images are: a number from the host would stop a GPU.
+        # Created on the images' device: a copy from the host would synchronise a GPU.
         mean, deviation = (
             torch.stack([values.new_full((), 255 / how.white * number) for number in numbers])
             for numbers in (how.mean, how.deviation)

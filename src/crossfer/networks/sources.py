@@ -27,12 +27,12 @@ STUDY, TIMM, TORCHVISION, TRANSFORMERS, ONNX, RUNTIME = (
     "onnxruntime",
 )
 LIBRARIES = (TIMM, TORCHVISION, TRANSFORMERS, ONNX, RUNTIME)
-"""What stands before the colon where it is no package of Python."""
+"""Kinds of sources that are not Python packages: the part before the colon."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """How to build a network, its weights aside.
+    """How to build a network, without its weights.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ class Spec:
         ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``,
         ``onnxruntime:FILE``; or a factory, ``package.module:function``.
     arguments
-        For it, by keyword: texts, numbers, lists and mappings of them.
+        Keyword arguments of the source: strings, numbers, lists and mappings of them.
     folder
-        Where files and folders are looked for, and factories too, after Python's own path.
+        Folder of relative files and folders, and of factories that are not on Python's path.
     grown
-        Rows that were added to a linear layer, by its name: see `crossfer.networks.growth.grow`.
+        For a linear layer, the number of added rows: see `crossfer.networks.growth.grow`.
     projected
-        Random ReLU projections that were put before a linear layer, by its name: see `project`.
+        For a linear layer, the number of random ReLU projections before it: see `project`.
     """
 
     network: str = STUDY
@@ -57,44 +57,57 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         return "the study's network" if self.network == STUDY else self.network
 
     @property
+    def kind(self) -> str:
+        """The part before the colon: the library, or the package of a factory."""
+        return self.network.partition(":")[0]
+
+    @property
+    def path(self) -> Path:
+        """The part after the colon as a path, relative to `folder`."""
+        return (self.folder or Path()) / Path(self.network.partition(":")[2]).expanduser()
+
+    @property
+    def place(self) -> str:
+        """The part after the colon: the path of a folder if there is one, otherwise the unchanged name."""
+        return str(self.path) if self.path.is_dir() else self.network.partition(":")[2]
+
+    @property
     def file(self) -> Path | None:
-        """The file that the network is read from, for a source that needs one."""
-        kind, _, name = self.network.partition(":")
-        return (self.folder or Path()) / name if kind in (ONNX, RUNTIME) else None
+        """The file of the network, for ONNX sources."""
+        return self.path if self.kind in (ONNX, RUNTIME) else None
 
     def of_file(self, name: str) -> Spec:
-        """Return the same for a copy of its file, beside whatever speaks of it."""
-        kind, _, _ = self.network.partition(":")
-        return replace(self, network=f"{kind}:{name}", folder=None)
+        """Return the same for a copy of its file, in the folder of the description."""
+        return replace(self, network=f"{self.kind}:{name}", folder=None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
+        """Return values for JSON; `from_json` reads them."""
         folder = str(self.folder.resolve()) if self.folder else None
         return {**asdict(self), "folder": folder}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], beside: Path) -> Spec:
-        """Read what `as_json` wrote; a file that it needs lies in the folder `beside`."""
+        """Read what `as_json` wrote; an ONNX file is in the folder `beside`."""
         spec = cls(**content)
         place = beside if spec.file else Path(spec.folder) if spec.folder else None
         return replace(spec, folder=place)
 
     def build(self, bare: bool = False) -> nn.Module:
-        """Build the network, with whatever weights its source gives it.
+        """Build the network, with the weights of its source.
 
         Parameters
         ----------
         bare
-            Its weights will be replaced, so that none need be fetched or read.
+            Whether its weights will be replaced, so that they need not be loaded.
 
         Raises
         ------
         CrossferError
-            If there is no such source, or it fails.
+            If the source does not exist or fails.
         """
         try:
             network = self._built(bare)
@@ -122,7 +135,7 @@ class Spec:
         if kind == TORCHVISION:
             return hubs.from_torchvision(name, self.arguments, bare)
         if kind == TRANSFORMERS:
-            return hubs.from_transformers(self._place(name), self.arguments, bare)
+            return hubs.from_transformers(self.place, self.arguments, bare)
         if self.file:
             from crossfer.networks.onnx_files import RuntimeNetwork, from_onnx  # another library
 
@@ -132,7 +145,7 @@ class Spec:
         return _function(self.network, self.folder)(**self.arguments)
 
     def own(self) -> hubs.Own:
-        """Return what the model's own configuration says, as far as it has one.
+        """Return the model's own configuration, as far as it has one.
 
         Raises
         ------
@@ -148,7 +161,7 @@ class Spec:
             if kind == TORCHVISION:
                 return hubs.of_torchvision(name)
             if kind == TRANSFORMERS:
-                return hubs.of_transformers(self._place(name))
+                return hubs.of_transformers(self.place)
             if self.file:
                 from crossfer.networks.onnx_files import of_onnx
 
@@ -162,14 +175,9 @@ class Spec:
             return error
         return CrossferError(f"model.network: {self.name} failed: {one_line(error)}")
 
-    def _place(self, name: str) -> str:
-        """Return a folder as it is found from the configuration's, or what is none as it is."""
-        place = (self.folder or Path()) / name
-        return str(place) if place.is_dir() else name
-
 
 def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:
-    """Add outputs to a linear layer, in place; their weights are zero.  Return the new layer."""
+    """Add outputs with zero weights to a linear layer, in place; return the new layer."""
     old = network.get_submodule(name)
     if not isinstance(old, nn.Linear):
         raise CrossferError(
@@ -192,14 +200,14 @@ def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:
 
 
 def project(network: nn.Module, name: str, count: int) -> nn.Sequential:
-    """Put random ReLU projections before a linear layer, in place; all weights are zero.
+    """Add random ReLU projections before a linear layer, in place, with all weights zero.
 
     Parameters
     ----------
     name
-        Of the layer; in its place come ``projection``, ``relu``, and ``head`` with as many outputs.
+        Name of the layer; it becomes a sequence of ``projection``, ``relu`` and ``head``.
     count
-        Of the projections.
+        Number of projections.
     """
     old = network.get_submodule(name)
     if not isinstance(old, nn.Linear):

@@ -1,10 +1,10 @@
-"""Configuration of a network, untrained or deployed."""
+"""Configuration of a network, untrained or deployed: validation, building, and identity of its weights."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,26 +35,26 @@ from crossfer.networks.weights import read_weights
 
 BUNDLE = "bundle"
 SOURCES = (*LIBRARIES, BUNDLE)
-"""What stands before the colon where it is no package of Python."""
+"""Kinds of sources that are not Python packages: the part before the colon."""
 WITH_WEIGHTS = (TRANSFORMERS, ONNX, RUNTIME, BUNDLE)
-"""Sources whose networks are deployed unless something else is said."""
+"""Sources whose networks are deployed by default."""
 
 AS_BUILT, START = Path("as-built"), Path("start")
-"""In the place of a file of weights: those that the source gives are deployed; or training starts there."""
+"""Instead of a file of weights: deploy the source's weights, or start training from them."""
 
 
 FILES_OF_TENSORS = ("*.safetensors", "*.bin")
-"""In a folder of transformers."""
+"""Files of weights in a folder of transformers."""
 
 Classes = ClassSet | str | Sequence[str]
-"""What a classifier shall answer with."""
+"""The classes of a classifier."""
 
 
 def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
-    """Return for each class the outputs that stand for it, by what a network's outputs are called.
+    """Return the outputs of each class, from the names of a network's outputs.
 
-    An output stands for the class of its name; where there is none, for the class that its name is a label
-    of: of a network that tells sad from angry, both stand for a class ``negative`` that holds them.
+    An output belongs to the class of its name or, if there is none, to the class that has its name as a
+    label: in a network with outputs sad and angry, both belong to a class ``negative`` with these labels.
     """
     means = [name if name in classes.names else classes.members.get(name) for name in theirs]
     return [[i for i, own in enumerate(means) if own == name] for name in classes.names]
@@ -62,7 +62,7 @@ def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What a network standardises pixels by: see `crossfer.networks.preprocessing.Preprocessing`."""
+    """Normalisation of pixels: see `crossfer.networks.preprocessing.Preprocessing`."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -80,53 +80,51 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """How to build a network, and what its weights do not tell.
+    """How to build a network, and what its weights do not define.
 
     Parameters
     ----------
     network
         ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``;
-        ``onnxruntime:FILE``, which is measured and not trained; ``bundle:FOLDER``, an earlier result (a
+        ``onnxruntime:FILE``, which is measured but not trained; ``bundle:FOLDER``, an earlier result (a
         bundle or a run); or ``package.module:function``, a factory that takes `arguments` and returns a
-        module that maps float (N, C, H, W) to logits (N, outputs), or to something with logits in it.
+        module that maps float (N, C, H, W) to logits (N, outputs), or to an output that contains them.
     width
-        Of the study's network: multiplies its filters and units.
+        Factor of the filters and units of the study's network.
     arguments
-        For the factory or the library, by keyword.
+        Keyword arguments of the factory or the library.
     folder
-        Where Python looks for a factory too, after its own path; relative files and folders start here.
+        Folder of relative files and folders, and of factories that are not on Python's path.
     weights
-        The network that is deployed: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file of tensors alone;
-        or ``as-built`` for those that its source gives it.  It then is the baseline, and is not trained.
-        ``start``: training starts at what its source gives, with a head for the experiment's classes.  By
-        default ``as-built`` for ``transformers:``, ``onnx:``, ``onnxruntime:`` and ``bundle:`` (for these
+        The deployed weights: a ``.safetensors`` file, or a ``.pt`` or ``.pth`` file with tensors only; or
+        ``as-built`` for the source's weights.  The deployed network is the baseline and is not trained.
+        ``start``: training starts from the source's weights, with a head for the experiment's classes.  By
+        default ``as-built`` for ``transformers:``, ``onnx:``, ``onnxruntime:`` and ``bundle:`` (for the last
         three always), otherwise ``start``.
     weights_key
-        Which weights, where a file holds several: its key, or the prefix of their names.
+        Key or prefix of the weights in a file with several sets.
     input
-        Channels (1 gray, 3 colour), height and width of the faces that it reads; by default the model's own,
-        or 1×48×48.
+        Channels (1 gray, 3 colour), height and width of its faces; by default the model's own, or 1×48×48.
     normalisation
-        What it standardises pixels by; or ``per-image``: every image by its own mean and deviation.  By
-        default the model's own, or ``per-image`` where no weights are deployed.
+        Normalisation of pixels; or ``per-image``: every image by its own mean and deviation.  By default the
+        model's own, or ``per-image`` if no weights are deployed.
     order
-        Of the colours that it reads; by default the model's own, or RGB.
+        Order of the colours; by default the model's own, or RGB.
     classes
-        What its outputs stand for, in its order, under any name we know for them; by default the model's own,
-        or the experiment's where no weights are deployed.  An output stands for the class of its name, or for
-        the class that its name is a label of; one that is neither is never the answer.  A class of the
-        experiment that no output stands for is new to the model.
+        Names of its outputs, in order, in any known spelling; by default the model's own, or the experiment's
+        if no weights are deployed.  An output belongs to the class of its name, or to the class that has its
+        name as a label; otherwise it is never predicted.  A class without an output is new to the model.
     FC, CL
-        Its fully connected layers, and its last convolution: names of its modules, where their order does
-        not tell.
+        Module names of its fully connected layers and of its last convolution, if module order does not give
+        them.
     expect
-        The accuracy (0–1) that the deployed model is known to reach on the source's test set: a baseline far
-        from it stops the experiment.
+        The accuracy (0–1) that the deployed model is known to have on the source's test set; an experiment
+        stops if the baseline is far from it.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
     NOT_IDENTITY: ClassVar = frozenset({"folder", "weights", "expect"})
-    """Places, whose content `built` and `weights_digest` identify, and what is only checked."""
+    """Paths, whose content `built` and `weights_digest` identify, and values that are only checked."""
 
     network: str = STUDY
     width: float = 1.0
@@ -143,87 +141,81 @@ class NetworkConfig:
     expect: float | None = None
 
     def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        """Yield invalid or missing options."""
+        kind, _, name = self.network.partition(":")
         if not 0 < self.width <= 4:
-            raise ValueError(f"width is {self.width}: must be above 0 and at most 4")
+            yield f"width is {self.width}: must be above 0 and at most 4"
         if self.network == STUDY:
             own = [key for key in ("arguments", "normalisation", "FC", "CL") if getattr(self, key)]
             if self.input not in (None, (1, SIDE, SIDE)):
                 own = ["input"]
             if own:
-                raise ValueError(
+                yield (
                     f"{own[0]}: not an option of the study's network; remove it, or name another "
                     "network"
                 )
-        elif self.width != 1:
-            raise ValueError("width: only for the study's network; use arguments: for yours")
-        module, colon, name = self.network.partition(":")
-        if self.network != STUDY and not (
-            (colon and name)
-            and (
-                module in SOURCES
-                or all(part.isidentifier() for part in f"{module}.{name}".split("."))
-            )
-        ):
-            libraries = ", ".join(f"{library}:NAME" for library in SOURCES)
-            raise ValueError(
-                f"network {self.network!r}: write {STUDY}, {libraries} or package.module:function"
-            )
+        else:
+            if self.width != 1:
+                yield "width: only for the study's network; use arguments: for yours"
+            names = f"{kind}.{name}".split(".")
+            if not name or (kind not in SOURCES and not all(map(str.isidentifier, names))):
+                libraries = ", ".join(f"{library}:NAME" for library in SOURCES)
+                yield (
+                    f"network {self.network!r}: write {STUDY}, {libraries} or package.module:function"
+                )
         if self.input and self.input[1] != self.input[2]:
-            raise ValueError("input: channels (1 or 3), height, width; square, of 8 pixels or more")
-        if module not in SOURCES:
-            self.preprocessing  # noqa: B018  (refuses what is impossible)
-        if module == BUNDLE:
-            own = [key for key in ("arguments", "weights") if getattr(self, key)]
-            if own:
-                raise ValueError(f"{own[0]}: given by the bundle; remove it")
-        elif module in (ONNX, RUNTIME) and self.weights not in (None, AS_BUILT):
-            raise ValueError("weights: given by the ONNX file; remove it")
+            yield "input: channels (1 or 3), height, width; square, of 8 pixels or more"
+        if kind not in SOURCES:
+            self.preprocessing  # noqa: B018  (refuses invalid values)
+        if kind == BUNDLE:
+            for key in ("arguments", "weights"):
+                if getattr(self, key):
+                    yield f"{key}: given by the bundle; remove it"
+        elif kind in (ONNX, RUNTIME) and self.weights not in (None, AS_BUILT):
+            yield "weights: given by the ONNX file; remove it"
         try:
             json.dumps(dict(self.arguments))
         except TypeError:
-            raise ValueError(
-                "arguments: only strings, numbers, lists and mappings of them"
-            ) from None
-        self._check_classes()
-        self._check_deployed(module)
-
-    def _check_classes(self) -> None:
+            yield "arguments: only strings, numbers, lists and mappings of them"
         names = [canonical(name) for name in self.classes]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"classes: {twice[0]} is listed twice; remove one")
+            yield f"classes: {twice[0]} is listed twice; remove one"
         if len(names) == 1:
-            raise ValueError(f"classes: only {names[0]}; name the class of every output")
-
-    def _check_deployed(self, kind: str) -> None:
-        """Refuse deployed weights whose meaning would have to be guessed."""
+            yield f"classes: only {names[0]}; name the class of every output"
         if self.expect is not None and not 0 < self.expect <= 1:
-            raise ValueError("expect: must be a fraction, above 0 and at most 1")
+            yield "expect: must be a fraction, above 0 and at most 1"
         if not self.is_deployed:
-            alone = [key for key in ("expect", "weights_key") if getattr(self, key)]
-            if alone:
-                raise ValueError(f"{alone[0]}: only for a deployed network; name its weights")
+            for key in ("expect", "weights_key"):
+                if getattr(self, key):
+                    yield f"{key}: only for a deployed network; name its weights"
         elif kind not in (STUDY, TRANSFORMERS, BUNDLE):
             if not self.classes:
-                raise ValueError(
-                    "classes: missing; list the classes of the deployed network's outputs, in its "
-                    "order"
-                )
+                yield "classes: missing; list the classes of the deployed network's outputs, in its order"
             if self.normalisation is None and kind not in (TIMM, TORCHVISION):
-                raise ValueError(
+                yield (
                     "normalisation: missing; set that of the deployed network, "
                     "{mean: […], deviation: […]} or per-image"
                 )
 
     @property
     def is_deployed(self) -> bool:
-        """Whether it comes with weights: then it is the baseline."""
+        """Whether its weights are deployed, as the baseline."""
         if self.weights is None:
-            return self.network.partition(":")[0] in WITH_WEIGHTS
+            return self._source.kind in WITH_WEIGHTS
         return self.weights != START
+
+    @cached_property
+    def _source(self) -> Spec:
+        """The source as written."""
+        return Spec(self.network, self.arguments, self.folder)
 
     @property
     def _file(self) -> Path | None:
-        """The file of its deployed weights, if they are in one."""
+        """The file of its deployed weights, if any."""
         if self.weights in (None, AS_BUILT, START):
             return None
         assert self.weights is not None
@@ -231,31 +223,30 @@ class NetworkConfig:
 
     @property
     def _bundle(self) -> Path | None:
-        """The folder of an earlier result, if it is one."""
-        kind, _, place = self.network.partition(":")
-        return (self.folder or Path()) / Path(place).expanduser() if kind == BUNDLE else None
+        """The folder of a bundle, if it is one."""
+        return self._source.path if self._source.kind == BUNDLE else None
 
     @cached_property
     def _card(self) -> Card | None:
-        """What an earlier result says of itself."""
+        """The description of a bundle."""
         return read_card(self._bundle) if self._bundle else None
 
     @property
     def name(self) -> str:
-        """What errors call it."""
-        return Spec(self.network).name
+        """Its name in error messages."""
+        return self._source.name
 
     @cached_property
     def _own(self) -> Own:
-        """What the model's own configuration says."""
+        """The model's own configuration."""
         if self._card:
             described = self._card.described
             return Own(described["preprocessing"], self._card.output_names, described["layers"])
-        return Spec(self.network, self.arguments, self.folder).own()
+        return self._source.own()
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """How it reads pixels."""
+        """Its preprocessing."""
         own = self._own.preprocessing
         how = own or Preprocessing()
         try:
@@ -274,7 +265,7 @@ class NetworkConfig:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What its outputs stand for, in its order; empty: the experiment's classes."""
+        """The names of its outputs, in order; empty: the experiment's classes."""
         names = self.classes or (self._own.classes if self.is_deployed else ())
         if not names and self.is_deployed and self.network != STUDY:
             raise CrossferError(
@@ -284,19 +275,17 @@ class NetworkConfig:
         return tuple(map(canonical, names))
 
     def unknown(self, classes: Classes) -> tuple[str, ...]:
-        """Return which of some classes it cannot say: they are new to it."""
+        """Return the classes that it has no output for."""
         wanted = ClassSet.of(classes)
         outputs = outputs_of(wanted, self.outputs or wanted.names)
         return tuple(name for name, own in zip(wanted.names, outputs, strict=True) if not own)
 
     def spec(self, classes: Classes = FER7) -> Spec:
-        """Return how to build it, for an experiment with some classes."""
+        """Return how to build it for some classes."""
         if self._card:
             return self._card.spec
-        kind, _, name = self.network.partition(":")
-        wanted = ClassSet.of(classes).names
-        count = len(self.outputs or wanted)
-        given = dict(self.arguments)
+        kind, wanted = self._source.kind, ClassSet.of(classes).names
+        count, given = len(self.outputs or wanted), dict(self.arguments)
         if self.network == STUDY:
             given = {"width": self.width, "classes": count}
         elif kind == TIMM:
@@ -305,8 +294,7 @@ class NetworkConfig:
         elif kind == TORCHVISION:
             given = {"num_classes": count, **given}
         elif kind == TRANSFORMERS:
-            place = (self.folder or Path()) / name
-            config = config_of_transformers(str(place) if place.is_dir() else name)
+            config = config_of_transformers(self._source.place)
             if not self.is_deployed:
                 names = dict(enumerate(wanted))
                 config |= {"id2label": names, "label2id": {n: i for i, n in names.items()}}
@@ -314,10 +302,10 @@ class NetworkConfig:
             given["config"] = json.loads(
                 json.dumps({**config, **given.get("config", {})}, default=str)
             )
-        return Spec(self.network, given, self.folder)
+        return replace(self._source, arguments=given)
 
     def built(self, classes: Classes) -> dict[str, Any]:
-        """Return what it comes to for an experiment with some classes, the model's own configuration read."""
+        """Return all that determines the built network, including the model's own configuration."""
         spec = self.spec(classes)
         return {
             "arguments": dict(spec.arguments),
@@ -335,32 +323,37 @@ class NetworkConfig:
         return NamedLayers(self.FC or own.FC, self.CL or own.CL)
 
     def _files_digest(self, spec: Spec) -> str:
-        """SHA-256 of the files on this machine that the network is built from; empty where there are none."""
-        kind, _, name = self.network.partition(":")
+        """Return the SHA-256 of the local files of the network; empty if there are none."""
         files = [spec.file] if spec.file else []
-        if kind == TRANSFORMERS:  # of a hub there is no such folder
-            place = (self.folder or Path()) / name
-            files = sorted(f for pattern in FILES_OF_TENSORS for f in place.glob(pattern))
+        if spec.kind == TRANSFORMERS:  # of a hub there is no such folder
+            files = sorted(f for pattern in FILES_OF_TENSORS for f in spec.path.glob(pattern))
         sha = hashlib.sha256("".join(map(digest, files)).encode())
         return sha.hexdigest() if files else ""
 
     def same_layers(self, kind: str) -> str:
-        """Return the first key of `crossfer.networks.layers.LAYERS` that trains the same layers of it.
+        """Return the first key of `crossfer.networks.layers.LAYERS` with the same layers.
 
-        Where the head is the only fully connected layer, FC is the head: both are one training.
+        If the head is the only fully connected layer, FC and head are the same training.
         """
         return kind if self.network == STUDY else self._alike.get(kind, kind)
 
     @cached_property
     def _alike(self) -> Mapping[str, str]:
-        """From each key of `LAYERS` that the network has layers for to the first with the same layers."""
+        """For each key of `LAYERS` that the network has, the first key with the same layers."""
+        alike: dict[str, str] = {}
+        first: dict[tuple[str, ...], str] = {}
+        # Without the network, a run can still be read: each key stands for itself.
         with suppress(CrossferError), torch.random.fork_rng([]):
-            return _alike(self.build())
-        return {}  # a run that is looked at where its network is not: each key is its own
+            model = self.build()
+            for kind in LAYERS:
+                with suppress(ValueError):
+                    names = tuple(sorted(model.layer_names(kind)))
+                    alike[kind] = first.setdefault(names, kind)
+        return alike
 
     @cached_property
     def weights_digest(self) -> str:
-        """SHA-256 of its deployed weights: of their file, or of the tensors that its source gives."""
+        """SHA-256 of its deployed weights: of their file, or of the source's tensors."""
         if self._file:
             return digest(self._file)
         if self._bundle:
@@ -375,17 +368,17 @@ class NetworkConfig:
         return sha.hexdigest()
 
     def build(self, classes: Classes = FER7) -> Classifier:
-        """Build it, with whatever weights its source gives it.
+        """Build it with the weights of its source.
 
         Parameters
         ----------
         classes
-            What the classifier shall answer with: a class set, or what `ClassSet.of` reads.
+            The classes of the classifier: a class set, or what `ClassSet.of` reads.
 
         Raises
         ------
         CrossferError
-            If there is no such source, or it fails.
+            If the source does not exist or fails.
         """
         wanted = ClassSet.of(classes)
         spec, theirs = self.spec(wanted), self.outputs or wanted.names
@@ -401,7 +394,7 @@ class NetworkConfig:
         )
 
     def deployed(self, classes: Classes = FER7) -> Classifier:
-        """Build it with the weights that are deployed.
+        """Build it with the deployed weights.
 
         Raises
         ------
@@ -411,7 +404,7 @@ class NetworkConfig:
         return self.deployed_and_said(classes)[0]
 
     def deployed_and_said(self, classes: Classes = FER7) -> tuple[Classifier, list[str]]:
-        """Build it with the weights that are deployed; return too what should be said of these."""
+        """Build it with the deployed weights; also return notes about them."""
         classifier, file = self.build(classes), self._file
         if file is None:
             return classifier, []
@@ -426,13 +419,3 @@ class NetworkConfig:
                 f"model.weights: {file}: does not fit the network that {self.name} builds: {why}"
             ) from None
         return classifier, found.said
-
-
-def _alike(model: Classifier) -> dict[str, str]:
-    """From each key of `LAYERS` that a network has layers for, to the first with the same layers."""
-    first: dict[tuple[str, ...], str] = {}
-    alike: dict[str, str] = {}
-    for kind in LAYERS:
-        with suppress(ValueError):
-            alike[kind] = first.setdefault(tuple(sorted(model.layer_names(kind))), kind)
-    return alike

@@ -1,4 +1,4 @@
-"""Test a network before anything runs: forward, training step, freezing."""
+"""Check a network before anything runs: forward pass, training steps, freezing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
-from crossfer.networks.answers import logits_in, place_of_logits
+from crossfer.networks.answers import find_logits
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.networks.sources import STUDY
@@ -20,7 +20,7 @@ from crossfer.networks.spec import Classes, NetworkConfig
 
 MOST_NAMES = 4
 MIXED = 0.003
-"""By more than this, as a share, no rounding changes an answer."""
+"""Relative difference of outputs that rounding does not explain."""
 
 
 def check_network(
@@ -29,40 +29,32 @@ def check_network(
     fabric: Fabric,
     classes: Classes = FER7,
 ) -> list[str]:
-    """Try a network: building, its layers, its answers, a step of training of each set of layers.
+    """Check a network: building, layers, outputs, and a training step for each kind of layers.
 
     Parameters
     ----------
     config
         The network.
     layers
-        What is to be trained of it: keys of `crossfer.networks.layers.LAYERS`.
+        The kinds of layers to train: keys of `crossfer.networks.layers.LAYERS`.
     fabric
-        Where to try it; no random generator is changed.
+        Device and precision; no random generator is changed.
     classes
-        What it shall answer with.
+        The classes of the classifier.
 
     Returns
     -------
     list of str
-        What was found, for people: how it reads pixels, what its outputs stand for, what would train.
+        Findings for people: preprocessing, classes of the outputs, trained layers.
 
     Raises
     ------
     CrossferError
-        If something is wrong with it: the key of the configuration is named.
+        If a check fails; the message names the key of the configuration.
     """
     drawing = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(drawing):
-        if config.is_deployed:
-            model, said = config.deployed_and_said(classes)
-        else:
-            model, said = config.build(classes), []
-            if config.network != STUDY:
-                said = [
-                    "weights: BL is trained on the source, starting from the network's own "
-                    "weights; model.weights: as-built deploys them unchanged"
-                ]
+        model, said = _built(config, classes)
         if set(model.unknown) == set(model.classes):
             raise CrossferError(
                 f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of "
@@ -78,38 +70,53 @@ def check_network(
                 "trained; set strategies: [BL]"
             )
         place = _check_answers(config, model, images, fabric)
-        trained: dict[str, list[str]] = {}
-        for kind in wanted:
-            try:
-                trained[kind] = model.layer_names(kind)
-            except ValueError as error:
-                raise CrossferError(f"model: {kind} trains no layer: {error}") from None
-            if trained[kind] and (problem := _untrained(model, kind, images)):
-                raise CrossferError(f"model: {config.name}: {problem}")
+        trained = {kind: _trained_layers(config, model, kind, images) for kind in wanted}
         if _mixes(model.eval(), images):
             raise CrossferError(
                 f"model.network: {config.name} gives a face another result alone than in a batch; "
                 "make its evaluation mode independent of the batch"
             )
-    reads = f"network {config.network}: reads {config.preprocessing}"
     return [
-        reads,
+        f"network {config.network}: reads {config.preprocessing}",
         *_what_it_answers(model, config.outputs or model.classes, place),
         *said,
         *_what_trains(model, trained),
     ]
 
 
+def _built(config: NetworkConfig, classes: Classes) -> tuple[Classifier, list[str]]:
+    """Build a network, deployed or not; also return notes about its weights."""
+    if config.is_deployed:
+        return config.deployed_and_said(classes)
+    said = (
+        "weights: BL is trained on the source, starting from the network's own weights; "
+        "model.weights: as-built deploys them unchanged"
+    )
+    return config.build(classes), [] if config.network == STUDY else [said]
+
+
+def _trained_layers(
+    config: NetworkConfig, model: Classifier, kind: str, images: Tensor
+) -> list[str]:
+    """Return the layers of a kind; refuse a network in which they would not train."""
+    try:
+        layers = model.layer_names(kind)
+    except ValueError as error:
+        raise CrossferError(f"model: {kind} trains no layer: {error}") from None
+    if layers and (problem := _untrained(model, kind, images)):
+        raise CrossferError(f"model: {config.name}: {problem}")
+    return layers
+
+
 def _trains(model: Classifier) -> bool:
-    """Tell whether anything in it can learn: nothing in what ONNX Runtime calculates."""
+    """Tell whether it has parameters; a network in ONNX Runtime has none."""
     return any(parameter.numel() for parameter in model.network.parameters())
 
 
 def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> list[str]:
-    """Say what a network's outputs are called, and which class of the experiment they stand for."""
-    named = dict.fromkeys(
-        filter(None, theirs)
-    )  # several outputs may be called the same, or nothing
+    """Describe a network's outputs and their classes."""
+    # Several outputs may have the same name, or none.
+    named = dict.fromkeys(filter(None, theirs))
     lines = [f"answers with {', '.join(named)}" + (f" (its {place})" if place else "")]
     for name, outputs in zip(model.classes, model.outputs, strict=True):
         own = list(dict.fromkeys(theirs[output] for output in outputs))
@@ -124,7 +131,7 @@ def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> li
 
 
 def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fabric: Fabric) -> str:
-    """Look at a network's answers, as it is measured and as it is trained; return where the logits are."""
+    """Check a network's outputs in evaluation and training mode; return where the logits are."""
     try:
         trial = copy.deepcopy(model.network).requires_grad_(True)
         with fabric.autocast():
@@ -134,8 +141,8 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
             answers, model.answers, trains
         )
         if not problem and trains:
-            logits = logits_in(answers, model.answers).float()
-            logits.logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
+            logits, _ = find_logits(answers, model.answers)
+            logits.float().logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
     except Exception as error:
         faces = "×".join(map(str, images.shape[1:]))
         raise CrossferError(
@@ -144,12 +151,12 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
     if problem:
         key = "weights" if config.is_deployed else "network"
         raise CrossferError(f"model.{key}: {config.name} {problem}")
-    return place_of_logits(measured, model.answers)
+    return find_logits(measured, model.answers)[1]
 
 
 def _problem(answer: Any, outputs: int, trains: bool) -> str | None:
     try:
-        answers = logits_in(answer, outputs)
+        answers, _ = find_logits(answer, outputs)
     except TypeError as error:
         return str(error)
     if answers.shape != (2, outputs):
@@ -168,10 +175,10 @@ def _problem(answer: Any, outputs: int, trains: bool) -> str | None:
 
 
 def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
-    """Say which parameters would not train although they are to; None where all do.
+    """Return which trained parameters would not change; None if all do.
 
-    A step is taken on a copy, as in a training: a network whose ``forward`` was replaced by a function of
-    the original then trains the original.
+    A step is made on a copy, as in training: a network whose ``forward`` was replaced by a function of the
+    original would train the original.
     """
     trial = copy.deepcopy(model)
     trial.train_only(kind)
@@ -196,14 +203,14 @@ def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
 
 @torch.no_grad()
 def _mixes(model: Classifier, images: Tensor) -> bool:
-    """Tell whether the answer about the first face is another beside a second face than alone."""
+    """Tell whether the output for a face depends on other faces in the batch."""
     both, alone = model(images), model(images[:1])
     return not torch.allclose(both[:1], alone, rtol=MIXED, atol=MIXED * float(both.abs().max()))
 
 
 @torch.no_grad()
 def _moves(trial: Classifier, parameters: dict[str, nn.Parameter], images: Tensor) -> bool:
-    """Tell whether a step by the gradients changes the answers."""
+    """Tell whether a gradient step changes the outputs."""
     before = trial.eval()(images)
     for parameter in parameters.values():
         if parameter.grad is not None:
@@ -214,7 +221,7 @@ def _moves(trial: Classifier, parameters: dict[str, nn.Parameter], images: Tenso
 
 @torch.no_grad()
 def _matter(trial: Classifier, parameters: dict[str, nn.Parameter], images: Tensor) -> bool:
-    """Tell whether the answers depend on parameters, which those of an auxiliary head are not."""
+    """Tell whether the outputs depend on parameters; those of an auxiliary head do not matter."""
     before = trial.eval()(images)
     for parameter in parameters.values():
         parameter.add_(torch.randn_like(parameter) * (1 + parameter.abs()))
@@ -228,7 +235,7 @@ def _listed(kind: str, parameters: dict[str, nn.Parameter]) -> str:
 
 
 def _what_trains(model: Classifier, trained: dict[str, list[str]]) -> list[str]:
-    """Say which layers each kind stands for, and how many parameters they have."""
+    """Describe the layers of each kind and their number of parameters."""
     lines = []
     alike: dict[tuple[str, ...], list[str]] = {}
     for kind, names in trained.items():

@@ -20,14 +20,14 @@ from crossfer.errors import CrossferError, one_line
 from crossfer.files import written
 
 AVERAGED = re.compile(r"ema|averag|swa", re.I)
-"""In the key of weights that are a running mean over a training."""
+"""Matches keys of averaged weights (EMA, SWA)."""
 
 WRAPPED = re.compile(r"module\.|_orig_mod\.")
-"""What DataParallel and torch.compile put into the names of tensors."""
+"""Parts of names that DataParallel and torch.compile add."""
 
 
 class Weights(NamedTuple):
-    """Tensors under a network's names, and what should be said of how they were found."""
+    """Tensors under a network's names, and notes about how they were found."""
 
     tensors: dict[str, Tensor]
     said: list[str]
@@ -36,45 +36,44 @@ class Weights(NamedTuple):
 def save_tensors(
     tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write named tensors as safetensors, whole or not at all.
+    """Write named tensors as safetensors, atomically.
 
     Raises
     ------
     OSError
-        If there is no room or no permission.
+        If the disk is full or not writable.
     """
     contiguous = {
-        # A copy each: safetensors refuses layers that share their weights.
+        # Copies, since safetensors refuses tensors that share memory.
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
     with written(file) as beside:
         try:
             save_file(contiguous, beside, metadata)
-        except SafetensorError as error:  # its text alone says what the system said
+        except SafetensorError as error:  # the error of the system is only in its text
             told = re.search(r"os error (\d+)", str(error))
             code = int(told[1]) if told else errno.EIO
             raise OSError(code, os.strerror(code) if told else str(error)) from None
 
 
 def read_weights(file: Path, wanted: Collection[str], key: str = "") -> Weights:
-    """Read a network's weights from a file of tensors; nothing in it is executed.
+    """Read a network's weights from a file of tensors, without executing code.
 
     Parameters
     ----------
     file
-        A ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.ckpt`` file of tensors and plain values alone.
+        A ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.ckpt`` file with tensors and plain values only.
     wanted
-        The names that the network has.  A prefix that stands before all of them in the file, or that the
-        file lacks, is taken away or added.
+        The network's names.  A common prefix is removed or added if needed.
     key
-        Which of several sets of weights in the file: a key of it, or a prefix of names.  By default the one
-        that fits; of a network's weights and their running mean, the mean.
+        The key, or prefix of names, of one of several sets of weights.  By default the set that fits; if
+        weights and their average fit, the average.
 
     Raises
     ------
     CrossferError
-        If it is missing, damaged, more than tensors, or not of this network.
+        If it is missing, damaged, contains code, or does not fit the network.
     """
     content = _content(file)
     sets = dict(_sets(content))
@@ -112,13 +111,13 @@ def _content(file: Path) -> Any:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd files, which are refused below
+            warnings.simplefilter("ignore")  # invalid files are refused below
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CrossferError(f"model.weights: {file}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise CrossferError(f"model.weights: {file}: cannot be read ({one_line(error)})") from None
-    except Exception:  # whatever a file that holds more than tensors makes of the reader
+    except Exception:  # any error of the reader
         raise CrossferError(
             f"model.weights: {file}: not a file of tensors only, and nothing else is loaded; write "
             "one with safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
@@ -126,12 +125,12 @@ def _content(file: Path) -> Any:
 
 
 def _foreign(file: Path) -> str | None:
-    """Say what a file is that holds no PyTorch weights; None where it may."""
+    """Describe a file that has no PyTorch weights; None if it may have."""
     try:
         with file.open("rb") as content:
             head = content.read(512)
     except OSError:
-        return None  # said where it is read
+        return None  # reported where it is read
     here = "export PyTorch weights from there"
     if not head:
         return "is empty; copy or download it again"
@@ -156,7 +155,7 @@ def _foreign(file: Path) -> str | None:
 
 
 def _sets(content: Any, place: str = "", depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield every mapping from names to tensors in what a training script saved, and where it is."""
+    """Yield every mapping from names to tensors in a checkpoint, with its key."""
     if not isinstance(content, Mapping) or not content or not depth:
         return
     if all(isinstance(name, str) for name in content):
@@ -171,7 +170,7 @@ def _sets(content: Any, place: str = "", depth: int = 3) -> Iterator[tuple[str, 
 def _fitting(
     tensors: Mapping[str, Tensor], wanted: Collection[str], prefix: str
 ) -> Iterator[tuple[str, Weights]]:
-    """Yield tensors under the wanted names, for every prefix that may be taken away or added."""
+    """Yield tensors under the wanted names, for every prefix that can be removed or added."""
     plain = {WRAPPED.sub("", name): tensor for name, tensor in tensors.items()}
     names = {WRAPPED.sub("", name): name for name in wanted}
     first = next(iter(names), "")
@@ -182,7 +181,7 @@ def _fitting(
         if all(found + name in plain for name in names if not name.endswith("num_batches_tracked")):
             own = {name for name in plain if name.startswith(found)}
             if {name.removeprefix(found) for name in own} - names.keys():
-                continue  # it has more than the network
+                continue  # it has more tensors than the network
             others = [name for name in plain if name not in own]
             said = []
             if others:
@@ -204,7 +203,7 @@ def _fitting(
 
 
 def _misfit(theirs: list[str], ours: list[str], place: str) -> str:
-    """Say how names differ, as far as it helps to mend it."""
+    """Describe how names differ."""
 
     def first(names: list[str]) -> str:
         return ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")

@@ -1,0 +1,174 @@
+"""A strategy: a point in a small space.
+
+"Where training starts, which layers train, on which data" (section II.B), what holds the network back, and
+whether it is merged with what it was: a strategy is a choice on each of these axes, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from crossfer.memory.closed_form import ClosedForm
+from crossfer.memory.exemplars import Choice
+from crossfer.memory.merging import Merge
+from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Penalty, SourceDistillation
+from crossfer.memory.replay import FeatureReplay
+from crossfer.terms import PastData
+from crossfer.training.recipe import FINE_TUNING, FINE_TUNING_LAST_LAYERS, FROM_SCRATCH, Recipe
+from crossfer.unlabelled import Unlabelled
+
+FromMemory = FeatureReplay | ClosedForm
+"""What learns from a memory file and the target."""
+
+REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averaging=0.98, views=4)
+"""Of the fully connected layers, beside features drawn from a memory."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to update a network on new faces.
+
+    Parameters
+    ----------
+    name
+        Short name, used in tables and configurations.
+    start
+        ``"random"``: random weights; ``"baseline"``: the weights of BL; or the name of another strategy:
+        its result. BL itself is ``"deployed"`` if its weights are given.
+    layers
+        Which layers train: a key of `crossfer.networks.LAYERS`.
+    data
+        The training sets: the source's, the target's, or both.
+    about
+        One sentence that describes it.
+    exemplars
+        Number of source images per class that are available; ``None``: all.
+    choice
+        How the exemplars are selected.
+    share
+        Fraction of target images in every batch, the rest being source images; ``None``: the union of both
+        in random order.
+    penalty
+        A term added to the loss against forgetting.
+    merge
+        Whether the weights are interpolated with the baseline's at the end, with a weight selected on both
+        validation sets: uniformly, or as one of `crossfer.memory.merging.Merge`.
+    memory
+        How it uses a memory file (`crossfer.memory.file`).
+    rank
+        Rank of adapters for the large linear layers among the trained ones; other layers but the last are
+        frozen (`crossfer.networks.adapters`). ``None``: no adapters.
+    unlabelled
+        How it learns from the target's images without labels. Labels are not used for selection either: the
+        last epoch is kept, whatever the experiment's `selection`.
+    paper
+        The paper that describes it.
+    recipe
+        The default hyper-parameters.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
+    NOT_IDENTITY: ClassVar = frozenset({"name", "about", "paper", "recipe", "start"})
+    """What does not determine a run's weights beside its recipe and the run that it starts from."""
+
+    name: str
+    start: str
+    layers: Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
+    data: Literal["source", "target", "source+target"]
+    about: str = field(default="", compare=False)
+    exemplars: int | None = None
+    choice: Choice = "random"
+    share: float | None = None
+    penalty: Penalty | None = None
+    merge: bool | Merge = False
+    memory: FromMemory | None = None
+    rank: int | None = None
+    unlabelled: Unlabelled | None = None
+    paper: str = field(default="", compare=False)
+    recipe: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise ValueError(f"{self.name}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what does not go together."""
+        both = self.data == "source+target"
+        if self.exemplars is not None and (self.exemplars < 1 or not both):
+            yield "exemplars: must be at least 1, with data: source+target"
+        if self.share is not None and not (0 < self.share < 1 and both):
+            yield "share: must be between 0 and 1, with data: source+target"
+        if isinstance(self.penalty, SourceDistillation | DarkExperience) and self.share is None:
+            yield f"{self.penalty.kind}: needs a share, to separate source and target images"
+        if self.merge == "Fisher" and not both:
+            yield "Fisher: needs images of both datasets; set data: source+target"
+        if self.memory and (self.data != "target" or self.penalty or self.merge or self.unlabelled):
+            yield "memory: needs data: target, and cannot be combined with other ways of learning"
+        if self.memory and self.layers not in self.memory.LAYERS:
+            yield f"{self.memory.kind}: layers: {self.memory.LAYERS[0]}"
+        if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
+            yield "a strategy that starts at random must train all layers, without penalty or merge"
+        if self.unlabelled:
+            if self.data != "target" or self.penalty or self.merge or self.start == "random":
+                yield (
+                    "unlabelled: needs data: target and a trained network to start from, without "
+                    "penalty or merge"
+                )
+            if self.unlabelled.trains == (self.layers == "none"):
+                what = "layers to train" if self.unlabelled.trains else "layers: none"
+                yield f"{self.unlabelled.kind}: needs {what}"
+        if self.rank is not None and (self.rank < 1 or self.layers not in ("FC", "FC+CL", "all")):
+            yield "rank: must be at least 1, with layers: FC, FC+CL or all"
+        if self.rank and isinstance(self.penalty, L2SP | EWC):
+            yield (
+                f"rank: {self.penalty.kind} penalises changed weights, which adapters do not have; "
+                "remove one of the two"
+            )
+        if self.start == self.name:
+            yield "starts from itself"
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides whose training images its batches show: ``"source"``, ``"target"`` or both."""
+        return tuple(self.data.split("+"))
+
+    @property
+    def labels(self) -> Literal["all", "none"]:
+        """Which of the target's training labels it looks at."""
+        return "none" if self.unlabelled else "all"
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether it needs the baseline beside the network that it starts from."""
+        return bool(self.merge) or self.choice == "herding" or self.memory is not None
+
+    @property
+    def past_data(self) -> PastData:
+        """What it needs of the source's training images (its validation images aside)."""
+        if self.memory:
+            return "statistics"
+        if "source" in self.sides:
+            return "some per class" if self.exemplars else "all source"
+        return self.penalty.past_data if self.penalty else "none"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The sides whose training images it needs: for its batches, its penalty or its merging."""
+        if self.layers == "none" and not (self.merge or self.unlabelled or self.memory):
+            return frozenset()
+        statistics = self.penalty is not None and self.penalty.past_data != "none"
+        return frozenset(self.sides) | ({"source"} if statistics else frozenset())
+
+    def default_recipe(self) -> Recipe:
+        """Return its own recipe, or the one that suits where it starts and what it trains."""
+        if self.recipe:
+            return self.recipe
+        if self.start == "random":
+            return FROM_SCRATCH
+        if isinstance(self.memory, FeatureReplay):
+            return REPLAY
+        if self.layers not in ("all", "none") and self.data == "target" and not self.penalty:
+            return FINE_TUNING_LAST_LAYERS
+        return FINE_TUNING

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -71,6 +73,14 @@ def opened_copy(copy: Path) -> Work:
     return work
 
 
+def opened_to_tell(folder: Path) -> Work:
+    """Make a worker that writes down its threads, and whether it was forked where `wave` was imported."""
+    there = "wave" in sys.modules
+    return lambda key, tell: bool(
+        (folder / key).write_text(f"{os.environ['OMP_NUM_THREADS']} {there}")
+    )
+
+
 def cannot_open() -> Work:
     raise CrossferError("data: no such folder")
 
@@ -127,6 +137,33 @@ def test_a_full_disk_stops_them_all(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_begin_is_one_line() -> None:
     with pytest.raises(CrossferError, match="no such folder"):
         run_in_processes([Task("a")], cannot_open, Log(), workers=1)
+
+
+FORKED = """
+import sys
+from functools import partial
+from pathlib import Path
+from crossfer.executors import Events, Task, run_in_processes
+from crossfer.executors.processes import import_once
+from tests.test_executors import opened_to_tell
+
+if __name__ == "__main__":
+    import_once(["wave"], threads=1)
+    for threads in 1, 2:
+        tasks = [Task(f"{threads}{name}") for name in "ab"]
+        assert not run_in_processes(tasks, partial(opened_to_tell, Path(sys.argv[1])), Events(), 2, threads)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_workers_are_forked_from_a_process_with_as_many_threads(tmp_path: Path) -> None:
+    script, folder = tmp_path / "script.py", tmp_path / "done"
+    script.write_text(FORKED)
+    folder.mkdir()
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, script, folder], check=True, env=here, timeout=120)
+    said = {file.name: file.read_text() for file in folder.iterdir()}
+    assert said == {"1a": "1 True", "1b": "1 True", "2a": "2 False", "2b": "2 False"}
 
 
 @pytest.mark.parametrize(

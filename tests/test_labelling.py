@@ -16,7 +16,8 @@ import pytest
 from crossfer.cli import main
 from crossfer.datasets import prepare
 from crossfer.datasets.faces import shared
-from crossfer.deploy import Predictor, load
+from crossfer.deploy import load
+from crossfer.deploy.predictor import Predictor
 from crossfer.errors import CrossferError
 from crossfer.evaluation.estimate import negative_entropy
 from crossfer.evaluation.rows import Suggestions

@@ -56,12 +56,15 @@ def predict(
     Example:  crossfer predict exported photos/ clip.mp4 --out faces.csv
     """
     from crossfer.cli.bars import Bars
-    from crossfer.deploy import How, load
+    from crossfer.deploy import load
+
+    predictor = load(model, variant, smallest)  # opens the network while it imports OpenCV
+
     from crossfer.deploy.output import Counted, table
+    from crossfer.deploy.predictor import How
     from crossfer.deploy.sources import sources_in
 
     how = How(cropped, smooth, fps)
-    predictor = load(model, variant, smallest)
     with sources_in(paths) as sources:
         if out is None:
             counted = Counted()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
@@ -43,6 +43,8 @@ def demo(
 
     Example:  crossfer demo --out demo
     """
+    _import_for_workers("auto")
+
     from crossfer.cli.progress import Shown
     from crossfer.demo import run_demo
     from crossfer.experiment import load_results
@@ -159,12 +161,14 @@ def run(
 
     Example:  crossfer run mine.yaml --out /shared/mine --on slurm --partition gpu --gres gpu:1 --time 2:00:00
     """
+    at_a_time = workers_of(workers)
+    if on == "here":
+        _import_for_workers(at_a_time, threads)
+
     from crossfer.cli.progress import Shown
     from crossfer.experiment import load_experiment, run_experiment
-    from crossfer.report import write_report
 
     given = {"partition": partition, "time": time, "account": account, "mem": mem, "gres": gres}
-    at_a_time = workers_of(workers)
     configuration = load_experiment(experiment, data)
     cluster = cluster_of(on, given, sbatch or [], at_a_time, threads)
     folder = out or Path("runs") / experiment.stem
@@ -172,9 +176,20 @@ def run(
         results = run_experiment(
             configuration, folder, shown, workers=at_a_time, threads=threads, on=cluster
         )
+
+    from crossfer.report import write_report
+
     report_file = write_report(results, folder)
     _say_answer(results, report_file)
     _say_failures(results)
+
+
+def _import_for_workers(workers: int | Literal["auto"], threads: int = 1) -> None:
+    """Begin the imports of processes that will train beside this process's own, where both find a core."""
+    from crossfer.executors.processes import available_cores, import_once
+
+    if workers != 1 and available_cores() > 1:
+        import_once(["crossfer.experiment"], threads)
 
 
 @command("run-one")
@@ -274,6 +289,9 @@ def search(
 
     Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
     """
+    at_a_time = workers_of(workers)
+    _import_for_workers(at_a_time, threads)
+
     from crossfer.cli.progress import Shown
     from crossfer.experiment import load_experiment
     from crossfer.experiment import search as tune
@@ -290,7 +308,7 @@ def search(
             seed,
             shown,
             shown.searching,
-            workers=workers_of(workers),
+            workers=at_a_time,
             threads=threads,
         )
     table = Table("strategy", box=box.SIMPLE_HEAD)

@@ -14,7 +14,7 @@ from crossfer.cli.browser import Browser, Port, show
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
-    from crossfer.deploy import Predictor
+    from crossfer.deploy.predictor import Predictor
     from crossfer.labelling import Session
 
 command = partial(app.command, rich_help_panel="Faces")
@@ -113,7 +113,8 @@ def label(
 
 def _predictor(model: Path | None, classes: str | None, smallest: float, variant: str) -> Predictor:
     from crossfer.classes import FER7, PRESETS, ClassSet
-    from crossfer.deploy import Predictor, load
+    from crossfer.deploy import load
+    from crossfer.deploy.predictor import Predictor
     from crossfer.labelling import Unguided
 
     if model is None:

@@ -5,17 +5,21 @@ Nothing here is about experiments; `load`, `Predictor` and all they need run wit
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crossfer.deploy.engine import OnnxEngine, is_exported
-from crossfer.deploy.predictor import How, Predictor
 from crossfer.errors import CrossferError
 from crossfer.files import digest
+
+if TYPE_CHECKING:
+    from crossfer.deploy.predictor import Predictor
 
 BUNDLE = "classifier.json"
 """What `crossfer.networks` knows a bundle by; it is not asked, since it needs PyTorch."""
 
-__all__ = ["How", "Predictor", "load"]
+__all__ = ["load"]
 
 
 def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Predictor:
@@ -52,7 +56,12 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
             f"{folder}: no such folder; name what `crossfer export` wrote, a bundle or a run"
         )
     if is_exported(folder):
-        return Predictor(OnnxEngine(folder, variant), smallest)
+        with ThreadPoolExecutor(
+            1
+        ) as pool:  # opening a large network takes as long as importing OpenCV
+            engine = pool.submit(OnnxEngine, folder, variant)
+            from crossfer.deploy.predictor import Predictor
+        return Predictor(engine.result(), smallest)
     if variant != "fp32":
         raise CrossferError(f"{folder}: not an exported classifier, so it has no {variant} variant")
     if not (card := folder / BUNDLE).is_file():
@@ -60,6 +69,7 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
             f"{folder}: contains no classifier; name what `crossfer export` wrote, a bundle or a "
             "finished run"
         )
+    from crossfer.deploy.predictor import Predictor
     from crossfer.deploy.pytorch import TorchEngine
     from crossfer.networks.classifier import load as load_classifier
 

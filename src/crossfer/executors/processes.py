@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.executors.graph import Events, Failure, Frontier, Open, Task
@@ -21,14 +22,51 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 ATTEMPTS = 2
 """A task whose process is killed is given to another one once: it goes on from its checkpoint."""
 
+_threads_of_forked: int | None = None
+"""Threads of each worker that `import_once` has prepared for; None before."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: its affinity, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def import_once(modules: Sequence[str], threads: int = 1) -> None:
+    """Begin to import modules in a process from which workers will be forked.
+
+    It imports beside this process, and for all workers, so that they begin seconds earlier.  Only on Linux,
+    the first time it is called, and for workers of so many threads; others import everything anew (*spawn*).
+
+    Parameters
+    ----------
+    modules
+        What workers import.
+    threads
+        Of each worker: libraries read it when they are imported.
+    """
+    global _threads_of_forked
+    if sys.platform != "linux" or _threads_of_forked is not None:
+        return
+    from multiprocessing import forkserver  # Windows has none
+
+    multiprocessing.set_forkserver_preload(list(modules))
+    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: it is for this process alone
+    try:
+        with _threads_each(threads):
+            forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)
+    _threads_of_forked = threads
+
 
 def run_in_processes(
     tasks: Sequence[Task], open_: Open, events: Events, workers: int, threads: int = 1
 ) -> dict[str, Failure]:
     """Carry out a graph of tasks, several at a time.
 
-    A new process imports everything anew (*spawn*), so that nothing is shared but files.  Processes end with
-    this one, however it ends.
+    Nothing is shared but files.  Processes end with this one, however it ends.
 
     Parameters
     ----------
@@ -54,7 +92,7 @@ def run_in_processes(
     frontier = Frontier(tasks, events)
     attempts = dict.fromkeys((task.key for task in tasks), 0)
     again: list[str] = []
-    with _threads_each(threads), _crew(open_) as crew:
+    with _threads_each(threads), _crew(open_, threads) as crew:
         while not frontier.finished:
             ready = islice(chain(again, frontier.ready()), workers - crew.busy)
             for key in list(ready):
@@ -82,12 +120,12 @@ def run_in_processes(
 class _Worker:
     """A process and the two ends of what is said to it and by it."""
 
-    def __init__(self, open_: Open) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process: SpawnProcess = context.Process(
-            target=_serve, args=(open_, theirs), daemon=True
+    def __init__(self, open_: Open, threads: int) -> None:
+        context: Any = multiprocessing.get_context(
+            "forkserver" if threads == _threads_of_forked else "spawn"
         )
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(open_, theirs), daemon=True)
         self.process.start()
         theirs.close()
         self.key: str | None = None
@@ -113,8 +151,8 @@ class _Worker:
 class _Crew:
     """Processes that carry out tasks, started when they are needed."""
 
-    def __init__(self, open_: Open) -> None:
-        self.open_ = open_
+    def __init__(self, open_: Open, threads: int) -> None:
+        self.open_, self.threads = open_, threads
         self.workers: list[_Worker] = []
 
     @property
@@ -126,7 +164,7 @@ class _Crew:
         idle = next((worker for worker in self.workers if worker.key is None), None)
         if idle is None:
             with uninterrupted():
-                idle = _Worker(self.open_)
+                idle = _Worker(self.open_, self.threads)
                 self.workers.append(idle)
         idle.key = key
         with suppress(BrokenPipeError):  # it has died: `listen` will notice
@@ -153,8 +191,8 @@ class _Crew:
 
 
 @contextmanager
-def _crew(open_: Open) -> Iterator[_Crew]:
-    crew = _Crew(open_)
+def _crew(open_: Open, threads: int) -> Iterator[_Crew]:
+    crew = _Crew(open_, threads)
     try:
         yield crew
     finally:

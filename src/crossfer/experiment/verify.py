@@ -27,6 +27,7 @@ from crossfer.evaluation.rows import Measured, RunFacts
 from crossfer.evaluation.summary import over_folds
 from crossfer.executors import Events, Failure, Task, Work
 from crossfer.executors.graph import Tell
+from crossfer.executors.processes import available_cores
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (
@@ -50,7 +51,6 @@ from crossfer.experiment.workers import (
     STEP,
     Steps,
     Workers,
-    available_cores,
     carry_out,
     how_many,
 )

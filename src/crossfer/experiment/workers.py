@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning_fabric import Fabric
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Task, Work, run_here, run_in_processes
 from crossfer.executors.graph import Tell
+from crossfer.executors.processes import available_cores
 from crossfer.experiment.execute import execute
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan
@@ -129,13 +129,6 @@ def carry_out(
     if workers == 1:
         return run_here(tasks, here, events)
     return run_in_processes(tasks, elsewhere, events, workers, threads)
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use: its affinity, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Steps:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,38 +29,46 @@ HERE = Path(__file__).parent
 GFLOP_AN_IMAGE = 1.1
 TORCH = "torch==2.13.0"
 TENSORFLOW = "tensorflow[and-cuda]" if shutil.which("nvidia-smi") else "tensorflow-cpu"
-PEERS: dict[str, tuple[str, str, list[str]]] = {
-    "crossfer": ("ours.py", "", []),
-    "Keras 3 `fit`, TensorFlow": (
-        "keras_fit.py",
-        "keras",
-        ["keras==3.15.1", f"{TENSORFLOW}==2.21.0"],
+
+
+class Peer(NamedTuple):
+    """What is measured: its script with an argument, its environment, and what that needs."""
+
+    script: str
+    environment: str = ""
+    requirements: tuple[str, ...] = ()
+    argument: str = ""
+
+
+PLAIN, LIGHTNING = (TORCH, "numpy"), (TORCH, "lightning==2.6.6", "numpy")
+PEERS = {
+    "crossfer": Peer("ours.py"),
+    "Keras 3 `fit`, TensorFlow": Peer(
+        "keras_fit.py", "keras", ("keras==3.15.1", f"{TENSORFLOW}==2.21.0")
     ),
-    "plain PyTorch loop, DataLoader, fp32": ("plain.py", "plain", [TORCH, "numpy"]),
-    "Lightning Trainer, defaults": (
-        "lightning_trainer.py",
-        "lightning",
-        [TORCH, "lightning==2.6.6", "numpy"],
-    ),
-    "Avalanche Naive": ("avalanche_naive.py", "avalanche", [TORCH, "avalanche-lib==0.6.0"]),
+    "plain PyTorch loop, DataLoader, fp32": Peer("plain.py", "plain", PLAIN),
+    "the same, tuned": Peer("plain.py", "plain", PLAIN, "tuned"),
+    "Lightning Trainer, defaults": Peer("lightning_trainer.py", "lightning", LIGHTNING),
+    "Lightning Trainer, tuned": Peer("lightning_trainer.py", "lightning", LIGHTNING, "tuned"),
+    "Avalanche Naive": Peer("avalanche_naive.py", "avalanche", (TORCH, "avalanche-lib==0.6.0")),
 }
-"""What is measured: its script, its environment, and what that needs."""
+"""*Tuned*: what PyTorch recommends for a CPU, see ``peers/network.py``.  Keras compiles by default."""
 
 BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
 
 
-def python_of(environment: str, requirements: list[str], folder: Path) -> Path:
-    """Return the interpreter of an environment, made and filled if need be."""
-    if not environment:
+def python_of(peer: Peer, folder: Path) -> Path:
+    """Return the interpreter of a peer's environment, made and filled if need be."""
+    if not peer.environment:
         return Path(sys.executable)
-    place = folder / environment
+    place = folder / peer.environment
     python = place / "bin" / "python"
     done = place / "installed"
-    wanted = "\n".join(requirements)
+    wanted = "\n".join(peer.requirements)
     if not done.is_file() or done.read_text() != wanted:
-        print(f"installing {', '.join(requirements)}", flush=True)
+        print(f"installing {', '.join(peer.requirements)}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *requirements], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *peer.requirements], check=True)
         done.write_text(wanted)
     return python
 
@@ -81,9 +90,9 @@ def faces(data: Path | None, images: int, file: Path) -> str:
     return f"{images:,} images of noise"
 
 
-def measured(python: Path, script: str, file: Path) -> dict[str, float]:
+def measured(python: Path, script: str, file: Path, *more: str) -> dict[str, float]:
     """Run one script; what it measured is its last line."""
-    command = [python, HERE / "peers" / script, file]
+    command = [python, HERE / "peers" / script, file, *more]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{script}: {done.stderr.strip()[-2000:]}")
@@ -101,9 +110,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put it into docs/benchmarks.md")
     asked = parser.parse_args()
     peers = {
-        name: (script, python_of(environment, requirements, asked.environments.resolve()))
-        for name, (script, environment, requirements) in PEERS.items()
-        if not asked.only or not environment or environment in asked.only
+        name: (peer, python_of(peer, asked.environments.resolve()))
+        for name, peer in PEERS.items()
+        if not asked.only or not peer.environment or peer.environment in asked.only
     }
     rates: dict[str, list[float]] = {name: [] for name in peers}
     limits: list[dict[str, float]] = []
@@ -111,8 +120,10 @@ def main() -> None:
         file = Path(folder) / "faces.npz"
         what = faces(asked.data, asked.images, file)
         for _ in range(asked.rounds):
-            for name, (script, python) in peers.items():
-                rates[name].append(measured(python, script, file)["images_per_second"])
+            for name, (peer, python) in peers.items():
+                more = [peer.argument] if peer.argument else []
+                found = measured(python, peer.script, file, *more)
+                rates[name].append(found["images_per_second"])
                 print(f"{name}: {rates[name][-1]:.0f} images/s", flush=True)
             limits.append(measured(Path(sys.executable), "limits.py", file))
             print(limits[-1], flush=True)

@@ -536,3 +536,24 @@ def test_the_report_says_what_was_kept_and_by_how_many_images() -> None:
     assert words.chosen_by(run) == "3,589 images (source), 20 images of 1 person (target)"
     last: Any = SimpleNamespace(chosen=None, kept_epoch=12)
     assert (words.kept(last), words.chosen_by(last)) == ("epoch 12", "–")
+
+
+def test_a_training_that_diverged_is_told() -> None:
+    """Its best epoch is kept, so its results look like those of a strategy that is no good."""
+    results = made_results({"jaffe": STUDY})
+    last = {"epoch": 12, "loss_behind": 1.0, "loss_behind_error": 0.2}
+
+    def told(lost: float, error: float) -> list[str]:
+        worse = last | {"accuracy_ahead": -lost, "accuracy_ahead_error": error}
+        chosen = {"what": "epoch", "of": 12, "kept": {"epoch": 1}, "in_doubt": worse, "by": {}}
+        runs = [
+            replace(run, chosen=chosen, kept_epoch=1) if run.strategy == "RE" else run
+            for run in results.runs
+        ]
+        return answers(replace(results, runs=tuple(runs)))[1:]
+
+    assert told(0.475, 0.128) == [
+        "JAFFE: RE: training diverged after epoch 1 (the last one has 48 points less on the "
+        "validation data); use a lower learning rate."
+    ]
+    assert told(0.475, 0.3) == told(0.1, 0.01) == []

@@ -1,4 +1,4 @@
-"""Lightning's Trainer with its defaults (the progress bar and files aside)."""
+"""Lightning's Trainer with its defaults (the progress bar and files aside), or tuned."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import warnings
 
 import lightning
-from network import BATCH, Faces, measure, sgd, study_cnn
+from network import BATCH, BF16, Faces, measure, sgd, study_cnn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
@@ -38,6 +38,7 @@ def epoch(images, labels):  # type: ignore[no-untyped-def]
     """Show every face once."""
     trainer = lightning.Trainer(
         max_epochs=1,
+        precision="bf16-mixed" if BF16 else None,
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -9,7 +9,7 @@ from crossfer.files import write_bytes
 from crossfer.report import words
 from crossfer.report.figures import fig6
 from crossfer.report.page import render
-from crossfer.report.view import View
+from crossfer.report.view import View, shown
 
 REPORT, FIGURES = "report.html", "figures"
 
@@ -45,8 +45,11 @@ def write_report(results: Results, folder: str | Path, contact_sheet: bytes | No
 
 
 def answers(results: Results) -> list[str]:
-    """Return the answer for each target as a sentence; for drawn stand-ins, say what it is worth."""
-    sentences = [answer.sentence for answer in words.answers(View(results))]
+    """Return the answer for each target, the trainings that diverged, and what stand-ins are worth."""
+    view = View(results)
+    sentences = [answer.sentence for answer in words.answers(view)]
+    for target in view.targets:
+        sentences += [f"{shown(target)}: {why}" for why in words.diverged(view, target.name)]
     return [*sentences, *([words.STAND_IN] if results.stand_in else [])]
 
 

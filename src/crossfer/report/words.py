@@ -39,6 +39,9 @@ FELL = 10.0
 FEW_PEOPLE = 20
 """With fewer people than this in a test set, little is known about others."""
 
+DIVERGED = 20.0
+"""Points of validation accuracy that a training loses after the epoch that is kept only if it diverges."""
+
 STAND_IN = "Drawn stand-ins: these numbers say nothing about real faces."
 
 RULE = (
@@ -382,6 +385,28 @@ def kept(run: RunFacts) -> str:
     return f"{said}; {doubt[what]:g} is behind by {behind:.3f} ± {error:.3f} nats"
 
 
+def diverged(view: View, target: str) -> list[str]:
+    """Name the strategies whose training diverged: their results say little about them."""
+    found = []
+    for row in view.most(target, view.names):
+        run = max((view.runs[key] for key in row.runs), key=_lost_after)
+        if (lost := _lost_after(run)) >= DIVERGED:
+            found.append(
+                f"{row.strategy}: training diverged after epoch {run.kept_epoch} (the last one has "
+                f"{lost:.0f} points less on the validation data); use a lower learning rate."
+            )
+    return found
+
+
+def _lost_after(run: RunFacts) -> float:
+    """Return how many points of validation accuracy the last epoch is shown to be behind the best one."""
+    if not run.chosen or run.chosen["what"] != "epoch":
+        return 0.0
+    last = run.chosen["in_doubt"]
+    lost, error = -last["accuracy_ahead"], last["accuracy_ahead_error"]
+    return 100.0 * lost if lost > 2 * error else 0.0
+
+
 def chosen_by(run: RunFacts) -> str:
     """Say by how many validation images of how many people an epoch or a mixture was chosen."""
     if not run.chosen:
@@ -477,6 +502,7 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         missing_classes(view, view.source),
         missing_classes(view, target),
         *_few_people(view, after),
+        *diverged(view, target.name),
     )
     return Answer(
         target=shown(target),

@@ -101,9 +101,10 @@ def test_an_experiment_is_opened_in_the_app(place: tuple[Path, str, str]) -> Non
     assert "BL (seed 0)" in tried
     for strategy in ("HEAD", "FC"):
         assert f"{strategy} (50% of women, seed 0" in compared
-    for wrong in ({"paths": [folder], "data": [folder]}, {"paths": [folder, folder]}):
-        with pytest.raises(CrossferError, match="is an experiment|an experiment; name it alone"):
-            pages_of(**wrong)
+    with pytest.raises(CrossferError, match="an experiment; name it alone"):
+        pages_of([folder, folder])
+    with pytest.raises(CrossferError, match="has its own datasets; leave --data out"):
+        pages_of([folder], [folder])
 
 
 def test_every_strategy_is_listed_with_its_paper() -> None:

@@ -76,9 +76,11 @@ def opened_copy(copy: Path) -> Work:
 def opened_to_tell(folder: Path) -> Work:
     """Make a worker that writes down its threads, and whether it was forked where `wave` was imported."""
     there = "wave" in sys.modules
-    return lambda key, tell: bool(
+
+    def work(key: str, tell: Tell) -> None:
         (folder / key).write_text(f"{os.environ['OMP_NUM_THREADS']} {there}")
-    )
+
+    return work
 
 
 def cannot_open() -> Work:

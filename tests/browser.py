@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,19 @@ def served(pages: Sequence[Page], most_bytes: int = 50_000_000) -> Iterator[str]
         finally:
             server.should_exit = True
             thread.join()
+
+
+def asked(address: str, path: str, body: Any = None, **headers: str) -> tuple[int, str, Any]:
+    """Ask as a browser that has the cookie does; return the status, the text and the headers."""
+    base, _, token = address.partition("/?token=")
+    port = base.rpartition(":")[2]
+    cookie = {"Cookie": f'crossfer-{port}="{token.replace("+", " ")}"'} if token else {}
+    request = urllib.request.Request(base + path, body, {**cookie, **headers})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read().decode("latin-1"), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), error.headers
 
 
 @contextmanager

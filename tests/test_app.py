@@ -10,11 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -31,7 +29,7 @@ from crossfer.errors import CrossferError
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_TFEID
 from tests import pixel_networks, tiny_onnx
-from tests.browser import browser, check_page, needs_chromium, opened, served, stops
+from tests.browser import asked, browser, check_page, needs_chromium, opened, served, stops
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -81,19 +79,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (raw / "labels.csv").open("w", newline="") as table:
         csv.writer(table).writerows(rows)
     return prepare(raw, raw.parent / "data", Preparation(faces="cropped")).folder
-
-
-def asked(address: str, path: str, body: Any = None, **headers: str) -> tuple[int, str, Any]:
-    """Ask as a browser that has the cookie does; return the status, the text and the headers."""
-    base, _, token = address.partition("/?token=")
-    port = base.rpartition(":")[2]
-    cookie = {"Cookie": f'crossfer-{port}="{token.replace("+", " ")}"'} if token else {}
-    request = urllib.request.Request(base + path, body, {**cookie, **headers})
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, answer.read().decode("latin-1"), answer.headers
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(), error.headers
 
 
 def test_a_page_is_for_who_has_the_token_on_this_computer_alone(address: str) -> None:
@@ -224,9 +209,8 @@ def test_a_dropped_picture_is_answered_side_by_side(
         assert tab.get_by_role("status").inner_text() == "2 faces."
         said = crossfer.load(folder / "new").analyze(photograph)[0]
         new = cards.nth(1)
-        assert (
-            new.get_by_role("heading").inner_text().startswith(f"New: {said['dominant_emotion']}")
-        )
+        emotion = said["dominant_emotion"].removesuffix("\ud800")  # old Playwrights show it as "�"
+        assert new.get_by_role("heading").inner_text().startswith(f"New: {emotion}")
         assert shares(new) == pytest.approx(list(said["emotion"].values()), abs=0.51)
         assert (
             "lacks this class" in cards.nth(0).inner_text()

@@ -35,7 +35,7 @@ from crossfer.evaluation.estimate import (
 )
 from crossfer.memory.file import load_memory
 from crossfer.networks.spec import NetworkConfig
-from crossfer.report.assessed import answer
+from crossfer.report.assessed import answer, curve
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier
 
@@ -296,6 +296,18 @@ def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
     for point, wanted in zip(found.curve, (0, 25, 50, 80), strict=True):
         assert abs(point.images - wanted) <= 4  # whole people are drawn
     assert found.curve[0].accuracy == pytest.approx(found.curve[0].lowest)
+    # In words: what the fewest labels bring that help in every draw, or that none do.
+    now, few, some, every = (
+        replace(
+            one, images=n, accuracy=40.0 + gain, lowest=40.0 + gain - 2, source_change=-gain / 10
+        )
+        for one, n, gain in zip(found.curve, (0, 25, 50, 80), (0, 2, 5, 9), strict=True)
+    )
+    said = curve(replace(found, curve=(now, few, some, every)))
+    assert said.startswith("50 labels would help: +5.0 points here, −0.5 on ")
+    assert "all 80 give +4.0 more" in said
+    said = curve(replace(found, curve=(now, few)))
+    assert said.startswith("No number of labels up to 25 gained more than 2 points in every draw")
 
 
 def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib import metadata
@@ -12,9 +13,14 @@ from typer.testing import CliRunner, Result
 
 from crossfer import __all__ as public_names
 from crossfer import __version__
+from crossfer.app.opening import pages_of
 from crossfer.cli import app, main
 from crossfer.cli.application import error_console, out_console
 from crossfer.datasets import READERS
+from crossfer.errors import CrossferError
+from crossfer.experiment import load_results
+from crossfer.strategies import STRATEGIES
+from tests.browser import asked, served
 
 
 def crossfer(*arguments: str | Path) -> Result:
@@ -41,29 +47,71 @@ def test_datasets_lists_every_reader_with_its_licence_and_layout() -> None:
         assert reader.licence in shown
 
 
-def test_prepare_then_run_then_report(raw: Path, tmp_path: Path) -> None:
-    out = tmp_path / "data" / "jaffe"
-    done = crossfer("prepare", raw / "jaffe", "--out", out, "--sizes", "6,2,2", "--name", "women")
-    assert done.exit_code == 0, done.output
-    assert "prepared 84 faces" in done.stdout
-    assert "requested 50/17/17" in done.stdout
-    file = tmp_path / "tiny.yaml"
+@pytest.fixture(scope="module")
+def place(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Return a folder with the dataset "women" and an experiment, and what was said of each."""
+    folder = tmp_path_factory.mktemp("cli")
+    out = folder / "data" / "jaffe"
+    prepared = crossfer(
+        "prepare", raw / "jaffe", "--out", out, "--sizes", "6,2,2", "--name", "women"
+    )
+    assert prepared.exit_code == 0, prepared.output
+    file = folder / "tiny.yaml"
     file.write_text(
         f"source: {raw / 'fer2013'}\ntargets: [{out}]\nstrategies: [HEAD, FC]\nfractions: [0.5, 1.0]\n"
         "model: {width: 0.05}\nrecipes: {default: {epochs: 1}}\n"
     )
-    done = crossfer("run", file, "--out", tmp_path / "run")
-    assert done.exit_code == 0, done.output
-    rows = [line.split()[:3] for line in done.stdout.splitlines() if line.startswith(" women ")]
+    ran = crossfer("run", file, "--out", folder / "run")
+    assert ran.exit_code == 0, ran.output
+    return folder, prepared.stdout, ran.stdout
+
+
+def test_prepare_then_run_then_report(place: tuple[Path, str, str]) -> None:
+    folder, prepared, ran = place
+    assert "prepared 84 faces" in prepared
+    assert "requested 50/17/17" in prepared
+    rows = [line.split()[:3] for line in ran.splitlines() if line.startswith(" women ")]
     assert [row[1:] for row in rows[1:]] == [
         ["50%", "HEAD"], ["50%", "FC"], ["100%", "HEAD"], ["100%", "FC"],
     ]  # fmt: skip
-    assert (tmp_path / "run" / "report.html").is_file()
-    assert (tmp_path / "run" / "figures" / "fig6.png").is_file()
-    report = (tmp_path / "run" / "report.html").read_bytes()
-    (tmp_path / "run" / "report.html").unlink()
-    assert crossfer("report", tmp_path / "run").exit_code == 0
-    assert (tmp_path / "run" / "report.html").read_bytes() == report
+    assert (folder / "run" / "figures" / "fig6.png").is_file()
+    report = (folder / "run" / "report.html").read_bytes()
+    (folder / "run" / "report.html").unlink()
+    assert crossfer("report", folder / "run").exit_code == 0
+    assert (folder / "run" / "report.html").read_bytes() == report
+
+
+def test_a_baseline_is_assessed_by_its_own_predictions(place: tuple[Path, str, str]) -> None:
+    """Without ``--source``: what it knows of the source is what the experiment measured there."""
+    folder, file = place[0], place[0] / "assessed.json"
+    (baseline,) = (folder / "run" / "runs").glob("BL-*")
+    done = crossfer("assess", baseline, folder / "data" / "jaffe", "--json", file)
+    assert done.exit_code == 0, done.output
+    found, results = json.loads(file.read_text()), load_results(folder / "run")
+    (own, *_) = (row for row in results.results if row.strategy == "BL")
+    assert found["known"]["accuracy"] == pytest.approx(own.on_source.validation.accuracy)
+    assert found["known"]["images"] == own.on_source.validation.images
+
+
+def test_an_experiment_is_opened_in_the_app(place: tuple[Path, str, str]) -> None:
+    """Its baseline and what it recommends can be tried; what each strategy changed can be looked at."""
+    folder = place[0] / "run"
+    with served(pages_of([folder])) as address:
+        tried, compared = (asked(address, path)[1] for path in ("/try", "/compare"))
+    assert "BL (seed 0)" in tried
+    for strategy in ("HEAD", "FC"):
+        assert f"{strategy} (50% of women, seed 0" in compared
+    with pytest.raises(CrossferError, match="an experiment; name it alone"):
+        pages_of([folder, folder])
+    with pytest.raises(CrossferError, match="has its own datasets; leave --data out"):
+        pages_of([folder], [folder])
+
+
+def test_every_strategy_is_listed_with_its_paper() -> None:
+    shown = crossfer("strategies").stdout
+    for strategy in STRATEGIES.values():
+        assert f"{strategy.name}  {strategy.about}" in shown
+        assert strategy.paper in shown
 
 
 @pytest.mark.parametrize(

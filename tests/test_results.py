@@ -22,7 +22,21 @@ SCHEMA = Path(__file__).parents[1] / "docs" / "results.schema.json"
 
 
 def test_the_schema_is_that_of_the_code() -> None:
-    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == schema()
+    """In all but descriptions: which docstrings become some is a matter of Pydantic's version."""
+    documented = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert without_descriptions(documented) == without_descriptions(schema())
+
+
+def without_descriptions(content: Any) -> Any:
+    if isinstance(content, list):
+        return [without_descriptions(each) for each in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: without_descriptions(value)
+        for key, value in content.items()
+        if not (key == "description" and isinstance(value, str))
+    }
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def curve(found: Assessed) -> str:
     helped = [point for point in points if point.lowest > before.accuracy + MARGIN]
     if not helped:
         return (
-            f"Up to {points[-1].images:.0f} labels give at most {MARGIN:g} points, training the "
-            "last layer only."
+            f"No number of labels up to {points[-1].images:.0f} gained more than {MARGIN:g} points in "
+            "every draw. Only the last layer was trained."
         )
     first, last = helped[0], points[-1]
     more = last.accuracy - first.accuracy

@@ -22,7 +22,7 @@ from crossfer.adaptation import untrained
 from crossfer.networks import study_cnn
 from crossfer.training.backends.cpu.descent import SGD
 from crossfer.training.backends.cpu.layers import fuse
-from crossfer.training.machine import _keep_freed_memory, describe, machine
+from crossfer.training.machine import keep_freed_memory, describe, machine
 
 BATCH = 128
 GFLOP_AN_IMAGE = 1.1
@@ -53,7 +53,7 @@ def images_per_second(level: int, order: str) -> float:
     memory_format = torch.channels_last if level >= 1 else torch.contiguous_format
     model = model.to(memory_format=memory_format)
     if level >= 4:
-        _keep_freed_memory()
+        keep_freed_memory()
     if level >= 5:
         fuse(model)
     descent = SGD if level >= 5 else torch.optim.SGD

@@ -22,7 +22,7 @@ from crossfer.adaptation import untrained
 from crossfer.networks import study_cnn
 from crossfer.training.backends.cpu.descent import SGD
 from crossfer.training.backends.cpu.layers import fuse
-from crossfer.training.machine import keep_freed_memory, describe, machine
+from crossfer.training.machine import describe, keep_freed_memory, machine
 
 BATCH = 128
 GFLOP_AN_IMAGE = 1.1

@@ -18,6 +18,7 @@ from hypothesis import settings  # noqa: E402
 
 from crossfer import standins  # noqa: E402
 from crossfer.datasets import Dataset, open_dataset, prepare  # noqa: E402
+from crossfer.executors.processes import available_cores  # noqa: E402
 
 settings.register_profile("quick", max_examples=20, deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
@@ -30,31 +31,28 @@ WHOLE = ("run_experiment", "subprocess")
 """A module that imports one of these trains whole experiments, or starts programmes."""
 
 LONGEST = (
-    "experiment", "networks", "search", "training", "docs", "survival", "app", "sources", "memory",
-    "protocols", "classes", "remember", "folds", "growth", "cpu_layers", "report", "backends", "ray",
+    "survival", "docs", "experiment", "search", "training", "report", "label_pages", "app", "protocols",
+    "networks", "ray", "cli", "compare", "verify", "growth", "export", "inputs", "memory", "assess",
 )  # fmt: skip
 """Modules that take longest, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains whole experiments; let two workers begin with what takes longest.
+    """Mark what trains whole experiments; begin with what takes longest, so that workers end together.
 
-    ``pytest -m "not whole"`` leaves whole experiments out.  Each worker starts with half of all tests.
+    ``pytest -m "not whole"`` leaves whole experiments out.
     """
     for item in items:
         if any(hasattr(getattr(item, "module", None), name) for name in WHOLE):
             item.add_marker("whole")
-    modules = list(dict.fromkeys(item.path for item in items))
     place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
-    modules.sort(key=lambda path: place.get(path.stem, len(LONGEST)))
-    at = {path: number for number, path in enumerate(modules[::2] + modules[1::2])}
-    items.sort(key=lambda item: at[item.path])
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Have as many workers as processors that may be used."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Have a worker more than processors: some tests wait for a browser or another process."""
+    return available_cores() + 1
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -98,7 +98,7 @@ def write_raw(raw: Path) -> None:
         standins.write(name, raw / name, images=images)
 
 
-def rounds(folder: Path, count: int, seed: int) -> Iterator[Outcome]:
+def rounds(folder: Path, count: int, seed: int, most_kills: int = MOST_KILLS) -> Iterator[Outcome]:
     """Yield what each round found; ``folder/raw`` holds the raw datasets."""
     PROCESSES.set_forkserver_preload(["crossfer.experiment", "crossfer.report", "crossfer.cli"])
     (folder / "experiment.yaml").write_text(EXPERIMENT)
@@ -116,7 +116,7 @@ def rounds(folder: Path, count: int, seed: int) -> Iterator[Outcome]:
         always, by_clock = number % 2 == 0, number % 4 > 1
         kills = inside = 0
         while True:
-            spared = kills >= MOST_KILLS
+            spared = kills >= most_kills
             after = math.inf if spared or not by_clock else draw.uniform(0, seconds)
             change = 0 if spared or by_clock else draw.randint(1, changes.value)
             status = run(out, always, after, change)

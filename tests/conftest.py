@@ -51,8 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Have a worker more than processors: some tests wait for a browser or another process."""
-    return available_cores() + 1
+    """Have as many workers as processors that may be used."""
+    return available_cores()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--rounds 5]
 
 - ``crossfer --help``
-- ``crossfer run`` on prepared faces, up to the first training step of the study's network, with two workers
-  and with one; the compiled loops are cached, as after the first run on a machine
+- ``crossfer run`` on prepared faces, up to the end of the first training step of a network of a tenth of the
+  width, with two workers and with one; the compiled loops are cached, as after the first run on a machine
 - for comparison, Python alone importing PyTorch with what its optimisers import (``torch._dynamo``)
 
 Reported are the median and the range of the seconds.
@@ -25,11 +25,15 @@ from crossfer.datasets import prepare
 from crossfer.training.machine import describe, machine
 
 CROSSFER = [sys.executable, "-m", "crossfer"]
-EXPERIMENT = (
-    "source: fer2013\ntargets: [jaffe]\nstrategies: [BL, FU]\nrecipes: {BL: {epochs: 1000}}\n"
-)
+EXPERIMENT = """
+source: fer2013
+targets: [jaffe]
+strategies: [BL, FU]
+model: {width: 0.1}
+recipes: {BL: {epochs: 9999}}
+"""
 FIRST_STEP = "0%"
-"""What the progress of a training begins with, once the first step is done."""
+"""What the log says of a training, once its first step is done."""
 
 
 def until(command: list[str], said: str = "") -> float:
@@ -42,6 +46,7 @@ def until(command: list[str], said: str = "") -> float:
                 break
         took = time.perf_counter() - began
         process.terminate()
+        process.stdout.read()  # its workers end, too
     return took
 
 

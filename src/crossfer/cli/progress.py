@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -79,6 +80,7 @@ class Shown(Bars, ExperimentProgress):
         work = sum(run.work for run in runs if run.key not in before)
         if work:
             self.training = self.bars.add_task("train", total=work)
+            self.spoke = -math.inf  # a log says at once that the training has begun
 
     def reused(self, run: Run, versions: Mapping[str, str]) -> None:
         """Say once which other versions made runs that are reused."""

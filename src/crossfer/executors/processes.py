@@ -243,7 +243,7 @@ def _serve(open_: Open, connection: Connection) -> None:
     except Exception as error:
         tell("raised", error if isinstance(error, OSError) else CrossferError(one_line(error)))
         return
-    with suppress(EOFError):
+    with suppress(EOFError, BrokenPipeError):  # the process that started this one is gone
         while True:
             key = connection.recv()
             try:

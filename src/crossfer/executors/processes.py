@@ -234,6 +234,8 @@ def _threads_each(threads: int) -> Iterator[None]:
 def _serve(open_: Open, connection: Connection) -> None:
     """Carry out what the connection asks for, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    # As in a process that was spawned.  Where it may fork, Numba makes a semaphore that nobody removes.
+    multiprocessing.set_start_method("spawn", force=True)
 
     def tell(what: str, value: object) -> None:
         connection.send((what, value))

@@ -120,9 +120,13 @@ def rounds(folder: Path, count: int, seed: int, most_kills: int = MOST_KILLS) ->
             after = math.inf if spared or not by_clock else draw.uniform(0, seconds)
             change = 0 if spared or by_clock else draw.randint(1, changes.value)
             status = run(out, always, after, change)
-            if status != -signal.SIGKILL:
+            if status == -signal.SIGKILL:
+                kills += 1
+            elif kills or status:
                 break
-            kills += 1
+            else:  # the first kill was drawn for later than its end
+                shutil.rmtree(out)
+                continue
             inside += any(map(is_inside, out.glob("runs/*/checkpoint.safetensors")))
         assert status == 0, (folder / "log").read_text()
         found = contents(out)

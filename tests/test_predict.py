@@ -119,6 +119,16 @@ def test_every_face_is_found_and_answered_as_prepare_would_cut_it_out(
     assert whole["emotion"] == face["emotion"]
 
 
+def test_mirrored_a_face_and_its_mirror_image_are_answered_alike(exported: Path) -> None:
+    plain, mirrored = crossfer.load(exported), crossfer.load(exported, mirror=True)
+    faces = np.random.default_rng(0).integers(0, 256, (5, *mirrored.engine.framing.shape), np.uint8)
+    turned = np.ascontiguousarray(faces[:, :, ::-1])
+    expected = (plain.predict(faces) + plain.predict(turned)) / 2
+    np.testing.assert_allclose(mirrored.predict(faces), expected, atol=1e-6)
+    np.testing.assert_allclose(mirrored.predict(turned), expected, atol=1e-6)
+    assert mirrored.engine.identity != plain.engine.identity  # another table, if resumed
+
+
 def test_a_folder_gives_a_row_for_each_face_and_says_what_gave_none(
     exported: Path, photographs: Path
 ) -> None:

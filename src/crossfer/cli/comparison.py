@@ -47,6 +47,13 @@ def compare(
         ),
     ] = None,
     label: LabelOption = None,
+    mirror: Annotated[
+        bool,
+        typer.Option(
+            "--mirror",
+            help="NEW averages the probabilities of each face and its mirror image.",
+        ),
+    ] = False,
     shared: Annotated[
         bool, typer.Option("--shared", help="Only images of classes that both classifiers have.")
     ] = False,
@@ -100,6 +107,8 @@ def compare(
         threads,
     )
     models = [open_model(path, threads) for path in (old, new)]
+    if mirror:
+        models[1] = models[1].mirrored
     for_old = [open_dataset(folder).check() for folder in datasets]
     for_new = [open_dataset(folder).check() for folder in new_data or ()] or for_old
     pairs = list(zip(for_old, for_new, strict=True))

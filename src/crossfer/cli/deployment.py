@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console
-from crossfer.cli.options import CroppedOption, SmallestOption, VariantOption
+from crossfer.cli.options import CroppedOption, MirrorOption, SmallestOption, VariantOption
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
@@ -40,6 +40,7 @@ def predict(
     cropped: CroppedOption = False,
     smallest: SmallestOption = 0.1,
     variant: VariantOption = "fp32",
+    mirror: MirrorOption = False,
 ) -> None:
     """Detect and classify every face in pictures and videos.
 
@@ -51,7 +52,7 @@ def predict(
     from crossfer.cli.bars import Bars
     from crossfer.deploy import load
 
-    predictor = load(model, variant, smallest)  # opens the network while it imports OpenCV
+    predictor = load(model, variant, smallest, mirror)  # opens the network while it imports OpenCV
 
     from crossfer.deploy.output import Counted, table
     from crossfer.deploy.predictor import How

@@ -42,6 +42,13 @@ SmallestOption = Annotated[
     float,
     typer.Option(help="Side of the smallest face to detect, as a fraction of the picture's side."),
 ]
+MirrorOption = Annotated[
+    bool,
+    typer.Option(
+        "--mirror",
+        help="Average the probabilities of each face and its mirror image: half as fast.",
+    ),
+]
 VariantOption = Annotated[
     str, typer.Option(help="Variant of an exported classifier: fp32, fp16 or int8.")
 ]

@@ -22,7 +22,9 @@ BUNDLE = "classifier.json"
 __all__ = ["load"]
 
 
-def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Predictor:
+def load(
+    folder: str | Path, variant: str = "fp32", smallest: float = 0.1, mirror: bool = False
+) -> Predictor:
     """Load a classifier for inference.
 
     Parameters
@@ -33,6 +35,9 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
         Of an exported classifier: ``fp32``, ``fp16`` or ``int8``.
     smallest
         Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
+
+    mirror
+        Whether to average the probabilities of each face and its mirror image.
 
     Returns
     -------
@@ -60,7 +65,7 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
         with ThreadPoolExecutor(1) as pool:
             engine = pool.submit(OnnxEngine, folder, variant)
             from crossfer.deploy.predictor import Predictor
-        return Predictor(engine.result(), smallest)
+        return Predictor(engine.result(), smallest, mirror)
     if variant != "fp32":
         raise CrossferError(f"{folder}: not an exported classifier, so it has no {variant} variant")
     if not (card := folder / BUNDLE).is_file():
@@ -72,4 +77,4 @@ def load(folder: str | Path, variant: str = "fp32", smallest: float = 0.1) -> Pr
     from crossfer.deploy.pytorch import TorchEngine
     from crossfer.networks.classifier import load as load_classifier
 
-    return Predictor(TorchEngine(load_classifier(folder), digest(card)), smallest)
+    return Predictor(TorchEngine(load_classifier(folder), digest(card)), smallest, mirror)

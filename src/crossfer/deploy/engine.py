@@ -45,6 +45,26 @@ class Engine(Protocol):
         """Return probabilities (N, classes) of faces uint8 (N, side, side) or (N, side, side, 3) RGB."""
 
 
+class Mirrored:
+    """Average the probabilities of each face and its mirror image: better, at twice the cost.
+
+    Parameters
+    ----------
+    engine
+        What classifies both.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.identity = engine, f"{engine.identity}, mirrored"
+        self.classes, self.labels, self.framing = engine.classes, engine.labels, engine.framing
+
+    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return probabilities (N, classes)."""
+        mirrored = np.ascontiguousarray(faces[:, :, ::-1])
+        answers = self.engine(faces) + self.engine(mirrored)
+        return answers / np.float32(2)
+
+
 class OnnxEngine:
     """An exported classifier in ONNX Runtime, on the CPU.
 

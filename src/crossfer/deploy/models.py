@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ from pydantic import TypeAdapter, ValidationError
 from crossfer.classes import FER7, PRESETS, canonical
 from crossfer.datasets.dataset import Dataset
 from crossfer.deploy import load
-from crossfer.deploy.engine import BATCH, CARD, Engine, OnnxEngine, is_exported, read_card, session
+from crossfer.deploy.engine import (
+    BATCH,
+    CARD,
+    Engine,
+    Mirrored,
+    OnnxEngine,
+    is_exported,
+    read_card,
+    session,
+)
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest
@@ -76,6 +85,11 @@ class Model:
     def shape(self) -> tuple[int, ...]:
         """The shape of a face: (side, side), or (side, side, 3) RGB."""
         return self.engine.framing.shape
+
+    @property
+    def mirrored(self) -> Model:
+        """The same, but it averages the probabilities of each face and its mirror image."""
+        return replace(self, name=f"{self.name} (mirror)", engine=Mirrored(self.engine))
 
     def check(self, dataset: Dataset, more: str = "") -> None:
         """Refuse a dataset whose faces have another shape.

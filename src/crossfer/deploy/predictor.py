@@ -20,7 +20,7 @@ from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, is_plausible
 from crossfer.datasets.pictures import UnreadableImage, open_picture, timed_frames
 from crossfer.datasets.record import Box, Pixels
-from crossfer.deploy.engine import Engine
+from crossfer.deploy.engine import Engine, Mirrored
 from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import Tracker
 from crossfer.errors import CrossferError
@@ -134,6 +134,8 @@ class Predictor:
         The inference engine: ONNX Runtime or PyTorch.
     smallest
         Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
+    mirror
+        Whether to average the probabilities of each face and its mirror image.
 
     Examples
     --------
@@ -144,8 +146,9 @@ class Predictor:
     >>> model.analyze_many(["photos/", "clip.mp4"]).to_csv("faces.csv")  # doctest: +SKIP
     """
 
-    def __init__(self, engine: Engine, smallest: float = 0.1) -> None:
-        self.engine, self.smallest = engine, smallest
+    def __init__(self, engine: Engine, smallest: float = 0.1, mirror: bool = False) -> None:
+        self.engine, self.smallest = Mirrored(engine) if mirror else engine, smallest
+        self._classifier: Classifier | None = getattr(engine, "classifier", None)
         self._own = threading.local()  # a detector for each thread
 
     @property
@@ -162,14 +165,12 @@ class Predictor:
         CrossferError
             If it is an exported classifier.
         """
-        found = getattr(self.engine, "classifier", None)
-        if found is None:
+        if self._classifier is None:
             raise CrossferError(
                 "an exported classifier has no PyTorch network; load the bundle or the run that "
                 "it was exported from"
             )
-        classifier: Classifier = found
-        return classifier
+        return self._classifier
 
     def predict(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities float32 (N, classes) of cropped faces.

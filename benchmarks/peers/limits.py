@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from crossfer.adaptation import untrained
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import specialised
-from crossfer.training.backends.cpu.descent import SGD
+from crossfer.training.backends import backend_of
 from crossfer.training.backends.cuda import Recorded
 from crossfer.training.machine import machine
 
@@ -22,7 +22,7 @@ wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 images = torch.randn(BATCH, 1, 48, 48, device=device)
 labels = torch.arange(BATCH, device=device) % 7
 network = specialised(untrained(lambda: Classifier(study_cnn()), 0), images.cpu(), device).train()
-optimizer = SGD(
+optimizer = backend_of(device).descent(
     network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True
 )
 _, optimizer = fabric.setup(network, optimizer)

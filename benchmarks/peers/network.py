@@ -21,7 +21,9 @@ LEARNING_RATE, MOMENTUM = 0.02, 0.9
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TUNED = sys.argv[2:] == ["tuned"]
 BF16 = TUNED and (
-    torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
+    DEVICE.type == "cuda"
+    or torch.cpu._is_avx512_bf16_supported()
+    or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
 )
 
 

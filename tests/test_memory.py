@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
@@ -374,6 +375,24 @@ def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
     assert best["target"] > tried[0]["target"]
     expected = interpolate(weights(before), weights(after), alpha)
     assert all(torch.equal(v, expected[k]) for k, v in model.state_dict().items())
+
+
+def test_layers_that_two_networks_share_calculate_once_for_all_mixtures(monkeypatch: Any) -> None:
+    fabric, before, validation = machine("cpu"), small(0), {"source": faces(), "target": faces(1)}
+    after = copy.deepcopy(before)
+    for name, parameter in after.named_parameters():
+        if ".fc" in name:
+            torch.nn.init.normal_(parameter.data, std=0.1)
+    with FlopCounterMode(display=False) as once:
+        _, alpha, tried = best_mixture(before, after, validation, None, fabric)
+    monkeypatch.setattr(merging, "split_frozen", lambda *given: None)
+    with FlopCounterMode(display=False) as anew:
+        _, other, expected = best_mixture(before, after, validation, None, fabric)
+    assert other == alpha
+    for row, one in zip(tried, expected, strict=True):
+        assert row == pytest.approx(one, abs=1e-5)
+    assert anew.get_total_flops() > 5 * once.get_total_flops()
+    assert best_mixture(before, copy.deepcopy(before), validation, None, fabric)[1] == 0.5
 
 
 def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -> None:

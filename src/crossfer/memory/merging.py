@@ -14,7 +14,9 @@ from crossfer.networks import Classifier
 from crossfer.networks.layers import NORMALISATIONS, layers_with_parameters
 from crossfer.selection import choose
 from crossfer.training import Faces, normalise, specialised
+from crossfer.training.inputs import outputs_of
 from crossfer.training.prediction import candidate, judged_on, people_in
+from crossfer.training.split import split_frozen
 from crossfer.training.statistics import batch_norms, dealt, renew_statistics
 
 Merge = Literal["LiNeS", "Fisher"]
@@ -163,11 +165,22 @@ def best_mixture(
             renew_statistics(model, norms, batches, fabric)
         return model
 
+    # Layers that are the same in both calculate once for all mixtures.
+    part = specialised(_changed_alone(before, after), one, fabric.device)
+    given: dict[str, Tensor] = {}
+    changed = any(parameter.requires_grad for parameter in part.parameters())
+    if changed and not moved and (split := split_frozen(part, one.to(fabric.device))):
+        part, how = split.rest, after.preprocessing
+        given = {
+            name: outputs_of(split.frozen, faces.images, fabric, how)
+            for name, faces in validation.items()
+        }
     tried: list[dict[str, float]] = []
     candidates = []
     for alpha in alphas:
-        network = specialised(mixture(alpha), one, fabric.device)
-        judged = judged_on(network, validation, fabric)
+        merged = mixture(alpha).state_dict()
+        part.load_state_dict({name: merged[name] for name in part.state_dict()})
+        judged = judged_on(part, validation, fabric, given)
         candidates.append(candidate(judged, validation))
         accuracies = {name: judged[f"{name}/right"].float().mean().item() for name in validation}
         tried.append({"alpha": alpha, **accuracies})
@@ -176,6 +189,14 @@ def best_mixture(
     for row, behind in zip(tried, choice.behind, strict=True):
         row |= behind.as_row()
     return mixture(alphas[choice.index]), alphas[choice.index], tried
+
+
+def _changed_alone(before: Classifier, after: Classifier) -> Classifier:
+    """Copy a network; what requires gradients are the parameters that differ from those before."""
+    network, old = copy.deepcopy(after), dict(before.named_parameters())
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not torch.equal(parameter, old[name]))
+    return network
 
 
 def _differ(name: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:

@@ -1,6 +1,6 @@
 """Strategies on two other shifts of FER2013: more of the same faces, and the same faces blurred.
 
-    python benchmarks/shifts.py --data data/fer2013 --out runs/shifts [--seeds 0] [--workers 2]
+    python benchmarks/shifts.py --data data/fer2013 --out runs/shifts [--strategies BL FU GFR] [--workers 2]
     python benchmarks/strategies.py runs/shifts/out
 
 The source is 6,000 of FER2013's training images.  The targets are others: 6,000 as they are, with 2,500 to
@@ -22,7 +22,7 @@ from crossfer.datasets import Preparation, open_dataset
 from crossfer.experiment import Progress, check_experiment
 from crossfer.experiment.plan import Run
 
-STRATEGIES = ("BL", "FU", "MIX+KD", "MIX", "RIDGE+RP", "GFR", "GFR+WiSE", "FC")
+STRATEGIES = ["BL", "FU", "MIX+KD", "MIX", "RIDGE+RP", "GFR", "GFR+WiSE", "FC"]
 RECIPE = {"epochs": 22}
 """Of BL and FU: FU sees twice as many images."""
 
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="FER2013, prepared")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     folders = draw(given.data, given.out.resolve())
@@ -83,7 +84,7 @@ def main() -> None:
             "model": {"width": 0.25},
             "seeds": given.seeds,
             "fractions": [1.0],
-            "strategies": STRATEGIES,
+            "strategies": given.strategies,
             "recipes": {"BL": RECIPE, "FU": RECIPE},
             "copies": "ignore",
         }

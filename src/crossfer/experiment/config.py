@@ -267,11 +267,11 @@ class Experiment(_Checked):
                 continue
             if recipe not in NAMED:
                 raise CrossferError(
-                    f"recipes.{name}: {recipe} is no recipe; use {' or '.join(NAMED)}, or a mapping"
+                    f"{name}: {recipe} is no recipe; use {' or '.join(NAMED)}, or a mapping"
                 )
             if name not in from_scratch:
                 raise CrossferError(
-                    f"recipes.{name}: {recipe} is a recipe for training from random weights; use it "
+                    f"{name}: {recipe} is a recipe for training from random weights; use it "
                     f"for {' and '.join(from_scratch) or 'BL and FU'}"
                 )
             found[name] = asdict(NAMED[recipe])

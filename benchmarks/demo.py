@@ -2,8 +2,8 @@
 
     python benchmarks/demo.py --out /tmp/demo-seeds --seeds 0 1 2 3 4
 
-The stand-ins are drawn and prepared once.  Then the study's five strategies run with every seed, and the
-baseline again with half as many epochs more.  Stopped, the same command goes on.
+The stand-ins are drawn and prepared once.  Then the study's five strategies and MIX+KD run with every seed,
+and the baseline again with half as many epochs more.  Stopped, the same command goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from crossfer.experiment import run_experiment
 from crossfer.experiment.config import DatasetConfig
 from crossfer.strategies import STUDY
 from crossfer.terms import BL
+
+MIX_KD = "MIX+KD"
 
 
 def seconds() -> float:
@@ -42,8 +44,8 @@ def main() -> None:
         if not (data / one.path).exists():
             prepare(raw / one.path, data / one.path, one.preparation())
     targets = [DatasetConfig(path=one.path) for one in asked.targets]
-    recipes = {name: asked.recipes[name] for name in ("default", "BL", "FU")}
-    study = {"strategies": list(STUDY), "recipes": recipes}
+    recipes = {name: asked.recipes[name] for name in ("default", "BL", "FU", MIX_KD)}
+    study = {"strategies": [*STUDY, MIX_KD], "recipes": recipes}
     asked = asked.model_copy(update={"data": data, "targets": targets, **study})
     print(f"prepared: {seconds() - began:.0f} s", flush=True)
     for seed in given.seeds:

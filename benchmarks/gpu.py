@@ -36,7 +36,8 @@ def shown(data: Path | None) -> Faces:
     """Return faces of a prepared dataset, or noise."""
     if data:
         dataset = open_dataset(data)
-        return faces(dataset, dataset.rows("training"))[torch.randperm(28_709)[:IMAGES]]
+        training = dataset.rows("training")
+        return faces(dataset, training)[torch.randperm(len(training))[:IMAGES]]
     images = torch.randint(0, 256, (IMAGES, 48, 48), dtype=torch.uint8)
     return Faces(images, torch.randint(0, 7, (IMAGES,)))
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from crossfer import in_memory, prepare, run_experiment
 from crossfer.datasets import Preparation, open_dataset
-from crossfer.experiment import Progress, check_experiment
-from crossfer.experiment.plan import Run
+from crossfer.experiment import check_experiment
+from grid import Said
 
 STRATEGIES = ["BL", "FU", "MIX+KD", "MIX", "RIDGE+RP", "GFR", "GFR+WiSE", "FC"]
 RECIPE = {"epochs": 22}
@@ -46,24 +46,16 @@ def draw(data: Path, out: Path) -> dict[str, Path]:
     }
     folders = {name: out / name for name in plan}
     for name, splits in plan.items():
+        if folders[name].exists():
+            continue
         parts = {}
         for split, chosen in zip(("training", "validation", "test"), splits, strict=True):
             faces = np.asarray(fer.images[chosen])
             if name == "blurred":
                 faces = blurred(faces, rng)
             parts[split] = (list(faces), fer.labels[chosen])
-        if not folders[name].exists():
-            raw = in_memory(parts, name=name)
-            prepare(raw, folders[name], Preparation(faces="cropped"))
+        prepare(in_memory(parts, name=name), folders[name], Preparation(faces="cropped"))
     return folders
-
-
-class Said(Progress):
-    """Prints when a training begins."""
-
-    def started(self, run: Run) -> None:
-        """Name it."""
-        print(run.label, flush=True)
 
 
 def main() -> None:

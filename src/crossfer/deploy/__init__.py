@@ -35,7 +35,6 @@ def load(
         Of an exported classifier: ``fp32``, ``fp16`` or ``int8``.
     smallest
         Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
-
     mirror
         Whether to average the probabilities of each face and its mirror image.
 

@@ -14,10 +14,10 @@ from crossfer.networks import Classifier
 from crossfer.networks.layers import NORMALISATIONS, layers_with_parameters
 from crossfer.selection import choose
 from crossfer.training import Faces, normalise, specialised
-from crossfer.training.inputs import outputs_of
 from crossfer.training.prediction import candidate, judged_on, people_in
 from crossfer.training.split import split_frozen
 from crossfer.training.statistics import batch_norms, dealt, renew_statistics
+from crossfer.training.surrogate import outputs_of_sets
 
 Merge = Literal["LiNeS", "Fisher"]
 """Ways to merge two networks, other than `interpolate`."""
@@ -170,11 +170,9 @@ def best_mixture(
     given: dict[str, Tensor] = {}
     changed = any(parameter.requires_grad for parameter in part.parameters())
     if changed and not moved and (split := split_frozen(part, one.to(fabric.device))):
-        part, how = split.rest, after.preprocessing
-        given = {
-            name: outputs_of(split.frozen, faces.images, fabric, how)
-            for name, faces in validation.items()
-        }
+        found = outputs_of_sets(split.frozen, validation, fabric, after.preprocessing)
+        if found is not None:
+            part, given = split.rest, found
     tried: list[dict[str, float]] = []
     candidates = []
     for alpha in alphas:

@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.networks.classifier import Classifier
+from crossfer.networks.preprocessing import Preprocessing
 from crossfer.training.batches import Faces
 from crossfer.training.devices import Devices
 from crossfer.training.dual import Dual, is_worth_it
@@ -98,18 +99,28 @@ def surrogate_of(
     if not (reuse and (split := split_frozen(network, training.images))):
         return whole
     anew = fed(split.frozen, devices=devices)
-    # A GPU calculates faster than it reads a file.
-    most = LARGEST_IN_A_FILE if fabric.device.type == "cpu" else LARGEST_IN_MEMORY
-    each = anew.size()
-    if each * sum(map(len, validation.values())) > most:
+    given = outputs_of_sets(split.frozen, validation, fabric, how)
+    if given is None:
         return whole
-    given = {
-        name: outputs_of(split.frozen, faces.images, fabric, how)
-        for name, faces in validation.items()
-    }
-    if not anew.versions or each * anew.versions * len(training) > most:
+    if not anew.versions or anew.size() * anew.versions * len(training) > _most(fabric):
         return Surrogate(split.rest, anew, given)
     return _in_dual_form(split, Kept(anew), given)
+
+
+def outputs_of_sets(
+    frozen: nn.Module, sets: Mapping[str, Faces], fabric: Fabric, how: Preprocessing
+) -> dict[str, Tensor] | None:
+    """Return what frozen layers make of named sets, (N, …) each; None where there is no room for it."""
+    images = [faces.images for faces in sets.values()]
+    one = outputs_of(frozen, images[0][:1], fabric, how).nbytes if images else 0
+    if one * sum(map(len, images)) > _most(fabric):
+        return None
+    return {name: outputs_of(frozen, faces.images, fabric, how) for name, faces in sets.items()}
+
+
+def _most(fabric: Fabric) -> int:
+    """Return how many bytes are kept at most: a GPU calculates faster than it reads a file."""
+    return LARGEST_IN_A_FILE if fabric.device.type == "cpu" else LARGEST_IN_MEMORY
 
 
 def _in_dual_form(split: Split, kept: Kept, given: Mapping[str, Tensor]) -> Surrogate:

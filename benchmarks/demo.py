@@ -17,10 +17,7 @@ from crossfer.demo import LONGER, demo_experiment, draw
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import run_experiment
 from crossfer.experiment.config import DatasetConfig
-from crossfer.strategies import STUDY
 from crossfer.terms import BL
-
-MIX_KD = "MIX+KD"
 
 
 def seconds() -> float:
@@ -44,9 +41,7 @@ def main() -> None:
         if not (data / one.path).exists():
             prepare(raw / one.path, data / one.path, one.preparation())
     targets = [DatasetConfig(path=one.path) for one in asked.targets]
-    recipes = {name: asked.recipes[name] for name in ("default", "BL", "FU", MIX_KD)}
-    study = {"strategies": [*STUDY, MIX_KD], "recipes": recipes}
-    asked = asked.model_copy(update={"data": data, "targets": targets, **study})
+    asked = asked.model_copy(update={"data": data, "targets": targets})
     print(f"prepared: {seconds() - began:.0f} s", flush=True)
     for seed in given.seeds:
         began = seconds()

@@ -3,7 +3,8 @@
     python benchmarks/gpu.py [--data data/fer2013] [--at-once 1 2 3]
 
 The study's network, batch 128, augmentation included; noise in the place of faces unless there are some.
-Every row is the median epoch of a training.  The limit is a large matrix product in bfloat16, at 1.1 GFLOP
+Every row is the median epoch of a training; "step alone" leaves out augmentation and everything around the
+step.  The limit is a large matrix product in bfloat16, at 1.1 GFLOP
 an image and step.  ``--at-once`` says how much several trainings in processes of their own do together.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from crossfer.adaptation import untrained
@@ -26,6 +28,7 @@ from crossfer.experiment.execute import faces
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Faces, Recipe, machine, train
 from crossfer.training.backends import BACKENDS, Plain
+from crossfer.training.backends.cuda import WORTH_COMPILING
 from crossfer.training.machine import Precision, describe
 
 BATCH, IMAGES, EPOCHS = 128, 28_672, 4
@@ -95,6 +98,28 @@ def plain(data: Faces, precision: Precision) -> float:
     return len(labels) / seconds(epoch, 3)
 
 
+def step_alone(compiled: bool, batch: int = 256) -> float:
+    """Return images a second of a step on the same images again and again, as a CUDA graph."""
+    machine("cuda", "bf16-mixed")
+    network = study_cnn().cuda().to(memory_format=torch.channels_last).train()
+    forward = BACKENDS["cuda"].compiled(network, WORTH_COMPILING if compiled else 0)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.02, momentum=0.9, nesterov=True, fused=True
+    )
+    images = torch.randn(batch, 1, 48, 48, device="cuda")
+    labels = torch.randint(0, 7, (batch,), device="cuda")
+
+    def step(rows: Tensor) -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            logits = forward(images).float()
+        cross_entropy(logits, labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    recorded = BACKENDS["cuda"].wrap(step, network, None, torch.Generator("cuda"))
+    return batch / seconds(lambda: [recorded(labels) for _ in range(100)], 3) * 100
+
+
 def seconds(work: Callable[[], object], times: int) -> float:
     """Return the median time of some work, after a warm-up."""
     work()
@@ -130,6 +155,8 @@ def main() -> None:
     show("the same, bfloat16, deterministic: false", rate(data, deterministic=False))
     for batch in (64, 256, 512):
         show(f"the same, batches of {batch}", rate(data, batch=batch, deterministic=False))
+    show("step alone, batches of 256", step_alone(False))
+    show("the same, compiled", step_alone(True))
     side = 8192
     a = torch.randn(side, side, device="cuda", dtype=torch.bfloat16)
     show(

@@ -18,7 +18,7 @@ from hypothesis import settings  # noqa: E402
 
 from crossfer import standins  # noqa: E402
 from crossfer.datasets import Dataset, open_dataset, prepare  # noqa: E402
-from crossfer.executors.processes import available_cores  # noqa: E402
+from crossfer.processor import available_cores  # noqa: E402
 
 settings.register_profile("quick", max_examples=20, deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)

@@ -64,6 +64,24 @@ def test_nothing_but_the_cpu_s_backend_knows_its_compiler() -> None:
             assert "training.backends.cpu." not in text, file
 
 
+def test_a_short_training_is_not_compiled() -> None:
+    network = small()
+    assert BACKENDS["cuda"].compiled(network, 1000) is network
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_compiled_steps_give_the_same_bits_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossfer.training import train
+    from tests.test_training import RECIPE, weights_equal
+
+    fabric = machine("cuda", "32-true")
+    monkeypatch.setattr("crossfer.training.backends.BACKENDS", BACKENDS)
+    monkeypatch.setattr("crossfer.training.backends.cuda.WORTH_COMPILING", 0)
+    once, again = (train(small(), squares(), {}, RECIPE, 0, fabric, keep="last") for _ in range(2))
+    assert weights_equal(once.model, again.model)
+    assert once.history[-1]["training_loss"] < once.history[0]["training_loss"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_s_replayed_steps_give_the_bits_of_plain_ones(
     monkeypatch: pytest.MonkeyPatch,

@@ -188,7 +188,8 @@ def run(
 
 def _import_for_workers(workers: int | Literal["auto"], threads: int = 1) -> None:
     """Begin the imports of processes that will train beside this process's own, where both find a core."""
-    from crossfer.executors.processes import available_cores, import_once
+    from crossfer.executors.processes import import_once
+    from crossfer.processor import available_cores
 
     if workers != 1 and available_cores() > 1:
         import_once(["crossfer.experiment"], threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from crossfer.datasets.faces import Face, face_of
 from crossfer.datasets.pictures import UnreadableImage, open_picture, video_frames
 from crossfer.datasets.record import Pixels, Record
 from crossfer.framing import Framing
+from crossfer.processor import available_cores
 from crossfer.progress import Told
 
 BLOCK = 512
@@ -141,7 +141,7 @@ def blocks(
             own.detector = Detector()
         return how.faces(some, getattr(own, "detector", None))
 
-    with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread_each(), ThreadPoolExecutor(available_cores()) as pool:
         try:
             for start, some in numbered(records):
                 file = file_of(folder, start)

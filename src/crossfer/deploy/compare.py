@@ -18,7 +18,6 @@ from pydantic import TypeAdapter, ValidationError
 from crossfer.classes import ClassSet, canonical
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
-from crossfer.deploy.export import processor
 from crossfer.deploy.models import Model
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.answers import Answers
@@ -34,6 +33,7 @@ from crossfer.evaluation.comparing import (
 from crossfer.evaluation.measure import find_flips, flipped_image
 from crossfer.evaluation.rows import FlippedImage
 from crossfer.files import write_csv
+from crossfer.processor import processor
 from crossfer.progress import Told, silent
 
 FLOOR = 1e-12

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import platform
 import shutil
 import tempfile
 import time
@@ -41,6 +40,7 @@ from crossfer.files import digest, place_folder, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.preprocessing import normalise
+from crossfer.processor import processor
 from crossfer.provenance import versions
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_MUG
@@ -229,16 +229,6 @@ def drawn_faces(framing: Framing) -> NDArray[np.uint8]:
     detector = Detector()
     pictures = [portrait(LAB_MUG, who, label) for who in range(PEOPLE) for label in range(7)]
     return np.stack([face_of(p, None, framing, detector, 1.0).image for p in pictures])
-
-
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def _write_networks(

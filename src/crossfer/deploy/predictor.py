@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import Tracker
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
+from crossfer.processor import available_cores
 from crossfer.progress import Told, silent
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class Predictor:
             Called with the numbers of sources done and in total.
         """
         done = 0
-        with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with one_thread_each(), ThreadPoolExecutor(available_cores()) as pool:
             try:
                 for is_video, some in groupby(sources, lambda source: source.is_video):
                     for part in (self._videos if is_video else self._pictures)(pool, some, how):
@@ -445,7 +445,7 @@ def in_order(
     pool: ThreadPoolExecutor, work: Callable[[Given], Made], given: Iterable[Given]
 ) -> Iterator[Made]:
     """Apply `work` in a pool and yield the results in order, with a bounded queue."""
-    most = AHEAD * (os.cpu_count() or 1)
+    most = AHEAD * available_cores()
     waiting: deque[Future[Made]] = deque()
     for one in given:
         waiting.append(pool.submit(work, one))

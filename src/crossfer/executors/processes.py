@@ -26,13 +26,6 @@ _threads_of_forked: int | None = None
 """Threads of each worker that `import_once` has prepared for; None before."""
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use: its affinity, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def import_once(modules: Sequence[str], threads: int = 1) -> None:
     """Begin to import modules in a process from which workers will be forked.
 

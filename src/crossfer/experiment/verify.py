@@ -27,7 +27,6 @@ from crossfer.evaluation.rows import Measured, RunFacts
 from crossfer.evaluation.summary import over_folds
 from crossfer.executors import Events, Failure, Task, Work
 from crossfer.executors.graph import Tell
-from crossfer.executors.processes import available_cores
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (
@@ -55,6 +54,7 @@ from crossfer.experiment.workers import (
     how_many,
 )
 from crossfer.networks.classifier import WEIGHTS
+from crossfer.processor import available_cores
 from crossfer.provenance import versions
 from crossfer.terms import SIDES
 from crossfer.training.machine import describe, machine

@@ -13,10 +13,10 @@ from lightning_fabric import Fabric
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Task, Work, run_here, run_in_processes
 from crossfer.executors.graph import Tell
-from crossfer.executors.processes import available_cores
 from crossfer.experiment.execute import execute
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan
+from crossfer.processor import available_cores
 
 Workers = int | Literal["auto"]
 """Number of processes that train at the same time; ``"auto"``: see `how_many`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +28,7 @@ from crossfer.errors import CrossferError
 from crossfer.files import alone, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.labelling.journal import Place
+from crossfer.processor import available_cores
 from crossfer.progress import Told, silent
 
 FORMAT = 1
@@ -211,7 +211,7 @@ class Gallery:
     def _looked(self, names: Sequence[str], progress: Told) -> dict[str, _Photo]:
         """Read photos and find their faces, on all cores; leave out those that have vanished."""
         read = {}
-        with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with one_thread_each(), ThreadPoolExecutor(available_cores()) as pool:
             try:
                 looked = in_order(pool, self._look_at, names)
                 for done, (name, seen) in enumerate(zip(names, looked, strict=True), 1):

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from crossfer.classes import FER7
+from crossfer.processor import available_cores
 from crossfer.progress import Told
 
 from .expression import between, expression
@@ -136,7 +137,7 @@ def _at_once(
             results: Iterator[Result] = starmap(work, jobs)
         else:
             pool = ProcessPoolExecutor(
-                mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+                available_cores(), get_context("spawn"), cv2.setNumThreads, initargs=(1,)
             )
             results = stack.enter_context(pool).map(work, *zip(*jobs, strict=True), chunksize=4)
         for done, result in enumerate(results, 1):

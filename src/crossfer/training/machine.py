@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 from crossfer.errors import CrossferError
+from crossfer.processor import available_cores, cpuinfo, processor
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
@@ -57,6 +58,8 @@ def machine(
             fabric = Fabric(accelerator=device, devices=1, precision=precision)
     if fabric.device.type == "cpu":
         keep_freed_memory()
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     if fabric.device.type == "cuda":
         _order_of_sums(deterministic)
     return fabric
@@ -67,7 +70,7 @@ def describe(fabric: Fabric) -> dict[str, str | int]:
     device = fabric.device
     return {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": f"{processor()} ({os.cpu_count()} cores)",
         "instructions": os.environ.get("ONEDNN_MAX_CPU_ISA")
         or torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -132,21 +135,9 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        flags = " ".join(_cpuinfo("flags")[:1]).split()
+        flags = " ".join(cpuinfo("flags")[:1]).split()
         return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
-
-
-def _processor() -> str:
-    names = _cpuinfo("model name")
-    return f"{names[0]} ({len(names)} cores)" if names else platform.processor()
-
-
-def _cpuinfo(key: str) -> list[str]:
-    """Return what Linux says of every core; nothing elsewhere."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        return [line.split(":")[1].strip() for line in file if line.startswith(key)]
-    return []
 
 
 def keep_freed_memory() -> None:

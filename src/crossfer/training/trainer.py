@@ -221,6 +221,7 @@ class Training:
         self.optimizer = wrapped
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         self.mixing = _mixing(recipe, penalty, self.devices)
+        self.forward = backend.compiled(self.part, recipe.epochs * len(training))
         # The network, not the part: frozen layers may calculate in every step.
         self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
         self.state = State()
@@ -244,7 +245,7 @@ class Training:
             share = self.mixing.sample()
             images = torch.lerp(images.flip(0), images, share)
         with self.fabric.autocast():
-            logits = self.part(images).float()
+            logits = self.forward(images).float()
         loss = self._loss(logits, rows)
         if self.mixing:
             loss = torch.lerp(self._loss(logits, rows.flip(0)), loss, share)

@@ -18,7 +18,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 types: .venv/installed
-	$(BIN)/mypy
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python --output-format min-text --summary=none
 
 tests: .venv/installed
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

@@ -49,7 +49,7 @@ class People(NamedTuple):
 
     def of(self, rows: NDArray[np.bool_]) -> People:
         """Take some of them."""
-        return People(*(part[rows] for part in self))
+        return People(self.faces[rows], self.labels[rows], self.subjects[rows])
 
 
 def people(rng: np.random.Generator, means: Array, count: int) -> People:
@@ -115,8 +115,8 @@ def tried(
     truth = np.mean(true, 0)
 
     def behind(i: int, best: int) -> bool:
-        ahead = ({"": chosen_by[j, validated]} for j in (best, i))
-        return lead(*ahead, {"": shown.subjects[validated]}).shown
+        first, second = ({"": chosen_by[j, validated]} for j in (best, i))
+        return lead(first, second, {"": shown.subjects[validated]}).shown
 
     best = int(np.argmax(chosen_by[:, validated].mean(1)))
     kept = first_not_worse([0, best], lambda i: behind(i, best))

@@ -82,7 +82,7 @@ def rate(
 def plain(data: Faces, precision: Precision) -> float:
     """Return images a second of an ordinary loop whose images are on the GPU already, unchanged."""
     machine("cuda", "32-true", False)
-    network = study_cnn().cuda().to(memory_format=torch.channels_last).train()
+    network = study_cnn().cuda().to(memory_format=torch.channels_last).train()  # pyrefly: ignore[no-matching-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, nesterov=True)
     images, labels = data.images.cuda(), data.labels.cuda()
 
@@ -101,7 +101,7 @@ def plain(data: Faces, precision: Precision) -> float:
 def step_alone(compiled: bool, batch: int = 256) -> float:
     """Return images a second of a step on the same images again and again, as a CUDA graph."""
     machine("cuda", "bf16-mixed")
-    network = study_cnn().cuda().to(memory_format=torch.channels_last).train()
+    network = study_cnn().cuda().to(memory_format=torch.channels_last).train()  # pyrefly: ignore[no-matching-overload]
     forward = BACKENDS["cuda"].compiled(network, WORTH_COMPILING if compiled else 0)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.02, momentum=0.9, nesterov=True, fused=True

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -117,7 +118,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         from crossfer.datasets import Preparation, prepare
 
-        module = sys.modules["crossfer.datasets.prepare"]
+        module: Any = sys.modules["crossfer.datasets.prepare"]
         put_in_place = module.put_in_place
 
         def and_look(*where: Path) -> None:

@@ -72,8 +72,9 @@ def chosen(case: Case, rule: str) -> int:
     if rule == "in doubt":
         return doubt
     if rule == "old":
-        accuracy = sum(answers.right.mean(1) for answers in sets.values())
-        loss = sum(-np.log(answers.likelihood.clip(1e-4)).mean(1) for answers in sets.values())
+        accuracy = sum((answers.right.mean(1) for answers in sets.values()), np.zeros(count))
+        losses = (-np.log(answers.likelihood.clip(1e-4)).mean(1) for answers in sets.values())
+        loss = sum(losses, np.zeros(count))
         return max(range(count), key=lambda index: (accuracy[index], -loss[index]))
     subjects = {name: answers.subjects for name, answers in sets.items()}
     likelihoods, rights = (
@@ -224,7 +225,8 @@ def learning_curves(source: Dataset, target: Dataset, seed: int = 0) -> Curves:
     return {
         kind: {
             side: Answers(
-                *(np.stack([row[side][part] for row in rows]) for part in (0, 1)),
+                np.stack([row[side][0] for row in rows]),
+                np.stack([row[side][1] for row in rows]),
                 people if side == "target" else None,
             )
             for side in ({"RE": ["target"], "BL": ["source"]}.get(kind, list(measured)))
@@ -260,7 +262,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rng, repetitions = np.random.default_rng(0), range(arguments.repetitions)
     if arguments.real:
-        curves = learning_curves(*map(open_dataset, arguments.real))
+        source, target = map(open_dataset, arguments.real)
+        curves = learning_curves(source, target)
         table((n, case) for n in SIZES for _ in repetitions for case in divided(curves, n, rng))
     else:
         table((n, simulated(kind, n, rng)) for kind in KINDS for n in SIZES for _ in repetitions)

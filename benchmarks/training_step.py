@@ -47,11 +47,11 @@ def relu_first(model: nn.Sequential) -> nn.Sequential:
 
 def images_per_second(level: int, order: str) -> float:
     """Measure a step with the first `level` improvements."""
-    model: nn.Module = untrained(study_cnn, 0)
+    model = untrained(study_cnn, 0)
     if order == "relu-first":
         model = relu_first(model)
     memory_format = torch.channels_last if level >= 1 else torch.contiguous_format
-    model = model.to(memory_format=memory_format)
+    model = model.to(memory_format=memory_format)  # pyrefly: ignore[no-matching-overload]
     if level >= 4:
         keep_freed_memory()
     if level >= 5:

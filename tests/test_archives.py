@@ -24,7 +24,7 @@ def zipped(file: Path, files: dict[str, bytes]) -> Path:
 
 
 def tarred(file: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(file, f"w:{file.suffix[1:]}" if file.suffix != ".tar" else "w") as archive:  # type: ignore[call-overload]
+    with tarfile.open(file, f"w:{file.suffix[1:]}" if file.suffix != ".tar" else "w") as archive:  # pyrefly: ignore[no-matching-overload]
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

@@ -89,7 +89,7 @@ def test_batches_together_have_the_moments_of_all_images() -> None:
     assert norm.momentum == 0.1 and not any(part.training for part in model.modules())
     assert all(torch.equal(p, kept[name]) for name, p in model.named_parameters())
     for name, other in batch_norms(model).items():
-        assert other is norm or other.running_mean.eq(0).all(), name  # type: ignore[union-attr]
+        assert other is norm or other.running_mean.eq(0).all(), name  # pyrefly: ignore[missing-attribute]
 
 
 def test_a_bounded_number_of_images_is_looked_at_in_the_shares_that_are_shown(

@@ -32,8 +32,8 @@ def pictures(classifier: Classifier, count: int = 5) -> np.ndarray:
     return rng.integers(0, 256, (count, *classifier.preprocessing.image_shape), np.uint8)
 
 
-def of(spec: Spec, **told: object) -> Classifier:
-    return untrained(lambda: Classifier(spec.build(), spec=spec, **told), 3).eval()  # type: ignore[arg-type]
+def of(spec: Spec, **told: Any) -> Classifier:
+    return untrained(lambda: Classifier(spec.build(), spec=spec, **told), 3).eval()
 
 
 def study() -> Classifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from crossfer.training.backends.cpu.descent import SGD, Linear, half_of
 from crossfer.training.backends.cpu.layers import fuse
 
-HOW = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
+HOW: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
 
 
 def network(inputs: int = 5, units: int = 7, bias: bool = True, seed: int = 0) -> nn.Sequential:
@@ -26,11 +27,11 @@ def copies_of(model: nn.Module) -> list[Tensor]:
 
 
 def descended(
-    model: nn.Module, kind: type[torch.optim.SGD], how: dict[str, float], steps: int
+    model: nn.Module, kind: type[torch.optim.SGD], how: dict[str, Any], steps: int
 ) -> nn.Module:
     """Learn from the same numbers, in mixed precision."""
     numbers = torch.Generator().manual_seed(1)
-    optimizer = kind(model.train().parameters(), fused=True, **how)  # type: ignore[arg-type]
+    optimizer = kind(model.train().parameters(), fused=True, **how)
     for _ in range(steps):
         x = torch.randn(4, next(model.parameters()).shape[1], generator=numbers)
         with torch.autocast("cpu", torch.bfloat16):
@@ -87,7 +88,7 @@ def test_it_sees_weights_that_somebody_changed() -> None:
 
 
 def with_a_penalty(kind: type[torch.optim.SGD], model: nn.Module, penalty: str) -> nn.Module:
-    optimizer = kind(model.train().parameters(), fused=True, **HOW)  # type: ignore[arg-type]
+    optimizer = kind(model.train().parameters(), fused=True, **HOW)
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
     for _ in range(3):
         with torch.autocast("cpu", torch.bfloat16):
@@ -119,7 +120,7 @@ def test_whatever_else_a_loss_asks_of_a_network_counts(penalty: str) -> None:
 
 def test_a_step_that_was_not_taken_is_forgotten() -> None:
     model = fuse(network()).train()
-    optimizer = SGD(model.parameters(), fused=True, **HOW)  # type: ignore[arg-type]
+    optimizer = SGD(model.parameters(), fused=True, **HOW)
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.ones(2, 5)).sum().backward()
     assert all(half.grad is not None for half in copies_of(model))

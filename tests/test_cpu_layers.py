@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -131,7 +131,7 @@ def test_frozen_layers_let_gradients_through() -> None:
         x = pictures((2, 4, 6, 6), torch.float32).requires_grad_()
         network(x).sum().backward()
         found.append(x.grad)
-    assert torch.equal(*found)  # type: ignore[arg-type]
+    assert torch.equal(*found)
 
 
 def test_layers_are_fused_where_they_stand_in_a_row_and_keep_their_names() -> None:
@@ -144,7 +144,7 @@ def test_layers_are_fused_where_they_stand_in_a_row_and_keep_their_names() -> No
     assert found == {"norm1": 1, "norm2": 2, "norm3": 1, "norm4": 1, "norm5": 2}
     assert fused.get_parameter("norm1.weight") is not model.get_parameter("norm1.weight")
     nested = nn.Sequential(nn.Conv2d(1, 3, 2), nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()))
-    assert isinstance(fuse(nested)[1][0], NormReluPool)  # type: ignore[index]
+    assert isinstance(fuse(nested).get_submodule("1.0"), NormReluPool)
 
 
 class OfTheirOwn(nn.Sequential):
@@ -171,7 +171,7 @@ def test_whatever_else_could_notice_is_left_alone() -> None:
         before = str(network)
         assert str(fuse(network)) == before
     pools = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2, padding=1))
-    assert isinstance(fuse(pools)[2], nn.MaxPool2d)  # type: ignore[index]
+    assert isinstance(fuse(pools).get_submodule("2"), nn.MaxPool2d)
 
 
 def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,14 +182,15 @@ def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) ->
         Recipe(epochs=2, batch_size=16),
     )
     for name in ("fc1_dropout", "fc2_dropout"):
-        model.network.get_submodule(name).p = 0.3  # type: ignore[assignment]  # no multiple of 1/256: PyTorch draws, with and without
+        dropout: Any = model.network.get_submodule(name)
+        dropout.p = 0.3  # no multiple of 1/256: PyTorch draws, with and without
     fabric = machine("cpu", "32-true")
     fused = train(model, shown, {}, recipe, 0, fabric, keep="last")
     monkeypatch.setattr("crossfer.training.backends.cpu.layers.fuse", lambda network: network)
     plain = train(model, shown, {}, recipe, 0, fabric, keep="last")
     losses = [[row["training_loss"] for row in trained.history] for trained in (fused, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    weights: OrderedDict[str, Tensor] = plain.model.state_dict()  # type: ignore[assignment]
+    weights = plain.model.state_dict()
     for name, tensor in fused.model.state_dict().items():
         assert torch.allclose(tensor, weights[name], atol=5e-3), name
     assert type(fused.model.network.get_submodule("norm1")) is nn.BatchNorm2d

@@ -358,7 +358,7 @@ def folder(tmp_path: Path) -> Path:
         "jaffe": {"BL": (64, 40), "FC": (57, 62), "RE": (50, 63), "FU": (63.7, 80)},
         "mug": {"BL": (64, 60), "FC": (64, 90), "RE": (60, 91), "FU": (64.2, 60)},
     }
-    results = made_results(accuracies, images={"jaffe": 67})  # type: ignore[arg-type]
+    results = made_results(accuracies, images={"jaffe": 67})
     write_json(tmp_path / "results.json", results.as_json())
     return tmp_path
 

@@ -83,7 +83,7 @@ def test_what_is_shown_is_valid(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_exist(page: Path) -> None:
-    known = get_command(app).commands  # type: ignore[attr-defined]
+    known = get_command(app).commands  # pyrefly: ignore[missing-attribute]
     for _, name, *words in commands(page):
         if name.startswith("-"):
             continue

@@ -27,7 +27,7 @@ def drawn(number: int) -> Faces:
     """Return smooth noise, which has as much detail as a face."""
     noise = np.random.default_rng(number).normal(size=(48, 48))
     smooth = cv2.GaussianBlur(noise, (0, 0), 1.5) + 3 * cv2.GaussianBlur(noise, (0, 0), 5)
-    return np.asarray(cv2.normalize(smooth, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8))  # type: ignore[call-overload]
+    return np.asarray(cv2.normalize(smooth, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8))  # pyrefly: ignore[no-matching-overload]
 
 
 FACES = np.stack([drawn(number) for number in range(24)])

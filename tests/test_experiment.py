@@ -637,7 +637,7 @@ def test_the_app_shows_what_flipped(finished: tuple[Path, Results, int]) -> None
         )
         changed = choice.load()
         for flip, way in (("won", "positive"), ("lost", "negative")):
-            own = [changed.described(int(i)) for i in changed.chosen(Wanted(flip))]  # type: ignore[arg-type]
+            own = [changed.described(int(i)) for i in changed.chosen(Wanted(flip))]
             assert [(one.origin, one.label, one.before, one.after) for one in own] == [
                 (row["origin"], row["label"], row["before"], row["after"])
                 for row in rows

@@ -48,7 +48,7 @@ def classifier(prepared: dict[str, Dataset]) -> Classifier:
                 classifier(images[rows]), torch.from_numpy(source.labels)[rows]
             )
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
     return classifier.eval()
 

@@ -115,7 +115,7 @@ def test_colour_and_size_are_as_asked_and_nonsense_is_refused() -> None:
         ({"eye_distance": 0.9}, "eye_distance is 0.9"),
     ):
         with pytest.raises(CrossferError, match=words):
-            Framing(**wrong)
+            Framing(**wrong)  # pyrefly: ignore[bad-argument-type]
 
 
 def test_pictures_are_read_as_people_have_them(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_what_is_no_picture_says_why_in_a_few_words(tmp_path: Path) -> None:
 
     for wrong in (np.zeros((4, 4, 7)), np.zeros((0, 4)), np.array([["a"]]), broken):
         with pytest.raises(UnreadableImage):
-            open_picture(wrong)  # type: ignore[arg-type]
+            open_picture(wrong)  # pyrefly: ignore[bad-argument-type]
 
 
 def test_frames_of_a_video_come_in_order_and_decoded_once(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_flips_name_the_network_that_flipped_them(finished: tuple[Path, Results]
     with (out / "flips.csv").open() as file:
         flips = [line for line in csv.DictReader(file) if line["strategy"] == "FC"]
     for side, times in (("target", 1), ("source", 3)):
-        change = row.change(side)  # type: ignore[arg-type]
+        change = row.change(side)
         own = [line for line in flips if line["side"] == side]
         assert len(own) == round(times * sum(change.flips.positive + change.flips.negative))
         assert {line["run"] for line in own} <= set(row.runs)

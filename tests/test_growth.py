@@ -71,7 +71,7 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
             self.body, self.head = nn.Conv2d(1, 4, 48), nn.Linear(4, 14)
 
         def forward(self, images: Tensor) -> Tensor:
-            return self.head(self.body(images).flatten(1))[:, :7]  # type: ignore[no-any-return]
+            return self.head(self.body(images).flatten(1))[:, :7]
 
     model = Classifier(Twice(), FER8, (*((i,) for i in range(7)), ()))
     with pytest.raises(

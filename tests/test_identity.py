@@ -76,7 +76,7 @@ def other(value: Any) -> Any:
         return value + 1
     if isinstance(value, str):
         return value + "x"
-    if isinstance(value, tuple | list):
+    if isinstance(value, (tuple, list)):
         return type(value)([*value, *(value[-1:] or ["x"])])
     if isinstance(value, Mapping):
         return {**value, "x": "x"}

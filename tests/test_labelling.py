@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,10 +77,10 @@ def start(drawn: Path, model: Path, found: Path, tmp_path: Path) -> Callable[...
     shutil.copytree(drawn, photos)
     shutil.copytree(found, labels / "faces")
 
-    def begin(by: str = "ann", predictor: Predictor | None = None, **how: object) -> Session:
+    def begin(by: str = "ann", predictor: Predictor | None = None, **how: Any) -> Session:
         gallery = Gallery(photos, labels / "faces", predictor or load(model))
         describe = Describer("mean", "brightness", 5.0, lambda face: face.mean((0, 1)))
-        session = Session(labels, gallery, How(by, **how), describe)  # type: ignore[arg-type]
+        session = Session(labels, gallery, How(by, **how), describe)
         session.refresh()
         return session
 
@@ -271,8 +272,8 @@ def test_groups_keep_to_what_was_said() -> None:
     distances = np.abs(points[:, None] - points)
     nobody = [None] * 6
 
-    def groups(*known: object) -> list[list[int]]:
-        return sorted(linked(distances, 1.0, *known))  # type: ignore[arg-type]
+    def groups(*known: Any) -> list[list[int]]:
+        return sorted(linked(distances, 1.0, *known))
 
     assert groups(nobody) == [[0, 1, 2], [3, 4], [5]]
     assert groups([None, "Ann", None, None, "Ann", None]) == [[0, 2], [1, 4], [3], [5]]

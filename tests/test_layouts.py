@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,10 +25,10 @@ from crossfer.errors import CrossferError
 from tests.raw_files import picture, pixels_row, text
 
 
-def read(path: Path, **options: object) -> tuple[list[Record], Counter[str]]:
+def read(path: Path, **options: Any) -> tuple[list[Record], Counter[str]]:
     """Recognise and read; return the records and the reasons for what was skipped."""
     reader, _ = recognise(path)
-    items = list(reader.read(path, ReadOptions(**options)))  # type: ignore[arg-type]
+    items = list(reader.read(path, ReadOptions(**options)))
     return (
         [item for item in items if isinstance(item, Record)],
         Counter(item.reason for item in items if isinstance(item, Skipped)),
@@ -405,12 +406,12 @@ def test_datasets_of_other_libraries_are_taken_as_they_are() -> None:
     assert borrowed.decoded == 0  # pictures wait until they are needed
     assert callable(records[0].picture) and records[0].picture().size == (8, 8)
 
-    records = list(in_memory(Torchvision(), name="tv").read(ReadOptions()))  # type: ignore[arg-type]
-    assert names(records) == ["neutral", "angry", "neutral"]
+    taken: list[Any] = list(in_memory(Torchvision(), name="tv").read(ReadOptions()))
+    assert names(taken) == ["neutral", "angry", "neutral"]
     images = np.zeros((2, 8, 8), np.uint8)
     arrays = in_memory((images, ["happy", "fear"]), name="arrays", subject=["a", "b"])
-    records = list(arrays.read(ReadOptions()))  # type: ignore[arg-type]
-    assert [(r.label, r.subject) for r in records] == [("happy", "a"), ("fear", "b")]
+    taken = list(arrays.read(ReadOptions()))
+    assert [(r.label, r.subject) for r in taken] == [("happy", "a"), ("fear", "b")]
     with pytest.raises(CrossferError, match="2 images, but 1 labels"):
         in_memory((images, ["happy"]), name="arrays")
     with pytest.raises(CrossferError, match="no length"):

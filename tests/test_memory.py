@@ -217,7 +217,7 @@ def test_the_fisher_information_is_the_mean_of_squared_gradients_image_by_image(
         drawn = torch.multinomial(model(part).softmax(1), 1, generator=generator)[:, 0]
         for image, label in zip(part, drawn, strict=True):
             model.zero_grad()
-            F.cross_entropy(model(image[None]), label[None]).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(model(image[None]), label[None]).backward()
             for name, parameter in model.named_parameters():
                 assert parameter.grad is not None
                 expected[name] += parameter.grad.square() / 5
@@ -239,11 +239,11 @@ def test_ewc_charges_by_importance() -> None:
     )
 
 
-class Overheard(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Overheard(TorchDispatchMode):
     """Listens to what PyTorch is asked to do."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -326,7 +326,7 @@ def test_a_penalty_asks_the_host_for_no_number(penalty: Penalty) -> None:
     network, images = small(1), normalise(mixture.images[:8])
     logits = network(images)
     with Overheard() as overheard:
-        term(network, images, logits, torch.arange(8)).backward()  # type: ignore[no-untyped-call]
+        term(network, images, logits, torch.arange(8)).backward()
     assert overheard.names
     assert not overheard.names & {"_local_scalar_dense", "nonzero", "masked_select", "equal"}
 
@@ -496,9 +496,13 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
         ({"rank": 8, "layers": "head"}, "rank: must be at least 1"),
         ({"rank": 8, "penalty": L2SP()}, "adapters do not have"),
     ):
-        point = {"name": "X", "start": "baseline", "layers": "all", "data": "source+target"} | wrong
+        told: dict[str, Any] = {
+            "start": "baseline",
+            "layers": "all",
+            "data": "source+target",
+        } | wrong
         with pytest.raises(ValueError, match=why):
-            Strategy(**point)
+            Strategy("X", **told)
     assert starts(STRATEGIES["LP-FT"]) == ["HEAD"]
     a = Strategy("A", "B", "all", "target")
     b = Strategy("B", "A", "all", "target")

@@ -80,7 +80,7 @@ def tiny(name: str) -> tuple[Classifier, tuple[int, int, int]]:
 
 def network(factory: str = "Residual", **changes: Any) -> NetworkConfig:
     told = {"classes": FER7, "normalisation": "per-image"} if "weights" in changes else {}
-    given = {"input": COLOUR, **told, **changes}
+    given: dict[str, Any] = {"input": COLOUR, **told, **changes}
     return NetworkConfig(network=f"tests.tiny_networks:{factory}", **given)
 
 
@@ -184,7 +184,7 @@ class Dropping(Residual):
 
     def forward(self, images: Tensor) -> Tensor:
         found = self.pool(self.stages(self.stem(images))).flatten(1)
-        return self.head(nn.functional.dropout(found - found.mean(0), 0.5, self.training))  # type: ignore[no-any-return]
+        return self.head(nn.functional.dropout(found - found.mean(0), 0.5, self.training))
 
 
 class Tied(Residual):
@@ -192,7 +192,7 @@ class Tied(Residual):
 
     def forward(self, images: Tensor) -> Tensor:
         found = self.pool(self.stages(self.stem(images))).flatten(1)
-        return self.head(found * self.head.weight.mean())  # type: ignore[no-any-return]
+        return self.head(found * self.head.weight.mean())
 
 
 class Written(nn.Module):
@@ -207,7 +207,7 @@ class Written(nn.Module):
         x = self.pool(self.conv1(images).relu())
         x = self.pool(self.conv2(x).relu())
         x = nn.functional.dropout(self.fc1(x.view(x.size(0), -1)).relu(), 0.3, self.training)
-        return self.fc2(x)  # type: ignore[no-any-return]
+        return self.fc2(x)
 
 
 CUT_AT: list[tuple[nn.Module, str, str, bool]] = [
@@ -372,7 +372,7 @@ def test_colours_are_standardised_together() -> None:
     ],
 )
 def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: str) -> None:
-    content = {"network": "nets:tiny", "input": COLOUR} | changes
+    content: dict[str, Any] = {"network": "nets:tiny", "input": COLOUR} | changes
     with pytest.raises(ValueError, match=words):
         NetworkConfig(**content)
 

@@ -58,7 +58,7 @@ def film(file: Path, frames: list[np.ndarray], rate: float = 10) -> Path:
     """Write a video of gray frames."""
     size = frames[0].shape[1::-1]
     code = "mp4v" if file.suffix == ".mp4" else "MJPG"
-    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*code), rate, size)  # type: ignore[attr-defined]
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), rate, size)
     for frame in frames:
         video.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
     video.release()
@@ -277,7 +277,7 @@ def test_only_a_few_frames_wait_however_long_the_video() -> None:
         made = in_order(pool, lambda number: 10 * number, endless())
         assert [next(made) for _ in range(50)] == [10 * number for number in range(1, 51)]
         assert taken <= 50 + AHEAD * 64
-        made.close()  # type: ignore[attr-defined]
+        made.close()  # pyrefly: ignore[missing-attribute]
 
 
 BLOCKED = (

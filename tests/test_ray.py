@@ -93,7 +93,7 @@ def test_faces_found_on_ray_are_those_found_here(
     standins.write("jaffe", raw, images=7)
     torn = max(raw.glob("*.tiff"))
     torn.write_bytes(torn.read_bytes()[:500])
-    counts: list[tuple[int, int]] = []
+    counts: list[tuple[int, ...]] = []
     here = prepare(raw, tmp_path / "here")
     there = prepare(raw, tmp_path / "there", on=cluster, progress=lambda *n: counts.append(n))
     for file in ("images.npy", "samples.parquet", "skipped.csv"):

@@ -318,9 +318,10 @@ def test_a_strategy_that_reads_a_memory_makes_sense() -> None:
         ({"layers": "all"}, "feature-replay: layers: FC"),
         ({"memory": Ridge(), "layers": "FC"}, "ridge: layers: none"),
     ):
-        point: dict[str, Any] = {"start": "baseline", "layers": "FC", "data": "target"}
+        point = {"start": "baseline", "layers": "FC", "data": "target", "memory": FeatureReplay()}
+        told: dict[str, Any] = point | wrong
         with pytest.raises(ValueError, match=why):
-            Strategy("X", **(point | {"memory": FeatureReplay()} | wrong))
+            Strategy("X", **told)
     with pytest.raises(ValueError, match="share"):
         Ridge(share=0)
     with pytest.raises(ValueError, match="shrinkage"):

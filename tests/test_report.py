@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,7 @@ SECONDS = {"BL": 1000.0, "FC": 20.0, "FC+CL": 30.0, "RE": 60.0, "FU": 1100.0}
 
 
 def made_results(
-    accuracies: dict[str, dict[str, tuple[float, float]]],
+    accuracies: Mapping[str, Mapping[str, tuple[float, float]]],
     *,
     fractions: tuple[float, ...] = (1.0,),
     seeds: tuple[int, ...] = (0,),

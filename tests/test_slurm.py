@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -88,9 +89,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def submit(
-    tasks: list[Task], folder: Path, log: Log | None = None, **given: object
+    tasks: list[Task], folder: Path, log: Log | None = None, **given: Any
 ) -> dict[str, Failure]:
-    slurm = Slurm(**given)  # type: ignore[arg-type]
+    slurm = Slurm(**given)
     command = [sys.executable, "-c", WORK, str(folder)]
     return run_on_slurm(
         tasks,

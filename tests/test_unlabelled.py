@@ -183,10 +183,10 @@ def test_pseudo_labels_survive_an_interruption_in_the_middle_of_an_epoch() -> No
     start.train_only("body")
     objective, states = Shot().objective(start, FABRIC), list[State]()
 
-    def keep(standing) -> None:  # type: ignore[no-untyped-def]
+    def keep(standing) -> None:
         states.append(copy.deepcopy(standing()))
 
-    def run(**more) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+    def run(**more) -> dict[str, Tensor]:
         trained = train(
             start, shown, {}, RECIPE, 0, FABRIC, objective=objective, keep="last", **more
         )
@@ -255,9 +255,10 @@ def test_a_strategy_without_labels_that_makes_no_sense_says_so() -> None:
             "layers": "none",
             "data": "target",
             "unlabelled": AdaBN(),
+            **wrong,
         }
         with pytest.raises(ValueError, match=why):
-            Strategy("X", **{**point, **wrong})
+            Strategy("X", **point)
     content = {
         "name": "x",
         "source": "a",

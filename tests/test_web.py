@@ -56,7 +56,7 @@ def address(exported: Path) -> Iterator[str]:
     """Offer the page by a web server that knows nothing of crossfer."""
 
     class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *said: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     handler = partial(Quiet, directory=str(exported / "web"))

@@ -616,7 +616,7 @@ def test_missing_values_pixel_texts_and_arrow_tables_in_memory() -> None:
         def __bool__(self) -> bool:
             raise TypeError("boolean value of NA is ambiguous")
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None  # pyrefly: ignore[implicit-any-attribute]
 
     na: Any = NAType()
     data = {

@@ -43,7 +43,7 @@ class Residual(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         found = self.pool(self.stages(self.stem(images)))
-        return self.head(self.dropout(found.view(len(found), -1)))  # type: ignore[no-any-return]
+        return self.head(self.dropout(found.view(len(found), -1)))
 
 
 class Vision(nn.Module):
@@ -66,7 +66,7 @@ class Vision(nn.Module):
         x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x[:, 0]))  # type: ignore[no-any-return]
+        return self.head(self.norm(x[:, 0]))
 
 
 class Next(nn.Module):
@@ -90,7 +90,7 @@ class Next(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.norm(self.blocks(self.stem(images)).mean((2, 3))))  # type: ignore[no-any-return]
+        return self.fc(self.norm(self.blocks(self.stem(images)).mean((2, 3))))
 
 
 def fully_convolutional() -> nn.Module:
@@ -114,7 +114,7 @@ def no_network() -> str:
 class WithFeatures(Residual):
     """Answers with its features and its logits, as networks for recognition do."""
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # pyrefly: ignore[bad-override]
         """Return features (N, D) and logits (N, outputs)."""
         found = self.pool(self.stages(self.stem(images))).flatten(1)
         return found, self.head(self.dropout(found))
@@ -129,7 +129,7 @@ def patched() -> nn.Module:
     """Build a network whose forward was replaced by a function of it, to give one of two outputs."""
     model = WithFeatures()
     forward = model.forward
-    model.forward = lambda images: forward(images)[1]  # type: ignore[method-assign, assignment, return-value]
+    model.forward = lambda images: forward(images)[1]  # pyrefly: ignore[method-assign, bad-assignment]
     return model
 
 
@@ -140,7 +140,7 @@ class BodyWithoutGradient(Residual):
         """Return logits."""
         with torch.no_grad():
             found = self.pool(self.stages(self.stem(images))).flatten(1)
-        return self.head(found)  # type: ignore[no-any-return]
+        return self.head(found)
 
 
 def body_without_gradient() -> nn.Module:
@@ -189,7 +189,7 @@ def wrapped() -> nn.Module:
             self.backbone = Residual()
 
         def forward(self, images: Tensor) -> Tensor:
-            return self.backbone(images)  # type: ignore[no-any-return]
+            return self.backbone(images)
 
     return Wrapped()
 

@@ -33,7 +33,7 @@ strategy = Naive(
 )
 
 
-def epoch(images, labels):  # type: ignore[no-untyped-def]
+def epoch(images, labels):
     """Show every face once."""
     dataset = as_classification_dataset(Faces(images, labels))
     (experience,) = benchmark_from_datasets(train=[dataset]).streams["train"]

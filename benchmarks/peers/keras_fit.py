@@ -31,14 +31,14 @@ network.compile(
 )
 
 
-def changed(face, label):  # type: ignore[no-untyped-def]
+def changed(face, label):
     """Normalise, flip and shift a face."""
     face = (tf.cast(face, tf.float32)[..., None] / 255 - 0.5) / 0.25
     face = tf.image.random_flip_left_right(face)
     return tf.roll(face, tf.random.uniform((2,), -4, 5, tf.int32), (0, 1)), label
 
 
-def epoch(images, labels):  # type: ignore[no-untyped-def]
+def epoch(images, labels):
     """Show every face once."""
     data = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(labels))
     data = data.map(changed, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH)

@@ -21,12 +21,12 @@ class Module(lightning.LightningModule):
         super().__init__()
         self.network = study_cnn()
 
-    def training_step(self, batch, index):  # type: ignore[no-untyped-def]
+    def training_step(self, batch, index):
         """Return the loss of a batch."""
         faces, targets = batch
         return cross_entropy(self.network(faces), targets)
 
-    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+    def configure_optimizers(self):
         """Return the optimiser."""
         return sgd(self.network)
 
@@ -34,7 +34,7 @@ class Module(lightning.LightningModule):
 module = Module()
 
 
-def epoch(images, labels):  # type: ignore[no-untyped-def]
+def epoch(images, labels):
     """Show every face once."""
     trainer = lightning.Trainer(
         max_epochs=1,

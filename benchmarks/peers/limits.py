@@ -37,7 +37,7 @@ def step(rows: torch.Tensor) -> None:
     optimizer.zero_grad()
 
 
-def rate(work, times: int) -> float:  # type: ignore[no-untyped-def]
+def rate(work, times: int) -> float:
     """Return how often a second something can be done."""
     for _ in range(max(2, times // 5)):
         work()

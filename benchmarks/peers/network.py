@@ -23,7 +23,7 @@ TUNED = sys.argv[2:] == ["tuned"]
 BF16 = TUNED and (
     DEVICE.type == "cuda"
     or torch.cpu._is_avx512_bf16_supported()
-    or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
+    or torch.cpu._is_amx_tile_supported()
 )
 
 
@@ -46,10 +46,10 @@ def study_cnn() -> nn.Module:
     return compiled
 
 
-class Faces(Dataset):  # type: ignore[type-arg]
+class Faces(Dataset):
     """Faces one by one, flipped and shifted by chance: what a dataset class usually looks like."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:  # type: ignore[type-arg]
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images, self.targets = torch.tensor(images), torch.tensor(labels)
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ def sgd(network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, nesterov=True)
 
 
-def measure(epoch: Callable[[np.ndarray, np.ndarray], None]) -> None:  # type: ignore[type-arg]
+def measure(epoch: Callable[[np.ndarray, np.ndarray], None]) -> None:
     """Warm up on a tenth of the faces, then time one epoch of all of them; print images a second."""
     faces = np.load(sys.argv[1])
     images, labels = faces["images"], faces["labels"]

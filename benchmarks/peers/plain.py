@@ -11,7 +11,7 @@ network = study_cnn()
 optimizer = sgd(network)
 
 
-def epoch(images, labels):  # type: ignore[no-untyped-def]
+def epoch(images, labels):
     """Show every face once."""
     network.train()
     for faces, targets in DataLoader(Faces(images, labels), BATCH, shuffle=True):

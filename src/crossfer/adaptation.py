@@ -137,8 +137,9 @@ def _without_labels(
     if isinstance(how, AdaBN | T3A):
         model = how.applied(model, shown.images, fabric).eval()
         return Trained(model, 0, [], 0, time.perf_counter() - began)
-    objective, options = how.objective(start, fabric), {**options, "keep": "last"}
-    return train(model, shown, {}, recipe, seed, fabric, objective=objective, **options)
+    objective = how.objective(start, fabric)
+    told: dict[str, Any] = {**options, "keep": "last"}
+    return train(model, shown, {}, recipe, seed, fabric, objective=objective, **told)
 
 
 def _grown(

@@ -145,7 +145,7 @@ class ClassSet:
                     "of names, or a mapping NAME: [LABELS]"
                 )
             return PRESETS[value]
-        if not isinstance(value, Mapping | Sequence):
+        if not isinstance(value, (Mapping, Sequence)):
             raise CrossferError("classes: write a preset, a list of names, or NAME: [LABELS]")
         written = value.items() if isinstance(value, Mapping) else [(name, name) for name in value]
         pairs = [(_name(name), _labels(labels)) for name, labels in written]
@@ -228,5 +228,5 @@ def _name(value: object) -> str:
 
 
 def _labels(value: object) -> list[str]:
-    listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    listed = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
     return list(dict.fromkeys(_name(label) for label in listed))

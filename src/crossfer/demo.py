@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +77,7 @@ def draw(
     """
     for name, images in SIZES.items():
         if not (raw / name).exists():
-            write(name, raw / name, images, lambda *done, name=name: progress(name, *done))
+            write(name, raw / name, images, partial(progress, name))
 
 
 def run_demo(

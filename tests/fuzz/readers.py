@@ -294,7 +294,7 @@ def packed(kind: str, files: Files) -> bytes:
             for name, data in files.items():
                 archive.writestr(zipfile.ZipInfo(name), data)
     else:
-        with tarfile.open(fileobj=content, mode="w:" + kind[4:]) as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=content, mode="w:" + kind[4:]) as tar:  # pyrefly: ignore[no-matching-overload]
             for name, data in files.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(data)

@@ -144,4 +144,4 @@ def _reduced(picture: Pixels) -> Pixels:
     height, width = picture.shape[:2]
     factor = min(1.0, LARGEST_SHOWN / max(height, width))
     size = max(1, round(factor * width)), max(1, round(factor * height))
-    return picture if factor == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    return picture if factor == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # pyrefly: ignore[bad-return]  # uint8, too

@@ -185,7 +185,7 @@ def export(
         fetched = found_runtime(runtime)
     with fetched as package:  # before anything is written: it may not be had
         written = write(load(model).classifier, out, what, _origin(model))
-        page = write_web(out, package) if package else None
+        page = write_web(out, package) if package else None  # pyrefly: ignore[unbound-name]  # only web has one
     for variant, found in written.items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
         say(

@@ -194,7 +194,7 @@ class Detector:
         )  # were all x, then all y
         mirrored = mirrored[:, MIRRORED] * (-1, 1) + (1, 0)
         size = corners[:, None, 2:] - corners[:, None, :2]
-        return corners[:, None, :2] + (plain + mirrored).astype(np.float32) / 2 * size
+        return corners[:, None, :2] + (plain + mirrored).astype(np.float32) / 2 * size  # pyrefly: ignore[bad-return]  # float32 they are
 
 
 class Network:
@@ -214,7 +214,7 @@ class Network:
     def __call__(self, images: Pixels) -> list[Floats]:
         """Look at images uint8 (n, H, W, 3); return what the network says of each."""
         self._net.setInput(lying(images))
-        return [np.asarray(output) for output in self._net.forward(self._outputs)]
+        return [np.asarray(output) for output in self._net.forward(self._outputs)]  # pyrefly: ignore[bad-return]  # float32 they are
 
 
 def lying(images: Pixels) -> Floats:
@@ -286,7 +286,7 @@ def _pyramid(image: Pixels, smallest: float) -> Iterator[Pixels]:
 def _moved(corners: Floats, offsets: Floats) -> Floats:
     """Move each side of each box by a share of the box's width or height."""
     size = corners[:, 2:] - corners[:, :2]
-    return corners + offsets * np.tile(size, 2)
+    return corners + offsets * np.tile(size, 2)  # pyrefly: ignore[bad-return]  # float32 they are
 
 
 def _squared(corners: Floats) -> Floats:

@@ -275,7 +275,7 @@ def _quantise(file: Path, out: Path, faces: NDArray[np.uint8]) -> None:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.rest = iter(
                 [faces[start : start + BATCH] for start in range(0, len(faces), BATCH)]

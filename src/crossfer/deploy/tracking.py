@@ -79,7 +79,7 @@ class Tracker:
                 track = self._tracks[known[face]]
                 faded = math.exp((track.seen - seconds) / self.smooth) if self.smooth else 0.0
                 track.weight = track.weight * faded + 1
-                track.mean = track.mean + (now - track.mean) / np.float32(track.weight)
+                track.mean = track.mean + (now - track.mean) / np.float32(track.weight)  # pyrefly: ignore[bad-assignment]  # float32 it is
                 track.box, track.seen = box, seconds
             else:
                 self._numbers += 1

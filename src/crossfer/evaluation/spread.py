@@ -63,7 +63,8 @@ def spreads(
     share, drawn = np.full(len(sizes), 1 / len(sizes)), []
     at_once = max(1, MOST_AT_ONCE // len(sizes))
     for start in range(0, RESAMPLES, at_once):
-        weights = rng.multinomial(len(sizes), share, min(at_once, RESAMPLES - start)).astype(float)
+        count = min(at_once, RESAMPLES - start)
+        weights = rng.multinomial(len(sizes), share, count).astype(np.float64)
         drawn.append([_measures(weights @ table, weights @ sizes, old.classes) for table in tables])
     few = for_few(len(sizes), RESAMPLES, rng)[:, None]
     draws = [
@@ -97,7 +98,7 @@ def _sums(answers: Answers, codes: NDArray[np.int64]) -> Values:
         answers.right - answers.confidences,
         minlength=groups * BINS,
     )
-    return np.hstack([counts.reshape(groups, size), gaps.reshape(groups, BINS)])
+    return np.hstack([counts.reshape(groups, size), gaps.reshape(groups, BINS)])  # pyrefly: ignore[bad-return]  # weighted counts are float64
 
 
 def _measures(sums: Values, images: Values, classes: int) -> Values:

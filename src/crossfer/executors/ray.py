@@ -457,7 +457,7 @@ class _Crew:
 def _nodes(alive: bool) -> list[dict[str, Any]]:
     import ray
 
-    return [node for node in ray.nodes() if node["Alive"] == alive]  # type: ignore[no-untyped-call]
+    return [node for node in ray.nodes() if node["Alive"] == alive]
 
 
 def _versions_there(packages: Sequence[str]) -> dict[str, str | None]:
@@ -491,7 +491,7 @@ def _carry_out(job: _Job, key: str, packed: Any) -> tuple[str, object, Any]:
 
     node = ray.get_runtime_context().get_node_id()
     tell = partial(job.mailbox.put.remote, key)
-    where = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    where = ray.util.get_node_ip_address()
     _check_versions(_versions_there(tuple(job.versions)), job.versions, where)
     tell(STARTED, node)
     try:

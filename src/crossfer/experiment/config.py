@@ -47,7 +47,7 @@ class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-_Options = create_model(  # type: ignore[call-overload]  # the options of `Preparation`, declared there
+_Options = create_model(  # pyrefly: ignore[no-matching-overload]  # the options of `Preparation`, declared there
     "_Options",
     __base__=_Checked,
     **{
@@ -63,7 +63,7 @@ _Options = create_model(  # type: ignore[call-overload]  # the options of `Prepa
 )
 
 
-class DatasetConfig(_Options):  # type: ignore[misc, valid-type]
+class DatasetConfig(_Options):
     """A dataset: a prepared one, or a raw one with how to prepare it, see `Preparation`.
 
     Paths are relative to the data root (``data`` or ``--data``).
@@ -77,7 +77,7 @@ class DatasetConfig(_Options):  # type: ignore[misc, valid-type]
     ) -> Preparation:
         """Return how to prepare it, if it is raw, for a network that reads faces of this shape."""
         own = {field.name: getattr(self, field.name) for field in fields(Preparation)}
-        read = {"channels": channels, "side": side}
+        read: dict[str, Any] = {"channels": channels, "side": side}
         left = {key: value for key, value in read.items() if key not in self.model_fields_set}
         return Preparation(**own | left)
 
@@ -341,7 +341,7 @@ class Experiment(_Checked):
 
     def recipe(self, strategy: Strategy) -> Recipe:
         """Return the recipe of a strategy: the default for its start, with the user's changes."""
-        merged = asdict(strategy.default_recipe())
+        merged: dict[str, Any] = asdict(strategy.default_recipe())
         for part in ("default", strategy.name):
             changes = self.recipes.get(part, {})
             augmentation = changes.get("augmentation", {})

@@ -55,7 +55,7 @@ def described(value: Any) -> Any:
         }
     if isinstance(value, Mapping):
         return {str(key): described(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
+    if isinstance(value, (tuple, list)):
         return [described(item) for item in value]
     if value is None or isinstance(value, str | int | float):
         return value

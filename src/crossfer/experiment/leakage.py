@@ -71,7 +71,7 @@ def look_for_leakage(
             [d.name, d.fingerprint, d.class_set.meaning] for division in divisions for d in division
         ],
     }
-    content = read_json(file)
+    content: dict[str, Any] | None = read_json(file)
     if not isinstance(content, dict) or content.get("of") != asked or "copied" not in content:
         content = {"of": asked, **_search(datasets, divisions, progress)}
         write_json(file, content)

@@ -240,7 +240,7 @@ def _difference(now: Any, then: Any, where: str) -> str | None:
     """Return the first difference of two JSON values, or None."""
     if isinstance(now, dict) and isinstance(then, dict):
         inside = ((f"{where}: {key}", now.get(key), then.get(key)) for key in now | then)
-    elif isinstance(now, list | tuple) and isinstance(then, list | tuple):
+    elif isinstance(now, (list, tuple)) and isinstance(then, (list, tuple)):
         both = zip_longest(now, then)
         inside = ((f"{where}: {_called(b, i)}", a, b) for i, (a, b) in enumerate(both))
     else:

@@ -19,7 +19,7 @@ from crossfer.labelling.journal import Event
 
 SHOWN, CHANGED = (column.removeprefix(GROUP) for column in (card.SHOWN, card.CHANGED))
 BOX = ("left", "top", "width", "height")
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     *("path", "label", "subject"),
     *BOX,
     *("labeller", "labelled_at", "model", "suggestion", "suggestion_probability"),

@@ -69,5 +69,5 @@ class Calibration:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Calibration:
         """Return the object that `as_json` wrote."""
-        parts = {"answers": Grouped, "features": Features}
+        parts: dict[str, Any] = {"answers": Grouped, "features": Features}
         return cls(**(dict(content) | {name: of(**content[name]) for name, of in parts.items()}))

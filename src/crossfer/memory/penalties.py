@@ -283,7 +283,7 @@ class _Teacher:
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits float32 (N, classes) of normalised images."""
         with torch.no_grad(), self._fabric.autocast():
-            return self._network(images).float()  # type: ignore[no-any-return]
+            return self._network(images).float()
 
     def _among(self, logits: Tensor) -> Tensor:
         """Return the logits of the classes that the teacher has outputs for."""

@@ -65,17 +65,17 @@ def _torchvision() -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         for name in ("nms", "qnms"):
-            _OPERATIONS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+            _OPERATIONS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         importlib.import_module("torchvision")
 
 
-_OPERATIONS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+_OPERATIONS = torch.library.Library("torchvision", "FRAGMENT")
 
 
 def from_timm(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.Module:
     """Build a model of timm; `arguments` as `timm.create_model` takes them."""
     own = {"pretrained": False} if bare else {}
-    return library("timm").create_model(name, **{**arguments, **own})  # type: ignore[no-any-return]
+    return library("timm").create_model(name, **{**arguments, **own})
 
 
 def of_timm(name: str, arguments: Mapping[str, Any]) -> Own:
@@ -100,16 +100,16 @@ def from_torchvision(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.
     weights = None if bare else arguments.get("weights")
     classes = arguments.get("num_classes")
     if not weights:
-        return vision.models.get_model(name, num_classes=classes, **given)  # type: ignore[no-any-return]
+        return vision.models.get_model(name, num_classes=classes, **given)
     network = vision.models.get_model(name, weights=weights, **given)
     _new_head(network, classes)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _new_head(network: nn.Module, classes: int | None) -> None:
     """Replace a network's last linear layer by one for other classes."""
     name, old = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
-    if classes not in (None, old.out_features):
+    if classes is not None and classes != old.out_features:
         network.set_submodule(name, nn.Linear(old.in_features, classes, old.bias is not None))
 
 
@@ -129,7 +129,7 @@ def from_transformers(place: str, arguments: Mapping[str, Any], bare: bool) -> n
     config = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
     auto = transformers.AutoModelForImageClassification
     if bare:
-        return auto.from_config(config)  # type: ignore[no-any-return]
+        return auto.from_config(config)
     # Only a head for other classes may differ.
     model, loading = auto.from_pretrained(
         place, config=config, ignore_mismatched_sizes=True, output_loading_info=True,
@@ -138,7 +138,7 @@ def from_transformers(place: str, arguments: Mapping[str, Any], bare: bool) -> n
     wrong = [*loading["missing_keys"], *(key[0] for key in loading["mismatched_keys"])]
     if wrong and not arguments.get("new_head"):
         raise CrossferError(f"its weights lack {', '.join(sorted(wrong)[:3])}")
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def config_of_transformers(place: str) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def of_transformers(place: str) -> Own:
         deviation = tuple(how.get("image_std") or (0.5,) * channels)
     factor = how.get("rescale_factor", 1 / 255) if how.get("do_rescale", True) else 1.0
     white = round(255 * factor, 9)
-    return Own(Preprocessing(channels, size, mean, deviation, white), classes)  # type: ignore[arg-type]
+    return Own(Preprocessing(channels, size, mean, deviation, white), classes)  # pyrefly: ignore[bad-argument-type]  # which checks channels
 
 
 def _transformers() -> Any:

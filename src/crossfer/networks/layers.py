@@ -270,7 +270,7 @@ def channels_last(model: Model, images: Tensor) -> Model:
     fast = copy.deepcopy(model)
     for module in fast.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
     try:
         with torch.no_grad():
             fast.eval()(images.to(next(fast.parameters()).device))

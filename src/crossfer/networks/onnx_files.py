@@ -26,7 +26,7 @@ def of_onnx(file: Path) -> Own:
         If the file is not a network with one batch of images as input.
     """
     images = _images(_read(file), file)
-    return Own(Preprocessing(images.channels, images.side))  # type: ignore[arg-type]
+    return Own(Preprocessing(images.channels, images.side))  # pyrefly: ignore[bad-argument-type]  # which checks channels
 
 
 def from_onnx(file: Path, check: bool = True) -> nn.Module:

@@ -62,7 +62,7 @@ class Preprocessing:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Return the object that `dataclasses.asdict` and JSON wrote."""
-        lists = {key: tuple(content[key]) for key in ("mean", "deviation")}
+        lists: dict[str, Any] = {key: tuple(content[key]) for key in ("mean", "deviation")}
         return cls(**{**content, **lists})
 
     @property

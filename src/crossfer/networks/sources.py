@@ -217,7 +217,7 @@ def project(network: nn.Module, name: str, count: int) -> nn.Sequential:
         )
     like: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
     new = nn.Sequential(
-        OrderedDict(
+        OrderedDict[str, nn.Module](
             projection=nn.Linear(old.in_features, count, bias=False, **like),
             relu=nn.ReLU(),
             head=nn.Linear(count, old.out_features, **like),

@@ -254,7 +254,7 @@ class NetworkConfig:
                 channels, side, _ = self.input
                 fits = own is not None and len(own.mean) in (0, channels)
                 told: dict[str, Any] = {} if fits else {"mean": (), "deviation": ()}
-                how = replace(how, **told, channels=channels, side=side)  # type: ignore[arg-type]
+                how = replace(how, **told, channels=channels, side=side)  # pyrefly: ignore[bad-argument-type]  # which checks channels
             if isinstance(self.normalisation, Normalisation):
                 how = replace(how, **vars(self.normalisation))
             elif self.normalisation:

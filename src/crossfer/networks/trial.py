@@ -142,7 +142,7 @@ def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fab
         )
         if not problem and trains:
             logits, _ = find_logits(answers, model.answers)
-            logits.float().logsumexp(1).sum().backward()  # type: ignore[no-untyped-call]
+            logits.float().logsumexp(1).sum().backward()
     except Exception as error:
         faces = "×".join(map(str, images.shape[1:]))
         raise CrossferError(

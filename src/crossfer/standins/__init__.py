@@ -119,5 +119,5 @@ def contact_sheet() -> np.ndarray:
         title, _, where = world.title.partition(" (")
         row[0].set_ylabel(f"{title}\n({where}", fontsize=11)
     drawn = FigureCanvasAgg(figure)
-    drawn.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(drawn.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    drawn.draw()
+    return np.asarray(drawn.buffer_rgba())[..., :3].copy()

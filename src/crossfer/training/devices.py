@@ -123,10 +123,10 @@ class SharedNorm(_BatchNorm):
         count = x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float32)
         mean = numbers.mean(across)
         squares = numbers.var(across, correction=0) * count  # around its own mean, on each device
-        counts = _Sum.apply(count)  # type: ignore[no-untyped-call]
-        of_all = _Sum.apply(mean * count) / counts  # type: ignore[no-untyped-call]
+        counts = _Sum.apply(count)
+        of_all = _Sum.apply(mean * count) / counts
         between = (mean - of_all).square() * count
-        variance = _Sum.apply(squares + between) / counts  # type: ignore[no-untyped-call]
+        variance = _Sum.apply(squares + between) / counts
         self._remember(of_all.detach(), variance.detach() * counts / (counts - 1))
         scale = (variance + self.eps).rsqrt()
         scale = scale if self.weight is None else scale * self.weight
@@ -182,7 +182,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
+    def backward(ctx: Any, slope: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]  # of one result
         total = slope.contiguous().clone()
         torch.distributed.all_reduce(total)
         return total
@@ -224,12 +224,12 @@ def on_devices(
             accelerator=kind,
             devices=count,
             strategy="ddp_spawn",
-            precision=precision_of(fabric),  # type: ignore[arg-type]
+            precision=precision_of(fabric),  # pyrefly: ignore[bad-argument-type]
             plugins=[LightningEnvironment()],
         )
         with TemporaryDirectory(prefix="crossfer-devices-") as folder, _heard(on_step) as tell:
-            every.launch(_work, work, tell, f"{folder}/result")  # type: ignore[arg-type]
-            return torch.load(f"{folder}/result", weights_only=False)  # type: ignore[no-any-return]
+            every.launch(_work, work, tell, f"{folder}/result")  # pyrefly: ignore[bad-argument-type]  # passed on
+            return torch.load(f"{folder}/result", weights_only=False)
     except ProcessRaisedException as error:
         what, _, why = str(error).strip().splitlines()[-1].partition(": ")
         raise (OSError if "OSError" in what else CrossferError)(why or what) from None

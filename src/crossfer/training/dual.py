@@ -50,7 +50,7 @@ class Dual(nn.Module):
         """Return what the layer would of some of its inputs, int64 (N,): float32 (N, units)."""
         # In single precision: faces are alike, so what each of them has moved nearly cancels.
         with torch.autocast(which.device.type, enabled=False):
-            moved: Tensor = _Moved.apply(self.weight, self.products[which], which)  # type: ignore[no-untyped-call]
+            moved: Tensor = _Moved.apply(self.weight, self.products[which], which)
         # The rest has a gradient of zero, so that the optimiser lets it decay as it does all weights.
         answer = moved + self.rest.detach() * self.before[which] + 0 * self.rest
         return answer if self.bias is None else answer + self.bias
@@ -70,7 +70,7 @@ class _Moved(torch.autograd.Function):
         return products @ weight
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # pyrefly: ignore[bad-override]  # of one result
         (which,) = ctx.saved_tensors
         return slope.new_zeros(ctx.shape).index_add_(0, which, slope), None, None
 

@@ -103,7 +103,7 @@ class Anew:
         if chance is not None:
             images = augment(normalise(images, self.how), self.recipe.augmentation, chance)
         with self.fabric.autocast():
-            return self.frozen(images)  # type: ignore[no-any-return]
+            return self.frozen(images)
 
 
 class Kept:

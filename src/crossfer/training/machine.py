@@ -90,7 +90,7 @@ def precision_of(fabric: Fabric) -> Precision:
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new measurement of the highest memory use."""
     if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # where nothing has touched the GPU so far
+        torch.cuda.init()  # where nothing has touched the GPU so far
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc
@@ -126,7 +126,7 @@ def _order_of_sums(fixed: bool) -> None:
     """Let a GPU's libraries choose kernels that add in a fixed order, or the fastest."""
     torch.backends.cudnn.benchmark = not fixed
     torch.use_deterministic_algorithms(fixed, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore[missing-attribute]
     if fixed:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS asks for it
 

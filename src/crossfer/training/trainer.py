@@ -241,13 +241,14 @@ class Training:
         """Learn from the images of one batch; of several devices, from this one's share of them."""
         images, whole = self.inputs(rows), len(rows)
         self.devices.images, rows = whole, self.devices.share(rows)
-        if self.mixing:  # by the generator that dropout draws from
-            share = self.mixing.sample()
+        # By the generator that dropout draws from.
+        share = self.mixing.sample() if self.mixing else None
+        if share is not None:
             images = torch.lerp(images.flip(0), images, share)
         with self.fabric.autocast():
             logits = self.forward(images).float()
         loss = self._loss(logits, rows)
-        if self.mixing:
+        if share is not None:
             loss = torch.lerp(self._loss(logits, rows.flip(0)), loss, share)
         if self.penalty:
             loss = loss + self.penalty(self.network, images, logits, rows)
@@ -414,7 +415,7 @@ def _mixing(recipe: Recipe, penalty: Term | None, devices: Devices) -> Beta | No
 @torch.no_grad()
 def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the running mean of the weights on: ``mean = decay * mean + (1 - decay) * weights``."""
-    pairs = [
+    pairs: list[tuple[Tensor, Tensor]] = [
         (mean, now)
         for mean, now in zip(averaged.parameters(), network.parameters(), strict=True)
         if now.requires_grad

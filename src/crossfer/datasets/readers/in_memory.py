@@ -254,7 +254,7 @@ def _targets(data: Any) -> tuple[list[Any], Sequence[str] | None]:
 
 def _pair(data: Any, row: int, where: str) -> Any:
     item = data[row]
-    if not isinstance(item, tuple | list) or len(item) != 2:
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
         raise CrossferError(f"{where} row {row}: is not a pair (image, label); expected {EXPECTED}")
     return item
 

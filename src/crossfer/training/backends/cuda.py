@@ -44,7 +44,7 @@ def is_recordable(network: nn.Module, penalty: object | None) -> bool:
 @cache
 def _stream() -> torch.cuda.Stream:
     """Return the stream that steps are recorded on: each new one would have a workspace of its own."""
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream()
 
 
 class Recorded:

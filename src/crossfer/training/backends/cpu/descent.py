@@ -56,7 +56,7 @@ class SGD(torch.optim.SGD):
     """PyTorch's descent with Nesterov's momentum, in one pass wherever a weight has such a copy."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Take a step by the gradients of the copies, and of all other parameters."""
         for group in self.param_groups:
             for weight in group["params"]:

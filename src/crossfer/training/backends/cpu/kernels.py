@@ -61,7 +61,7 @@ def on_our_threads() -> None:
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def wide(context: Any, number: Any) -> Any:
     """Return a number as float32: bfloat16 is its upper half."""
 
@@ -76,7 +76,7 @@ def wide(context: Any, number: Any) -> Any:
     return types.float32(number), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def narrow(context: Any, number: Any, array: Any) -> Any:
     """Return a float32 as an array holds it: rounded to the nearest bfloat16, ties to even."""
 
@@ -93,7 +93,7 @@ def narrow(context: Any, number: Any, array: Any) -> Any:
     return array.dtype(types.float32, array), generate
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def place(row: int, step: int, rows: int) -> tuple[int, int]:
     """Return the pixel (h, w) of a step along a row of every strip: strip after strip, then to the right."""
     return row + step % STRIPS * rows, step // STRIPS
@@ -117,7 +117,7 @@ def moments(x: Any, pivot: Any, sums: Any) -> None:
         sums[n, 0, :], sums[n, 1, :] = first, second
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def largest(x: Any, n: int, h: int, w: int, c: int, scale: Any, shift: Any, side: int) -> Any:
     """Return the largest normalised number of a window, what it was, and where: 0 … side² - 1."""
     number, where = wide(x[n, h * side, w * side, c]), 0

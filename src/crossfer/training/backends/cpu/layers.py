@@ -96,14 +96,14 @@ class NormReluPool(nn.BatchNorm2d):
         if not self.training:
             scale = weight * (variance + self.eps).rsqrt()
             return _forward(images, scale, bias - mean * scale, self.side)
-        y, batch_mean, batch_variance = _Training.apply(images, weight, bias, self.eps, self.side)  # type: ignore[no-untyped-call]
+        y, batch_mean, batch_variance = _Training.apply(images, weight, bias, self.eps, self.side)
         count = images.numel() // len(weight)
         assert self.momentum is not None
         with torch.no_grad():
             mean.lerp_(batch_mean, self.momentum)
             variance.lerp_(batch_variance * (count / (count - 1)), self.momentum)
             self.num_batches_tracked.add_(1)
-        return y  # type: ignore[no-any-return]
+        return y
 
     def _suits(self, images: Tensor) -> bool:
         """Tell whether the loops are made for such images and for what is asked of them."""
@@ -158,7 +158,7 @@ class _Training(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # pyrefly: ignore[bad-override]  # of three results
         ctx: Any, dy: Tensor, *unused: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, None, None]:
         """As Ioffe and Szegedy, Batch Normalization, 2015, section 3; g is what passes the ReLU.

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich import box
-from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import JsonOption, cluster_of, workers_of
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
     from crossfer.training import Recipe
 
 command = partial(app.command, rich_help_panel="Experiments")
+NUMBERS = ("source %", "target %", "integrity", "gain", "seconds")
+"""Columns of the table after a run."""
 SLURM_PANEL = "With --on slurm (same values as for sbatch)"
 SlurmOption = Annotated[str | None, typer.Option(rich_help_panel=SLURM_PANEL)]
 
@@ -430,21 +430,21 @@ def _say_answer(results: Results, report_file: Path) -> None:
     """Print the table of test accuracies and changes, the answer, and where there is more."""
     from crossfer.report import answers
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("target", "fraction", "strategy"):
-        table.add_column(column)
-    for column in ("source %", "target %", "integrity", "gain", "seconds"):
-        table.add_column(column, justify="right")
+    table = table_of("target", "strategy", *NUMBERS)
+    table.columns[1].justify = "left"
+    for column in table.columns[2:]:
+        column.no_wrap, column.min_width = True, len(str(column.header))
     targets = list(dict.fromkeys(row.target for row in results.summary))
+    fractions = {row.fraction for row in results.summary} - {None}
 
     def block(row: Result) -> tuple[int, float]:
         return targets.index(row.target), row.fraction or 0
 
     for _, rows in groupby(sorted(results.summary, key=block), block):
         for row in rows:
+            share = f" {row.fraction:.0%}" if row.fraction and len(fractions) > 1 else ""
             table.add_row(
-                row.target,
-                "" if row.fraction is None else f"{row.fraction:.0%}",
+                row.target + share,
                 row.strategy,
                 f"{row.on_source.test.accuracy:.1f}",
                 f"{row.on_target.test.accuracy:.1f}",

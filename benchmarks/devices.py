@@ -17,23 +17,23 @@ from functools import partial
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that are started
 
 import torch
-from lightning_fabric import Fabric
 
 from crossfer.adaptation import untrained
+from crossfer.machine import Machine
 from crossfer.networks import Classifier, study_cnn
-from crossfer.training import Faces, Recipe, machine
+from crossfer.training import Faces, Recipe
 from crossfer.training.devices import OnStep, on_devices
 from crossfer.training.trainer import Training
 
 
-def rate(fabric: Fabric, on_step: OnStep, batch: int, seconds: float) -> float:
+def rate(machine: Machine, on_step: OnStep, batch: int, seconds: float) -> float:
     """Train for some seconds; return images per second of all devices together."""
     faces = Faces(
         torch.randint(0, 256, (4 * batch, 48, 48), dtype=torch.uint8), torch.arange(4 * batch) % 7
     )
     model = untrained(lambda: Classifier(study_cnn()), 0)
     recipe = Recipe(epochs=1000, batch_size=batch)
-    training = Training(model, faces, {}, recipe, 0, fabric, keep="last")
+    training = Training(model, faces, {}, recipe, 0, machine, keep="last")
     rows = torch.arange(batch)
 
     def steps(count: int) -> float:
@@ -43,7 +43,7 @@ def rate(fabric: Fabric, on_step: OnStep, batch: int, seconds: float) -> float:
         return time.perf_counter() - began
 
     one = torch.tensor(steps(3) / 3)
-    if fabric.world_size > 1:
+    if machine.count > 1:
         torch.distributed.broadcast(one, 0)  # as many steps on each
     count = max(3, int(seconds / one))
     return count * batch / steps(count)
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8)
     asked = parser.parse_args()
     arrangements = [(1, 1), (asked.devices, 1)]
-    fabric = machine(precision="32-true")
-    if fabric.device.type == "cpu":
+    machine = Machine.of(precision="32-true")
+    if machine.device.type == "cpu":
         arrangements.insert(1, (1, asked.devices))
     print("| batch | devices | threads each | images/s | ratio |\n|--:|--:|--:|--:|--:|")
     for batch in asked.batches:
@@ -68,7 +68,7 @@ def main() -> None:
             for devices, threads in arrangements:
                 torch.set_num_threads(threads)
                 work = partial(rate, batch=batch, seconds=asked.seconds)
-                found[devices, threads].append(on_devices(devices, fabric, work, lambda _: None))
+                found[devices, threads].append(on_devices(devices, machine, work, lambda _: None))
         rates = {one: statistics.median(each) for one, each in found.items()}
         for (devices, threads), each in rates.items():
             ratio = each / rates[1, 1]

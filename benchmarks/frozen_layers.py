@@ -23,9 +23,9 @@ import torch
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
+from crossfer.machine import Machine, describe
 from crossfer.networks import NetworkConfig
-from crossfer.training import Faces, Recipe, machine, train
-from crossfer.training.machine import describe
+from crossfer.training import Faces, Recipe, train
 
 EPOCHS = 30
 TRAINED = ("head", "FC", "FC+CL")
@@ -52,7 +52,7 @@ def seconds(
     model = untrained(network.build, 0)
     model.train_only(layers)
     began = time.perf_counter()
-    history = train(model, shown, {}, recipe, 0, machine(), keep="last", reuse=reuse).history
+    history = train(model, shown, {}, recipe, 0, Machine.of(), keep="last", reuse=reuse).history
     average = (time.perf_counter() - began) / len(history)
     return statistics.median(row["seconds"] for row in history[len(history) // 2 :]), average
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=6, help="epochs that are timed otherwise")
     asked = parser.parse_args()
     network = NetworkConfig(network=asked.network)
-    print(describe(machine()))
+    print(describe(Machine.of()))
     print("| batch | images | trains | every layer | anew | reused | faster by | whole training |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for batch, count in itertools.product(asked.batch, asked.images):

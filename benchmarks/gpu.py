@@ -25,11 +25,11 @@ from torch.nn.functional import cross_entropy
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
 from crossfer.experiment.execute import faces
+from crossfer.machine import Machine, Precision, describe
 from crossfer.networks import Classifier, study_cnn
-from crossfer.training import Faces, Recipe, machine, train
+from crossfer.training import Faces, Recipe, train
 from crossfer.training.backends import BACKENDS, Plain
 from crossfer.training.backends.cuda import WORTH_COMPILING
-from crossfer.training.machine import Precision, describe
 
 BATCH, IMAGES, EPOCHS = 128, 28_672, 4
 GFLOP_AN_IMAGE = 1.1
@@ -54,7 +54,7 @@ def rate(
     epochs: int = EPOCHS,
 ) -> float:
     """Return images a second of crossfer's training; the first epoch warms up."""
-    fabric, times = machine("cuda", precision, deterministic), [0.0]
+    machine, times = Machine.of("cuda", precision, deterministic), [0.0]
     left = len(data)
 
     def step(count: int) -> None:
@@ -72,7 +72,7 @@ def rate(
         {},
         recipe,
         0,
-        fabric,
+        machine,
         keep="last",
         on_step=step,
     )
@@ -81,7 +81,7 @@ def rate(
 
 def plain(data: Faces, precision: Precision) -> float:
     """Return images a second of an ordinary loop whose images are on the GPU already, unchanged."""
-    machine("cuda", "32-true", False)
+    Machine.of("cuda", "32-true", False)
     network = study_cnn().cuda().to(memory_format=torch.channels_last).train()  # pyrefly: ignore[no-matching-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, nesterov=True)
     images, labels = data.images.cuda(), data.labels.cuda()
@@ -100,7 +100,7 @@ def plain(data: Faces, precision: Precision) -> float:
 
 def step_alone(compiled: bool, batch: int = 256) -> float:
     """Return images a second of a step on the same images again and again, as a CUDA graph."""
-    machine("cuda", "bf16-mixed")
+    Machine.of("cuda", "bf16-mixed")
     network = study_cnn().cuda().to(memory_format=torch.channels_last).train()  # pyrefly: ignore[no-matching-overload]
     forward = BACKENDS["cuda"].compiled(network, WORTH_COMPILING if compiled else 0)
     optimizer = torch.optim.SGD(
@@ -143,7 +143,7 @@ def main() -> None:
     if given.only:
         print(rate(data, epochs=6))
         return
-    print(describe(machine("cuda")), flush=True)
+    print(describe(Machine.of("cuda")), flush=True)
     graphs = BACKENDS["cuda"]
     show("plain PyTorch, single precision", plain(data, "32-true"))
     show("plain PyTorch, bfloat16", plain(data, "bf16-mixed"))

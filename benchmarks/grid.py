@@ -22,8 +22,7 @@ from crossfer import in_memory, prepare, run_experiment
 from crossfer.datasets import SPLITS, Preparation
 from crossfer.experiment import Progress, check_experiment
 from crossfer.experiment.plan import Run
-from crossfer.training import machine
-from crossfer.training.machine import describe
+from crossfer.machine import Machine, describe
 
 TABLE_I = {
     "FER": (28_709, 3_589, 3_589),
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="FER2013, prepared; noise otherwise")
     parser.add_argument("--epochs", type=int, default=30)
     asked = parser.parse_args()
-    print(describe(machine()), flush=True)
+    print(describe(Machine.of()), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         targets = [noise(target, folder) for target in ("JAFFE", "TFEID", "MUG")]

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crossfer.datasets import open_dataset
-from crossfer.training.machine import describe, machine
+from crossfer.machine import Machine, describe
 
 HERE = Path(__file__).parent
 GFLOP_AN_IMAGE = 1.1
@@ -141,7 +141,7 @@ def table(
 ) -> str:
     """Return the table in Markdown."""
     ours = rates["crossfer"]
-    facts = ", ".join(f"{key} {value}" for key, value in describe(machine()).items())
+    facts = ", ".join(f"{key} {value}" for key, value in describe(Machine.of()).items())
     lines = [
         f"One epoch of {what}, batch 128, warm; median of {rounds} rounds. {facts}.",
         "",

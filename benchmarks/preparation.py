@@ -177,8 +177,9 @@ def train_on(place: Path) -> None:
     """Open a dataset, train for 300 steps and report."""
     from crossfer.adaptation import untrained
     from crossfer.experiment.execute import faces
+    from crossfer.machine import Machine
     from crossfer.networks import Classifier, study_cnn
-    from crossfer.training import Recipe, machine, train
+    from crossfer.training import Recipe, train
 
     began = time.perf_counter()
     dataset = open_dataset(place)
@@ -198,7 +199,7 @@ def train_on(place: Path) -> None:
 
     model = untrained(lambda: Classifier(study_cnn(width=0.1)), 0)
     with suppress(Enough):
-        train(model, training, {}, Recipe(epochs=1), 0, machine(), keep="last", on_step=step)
+        train(model, training, {}, Recipe(epochs=1), 0, Machine.of(), keep="last", on_step=step)
     size = dataset.images.nbytes / 1e9
     print(
         f"a million faces, {size:.1f} GB: opened in {1000 * opened:.0f} ms; trained {steps} steps; "

@@ -71,8 +71,9 @@ def training() -> None:
     import torch
 
     from crossfer.adaptation import untrained
+    from crossfer.machine import Machine
     from crossfer.networks import Classifier, study_cnn
-    from crossfer.training import Faces, Recipe, machine
+    from crossfer.training import Faces, Recipe
     from crossfer.training.trainer import Training
 
     torch.set_num_threads(1)
@@ -84,7 +85,7 @@ def training() -> None:
         {},
         Recipe(epochs=100),
         0,
-        machine("cpu"),
+        Machine.of("cpu"),
         keep="last",
     )
     rows = torch.arange(128)

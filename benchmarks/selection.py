@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset, open_dataset
+from crossfer.machine import Machine
 from crossfer.memory.merging import ALPHAS, interpolate
 from crossfer.networks import Classifier, study_cnn
 from crossfer.selection import Candidate, choose, lead
-from crossfer.training import Faces, Mixture, Recipe, State, machine, specialised, train
+from crossfer.training import Faces, Mixture, Recipe, State, specialised, train
 from crossfer.training.prediction import judge
 from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH
 
@@ -176,7 +177,7 @@ def learning_curves(source: Dataset, target: Dataset, seed: int = 0) -> Curves:
 
     BL is measured on the target too, as FU, MIX and mixtures are; RE, as it would be, on the target alone.
     """
-    fabric, rng = machine("cpu", "32-true"), np.random.default_rng(seed)
+    machine, rng = Machine.of("cpu", "32-true"), np.random.default_rng(seed)
     known = np.array([str(subject) for subject in target.subjects])
     taught = np.isin(known, rng.permutation(np.unique(known))[:35])
 
@@ -196,8 +197,8 @@ def learning_curves(source: Dataset, target: Dataset, seed: int = 0) -> Curves:
     found: dict[str, list[dict[str, tuple[Array, Array]]]] = {}
 
     def note(kind: str, model: Classifier) -> None:
-        network = specialised(model, old.images, fabric.device)
-        judged = {side: judge(network, faces, fabric) for side, faces in measured.items()}
+        network = specialised(model, old.images, machine.device)
+        judged = {side: judge(network, faces, machine) for side, faces in measured.items()}
         answers = {
             side: (r.double().numpy(), p.double().numpy()) for side, (r, p) in judged.items()
         }
@@ -211,7 +212,7 @@ def learning_curves(source: Dataset, target: Dataset, seed: int = 0) -> Curves:
                 model.load_state_dict(standing().weights)
                 note(kind, model)
 
-        return train(start, faces, {}, recipe, seed, fabric, keep="last", on_state=on_state).model
+        return train(start, faces, {}, recipe, seed, machine, keep="last", on_state=on_state).model
 
     fresh = untrained(lambda: Classifier(study_cnn(0.25)), seed)
     baseline = trained("BL", fresh, old, replace(FROM_SCRATCH, epochs=14))

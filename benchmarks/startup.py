@@ -5,7 +5,7 @@
 - ``crossfer --help``
 - ``crossfer run`` on prepared faces, up to the end of the first training step of a network of a tenth of the
   width, with two workers and with one; the compiled loops are cached, as after the first run on a machine
-- for comparison, Python alone importing PyTorch with what its optimisers import (``torch._dynamo``)
+- for comparison, Python alone importing PyTorch
 
 Reported are the median and the range of the seconds.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from crossfer import standins
 from crossfer.datasets import prepare
-from crossfer.training.machine import describe, machine
+from crossfer.machine import Machine, describe
 
 CROSSFER = [sys.executable, "-m", "crossfer"]
 EXPERIMENT = """
@@ -63,11 +63,10 @@ def main() -> None:
         file = folder / "study.yaml"
         file.write_text(EXPERIMENT)
         run = [*CROSSFER, "run", str(file), "--data", str(folder / "data"), "--out"]
-        torch = "import torch, torch._dynamo"
         found: dict[str, list[float]] = {}
         for number in range(asked.rounds + 1):  # the first warms up
             measured = {
-                "import PyTorch": until([sys.executable, "-c", torch]),
+                "import PyTorch": until([sys.executable, "-c", "import torch"]),
                 "crossfer --help": until([*CROSSFER, "--help"]),
             }
             for workers in ("2", "1"):
@@ -76,7 +75,7 @@ def main() -> None:
             if number:
                 for what, seconds in measured.items():
                     found.setdefault(what, []).append(seconds)
-    print(", ".join(f"{key} {value}" for key, value in describe(machine()).items()))
+    print(", ".join(f"{key} {value}" for key, value in describe(Machine.of()).items()))
     print("| | seconds, median | range |\n|---|--:|---|")
     for what, each in found.items():
         print(f"| {what} | {statistics.median(each):.2f} | {min(each):.2f}–{max(each):.2f} |")

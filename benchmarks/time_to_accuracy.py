@@ -19,9 +19,9 @@ from pathlib import Path
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
 from crossfer.experiment.execute import faces
+from crossfer.machine import Machine, describe
 from crossfer.networks import Classifier, study_cnn
-from crossfer.training import Recipe, State, machine, train
-from crossfer.training.machine import describe
+from crossfer.training import Recipe, State, train
 from crossfer.training.trainer import Row
 
 SECONDS_BETWEEN = 5.0
@@ -30,8 +30,8 @@ SECONDS_BETWEEN = 5.0
 
 def trained(data: Path, recipe: Recipe, seed: int) -> list[Row]:
     """Train a baseline, saying how it goes; return its history."""
-    dataset, fabric = open_dataset(data), machine()
-    print(describe(fabric), flush=True)
+    dataset, machine = open_dataset(data), Machine.of()
+    print(describe(machine), flush=True)
     training, validation = (
         faces(dataset, dataset.rows(split)) for split in ("training", "validation")
     )
@@ -49,7 +49,7 @@ def trained(data: Path, recipe: Recipe, seed: int) -> list[Row]:
 
     model = untrained(lambda: Classifier(study_cnn()), seed)
     sides = {"source": validation}
-    return train(model, training, sides, recipe, seed, fabric, on_state=tell).history
+    return train(model, training, sides, recipe, seed, machine, on_state=tell).history
 
 
 def recorded(history: Path) -> list[Row]:

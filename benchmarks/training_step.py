@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from crossfer.adaptation import untrained
+from crossfer.machine import Machine, describe, keep_freed_memory
 from crossfer.networks import study_cnn
 from crossfer.training.backends.cpu.descent import SGD
 from crossfer.training.backends.cpu.layers import fuse
-from crossfer.training.machine import describe, keep_freed_memory, machine
 
 BATCH = 128
 GFLOP_AN_IMAGE = 1.1
@@ -103,7 +103,7 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             rates[name].append(float(done.stdout))
     limit = matrix_product_gflops()
-    print(describe(machine("cpu")))
+    print(describe(Machine.of("cpu")))
     for name in names:
         ratio = statistics.median(r / b for r, b in zip(rates[name], rates[ROWS[0]], strict=True))
         rate = statistics.median(rates[name])

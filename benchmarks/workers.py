@@ -30,8 +30,9 @@ def train(threads: int, seconds: float, together: Barrier, told: Queue[float]) -
     import torch
 
     from crossfer.adaptation import untrained
+    from crossfer.machine import Machine
     from crossfer.networks import Classifier, study_cnn
-    from crossfer.training import Faces, Recipe, machine
+    from crossfer.training import Faces, Recipe
     from crossfer.training.trainer import Training
 
     torch.set_num_threads(threads)
@@ -41,7 +42,7 @@ def train(threads: int, seconds: float, together: Barrier, told: Queue[float]) -
     )
     model = untrained(lambda: Classifier(study_cnn()), 0)
     recipe = Recipe(epochs=1000, batch_size=BATCH)
-    training = Training(model, faces, {}, recipe, 0, machine("cpu"), keep="last")
+    training = Training(model, faces, {}, recipe, 0, Machine.of("cpu"), keep="last")
     rows = torch.arange(BATCH)
     for _ in range(3):
         training.advance(rows)

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import crossfer
+from crossfer.machine import Machine
 from crossfer.networks import Classifier
-from crossfer.training import Recipe, machine, specialised
+from crossfer.training import Recipe, specialised
 from crossfer.training.backends import BACKENDS, Plain, backend_of
 from tests import test_inputs, test_training
 from tests.test_batch_statistics import (  # noqa: F401
@@ -39,7 +40,7 @@ def test_without_backends_every_layer_is_pytorch_s() -> None:
     assert all(kind.__module__.startswith("torch.nn.") for kind in kinds)
     rate = torch.zeros(())
     optimizer = Plain().optimizer([nn.Parameter(torch.ones(2))], rate, Recipe())
-    assert type(optimizer) is torch.optim.SGD and optimizer.param_groups[0]["lr"] is rate
+    assert type(optimizer) is Plain.descent and optimizer.param_groups[0]["lr"] is rate
 
 
 @pytest.mark.parametrize("what", ["FC", "FC+CL"])
@@ -74,10 +75,10 @@ def test_compiled_steps_give_the_same_bits_every_time(monkeypatch: pytest.Monkey
     from crossfer.training import train
     from tests.test_training import RECIPE, weights_equal
 
-    fabric = machine("cuda", "32-true")
+    machine = Machine.of("cuda", "32-true")
     monkeypatch.setattr("crossfer.training.backends.BACKENDS", BACKENDS)
     monkeypatch.setattr("crossfer.training.backends.cuda.WORTH_COMPILING", 0)
-    once, again = (train(small(), squares(), {}, RECIPE, 0, fabric, keep="last") for _ in range(2))
+    once, again = (train(small(), squares(), {}, RECIPE, 0, machine, keep="last") for _ in range(2))
     assert weights_equal(once.model, again.model)
     assert once.history[-1]["training_loss"] < once.history[0]["training_loss"]
 
@@ -89,8 +90,8 @@ def test_a_gpu_s_replayed_steps_give_the_bits_of_plain_ones(
     from crossfer.training import train
     from tests.test_training import RECIPE, weights_equal
 
-    fabric = machine("cuda", "32-true")
-    plain = train(small(), squares(), {}, RECIPE, 0, fabric, keep="last")
+    machine = Machine.of("cuda", "32-true")
+    plain = train(small(), squares(), {}, RECIPE, 0, machine, keep="last")
     monkeypatch.setattr("crossfer.training.backends.BACKENDS", BACKENDS)
-    replayed = train(small(), squares(), {}, RECIPE, 0, fabric, keep="last")
+    replayed = train(small(), squares(), {}, RECIPE, 0, machine, keep="last")
     assert weights_equal(plain.model, replayed.model)

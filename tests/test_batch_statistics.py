@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from crossfer.adaptation import untrained
+from crossfer.machine import Machine
 from crossfer.memory.merging import best_mixture
 from crossfer.networks import Classifier, study_cnn
-from crossfer.training import Augmentation, Faces, Mixture, Recipe, machine, normalise, train
+from crossfer.training import Augmentation, Faces, Mixture, Recipe, normalise, train
 from crossfer.training import statistics as module
 from crossfer.training.statistics import batch_norms, dealt, moving_norms, renew_statistics
 from tests.tiny_networks import Residual
@@ -38,9 +39,9 @@ def small(kind: str = "study", momentum: float = 0.1, layers: str = "all") -> Cl
 @pytest.mark.parametrize("averaging", [0.0, 0.9])
 def test_after_few_steps_the_momentum_makes_no_difference(kind: str, averaging: float) -> None:
     """Six steps: with 0.01 the running statistics would still be those of the start."""
-    recipe, fabric, shown = replace(RECIPE, averaging=averaging), machine("cpu"), faces()
+    recipe, machine, shown = replace(RECIPE, averaging=averaging), Machine.of("cpu"), faces()
     slow, quick = (
-        train(small(kind, momentum), shown, {"target": shown}, recipe, 0, fabric)
+        train(small(kind, momentum), shown, {"target": shown}, recipe, 0, machine)
         for momentum in (0.01, 0.1)
     )
     for name, tensor in slow.model.state_dict().items():
@@ -51,8 +52,12 @@ def test_after_few_steps_the_momentum_makes_no_difference(kind: str, averaging: 
 
 @pytest.mark.parametrize("averaging", [0.0, 0.9])
 def test_kept_statistics_are_those_of_the_kept_weights(averaging: float) -> None:
-    recipe, fabric, shown = replace(RECIPE, averaging=averaging), machine("cpu", "32-true"), faces()
-    model = train(small(), shown, {}, recipe, 0, fabric, keep="last").model
+    recipe, machine, shown = (
+        replace(RECIPE, averaging=averaging),
+        Machine.of("cpu", "32-true"),
+        faces(),
+    )
+    model = train(small(), shown, {}, recipe, 0, machine, keep="last").model
     given = model.network.get_submodule("conv1")(normalise(shown.images))
     norm = batch_norms(model.network)["norm1"]
     assert norm.running_mean is not None and norm.running_var is not None
@@ -63,10 +68,10 @@ def test_kept_statistics_are_those_of_the_kept_weights(averaging: float) -> None
 @pytest.mark.parametrize("layers", ["FC", "FC+CL"])
 def test_statistics_of_frozen_layers_never_move(layers: str) -> None:
     """ "The parameters of the other layers are not modified" (section II.B); nor are they by merging."""
-    fabric, shown, start = machine("cpu"), faces(), small(layers=layers)
-    trained = train(start, shown, {"target": shown}, RECIPE, 0, fabric).model
+    machine, shown, start = Machine.of("cpu"), faces(), small(layers=layers)
+    trained = train(start, shown, {"target": shown}, RECIPE, 0, machine).model
     free = {"norm5"} if layers == "FC+CL" else set()
-    mixed, _, _ = best_mixture(start, trained, {"target": shown}, shown, fabric, [0.5])
+    mixed, _, _ = best_mixture(start, trained, {"target": shown}, shown, machine, [0.5])
     for after in (trained, mixed):
         for name, norm in batch_norms(after.network).items():
             before = batch_norms(start.network)[name].state_dict()
@@ -76,12 +81,12 @@ def test_statistics_of_frozen_layers_never_move(layers: str) -> None:
 
 def test_batches_together_have_the_moments_of_all_images() -> None:
     """The law of total variance, and nothing else of the network moves."""
-    fabric, shown, model = machine("cpu", "32-true"), faces(64), small()
+    machine, shown, model = Machine.of("cpu", "32-true"), faces(64), small()
     norms, kept = moving_norms(model)[:1], copy.deepcopy(dict(model.named_parameters()))
     batches = torch.split(normalise(shown.images), 16)
     with torch.no_grad():
         given = model.network.get_submodule("conv1")(torch.cat(batches))
-    renew_statistics(model, norms, batches, fabric)
+    renew_statistics(model, norms, batches, machine)
     (norm,) = norms
     assert norm.running_mean is not None and norm.running_var is not None
     assert torch.allclose(norm.running_mean, given.mean((0, 2, 3)), atol=1e-5)

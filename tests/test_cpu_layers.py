@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from crossfer.adaptation import untrained
+from crossfer.machine import Machine
 from crossfer.networks import Classifier, study_cnn
-from crossfer.training import Faces, Recipe, machine, train
+from crossfer.training import Faces, Recipe, train
 from crossfer.training.backends.cpu.layers import Dropout, NormReluPool, fuse
 
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
@@ -184,10 +185,10 @@ def test_training_is_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("fc1_dropout", "fc2_dropout"):
         dropout: Any = model.network.get_submodule(name)
         dropout.p = 0.3  # no multiple of 1/256: PyTorch draws, with and without
-    fabric = machine("cpu", "32-true")
-    fused = train(model, shown, {}, recipe, 0, fabric, keep="last")
+    machine = Machine.of("cpu", "32-true")
+    fused = train(model, shown, {}, recipe, 0, machine, keep="last")
     monkeypatch.setattr("crossfer.training.backends.cpu.layers.fuse", lambda network: network)
-    plain = train(model, shown, {}, recipe, 0, fabric, keep="last")
+    plain = train(model, shown, {}, recipe, 0, machine, keep="last")
     losses = [[row["training_loss"] for row in trained.history] for trained in (fused, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     weights = plain.model.state_dict()

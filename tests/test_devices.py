@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
@@ -20,9 +19,10 @@ from crossfer.datasets import Dataset
 from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
+from crossfer.machine import Machine
 from crossfer.memory.penalties import SourceDistillation
 from crossfer.networks import Classifier
-from crossfer.training import Faces, Mixture, Recipe, State, Trained, machine, train
+from crossfer.training import Faces, Mixture, Recipe, State, Trained, train
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.devices import on_devices
 
@@ -51,40 +51,40 @@ def network() -> Classifier:
     )
 
 
-def trained(fabric: Fabric, resume: State | None = None, **more: Any) -> Trained:
+def trained(machine: Machine, resume: State | None = None, **more: Any) -> Trained:
     """Train everything, with dropout and batch normalisation, on batches of an odd number of images."""
     shown, validation = faces(133, 1), {"source": faces(15, 2)}
-    return train(network(), shown, validation, RECIPE, 3, fabric, resume=resume, **more)
+    return train(network(), shown, validation, RECIPE, 3, machine, resume=resume, **more)
 
 
-def held(fabric: Fabric) -> Trained:
+def held(machine: Machine) -> Trained:
     """Train with a penalty that looks at the old images of a batch."""
     shown = Mixture.of(faces(27, 1), faces(40, 2), 0.4)
-    penalty = SourceDistillation().term(network(), shown, None, 0, fabric)
-    return train(network(), shown, {}, RECIPE, 3, fabric, penalty=penalty, keep="last")
+    penalty = SourceDistillation().term(network(), shown, None, 0, machine)
+    return train(network(), shown, {}, RECIPE, 3, machine, penalty=penalty, keep="last")
 
 
-def last_layers(fabric: Fabric) -> Trained:
+def last_layers(machine: Machine) -> Trained:
     """Train the fully connected layers, in their dual form, on what was calculated once."""
     model = network()
     model.train_only("FC")
     recipe = Recipe(epochs=2, batch_size=9, views=1)
-    return train(model, faces(40, 1), {"source": faces(15, 2)}, recipe, 3, fabric)
+    return train(model, faces(40, 1), {"source": faces(15, 2)}, recipe, 3, machine)
 
 
-def everything(file: Path, fabric: Fabric, on_step: Callable[[int], None]) -> list[Trained]:
+def everything(file: Path, machine: Machine, on_step: Callable[[int], None]) -> list[Trained]:
     """Do all of it; go on from one process's checkpoint, and leave one."""
     resume, mine = Checkpoints(file).load(), Checkpoints(file.with_suffix(".two"))
-    again = trained(fabric, resume)
+    again = trained(machine, resume)
     steps: list[int] = []
 
     def save(standing: Callable[[], State]) -> None:
         steps.append(1)
-        if len(steps) == MIDDLE and fabric.global_rank == 0:
+        if len(steps) == MIDDLE and machine.number == 0:
             mine.save(standing())
 
-    whole = trained(fabric, on_step=on_step, on_state=save)
-    return [whole, again, held(fabric), last_layers(fabric)]
+    whole = trained(machine, on_step=on_step, on_state=save)
+    return [whole, again, held(machine), last_layers(machine)]
 
 
 def far(one: nn.Module, two: nn.Module) -> float:
@@ -93,7 +93,7 @@ def far(one: nn.Module, two: nn.Module) -> float:
 
 
 def test_two_processes_give_the_weights_of_one_and_go_on_from_each_other(tmp_path: Path) -> None:
-    fabric, file = machine("cpu", "32-true"), tmp_path / "checkpoint"
+    machine, file = Machine.of("cpu", "32-true"), tmp_path / "checkpoint"
     steps: list[int] = []
 
     def save(standing: Callable[[], State]) -> None:
@@ -101,10 +101,10 @@ def test_two_processes_give_the_weights_of_one_and_go_on_from_each_other(tmp_pat
         if len(steps) == MIDDLE:
             Checkpoints(file).save(standing())
 
-    one = [trained(fabric, on_state=save), held(fabric), last_layers(fabric)]
+    one = [trained(machine, on_state=save), held(machine), last_layers(machine)]
     assert min(far(network(), each.model) for each in one) > 1e-2, "they have learnt"
     heard: list[int] = []
-    whole, again, *others = on_devices(2, fabric, partial(everything, file), heard.append)
+    whole, again, *others = on_devices(2, machine, partial(everything, file), heard.append)
     assert sum(heard) == whole.images_seen == one[0].images_seen
     for before, after in zip(one, [whole, *others], strict=True):
         assert far(before.model, after.model) < 1e-5
@@ -112,7 +112,7 @@ def test_two_processes_give_the_weights_of_one_and_go_on_from_each_other(tmp_pat
     assert far(one[0].model, again.model) < 1e-5
     resume = Checkpoints(file.with_suffix(".two")).load()
     assert resume and resume.step and resume.history
-    assert far(one[0].model, trained(fabric, resume).model) < 1e-5
+    assert far(one[0].model, trained(machine, resume).model) < 1e-5
 
 
 def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_what_fails_on_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     )
     said += '\n  File "trainer.py", line 1\ncrossfer.errors.CrossferError: the training diverged\n'
 
-    def launch(*arguments: object) -> None:
+    def launch(*arguments: object, **options: object) -> None:
         raise ProcessRaisedException(said, 1, 1)
 
-    monkeypatch.setattr(Fabric, "launch", launch)
+    monkeypatch.setattr("crossfer.training.devices.start_processes", launch)
     with pytest.raises(CrossferError, match="^the training diverged$"):
-        on_devices(2, machine("cpu", "32-true"), partial(everything, Path()), print)
+        on_devices(2, Machine.of("cpu", "32-true"), partial(everything, Path()), print)

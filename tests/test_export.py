@@ -24,13 +24,14 @@ from crossfer.deploy import export as exporting
 from crossfer.deploy.export import Exporting, drawn_faces, export
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
+from crossfer.machine import Machine
 from crossfer.memory import statistics
 from crossfer.memory.file import Memory
 from crossfer.networks import Classifier, Preprocessing, Spec, load, normalise, study_cnn
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, Recipe, machine
+from crossfer.training import Faces, Recipe
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +95,15 @@ def test_heads_that_were_calculated_are_exported_too(
 ) -> None:
     """Random projections and a head behind them, discriminants, templates: all are layers of the network."""
     monkeypatch.setattr(statistics, "PER_DIRECTION", 1)
-    fabric, source = machine("cpu", "32-true"), prepared["fer2013"]
+    machine, source = Machine.of("cpu", "32-true"), prepared["fer2013"]
     past = Faces.from_numpy(source.images, source.labels)
     new = Faces.from_numpy(prepared["jaffe"].images, prepared["jaffe"].labels)
-    memory = Memory.of(classifier, past, fabric)
+    memory = Memory.of(classifier, past, machine)
     for name in ("RIDGE+RP", "SLDA", "T3A"):
         strategy, out = STRATEGIES[name], tmp_path / name
         given = memory if strategy.memory else None
         model = adapt(
-            strategy, classifier, classifier, {"target": new}, {}, Recipe(), 0, fabric, given
+            strategy, classifier, classifier, {"target": new}, {}, Recipe(), 0, machine, given
         ).model
         bundle = load(model.save(tmp_path / f"{name} bundle"))
         export(bundle, out, Exporting(), origin="a test")

@@ -21,12 +21,13 @@ from crossfer.cli import app
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import load_results
+from crossfer.machine import Machine
 from crossfer.memory.file import Memory
 from crossfer.memory.penalties import L2SP, Distillation
 from crossfer.networks import Classifier, NetworkConfig, Spec, check_network, grow, load
 from crossfer.networks.weights import save_tensors
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, Recipe, features, machine
+from crossfer.training import Faces, Recipe, features
 
 RECIPE = Recipe(epochs=1, batch_size=16, learning_rate=0.01)
 SPEC = Spec(arguments={"width": 0.05})
@@ -82,7 +83,7 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
 
 @pytest.fixture(scope="module")
 def memory() -> Memory:
-    return Memory.of(deployed(), faces(2100, 7), machine("cpu", "32-true"))
+    return Memory.of(deployed(), faces(2100, 7), Machine.of("cpu", "32-true"))
 
 
 LABELLED = [name for name, strategy in STRATEGIES.items() if strategy.labels == "all"]
@@ -90,17 +91,17 @@ LABELLED = [name for name, strategy in STRATEGIES.items() if strategy.labels == 
 
 @pytest.mark.parametrize("name", LABELLED)
 def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str, memory: Memory) -> None:
-    strategy, fabric, start = STRATEGIES[name], machine("cpu", "32-true"), deployed()
+    strategy, machine, start = STRATEGIES[name], Machine.of("cpu", "32-true"), deployed()
     if strategy.layers == "none" and "ER-50" in name:
         strategy = STRATEGIES["MIX+WiSE"]  # merged in the same way
     sides = {"source": faces(21, 7), "target": faces(16, 8, 1)}
     untouched = {key: value.clone() for key, value in start.state_dict().items()}
     begin = start
     if strategy.layers == "none" or strategy.start in STRATEGIES:
-        begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, fabric).model
+        begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, machine).model
     read = memory if strategy.memory else None
-    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, fabric, read).model
-    answers = crossfer.predict(model, sides["target"].images, fabric)
+    model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, machine, read).model
+    answers = crossfer.predict(model, sides["target"].images, machine)
     assert answers.shape == (16, 8) and bool(answers.isfinite().all())
     assert model.outputs[7] == (7,) and bool((answers[:, 7] > 0).all())
     assert start.outputs[7] == ()
@@ -109,18 +110,18 @@ def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str, memor
 
 def test_without_images_of_it_nothing_grows() -> None:
     start, sides = deployed(), {"target": faces(14, 7)}
-    model = adapt(STRATEGIES["FC"], start, start, sides, sides, RECIPE, 0, machine("cpu")).model
+    model = adapt(STRATEGIES["FC"], start, start, sides, sides, RECIPE, 0, Machine.of("cpu")).model
     assert model.outputs == start.outputs
 
 
 @torch.no_grad()
 def test_what_holds_the_network_back_leaves_the_new_class_free() -> None:
-    fabric, start, shown = machine("cpu", "32-true"), deployed(), faces(8, 8)
-    given = features(start, "fc3", shown.images, fabric)
+    machine, start, shown = Machine.of("cpu", "32-true"), deployed(), faces(8, 8)
+    given = features(start, "fc3", shown.images, machine)
     grown = grow(start, {"contempt": given})
     images, rows = torch.randn(4, 1, 48, 48), torch.arange(4)
     for penalty in (Distillation(), L2SP()):
-        term = penalty.term(start, shown, None, 0, fabric)
+        term = penalty.term(start, shown, None, 0, machine)
         assert float(term(grown, images, grown(images), rows)) == pytest.approx(0, abs=1e-6)
         grown.network.get_parameter("fc3.bias")[7] += 3
         assert float(term(grown, images, grown(images), rows)) == pytest.approx(0, abs=1e-6)
@@ -142,7 +143,7 @@ def test_a_model_of_finer_classes_is_understood_through_the_map(tmp_path: Path) 
     expected /= expected.sum(1, keepdims=True)  # surprise is never the answer
     assert np.allclose(coarse.predict(shown), expected, atol=1e-6)
     assert np.array_equal(load(coarse.save(tmp_path / "b")).predict(shown), coarse.predict(shown))
-    said = check_network(config, ["FC"], machine("cpu"), "valence3")
+    said = check_network(config, ["FC"], Machine.of("cpu"), "valence3")
     assert said[2:5] == [
         "negative is its angry, disgust, fear, sad",
         "positive is its happy",

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossfer.adaptation import untrained
+from crossfer.machine import Machine
 from crossfer.networks import Classifier, Preprocessing, study_cnn
 from crossfer.networks.layers import channels_last, train_only
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, Recipe, inputs, machine, predict, train
+from crossfer.training import Faces, Recipe, inputs, predict, train
 from crossfer.training.dual import MOST, Dual, is_worth_it
 from crossfer.training.inputs import Anew, Kept
 from crossfer.training.split import Split, split_frozen
@@ -42,8 +43,8 @@ def partly_frozen(what: str, width: float = 0.1) -> Classifier:
 
 
 def learner(model: Classifier, shown: Faces, recipe: Recipe = RECIPE) -> Surrogate:
-    fabric, generator = machine("cpu", "32-true"), torch.Generator()
-    return surrogate_of(model.eval(), shown, {"target": faces(9, 1)}, recipe, 0, generator, fabric)
+    machine, generator = Machine.of("cpu", "32-true"), torch.Generator()
+    return surrogate_of(model.eval(), shown, {"target": faces(9, 1)}, recipe, 0, generator, machine)
 
 
 def cut(model: Classifier, images: torch.Tensor) -> Split:
@@ -73,16 +74,16 @@ def test_reuse_gives_the_same_weights_up_to_rounding(
 ) -> None:
     """However large: the dual form for few images, outputs in memory or on the disk for many."""
     monkeypatch.setattr(inputs, "LARGEST_IN_MEMORY", limit)
-    model, fabric, recipe = (
+    model, machine, recipe = (
         partly_frozen(what),
-        machine("cpu", "32-true"),
+        Machine.of("cpu", "32-true"),
         replace(RECIPE, **change),
     )
     shown, sides = faces(210 if "many" in what else 40), {"target": faces(9, 1)}
     is_dual = bool(learner(partly_frozen(what), shown, recipe).dual)
     assert is_dual == (what == "FC")
-    reused = train(model, shown, sides, recipe, 0, fabric, keep="last")
-    anew = train(model, shown, sides, recipe, 0, fabric, keep="last", reuse=False)
+    reused = train(model, shown, sides, recipe, 0, machine, keep="last")
+    anew = train(model, shown, sides, recipe, 0, machine, keep="last", reuse=False)
     before, after = model.state_dict(), anew.model.state_dict()
     for name, tensor in reused.model.state_dict().items():
         assert torch.allclose(tensor.float(), after[name].float(), atol=LARGEST_DIFFERENCE), name
@@ -95,25 +96,25 @@ def test_reuse_gives_the_same_weights_up_to_rounding(
 
 @pytest.mark.parametrize("what", ["FC", "FC+CL"])
 def test_interrupted_it_goes_on_to_the_same_bits(what: str, tmp_path: Path) -> None:
-    shown, sides, fabric = faces(), {"target": faces(9, 1)}, machine("cpu")
+    shown, sides, machine = faces(), {"target": faces(9, 1)}, Machine.of("cpu")
     stops = Stops(tmp_path, (0, 2), (2, 3), (3, 0))
 
     model = partly_frozen(what)
-    whole = train(model, shown, sides, RECIPE, 0, fabric).model.state_dict()
-    others = [train(model, shown, sides, RECIPE, 0, fabric, on_state=stops.keep)]
+    whole = train(model, shown, sides, RECIPE, 0, machine).model.state_dict()
+    others = [train(model, shown, sides, RECIPE, 0, machine, on_state=stops.keep)]
     for _, resume in stops:
-        others.append(train(model, shown, sides, RECIPE, 0, fabric, resume=resume))
+        others.append(train(model, shown, sides, RECIPE, 0, machine, resume=resume))
     for other in others:
         assert all(torch.equal(t, whole[name]) for name, t in other.model.state_dict().items())
 
 
 def test_the_study_s_network_too() -> None:
     """All of its 8,192 features: FC as 137 inputs."""
-    model, fabric = partly_frozen("FC", width=1.0), machine("cpu", "32-true")
+    model, machine = partly_frozen("FC", width=1.0), Machine.of("cpu", "32-true")
     recipe, shown = Recipe(epochs=2, batch_size=16, learning_rate=0.01, views=2), faces(64)
     assert learner(partly_frozen("FC", width=1.0), shown, recipe).dual == "network.fc1"
-    reused = train(model, shown, {}, recipe, 0, fabric, keep="last").model
-    anew = train(model, shown, {}, recipe, 0, fabric, keep="last", reuse=False).model
+    reused = train(model, shown, {}, recipe, 0, machine, keep="last").model
+    anew = train(model, shown, {}, recipe, 0, machine, keep="last", reuse=False).model
     for name, tensor in reused.state_dict().items():
         assert torch.allclose(tensor, anew.state_dict()[name], atol=LARGEST_DIFFERENCE), name
 
@@ -186,7 +187,7 @@ def test_frozen_layers_see_each_version_of_an_image_once() -> None:
         seen.clear()
         recipe = Recipe(epochs=epochs, batch_size=8, learning_rate=0.01, views=versions)
         # `train` copies the network, hooks included.
-        train(model, shown, {"target": validation}, recipe, 0, machine("cpu"))
+        train(model, shown, {"target": validation}, recipe, 0, Machine.of("cpu"))
         return sum(seen)
 
     handle = model.network.get_submodule("conv1").register_forward_pre_hook(count)
@@ -200,10 +201,10 @@ def test_frozen_layers_see_each_version_of_an_image_once() -> None:
 
 @pytest.mark.parametrize("frozen", ["nothing", "convolutions"])
 def test_versions_differ_and_come_back_in_turn(frozen: str) -> None:
-    shown, fabric, rows = faces(), machine("cpu", "32-true"), torch.arange(40)
+    shown, machine, rows = faces(), Machine.of("cpu", "32-true"), torch.arange(40)
     layers = nn.Sequential() if frozen == "nothing" else part_before(partly_frozen("FC")).eval()
     recipe = replace(RECIPE, views=3, epochs=9)
-    anew = Anew(shown.images, layers, recipe, 5, torch.Generator(), fabric, Preprocessing())
+    anew = Anew(shown.images, layers, recipe, 5, torch.Generator(), machine, Preprocessing())
     versions = []
     for of in (anew, Kept(anew)):
         for epoch in range(6):
@@ -230,10 +231,10 @@ def test_a_layer_that_is_used_otherwise_is_left_as_it_is() -> None:
         torch.manual_seed(0)
         model = Classifier(nn.Sequential(nn.Conv2d(1, 4, 2), *layers))
         train_only(model.network, trained)
-        fabric, shown, sides = machine("cpu", "32-true"), faces(8), {"target": faces(9, 1)}
+        machine, shown, sides = Machine.of("cpu", "32-true"), faces(8), {"target": faces(9, 1)}
         recipe = replace(RECIPE, learning_rate=0.001)
-        reused = train(model, shown, sides, recipe, 0, fabric, keep="last").model
-        anew = train(model, shown, sides, recipe, 0, fabric, keep="last", reuse=False).model
+        reused = train(model, shown, sides, recipe, 0, machine, keep="last").model
+        anew = train(model, shown, sides, recipe, 0, machine, keep="last", reuse=False).model
         for name, tensor in reused.state_dict().items():
             assert torch.allclose(tensor, anew.state_dict()[name], atol=LARGEST_DIFFERENCE), name
 
@@ -250,9 +251,9 @@ def test_what_would_be_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) ->
 def test_how_much_would_be_kept_is_known_beforehand(what: str) -> None:
     """It decides whether anything is."""
     model = partly_frozen(what).eval()
-    fabric, shown = machine("cpu", "32-true"), faces()
+    machine, shown = Machine.of("cpu", "32-true"), faces()
     frozen = part_before(model)
-    anew = Anew(shown.images, frozen, RECIPE, 0, torch.Generator(), fabric, Preprocessing())
+    anew = Anew(shown.images, frozen, RECIPE, 0, torch.Generator(), machine, Preprocessing())
     kept = Kept(anew)
     kept.begin(0)
     assert (
@@ -276,9 +277,9 @@ def test_outputs_keep_the_layout_that_the_frozen_layers_gave() -> None:
 
 def test_validation_is_measured_by_what_is_kept() -> None:
     model = partly_frozen("FC").eval()
-    whole = predict(model, faces(9, 1).images, machine("cpu", "32-true"))
+    whole = predict(model, faces(9, 1).images, Machine.of("cpu", "32-true"))
     cut = learner(model, faces())
-    kept = predict(cut.part, cut.given["target"], machine("cpu", "32-true"))
+    kept = predict(cut.part, cut.given["target"], Machine.of("cpu", "32-true"))
     assert isinstance(cut.part.network.get_submodule("fc1"), Dual)
     assert torch.allclose(kept, whole, atol=1e-6)
 

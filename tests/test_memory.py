@@ -22,6 +22,7 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
+from crossfer.machine import Machine
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
 from crossfer.memory.merging import best_mixture, by_depth, by_fisher, interpolate
@@ -46,7 +47,6 @@ from crossfer.training import (
     Faces,
     Mixture,
     Recipe,
-    machine,
     normalise,
     predict,
     train,
@@ -104,14 +104,14 @@ def test_a_mixture_shows_every_new_face_once_and_keeps_its_share(
 
 def test_exemplars_are_so_many_of_each_class() -> None:
     source = faces(70)
-    fabric = machine("cpu")
+    machine = Machine.of("cpu")
     choices: tuple[Choice, ...] = ("random", "herding")
     for how in choices:
-        kept = choose_exemplars(source, 3, how, small(), 0, fabric)
+        kept = choose_exemplars(source, 3, how, small(), 0, machine)
         assert torch.bincount(kept.labels).tolist() == [3] * 7
         known = {image.numpy().tobytes() for image in source.images}
         assert {image.numpy().tobytes() for image in kept.images} <= known
-    assert len(choose_exemplars(source, 99, "random", small(), 0, fabric)) == 70
+    assert len(choose_exemplars(source, 99, "random", small(), 0, machine)) == 70
 
 
 def test_herding_follows_the_mean_better_than_chance() -> None:
@@ -132,20 +132,20 @@ def test_herding_follows_the_mean_better_than_chance() -> None:
 
 
 def test_features_are_what_the_layer_is_given() -> None:
-    model, shown, fabric = small(), faces(10), machine("cpu", "32-true")
-    found = features(model, "fc3", shown.images, fabric, batch_size=4)
+    model, shown, machine = small(), faces(10), Machine.of("cpu", "32-true")
+    found = features(model, "fc3", shown.images, machine, batch_size=4)
     with torch.no_grad():
         again = model.network.get_submodule("fc3")(found)
         assert torch.allclose(again, model(normalise(shown.images)), atol=1e-5)
     many = faces(40).images  # so many that it is tried first how many fit
     assert torch.allclose(
-        features(model, "fc3", many, fabric), features(model, "fc3", many, fabric, 4), atol=1e-5
+        features(model, "fc3", many, machine), features(model, "fc3", many, machine, 4), atol=1e-5
     )
 
 
 def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_change() -> None:
-    fabric, start, images = machine("cpu", "32-true"), small(), normalise(faces(8).images)
-    term = Distillation(temperature=2.0, weight=0.5).term(start, faces(8), None, 0, fabric)
+    machine, start, images = Machine.of("cpu", "32-true"), small(), normalise(faces(8).images)
+    term = Distillation(temperature=2.0, weight=0.5).term(start, faces(8), None, 0, machine)
     with torch.no_grad():
         old, new = start(images), small(1)(images)
     assert term(start, images, old, torch.arange(8)) == pytest.approx(0, abs=1e-6)
@@ -155,15 +155,15 @@ def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_chan
 
 
 def test_source_distillation_is_distillation_on_the_old_images_of_a_mixture_alone() -> None:
-    fabric, start, images = machine("cpu", "32-true"), small(), normalise(faces(8).images)
+    machine, start, images = Machine.of("cpu", "32-true"), small(), normalise(faces(8).images)
     mixture = Mixture.of(faces(4), faces(9), 0.25)
     rows = mixture.batches(8, torch.Generator().manual_seed(0))[0]
     old = rows >= 4
     assert old.sum() == 6
     with torch.no_grad():
         answers = small(1)(images)
-    term = SourceDistillation(temperature=3.0, weight=0.5).term(start, mixture, None, 0, fabric)
-    alone = Distillation(temperature=3.0, weight=0.5).term(start, mixture, None, 0, fabric)
+    term = SourceDistillation(temperature=3.0, weight=0.5).term(start, mixture, None, 0, machine)
+    alone = Distillation(temperature=3.0, weight=0.5).term(start, mixture, None, 0, machine)
     found = term(start, images, answers, rows)
     assert found == pytest.approx(float(alone(start, images[old], answers[old], rows[old])))
     assert found > 0
@@ -171,13 +171,13 @@ def test_source_distillation_is_distillation_on_the_old_images_of_a_mixture_alon
 
 
 def test_l2_sp_is_half_the_squared_distance_of_what_trains() -> None:
-    fabric, start = machine("cpu", "32-true"), small()
+    machine, start = Machine.of("cpu", "32-true"), small()
     moved = copy.deepcopy(start)
     with torch.no_grad():
         moved.get_parameter("network.fc3.bias").add_(2.0)
         moved.get_parameter("network.fc1.bias").add_(1.0)
     moved.get_parameter("network.fc1.bias").requires_grad_(False)
-    term = L2SP(weight=0.1).term(start, faces(1), None, 0, fabric)
+    term = L2SP(weight=0.1).term(start, faces(1), None, 0, machine)
     none = torch.empty(0)
     assert term(start, none, none, none) == 0
     assert term(moved, none, none, none).item() == pytest.approx(0.05 * 7 * 4)
@@ -190,7 +190,7 @@ def test_mixup_mixes_the_images_of_a_batch_and_their_losses(monkeypatch: Any) ->
     )
     shown, plain = faces(6), Augmentation(flip=False, shift=0.0)
     recipe = Recipe(1, 6, 1e-12, label_smoothing=0.0, mixup=0.2, augmentation=plain)
-    trained = train(network, shown, {}, recipe, 0, machine("cpu", "32-true"), keep="last")
+    trained = train(network, shown, {}, recipe, 0, Machine.of("cpu", "32-true"), keep="last")
     losses = []
     for order in itertools.permutations(range(6)):  # whatever the order was, it is one of these
         rows = torch.tensor(order)
@@ -204,13 +204,13 @@ def test_mixup_mixes_the_images_of_a_batch_and_their_losses(monkeypatch: Any) ->
     assert min(abs(found - loss) for loss in losses) < 1e-5
     assert max(losses) - min(losses) > 1e-2
     with pytest.raises(CrossferError, match="mixup: cannot be combined with a penalty"):
-        penalty = L2SP().term(network, shown, None, 0, machine("cpu"))
-        train(network, shown, {}, recipe, 0, machine("cpu"), keep="last", penalty=penalty)
+        penalty = L2SP().term(network, shown, None, 0, Machine.of("cpu"))
+        train(network, shown, {}, recipe, 0, Machine.of("cpu"), keep="last", penalty=penalty)
 
 
 def test_the_fisher_information_is_the_mean_of_squared_gradients_image_by_image() -> None:
-    fabric, model, shown = machine("cpu", "32-true"), small(), faces(5)
-    found = fisher(model, shown.images, 3, fabric, at_once=2)
+    machine, model, shown = Machine.of("cpu", "32-true"), small(), faces(5)
+    found = fisher(model, shown.images, 3, machine, at_once=2)
     generator = torch.Generator().manual_seed(3)
     expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for part in torch.split(normalise(shown.images), 2):
@@ -226,13 +226,13 @@ def test_the_fisher_information_is_the_mean_of_squared_gradients_image_by_image(
 
 
 def test_ewc_charges_by_importance() -> None:
-    fabric, start, past = machine("cpu", "32-true"), small(), faces(14)
+    machine, start, past = Machine.of("cpu", "32-true"), small(), faces(14)
     moved = copy.deepcopy(start)
     with torch.no_grad():
         moved.get_parameter("network.fc3.bias")[2] += 3
-    term = EWC(weight=10.0, samples=99).term(start, faces(1), past, 5, fabric)
+    term = EWC(weight=10.0, samples=99).term(start, faces(1), past, 5, machine)
     order = torch.randperm(14, generator=torch.Generator().manual_seed(5))
-    importance = fisher(start, past.images[order], 5, fabric)["network.fc3.bias"][2]
+    importance = fisher(start, past.images[order], 5, machine)["network.fc3.bias"][2]
     none = torch.empty(0)
     assert term(moved, none, none, none).item() == pytest.approx(
         float(5 * importance * 9), rel=1e-4
@@ -261,9 +261,9 @@ def mixed() -> tuple[Mixture, Tensor, Tensor, Tensor]:
 
 
 def test_der_is_half_of_equation_6_with_stored_logits() -> None:
-    fabric, start = machine("cpu", "32-true"), small()
+    machine, start = Machine.of("cpu", "32-true"), small()
     mixture, rows, images, logits = mixed()
-    term = DarkExperience(weight=0.5).term(start, mixture, None, 0, fabric)
+    term = DarkExperience(weight=0.5).term(start, mixture, None, 0, machine)
     seen_otherwise = images.flip(3)  # as augmented: the stored logits are of the image as it is
     with torch.no_grad():
         stored = start(normalise(mixture.images[rows[4:]]))
@@ -278,10 +278,10 @@ def test_der_is_half_of_equation_6_with_stored_logits() -> None:
 
 
 def test_strong_replay_also_keeps_the_logits_on_new_images() -> None:
-    fabric, start = machine("cpu", "32-true"), small()
+    machine, start = Machine.of("cpu", "32-true"), small()
     mixture, rows, images, logits = mixed()
-    backward = DarkExperience(weight=0.2).term(start, mixture, None, 0, fabric)
-    both = DarkExperience(weight=0.2, forward=0.3).term(start, mixture, None, 0, fabric)
+    backward = DarkExperience(weight=0.2).term(start, mixture, None, 0, machine)
+    both = DarkExperience(weight=0.2, forward=0.3).term(start, mixture, None, 0, machine)
     with torch.no_grad():
         old = start(images[:4])
     more = both(start, images, logits, rows) - backward(start, images, logits, rows)
@@ -289,13 +289,13 @@ def test_strong_replay_also_keeps_the_logits_on_new_images() -> None:
 
 
 def test_focal_distillation_looks_most_at_what_the_old_network_has_right() -> None:
-    fabric, start = machine("cpu", "32-true"), small()
+    machine, start = Machine.of("cpu", "32-true"), small()
     shown, images = faces(8), normalise(faces(8).images)
     with torch.no_grad():
         old, new = start(images), small(1)(images)
     labels = torch.where(torch.arange(8) < 3, old.argmax(1), (old.argmax(1) + 1) % 7)
     term = FocalDistillation(temperature=2.0, weight=0.5, base=1.0, focus=5.0)
-    penalty = term.term(start, Faces(shown.images, labels), None, 0, fabric)
+    penalty = term.term(start, Faces(shown.images, labels), None, 0, machine)
     soft_old, soft_new = (old / 2).softmax(1), (new / 2).softmax(1)
     divergence = (soft_old * (soft_old / soft_new).log()).sum(1)
     by_hand = 0.5 * 4 * (6 * divergence[:3].sum() + divergence[3:].sum()) / 8
@@ -321,8 +321,12 @@ def test_logit_adjustment_is_balanced_softmax_on_the_shares_that_are_shown() -> 
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_a_penalty_asks_the_host_for_no_number(penalty: Penalty) -> None:
     """On a GPU it would have to wait for it in every step, and no step could be replayed."""
-    fabric, start, mixture = machine("cpu", "32-true"), small(), Mixture.of(faces(4), faces(9), 0.5)
-    term = penalty.term(start, mixture, faces(9), 0, fabric)
+    machine, start, mixture = (
+        Machine.of("cpu", "32-true"),
+        small(),
+        Mixture.of(faces(4), faces(9), 0.5),
+    )
+    term = penalty.term(start, mixture, faces(9), 0, machine)
     network, images = small(1), normalise(mixture.images[:8])
     logits = network(images)
     with Overheard() as overheard:
@@ -365,10 +369,10 @@ def test_fisher_merging_takes_each_weight_from_where_it_matters() -> None:
 
 
 def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
-    fabric, before, after = machine("cpu"), small(0), small(1)
+    machine, before, after = Machine.of("cpu"), small(0), small(1)
     images = faces().images
-    shown = Faces(images, predict(after, images, fabric).argmax(1))  # what `after` alone knows
-    model, alpha, tried = best_mixture(before, after, {"target": shown}, None, fabric, (0, 0.5, 1))
+    shown = Faces(images, predict(after, images, machine).argmax(1))  # what `after` alone knows
+    model, alpha, tried = best_mixture(before, after, {"target": shown}, None, machine, (0, 0.5, 1))
     best = max(tried, key=lambda row: row["target"])
     assert [row["alpha"] for row in tried] == [0, 0.5, 1]
     assert dict((row["alpha"], row["target"]) for row in tried)[alpha] == best["target"]
@@ -378,21 +382,25 @@ def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
 
 
 def test_layers_that_two_networks_share_calculate_once_for_all_mixtures(monkeypatch: Any) -> None:
-    fabric, before, validation = machine("cpu"), small(0), {"source": faces(), "target": faces(1)}
+    machine, before, validation = (
+        Machine.of("cpu"),
+        small(0),
+        {"source": faces(), "target": faces(1)},
+    )
     after = copy.deepcopy(before)
     for name, parameter in after.named_parameters():
         if ".fc" in name:
             torch.nn.init.normal_(parameter.data, std=0.1)
     with FlopCounterMode(display=False) as once:
-        _, alpha, tried = best_mixture(before, after, validation, None, fabric)
+        _, alpha, tried = best_mixture(before, after, validation, None, machine)
     monkeypatch.setattr("crossfer.training.surrogate.LARGEST_IN_A_FILE", 0)  # no room
     with FlopCounterMode(display=False) as anew:
-        _, other, expected = best_mixture(before, after, validation, None, fabric)
+        _, other, expected = best_mixture(before, after, validation, None, machine)
     assert other == alpha
     for row, one in zip(tried, expected, strict=True):
         assert row == pytest.approx(one, abs=1e-5)
     assert anew.get_total_flops() > 5 * once.get_total_flops()
-    assert best_mixture(before, copy.deepcopy(before), validation, None, fabric)[1] == 0.5
+    assert best_mixture(before, copy.deepcopy(before), validation, None, machine)[1] == 0.5
 
 
 def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -> None:
@@ -402,14 +410,14 @@ def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -
         judged = {f"{side}/right": torch.tensor([True]) for side in shown}
         judged |= {f"{side}/likelihood": torch.tensor([right]) for side in shown}
         monkeypatch.setattr(merging, "judged_on", lambda *of, judged=judged: judged)
-        assert best_mixture(small(0), small(1), shown, None, machine("cpu"))[1] == 0.5
+        assert best_mixture(small(0), small(1), shown, None, Machine.of("cpu"))[1] == 0.5
 
 
 def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
-    fabric, shown, start = machine("cpu", "32-true"), faces(), small()
-    plain = train(start, shown, {}, RECIPE, 0, fabric, keep="last").model
+    machine, shown, start = Machine.of("cpu", "32-true"), faces(), small()
+    plain = train(start, shown, {}, RECIPE, 0, machine, keep="last").model
     recipe = Recipe(epochs=2, batch_size=8, learning_rate=0.01, averaging=0.9)
-    lagging = train(start, shown, {}, recipe, 0, fabric, keep="last").model
+    lagging = train(start, shown, {}, recipe, 0, machine, keep="last").model
 
     def moved(model: nn.Module) -> float:
         change = model.get_parameter("network.fc1.weight") - start.get_parameter(
@@ -428,7 +436,7 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
     strategy: Strategy,
 ) -> None:
     """A network from elsewhere, the images that the strategy says it needs, and no others."""
-    fabric, deployed = machine("cpu"), small()
+    machine, deployed = Machine.of("cpu"), small()
     untouched = weights(deployed)
     sides = {"source": faces(70, 1), "target": faces(21, 2)}
     trained = adapt(
@@ -439,7 +447,7 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
         sides,
         Recipe(epochs=2, batch_size=16, learning_rate=0.01),
         0,
-        fabric,
+        machine,
     )
     assert all(torch.equal(v, untouched[k]) for k, v in deployed.state_dict().items())
     changed = [
@@ -521,6 +529,9 @@ def test_flop_are_counted_for_what_trains() -> None:
     assert counted == pytest.approx(forward, rel=0.01)
     model.get_parameter("fc3.weight").requires_grad_(True)
     assert training_flop(model, (1, 48, 48)) - counted == 2 * 1024 * 7
+    with FlopCounterMode(display=False) as pytorch_s:
+        model.eval()(torch.zeros(1, 1, 48, 48)).sum().backward()
+    assert training_flop(model, (1, 48, 48)) == pytorch_s.get_total_flops()
 
 
 @pytest.mark.parametrize(("old", "new"), [("iCaRL-50", "ER-50-herding")])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from crossfer.adaptation import adapt, untrained
+from crossfer.machine import Machine
 from crossfer.networks import Classifier, study_cnn
 from crossfer.networks.layers import (
     fully_connected,
@@ -17,7 +18,7 @@ from crossfer.networks.layers import (
 )
 from crossfer.strategies import STRATEGIES, STUDY
 from crossfer.strategy import Strategy
-from crossfer.training import Faces, Recipe, machine
+from crossfer.training import Faces, Recipe
 
 
 def test_study_cnn_has_the_parameters_and_features_of_the_paper() -> None:
@@ -72,7 +73,7 @@ def test_frozen_layers_stay_as_they_are_bit_for_bit(name: str) -> None:
     sides = {"target": faces()}
     recipe = Recipe(epochs=2, batch_size=8)
     trained = adapt(
-        strategy, baseline, baseline, sides, sides, recipe, 0, machine("cpu"), keep="last"
+        strategy, baseline, baseline, sides, sides, recipe, 0, Machine.of("cpu"), keep="last"
     )
     trained_layers = set(baseline.layer_names(strategy.layers))
     for key, value in trained.model.state_dict().items():
@@ -88,7 +89,7 @@ def test_one_step_of_the_real_network_trains_every_layer() -> None:
     model = untrained(lambda: Classifier(study_cnn()), 0)
     trained = adapt(
         STRATEGIES["BL"], model, model, sides, sides, Recipe(epochs=1, batch_size=16, warmup=0), 0,
-        machine("cpu"),
+        Machine.of("cpu"),
     )  # fmt: skip
     for (name, old), new in zip(model.named_parameters(), trained.model.parameters(), strict=True):
         assert not torch.equal(old, new), name
@@ -108,8 +109,15 @@ def test_a_new_strategy_is_one_declaration() -> None:
     baseline = untrained(lambda: Classifier(study_cnn(0.1)), 0)
     sides = {"source": faces(24), "target": faces(8)}
     trained = adapt(
-        warm, baseline, baseline, sides, sides, Recipe(epochs=1, batch_size=16), 0, machine("cpu")
+        warm,
+        baseline,
+        baseline,
+        sides,
+        sides,
+        Recipe(epochs=1, batch_size=16),
+        0,
+        Machine.of("cpu"),
     )
     assert trained.images_seen == 32
     with pytest.raises(ValueError, match="needs the training set of the source"):
-        adapt(warm, baseline, baseline, {"target": faces(8)}, sides, Recipe(), 0, machine("cpu"))
+        adapt(warm, baseline, baseline, {"target": faces(8)}, sides, Recipe(), 0, Machine.of("cpu"))

@@ -29,6 +29,7 @@ from crossfer.experiment import (
 )
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
+from crossfer.machine import Machine
 from crossfer.networks import (
     Classifier,
     NetworkConfig,
@@ -51,7 +52,7 @@ from crossfer.networks.layers import (
 )
 from crossfer.report import write_report
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, Recipe, machine, predict, train
+from crossfer.training import Faces, Recipe, predict, train
 from crossfer.training.split import split_frozen
 from tests import tiny_networks
 from tests.tiny_networks import Next, Residual, Vision
@@ -106,12 +107,12 @@ def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
     assert copy.deepcopy(model).layer_names("FC") == model.layer_names("FC")
     wrong = network("Vision", input=GRAY, CL=("blocks.9",))
     with pytest.raises(CrossferError, match=r"FC\+CL trains no layer: .* no layer blocks.9"):
-        check_network(wrong, LAYERS, machine("cpu"))
+        check_network(wrong, LAYERS, Machine.of("cpu"))
     convolutional = network("fully_convolutional", input=GRAY)
     with pytest.raises(CrossferError, match="FC trains no layer: .* name its FC layers"):
-        check_network(convolutional, ["FC"], machine("cpu"))
+        check_network(convolutional, ["FC"], Machine.of("cpu"))
     named = network("fully_convolutional", input=GRAY, FC=("5",), CL=("3",))
-    check_network(named, LAYERS, machine("cpu"))
+    check_network(named, LAYERS, Machine.of("cpu"))
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -129,7 +130,7 @@ def test_what_is_frozen_stays_bit_for_bit_in_any_network(name: str, strategy: st
         sides,
         recipe,
         0,
-        machine("cpu"),
+        Machine.of("cpu"),
         keep="last",
     )
     layers = {f"network.{n}".rstrip(".") for n in deployed.layer_names(STRATEGIES[strategy].layers)}
@@ -155,9 +156,9 @@ def test_every_kind_of_memory_works_on_any_network(name: str, strategy: str) -> 
     sides = {"source": faces(shape, 21, 1), "target": faces(shape, 14, 2)}
     recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.01)
     trained = adapt(
-        STRATEGIES[strategy], deployed, deployed, sides, sides, recipe, 0, machine("cpu")
+        STRATEGIES[strategy], deployed, deployed, sides, sides, recipe, 0, Machine.of("cpu")
     )
-    answers = predict(trained.model, sides["target"].images, machine("cpu"))
+    answers = predict(trained.model, sides["target"].images, Machine.of("cpu"))
     assert answers.shape == (14, 7) and bool(answers.isfinite().all())
 
 
@@ -234,7 +235,7 @@ def test_any_network_is_cut_and_trained_to_the_same_weights(
     network: nn.Module, trained: str, layer: str, is_plain: bool
 ) -> None:
     """A plain sequence is left where nothing but layers follows; otherwise the network's own code runs."""
-    how, fabric = Preprocessing(3, 32), machine("cpu", "32-true")
+    how, machine = Preprocessing(3, 32), Machine.of("cpu", "32-true")
     model = untrained(lambda: Classifier(network, preprocessing=how), 0).eval()
     model.train_only(trained)
     before = copy.deepcopy(model.state_dict())
@@ -246,8 +247,8 @@ def test_any_network_is_cut_and_trained_to_the_same_weights(
     assert torch.equal(split.rest.eval()(split.frozen(images)), model(images))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     recipe = Recipe(epochs=3, batch_size=7, learning_rate=0.01, views=2, averaging=0.5)
-    cached = train(model, shown, sides, recipe, 0, fabric, keep="last")
-    anew = train(model, shown, sides, recipe, 0, fabric, keep="last", reuse=False)
+    cached = train(model, shown, sides, recipe, 0, machine, keep="last")
+    anew = train(model, shown, sides, recipe, 0, machine, keep="last", reuse=False)
     assert cached.cached and not anew.cached
     for name, tensor in cached.model.state_dict().items():
         assert torch.allclose(tensor.float(), anew.model.state_dict()[name].float(), atol=1e-5), (
@@ -270,7 +271,7 @@ def test_frozen_parts_of_any_network_see_each_version_of_an_image_once(network: 
     next(network.children()).register_forward_pre_hook(count)
     recipe = Recipe(epochs=6, batch_size=7, learning_rate=0.01, views=2)
     sides = {"target": faces(SMALL, 9, 1)}
-    train(model, faces(SMALL, 14), sides, recipe, 0, machine("cpu"))
+    train(model, faces(SMALL, 14), sides, recipe, 0, Machine.of("cpu"))
     assert seen == 2 * 14 + 9
 
 
@@ -285,7 +286,7 @@ def test_a_network_that_cannot_be_cut_trains_as_a_whole() -> None:
     model.train_only("FC")
     shown = faces(SMALL, 14)
     assert split_frozen(model, shown.images) is None
-    assert not train(model, shown, {}, RECIPE, 0, machine("cpu"), keep="last").cached
+    assert not train(model, shown, {}, RECIPE, 0, Machine.of("cpu"), keep="last").cached
 
 
 def test_the_parts_keep_the_conventions_of_the_whole() -> None:
@@ -320,10 +321,10 @@ def test_its_own_order_of_classes_and_its_own_normalisation_are_respected() -> N
     theirs = ("neutral", "Happiness", "sad", "surprise", "fear", "disgust", "anger", "contempt")
     how = Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
     told = network(arguments={"outputs": 8}, classes=theirs, normalisation=how)
-    model, shown, fabric = (
+    model, shown, machine = (
         untrained(told.build, 0).eval(),
         faces(COLOUR, 5),
-        machine("cpu", "32-true"),
+        Machine.of("cpu", "32-true"),
     )
     alone = Residual(outputs=8).eval()
     alone.load_state_dict(model.network.state_dict())
@@ -332,8 +333,8 @@ def test_its_own_order_of_classes_and_its_own_normalisation_are_respected() -> N
     with torch.no_grad():
         logits = alone(((pixels - mean) / deviation).contiguous())
     expected = logits[:, [6, 5, 4, 1, 2, 3, 0]].softmax(1)
-    assert torch.allclose(predict(model, shown.images, fabric), expected, atol=1e-5)
-    trained = train(model, shown, {}, RECIPE, 0, fabric, keep="last").model
+    assert torch.allclose(predict(model, shown.images, machine), expected, atol=1e-5)
+    trained = train(model, shown, {}, RECIPE, 0, machine, keep="last").model
     assert (trained.outputs, trained.preprocessing) == (model.outputs, model.preprocessing)
     alone.load_state_dict(trained.network.state_dict())
 
@@ -398,7 +399,7 @@ def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: s
 def test_what_does_not_work_is_found_before_anything_runs(wrong: NetworkConfig, words: str) -> None:
     state = torch.get_rng_state()
     with pytest.raises(CrossferError, match=words) as error:
-        check_network(wrong, ["all"], machine("cpu"))
+        check_network(wrong, ["all"], Machine.of("cpu"))
     assert "\n" not in str(error.value)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -410,12 +411,12 @@ def test_a_deployed_network_that_answers_nan_is_refused(damaged: str, tmp_path: 
     state[damaged][0] = float("nan")
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(CrossferError, match=r"^model.weights: .* returns NaN.*damaged"):
-        check_network(network(weights=tmp_path / "w.safetensors"), ["all"], machine("cpu"))
+        check_network(network(weights=tmp_path / "w.safetensors"), ["all"], Machine.of("cpu"))
 
 
 def test_a_network_that_mixes_faces_is_refused() -> None:
     with pytest.raises(CrossferError, match="a face another result alone than in a batch"):
-        check_network(network("averaging"), ["FC"], machine("cpu"))
+        check_network(network("averaging"), ["FC"], Machine.of("cpu"))
 
 
 def test_layers_that_are_the_same_have_one_name() -> None:
@@ -435,23 +436,23 @@ def test_a_mean_beyond_white_is_refused() -> None:
 
 def test_what_would_train_is_said_and_an_idle_head_is_no_head() -> None:
     """An auxiliary head that takes no part in the answer may rest, unless it is taken for the head."""
-    said = check_network(network("with_an_idle_head"), ["all"], machine("cpu"))
+    said = check_network(network("with_an_idle_head"), ["all"], Machine.of("cpu"))
     assert said[0].startswith(
         "network tests.tiny_networks:with_an_idle_head: reads 64×64 RGB, each"
     )
     with pytest.raises(CrossferError, match=r"no gradient reaches FC \(idle.weight, idle.bias\)"):
-        check_network(network("with_an_idle_head"), ["FC"], machine("cpu"))
+        check_network(network("with_an_idle_head"), ["FC"], Machine.of("cpu"))
     named = network("with_an_idle_head", FC=("head",))
-    lines = check_network(named, ["FC", "head", "FC+CL"], machine("cpu"))
+    lines = check_network(named, ["FC", "head", "FC+CL"], Machine.of("cpu"))
     assert lines.pop(2).startswith(
         "weights: BL is trained on the source, starting from the network's own"
     )
     assert lines[2] == "FC and head, the same layers, train head: 455 parameters"
     assert lines[3].startswith("FC+CL trains stages.2.conv2, stages.2.bn2, head: ")
-    said = check_network(network("with_features"), ["none"], machine("cpu"))
+    said = check_network(network("with_features"), ["none"], Machine.of("cpu"))
     assert said[1].endswith("neutral (its [1])")
     fewer = network("Residual", arguments={"outputs": 3}, classes=("happy", "sad", "angry"))
-    said = check_network(fewer, ["all"], machine("cpu"))
+    said = check_network(fewer, ["all"], Machine.of("cpu"))
     assert said[1:3] == [
         "answers with happy, sad, angry",
         "new classes: disgust, fear, surprise, neutral",
@@ -464,7 +465,7 @@ def test_on_a_cpu_no_gpu_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_rng_state", touched)
-    check_network(network(), ["all"], machine("cpu"))
+    check_network(network(), ["all"], Machine.of("cpu"))
 
 
 def test_weights_are_read_from_whatever_a_training_script_left(tmp_path: Path) -> None:
@@ -556,7 +557,7 @@ def test_weights_that_a_factory_brings_are_deployed_as_built() -> None:
 def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -> None:
     def said(weights: Path, **changes: Any) -> str:
         with pytest.raises(CrossferError) as error:
-            check_network(network(weights=weights, **changes), [], machine("cpu"))
+            check_network(network(weights=weights, **changes), [], Machine.of("cpu"))
         assert str(error.value).startswith(f"model.weights: {weights}: ")
         return str(error.value)
 

@@ -281,7 +281,7 @@ def test_only_a_few_frames_wait_however_long_the_video() -> None:
 
 
 BLOCKED = (
-    *("torch", "lightning_fabric", "numba", "safetensors"),
+    *("torch", "numba", "safetensors"),
     *("pyarrow", "jinja2", "matplotlib", "yaml", "onnx"),
 )
 

@@ -25,6 +25,7 @@ from crossfer.datasets import Dataset, open_dataset
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
 from crossfer.files import digest, write_json
+from crossfer.machine import Machine
 from crossfer.memory import statistics
 from crossfer.memory.closed_form import SLDA, Head, Ridge, ridge_regression, streamed, with_head
 from crossfer.memory.file import (
@@ -41,7 +42,7 @@ from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import Spec
 from crossfer.strategies import STRATEGIES
 from crossfer.strategy import Strategy
-from crossfer.training import Faces, Recipe, machine, normalise
+from crossfer.training import Faces, Recipe, normalise
 from crossfer.training.cut import cut_of
 from crossfer.training.prediction import features
 from tests import tiny_networks
@@ -71,7 +72,7 @@ def few_images_do() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def memory(few_images_do: None) -> Memory:
-    return Memory.of(small(), drawn(), machine("cpu", "32-true"))
+    return Memory.of(small(), drawn(), Machine.of("cpu", "32-true"))
 
 
 def points(count: int, size: int, seed: int = 0) -> Tensor:
@@ -187,17 +188,17 @@ NETWORKS = [
 def test_any_classifier_is_cut_before_layers_that_are_given_vectors(
     network: nn.Module, how: Preprocessing, layer: str
 ) -> None:
-    model, fabric = Classifier(network, preprocessing=how).eval(), machine("cpu", "32-true")
+    model, machine = Classifier(network, preprocessing=how).eval(), Machine.of("cpu", "32-true")
     images = torch.randint(0, 256, (5, *how.image_shape), dtype=torch.uint8)
     cut = cut_of(model)
     assert cut.layer == layer
-    at_cut = cut.features(model, images, fabric)
+    at_cut = cut.features(model, images, machine)
     with torch.no_grad():
         logits = model(normalise(images, how))
         assert torch.allclose(cut.rest(at_cut), logits, atol=1e-4)
         assert torch.allclose(cut.body(model)(normalise(images, how)), at_cut, atol=1e-5)
-        last = cut.penultimate(at_cut, fabric)
-        assert torch.allclose(last, features(model, cut.head, images, fabric), atol=1e-5)
+        last = cut.penultimate(at_cut, machine)
+        assert torch.allclose(last, features(model, cut.head, images, machine), atol=1e-5)
         other = untrained(lambda: cut.joined(model, cut.rest), 1)
         assert torch.allclose(other(normalise(images, how)), logits, atol=1e-4)
 
@@ -231,7 +232,7 @@ def test_nothing_is_said_of_classes_with_few_images(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(statistics, "PER_DIRECTION", 20)
     faces = drawn(77)
     rows = torch.cat([torch.arange(77)[faces.labels > 0], torch.tensor([0, 7])])
-    memory = Memory.of(small(), faces[rows], machine("cpu", "32-true"))
+    memory = Memory.of(small(), faces[rows], Machine.of("cpu", "32-true"))
     assert memory.counts.tolist() == [0] + [11] * 6
     assert not memory.gaussians.mean[0].any() and not memory.moments.sums[0].any()
     assert not memory.gaussians.factor.any()
@@ -241,7 +242,7 @@ def test_nothing_is_said_of_classes_with_few_images(monkeypatch: pytest.MonkeyPa
     assert set(labels.tolist()) == {1, 2, 3, 4, 5, 6}
     assert memory.rectified and drawn_features.min() >= 0
     with pytest.raises(CrossferError, match="no class with 10 training images"):
-        Memory.of(small(), drawn(21), machine("cpu", "32-true"))
+        Memory.of(small(), drawn(21), Machine.of("cpu", "32-true"))
 
 
 @given(
@@ -269,7 +270,7 @@ def test_a_memory_file_is_no_larger_than_it_may_be(
 
 
 def test_the_file_itself_keeps_its_bound(memory: Memory, tmp_path: Path) -> None:
-    narrow = Memory.of(small(), drawn(), machine("cpu", "32-true"), max_mb=0.05)
+    narrow = Memory.of(small(), drawn(), Machine.of("cpu", "32-true"), max_mb=0.05)
     assert narrow.save(tmp_path / "narrow").stat().st_size <= 50_000
     assert memory.save(tmp_path / "wide").stat().st_size <= 5_000_000
 
@@ -307,7 +308,15 @@ def test_a_memory_file_that_cannot_be_trusted_is_refused_in_one_line(
     with pytest.raises(CrossferError, match="made for another model"):
         sides = {"target": drawn(21, 2)}
         adapt(
-            STRATEGIES["RIDGE"], small(1), small(1), sides, sides, RECIPE, 0, machine("cpu"), memory
+            STRATEGIES["RIDGE"],
+            small(1),
+            small(1),
+            sides,
+            sides,
+            RECIPE,
+            0,
+            Machine.of("cpu"),
+            memory,
         )
 
 
@@ -334,9 +343,9 @@ def test_a_strategy_that_reads_a_memory_makes_sense() -> None:
 def test_only_what_a_strategy_names_changes_and_the_result_is_a_bundle(
     strategy: Strategy, memory: Memory, tmp_path: Path
 ) -> None:
-    start, fabric, sides = small(), machine("cpu", "32-true"), {"target": drawn(21, 2)}
+    start, machine, sides = small(), Machine.of("cpu", "32-true"), {"target": drawn(21, 2)}
     assert strategy.needs == {"target"} and strategy.looks_back
-    model = adapt(strategy, start, start, sides, sides, RECIPE, 0, fabric, memory).model
+    model = adapt(strategy, start, start, sides, sides, RECIPE, 0, machine, memory).model
     before, after = start.network.state_dict(), model.network.state_dict()
     changed = {
         name for name in before if not torch.equal(before[name], after.get(name, before[name]))
@@ -346,7 +355,7 @@ def test_only_what_a_strategy_names_changes_and_the_result_is_a_bundle(
     images = drawn(5, 3).images
     model.save(tmp_path / "bundle")
     assert np.array_equal(load(tmp_path / "bundle").predict(images), model.predict(images))
-    again = adapt(strategy, start, start, sides, sides, RECIPE, 0, fabric, memory).model
+    again = adapt(strategy, start, start, sides, sides, RECIPE, 0, machine, memory).model
     assert np.array_equal(again.predict(images), model.predict(images))
 
 
@@ -367,11 +376,11 @@ def test_a_class_that_is_new_to_the_network_is_learnt_from_the_target_alone() ->
     start = untrained(
         lambda: Classifier(study_cnn(0.05, 6), outputs=[*own, []], spec=spec), 0
     ).eval()
-    source, target, fabric = drawn(120, classes=6), drawn(70, 1), machine("cpu", "32-true")
+    source, target, machine = drawn(120, classes=6), drawn(70, 1), Machine.of("cpu", "32-true")
     known = torch.tensor([True] * 6 + [False]).expand(120, -1)
-    memory = Memory.of(start, replace(source, known=known), fabric)
+    memory = Memory.of(start, replace(source, known=known), machine)
     model = adapt(
-        STRATEGIES["RIDGE"], start, start, {"target": target}, {}, RECIPE, 0, fabric, memory
+        STRATEGIES["RIDGE"], start, start, {"target": target}, {}, RECIPE, 0, machine, memory
     ).model
     said = model.predict(target.images).argmax(1)
     assert (

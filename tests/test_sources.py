@@ -16,6 +16,7 @@ from torch import nn
 from crossfer.adaptation import untrained
 from crossfer.classes import FER7, FER8
 from crossfer.errors import CrossferError
+from crossfer.machine import Machine
 from crossfer.networks import (
     LAYERS,
     Classifier,
@@ -25,7 +26,6 @@ from crossfer.networks import (
     check_network,
     load,
 )
-from crossfer.training import machine
 
 FAMILIES = {
     "ResNet": "resnet18",
@@ -88,7 +88,7 @@ def test_a_network_of_timm_reads_pixels_as_it_was_trained_and_comes_back(tmp_pat
     config = NetworkConfig(network="timm:resnet10t", input=(3, 32, 32))
     how = config.preprocessing
     assert how.mean == (0.485, 0.456, 0.406) and how.input_shape == (3, 32, 32)
-    said = check_network(config, LAYERS, machine("cpu"))
+    said = check_network(config, LAYERS, Machine.of("cpu"))
     assert said[0] == (
         "network timm:resnet10t: reads 32×32 RGB, mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225"
     )
@@ -142,7 +142,7 @@ def test_a_network_of_transformers_says_itself_how_it_is_used(
     )  # fmt: skip
     model = config.deployed()
     assert model.outputs == tuple((i,) for i in (0, 2, 3, 4, 6, 7, 5))
-    assert check_network(config, LAYERS, machine("cpu"))[1].endswith("(its .logits)")
+    assert check_network(config, LAYERS, Machine.of("cpu"))[1].endswith("(its .logits)")
     again = round_trip(config, tmp_path / "bundle")
     weights = model.network.state_dict()
     assert all(torch.equal(weights[k], v) for k, v in again.network.state_dict().items())
@@ -192,7 +192,7 @@ def test_an_onnx_file_is_trained_and_kept(tmp_path: Path) -> None:
         "normalisation": Normalisation((0.5,), (0.25,)), "folder": tmp_path,
     }  # fmt: skip
     config = NetworkConfig(network="onnx:deployed.onnx", **told)
-    check_network(config, STUDYS, machine("cpu", "32-true"))
+    check_network(config, STUDYS, Machine.of("cpu", "32-true"))
     shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
     with torch.no_grad():
         theirs = model((torch.from_numpy(shown)[:, None] / 255 - 0.5) / 0.25).numpy()
@@ -236,7 +236,7 @@ def keras(file: Path, activation: str = "Relu") -> NetworkConfig:
 def test_an_onnx_file_of_keras_is_trained_and_its_head_is_found(tmp_path: Path) -> None:
     needs("onnx", "onnxruntime", "onnx2torch")
     config = keras(tmp_path / "keras.onnx")
-    said = check_network(config, STUDYS, machine("cpu", "32-true"))
+    said = check_network(config, STUDYS, Machine.of("cpu", "32-true"))
     assert "FC trains network.Gemm, network.Gemm_1: 263 parameters" in said
     other = replace(config, network=config.network.replace("onnx", "onnxruntime", 1))
     shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
@@ -255,10 +255,10 @@ def test_an_onnx_file_that_cannot_be_converted_is_measured_as_it_is(tmp_path: Pa
     ):
         config.build()
     other = replace(config, network=f"onnxruntime:{tmp_path / 'odd.onnx'}")
-    fabric = machine("cpu", "32-true")
-    assert check_network(other, ["none"], fabric)[1].startswith("answers with angry")
+    machine = Machine.of("cpu", "32-true")
+    assert check_network(other, ["none"], machine)[1].startswith("answers with angry")
     with pytest.raises(CrossferError, match=r"it can be measured but not trained; set strategies"):
-        check_network(other, ["none", "FC"], fabric)
+        check_network(other, ["none", "FC"], machine)
     round_trip(other, tmp_path / "bundle")
 
 

@@ -22,15 +22,16 @@ from crossfer.experiment import check_experiment
 from crossfer.experiment.data import rows_to_learn
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import plan
+from crossfer.machine import Machine
 from crossfer.networks import Classifier, study_cnn
 from crossfer.strategies import STRATEGIES, UNLABELLED
 from crossfer.strategy import Strategy
-from crossfer.training import Faces, Recipe, features, machine, normalise, predict, train
+from crossfer.training import Faces, Recipe, features, normalise, predict, train
 from crossfer.training.trainer import State
 from crossfer.unlabelled import AdaBN, Shot, entropy, pseudo_labels, templates
 
 RECIPE = Recipe(epochs=2, batch_size=14, learning_rate=0.01)
-FABRIC = machine("cpu", "32-true")
+FABRIC = Machine.of("cpu", "32-true")
 
 
 def faces(count: int = 42, seed: int = 0) -> Faces:

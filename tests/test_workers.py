@@ -24,8 +24,9 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.run import run_one
 from crossfer.experiment.status import status
 from crossfer.experiment.workers import how_many
+from crossfer.machine import Machine
 from crossfer.strategy import Strategy
-from crossfer.training import Trained, machine
+from crossfer.training import Trained
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -143,10 +144,10 @@ def test_status_tells_who_trains(prepared: dict[str, Dataset], tmp_path: Path) -
 
 
 def test_how_many_processes_pay() -> None:
-    fabric: Any = machine("cpu", "32-true")
+    machine: Any = Machine.of("cpu", "32-true")
     large = [15_000.0] * 3
-    assert how_many(3, [], fabric) == 3
-    assert how_many("auto", large, fabric, cores=2) == 2
-    assert how_many("auto", large, fabric, cores=8) == 3
-    assert how_many("auto", large[:1], fabric, cores=8) == 1
-    assert how_many("auto", large, fabric, cores=1) == 1
+    assert how_many(3, [], machine) == 3
+    assert how_many("auto", large, machine, cores=2) == 2
+    assert how_many("auto", large, machine, cores=8) == 3
+    assert how_many("auto", large[:1], machine, cores=8) == 1
+    assert how_many("auto", large, machine, cores=1) == 1

@@ -9,15 +9,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from crossfer.adaptation import untrained
+from crossfer.machine import Machine
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import specialised
 from crossfer.training.backends import backend_of
 from crossfer.training.backends.cuda import Recorded
-from crossfer.training.machine import machine
 
 BATCH, STEPS, SIDE = 128, 20, 4096
-fabric = machine()
-device = fabric.device
+machine = Machine.of()
+device = machine.device
 wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 images = torch.randn(BATCH, 1, 48, 48, device=device)
 labels = torch.arange(BATCH, device=device) % 7
@@ -25,14 +25,13 @@ network = specialised(untrained(lambda: Classifier(study_cnn()), 0), images.cpu(
 optimizer = backend_of(device).descent(
     network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True
 )
-_, optimizer = fabric.setup(network, optimizer)
 
 
 def step(rows: torch.Tensor) -> None:
     """Train on the same images once more, whatever the rows."""
-    with fabric.autocast():
+    with machine.autocast():
         logits = network(images).float()
-    fabric.backward(cross_entropy(logits, labels, label_smoothing=0.05))
+    cross_entropy(logits, labels, label_smoothing=0.05).backward()
     optimizer.step()
     optimizer.zero_grad()
 

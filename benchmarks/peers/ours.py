@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from crossfer.adaptation import untrained
+from crossfer.machine import Machine
 from crossfer.networks import Classifier, study_cnn
-from crossfer.training import Faces, Recipe, machine, train
+from crossfer.training import Faces, Recipe, train
 
 faces = np.load(sys.argv[1])
 everything = Faces.from_numpy(faces["images"], faces["labels"])
-fabric = machine()
+machine = Machine.of()
 BATCH = 128
 images = len(everything) // BATCH * BATCH  # whole batches, so that all are of this size
 everything = everything[torch.arange(images)]
@@ -27,7 +28,7 @@ def step(count: int) -> None:
     global shown
     shown += count
     if shown % images == 0:
-        if fabric.device.type == "cuda":
+        if machine.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter())
 
@@ -41,7 +42,7 @@ train(
     {},
     epochs,
     0,
-    fabric,
+    machine,
     keep="last",
     on_step=step,
 )

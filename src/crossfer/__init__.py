@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from crossfer.deploy import load
     from crossfer.errors import CrossferError
     from crossfer.experiment import Experiment, load_experiment, load_results, run_experiment
+    from crossfer.machine import Machine
     from crossfer.networks import Classifier, study_cnn
     from crossfer.report import write_report
     from crossfer.strategies import STRATEGIES
     from crossfer.strategy import Strategy
-    from crossfer.training import Augmentation, Faces, Recipe, machine, predict, train
+    from crossfer.training import Augmentation, Faces, Recipe, predict, train
 
 _HOMES = {
     "crossfer.adaptation": ("adapt",),
@@ -60,10 +61,11 @@ _HOMES = {
     "crossfer.errors": ("CrossferError",),
     "crossfer.experiment": ("Experiment", "load_experiment", "load_results", "run_experiment"),
     "crossfer.networks": ("Classifier", "study_cnn"),
+    "crossfer.machine": ("Machine",),
     "crossfer.report": ("write_report",),
     "crossfer.strategies": ("STRATEGIES",),
     "crossfer.strategy": ("Strategy",),
-    "crossfer.training": ("Augmentation", "Faces", "Recipe", "machine", "predict", "train"),
+    "crossfer.training": ("Augmentation", "Faces", "Recipe", "predict", "train"),
 }
 """The public names of each module."""
 
@@ -78,6 +80,7 @@ __all__ = [
     "Dataset",
     "Experiment",
     "Faces",
+    "Machine",
     "Preparation",
     "Recipe",
     "Strategy",
@@ -86,7 +89,6 @@ __all__ = [
     "load",
     "load_experiment",
     "load_results",
-    "machine",
     "open_dataset",
     "predict",
     "prepare",

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
+from crossfer.machine import Machine
 from crossfer.memory.closed_form import ClosedForm, learn_head
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.file import Memory
@@ -37,7 +37,7 @@ def adapt(
     validation: Mapping[str, Faces],
     recipe: Recipe,
     seed: int,
-    fabric: Fabric,
+    machine: Machine,
     memory: Memory | None = None,
     **options: Any,
 ) -> Trained:
@@ -60,7 +60,7 @@ def adapt(
         The validation sets by side, which select the epoch and the merging weight.
     memory
         The memory file's statistics of the baseline's features, for strategies that use them.
-    recipe, seed, fabric, options
+    recipe, seed, machine, options
         As for `crossfer.training.train`.
 
     Returns
@@ -83,13 +83,13 @@ def adapt(
     if memory:
         memory.check(baseline)
     if strategy.unlabelled:
-        return _without_labels(strategy, start, training["target"], recipe, seed, fabric, options)
+        return _without_labels(strategy, start, training["target"], recipe, seed, machine, options)
     if strategy.exemplars:
         kept = choose_exemplars(
-            training["source"], strategy.exemplars, strategy.choice, baseline, seed, fabric
+            training["source"], strategy.exemplars, strategy.choice, baseline, seed, machine
         )
         training = {**training, "source": kept}
-    model, baseline = _grown(start, baseline, training, fabric)
+    model, baseline = _grown(start, baseline, training, machine)
     model.train_only(strategy.layers)
     if strategy.rank:
         adapt_linear(model, strategy.rank, seed)
@@ -97,26 +97,26 @@ def adapt(
     if isinstance(strategy.memory, ClosedForm):
         assert memory
         trained = learn_head(
-            strategy.memory, model, memory, training["target"], validation, seed, fabric
+            strategy.memory, model, memory, training["target"], validation, seed, machine
         )
     elif strategy.memory:
         assert memory
         trained = strategy.memory.learn(
-            start, model, memory, training["target"], validation, recipe, seed, fabric, **options
+            start, model, memory, training["target"], validation, recipe, seed, machine, **options
         )
     elif strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
     else:
         shown, penalty = _shown(strategy, training), None
         if strategy.penalty:
-            penalty = strategy.penalty.term(start, shown, training.get("source"), seed, fabric)
+            penalty = strategy.penalty.term(start, shown, training.get("source"), seed, machine)
         prepared = time.perf_counter() - began
-        trained = train(model, shown, validation, recipe, seed, fabric, penalty=penalty, **options)
+        trained = train(model, shown, validation, recipe, seed, machine, penalty=penalty, **options)
         trained = replace(trained, seconds=trained.seconds + prepared)
     if strategy.rank:
         fold(trained.model)
     if strategy.merge:
-        trained = _merged(strategy, trained, baseline, training, validation, seed, fabric)
+        trained = _merged(strategy, trained, baseline, training, validation, seed, machine)
     return trained
 
 
@@ -126,7 +126,7 @@ def _without_labels(
     target: Faces,
     recipe: Recipe,
     seed: int,
-    fabric: Fabric,
+    machine: Machine,
     options: Mapping[str, Any],
 ) -> Trained:
     """Adapt a network to unlabelled images; the last epoch is kept, since no label can select one."""
@@ -135,26 +135,26 @@ def _without_labels(
     model = copy.deepcopy(start)
     model.train_only(strategy.layers)
     if isinstance(how, AdaBN | T3A):
-        model = how.applied(model, shown.images, fabric).eval()
+        model = how.applied(model, shown.images, machine).eval()
         return Trained(model, 0, [], 0, time.perf_counter() - began)
-    objective = how.objective(start, fabric)
+    objective = how.objective(start, machine)
     told: dict[str, Any] = {**options, "keep": "last"}
-    return train(model, shown, {}, recipe, seed, fabric, objective=objective, **told)
+    return train(model, shown, {}, recipe, seed, machine, objective=objective, **told)
 
 
 def _grown(
-    start: Classifier, baseline: Classifier, training: Mapping[str, Faces], fabric: Fabric
+    start: Classifier, baseline: Classifier, training: Mapping[str, Faces], machine: Machine
 ) -> tuple[Classifier, Classifier]:
     """Return copies of both networks with an output for every class of the target."""
     if "target" not in training:
         return copy.deepcopy(start), baseline
-    grown = _with_classes(start, training["target"], fabric)
+    grown = _with_classes(start, training["target"], machine)
     if baseline is start:
         return grown, copy.deepcopy(grown)
-    return grown, _with_classes(baseline, training["target"], fabric)
+    return grown, _with_classes(baseline, training["target"], machine)
 
 
-def _with_classes(classifier: Classifier, faces: Faces, fabric: Fabric) -> Classifier:
+def _with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Classifier:
     """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`."""
     labels = faces.labels.cpu()
     unknown = [classifier.classes.index(name) for name in classifier.unknown]
@@ -162,9 +162,9 @@ def _with_classes(classifier: Classifier, faces: Faces, fabric: Fabric) -> Class
     if not new:
         return copy.deepcopy(classifier)
     (head,) = classifier.layer_names("head")
-    network = specialised(classifier, faces.images, fabric.device)
+    network = specialised(classifier, faces.images, machine.device)
     given = {
-        classifier.classes[index]: features(network, head, faces.images[labels == index], fabric)
+        classifier.classes[index]: features(network, head, faces.images[labels == index], machine)
         for index in new
     }
     return grow(classifier, given)
@@ -185,7 +185,7 @@ def _merged(
     training: Mapping[str, Faces],
     validation: Mapping[str, Faces],
     seed: int,
-    fabric: Fabric,
+    machine: Machine,
 ) -> Trained:
     """Merge a trained network with the baseline; the weight is selected on the validation sets.
 
@@ -201,18 +201,18 @@ def _merged(
         mix = by_depth(trained.model)
     elif strategy.merge == "Fisher":
         mix = by_fisher(
-            _fisher(baseline, training["source"], seed, fabric),
-            _fisher(trained.model, training["target"], seed, fabric),
+            _fisher(baseline, training["source"], seed, machine),
+            _fisher(trained.model, training["target"], seed, machine),
         )
-    model, alpha, tried = best_mixture(baseline, trained.model, validation, faces, fabric, mix=mix)
+    model, alpha, tried = best_mixture(baseline, trained.model, validation, faces, machine, mix=mix)
     seconds = trained.seconds + time.perf_counter() - began
     return replace(trained, model=model.cpu(), alpha=alpha, tried=tried, seconds=seconds)
 
 
-def _fisher(network: Classifier, faces: Faces, seed: int, fabric: Fabric) -> dict[str, Tensor]:
+def _fisher(network: Classifier, faces: Faces, seed: int, machine: Machine) -> dict[str, Tensor]:
     """Estimate a network's Fisher information from some of the faces; on the CPU."""
     rows = torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed))[:FISHER_IMAGES]
-    found = fisher(network, faces.images[rows], seed, fabric)
+    found = fisher(network, faces.images[rows], seed, machine)
     return {name: value.cpu() for name, value in found.items()}
 
 

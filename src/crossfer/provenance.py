@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("crossfer", "torch", "numpy", "lightning-fabric", "pyarrow", "safetensors")
+PACKAGES = ("crossfer", "torch", "numpy", "pyarrow", "safetensors")
 
 
 @cache

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossfer.errors import CrossferError
+from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.training import Faces, Objective, features, normalise, specialised
 from crossfer.training.statistics import AT_ONCE, batch_norms, renew_statistics
@@ -34,7 +34,7 @@ class AdaBN:
     kind: Literal["batch-norm"] = "batch-norm"
     trains: ClassVar[bool] = False
 
-    def applied(self, model: Classifier, images: Tensor, fabric: Fabric) -> Classifier:
+    def applied(self, model: Classifier, images: Tensor, machine: Machine) -> Classifier:
         """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3).
 
         Raises
@@ -42,7 +42,7 @@ class AdaBN:
         CrossferError
             If the network has no batch normalisation.
         """
-        adapted = copy.deepcopy(model).to(fabric.device)
+        adapted = copy.deepcopy(model).to(machine.device)
         norms = list(batch_norms(adapted).values())
         if not norms:
             raise CrossferError(
@@ -51,8 +51,8 @@ class AdaBN:
             )
         rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         parts = torch.tensor_split(rows, max(1, round(len(rows) / AT_ONCE)))
-        shown = (normalise(images[part].to(fabric.device), model.preprocessing) for part in parts)
-        renew_statistics(adapted, norms, shown, fabric)
+        shown = (normalise(images[part].to(machine.device), model.preprocessing) for part in parts)
+        renew_statistics(adapted, norms, shown, machine)
         return adapted.cpu()
 
 
@@ -73,13 +73,13 @@ class T3A:
     kept: int = 100
     trains: ClassVar[bool] = False
 
-    def applied(self, model: Classifier, images: Tensor, fabric: Fabric) -> Classifier:
+    def applied(self, model: Classifier, images: Tensor, machine: Machine) -> Classifier:
         """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3)."""
         adapted = copy.deepcopy(model).cpu()
         (name,) = adapted.layer_names("head")
         head = adapted.network.get_submodule(name)
         assert isinstance(head, nn.Linear), "a head is a linear layer"
-        found = features(specialised(model, images, fabric.device), name, images, fabric)
+        found = features(specialised(model, images, machine.device), name, images, machine)
         with torch.no_grad():
             head.weight.copy_(templates(head.weight, head.bias, found, self.kept))
             if head.bias is not None:
@@ -132,7 +132,7 @@ class Tent:
     kind: Literal["entropy"] = "entropy"
     trains: ClassVar[bool] = True
 
-    def objective(self, model: Classifier, fabric: Fabric) -> Objective:
+    def objective(self, model: Classifier, machine: Machine) -> Objective:
         """Return the objective of the training."""
         return Objective(lambda logits, labels, known: entropy(logits).mean())
 
@@ -153,10 +153,10 @@ class Shot:
     weight: float = 0.3
     trains: ClassVar[bool] = True
 
-    def objective(self, model: Classifier, fabric: Fabric) -> Objective:
+    def objective(self, model: Classifier, machine: Machine) -> Objective:
         """Return the objective of the training."""
         (head,) = model.layer_names("head")
-        if fabric.world_size > 1:
+        if machine.count > 1:
             raise CrossferError("SHOT needs the predictions of a whole batch; run it on one device")
 
         def loss(logits: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
@@ -167,7 +167,7 @@ class Shot:
             )
 
         def relabel(network: Classifier, images: Tensor) -> Tensor:
-            given = features(network, head, images, fabric)
+            given = features(network, head, images, machine)
             layer = network.network.get_submodule(head)
             with torch.no_grad():
                 outputs = layer(given.to(images.device)).float()

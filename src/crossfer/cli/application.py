@@ -103,9 +103,7 @@ def _in_words(error: CrossferError | OSError) -> str:
 LEFT_OUT = {
     **dict.fromkeys(("starlette", "uvicorn"), "app"),
     **dict.fromkeys(("onnx",), "deploy"),
-    **dict.fromkeys(
-        ("jinja2", "lightning_fabric", "matplotlib", "numba", "pyarrow", "pydantic"), "train"
-    ),
+    **dict.fromkeys(("jinja2", "matplotlib", "numba", "pyarrow", "pydantic"), "train"),
     **dict.fromkeys(("safetensors", "torch", "yaml"), "train"),
 }
 """What the light install leaves out, and the extra that brings it."""

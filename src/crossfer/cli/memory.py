@@ -44,8 +44,8 @@ def remember(
     from crossfer.deploy.models import open_model
     from crossfer.deploy.pytorch import TorchEngine
     from crossfer.experiment.execute import faces
+    from crossfer.machine import Machine
     from crossfer.memory.file import Memory
-    from crossfer.training import machine
 
     check_finite({"--max-mb": max_mb})
     opened = open_model(model)
@@ -75,7 +75,7 @@ def remember(
         memory = Memory.of(
             opened.engine.classifier,
             faces(dataset, rows),
-            machine(),
+            Machine.of(),
             max_mb,
             partial(bars.count, "remember"),
             faces(dataset, dataset.rows("validation")),

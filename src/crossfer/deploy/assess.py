@@ -39,11 +39,12 @@ from crossfer.evaluation.drift import (
 )
 from crossfer.evaluation.estimate import Answers, estimates
 from crossfer.evaluation.intervals import accuracy_interval, count_people, subject_codes
+from crossfer.machine import Machine
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.progress import Told, silent
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, features, machine, specialised
+from crossfer.training import Faces, features, specialised
 
 RUN, PREDICTIONS = "run.json", "predictions.parquet"
 FIRST, DRAWS = 25, 3
@@ -292,7 +293,7 @@ def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iter
         )
     if known.dataset is None or known.rows is None:
         raise CrossferError("--labels: needs the source; name it with --source")
-    fabric = machine("cpu", "32-true")
+    machine = Machine.of("cpu", "32-true")
     own_rows = known.rows[:: -(-len(known.rows) // MOST)]
     sides = ((dataset, tested), (known.dataset, own_rows))
     given = [_features(classifier, np.asarray(data.images[rows])) for data, rows in sides]
@@ -322,7 +323,7 @@ def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iter
                 )
             }
             trained = adapt(
-                strategy, classifier, classifier, training, {}, recipe, seed, fabric, keep="last"
+                strategy, classifier, classifier, training, {}, recipe, seed, machine, keep="last"
             )
             people = {dataset.subjects[row] for row in rows} - {None}
             found.append((len(rows), len(people), *right(trained.model)))
@@ -366,6 +367,6 @@ def _with_head(model: Model) -> Classifier | None:
 
 def _features(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the penultimate features, (N, D)."""
-    fabric, faces = machine("cpu", "32-true"), torch.from_numpy(images)
-    network = specialised(classifier, faces, fabric.device)
-    return features(network, classifier.layer_names("head")[0], faces, fabric).numpy()
+    machine, faces = Machine.of("cpu", "32-true"), torch.from_numpy(images)
+    network = specialised(classifier, faces, machine.device)
+    return features(network, classifier.layer_names("head")[0], faces, machine).numpy()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Slurm, Task, Work, run_on_slurm
@@ -27,15 +26,15 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.status import SLURM
 from crossfer.experiment.workers import work_on
+from crossfer.machine import Machine
 from crossfer.memory.file import MEMORY
-from crossfer.training.machine import machine
 
 Cluster = Slurm | Ray
 RUNS = "runs"
 """The folder of runs, in the experiment's folder."""
 
 
-def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Fabric, Arithmetic]:
+def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Machine, Arithmetic]:
     """Return the device for checks before anything runs, and the arithmetic of the runs.
 
     The machine that submits to a cluster often has no GPU itself.
@@ -51,9 +50,9 @@ def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Fabric, Arit
             raise CrossferError(
                 "precision: cannot be chosen on a machine without a GPU; set bf16-mixed or 32-true"
             )
-        return machine("cpu", "32-true"), Arithmetic("cuda", experiment.precision)
-    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
-    return fabric, Arithmetic.of(fabric)
+        return Machine.of("cpu", "32-true"), Arithmetic("cuda", experiment.precision)
+    machine = Machine.of(experiment.device, experiment.precision, experiment.deterministic)
+    return machine, Arithmetic.of(machine)
 
 
 @dataclass(frozen=True)
@@ -164,6 +163,6 @@ def open_copy(content: Mapping[str, Any], arithmetic: Arithmetic, copy: Path) ->
         The folder.
     """
     experiment = check_experiment({**content, "data": copy})
-    fabric = machine(arithmetic.device, arithmetic.precision, experiment.deterministic)
+    machine = Machine.of(arithmetic.device, arithmetic.precision, experiment.deterministic)
     source, *targets = open_datasets(experiment, copy, Progress())
-    return work_on(plan_all(experiment, source, targets, arithmetic), copy / RUNS, fabric)
+    return work_on(plan_all(experiment, source, targets, arithmetic), copy / RUNS, machine)

@@ -202,7 +202,7 @@ class Experiment(_Checked):
         drawn stand-ins.
     device, precision, deterministic
         Device, arithmetic precision, and whether a GPU must give the same bits every time: see
-        `crossfer.training.machine`.
+        `crossfer.machine`.
     devices
         Number of devices of this machine that train one network: GPUs, or processes on a CPU. Each has a
         part of every batch. Only rounding changes.  See `crossfer.training.devices`.

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
@@ -43,8 +42,16 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
-from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
+from crossfer.files import (
+    alone,
+    digest,
+    write_bytes,
+    write_csv,
+    write_json,
+    written,
+)
 from crossfer.framing import Framing
+from crossfer.machine import Machine, describe, peak_memory, reset_peak_memory
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
@@ -54,7 +61,6 @@ from crossfer.selection import BEHIND
 from crossfer.training import Faces, Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.devices import on_devices
-from crossfer.training.machine import describe, peak_memory, reset_peak_memory
 from crossfer.training.trainer import State
 
 
@@ -63,7 +69,7 @@ def execute(
     runs_folder: Path,
     datasets: Sequence[Dataset],
     measured_on: Sequence[Dataset],
-    fabric: Fabric,
+    machine: Machine,
     on_step: Callable[[int], None] = lambda images: None,
     on_wait: Callable[[str], None] = lambda owner: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -82,7 +88,7 @@ def execute(
         Open datasets, at least those that it trains on.
     measured_on
         The datasets on whose validation and test sets it is measured.
-    fabric
+    machine
         Device and precision.
     on_step
         Called after each training step with the number of its images.
@@ -100,11 +106,11 @@ def execute(
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
                 _train_and_write(
-                    run, folder, runs_folder, datasets, measured_on, fabric, on_step, stopping
+                    run, folder, runs_folder, datasets, measured_on, machine, on_step, stopping
                 )
             else:
-                _measure(folder, measured_on, fabric)
-                _remember_again(run, folder, datasets, fabric)
+                _measure(folder, measured_on, machine)
+                _remember_again(run, folder, datasets, machine)
         except OSError:
             raise  # a full disk, say: no fault of the run
         except Exception:
@@ -144,27 +150,27 @@ def _train_and_write(
     runs_folder: Path,
     datasets: Sequence[Dataset],
     measured_on: Sequence[Dataset],
-    fabric: Fabric,
+    machine: Machine,
     on_step: Callable[[int], None],
     stopping: Callable[[], bool],
 ) -> None:
     """Train a run, and write its folder."""
     alone = run.devices == 1 or run.strategy.layers == "none"
     if alone:
-        trained, most = _train(run, folder, runs_folder, datasets, fabric, on_step, stopping)
+        trained, most = _train(run, folder, runs_folder, datasets, machine, on_step, stopping)
     else:
         train = partial(_train, run, folder, runs_folder, datasets)
-        trained, most = on_devices(run.devices, fabric, train, on_step)
+        trained, most = on_devices(run.devices, machine, train, on_step)
     source = run.source.open(datasets)
     validation = _validation(run, datasets)
     began = time.perf_counter()
-    _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, fabric))
+    _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, machine))
     trained.model.framing = _framing(run, source)
     trained.model.save(folder)
     history = trained.history or trained.tried
     write_csv(folder / HISTORY, history[0] if history else (), history)
     parameters = list(trained.model.parameters())
-    memory = _remember(run, folder, source, fabric)
+    memory = _remember(run, folder, source, machine)
     files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
     content: dict[str, Any] = {
         "key": run.key,
@@ -188,7 +194,7 @@ def _train_and_write(
             "peak_memory_bytes": most,
         },
         "memory": memory,
-        "machine": describe(fabric) | {"devices": 1 if alone else run.devices},
+        "machine": describe(machine) | {"devices": 1 if alone else run.devices},
         "versions": versions(),
         "files": {name: digest(folder / name) for name in files},
     }
@@ -200,7 +206,7 @@ def _train(
     folder: Path,
     runs_folder: Path,
     datasets: Sequence[Dataset],
-    fabric: Fabric,
+    machine: Machine,
     on_step: Callable[[int], None],
     stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[Trained, int]:
@@ -220,7 +226,7 @@ def _train(
     resume = checkpoints.load()
     if resume:
         on_step(resume.images_seen)
-    reset_peak_memory(fabric.device)
+    reset_peak_memory(machine.device)
 
     def on_state(standing: Callable[[], State]) -> None:
         if stopping():
@@ -236,14 +242,14 @@ def _train(
         _validation(run, datasets),
         run.recipe,
         run.seed,
-        fabric,
+        machine,
         _memory(run, runs_folder),
         keep=run.keep,
         resume=resume,
         on_step=on_step,
-        on_state=on_state if fabric.global_rank == 0 else lambda standing: None,
+        on_state=on_state if machine.number == 0 else lambda standing: None,
     )
-    return trained, peak_memory(fabric.device)
+    return trained, peak_memory(machine.device)
 
 
 def _memory(run: Run, runs_folder: Path) -> Memory | None:
@@ -266,7 +272,7 @@ def _memory(run: Run, runs_folder: Path) -> Memory | None:
     return load_memory(folder / MEMORY)
 
 
-def _remember(run: Run, folder: Path, source: Dataset, fabric: Fabric) -> dict[str, Any] | None:
+def _remember(run: Run, folder: Path, source: Dataset, machine: Machine) -> dict[str, Any] | None:
     """Write the memory file into a baseline's folder; return its size and time, or why there is none.
 
     It is computed with the saved network, so that it has the same bits when it is written again.
@@ -280,7 +286,7 @@ def _remember(run: Run, folder: Path, source: Dataset, fabric: Fabric) -> dict[s
         file = Memory.of(
             load(folder),
             faces(source, rows),
-            fabric,
+            machine,
             validation=validation,
             name=source.name,
         ).save(folder / MEMORY)
@@ -289,12 +295,12 @@ def _remember(run: Run, folder: Path, source: Dataset, fabric: Fabric) -> dict[s
     return {"bytes": file.stat().st_size, "seconds": time.perf_counter() - began}
 
 
-def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], fabric: Fabric) -> None:
+def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], machine: Machine) -> None:
     """Write the memory file of a finished baseline again if it was deleted or damaged."""
     content = read_run(folder)
     if MEMORY in content["files"] and altered(folder, MEMORY):
         source = run.source.open(datasets)
-        content["memory"] = _remember(run, folder, source, fabric)
+        content["memory"] = _remember(run, folder, source, machine)
         content["files"][MEMORY] = digest(folder / MEMORY)
         write_json(folder / RUN, content)
 
@@ -363,14 +369,14 @@ def _start(run: Run, runs_folder: Path) -> Classifier:
     return untrained(partial(build, run.classes), run.seed)
 
 
-def _measure(folder: Path, measured_on: Sequence[Dataset], fabric: Fabric) -> None:
+def _measure(folder: Path, measured_on: Sequence[Dataset], machine: Machine) -> None:
     """Add missing predictions to a finished run; damaged ones are made again."""
     check_weights(folder)
     content, file = read_run(folder), folder / PREDICTIONS
     tables = _predicted_before(folder)
     if missing := _not_measured(tables, measured_on):
         model = load_network(folder)
-        tables.append(_predictions(model, missing, fabric))
+        tables.append(_predictions(model, missing, machine))
         _write_table(file, pa.concat_tables(tables))
         files = content["files"] | {PREDICTIONS: digest(file)}
         write_json(folder / RUN, content | {"files": files})
@@ -393,20 +399,20 @@ def _not_measured(tables: Sequence[pa.Table], measured_on: Sequence[Dataset]) ->
     return [dataset for dataset in measured_on if dataset.fingerprint not in known]
 
 
-def _predictions(model: Classifier, datasets: Sequence[Dataset], fabric: Fabric) -> pa.Table:
+def _predictions(model: Classifier, datasets: Sequence[Dataset], machine: Machine) -> pa.Table:
     """Return the probabilities of every validation and test image."""
     one = faces(datasets[0], datasets[0].rows("test")[:1])
-    network = specialised(model, one.images, fabric.device)
+    network = specialised(model, one.images, machine.device)
     return pa.concat_tables(
-        [_predicted(network, d, split, fabric) for d in datasets for split in MEASURED_SPLITS]
+        [_predicted(network, d, split, machine) for d in datasets for split in MEASURED_SPLITS]
     )
 
 
-def _predicted(network: Classifier, dataset: Dataset, split: Split, fabric: Fabric) -> pa.Table:
+def _predicted(network: Classifier, dataset: Dataset, split: Split, machine: Machine) -> pa.Table:
     """Return the probabilities of every image of one split."""
     rows = dataset.rows(split)
     shown = faces(dataset, rows)
-    probabilities = predict(network, shown.images, fabric).numpy()
+    probabilities = predict(network, shown.images, machine).numpy()
     return pa.table(
         {
             "dataset": pa.array([dataset.name] * len(rows)),

@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from lightning_fabric import Fabric
-
-from crossfer.training.machine import Precision, precision_of
+from crossfer.machine import Machine, Precision
 
 RULES = 9
 """Part of every identity; raised whenever the same configuration would give other weights."""
@@ -39,9 +37,9 @@ class Arithmetic:
     precision: Precision
 
     @classmethod
-    def of(cls, fabric: Fabric) -> Arithmetic:
+    def of(cls, machine: Machine) -> Arithmetic:
         """Return the arithmetic of a machine."""
-        return cls(fabric.device.type, precision_of(fabric))
+        return cls(machine.device.type, machine.precision)
 
 
 def described(value: Any) -> Any:

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from crossfer.datasets.folds import in_words
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Results
@@ -37,9 +35,9 @@ from crossfer.experiment.workers import (
     work_on,
 )
 from crossfer.files import alone, read_json, write_json
+from crossfer.machine import Machine
 from crossfer.networks import check_network
 from crossfer.provenance import versions
-from crossfer.training.machine import machine
 
 EXPERIMENT, LOCK = "experiment.json", ".lock"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
@@ -90,14 +88,14 @@ def run_experiment(
     out, progress = Path(out), progress or Progress()
     check_free(out, "experiment", EXPERIMENT, BEGUN)
     check_paths(experiment)
-    fabric, arithmetic = machine_of(experiment, on)
+    machine, arithmetic = machine_of(experiment, on)
     if on:
         on.check()
     tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         layers = [strategy.layers for strategy in experiment.strategies]
-        said = check_network(experiment.model, layers, fabric, experiment.classes)
+        said = check_network(experiment.model, layers, machine, experiment.classes)
         progress.tried(said)
         check_memory(experiment)
         source, *targets = open_datasets(experiment, out, progress)
@@ -123,10 +121,10 @@ def run_experiment(
             left = [run.work for run in runs.values() if run not in finished]
             failures = carry_out(
                 tasks,
-                lambda: work_on(planned, runs_folder, fabric),
+                lambda: work_on(planned, runs_folder, machine),
                 elsewhere,
                 events,
-                how_many(workers, left, fabric, devices=experiment.devices),
+                how_many(workers, left, machine, devices=experiment.devices),
                 threads,
             )
         failed = {key: _why(failure, runs) for key, failure in failures.items()}
@@ -144,8 +142,8 @@ def open_worker(out: Path) -> Work:
     out
         The experiment's folder, with its prepared datasets.
     """
-    experiment, planned, fabric = _begun(out)
-    return work_on(planned, folder_of_runs(experiment, out), fabric)
+    experiment, planned, machine = _begun(out)
+    return work_on(planned, folder_of_runs(experiment, out), machine)
 
 
 def run_one(
@@ -179,7 +177,7 @@ def run_one(
         started the experiment.
     """
     out, progress = Path(out), progress or Progress()
-    experiment, planned, fabric = _begun(out)
+    experiment, planned, machine = _begun(out)
     runs = {run.key: run for run in planned.runs}
     if key not in runs:
         raise CrossferError(f"{key}: not a run of {out}; list them with `crossfer status {out}`")
@@ -190,22 +188,22 @@ def run_one(
     progress.planned([run], [])
     events = _Events(planned, runs_folder, progress)
     failures = run_here(
-        [Task(key)], lambda: work_on(planned, runs_folder, fabric, stopping), events
+        [Task(key)], lambda: work_on(planned, runs_folder, machine, stopping), events
     )
     if key in failures:
         raise CrossferError(f"{run.label} failed: {failures[key].why}")
     return folder_of(run, runs_folder)
 
 
-def _begun(out: Path) -> tuple[Experiment, Plan, Fabric]:
+def _begun(out: Path) -> tuple[Experiment, Plan, Machine]:
     """Return an experiment that another process has started, with open datasets."""
     if (content := read_json(out / EXPERIMENT)) is None:
         raise CrossferError(f"{out}: no experiment in this folder; start one with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
     arithmetic = planned_arithmetic(out)
-    fabric = machine(arithmetic.device, arithmetic.precision, experiment.deterministic)
+    machine = Machine.of(arithmetic.device, arithmetic.precision, experiment.deterministic)
     source, *targets = open_datasets(experiment, out, Progress(), checked=True)
-    return experiment, plan_all(experiment, source, targets, arithmetic), fabric
+    return experiment, plan_all(experiment, source, targets, arithmetic), machine
 
 
 def folder_of_runs(experiment: Experiment, out: Path) -> Path:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
@@ -45,11 +44,11 @@ from crossfer.experiment.progress import Progress
 from crossfer.experiment.run import LOCK, alone_in, check_free
 from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
+from crossfer.machine import Machine
 from crossfer.networks import check_network
 from crossfer.selection import Lead, lead
 from crossfer.strategies import starts
 from crossfer.strategy import Strategy
-from crossfer.training.machine import machine
 
 if TYPE_CHECKING:
     import optuna
@@ -201,13 +200,13 @@ def search(
     )
     check_free(out, "search", JOURNAL, BEGUN)
     check_paths(experiment)
-    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    machine = Machine.of(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         layers = [strategy.layers for strategy in experiment.strategies]
-        check_network(experiment.model, layers, fabric, experiment.classes)
+        check_network(experiment.model, layers, machine, experiment.classes)
         asked = _Asked(experiment, out, tuple(tuned), trials, budget, seed)
         datasets = open_datasets(experiment, out, progress)
-        every = asked.trials_on(datasets, fabric)
+        every = asked.trials_on(datasets, machine)
         events = _Events(every, _found_before(out / SEARCH), progress, on_trial)
         tasks, runs = _graph(every.values())
         left = [one.work for one in every.values() if one.left]
@@ -216,7 +215,7 @@ def search(
             lambda: _work(every),
             partial(_open_worker, asked),
             events,
-            how_many(workers, left, fabric, devices=experiment.devices),
+            how_many(workers, left, machine, devices=experiment.devices),
             threads,
         )
         found = events.write()
@@ -256,7 +255,7 @@ class _Asked:
     budget: float
     seed: int
 
-    def trials_on(self, datasets: list[Dataset], fabric: Fabric) -> dict[str, _Trials]:
+    def trials_on(self, datasets: list[Dataset], machine: Machine) -> dict[str, _Trials]:
         """Return the trials of each strategy."""
         optuna = _optuna()
         storage = optuna.storages.JournalStorage(
@@ -264,7 +263,7 @@ class _Asked:
         )
         known = {strategy.name: strategy for strategy in self.experiment.strategies}
         every = {
-            name: _Trials(self, known[name], datasets, fabric, storage) for name in self.strategies
+            name: _Trials(self, known[name], datasets, machine, storage) for name in self.strategies
         }
         for one in every.values():  # runs that other strategies need are not deleted
             others = (other.needed for other in every.values() if other is not one)
@@ -274,9 +273,9 @@ class _Asked:
 
 def _open_worker(asked: _Asked) -> Work:
     experiment = asked.experiment
-    fabric = machine(experiment.device, experiment.precision, experiment.deterministic)
+    machine = Machine.of(experiment.device, experiment.precision, experiment.deterministic)
     datasets = open_datasets(experiment, asked.out, Progress(), checked=True)
-    return _work(asked.trials_on(datasets, fabric))
+    return _work(asked.trials_on(datasets, machine))
 
 
 def _graph(every: Iterable[_Trials]) -> tuple[list[Task], dict[str, Run]]:
@@ -386,7 +385,7 @@ class _Trials:
         The strategy.
     datasets
         The open source and targets.
-    fabric
+    machine
         Device and precision.
     storage
         Optuna's storage of all trials.
@@ -397,7 +396,7 @@ class _Trials:
         asked: _Asked,
         strategy: Strategy,
         datasets: list[Dataset],
-        fabric: Fabric,
+        machine: Machine,
         storage: optuna.storages.BaseStorage,
     ) -> None:
         experiment = asked.experiment
@@ -405,7 +404,7 @@ class _Trials:
         needed = [experiment.strategies[0].name, *starts(strategy, known), strategy.name]
         chosen = [other for other in experiment.strategies if other.name in needed]
         self.experiment = experiment.model_copy(update={"strategies": chosen})
-        self.asked, self.strategy, self.fabric = asked, strategy, fabric
+        self.asked, self.strategy, self.machine = asked, strategy, machine
         self.source, *self.targets = datasets
         self.runs_folder = asked.out / RUNS
         self.least = max(map(equivalent_epochs, self.runs({"epochs": 1})))
@@ -474,7 +473,7 @@ class _Trials:
         recipes = self.experiment.recipes
         changed = recipes | {name: recipes.get(name, {}) | dict(recipe)}
         experiment = self.experiment.model_copy(update={"recipes": changed})
-        return plan(experiment, self.source, self.targets, Arithmetic.of(self.fabric))
+        return plan(experiment, self.source, self.targets, Arithmetic.of(self.machine))
 
     def runs(self, recipe: Numbers) -> list[Run]:
         """Return the strategy's own runs, one per target."""
@@ -555,7 +554,7 @@ class _Trials:
         measured_on = [self.source, *([self._target(run)] if run.target else self.targets)]
         datasets = [self.source, *self.targets]
         try:
-            folder = execute(run, self.runs_folder, datasets, measured_on, self.fabric, steps)
+            folder = execute(run, self.runs_folder, datasets, measured_on, self.machine, steps)
         except OSError:
             raise
         except Exception as error:

@@ -53,11 +53,11 @@ from crossfer.experiment.workers import (
     carry_out,
     how_many,
 )
+from crossfer.machine import Machine, describe
 from crossfer.networks.classifier import WEIGHTS
 from crossfer.processor import available_cores
 from crossfer.provenance import versions
 from crossfer.terms import SIDES
-from crossfer.training.machine import describe, machine
 
 HOLDS = "key, files and metrics verified"
 SAME_BITS = "retrained with the same bits"
@@ -279,7 +279,7 @@ def _trained_again(
         how_many(
             workers,
             [run.work for run in runs.values()],
-            again.fabric,
+            again.machine,
             available_cores() // threads,
             finished.experiment.devices,
         ),
@@ -332,7 +332,7 @@ class _Again:
         self.folders = {key: finished.out / record.folder for key, record in self.records.items()}
         experiment = finished.experiment
         precision = self.planned.runs[0].arithmetic.precision
-        self.fabric = machine(experiment.device, precision, experiment.deterministic)
+        self.machine = Machine.of(experiment.device, precision, experiment.deterministic)
 
     def work(self, key: str, tell: Tell) -> None:
         """Train a run again and report the differences."""
@@ -346,11 +346,11 @@ class _Again:
             for above in _ancestors(run):
                 shutil.copytree(self.folders[above], Path(elsewhere) / f"from-{above}")
             datasets = self.planned.opened
-            after = execute(run, Path(elsewhere), datasets, measured_on, self.fabric, steps)
+            after = execute(run, Path(elsewhere), datasets, measured_on, self.machine, steps)
             found = [f"retrained: {what}" for what in _other_bits(before, after, measured_on)]
             said = SAME_BITS
             if found:
-                now = describe(self.fabric) | versions()
+                now = describe(self.machine) | versions()
                 then = {**record.machine, **record.versions}
                 for name in sorted(now.keys() & then.keys()):
                     if now[name] != then[name]:

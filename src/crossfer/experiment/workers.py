@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lightning_fabric import Fabric
-
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Task, Work, run_here, run_in_processes
 from crossfer.executors.graph import Tell
 from crossfer.experiment.execute import execute
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan
+from crossfer.machine import Machine
 from crossfer.processor import available_cores
 
 Workers = int | Literal["auto"]
@@ -38,7 +37,7 @@ def task_of(run: Run) -> Task:
 def work_on(
     planned: Plan,
     runs_folder: Path,
-    fabric: Fabric,
+    machine: Machine,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Work:
     """Return the function that carries out a planned run, given its key; see `execute`."""
@@ -52,7 +51,7 @@ def work_on(
             runs_folder,
             planned.opened,
             planned.measured_on(run),
-            fabric,
+            machine,
             steps,
             lambda owner: tell(WAITING, owner),
             stopping,
@@ -65,7 +64,7 @@ def work_on(
 def how_many(
     asked: Workers,
     work: Sequence[float],
-    fabric: Fabric,
+    machine: Machine,
     cores: int | None = None,
     devices: int = 1,
 ) -> int:
@@ -81,7 +80,7 @@ def how_many(
         The user's choice.
     work
         `Run.work` of each unfinished run, or chain of runs, that can run in parallel with the others.
-    fabric
+    machine
         Device and precision.
     cores
         Available cores; by default those that this process may use.
@@ -102,7 +101,7 @@ def how_many(
         return 1
     if asked != "auto":
         return max(1, asked)
-    if fabric.device.type != "cpu" or sum(work) < WORTH_PROCESSES:
+    if machine.device.type != "cpu" or sum(work) < WORTH_PROCESSES:
         return 1
     return max(1, min(available_cores() if cores is None else cores, len(work)))
 

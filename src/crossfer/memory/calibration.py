@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 
 from crossfer.evaluation.drift import Features, Pixels, pixels_of
 from crossfer.evaluation.estimate import GROUP, Answers, Grouped
+from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.training import Faces, predict
 from crossfer.training.cut import Cut
@@ -45,7 +45,7 @@ class Calibration:
         cut: Cut,
         faces: Faces,
         name: str,
-        fabric: Fabric,
+        machine: Machine,
         at_once: int,
     ) -> Calibration | None:
         """Measure a classifier on validation faces, in batches; ``None`` if they are fewer than 20."""
@@ -53,9 +53,9 @@ class Calibration:
             return None
         said, features = [], []
         for rows in torch.split(torch.arange(len(faces)), at_once):
-            at_cut = cut.features(network, faces.images[rows], fabric)
-            said.append(predict(cut.rest, at_cut, fabric).numpy())
-            features.append(cut.penultimate(at_cut, fabric).numpy())
+            at_cut = cut.features(network, faces.images[rows], machine)
+            said.append(predict(cut.rest, at_cut, machine).numpy())
+            features.append(cut.penultimate(at_cut, machine).numpy())
         answers = Answers.of(np.concatenate(said), faces.labels.cpu().numpy())
         people = None if faces.subjects is None else faces.subjects.cpu().numpy()
         usual = Features.of(np.concatenate(features), people)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
+from crossfer.machine import Machine
 from crossfer.memory.file import Memory
 from crossfer.memory.statistics import Moments
 from crossfer.networks import Classifier
@@ -119,7 +119,7 @@ def learn_head(
     target: Faces,
     validation: Mapping[str, Faces],
     seed: int,
-    fabric: Fabric,
+    machine: Machine,
 ) -> Trained:
     """Return a copy of a network with a head in closed form, calibrated on the validation sets.
 
@@ -131,9 +131,9 @@ def learn_head(
         If its head has no bias.
     """
     began = time.perf_counter()
-    features = penultimate(model, target, fabric)
+    features = penultimate(model, target, machine)
     head = how.head(memory, features, target, seed)
-    held_out = [(penultimate(model, f, fabric), f) for f in validation.values() if len(f)]
+    held_out = [(penultimate(model, f, machine), f) for f in validation.values() if len(f)]
     head = head.calibrated(held_out or [(features, target)])
     return Trained(with_head(model, head), 0, [], 0, time.perf_counter() - began)
 
@@ -202,11 +202,11 @@ def streamed(moments: Moments, features: Tensor, labels: Tensor) -> tuple[Tensor
     return means, counts, covariance
 
 
-def penultimate(model: Classifier, faces: Faces, fabric: Fabric) -> Tensor:
+def penultimate(model: Classifier, faces: Faces, machine: Machine) -> Tensor:
     """Return the penultimate features of faces, float32 (N, D) on the CPU."""
-    network = specialised(model, faces.images, fabric.device)
+    network = specialised(model, faces.images, machine.device)
     cut = cut_of(network)
-    return cut.penultimate(cut.features(network, faces.images, fabric), fabric)
+    return cut.penultimate(cut.features(network, faces.images, machine), machine)
 
 
 def _by_known(features: Tensor, faces: Faces, classes: int) -> Iterator[tuple[Tensor, Moments]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.training import Faces, features, specialised
 
@@ -15,7 +15,7 @@ Choice = Literal["random", "herding"]
 
 
 def choose_exemplars(
-    faces: Faces, per_class: int, how: Choice, model: Classifier, seed: int, fabric: Fabric
+    faces: Faces, per_class: int, how: Choice, model: Classifier, seed: int, machine: Machine
 ) -> Faces:
     """Select a few images of each class.
 
@@ -32,7 +32,7 @@ def choose_exemplars(
         The network whose penultimate features herding uses.
     seed
         Seed of the random choice.
-    fabric
+    machine
         Device and precision.
 
     Returns
@@ -42,7 +42,7 @@ def choose_exemplars(
     """
     generator = torch.Generator().manual_seed(seed)
     labels = faces.labels.cpu()
-    network = model if how == "random" else specialised(model, faces.images, fabric.device)
+    network = model if how == "random" else specialised(model, faces.images, machine.device)
     head = "" if how == "random" else model.layer_names("head")[0]
     rows = []
     for label in torch.unique(labels):
@@ -50,7 +50,7 @@ def choose_exemplars(
         if how == "random":
             order = torch.randperm(len(of_class), generator=generator)
         else:
-            found = features(network, head, faces.images[of_class], fabric)
+            found = features(network, head, faces.images[of_class], machine)
             order = herd(found, per_class)
         rows.append(of_class[order[:per_class]])
     return faces[torch.cat(rows).sort().values]

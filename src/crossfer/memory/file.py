@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from crossfer.errors import CrossferError, one_line
+from crossfer.machine import Machine
 from crossfer.memory import statistics
 from crossfer.memory.calibration import Calibration
 from crossfer.memory.statistics import Gaussians, Moments
@@ -92,7 +92,7 @@ class Memory:
         cls,
         classifier: Classifier,
         faces: Faces,
-        fabric: Fabric,
+        machine: Machine,
         max_mb: float = MAX_MB,
         progress: Told = silent,
         validation: Faces | None = None,
@@ -106,7 +106,7 @@ class Memory:
             The network that strategies will start from; it is not modified.
         faces
             The source's training set.
-        fabric
+        machine
             Device and precision.
         max_mb
             Maximum size of the file, in millions of bytes; determines the rank of the Gaussians and the
@@ -123,10 +123,10 @@ class Memory:
         CrossferError
             If the network has no vector of features, no class has ten images, or `max_mb` is too small.
         """
-        network = specialised(classifier, faces.images, fabric.device)
+        network = specialised(classifier, faces.images, machine.device)
         cut, labels, count = cut_of(network), faces.labels.cpu(), len(classifier.classes)
-        at_cut = cut.features(network, faces.images[:1], fabric)
-        last = cut.penultimate(at_cut, fabric).shape[1]
+        at_cut = cut.features(network, faces.images[:1], machine)
+        last = cut.penultimate(at_cut, machine).shape[1]
         chunks = _in_chunks(labels)
         done, total = 0, sum(len(rows) for _, rows, _ in chunks)
         rank, projections = sizes_within(max_mb, count, at_cut.shape[1], last, total)
@@ -134,8 +134,8 @@ class Memory:
         moments, projected = Moments.none(count, last), Moments.none(count, projections)
         weight, rectified = projection(last, projections), True
         for label, rows, is_first in chunks:
-            at_cut = cut.features(network, faces.images[rows], fabric)
-            features = cut.penultimate(at_cut, fabric)
+            at_cut = cut.features(network, faces.images[rows], machine)
+            features = cut.penultimate(at_cut, machine)
             if is_first:
                 gaussians.describe(label, at_cut)
                 rectified = rectified and bool((at_cut >= 0).all())
@@ -149,7 +149,7 @@ class Memory:
         model, classes = fingerprint(classifier), classifier.classes
         calibration = None
         if validation is not None:
-            calibration = Calibration.of(network, cut, validation, name, fabric, MOST)
+            calibration = Calibration.of(network, cut, validation, name, machine, MOST)
         return cls(model, classes, known, gaussians, moments, projected, rectified, calibration)
 
     @property

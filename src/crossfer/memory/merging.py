@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.networks.layers import NORMALISATIONS, layers_with_parameters
 from crossfer.selection import choose
@@ -118,7 +118,7 @@ def best_mixture(
     after: Classifier,
     validation: Mapping[str, Faces],
     shown: Faces | None,
-    fabric: Fabric,
+    machine: Machine,
     alphas: Sequence[float] = ALPHAS,
     mix: Mix = interpolate,
 ) -> tuple[Classifier, float, list[dict[str, float]]]:
@@ -133,7 +133,7 @@ def best_mixture(
     shown
         Faces on which the batch-norm statistics that differ between the two networks are estimated again;
         ``None``: the statistics are merged like weights.
-    fabric
+    machine
         Device and precision.
     alphas
         The weights of `after` to try.  Of those that are not shown to be worse than the best
@@ -154,23 +154,23 @@ def best_mixture(
     moved = {name.rpartition(".")[0] for name in weights[0] if _differ(name, *weights)}
 
     def mixture(alpha: float) -> Classifier:
-        model = copy.deepcopy(after).to(fabric.device)
+        model = copy.deepcopy(after).to(machine.device)
         model.load_state_dict(mix(*weights, alpha))
         if shown is not None and alpha not in (0, 1):
             norms = [norm for name, norm in batch_norms(model).items() if name in moved]
             rows = dealt(shown, torch.Generator().manual_seed(0))
             batches = (
-                normalise(shown.images[r].to(fabric.device), after.preprocessing) for r in rows
+                normalise(shown.images[r].to(machine.device), after.preprocessing) for r in rows
             )
-            renew_statistics(model, norms, batches, fabric)
+            renew_statistics(model, norms, batches, machine)
         return model
 
     # Layers that are the same in both calculate once for all mixtures.
-    part = specialised(_changed_alone(before, after), one, fabric.device)
+    part = specialised(_changed_alone(before, after), one, machine.device)
     given: dict[str, Tensor] = {}
     changed = any(parameter.requires_grad for parameter in part.parameters())
-    if changed and not moved and (split := split_frozen(part, one.to(fabric.device))):
-        found = outputs_of_sets(split.frozen, validation, fabric, after.preprocessing)
+    if changed and not moved and (split := split_frozen(part, one.to(machine.device))):
+        found = outputs_of_sets(split.frozen, validation, machine, after.preprocessing)
         if found is not None:
             part, given = split.rest, found
     tried: list[dict[str, float]] = []
@@ -178,7 +178,7 @@ def best_mixture(
     for alpha in alphas:
         merged = mixture(alpha).state_dict()
         part.load_state_dict({name: merged[name] for name in part.state_dict()})
-        judged = judged_on(part, validation, fabric, given)
+        judged = judged_on(part, validation, machine, given)
         candidates.append(candidate(judged, validation))
         accuracies = {name: judged[f"{name}/right"].float().mean().item() for name in validation}
         tried.append({"alpha": alpha, **accuracies})

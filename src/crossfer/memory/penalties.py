@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.networks.prediction import MOST_AT_ONCE
 from crossfer.terms import PastData
@@ -43,10 +43,10 @@ class Distillation:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
     ) -> Term:
         """Return the loss term."""
-        teacher = _Teacher(start, shown, fabric)
+        teacher = _Teacher(start, shown, machine)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             return self.weight * teacher.divergence(teacher(images), logits, self.temperature)
@@ -72,12 +72,12 @@ class SourceDistillation:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
     ) -> Term:
         """Return the loss term; `shown` is a mixture of source and target."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
-        teacher = _Teacher(start, shown, fabric)
-        several = Devices(fabric)
+        teacher = _Teacher(start, shown, machine)
+        several = Devices(machine)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             new, weight = shown.fresh(len(rows)), self.weight
@@ -115,13 +115,13 @@ class DarkExperience:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
     ) -> Term:
         """Return the loss term; `shown` is a mixture of source and target."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
-        teacher = _Teacher(start, shown, fabric)
+        teacher = _Teacher(start, shown, machine)
         rows = torch.split(torch.arange(shown.new, len(shown)), MOST_AT_ONCE)
-        parts = (shown.images[part].to(fabric.device) for part in rows)
+        parts = (shown.images[part].to(machine.device) for part in rows)
         stored = torch.cat([teacher(normalise(part, start.preprocessing)) for part in parts])
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
@@ -155,12 +155,12 @@ class FocalDistillation:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
     ) -> Term:
         """Return the loss term; it uses the labels of `shown`."""
-        teacher = _Teacher(start, shown, fabric)
-        labels = shown.labels.to(fabric.device)
-        known = None if shown.known is None else shown.known.to(fabric.device)
+        teacher = _Teacher(start, shown, machine)
+        labels = shown.labels.to(machine.device)
+        known = None if shown.known is None else shown.known.to(machine.device)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             old = teacher(images)
@@ -187,10 +187,10 @@ class L2SP:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
     ) -> Term:
         """Return the loss term."""
-        return _held(self.weight, start, fabric)
+        return _held(self.weight, start, machine)
 
 
 @dataclass(frozen=True)
@@ -210,20 +210,20 @@ class EWC:
     past_data: ClassVar[PastData] = "all source"
 
     def term(
-        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, fabric: Fabric
+        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
     ) -> Term:
         """Return the loss term; F is estimated on the source's training set."""
         assert past is not None, "a strategy with this penalty needs the source"
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(past), generator=generator)[: self.samples]
-        return _held(self.weight, start, fabric, fisher(start, past.images[rows], seed, fabric))
+        return _held(self.weight, start, machine, fisher(start, past.images[rows], seed, machine))
 
 
 Penalty = Distillation | SourceDistillation | DarkExperience | FocalDistillation | L2SP | EWC
 
 
 def fisher(
-    model: Classifier, images: Tensor, seed: int, fabric: Fabric, at_once: int = 8
+    model: Classifier, images: Tensor, seed: int, machine: Machine, at_once: int = 8
 ) -> dict[str, Tensor]:
     """Estimate the diagonal of the Fisher information.
 
@@ -237,7 +237,7 @@ def fisher(
         uint8 (N, H, W) or (N, H, W, 3).
     seed
         Seed of the sampled labels.
-    fabric
+    machine
         Device and precision.
     at_once
         Images per batch; their gradients are in memory together, each as large as the network.
@@ -247,7 +247,7 @@ def fisher(
     dict
         For every parameter, a non-negative tensor of its shape.
     """
-    network = copy.deepcopy(model).to(fabric.device).eval()
+    network = copy.deepcopy(model).to(machine.device).eval()
     parameters = {name: p.detach() for name, p in network.named_parameters()}
     buffers = dict(network.named_buffers())
     generator = torch.Generator().manual_seed(seed)
@@ -259,12 +259,12 @@ def fisher(
     per_image = vmap(grad(negative_log_likelihood), in_dims=(None, 0, 0))
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     for part in torch.split(images, at_once):
-        shown = normalise(part.to(fabric.device), model.preprocessing)
+        shown = normalise(part.to(machine.device), model.preprocessing)
         with torch.no_grad():
             probabilities = network(shown).float().softmax(1).cpu()
         drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
         with sdpa_kernel(SDPBackend.MATH):  # the one that vmap knows
-            gradients = per_image(parameters, shown, drawn.to(fabric.device))
+            gradients = per_image(parameters, shown, drawn.to(machine.device))
         for name, gradient in gradients.items():
             total[name] += gradient.square().sum(0)
     return {name: value / len(images) for name, value in total.items()}
@@ -273,16 +273,16 @@ def fisher(
 class _Teacher:
     """A frozen copy of the old network, the teacher of a distillation."""
 
-    def __init__(self, model: Classifier, shown: Faces, fabric: Fabric) -> None:
-        self._network = specialised(model, shown.images, fabric.device).requires_grad_(False)
-        self._fabric = fabric
+    def __init__(self, model: Classifier, shown: Faces, machine: Machine) -> None:
+        self._network = specialised(model, shown.images, machine.device).requires_grad_(False)
+        self._machine = machine
         able = [index for index, outputs in enumerate(model.outputs) if outputs]
         every = len(able) == len(model.outputs)
-        self._classes = None if every else torch.tensor(able, device=fabric.device)
+        self._classes = None if every else torch.tensor(able, device=machine.device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits float32 (N, classes) of normalised images."""
-        with torch.no_grad(), self._fabric.autocast():
+        with torch.no_grad(), self._machine.autocast():
             return self._network(images).float()
 
     def _among(self, logits: Tensor) -> Tensor:
@@ -308,14 +308,14 @@ class _Teacher:
 def _held(
     weight: float,
     start: Classifier,
-    fabric: Fabric,
+    machine: Machine,
     importance: Mapping[str, Tensor] | None = None,
 ) -> Term:
     """Return the term ``weight / 2 · Σ F (w − w₀)²`` over the trained parameters; F is 1 by default.
 
     Rows of new classes are not penalised.
     """
-    anchor = {n: p.detach().to(fabric.device).clone() for n, p in start.named_parameters()}
+    anchor = {n: p.detach().to(machine.device).clone() for n, p in start.named_parameters()}
 
     def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
         total = logits.new_zeros(())

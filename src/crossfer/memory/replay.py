@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
+from crossfer.machine import Machine
 from crossfer.memory.file import Memory
 from crossfer.memory.penalties import SourceDistillation
 from crossfer.networks import Classifier
@@ -58,7 +58,7 @@ class FeatureReplay:
         validation: Mapping[str, Faces],
         recipe: Recipe,
         seed: int,
-        fabric: Fabric,
+        machine: Machine,
         **options: Any,
     ) -> Trained:
         """Train a network.
@@ -74,43 +74,43 @@ class FeatureReplay:
             The memory file's statistics.
         target
             The target's training set.
-        validation, recipe, seed, fabric, options
+        validation, recipe, seed, machine, options
             As for `crossfer.training.train`.
         """
         began = time.perf_counter()
         cut, old = cut_of(model), cut_of(start)
         views = max(1, min(recipe.views, recipe.epochs))
-        new = _versions(model, cut, target, replace(recipe, views=views), seed, fabric)
+        new = _versions(model, cut, target, replace(recipe, views=views), seed, machine)
         generator = torch.Generator().manual_seed(seed)
         drawn, labels = memory.draw(self.draws * len(new), generator)
         known = None if memory.known.all() else memory.known.expand(len(drawn), -1)
         shown = Mixture.of(new, Faces(drawn, labels, known), 1 / (1 + self.draws))
         term = SourceDistillation(temperature=self.temperature, weight=self.weight).term(
-            old.rest, shown, None, seed, fabric
+            old.rest, shown, None, seed, machine
         )
-        network = specialised(model, target.images, fabric.device)
+        network = specialised(model, target.images, machine.device)
         held_out = {
-            side: replace(faces, images=cut.features(network, faces.images, fabric))
+            side: replace(faces, images=cut.features(network, faces.images, machine))
             for side, faces in validation.items()
             if len(faces)
         }
         # One epoch over all versions is as many steps as `views` epochs over one version each.
         inner = replace(recipe, epochs=max(1, round(recipe.epochs / views)), views=0)
         prepared = time.perf_counter() - began
-        trained = train(cut.rest, shown, held_out, inner, seed, fabric, penalty=term, **options)
+        trained = train(cut.rest, shown, held_out, inner, seed, machine, penalty=term, **options)
         whole = cut.joined(model, trained.model)
         return replace(trained, model=whole, seconds=trained.seconds + prepared)
 
 
 def _versions(
-    model: Classifier, cut: Cut, faces: Faces, recipe: Recipe, seed: int, fabric: Fabric
+    model: Classifier, cut: Cut, faces: Faces, recipe: Recipe, seed: int, machine: Machine
 ) -> Faces:
     """Return faces whose images are the features of all augmented versions."""
-    network = specialised(model, faces.images, fabric.device)
-    shown = faces.to(fabric.device)
-    generator = torch.Generator(fabric.device)
+    network = specialised(model, faces.images, machine.device)
+    shown = faces.to(machine.device)
+    generator = torch.Generator(machine.device)
     how, body = model.preprocessing, cut.body(network)
-    kept = Kept(Anew(shown.images, body, recipe, seed, generator, fabric, how))
+    kept = Kept(Anew(shown.images, body, recipe, seed, generator, machine, how))
     for version in range(recipe.views):
         kept.begin(version)
 

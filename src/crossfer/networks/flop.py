@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 
 def training_flop(model: nn.Module, shape: tuple[int, ...]) -> int:
     """Count the floating-point operations of a training step for one image.
 
     Forward through every layer, backward to the first trained layer: matrix products and convolutions, as
-    counted by `torch.utils.flop_counter` (a multiply-add is two).  It runs on the meta device if the network
-    can.
+    counted by `torch.utils.flop_counter` (a multiply-add is two), while a copy takes such a step.
 
     Parameters
     ----------
@@ -25,19 +27,39 @@ def training_flop(model: nn.Module, shape: tuple[int, ...]) -> int:
     shape
         Channels, height and width of an image.
     """
-    try:
-        return _flop(copy.deepcopy(model).to("meta"), shape)
-    except RuntimeError:  # its forward pass needs values, or creates tensors
-        return _flop(copy.deepcopy(model).cpu(), shape)
-
-
-def _flop(model: nn.Module, shape: tuple[int, ...]) -> int:
-    device = next(model.parameters()).device
-    with FlopCounterMode(display=False) as counter, _plain_attention():
-        logits = model.eval()(torch.zeros(1, *shape, device=device))
+    network = copy.deepcopy(model).cpu().eval()
+    with _Counter() as counter, _plain_attention(), sdpa_kernel(SDPBackend.MATH):
+        logits = network(torch.zeros(1, *shape))
         if logits.requires_grad:
             logits.sum().backward()
-    return int(counter.get_total_flops())
+    return counter.flop
+
+
+class _Counter(TorchDispatchMode):
+    """Counts as PyTorch's ``FlopCounterMode`` does, which imports its compiler, for two seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Count an operation, or those that it is made of."""
+        kwargs = kwargs or {}
+        if func is not torch.ops.prim.device.default:
+            with self:
+                made = func.decompose(*args, **kwargs)
+            if made is not NotImplemented:
+                return made
+        made = func(*args, **kwargs)
+        if count := flop_registry.get(func._overloadpacket):
+            self.flop += int(count(*args, **kwargs, out_val=made))
+        return made
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
+from crossfer.machine import Machine
 from crossfer.networks.answers import find_logits
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
@@ -26,7 +26,7 @@ MIXED = 0.003
 def check_network(
     config: NetworkConfig,
     layers: Iterable[str],
-    fabric: Fabric,
+    machine: Machine,
     classes: Classes = FER7,
 ) -> list[str]:
     """Check a network: building, layers, outputs, and a training step for each kind of layers.
@@ -37,7 +37,7 @@ def check_network(
         The network.
     layers
         The kinds of layers to train: keys of `crossfer.networks.layers.LAYERS`.
-    fabric
+    machine
         Device and precision; no random generator is changed.
     classes
         The classes of the classifier.
@@ -52,7 +52,7 @@ def check_network(
     CrossferError
         If a check fails; the message names the key of the configuration.
     """
-    drawing = [fabric.device] if fabric.device.type == "cuda" else []
+    drawing = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(drawing):
         model, said = _built(config, classes)
         if set(model.unknown) == set(model.classes):
@@ -61,15 +61,15 @@ def check_network(
                 f"the experiment or a label of one ({', '.join(model.classes)}); assign labels to "
                 "classes with classes:"
             )
-        model.to(fabric.device)
-        images = torch.randn(2, *config.preprocessing.input_shape, device=fabric.device)
+        model.to(machine.device)
+        images = torch.randn(2, *config.preprocessing.input_shape, device=machine.device)
         wanted = [kind for kind in dict.fromkeys(layers) if kind != "none" or _trains(model)]
         if wanted and not _trains(model):
             raise CrossferError(
                 f"model: {config.network} runs in ONNX Runtime, so it can be measured but not "
                 "trained; set strategies: [BL]"
             )
-        place = _check_answers(config, model, images, fabric)
+        place = _check_answers(config, model, images, machine)
         trained = {kind: _trained_layers(config, model, kind, images) for kind in wanted}
         if _mixes(model.eval(), images):
             raise CrossferError(
@@ -130,11 +130,13 @@ def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> li
     return lines
 
 
-def _check_answers(config: NetworkConfig, model: Classifier, images: Tensor, fabric: Fabric) -> str:
+def _check_answers(
+    config: NetworkConfig, model: Classifier, images: Tensor, machine: Machine
+) -> str:
     """Check a network's outputs in evaluation and training mode; return where the logits are."""
     try:
         trial = copy.deepcopy(model.network).requires_grad_(True)
-        with fabric.autocast():
+        with machine.autocast():
             measured, answers = trial.eval()(images), trial.train()(images)
         trains = _trains(model)
         problem = _problem(measured, model.answers, trains) or _problem(

@@ -3,7 +3,6 @@
 from crossfer.networks.preprocessing import normalise
 from crossfer.training.batches import Faces, Mixture
 from crossfer.training.loss import Objective
-from crossfer.training.machine import machine
 from crossfer.training.prediction import accuracy, features, predict
 from crossfer.training.recipe import (
     FINE_TUNING,
@@ -29,7 +28,6 @@ __all__ = [
     "Trained",
     "accuracy",
     "features",
-    "machine",
     "normalise",
     "predict",
     "specialised",

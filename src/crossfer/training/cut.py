@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
+from crossfer.machine import Machine
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import layers_with_parameters
 from crossfer.training.prediction import features
@@ -35,17 +35,17 @@ class Cut:
     rest: Classifier
     head: str
 
-    def features(self, classifier: Classifier, images: Tensor, fabric: Fabric) -> Tensor:
+    def features(self, classifier: Classifier, images: Tensor, machine: Machine) -> Tensor:
         """Return what `layer` is given, float32 (N, D) on the CPU; images as for `predict`."""
-        return features(classifier, self.layer, images, fabric)
+        return features(classifier, self.layer, images, machine)
 
     def body(self, classifier: Classifier) -> nn.Module:
         """Return what turns normalised images, float (N, C, H, W), into features, float (N, D)."""
         return Body(classifier.network, self.layer)
 
-    def penultimate(self, given: Tensor, fabric: Fabric) -> Tensor:
+    def penultimate(self, given: Tensor, machine: Machine) -> Tensor:
         """Return what the head is given, float32 (N, P), of features at the cut, float (N, D)."""
-        return given if self.layer == self.head else features(self.rest, self.head, given, fabric)
+        return given if self.layer == self.head else features(self.rest, self.head, given, machine)
 
     def joined(self, classifier: Classifier, rest: Classifier) -> Classifier:
         """Return a copy of a classifier with the weights of another `rest` behind the cut."""

@@ -8,9 +8,9 @@ another number of them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import Pipe
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
@@ -18,15 +18,17 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossfer.errors import CrossferError
+from crossfer.machine import Machine
 from crossfer.training.backends import backend_of
-from crossfer.training.machine import keep_freed_memory, precision_of
 
 Given = TypeVar("Given")
 OnStep = Callable[[int], None]
@@ -38,12 +40,12 @@ class Devices:
 
     Parameters
     ----------
-    fabric
+    machine
         With as many processes as there are devices.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
-        self.number, self.count, self.device = fabric.global_rank, fabric.world_size, fabric.device
+    def __init__(self, machine: Machine) -> None:
+        self.number, self.count, self.device = machine.number, machine.count, machine.device
         self.images = 0
         """Of the batch that is shown now, on all devices."""
 
@@ -189,7 +191,7 @@ class _Sum(torch.autograd.Function):
 
 
 def on_devices(
-    count: int, fabric: Fabric, work: Callable[[Fabric, OnStep], Given], on_step: OnStep
+    count: int, machine: Machine, work: Callable[[Machine, OnStep], Given], on_step: OnStep
 ) -> Given:
     """Let several devices of this machine do the same work, a process each; return what the first returns.
 
@@ -197,11 +199,11 @@ def on_devices(
     ----------
     count
         How many; with one, it is done in this process.
-    fabric
+    machine
         What kind of device, and which arithmetic.
     work
-        Given a fabric of all devices, and a function to tell of steps, which is heard of the first alone.
-        It must be picklable, and so must what it returns.
+        Given the machine as one of the devices, and a function to tell of steps, which is heard of the first
+        alone. It must be picklable, and so must what it returns.
     on_step
         Told.
 
@@ -213,22 +215,15 @@ def on_devices(
         If that was one.
     """
     if count == 1:
-        return work(fabric, on_step)
-    kind = fabric.device.type
+        return work(machine, on_step)
+    kind = machine.device.type
     there = {"cuda": torch.cuda.device_count(), "cpu": count}.get(kind, 1)
     if count > there:
         raise CrossferError(f"devices: {count}: this machine has only {there} ({kind})")
-    port = os.environ.get("MASTER_PORT")
     try:
-        every = Fabric(
-            accelerator=kind,
-            devices=count,
-            strategy="ddp_spawn",
-            precision=precision_of(fabric),  # pyrefly: ignore[bad-argument-type]
-            plugins=[LightningEnvironment()],
-        )
         with TemporaryDirectory(prefix="crossfer-devices-") as folder, _heard(on_step) as tell:
-            every.launch(_work, work, tell, f"{folder}/result")  # pyrefly: ignore[bad-argument-type]  # passed on
+            given = (replace(machine, count=count), work, tell, folder)
+            start_processes(_work, given, count, start_method="spawn")
             return torch.load(f"{folder}/result", weights_only=False)
     except ProcessRaisedException as error:
         what, _, why = str(error).strip().splitlines()[-1].partition(": ")
@@ -237,19 +232,31 @@ def on_devices(
         raise CrossferError(f"one of {count} devices: {error}") from None
     except (RuntimeError, ValueError, TypeError) as error:
         raise CrossferError(f"devices: {count}: {error}") from None
-    finally:
-        os.environ.pop("MASTER_PORT", None)
-        if port:
-            os.environ["MASTER_PORT"] = port
 
 
-def _work(fabric: Fabric, work: Callable[[Fabric, OnStep], Any], tell: OnStep, result: str) -> None:
+def _work(
+    number: int,
+    machine: Machine,
+    work: Callable[[Machine, OnStep], Any],
+    tell: OnStep,
+    folder: str,
+) -> None:
     """Do the work in one of the processes; the first leaves what it gives in a file."""
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
-    given = work(fabric, tell if fabric.global_rank == 0 else _silent)
-    if fabric.global_rank == 0:
-        torch.save(given, result)
+    kind = machine.device.type
+    device = torch.device(kind, number) if kind == "cuda" else machine.device
+    mine = replace(machine, device=device, number=number).settled()
+    torch.distributed.init_process_group(
+        "nccl" if kind == "cuda" else "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=number,
+        world_size=machine.count,
+    )
+    try:
+        given = work(mine, _silent if number else tell)
+    finally:
+        torch.distributed.destroy_process_group()
+    if not number:
+        torch.save(given, f"{folder}/result")
 
 
 def _silent(images: int) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossfer.files import reserve
+from crossfer.machine import Machine
 from crossfer.networks.prediction import images_at_once
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.training.batches import augment, chances
@@ -42,7 +42,7 @@ class Anew:
         Determines the versions.
     generator
         What else is random draws from it.
-    fabric
+    machine
         Where to calculate.
     how
         How the network reads pixels.
@@ -57,13 +57,13 @@ class Anew:
         recipe: Recipe,
         seed: int,
         generator: torch.Generator,
-        fabric: Fabric,
+        machine: Machine,
         how: Preprocessing,
         devices: Devices | None = None,
     ) -> None:
         self.images, self.frozen, self.recipe, self.seed = images, frozen, recipe, seed
-        self.generator, self.fabric, self.how = generator, fabric, how
-        self.devices = devices or Devices(fabric)
+        self.generator, self.machine, self.how = generator, machine, how
+        self.devices = devices or Devices(machine)
         self.versions = min(recipe.views, recipe.epochs)
         self.chances = torch.empty(0)
 
@@ -102,7 +102,7 @@ class Anew:
         images = self.images[rows]
         if chance is not None:
             images = augment(normalise(images, self.how), self.recipe.augmentation, chance)
-        with self.fabric.autocast():
+        with self.machine.autocast():
             return self.frozen(images)
 
 
@@ -111,7 +111,7 @@ class Kept:
 
     def __init__(self, anew: Anew) -> None:
         self.anew, self.count = anew, len(anew.images)
-        self.at_once = _at_once(anew.frozen, anew.images, anew.fabric, anew.how)
+        self.at_once = _at_once(anew.frozen, anew.images, anew.machine, anew.how)
         self.known: set[int] = set()
         self.first = torch.zeros((), dtype=torch.int64, device=anew.generator.device)
         self.outputs = torch.empty(0)
@@ -139,12 +139,12 @@ class Kept:
 
 
 @torch.no_grad()
-def outputs_of(frozen: nn.Module, images: Tensor, fabric: Fabric, how: Preprocessing) -> Tensor:
+def outputs_of(frozen: nn.Module, images: Tensor, machine: Machine, how: Preprocessing) -> Tensor:
     """Return what frozen layers make of images, uint8 (N, H, W) or (N, H, W, 3), as they are: (N, …)."""
-    outputs, at_once = torch.empty(0), _at_once(frozen, images, fabric, how)
+    outputs, at_once = torch.empty(0), _at_once(frozen, images, machine, how)
     for start in range(0, len(images), at_once):
-        part = images[start : start + at_once].to(fabric.device)
-        with fabric.autocast():
+        part = images[start : start + at_once].to(machine.device)
+        with machine.autocast():
             made = frozen(normalise(part, how))
         if not start:
             outputs = _room(len(images), made)
@@ -152,10 +152,10 @@ def outputs_of(frozen: nn.Module, images: Tensor, fabric: Fabric, how: Preproces
     return outputs
 
 
-def _at_once(frozen: nn.Module, images: Tensor, fabric: Fabric, how: Preprocessing) -> int:
+def _at_once(frozen: nn.Module, images: Tensor, machine: Machine, how: Preprocessing) -> int:
     """Return how many images frozen layers can be given at once."""
-    with fabric.autocast():
-        return images_at_once(frozen, normalise(images[:1].to(fabric.device), how))
+    with machine.autocast():
+        return images_at_once(frozen, normalise(images[:1].to(machine.device), how))
 
 
 def _room(count: int, like: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crossfer.machine import Machine
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.prediction import probabilities_of
 from crossfer.selection import Candidate
@@ -19,7 +19,7 @@ from crossfer.training.stored import every
 
 
 def predict(
-    model: Classifier, images: Tensor, fabric: Fabric, batch_size: int | None = None
+    model: Classifier, images: Tensor, machine: Machine, batch_size: int | None = None
 ) -> Tensor:
     """Return the probability of every class for every image.
 
@@ -29,7 +29,7 @@ def predict(
         Put into evaluation mode.
     images
         uint8 (N, H, W) or (N, H, W, 3); or float (N, …), what the model is given of them.
-    fabric
+    machine
         Where to run.
     batch_size
         Images at a time; by default as many as memory allows.  Does not change the result beyond rounding.
@@ -39,12 +39,12 @@ def predict(
     Tensor
         float32 (N, classes) on the CPU, rows summing to 1.
     """
-    return probabilities_of(model, images, model.preprocessing, batch_size, fabric.autocast)
+    return probabilities_of(model, images, model.preprocessing, batch_size, machine.autocast)
 
 
 @torch.no_grad()
 def features(
-    model: Classifier, layer: str, images: Tensor, fabric: Fabric, batch_size: int | None = None
+    model: Classifier, layer: str, images: Tensor, machine: Machine, batch_size: int | None = None
 ) -> Tensor:
     """Return what a layer is given, for every image.
 
@@ -52,7 +52,7 @@ def features(
     ----------
     layer
         The name of one of the network's modules.
-    model, images, fabric, batch_size
+    model, images, machine, batch_size
         As for `predict`.
 
     Returns
@@ -65,14 +65,14 @@ def features(
         lambda module, inputs: found.append(inputs[0].float().flatten(1).cpu())
     )
     try:
-        predict(model, images, fabric, batch_size)
+        predict(model, images, machine, batch_size)
     finally:
         hook.remove()
     return torch.cat(found)[-len(images) :]  # before them, the few that memory was tried with
 
 
 def judge(
-    model: Classifier, faces: Faces, fabric: Fabric, given: Tensor | None = None
+    model: Classifier, faces: Faces, machine: Machine, given: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Judge a network's answers, image by image, among the classes that each face knows.
 
@@ -80,7 +80,7 @@ def judge(
 
     Parameters
     ----------
-    model, faces, fabric
+    model, faces, machine
         Who answers about what, and where.
     given
         What the model is given of the faces, where that is not their images.
@@ -92,12 +92,12 @@ def judge(
     likelihood : Tensor
         float32 (N,): the probability of the right class, above 0.
     """
-    labels, devices = faces.labels.cpu(), Devices(fabric)
+    labels, devices = faces.labels.cpu(), Devices(machine)
     images = faces.images if given is None else given
     if len(faces) < devices.count:  # nothing to share
-        probabilities = predict(model, images, fabric)
+        probabilities = predict(model, images, machine)
     else:
-        own = predict(model, every(images, devices.number, devices.count), fabric)
+        own = predict(model, every(images, devices.number, devices.count), machine)
         probabilities = devices.gather(own, len(faces))
     if faces.known is not None:
         probabilities = probabilities.masked_fill(~faces.known.cpu(), 0)
@@ -114,9 +114,9 @@ def measures(right: Tensor, likelihood: Tensor) -> dict[str, float]:
     }
 
 
-def accuracy(model: Classifier, faces: Faces, fabric: Fabric) -> float:
+def accuracy(model: Classifier, faces: Faces, machine: Machine) -> float:
     """Return the share (0–1) of faces recognised, among the classes that they have."""
-    right, _ = judge(model, faces, fabric)
+    right, _ = judge(model, faces, machine)
     return right.float().mean().item()
 
 
@@ -132,13 +132,13 @@ def candidate(judged: Mapping[str, Tensor], names: Iterable[str]) -> Candidate:
 def judged_on(
     model: Classifier,
     validation: Mapping[str, Faces],
-    fabric: Fabric,
+    machine: Machine,
     given: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Judge a network's answers on named sets: ``NAME/right`` and ``NAME/likelihood``, see `judge`."""
     found: dict[str, Tensor] = {}
     for name, faces in validation.items():
-        judged = judge(model, faces, fabric, (given or {}).get(name))
+        judged = judge(model, faces, machine, (given or {}).get(name))
         found[f"{name}/right"], found[f"{name}/likelihood"] = judged
     return found
 

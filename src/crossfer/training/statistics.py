@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from crossfer.machine import Machine
 from crossfer.networks.layers import training_mode
 from crossfer.training.batches import Faces
 
@@ -45,7 +45,7 @@ def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
 
 @torch.no_grad()
 def renew_statistics(
-    network: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Tensor], fabric: Fabric
+    network: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Tensor], machine: Machine
 ) -> None:
     """Estimate running statistics anew, for the weights that the network has now.
 
@@ -60,7 +60,7 @@ def renew_statistics(
         Its normalisations to estimate; others keep their statistics.
     batches
         What the network is given, float (N, …) each, on its device; all of about the same size.
-    fabric
+    machine
         Where to run.
     """
     network.eval()
@@ -72,7 +72,7 @@ def renew_statistics(
         norm.momentum = 1.0  # its running statistics are those of the last batch
     found = []
     for batch in batches:
-        with fabric.autocast():
+        with machine.autocast():
             network(batch)
         found.append([(_copy(norm.running_mean), _copy(norm.running_var)) for norm in norms])
     for norm, momentum, of_batches in zip(norms, momenta, zip(*found, strict=True), strict=True):

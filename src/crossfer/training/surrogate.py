@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from crossfer.machine import Machine
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.training.batches import Faces
@@ -74,7 +74,7 @@ def surrogate_of(
     recipe: Recipe,
     seed: int,
     generator: torch.Generator,
-    fabric: Fabric,
+    machine: Machine,
     *,
     reuse: bool = True,
     devices: Devices | None = None,
@@ -85,7 +85,7 @@ def surrogate_of(
     ----------
     network, training, validation
         On the device.
-    recipe, seed, generator, fabric, devices
+    recipe, seed, generator, machine, devices
         As for `Anew`.
     reuse
         Otherwise nothing is cut off, and the network is shown the same pictures.  Nor is it where the network
@@ -93,34 +93,40 @@ def surrogate_of(
     """
     how = network.preprocessing
     fed = partial(
-        Anew, training.images, recipe=recipe, seed=seed, generator=generator, fabric=fabric, how=how
+        Anew,
+        training.images,
+        recipe=recipe,
+        seed=seed,
+        generator=generator,
+        machine=machine,
+        how=how,
     )
     whole = Surrogate(network, fed(nn.Sequential(), devices=devices), {})
     if not (reuse and (split := split_frozen(network, training.images))):
         return whole
     anew = fed(split.frozen, devices=devices)
-    given = outputs_of_sets(split.frozen, validation, fabric, how)
+    given = outputs_of_sets(split.frozen, validation, machine, how)
     if given is None:
         return whole
-    if not anew.versions or anew.size() * anew.versions * len(training) > _most(fabric):
+    if not anew.versions or anew.size() * anew.versions * len(training) > _most(machine):
         return Surrogate(split.rest, anew, given)
     return _in_dual_form(split, Kept(anew), given)
 
 
 def outputs_of_sets(
-    frozen: nn.Module, sets: Mapping[str, Faces], fabric: Fabric, how: Preprocessing
+    frozen: nn.Module, sets: Mapping[str, Faces], machine: Machine, how: Preprocessing
 ) -> dict[str, Tensor] | None:
     """Return what frozen layers make of named sets, (N, …) each; None where there is no room for it."""
     images = [faces.images for faces in sets.values()]
-    one = outputs_of(frozen, images[0][:1], fabric, how).nbytes if images else 0
-    if one * sum(map(len, images)) > _most(fabric):
+    one = outputs_of(frozen, images[0][:1], machine, how).nbytes if images else 0
+    if one * sum(map(len, images)) > _most(machine):
         return None
-    return {name: outputs_of(frozen, faces.images, fabric, how) for name, faces in sets.items()}
+    return {name: outputs_of(frozen, faces.images, machine, how) for name, faces in sets.items()}
 
 
-def _most(fabric: Fabric) -> int:
+def _most(machine: Machine) -> int:
     """Return how many bytes are kept at most: a GPU calculates faster than it reads a file."""
-    return LARGEST_IN_A_FILE if fabric.device.type == "cpu" else LARGEST_IN_MEMORY
+    return LARGEST_IN_A_FILE if machine.device.type == "cpu" else LARGEST_IN_MEMORY
 
 
 def _in_dual_form(split: Split, kept: Kept, given: Mapping[str, Tensor]) -> Surrogate:

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.distributions import Beta
 
 from crossfer.errors import CrossferError
+from crossfer.machine import Machine
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.selection import Behind, compare
@@ -91,7 +91,7 @@ def train(
     validation: Mapping[str, Faces],
     recipe: Recipe,
     seed: int,
-    fabric: Fabric,
+    machine: Machine,
     *,
     penalty: Term | None = None,
     objective: Objective | None = None,
@@ -115,8 +115,8 @@ def train(
         The hyper-parameters.
     seed
         Determines the order, the augmentation and the dropout of every epoch.
-    fabric
-        Where to run, from `crossfer.training.machine`.
+    machine
+        Where to run, from `crossfer.machine`.
     penalty
         Added to the loss: a function of the network, the images of a step as the network sees them, its
         logits, and which rows of `training` they are.
@@ -152,7 +152,7 @@ def train(
     if keep == "best" and not any(len(faces) for faces in validation.values()):
         raise ValueError('there is no validation image to select the best epoch; keep the "last"')
     run = Training(
-        model, training, validation, recipe, seed, fabric, penalty, objective, reuse, keep
+        model, training, validation, recipe, seed, machine, penalty, objective, reuse, keep
     )
     if resume:
         run.load_state_dict(resume)
@@ -171,15 +171,15 @@ class Training:
         validation: Mapping[str, Faces],
         recipe: Recipe,
         seed: int,
-        fabric: Fabric,
+        machine: Machine,
         penalty: Term | None = None,
         objective: Objective | None = None,
         reuse: bool = True,
         keep: Keep = "best",
     ) -> None:
         self.began = time.perf_counter()
-        self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
-        self.penalty, self.keep, device = penalty, keep, fabric.device
+        self.model, self.recipe, self.seed, self.machine = model, recipe, seed, machine
+        self.penalty, self.keep, device = penalty, keep, machine.device
         self.objective = objective or Objective(
             partial(
                 cross_entropy,
@@ -187,7 +187,7 @@ class Training:
                 adjustment=_adjustment(training, recipe, len(model.classes), device),
             )
         )
-        self.devices = Devices(fabric)
+        self.devices = Devices(machine)
         backend = backend_of(device) if self.devices.count == 1 else Plain()
         self.network = specialised(model, training.images, device, backend)
         self.devices.prepare(self.network)
@@ -207,7 +207,7 @@ class Training:
             recipe,
             seed,
             self.generator,
-            fabric,
+            machine,
             # A penalty, whoever gives labels and what is mixed need the images themselves.
             reuse=reuse and not (penalty or self.objective.relabel or recipe.mixup),
             devices=self.devices,
@@ -215,10 +215,7 @@ class Training:
         self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
         self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
         self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
-        optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
-        wrapped = fabric.setup_optimizers(optimizer)
-        assert not isinstance(wrapped, tuple), "it was given one"
-        self.optimizer = wrapped
+        self.optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         self.mixing = _mixing(recipe, penalty, self.devices)
         self.forward = backend.compiled(self.part, recipe.epochs * len(training))
@@ -245,7 +242,7 @@ class Training:
         share = self.mixing.sample() if self.mixing else None
         if share is not None:
             images = torch.lerp(images.flip(0), images, share)
-        with self.fabric.autocast():
+        with self.machine.autocast():
             logits = self.forward(images).float()
         loss = self._loss(logits, rows)
         if share is not None:
@@ -254,7 +251,7 @@ class Training:
             loss = loss + self.penalty(self.network, images, logits, rows)
         if self.devices.count > 1:
             loss = loss * (len(rows) / whole)
-        self.fabric.backward(loss)
+        loss.backward()
         loss = loss.detach()
         gradients = (parameter.grad for parameter in self.parameters.values())
         self.devices.sum([loss, *(gradient for gradient in gradients if gradient is not None)])
@@ -274,14 +271,14 @@ class Training:
         on_state: Callable[[Callable[[], State]], None] = lambda standing: None,
     ) -> None:
         """Show the batches of an epoch that are left, measure the network, and keep it unless it is worse."""
-        device, number = self.fabric.device, len(self.state.history) + 1
+        device, number = self.machine.device, len(self.state.history) + 1
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             loss, shown = self._show(number - 1, on_step, on_state)
         rows = dealt(self.training, self.generator)
         renew_statistics(
-            self.measured, moving_norms(self.measured), map(self.inputs, rows), self.fabric
+            self.measured, moving_norms(self.measured), map(self.inputs, rows), self.machine
         )
-        judged = judged_on(self.measured, self.validation, self.fabric, self.surrogate.given)
+        judged = judged_on(self.measured, self.validation, self.machine, self.surrogate.given)
         row: Row = {"epoch": number, "training_loss": loss}
         for name in self.validation:
             found = measures(judged[f"{name}/right"], judged[f"{name}/likelihood"])
@@ -343,7 +340,7 @@ class Training:
     @property
     def _dropout(self) -> Any:
         """The module whose ``get_rng_state`` and ``set_rng_state`` are the device's."""
-        device = self.fabric.device
+        device = self.machine.device
         return torch.random if device.type == "cpu" else torch.get_device_module(device)
 
     def state_dict(self, step: int = 0, images_seen: int | None = None) -> State:

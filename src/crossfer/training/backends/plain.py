@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,18 @@ Step = Callable[[Tensor], None]
 """Learns from the images of one batch, given their rows: int64 (batch,)."""
 
 
+class SGD(torch.optim.SGD):
+    """PyTorch's descent, without what imports PyTorch's compiler, for two seconds, in case it is compiled."""
+
+    add_param_group = unwrap(torch.optim.SGD.add_param_group)
+    zero_grad = unwrap(torch.optim.SGD.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
 class Plain:
     """What training asks of a device."""
 
-    descent: type[torch.optim.SGD] = torch.optim.SGD
+    descent: type[SGD] = SGD
 
     def prepare(self, network: nn.Module) -> None:
         """Put faster layers in the place of others, under the same names; in place."""

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crossfer.training.backends import plain
+
 
 class Linear(nn.Linear):
     """A linear layer that keeps a copy of its weight in bfloat16 from batch to batch.
@@ -52,7 +54,7 @@ def half_of(weight: Tensor) -> Tensor | None:
     return vars(weight).get("half")
 
 
-class SGD(torch.optim.SGD):
+class SGD(plain.SGD):
     """PyTorch's descent with Nesterov's momentum, in one pass wherever a weight has such a copy."""
 
     @torch.no_grad()

@@ -1,73 +1,114 @@
-"""Where a training runs and how precisely it calculates, through Lightning Fabric."""
+"""Where networks calculate and how precisely."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import platform
 import sys
-import warnings
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
 
 from crossfer.errors import CrossferError
 from crossfer.processor import available_cores, cpuinfo, processor
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
-Precision = Literal["auto", "32-true", "bf16-mixed"]
+Precision = Literal["32-true", "bf16-mixed"]
 
 
-def machine(
-    device: str = "auto", precision: Precision = "auto", deterministic: bool = True
-) -> Fabric:
-    """Choose device and precision.
+@dataclass(frozen=True)
+class Machine:
+    """A device and its arithmetic.
 
     Parameters
     ----------
     device
-        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        Where.
     precision
-        ``"bf16-mixed"``, ``"32-true"`` (a GPU may use TF32 for convolutions, PyTorch's default), or
-        ``"auto"``: bfloat16 if the hardware supports it.
+        ``"32-true"``, or ``"bf16-mixed"``: products in bfloat16, sums and weights in 32 bits.
     deterministic
-        On a GPU, use deterministic kernels, so that the same call gives the same bits; otherwise the
-        fastest. A CPU is always deterministic. PyTorch warns about layers without a deterministic kernel.
-        Applies to the whole process.
-
-    Returns
-    -------
-    Fabric
-        Used by `crossfer.training.train` and `crossfer.training.predict`.
+        On a GPU, whether kernels add in a fixed order.
+    number, count
+        Where several devices train one network, a process each: which of how many this is, from 0.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            fabric = Fabric(accelerator=device, devices=1, precision="32-true")
-        except (RuntimeError, ValueError) as error:
+
+    device: torch.device
+    precision: Precision
+    deterministic: bool = True
+    number: int = 0
+    count: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        device: str = "auto",
+        precision: Precision | Literal["auto"] = "auto",
+        deterministic: bool = True,
+    ) -> Machine:
+        """Choose device and precision.
+
+        Parameters
+        ----------
+        device
+            ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        precision
+            ``"bf16-mixed"``, ``"32-true"`` (a GPU may use TF32 for convolutions, PyTorch's default), or
+            ``"auto"``: bfloat16 if the hardware supports it.
+        deterministic
+            On a GPU, use deterministic kernels, so that the same call gives the same bits; otherwise the
+            fastest. A CPU is always deterministic. PyTorch warns about layers without a deterministic
+            kernel. Applies to the whole process.
+
+        Returns
+        -------
+        Machine
+            Used by `crossfer.training.train` and `crossfer.training.predict`.
+
+        Raises
+        ------
+        CrossferError
+            If the device is not available.
+        """
+        found = _devices()
+        if device != "auto" and device not in found:
             raise CrossferError(
-                f"device {device}: not available on this machine ({error})"
-            ) from None
+                f"device {device}: not available on this machine, which has {' and '.join(found)}"
+            )
+        kind = found[0] if device == "auto" else device
+        where = torch.device(kind) if kind == "cpu" else torch.device(kind, 0)
         if precision == "auto":
-            precision = "bf16-mixed" if _multiplies_bfloat16(fabric.device) else "32-true"
-        if precision != "32-true":
-            fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
-    if fabric.device.type == "cuda":
-        _order_of_sums(deterministic)
-    return fabric
+            precision = "bf16-mixed" if _multiplies_bfloat16(where) else "32-true"
+        return cls(where, precision, deterministic or kind == "cpu").settled()
+
+    def settled(self) -> Machine:
+        """Set what holds for the whole process, and return the machine."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            if "OMP_NUM_THREADS" not in os.environ:
+                most = max(1, available_cores() // self.count)
+                torch.set_num_threads(min(torch.get_num_threads(), most))
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            _order_of_sums(self.deterministic)
+        return self
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which a network calculates in this precision."""
+        mixed = self.precision == "bf16-mixed"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 
 
-def describe(fabric: Fabric) -> dict[str, str | int]:
+def _devices() -> list[str]:
+    """Return the kinds of device that this machine has, the fastest first."""
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [*(kind for kind, there in gpus.items() if there), "cpu"]
+
+
+def describe(machine: Machine) -> dict[str, str | int]:
     """Say what a result was measured on: processor, device, threads, precision and versions."""
-    device = fabric.device
+    device = machine.device
     return {
         "platform": platform.platform(),
         "processor": f"{processor()} ({os.cpu_count()} cores)",
@@ -75,16 +116,11 @@ def describe(fabric: Fabric) -> dict[str, str | int]:
         or torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "precision": precision_of(fabric),
-        "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+        "precision": machine.precision,
+        "deterministic": machine.deterministic,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def precision_of(fabric: Fabric) -> Precision:
-    """Return the arithmetic that was chosen: ``"bf16-mixed"`` or ``"32-true"``."""
-    return cast(Precision, fabric._precision.precision)
 
 
 def reset_peak_memory(device: torch.device) -> None:

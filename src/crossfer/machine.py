@@ -25,7 +25,7 @@ class Machine:
     Parameters
     ----------
     device
-        Where.
+        Where networks calculate.
     precision
         ``"32-true"``, or ``"bf16-mixed"``: products in bfloat16, sums and weights in 32 bits.
     deterministic
@@ -83,7 +83,7 @@ class Machine:
         return cls(where, precision, deterministic or kind == "cpu").settled()
 
     def settled(self) -> Machine:
-        """Set what holds for the whole process, and return the machine."""
+        """Set what holds for the whole process: threads, kernels, the allocator; return the machine."""
         if self.device.type == "cpu":
             keep_freed_memory()
             if "OMP_NUM_THREADS" not in os.environ:

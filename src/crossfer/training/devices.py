@@ -251,10 +251,8 @@ def _work(
         rank=number,
         world_size=machine.count,
     )
-    try:
-        given = work(mine, _silent if number else tell)
-    finally:
-        torch.distributed.destroy_process_group()
+    given = work(mine, _silent if number else tell)
+    torch.distributed.destroy_process_group()
     if not number:
         torch.save(given, f"{folder}/result")
 

@@ -31,7 +31,7 @@ from crossfer.training.trainer import State
 from crossfer.unlabelled import AdaBN, Shot, entropy, pseudo_labels, templates
 
 RECIPE = Recipe(epochs=2, batch_size=14, learning_rate=0.01)
-FABRIC = Machine.of("cpu", "32-true")
+MACHINE = Machine.of("cpu", "32-true")
 
 
 def faces(count: int = 42, seed: int = 0) -> Faces:
@@ -45,7 +45,7 @@ def small(seed: int = 0) -> Classifier:
 
 
 def adapted(strategy: Strategy, start: Classifier, target: Faces) -> Classifier:
-    return adapt(strategy, start, start, {"target": target}, {}, RECIPE, 3, FABRIC).model
+    return adapt(strategy, start, start, {"target": target}, {}, RECIPE, 3, MACHINE).model
 
 
 @pytest.mark.parametrize("strategy", UNLABELLED, ids=lambda strategy: strategy.name)
@@ -86,7 +86,7 @@ def test_each_changes_what_its_paper_says_and_nothing_else() -> None:
 
 def test_batch_norm_adaptation_gives_each_normalisation_the_moments_of_the_target() -> None:
     start, target = small(), faces(600)
-    model = AdaBN().applied(start, target.images, FABRIC)
+    model = AdaBN().applied(start, target.images, MACHINE)
     norm = next(m for m in start.modules() if isinstance(m, nn.BatchNorm2d))
     convolution = next(m for m in start.modules() if isinstance(m, nn.Conv2d))
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_entropy_is_that_of_the_softmax() -> None:
 
 
 def test_information_is_maximised_by_sure_and_diverse_answers() -> None:
-    objective = Shot(weight=0.3).objective(small(), FABRIC)
+    objective = Shot(weight=0.3).objective(small(), MACHINE)
     logits = torch.randn(9, 7, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(9) % 7
     p = logits.softmax(1)
@@ -170,26 +170,26 @@ def test_templates_are_mean_directions_of_the_surest_supports() -> None:
 def test_templates_answer_by_the_likeness_of_features_and_their_mean() -> None:
     start, target = small(), faces()
     model = adapted(STRATEGIES["T3A"], start, target)
-    given = features(start, "fc3", target.images, FABRIC)
+    given = features(start, "fc3", target.images, MACHINE)
     head = start.network.get_submodule("fc3")
     assert isinstance(head, nn.Linear)
     rows = templates(head.weight, head.bias, given, 100)
     likeness = F.normalize(given) @ rows.T
-    answers = predict(model, target.images, FABRIC).argmax(1)
+    answers = predict(model, target.images, MACHINE).argmax(1)
     assert torch.equal(answers, likeness.argmax(1))
 
 
 def test_pseudo_labels_survive_an_interruption_in_the_middle_of_an_epoch() -> None:
     start, shown = small(), faces()
     start.train_only("body")
-    objective, states = Shot().objective(start, FABRIC), list[State]()
+    objective, states = Shot().objective(start, MACHINE), list[State]()
 
     def keep(standing) -> None:
         states.append(copy.deepcopy(standing()))
 
     def run(**more) -> dict[str, Tensor]:
         trained = train(
-            start, shown, {}, RECIPE, 0, FABRIC, objective=objective, keep="last", **more
+            start, shown, {}, RECIPE, 0, MACHINE, objective=objective, keep="last", **more
         )
         return trained.model.state_dict()
 

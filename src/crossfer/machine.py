@@ -29,7 +29,7 @@ class Machine:
     precision
         ``"32-true"``, or ``"bf16-mixed"``: products in bfloat16, sums and weights in 32 bits.
     deterministic
-        On a GPU, whether kernels add in a fixed order.
+        Whether kernels add in a fixed order, as on a CPU always.
     number, count
         Where several devices train one network, a process each: which of how many this is, from 0.
     """
@@ -80,7 +80,8 @@ class Machine:
         where = torch.device(kind) if kind == "cpu" else torch.device(kind, 0)
         if precision == "auto":
             precision = "bf16-mixed" if _multiplies_bfloat16(where) else "32-true"
-        return cls(where, precision, deterministic or kind == "cpu").settled()
+        fixed = kind == "cpu" or (kind == "cuda" and deterministic)
+        return cls(where, precision, fixed).settled()
 
     def settled(self) -> Machine:
         """Set what holds for the whole process: threads, kernels, the allocator; return the machine."""

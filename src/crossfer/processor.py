@@ -49,7 +49,7 @@ def _quotas(system: Path) -> list[float]:
                 root = system / "sys/fs/cgroup" / ("cpu" if controllers else "")
                 groups += [root / part for part in _and_above(path.strip("/"))]
     for group in groups:
-        with suppress(OSError, ValueError, IndexError):
+        with suppress(OSError, ValueError):
             if (group / "cpu.max").exists():
                 limit, period = (group / "cpu.max").read_text(encoding="ascii").split()
             else:

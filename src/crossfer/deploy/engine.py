@@ -150,7 +150,7 @@ def session(file: Path, threads: int = 1) -> Any:
         raise CrossferError("this needs ONNX Runtime: pip install onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # A third of the opening for nothing that one face gains, and sixteen hardly notice (docs/deploy.md).
+    # It is a third of the opening, helps two to eight faces at a time, and slows one (docs/deploy.md).
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 4  # what is wrong is raised
     try:

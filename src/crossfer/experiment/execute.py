@@ -42,14 +42,7 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
-from crossfer.files import (
-    alone,
-    digest,
-    write_bytes,
-    write_csv,
-    write_json,
-    written,
-)
+from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
 from crossfer.framing import Framing
 from crossfer.machine import Machine, describe, peak_memory, reset_peak_memory
 from crossfer.memory.file import MEMORY, Memory, load_memory

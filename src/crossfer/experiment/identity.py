@@ -15,7 +15,7 @@ from typing import Any
 from crossfer.machine import Machine, Precision
 
 RULES = 9
-"""Part of every identity; raised whenever the same configuration would give other weights."""
+"""Part of every identity; raised whenever a configuration would give other weights, but for rounding."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ MUG_FRAMES = (11, 15)  # of a sequence, fewest and most
 QUALITY = 92  # of JPEG
 SEED = 0  # another would draw other people
 FEW = 100  # fewer jobs than these are done sooner here than by other processes
+WINDOWS = 61  # more processes cannot be waited for there
 
 Result = TypeVar("Result")
 
@@ -137,7 +138,10 @@ def _at_once(
             results: Iterator[Result] = starmap(work, jobs)
         else:
             pool = ProcessPoolExecutor(
-                available_cores(), get_context("spawn"), cv2.setNumThreads, initargs=(1,)
+                min(available_cores(), WINDOWS),
+                get_context("spawn"),
+                cv2.setNumThreads,
+                initargs=(1,),
             )
             results = stack.enter_context(pool).map(work, *zip(*jobs, strict=True), chunksize=4)
         for done, result in enumerate(results, 1):

@@ -247,7 +247,7 @@ def _work(
     mine = replace(machine, device=device, number=number).settled()
     torch.distributed.init_process_group(
         "nccl" if kind == "cuda" else "gloo",
-        init_method=f"file://{folder}/meeting",
+        store=torch.distributed.FileStore(f"{folder}/meeting", machine.count),
         rank=number,
         world_size=machine.count,
     )

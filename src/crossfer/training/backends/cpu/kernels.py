@@ -58,7 +58,11 @@ def compiled(loop: Callable[..., None]) -> Any:
 
 def on_our_threads() -> None:
     """Have the loops run on as many threads as PyTorch does."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(
+        threads
+    )  # starting its own, Numba changes those of OpenMP, which are PyTorch's
 
 
 @intrinsic

@@ -32,20 +32,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="an exported classifier, a bundle or a run")
     parser.add_argument("--variant", default="fp32")
-    parser.add_argument("--photographs", type=int, default=210)
+    parser.add_argument("--photographs", type=int, default=210, help="at most 213")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     model = crossfer.load(asked.model, asked.variant)
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
         standins.write("jaffe", top / "raw", images=asked.photographs)
+        photographs = sum(1 for _ in (top / "raw").iterdir())
         for number in range(asked.rounds):
             began = time.perf_counter()
             predict(model, top / "raw", top / f"faces{number}.csv")
-            predicted = asked.photographs / (time.perf_counter() - began)
+            predicted = photographs / (time.perf_counter() - began)
             began = time.perf_counter()
             crossfer.prepare(top / "raw", top / f"out{number}", Preparation(faces="find"))
-            prepared = asked.photographs / (time.perf_counter() - began)
+            prepared = photographs / (time.perf_counter() - began)
             print(
                 f"round {number + 1}: {predicted:.0f} photographs/s with predict, {prepared:.0f} with "
                 f"prepare, on {os.cpu_count()} cores: {predicted / prepared:.2f} times as many",

@@ -271,7 +271,6 @@ def test_a_gpu_adds_in_a_fixed_order_unless_asked_not_to(
 ) -> None:
     """What is set; no test has a GPU to see what comes of it."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.set_device", lambda device: None)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     try:
         Machine.of("cuda", "32-true", deterministic)

@@ -91,7 +91,8 @@ class Machine:
                 most = max(1, available_cores() // self.count)
                 torch.set_num_threads(min(torch.get_num_threads(), most))
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
+            if self.number:  # the first is the default
+                torch.cuda.set_device(self.device)
             _order_of_sums(self.deterministic)
         return self
 

@@ -47,7 +47,8 @@ def _quotas(system: Path) -> list[float]:
             _, controllers, path = line.split(":", 2)
             if not controllers or "cpu" in controllers.split(","):
                 root = system / "sys/fs/cgroup" / ("cpu" if controllers else "")
-                groups += [root / part for part in _and_above(path.strip("/"))]
+                own = Path(path.strip("/"))  # in a container it is the root
+                groups += [root / group for group in (own, *own.parents)]
     for group in groups:
         with suppress(OSError, ValueError):
             if (group / "cpu.max").exists():
@@ -58,8 +59,3 @@ def _quotas(system: Path) -> list[float]:
             if float(limit) > 0:  # "max", or -1: none
                 found.append(float(limit) / float(period))
     return found
-
-
-def _and_above(path: str) -> list[Path]:
-    """Return a control group and those that it is in; in a container its own is the root."""
-    return [Path(path), *Path(path).parents]

@@ -103,6 +103,11 @@ class Faces:
         """How often each face is shown, relative to others: float (N,), where the labels are."""
         return torch.ones(len(self), device=self.labels.device)
 
+    def steps(self, size: int) -> tuple[int, int]:
+        """Return how many steps an epoch has with batches nearest to a size, and how many images each."""
+        steps = max(1, round(len(self) / size))
+        return steps, len(self) // steps
+
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
         """Deal every image once into equal batches, nearest to a size; hardly one is left over.
 
@@ -111,8 +116,8 @@ class Faces:
         Tensor
             int64 (steps, images a step): rows, on the device of the generator.
         """
-        steps = max(1, round(len(self) / size))
-        return _shuffled(len(self), generator)[: len(self) // steps * steps].view(steps, -1)
+        steps, images = self.steps(size)
+        return _shuffled(len(self), generator)[: steps * images].view(steps, -1)
 
 
 @dataclass(frozen=True)
@@ -151,12 +156,17 @@ class Mixture(Faces):
         """Return how many images of a batch, which are its first, are new ones."""
         return min(round(size * self.share), size - 1)
 
+    def steps(self, size: int) -> tuple[int, int]:
+        """Return how many steps an epoch has with batches nearest to a size, and how many images each."""
+        steps = max(1, round(self.new / max(1, round(size * self.share))))
+        fresh = self.new // steps
+        return steps, fresh + max(1, round(fresh * (1 - self.share) / self.share))
+
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
         """Deal one epoch into equal batches; int64 (steps, images a step), the new ones first."""
-        fresh = max(1, round(size * self.share))
-        steps = max(1, round(self.new / fresh))
+        steps, images = self.steps(size)
         fresh = self.new // steps
-        kept = max(1, round(fresh * (1 - self.share) / self.share))
+        kept = images - fresh
         past = len(self) - self.new
         rounds = [_shuffled(past, generator) for _ in range(-(-kept * steps // past))]
         old = self.new + torch.cat(rounds)[: kept * steps].view(steps, -1)

@@ -218,8 +218,8 @@ class Training:
         self.optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         self.mixing = _mixing(recipe, penalty, self.devices)
-        epoch = self.training.batches(recipe.batch_size, self.generator).numel()
-        self.forward = backend.compiled(self.part, recipe.epochs * epoch)
+        steps, images = self.training.steps(recipe.batch_size)
+        self.forward = backend.compiled(self.part, recipe.epochs * steps * images)
         # The network, not the part: frozen layers may calculate in every step.
         self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
         self.state = State()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,19 @@ def test_without_backends_every_layer_is_pytorch_s() -> None:
     rate = torch.zeros(())
     optimizer = Plain().optimizer([nn.Parameter(torch.ones(2))], rate, Recipe())
     assert type(optimizer) is Plain.descent and optimizer.param_groups[0]["lr"] is rate
+
+
+def test_the_plain_descent_is_pytorch_s_to_the_bit() -> None:
+    told: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
+    ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2))
+    for weight, kind in ((ours, Plain.descent), (theirs, torch.optim.SGD)):
+        optimizer = kind([weight], **told)
+        for _ in range(3):
+            weight.square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert weight.grad is None
+    assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("what", ["FC", "FC+CL"])

@@ -77,7 +77,7 @@ def main() -> None:
             "seeds": given.seeds,
             "fractions": [1.0],
             "strategies": given.strategies,
-            "recipes": {"BL": RECIPE, "FU": RECIPE},
+            "recipes": {name: RECIPE for name in ("BL", "FU") if name in given.strategies},
             "copies": "ignore",
         }
     )

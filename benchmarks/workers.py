@@ -58,8 +58,7 @@ def measure(processes: int, threads: int, seconds: float) -> float:
     """Return images per second of some processes together."""
     told: Queue[float] = CONTEXT.Queue()
     together = CONTEXT.Barrier(processes)
-    variables = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-    os.environ.update(dict.fromkeys(variables, str(threads)))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     workers = [
         CONTEXT.Process(target=train, args=(threads, seconds, together, told))
         for _ in range(processes)

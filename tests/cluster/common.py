@@ -26,7 +26,7 @@ recipes:
   default: {{epochs: 3, batch_size: 16}}
   long: {{epochs: {epochs}}}
 """
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def write_experiment(folder: Path, epochs: int) -> Path:

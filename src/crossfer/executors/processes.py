@@ -16,8 +16,8 @@ from typing import Any
 from crossfer.errors import CrossferError, one_line
 from crossfer.executors.graph import Events, Failure, Frontier, Open, Task
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-"""What tells PyTorch, its libraries and Numba how many threads to use; read when they are imported."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What tells PyTorch and its libraries how many threads to use; read when they are imported."""
 
 ATTEMPTS = 2
 """A task whose process is killed is given to another one once: it goes on from its checkpoint."""

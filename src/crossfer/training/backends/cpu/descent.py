@@ -87,13 +87,12 @@ class SGD(plain.SGD):
         self, weight: Tensor, half: Tensor, gradient: Tensor, group: dict[str, Any]
     ) -> None:
         """Take the step of a weight and its copy."""
-        from crossfer.training.backends.cpu.kernels import descend, on_our_threads  # a compiler
+        from crossfer.training.backends.cpu.kernels import descend  # a compiler
 
         assert group["nesterov"] and not (group["dampening"] or group["maximize"])
         state = self.state[weight]
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        on_our_threads()
         descend(
             weight.detach().numpy(),
             state["momentum_buffer"].numpy(),

@@ -17,33 +17,38 @@ normalised number ``scale x + shift``, and ``mean`` is that of x.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from filelock import FileLock
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import intrinsic
+
+from crossfer.processor import available_cores
 
 ZERO = np.float32(0)
 STRIPS = 4
 """How many strips an image is cut into, from top to bottom."""
 
 
-def compiled(loop: Callable[..., None]) -> Any:
-    """Have Numba compile a loop when it is first used, and keep it where there is a place for it.
+def compiled(loop: Callable[..., None]) -> Callable[..., None]:
+    """Have Numba compile a loop over images when it is first used; PyTorch's number of threads share them.
 
-    Of several processes that start at once, one compiles it and the others wait for what is kept.
+    What is compiled is kept where there is a place for it.  Of several processes that start at once, one
+    compiles and the others wait for what is kept.
     """
     try:
-        kept = njit(parallel=True, cache=True)(loop)
+        kept = njit(nogil=True, cache=True)(loop)
     except RuntimeError:  # neither beside this file nor in a home
-        return njit(parallel=True)(loop)
+        return _shared(njit(nogil=True)(loop))
     folder = Path(kept.stats.cache_path)
     compile_ = kept.compile
 
@@ -53,16 +58,33 @@ def compiled(loop: Callable[..., None]) -> Any:
             return compile_(signature)
 
     kept.compile = once
-    return kept
+    return _shared(kept)
 
 
-def on_our_threads() -> None:
-    """Have the loops run on as many threads as PyTorch does."""
-    threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    torch.set_num_threads(
-        threads
-    )  # starting its own, Numba changes those of OpenMP, which are PyTorch's
+def _shared(loop: Callable[..., None]) -> Callable[..., None]:
+    """Have threads share the images: the first axis of whatever has several.
+
+    Numba's own threads (``parallel=True``) took more than twice as long to compile.
+    """
+
+    def share(*given: Any) -> None:
+        images = len(given[0])
+        threads = max(1, min(torch.get_num_threads(), images))
+        edges = [images * thread // threads for thread in range(threads + 1)]
+        parts = ([x[a:b] if np.ndim(x) > 1 else x for x in given] for a, b in pairwise(edges))
+        ours, *others = parts
+        waiting = [_pool(os.getpid()).submit(loop, *part) for part in others]
+        loop(*ours)
+        for one in waiting:
+            one.result()
+
+    return share
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return the threads of a process; one that was forked needs its own."""
+    return ThreadPoolExecutor(available_cores(), "kernels")
 
 
 @intrinsic
@@ -108,17 +130,17 @@ def moments(x: Any, pivot: Any, sums: Any) -> None:
     """Sum ``x - pivot`` and its square over every image: float32 (N, 2, C)."""
     images, height, width, channels = x.shape
     rows = -(-height // STRIPS)
-    for n in prange(images):
-        first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+    for n in range(images):
+        for c in range(channels):
+            sums[n, 0, c] = sums[n, 1, c] = ZERO
         for row in range(rows):
             for step in range(STRIPS * width):
                 h, w = place(row, step, rows)
                 if h < height:
                     for c in range(channels):
                         value = wide(x[n, h, w, c]) - pivot[c]
-                        first[c] += value
-                        second[c] += value * value
-        sums[n, 0, :], sums[n, 1, :] = first, second
+                        sums[n, 0, c] += value
+                        sums[n, 1, c] += value * value
 
 
 @njit(inline="always")
@@ -143,7 +165,7 @@ def descend(
     ``weight`` and ``momentum`` are float32, ``half`` and ``gradient`` the bits of bfloat16.
     """
     rows, columns = weight.shape
-    for r in prange(rows):
+    for r in range(rows):
         for c in range(columns):
             g = wide(gradient[r, c]) + decay * weight[r, c]
             momentum[r, c] = friction * momentum[r, c] + g
@@ -168,7 +190,7 @@ def kernels(side: int) -> Kernels:
         """Write the largest number of each window, or 0 if it is below: (N, H // side, W // side, C)."""
         images, height, width, channels = y.shape
         rows = -(-height // STRIPS)
-        for n in prange(images):
+        for n in range(images):
             for row in range(rows):
                 for step in range(STRIPS * width):
                     h, w = place(row, step, rows)
@@ -182,32 +204,36 @@ def kernels(side: int) -> Kernels:
         """Sum g, the gradient that passes the ReLU, and ``g (x - mean)`` over every image: (N, 2, C)."""
         images, height, width, channels = dy.shape
         rows = -(-height // STRIPS)
-        for n in prange(images):
-            first, second = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+        for n in range(images):
+            for c in range(channels):
+                sums[n, 0, c] = sums[n, 1, c] = ZERO
             for row in range(rows):
                 for step in range(STRIPS * width):
                     h, w = place(row, step, rows)
                     if h < height:
                         for c in range(channels):
                             best, number, _ = largest(x, n, h, w, c, scale, shift, side)
-                            g = ZERO if best <= ZERO else wide(dy[n, h, w, c])
-                            first[c] += g
-                            second[c] += g * (number - mean[c])
-            sums[n, 0, :], sums[n, 1, :] = first, second
+                            given = wide(
+                                dy[n, h, w, c]
+                            )  # always: a loop without jumps is vectorised
+                            g = ZERO if best <= ZERO else given
+                            sums[n, 0, c] += g
+                            sums[n, 1, c] += g * (number - mean[c])
 
     @compiled
     def backward(x: Any, dy: Any, scale: Any, shift: Any, slope: Any, offset: Any, dx: Any) -> None:
         """Write ``scale g + slope x + offset``; g is 0 where a number was not the largest of its window."""
         images, height, width, channels = dy.shape
         rows = -(-height // STRIPS)
-        for n in prange(images):
+        for n in range(images):
             for row in range(rows):
                 for step in range(STRIPS * width):
                     h, w = place(row, step, rows)
                     if h < height:
                         for c in range(channels):
                             best, _, where = largest(x, n, h, w, c, scale, shift, side)
-                            g = ZERO if best <= ZERO else scale[c] * wide(dy[n, h, w, c])
+                            given = scale[c] * wide(dy[n, h, w, c])
+                            g = ZERO if best <= ZERO else given
                             for k in range(side * side):
                                 at_h, at_w = h * side + k // side, w * side + k % side
                                 plain = slope[c] * wide(x[n, at_h, at_w, c]) + offset[c]

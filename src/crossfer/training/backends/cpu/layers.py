@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from crossfer.networks.layers import is_just, layers_in_order
 from crossfer.training.backends.cpu.descent import Linear
-from crossfer.training.backends.cpu.kernels import kernels, moments, on_our_threads
+from crossfer.training.backends.cpu.kernels import kernels, moments
 
 
 def fuse(network: nn.Module) -> nn.Module:
@@ -144,7 +144,6 @@ class _Training(torch.autograd.Function):
         # Around a number near the mean, squares lose nothing.
         pivot = x[0, :, 0, 0].float()
         sums = np.empty((len(x), 2, len(pivot)), np.float32)
-        on_our_threads()
         moments(_array(x), pivot.numpy(), sums)
         first, second = _sum(sums) / (x.numel() // len(pivot))
         mean, variance = (first + pivot).float(), (second - first**2).clamp_min(0).float()
@@ -170,7 +169,6 @@ class _Training(torch.autograd.Function):
         dy, dx = dy.contiguous(memory_format=torch.channels_last), torch.empty_like(x)
         vectors = scale.numpy(), shift.numpy()
         sums = np.empty((len(x), 2, len(scale)), np.float32)
-        on_our_threads()
         loops = kernels(ctx.side)
         loops.slopes(_array(x), _array(dy), *vectors, mean.numpy(), sums)
         of_bias, of_x = _sum(sums).float()
@@ -189,7 +187,6 @@ def _forward(x: Tensor, scale: Tensor, shift: Tensor, side: int) -> Tensor:
         dtype=x.dtype,
         memory_format=torch.channels_last,
     )
-    on_our_threads()
     kernels(side).forward(_array(x), scale.detach().numpy(), shift.detach().numpy(), _array(y))
     return y
 

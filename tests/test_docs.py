@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import glob
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,10 @@ from tests.conftest import SIZES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TUTORIALS = [
-    ROOT / "docs/tutorials" / f"{n}.md" for n in ("study", "photos", "your-own", "cluster")
-]
+TUTORIALS = [ROOT / "docs/tutorials" / f"{n}.md" for n in ("study", "photos", "your-own")]
 """In the order in which a reader takes them: those after the first go on in its folder."""
+ON_A_CLUSTER = ROOT / "docs/tutorials/cluster.md"
+"""Runs beside the other tests of clusters, in `tests/test_ray.py`."""
 BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?"
     r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^```$",
@@ -68,7 +67,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_is_run_or_says_why_not(page: Path) -> None:
-    if page not in TUTORIALS:
+    if page not in (*TUTORIALS, ON_A_CLUSTER):
         assert [block.code for block in blocks(page) if block.runs] == []
 
 
@@ -99,7 +98,7 @@ def test_the_tutorials_run_as_they_stand(
 
     In this process, which has imported everything, and with the other tests' faces where they are as many.
     """
-    assert sorted(TUTORIALS) == sorted((ROOT / "docs/tutorials").glob("*.md"))
+    assert {*TUTORIALS, ON_A_CLUSTER} == {*(ROOT / "docs/tutorials").glob("*.md")}
     draw = standins.write
 
     def write(name: str, folder: Path, images: int | None = None, told: Told = silent) -> Path:
@@ -111,21 +110,24 @@ def test_the_tutorials_run_as_they_stand(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for page in TUTORIALS:
-        for block in blocks(page):
-            if "--on ray" in block.code and not find_spec("ray"):
-                continue  # the extra "ray"; what follows then trains here
-            if block.title:
-                Path(block.title).write_text(block.code, encoding="utf-8")
-            elif block.runs and block.language == "python":
-                exec(compile(block.code, page.name, "exec"), {"__name__": "__main__"})
-            elif block.runs:
-                for line in block.code.splitlines():
-                    run(line)
+        follow(page)
     report = Path("runs/photos/report.html").read_text(encoding="utf-8")
     assert "suggestions of a model were accepted" in report
     card = Path("exported/README.md").read_text(encoding="utf-8")
     assert "in its experiment, by PyTorch" in card
     assert "1905.12082" in card and "Dark Experience" in card
+
+
+def follow(page: Path) -> None:
+    """Do what a tutorial says, in the working directory."""
+    for block in blocks(page):
+        if block.title:
+            Path(block.title).write_text(block.code, encoding="utf-8")
+        elif block.runs and block.language == "python":
+            exec(compile(block.code, page.name, "exec"), {"__name__": "__main__"})
+        elif block.runs:
+            for line in block.code.splitlines():
+                run(line)
 
 
 def run(line: str) -> None:

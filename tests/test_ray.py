@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from crossfer import standins
-from crossfer.cli import app
+from crossfer.cli import app, options
 from crossfer.datasets import extract, in_memory, prepare
 from crossfer.datasets.extract import Extraction
 from crossfer.datasets.on_ray import Blocks, _open
@@ -24,7 +24,9 @@ from crossfer.errors import CrossferError
 from crossfer.executors import Task
 from crossfer.executors.copies import Files
 from crossfer.executors.ray import Ray, Unseen, _check_versions, run_on_ray
+from crossfer.experiment import load_results
 from crossfer.framing import Framing
+from tests.test_docs import ON_A_CLUSTER, follow
 from tests.test_executors import (  # noqa: F401
     DIAMOND,
     Log,
@@ -83,6 +85,22 @@ def test_a_graph_on_ray_whatever_happens_to_its_processes(cluster: Ray, tmp_path
         for before in task.after:
             began, ended = ("started", task.key), ("succeeded", before)
             assert log.lines.index(ended) < log.lines.index(began)
+
+
+def test_the_tutorial_runs_as_it_stands(
+    cluster: Ray, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").symlink_to(data)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address or "")
+    assert options.ray_of("ray") == cluster
+    follow(ON_A_CLUSTER)
+    assert load_results(tmp_path / "runs/cluster").failed == ()
+
+
+def test_without_an_address_ray_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert options.ray_of("ray") == Ray()
 
 
 def test_faces_found_on_ray_are_those_found_here(

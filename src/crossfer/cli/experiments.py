@@ -132,8 +132,8 @@ def run(
         str,
         typer.Option(
             help=(
-                "Where to train: here, slurm, ray (on this machine), or a Ray cluster's HOST:PORT "
-                "or ray://HOST:PORT."
+                "Where to train: here, slurm, a Ray cluster's HOST:PORT or ray://HOST:PORT, or ray "
+                "(the cluster of RAY_ADDRESS, or else this machine)."
             )
         ),
     ] = "here",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -168,12 +169,16 @@ def cluster_of(
 
 
 def ray_of(on: str, besides: str = "here, ") -> Ray:
-    """Parse the address of a Ray cluster; `besides` names other values for the error."""
+    """Parse the address of a Ray cluster; `besides` names other values for the error.
+
+    As in Ray itself, ``RAY_ADDRESS`` is the address where none is given.
+    """
     if on != "ray" and not re.fullmatch(r"(ray://)?[^\s:/]+:[0-9]+", on):
         raise CrossferError(f"--on {on}: write {besides}ray, HOST:PORT or ray://HOST:PORT")
     from crossfer.executors.ray import Ray
 
-    return Ray(None if on == "ray" else on)
+    address = os.environ.get("RAY_ADDRESS", "local") if on == "ray" else on
+    return Ray(None if address == "local" else address)
 
 
 def bytes_of(option: str, text: str | None) -> int:

@@ -84,7 +84,7 @@ class Ray:
             import ray  # noqa: F401
         except ModuleNotFoundError:
             raise CrossferError("this needs Ray: pip install 'crossfer[ray]'") from None
-        if self.address:
+        if self.address and ":" in self.address:
             host, _, port = self.address.removeprefix("ray://").partition(":")
             try:
                 socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -138,7 +140,7 @@ class OnCluster:
         return Files(
             root=self.out.absolute(),
             mark=mark,
-            open_here=open_,
+            open_here=partial(open_in, Path.cwd(), open_),
             open_copy=partial(open_copy, content, arithmetic),
             always=sent,
             needs={
@@ -148,6 +150,13 @@ class OnCluster:
             makes={key: (places[key], folders[key]) for key in needed},
             last=RUN,
         )
+
+
+def open_in(folder: Path, open_: Open) -> Work:
+    """Prepare a worker in the folder that relative paths of the configuration start from."""
+    with suppress(OSError):  # this node need not have it
+        os.chdir(folder)
+    return open_()
 
 
 def open_copy(content: Mapping[str, Any], arithmetic: Arithmetic, copy: Path) -> Work:

@@ -276,7 +276,7 @@ def test_the_answer(strategies: dict[str, tuple[float, float]], sentence: str, s
 
 def test_the_answer_says_what_it_costs_and_how_sure_it_is() -> None:
     (answer,) = words.answers(View(made_results({"jaffe": STUDY}, images={"jaffe": 67})))
-    notes = " ".join(answer.notes).replace("\N{NO-BREAK SPACE}", " ")
+    notes = " ".join((*answer.cautions, *answer.notes)).replace("\N{NO-BREAK SPACE}", " ")
     assert "It cost 18 min of training, 4,000 images seen; the quickest, FC, took 20 s" in notes
     assert "alone forgot much: FC −21.0, RE −28.7 points on FER2013." in notes
     assert "Only 67 test images: the interval of FU on JAFFE is" in notes
@@ -331,7 +331,7 @@ def test_a_class_that_falls_is_warned_of_on_the_first_screen(tmp_path: Path) -> 
     one_of_six = with_fallen_fear(made, ClassChange(6, -16.7, (-50.0, 0.0)))
     (answer,) = words.answers(View(one_of_six))
     assert answer.verdict == "use"
-    assert "may be chance" in answer.notes[0]
+    assert "may be chance" in answer.cautions[0]
     assert not any("fear" in warning for warning in answer.warnings)
 
 
@@ -351,7 +351,8 @@ def test_these_images_and_other_people_are_two_questions(tmp_path: Path) -> None
         comparisons=tuple(map(of_three, results.comparisons)),
     )
     (answer,) = words.answers(View(results))
-    said = [text.replace("\N{NO-BREAK SPACE}", " ") for text in (*answer.warnings, *answer.notes)]
+    told = (*answer.warnings, *answer.cautions)
+    said = [text.replace("\N{NO-BREAK SPACE}", " ") for text in told]
     assert (
         "On these images of JAFFE the difference is real (40 won, 7 lost, p < 0.001); "
         "for other people it is not known yet: 3 people." in said

@@ -71,8 +71,10 @@ class Answer:
         The answer.
     warnings
         Classes that fell, and what is known about these images alone.
+    cautions
+        How far to trust it: what to know before it is used.
     notes
-        What it costs, what else there is, and how far to trust it.
+        What it costs, and what else there is.
     network
         Which network to ship, and its folder.
     before, after
@@ -85,6 +87,7 @@ class Answer:
     verdict: Verdict
     sentence: str
     warnings: list[str]
+    cautions: list[str]
     notes: list[str]
     network: tuple[str, str]
     before: Result
@@ -490,19 +493,21 @@ def _answer(view: View, choice: Recommendation) -> Answer:
     after = _recommended(view, choice)
     sentence, verdict = _sentence(view, target, after)
     falls, run = _falls(after), view.runs[choice.run]
-    notes = (
+    cautions = (
         *(_in_words(view, after, fall) for fall in falls if not fall.sure),
         _unconfirmed(after),
         *_new_classes(view, after),
-        _cost(view, after),
-        *_given_up(view, choice, after),
-        _close(view, choice, after),
-        _forgotten(view, target),
         _uncertain(view, target, after),
         missing_classes(view, view.source),
         missing_classes(view, target),
         *_few_people(view, after),
         *diverged(view, target.name),
+    )
+    notes = (
+        _cost(view, after),
+        *_given_up(view, choice, after),
+        _close(view, choice, after),
+        _forgotten(view, target),
     )
     return Answer(
         target=shown(target),
@@ -515,7 +520,8 @@ def _answer(view: View, choice: Recommendation) -> Answer:
             *_known_here(view, after),
             *_led(target),
         ],
-        notes=[note for note in notes if note],
+        cautions=[*filter(None, cautions)],
+        notes=[*filter(None, notes)],
         network=(_which(view, run), run.folder),
         before=view.before(choice.target),
         after=after,

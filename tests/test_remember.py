@@ -26,8 +26,9 @@ from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
 from crossfer.files import digest, write_json
 from crossfer.machine import Machine
-from crossfer.memory import statistics
+from crossfer.memory import drift, statistics
 from crossfer.memory.closed_form import SLDA, Head, Ridge, ridge_regression, streamed, with_head
+from crossfer.memory.drift import moved
 from crossfer.memory.file import (
     MEMORY,
     Memory,
@@ -326,6 +327,7 @@ def test_a_strategy_that_reads_a_memory_makes_sense() -> None:
         ({"merge": True}, "cannot be combined with other ways"),
         ({"layers": "all"}, "feature-replay: layers: FC"),
         ({"memory": Ridge(), "layers": "FC"}, "ridge: layers: none"),
+        ({"memory": Ridge(), "layers": "none", "start": "FC"}, "ridge: start: baseline"),
     ):
         point = {"start": "baseline", "layers": "FC", "data": "target", "memory": FeatureReplay()}
         told: dict[str, Any] = point | wrong
@@ -337,6 +339,48 @@ def test_a_strategy_that_reads_a_memory_makes_sense() -> None:
         SLDA(shrinkage=2)
     with pytest.raises(ValueError, match="draws"):
         FeatureReplay(draws=0)
+
+
+@pytest.mark.parametrize("images", [30, 90])
+def test_drift_is_a_ridge_regression(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against scikit-learn's, with more features than images and with fewer."""
+    from sklearn.linear_model import Ridge as Reference
+
+    draw = np.random.default_rng(0)
+    before, samples = draw.normal(2, 3, (images, 50)), draw.normal(2, 3, (20, 50))
+    after = before + before @ draw.normal(0, 0.1, (50, 50)) + draw.normal(size=50)
+    expected = Reference(alpha=drift.RIDGE * images * before.var(0).mean()).fit(
+        before, after - before
+    )
+    found = moved(*(torch.from_numpy(x).float() for x in (samples, before, after)))
+    np.testing.assert_allclose(found, samples + expected.predict(samples), rtol=1e-3, atol=1e-3)
+    monkeypatch.setattr(drift, "MOST_IMAGES", 10)
+    few = moved(*(torch.from_numpy(x).float() for x in (samples, before, before + 1)))
+    np.testing.assert_allclose(few, samples + 1, atol=1e-5)
+
+
+def test_samples_move_only_with_features(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained from a network with other features is what is drawn, moved; teaches what was drawn."""
+    old, machine, sides = small(), Machine.of("cpu", "32-true"), {"target": drawn(21, 2)}
+    other = small()
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    told: list[tuple[Tensor, Tensor]] = []
+
+    def watched(samples: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        told.append((before, after))
+        return moved(samples, before, after)
+
+    monkeypatch.setattr(drift, "moved", watched)
+    strategy = STRATEGIES["GFR"]
+    adapt(strategy, old, old, sides, sides, RECIPE, 0, machine, memory)
+    assert not told
+    trained = adapt(strategy, other, old, sides, sides, RECIPE, 0, machine, memory).model
+    ((before, after),) = told
+    for network, features_ in ((old, before), (other, after)):
+        expected = cut_of(network).features(network, drawn(21, 2).images, machine)
+        assert torch.allclose(features_, expected, atol=1e-5)
+    assert torch.equal(next(trained.parameters()), next(other.parameters()))
 
 
 @pytest.mark.parametrize("strategy", FROM_MEMORY, ids=lambda strategy: strategy.name)
@@ -444,7 +488,7 @@ def test_all_run_when_the_training_images_are_deleted(
     assert not results.failed
     done = {row.strategy for row in results.summary}
     names = {"GFR+WiSE", *(strategy.name for strategy in FROM_MEMORY)}
-    assert names < done and len(names) == 5
+    assert names < done and len(names) == 6
     tested, held_out = (getattr(results.summary[0].on_source, s) for s in ("test", "validation"))
     assert tested.images + held_out.images == len(source.rows("test")) and held_out.images
     facts = {one.name: one.past_data for one in results.strategies}

@@ -89,6 +89,7 @@ def adapt(
             training["source"], strategy.exemplars, strategy.choice, baseline, seed, machine
         )
         training = {**training, "source": kept}
+    old = baseline
     model, baseline = _grown(start, baseline, training, machine)
     model.train_only(strategy.layers)
     if strategy.rank:
@@ -102,7 +103,16 @@ def adapt(
     elif strategy.memory:
         assert memory
         trained = strategy.memory.learn(
-            start, model, memory, training["target"], validation, recipe, seed, machine, **options
+            old,
+            start,
+            model,
+            memory,
+            training["target"],
+            validation,
+            recipe,
+            seed,
+            machine,
+            **options,
         )
     elif strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)

@@ -195,6 +195,21 @@ BEYOND = (
         about="interpolate the weights before and after GFR",
     ),
     merged(
+        "LwF+WiSE",
+        start="LwF",
+        about="interpolate the weights before and after LwF",
+    ),
+    on_target(
+        "GFR+LDC",
+        start="LwF+WiSE",
+        layers="FC",
+        about=(
+            "as GFR, after LwF+WiSE has changed every layer: sampled features are moved as the target's have"
+        ),
+        memory=FeatureReplay(),
+        paper="learnable drift compensation: Gomez-Villa et al., ECCV 2024",
+    ),
+    merged(
         "LiNeS",
         start="RE",
         about="interpolate the weights before and after fine-tuning every layer, first layers least",

@@ -108,6 +108,8 @@ class Strategy:
             yield "memory: needs data: target, and cannot be combined with other ways of learning"
         if self.memory and self.layers not in self.memory.LAYERS:
             yield f"{self.memory.kind}: layers: {self.memory.LAYERS[0]}"
+        if isinstance(self.memory, ClosedForm) and self.start != "baseline":
+            yield f"{self.memory.kind}: start: baseline, whose features the memory file describes"
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
             yield "a strategy that starts at random must train all layers, without penalty or merge"
         if self.unlabelled:

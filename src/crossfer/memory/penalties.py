@@ -72,11 +72,21 @@ class SourceDistillation:
     past_data: ClassVar[PastData] = "none"
 
     def term(
-        self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
+        self,
+        start: Classifier,
+        shown: Faces,
+        past: Faces | None,
+        seed: int,
+        machine: Machine,
+        asked: Tensor | None = None,
     ) -> Term:
-        """Return the loss term; `shown` is a mixture of source and target."""
+        """Return the loss term; `shown` is a mixture of source and target.
+
+        With `asked`, the old network is asked once, about these in place of the mixture's source images.
+        """
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
         teacher = _Teacher(start, shown, machine)
+        answers = None if asked is None else teacher.once(asked)
         several = Devices(machine)
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
@@ -86,7 +96,10 @@ class SourceDistillation:
                 weight *= several.part(len(rows) - new) / several.part(len(rows))
                 if not weight:
                     return logits.sum() * 0
-            old = teacher(images[new:])
+            if answers is None:
+                old = teacher(images[new:])
+            else:
+                old = answers[rows[new:] - shown.new]
             return weight * teacher.divergence(old, logits[new:], self.temperature)
 
         return penalty
@@ -120,9 +133,7 @@ class DarkExperience:
         """Return the loss term; `shown` is a mixture of source and target."""
         assert isinstance(shown, Mixture), "a strategy with this penalty has a share"
         teacher = _Teacher(start, shown, machine)
-        rows = torch.split(torch.arange(shown.new, len(shown)), MOST_AT_ONCE)
-        parts = (shown.images[part].to(machine.device) for part in rows)
-        stored = torch.cat([teacher(normalise(part, start.preprocessing)) for part in parts])
+        stored = teacher.once(shown.images[shown.new :])
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             old = (rows >= shown.new).float()
@@ -275,7 +286,7 @@ class _Teacher:
 
     def __init__(self, model: Classifier, shown: Faces, machine: Machine) -> None:
         self._network = specialised(model, shown.images, machine.device).requires_grad_(False)
-        self._machine = machine
+        self._machine, self._how = machine, model.preprocessing
         able = [index for index, outputs in enumerate(model.outputs) if outputs]
         every = len(able) == len(model.outputs)
         self._classes = None if every else torch.tensor(able, device=machine.device)
@@ -284,6 +295,13 @@ class _Teacher:
         """Return logits float32 (N, classes) of normalised images."""
         with torch.no_grad(), self._machine.autocast():
             return self._network(images).float()
+
+    def once(self, images: Tensor) -> Tensor:
+        """Return logits float32 (N, classes) of images uint8, or of features, in batches."""
+        parts = [part.to(self._machine.device) for part in torch.split(images, MOST_AT_ONCE)]
+        if images.dtype == torch.uint8:
+            parts = [normalise(part, self._how) for part in parts]
+        return torch.cat([self(part) for part in parts])
 
     def _among(self, logits: Tensor) -> Tensor:
         """Return the logits of the classes that the teacher has outputs for."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from crossfer.machine import Machine
+from crossfer.memory.drift import compensated
 from crossfer.memory.file import Memory
 from crossfer.memory.penalties import SourceDistillation
 from crossfer.networks import Classifier
@@ -28,6 +29,9 @@ class FeatureReplay:
     that the Gaussians remain valid.  Liu et al., Generative Feature Replay For Class-Incremental Learning,
     CVPR Workshops 2020; their generator is a GAN, with a Gaussian as a comparison, and they also train the
     earlier layers, with feature distillation.
+
+    Where training starts from a network whose earlier layers are not the old network's any more, the samples
+    are moved as the target's features have moved: see `crossfer.memory.drift`.
 
     Parameters
     ----------
@@ -51,6 +55,7 @@ class FeatureReplay:
 
     def learn(
         self,
+        baseline: Classifier,
         start: Classifier,
         model: Classifier,
         memory: Memory,
@@ -65,11 +70,13 @@ class FeatureReplay:
 
         Parameters
         ----------
+        baseline
+            The old network: the memory file's.
         start
-            The network before adaptation.
+            The network that training starts from: often the old one.
         model
-            A copy with an output for every class of the target, whose trained layers require gradients; it is
-            not modified.
+            A copy of it with an output for every class of the target, whose trained layers require gradients;
+            it is not modified.
         memory
             The memory file's statistics.
         target
@@ -78,15 +85,17 @@ class FeatureReplay:
             As for `crossfer.training.train`.
         """
         began = time.perf_counter()
-        cut, old = cut_of(model), cut_of(start)
+        cut, old = cut_of(model), cut_of(baseline)
         views = max(1, min(recipe.views, recipe.epochs))
         new = _versions(model, cut, target, replace(recipe, views=views), seed, machine)
         generator = torch.Generator().manual_seed(seed)
         drawn, labels = memory.draw(self.draws * len(new), generator)
+        samples = compensated(drawn, baseline, start, target.images, machine)
+        samples = samples.clamp_min(0) if memory.rectified else samples
         known = None if memory.known.all() else memory.known.expand(len(drawn), -1)
-        shown = Mixture.of(new, Faces(drawn, labels, known), 1 / (1 + self.draws))
+        shown = Mixture.of(new, Faces(samples, labels, known), 1 / (1 + self.draws))
         term = SourceDistillation(temperature=self.temperature, weight=self.weight).term(
-            old.rest, shown, None, seed, machine
+            old.rest, shown, None, seed, machine, asked=drawn
         )
         network = specialised(model, target.images, machine.device)
         held_out = {

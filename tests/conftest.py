@@ -30,10 +30,10 @@ WHOLE = ("run_experiment", "subprocess")
 """A module that imports one of these trains whole experiments, or starts programmes."""
 
 LONGEST = (
-    "survival", "docs", "experiment", "search", "training", "report", "label_pages", "app", "protocols",
-    "networks", "ray", "cli", "compare", "verify", "growth", "export", "inputs", "memory", "assess",
+    "survival", "networks", "docs", "experiment", "ray", "report", "search", "training", "protocols",
+    "compare", "label_pages", "growth", "verify", "app", "export", "inputs", "cli", "backends", "assess",
 )  # fmt: skip
-"""Modules that take longest, the longest first."""
+"""Modules that take longest, the longest first; but the second one does without the first's faces."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

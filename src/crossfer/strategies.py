@@ -194,17 +194,12 @@ BEYOND = (
         start="GFR",
         about="interpolate the weights before and after GFR",
     ),
-    merged(
-        "LwF+WiSE",
-        start="LwF",
-        about="interpolate the weights before and after LwF",
-    ),
     on_target(
         "GFR+LDC",
-        start="LwF+WiSE",
+        start="LwF",
         layers="FC",
         about=(
-            "as GFR, after LwF+WiSE has changed every layer: sampled features are moved as the target's have"
+            "as GFR, after LwF has changed every layer: sampled features are moved as the target's have"
         ),
         memory=FeatureReplay(),
         paper="learnable drift compensation: Gomez-Villa et al., ECCV 2024",

@@ -18,6 +18,7 @@ from hypothesis import settings  # noqa: E402
 from crossfer import standins  # noqa: E402
 from crossfer.datasets import Dataset, open_dataset, prepare  # noqa: E402
 from crossfer.processor import available_cores  # noqa: E402
+from tests import IMPORTED  # noqa: E402
 
 settings.register_profile("quick", max_examples=20, deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
@@ -64,7 +65,7 @@ def imported_once() -> Iterator[None]:
         yield
         return
     context_of, forked = multiprocessing.get_context, multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(["crossfer.experiment", "crossfer.report", "crossfer.cli"])
+    forked.set_forkserver_preload(list(IMPORTED))
 
     def context(method: str | None = None) -> Any:
         return forked if method == "spawn" else context_of(method)

@@ -263,7 +263,7 @@ def test_how_much_would_be_kept_is_known_beforehand(what: str) -> None:
 
 def test_what_trains_the_last_layers_alone_shows_four_versions_unless_asked_otherwise() -> None:
     shown = {name: strategy.default_recipe().views for name, strategy in STRATEGIES.items()}
-    last = {"HEAD", "FC", "FC+CL", "GFR"}
+    last = {"HEAD", "FC", "FC+CL", "GFR", "GFR+LDC"}
     assert {name for name, views in shown.items() if views} == last
     assert set(shown.values()) == {0, 4}
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfer import standins
+from tests import IMPORTED
 
 MEASURED = frozenset({"seconds", "evaluation_seconds", "peak_memory_bytes"})
 """Honest times and memory: no two trainings share them."""
@@ -100,7 +101,7 @@ def write_raw(raw: Path) -> None:
 
 def rounds(folder: Path, count: int, seed: int, most_kills: int = MOST_KILLS) -> Iterator[Outcome]:
     """Yield what each round found; ``folder/raw`` holds the raw datasets."""
-    PROCESSES.set_forkserver_preload(["crossfer.experiment", "crossfer.report", "crossfer.cli"])
+    PROCESSES.set_forkserver_preload(list(IMPORTED))
     (folder / "experiment.yaml").write_text(EXPERIMENT)
     whole = folder / "whole"
     warm = PROCESSES.Process(target=int)  # the first waits for the imports

@@ -177,7 +177,7 @@ def ray_of(on: str, besides: str = "here, ") -> Ray:
         raise CrossferError(f"--on {on}: write {besides}ray, HOST:PORT or ray://HOST:PORT")
     from crossfer.executors.ray import Ray
 
-    address = os.environ.get("RAY_ADDRESS", "local") if on == "ray" else on
+    address = (os.environ.get("RAY_ADDRESS") or "local") if on == "ray" else on
     return Ray(None if address == "local" else address)
 
 

@@ -298,9 +298,9 @@ class _Teacher:
 
     def once(self, images: Tensor) -> Tensor:
         """Return logits float32 (N, classes) of images uint8, or of features, in batches."""
-        parts = [part.to(self._machine.device) for part in torch.split(images, MOST_AT_ONCE)]
+        parts = (part.to(self._machine.device) for part in torch.split(images, MOST_AT_ONCE))
         if images.dtype == torch.uint8:
-            parts = [normalise(part, self._how) for part in parts]
+            parts = (normalise(part, self._how) for part in parts)
         return torch.cat([self(part) for part in parts])
 
     def _among(self, logits: Tensor) -> Tensor:

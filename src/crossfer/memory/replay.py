@@ -39,6 +39,8 @@ class FeatureReplay:
         Samples per target image.
     temperature, weight
         Parameters of the distillation.
+    drift
+        How samples follow features that have changed; runs from before there was a way have another key.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -48,6 +50,7 @@ class FeatureReplay:
     draws: int = 3
     temperature: float = 2.0
     weight: float = 1.0
+    drift: Literal["ridge"] = "ridge"
 
     def __post_init__(self) -> None:
         if self.draws < 1:

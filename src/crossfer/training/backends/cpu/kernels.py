@@ -213,9 +213,8 @@ def kernels(side: int) -> Kernels:
                     if h < height:
                         for c in range(channels):
                             best, number, _ = largest(x, n, h, w, c, scale, shift, side)
-                            given = wide(
-                                dy[n, h, w, c]
-                            )  # always: a loop without jumps is vectorised
+                            # Read in any case: a loop without jumps is vectorised.
+                            given = wide(dy[n, h, w, c])
                             g = ZERO if best <= ZERO else given
                             sums[n, 0, c] += g
                             sums[n, 1, c] += g * (number - mean[c])

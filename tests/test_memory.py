@@ -393,6 +393,9 @@ def test_layers_that_two_networks_share_calculate_once_for_all_mixtures(monkeypa
             torch.nn.init.normal_(parameter.data, std=0.1)
     with FlopCounterMode(display=False) as once:
         _, alpha, tried = best_mixture(before, after, validation, None, machine)
+    with monkeypatch.context() as patch, FlopCounterMode(display=False) as all_of_fc1:
+        patch.setattr("crossfer.memory.merging._first_linear", lambda part: None)
+        best_mixture(before, after, validation, None, machine)
     monkeypatch.setattr("crossfer.training.surrogate.LARGEST_IN_A_FILE", 0)  # no room
     with FlopCounterMode(display=False) as anew:
         _, other, expected = best_mixture(before, after, validation, None, machine)
@@ -400,6 +403,7 @@ def test_layers_that_two_networks_share_calculate_once_for_all_mixtures(monkeypa
     for row, one in zip(tried, expected, strict=True):
         assert row == pytest.approx(one, abs=1e-5)
     assert anew.get_total_flops() > 5 * once.get_total_flops()
+    assert all_of_fc1.get_total_flops() > once.get_total_flops()
     assert best_mixture(before, copy.deepcopy(before), validation, None, machine)[1] == 0.5
 
 

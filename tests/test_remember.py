@@ -491,6 +491,8 @@ def test_all_run_when_the_training_images_are_deleted(
     assert names < done and len(names) == 6
     tested, held_out = (getattr(results.summary[0].on_source, s) for s in ("test", "validation"))
     assert tested.images + held_out.images == len(source.rows("test")) and held_out.images
+    (left,) = (tmp_path / "out" / "runs").glob(f"BL-*/{MEMORY}")
+    assert left.read_bytes() == (folder / MEMORY).read_bytes()
     facts = {one.name: one.past_data for one in results.strategies}
     assert {facts[name] for name in names} == {"statistics"}
 

@@ -268,12 +268,16 @@ def _memory(run: Run, runs_folder: Path) -> Memory | None:
 def _remember(run: Run, folder: Path, source: Dataset, machine: Machine) -> dict[str, Any] | None:
     """Write the memory file into a baseline's folder; return its size and time, or why there is none.
 
-    It is computed with the saved network, so that it has the same bits when it is written again.
+    It is a copy of one that the experiment names.  Otherwise it is computed with the saved network, so that
+    it has the same bits when it is written again.
     """
-    rows = source.rows("training")
-    if run.baseline or not len(rows):
+    rows, began = source.rows("training"), time.perf_counter()
+    if run.baseline or not (run.memory or len(rows)):
         return None
-    began = time.perf_counter()
+    if run.memory:
+        write_bytes(folder / MEMORY, run.memory.file.read_bytes())
+        size = (folder / MEMORY).stat().st_size
+        return {"bytes": size, "seconds": time.perf_counter() - began}
     try:
         validation = faces(source, source.rows("validation"))
         file = Memory.of(

@@ -249,7 +249,7 @@ def make_run(
         if known
         else 0,
         memory=MemoryRef.of(experiment.memory_file)
-        if strategy.memory and experiment.memory_file
+        if experiment.memory_file and (strategy.memory or strategy.start == "deployed")
         else None,
         note=note,
         devices=experiment.devices,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
-from crossfer.networks.layers import NORMALISATIONS, layers_with_parameters
+from crossfer.networks.layers import NORMALISATIONS, layers_in_order, layers_with_parameters
 from crossfer.selection import choose
 from crossfer.training import Faces, normalise, specialised
 from crossfer.training.prediction import candidate, judged_on, people_in
-from crossfer.training.split import split_frozen
+from crossfer.training.split import Split, is_sequence, split_frozen
 from crossfer.training.statistics import batch_norms, dealt, renew_statistics
 from crossfer.training.surrogate import outputs_of_sets
 
@@ -170,14 +171,21 @@ def best_mixture(
     given: dict[str, Tensor] = {}
     changed = any(parameter.requires_grad for parameter in part.parameters())
     if changed and not moved and (split := split_frozen(part, one.to(machine.device))):
-        found = outputs_of_sets(split.frozen, validation, machine, after.preprocessing)
+        images = {name: faces.images for name, faces in validation.items()}
+        found = outputs_of_sets(split.frozen, images, machine, after.preprocessing)
         if found is not None:
             part, given = split.rest, found
+    ends: list[dict[str, Tensor]] = []
+    if given and mix is interpolate and (split := _first_linear(part)):
+        ends = _ends(split, weights, given, machine)
+        part = split.rest if ends else part
     tried: list[dict[str, float]] = []
     candidates = []
     for alpha in alphas:
         merged = mixture(alpha).state_dict()
         part.load_state_dict({name: merged[name] for name in part.state_dict()})
+        if ends:
+            given = {name: torch.lerp(ends[0][name], ends[1][name], alpha) for name in given}
         judged = judged_on(part, validation, machine, given)
         candidates.append(candidate(judged, validation))
         accuracies = {name: judged[f"{name}/right"].float().mean().item() for name in validation}
@@ -195,6 +203,27 @@ def _changed_alone(before: Classifier, after: Classifier) -> Classifier:
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not torch.equal(parameter, old[name]))
     return network
+
+
+def _first_linear(part: Classifier) -> Split | None:
+    """Cut off a first layer that is linear: with mixed weights it gives the mixture of what it gives."""
+    layers = layers_in_order(part.network) if is_sequence(part.network) else []
+    if len(layers) < 2 or not isinstance(layers[0][1], nn.Linear):
+        return None
+    (name, first), *rest = layers
+    return Split(first, part.around(nn.Sequential(OrderedDict(rest))), name)
+
+
+def _ends(
+    split: Split, weights: tuple[Weights, Weights], given: Mapping[str, Tensor], machine: Machine
+) -> list[dict[str, Tensor]]:
+    """Return what a first layer gives with either network's weights; nothing where there is no room."""
+    ends = []
+    for each in weights:
+        own = {key: each[f"network.{split.layer}.{key}"] for key in split.frozen.state_dict()}
+        split.frozen.load_state_dict(own)
+        ends.append(outputs_of_sets(split.frozen, given, machine, split.rest.preprocessing))
+    return [end for end in ends if end is not None]
 
 
 def _differ(name: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:

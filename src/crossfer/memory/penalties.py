@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
-from crossfer.networks.prediction import MOST_AT_ONCE
+from crossfer.networks.prediction import outputs_of
 from crossfer.terms import PastData
 from crossfer.training import Faces, Mixture, Term, normalise, specialised
 from crossfer.training.devices import Devices
@@ -298,10 +298,8 @@ class _Teacher:
 
     def once(self, images: Tensor) -> Tensor:
         """Return logits float32 (N, classes) of images uint8, or of features, in batches."""
-        parts = (part.to(self._machine.device) for part in torch.split(images, MOST_AT_ONCE))
-        if images.dtype == torch.uint8:
-            parts = (normalise(part, self._how) for part in parts)
-        return torch.cat([self(part) for part in parts])
+        batches = outputs_of(self._network, images, self._how, autocast=self._machine.autocast)
+        return torch.cat([logits.float() for logits in batches])
 
     def _among(self, logits: Tensor) -> Tensor:
         """Return the logits of the classes that the teacher has outputs for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,13 +18,16 @@ FEW = 32
 """Batch size that is used without measuring activations."""
 
 
-@torch.no_grad()
+Autocast = Callable[[], AbstractContextManager[Any]]
+"""Returns the context of a forward pass, for mixed precision."""
+
+
 def probabilities_of(
     network: nn.Module,
     images: Tensor,
     how: Preprocessing,
     batch_size: int | None = None,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    autocast: Autocast = nullcontext,
 ) -> Tensor:
     """Return the probability of every class for every image.
 
@@ -32,36 +35,75 @@ def probabilities_of(
     ----------
     network
         Returns logits (N, classes); it is put into evaluation mode.
-    images
-        uint8 (N, H, W) or (N, H, W, 3); or float (N, …), the network's input.
-    how
-        Preprocessing of uint8 images.
-    batch_size
-        Images per batch, which changes only rounding; by default as many as memory allows, at most 512.
-    autocast
-        Context of the forward pass, for mixed precision.
+    images, how, batch_size, autocast
+        As for `outputs_of`.
 
     Returns
     -------
     Tensor
         float32 (N, classes) on the CPU, rows summing to 1.
     """
-    network.eval()
-    device = next(network.parameters()).device
+    batches = outputs_of(network.eval(), images, how, batch_size, autocast)
+    return torch.cat([logits.float().softmax(1) for logits in batches]).cpu()
+
+
+def outputs_of(
+    network: nn.Module,
+    images: Tensor,
+    how: Preprocessing,
+    batch_size: int | None = None,
+    autocast: Autocast = nullcontext,
+) -> Iterator[Tensor]:
+    """Yield a network's outputs for batch after batch of images, (N, …) each, without gradients.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    images
+        uint8 (N, H, W) or (N, H, W, 3); or float (N, …), the network's input.
+    how
+        Preprocessing of uint8 images.
+    batch_size, autocast
+        As for `outputs_in_batches`.
+    """
+    device = next((one.device for one in network.parameters()), images.device)
 
     def given(start: int, stop: int) -> Tensor:
         part = images[start:stop].to(device)
         return normalise(part, how) if images.dtype == torch.uint8 else part
 
+    return outputs_in_batches(network, given, len(images), batch_size, autocast)
+
+
+def outputs_in_batches(
+    network: nn.Module,
+    given: Callable[[int, int], Tensor],
+    count: int,
+    batch_size: int | None = None,
+    autocast: Autocast = nullcontext,
+) -> Iterator[Tensor]:
+    """Yield a network's outputs for batch after batch, (N, …) each, without gradients.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    given
+        Returns the network's input, float (N, …), for the images from one number up to another.
+    count
+        Number of images.
+    batch_size
+        Images per batch, which changes only rounding; by default as many as memory allows, at most 512.
+    autocast
+        Context of the forward pass.
+    """
     with autocast():
-        at_once = batch_size or (images_at_once(network, given(0, 2)) if len(images) > FEW else FEW)
-    rows = []
-    for start in range(0, len(images), at_once):
-        part = given(start, start + at_once)
-        with autocast():
-            logits = network(part)
-        rows.append(logits.float().softmax(1))
-    return torch.cat(rows).cpu()
+        at_once = batch_size or (images_at_once(network, given(0, 2)) if count > FEW else FEW)
+    for start in range(0, count, at_once):
+        with torch.no_grad(), autocast():
+            outputs = network(given(start, min(start + at_once, count)))
+        yield outputs
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ shown.  Validation images never change, so theirs is always calculated once.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from crossfer.files import reserve
 from crossfer.machine import Machine
-from crossfer.networks.prediction import images_at_once
+from crossfer.networks.prediction import outputs_in_batches
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.training.batches import augment, chances
 from crossfer.training.devices import Devices
@@ -92,6 +93,10 @@ class Anew:
         """Return what the layers that train are given of some images in this version: (rows, …)."""
         return self._made(rows, self._chance(rows))
 
+    def shown(self, rows: Tensor) -> Tensor:
+        """Return what the frozen layers are given of some images in this version: (rows, …)."""
+        return self._shown(rows, self._chance(rows))
+
     def _chance(self, rows: Tensor) -> Tensor | None:
         """Return how some images are augmented; features of a memory are shown as they are."""
         if self.images.dtype != torch.uint8:
@@ -99,11 +104,15 @@ class Anew:
         return self.chances[rows] if self.versions else chances(len(rows), self.generator)
 
     def _made(self, rows: Tensor, chance: Tensor | None) -> Tensor:
-        images = self.images[rows]
-        if chance is not None:
-            images = augment(normalise(images, self.how), self.recipe.augmentation, chance)
+        images = self._shown(rows, chance)
         with self.machine.autocast():
             return self.frozen(images)
+
+    def _shown(self, rows: Tensor, chance: Tensor | None) -> Tensor:
+        images = self.images[rows]
+        if chance is None:
+            return images
+        return augment(normalise(images, self.how), self.recipe.augmentation, chance)
 
 
 class Kept:
@@ -111,7 +120,6 @@ class Kept:
 
     def __init__(self, anew: Anew) -> None:
         self.anew, self.count = anew, len(anew.images)
-        self.at_once = _at_once(anew.frozen, anew.images, anew.machine, anew.how)
         self.known: set[int] = set()
         self.first = torch.zeros((), dtype=torch.int64, device=anew.generator.device)
         self.outputs = torch.empty(0)
@@ -124,11 +132,14 @@ class Kept:
         if version not in self.known:
             self.anew.begin(version)
             rows = torch.arange(self.count, device=self.first.device)
-            for start in range(0, self.count, self.at_once):
-                made = self.anew.whole(rows[start : start + self.at_once])
-                if not self.known and not start:
-                    self.outputs = _room(self.anew.versions * self.count, made)
-                self.outputs[first + start : first + start + len(made)] = made
+            batches = outputs_in_batches(
+                self.anew.frozen,
+                lambda start, stop: self.anew.shown(rows[start:stop]),
+                self.count,
+                autocast=self.anew.machine.autocast,
+            )
+            total = self.anew.versions * self.count
+            self.outputs = joined(batches, total, first, self.outputs if self.known else None)
             self.known.add(version)
         self.first.fill_(first)
 
@@ -138,24 +149,19 @@ class Kept:
         return self.outputs[(self.first + rows).to(self.outputs.device)].to(rows.device)
 
 
-@torch.no_grad()
-def outputs_of(frozen: nn.Module, images: Tensor, machine: Machine, how: Preprocessing) -> Tensor:
-    """Return what frozen layers make of images, uint8 (N, H, W) or (N, H, W, 3), as they are: (N, …)."""
-    outputs, at_once = torch.empty(0), _at_once(frozen, images, machine, how)
-    for start in range(0, len(images), at_once):
-        part = images[start : start + at_once].to(machine.device)
-        with machine.autocast():
-            made = frozen(normalise(part, how))
-        if not start:
-            outputs = _room(len(images), made)
-        outputs[start : start + at_once] = made
-    return outputs
+def joined(
+    batches: Iterable[Tensor], count: int, start: int = 0, room: Tensor | None = None
+) -> Tensor:
+    """Return a tensor of `count` rows with batches written into it one after the other, from row `start` on.
 
-
-def _at_once(frozen: nn.Module, images: Tensor, machine: Machine, how: Preprocessing) -> int:
-    """Return how many images frozen layers can be given at once."""
-    with machine.autocast():
-        return images_at_once(frozen, normalise(images[:1].to(machine.device), how))
+    It is laid out as they are; with `room` they are written into that.
+    """
+    for made in batches:
+        if room is None:
+            room = _room(count, made)
+        room[start : start + len(made)] = made
+        start += len(made)
+    return torch.empty(0) if room is None else room
 
 
 def _room(count: int, like: Tensor) -> Tensor:

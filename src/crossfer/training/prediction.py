@@ -11,10 +11,11 @@ from torch import Tensor
 
 from crossfer.machine import Machine
 from crossfer.networks.classifier import Classifier
-from crossfer.networks.prediction import probabilities_of
+from crossfer.networks.prediction import outputs_of, probabilities_of
 from crossfer.selection import Candidate
 from crossfer.training.batches import Faces
 from crossfer.training.devices import Devices
+from crossfer.training.split import Body
 from crossfer.training.stored import every
 
 
@@ -42,7 +43,6 @@ def predict(
     return probabilities_of(model, images, model.preprocessing, batch_size, machine.autocast)
 
 
-@torch.no_grad()
 def features(
     model: Classifier, layer: str, images: Tensor, machine: Machine, batch_size: int | None = None
 ) -> Tensor:
@@ -60,15 +60,9 @@ def features(
     Tensor
         float32 (N, D) on the CPU: the layer's inputs, flattened.
     """
-    found: list[Tensor] = []
-    hook = model.network.get_submodule(layer).register_forward_pre_hook(
-        lambda module, inputs: found.append(inputs[0].float().flatten(1).cpu())
-    )
-    try:
-        predict(model, images, machine, batch_size)
-    finally:
-        hook.remove()
-    return torch.cat(found)[-len(images) :]  # before them, the few that memory was tried with
+    body = Body(model.eval().network, layer)
+    batches = outputs_of(body, images, model.preprocessing, batch_size, machine.autocast)
+    return torch.cat([given.float().flatten(1).cpu() for given in batches])
 
 
 def judge(

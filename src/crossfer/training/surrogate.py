@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from crossfer.machine import Machine
 from crossfer.networks.classifier import Classifier
+from crossfer.networks.prediction import outputs_of
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.training.batches import Faces
 from crossfer.training.devices import Devices
 from crossfer.training.dual import Dual, is_worth_it
-from crossfer.training.inputs import LARGEST_IN_MEMORY, Anew, Kept, outputs_of
+from crossfer.training.inputs import LARGEST_IN_MEMORY, Anew, Kept, joined
 from crossfer.training.recipe import Recipe
 from crossfer.training.split import Split, split_frozen
 
@@ -105,7 +106,8 @@ def surrogate_of(
     if not (reuse and (split := split_frozen(network, training.images))):
         return whole
     anew = fed(split.frozen, devices=devices)
-    given = outputs_of_sets(split.frozen, validation, machine, how)
+    held_out = {name: faces.images for name, faces in validation.items()}
+    given = outputs_of_sets(split.frozen, held_out, machine, how)
     if given is None:
         return whole
     if not anew.versions or anew.size() * anew.versions * len(training) > _most(machine):
@@ -114,14 +116,17 @@ def surrogate_of(
 
 
 def outputs_of_sets(
-    frozen: nn.Module, sets: Mapping[str, Faces], machine: Machine, how: Preprocessing
+    frozen: nn.Module, sets: Mapping[str, Tensor], machine: Machine, how: Preprocessing
 ) -> dict[str, Tensor] | None:
-    """Return what frozen layers make of named sets, (N, …) each; None where there is no room for it."""
-    images = [faces.images for faces in sets.values()]
-    one = outputs_of(frozen, images[0][:1], machine, how).nbytes if images else 0
-    if one * sum(map(len, images)) > _most(machine):
+    """Return what layers make of named sets of images, (N, …) each; None where there is no room for it."""
+
+    def outputs(images: Tensor) -> Tensor:
+        return joined(outputs_of(frozen, images, how, autocast=machine.autocast), len(images))
+
+    one = outputs(next(iter(sets.values()))[:1]).nbytes if sets else 0
+    if one * sum(map(len, sets.values())) > _most(machine):
         return None
-    return {name: outputs_of(frozen, faces.images, machine, how) for name, faces in sets.items()}
+    return {name: outputs(images) for name, images in sets.items()}
 
 
 def _most(machine: Machine) -> int:

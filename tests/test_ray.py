@@ -150,8 +150,11 @@ def test_what_is_no_file_is_not_sent(tmp_path: Path) -> None:
         prepare(in_memory(columns, name="mine"), tmp_path / "out", on=Ray())
 
 
-def test_a_cluster_that_is_not_there() -> None:
-    with pytest.raises(CrossferError, match="--on 127.0.0.1:1: no Ray cluster answers there"):
+@pytest.mark.parametrize("named", ["--on ", "RAY_ADDRESS="])
+def test_a_cluster_that_is_not_there(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if named != "--on ":
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(CrossferError, match=f"{named}127.0.0.1:1: no Ray cluster answers there"):
         Ray("127.0.0.1:1").check()
 
 

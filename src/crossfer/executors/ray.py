@@ -90,8 +90,15 @@ class Ray:
                 socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
             except (OSError, OverflowError) as error:
                 raise CrossferError(
-                    f"--on {self.address}: no Ray cluster answers there ({error})"
+                    f"{self.asked}: no Ray cluster answers there ({error})"
                 ) from None
+
+    @property
+    def asked(self) -> str:
+        """How the user named it."""
+        if self.address and self.address == os.environ.get("RAY_ADDRESS"):
+            return f"RAY_ADDRESS={self.address}"
+        return f"--on {self.address or 'this machine'}"
 
 
 Carry = Callable[[str, Any, Tell], tuple[str | None, Any]]
@@ -267,12 +274,11 @@ def _connected(cluster: Ray) -> Iterator[None]:
     if cluster.address is None:
         given = {"address": "local", "include_dashboard": False}
         given |= {"num_gpus": None if cluster.gpu else 0}
-    where = cluster.address or "this machine"
     try:
         ray.init(**given, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except Exception as error:  # of a dozen kinds
         raise CrossferError(
-            f"--on {where}: no Ray cluster answers there ({one_line(error)})"
+            f"{cluster.asked}: no Ray cluster answers there ({one_line(error)})"
         ) from None
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
+import typer.testing  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from crossfer import standins  # noqa: E402
 from crossfer.datasets import Dataset, open_dataset, prepare  # noqa: E402
+from crossfer.deploy import export  # noqa: E402
+from crossfer.evaluation import intervals  # noqa: E402
 from crossfer.processor import available_cores  # noqa: E402
 from tests import IMPORTED  # noqa: E402
 
@@ -72,6 +76,23 @@ def imported_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multiprocessing, "get_context", context)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once() -> Iterator[None]:
+    """Have Typer build a command line, and an export its drawn faces, once and not for every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
+        patch.setattr(export, "drawn_faces", functools.cache(export.drawn_faces))
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[None]:
+    """Have intervals of accuracies drawn from a tenth of the resamples: for tests of what is said of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(intervals.resample.__kwdefaults__, "resamples", intervals.RESAMPLES // 10)
         yield
 
 

@@ -48,10 +48,10 @@ def test_a_picture_of_100_000_pixels_a_side_is_refused_before_it_is_decoded(tmp_
 
 
 def endless(folder: Path, name: str, head: bytes) -> None:
-    """Write a table whose last line has half a gigabyte, which takes no room on the disk."""
+    """Write a table whose last line takes twice as much as is allowed, and no room on the disk."""
     with (folder / name).open("wb") as file:
         file.write(head)
-        file.truncate(2**29)
+        file.truncate(2 * LITTLE)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["browser"]
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 ABOUT = {
     "BL": ("random", "all", "source", "the network trained on the source, not adapted"),
     "FC": ("baseline", "FC", "target", "fine-tune the fully connected layers"),

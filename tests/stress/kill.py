@@ -5,7 +5,8 @@
 Every round starts the same small experiment in a process of its own, from raw files to the report, and kills
 it (``SIGKILL``) until it ends by itself: in one half of the rounds by the clock, at any instruction whatever,
 in the other just before the n-th thing that it does to the file system, so that writes and renames have their
-turn.  Checkpoints are taken after every step in one half, and as rarely as always in the other.
+turn.  (There it has no workers: it would not see what they write.)  Checkpoints are taken after every step in
+one half, and as rarely as always in the other.
 
 Compared are the names and the bytes of all files.  Of JSON and CSV files, what is `MEASURED` is left out; the
 report shows it, so it need only be whole.
@@ -120,7 +121,8 @@ def rounds(folder: Path, count: int, seed: int, most_kills: int = MOST_KILLS) ->
             spared = kills >= most_kills
             after = math.inf if spared or not by_clock else draw.uniform(0, seconds)
             change = 0 if spared or by_clock else draw.randint(1, changes.value)
-            status = run(out, always, after, change)
+            workers = "auto" if by_clock or spared else "1"
+            status = run(out, always, after, change, workers=workers)
             if status == -signal.SIGKILL:
                 kills += 1
             elif kills or status:
@@ -139,10 +141,15 @@ def rounds(folder: Path, count: int, seed: int, most_kills: int = MOST_KILLS) ->
 
 
 def run(
-    out: Path, always: bool = False, after: float = math.inf, change: int = 0, changes: Any = None
+    out: Path,
+    always: bool = False,
+    after: float = math.inf,
+    change: int = 0,
+    changes: Any = None,
+    workers: str = "1",
 ) -> int:
     """Run the experiment in a process, killed after some seconds or before a change; return its status."""
-    process = PROCESSES.Process(target=experiment, args=(out, always, change, changes))
+    process = PROCESSES.Process(target=experiment, args=(out, always, change, changes, workers))
     process.start()
     process.join(None if after == math.inf else after)
     process.kill()
@@ -151,7 +158,7 @@ def run(
     return process.exitcode
 
 
-def experiment(out: Path, always: bool, change: int, changes: Any) -> None:
+def experiment(out: Path, always: bool, change: int, changes: Any, workers: str) -> None:
     """Do what ``crossfer run`` does; die before a change, or count them all."""
     from crossfer import cli
     from crossfer.training import checkpoint
@@ -176,7 +183,7 @@ def experiment(out: Path, always: bool, change: int, changes: Any) -> None:
     sys.addaudithook(watch)
     folder = out.parent
     sys.argv = ["crossfer", "run", str(folder / "experiment.yaml")]
-    sys.argv += ["--data", str(folder / "raw"), "--out", str(out)]
+    sys.argv += ["--data", str(folder / "raw"), "--out", str(out), "--workers", workers]
     cli.main()
 
 

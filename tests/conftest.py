@@ -91,8 +91,9 @@ def made_once() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def few_draws() -> Iterator[None]:
     """Have intervals of accuracies drawn from a tenth of the resamples: for tests of what is said of them."""
+    fewer = {**(intervals.resample.__kwdefaults__ or {}), "resamples": intervals.RESAMPLES // 10}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(intervals.resample.__kwdefaults__, "resamples", intervals.RESAMPLES // 10)
+        patch.setattr(intervals.resample, "__kwdefaults__", fewer)
         yield
 
 

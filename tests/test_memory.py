@@ -52,7 +52,7 @@ from crossfer.training import (
     train,
 )
 from crossfer.training.loss import cross_entropy, log_shares
-from crossfer.training.prediction import features
+from crossfer.training.prediction import accuracy, features
 
 PENALTIES: list[Penalty] = [
     Distillation(),
@@ -405,6 +405,46 @@ def test_layers_that_two_networks_share_calculate_once_for_all_mixtures(monkeypa
     assert anew.get_total_flops() > 5 * once.get_total_flops()
     assert all_of_fc1.get_total_flops() > once.get_total_flops()
     assert best_mixture(before, copy.deepcopy(before), validation, None, machine)[1] == 0.5
+
+
+class Cosine(nn.Linear):
+    """A layer of somebody's that is not linear in its weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the cosines of (N, inputs) and the rows of the weight."""
+        return nn.functional.linear(x, nn.functional.normalize(self.weight), self.bias)
+
+
+@pytest.mark.parametrize("kind", ["plain", "another", "made of others", "listened to"])
+def test_only_a_layer_that_is_just_linear_is_mixed_by_what_it_gives(
+    kind: str, monkeypatch: Any
+) -> None:
+    before = small(0)
+    layer = before.network.get_submodule("fc1")
+    assert isinstance(layer, nn.Linear)
+    if kind == "another":
+        before.network.add_module("fc1", Cosine(layer.in_features, layer.out_features))
+    elif kind == "made of others":
+        nn.utils.parametrizations.weight_norm(layer)
+    elif kind == "listened to":
+        layer.register_forward_hook(lambda module, given, made: made**2)
+    after, validation = copy.deepcopy(before), {"target": faces(1)}
+    for name, parameter in after.named_parameters():
+        if ".fc" in name:
+            torch.nn.init.normal_(parameter.data, std=0.1)
+    cut: list[str] = []
+    ends = merging._ends
+    monkeypatch.setattr(
+        merging, "_ends", lambda split, *given: cut.append(split.layer) or ends(split, *given)
+    )
+    _, _, tried = best_mixture(before, after, validation, None, Machine.of("cpu", "32-true"))
+    assert cut == (["fc1"] if kind == "plain" else [])
+    for row in tried:
+        mixed = copy.deepcopy(after)
+        mixed.load_state_dict(interpolate(weights(before), weights(after), row["alpha"]))
+        assert row["target"] == pytest.approx(
+            accuracy(mixed, faces(1), Machine.of("cpu")), abs=0.02
+        )
 
 
 def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -> None:

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
-from crossfer.networks.layers import NORMALISATIONS, layers_in_order, layers_with_parameters
+from crossfer.networks.layers import (
+    NORMALISATIONS,
+    is_just_linear,
+    layers_in_order,
+    layers_with_parameters,
+)
 from crossfer.selection import choose
 from crossfer.training import Faces, normalise, specialised
 from crossfer.training.prediction import candidate, judged_on, people_in
@@ -208,7 +213,7 @@ def _changed_alone(before: Classifier, after: Classifier) -> Classifier:
 def _first_linear(part: Classifier) -> Split | None:
     """Cut off a first layer that is linear: with mixed weights it gives the mixture of what it gives."""
     layers = layers_in_order(part.network) if is_sequence(part.network) else []
-    if len(layers) < 2 or not isinstance(layers[0][1], nn.Linear):
+    if len(layers) < 2 or not is_just_linear(layers[0][1]):
         return None
     (name, first), *rest = layers
     return Split(first, part.around(nn.Sequential(OrderedDict(rest))), name)

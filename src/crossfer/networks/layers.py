@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,16 @@ def is_just(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
         layer._backward_hooks,
     )
     return type(layer) in kinds and not any(listeners)
+
+
+def is_just_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Tell whether a layer multiplies with its weight, adds its bias, and does no more: PyTorch's or ours."""
+    return (
+        isinstance(layer, nn.Linear)
+        and type(layer).__module__.startswith(("torch.nn.", "crossfer."))
+        and is_just(layer, type(layer))
+        and "weight" in layer._parameters  # not made of other parameters
+    )
 
 
 def layers_with_parameters(model: nn.Module) -> list[str]:

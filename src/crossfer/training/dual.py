@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from crossfer.networks.layers import is_just
+from crossfer.networks.layers import is_just_linear
 
 WORTH_IT = 0.5
 """How many inputs there may be, as a share of D: beyond it A is hardly smaller than W."""
@@ -77,11 +77,8 @@ class _Moved(torch.autograd.Function):
 
 def is_worth_it(layer: nn.Module, inputs: int) -> TypeGuard[nn.Linear]:
     """Tell whether a layer is just linear, trains, and would have much less to learn of so many inputs."""
-    known = type(layer).__module__.startswith(("torch.nn.", "crossfer."))  # a backend's, maybe
     return (
-        isinstance(layer, nn.Linear)
-        and known
-        and is_just(layer, type(layer))
+        is_just_linear(layer)
         and layer.weight.requires_grad
         and inputs <= min(WORTH_IT * layer.in_features, MOST)
     )

@@ -192,7 +192,7 @@ def _import_for_workers(workers: int | Literal["auto"], threads: int = 1) -> Non
     from crossfer.processor import available_cores
 
     if workers != 1 and available_cores() > 1:
-        import_once(["crossfer.experiment.run"], threads)
+        import_once(["crossfer.experiment.run", "crossfer.training.backends.loaded"], threads)
 
 
 @command("run-one")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from crossfer.adaptation import untrained
-from crossfer.machine import Machine
+from crossfer.machine import Machine, Precision
 from crossfer.networks import Classifier, Preprocessing, study_cnn
 from crossfer.networks.layers import channels_last, train_only
 from crossfer.strategies import STRATEGIES
@@ -199,9 +199,11 @@ def test_frozen_layers_see_each_version_of_an_image_once() -> None:
         handle.remove()
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("frozen", ["nothing", "convolutions"])
-def test_versions_differ_and_come_back_in_turn(frozen: str) -> None:
-    shown, machine, rows = faces(), Machine.of("cpu", "32-true"), torch.arange(40)
+def test_versions_differ_and_come_back_in_turn(frozen: str, precision: Precision) -> None:
+    """Images are augmented in single precision, whatever layers calculate in."""
+    shown, machine, rows = faces(), Machine.of("cpu", precision), torch.arange(40)
     layers = nn.Sequential() if frozen == "nothing" else part_before(partly_frozen("FC")).eval()
     recipe = replace(RECIPE, views=3, epochs=9)
     anew = Anew(shown.images, layers, recipe, 5, torch.Generator(), machine, Preprocessing())

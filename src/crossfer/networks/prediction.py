@@ -98,11 +98,15 @@ def outputs_in_batches(
     autocast
         Context of the forward pass.
     """
-    with autocast():
-        at_once = batch_size or (images_at_once(network, given(0, 2)) if count > FEW else FEW)
+    at_once = batch_size or FEW
+    if not batch_size and count > FEW:
+        few = given(0, 2)
+        with autocast():
+            at_once = images_at_once(network, few)
     for start in range(0, count, at_once):
+        part = given(start, min(start + at_once, count))  # in single precision
         with torch.no_grad(), autocast():
-            outputs = network(given(start, min(start + at_once, count)))
+            outputs = network(part)
         yield outputs
 
 

@@ -82,16 +82,13 @@ class Anew:
     def size(self) -> int:
         """Return how many bytes the outputs for one image take."""
         self.begin(0)
-        return self.whole(torch.zeros(1, dtype=torch.int64, device=self.generator.device)).nbytes
+        first = torch.zeros(1, dtype=torch.int64, device=self.generator.device)
+        return self._made(first, self._chance(first)).nbytes
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return what the layers that train are given of this device's share of a batch: (rows, …)."""
         chance, share = self._chance(rows), self.devices.share
         return self._made(share(rows), None if chance is None else share(chance))
-
-    def whole(self, rows: Tensor) -> Tensor:
-        """Return what the layers that train are given of some images in this version: (rows, …)."""
-        return self._made(rows, self._chance(rows))
 
     def shown(self, rows: Tensor) -> Tensor:
         """Return what the frozen layers are given of some images in this version: (rows, …)."""

@@ -129,7 +129,10 @@ STRONG = Recipe(
 )
 """For them where there is a GPU: longer, with more augmentation.  68.0 % on FER2013 instead of 66.5."""
 
-NAMED = {"quick": FROM_SCRATCH, "strong": STRONG}
+LONG = replace(STRONG, epochs=230)
+"""Three times as long: 69.6 %, mostly on test images that have a copy in the training set."""
+
+NAMED = {"quick": FROM_SCRATCH, "strong": STRONG, "long": LONG}
 """Recipes for training from random weights, by the name that a configuration calls them."""
 
 FINE_TUNING = Recipe(epochs=30, batch_size=32, learning_rate=0.005)

@@ -180,7 +180,7 @@ class Experiment(_Checked):
         Every run is repeated for each seed.
     recipes
         Changes to the default recipes: by strategy name, and ``default`` for all of them. For BL and FU
-        also the name of a recipe, ``{BL: strong, FU: strong}``: ``quick``, the default, ``strong`` or ``long``.
+        also the name of a recipe, as in ``{BL: strong}``: ``quick``, the default, ``strong`` or ``long``.
     selection
         Rule for the epoch to keep: the latest that is not shown to be worse than the best (see
         `crossfer.selection`) on the validation sets of the training data (``trained-on``), or of

@@ -99,7 +99,9 @@ def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
     nested = {"default": {"augmentation": {"tilt": 3}}}
     assert "augmentation.tilt: unknown key" in yaml_error(tmp_path, recipes=nested)
     assert "recipes.XX: no such strategy" in yaml_error(tmp_path, recipes={"XX": {}})
-    assert "slow is no recipe; use quick or strong or long" in yaml_error(tmp_path, recipes={"FU": "slow"})
+    assert "slow is no recipe; use quick or strong or long" in yaml_error(
+        tmp_path, recipes={"FU": "slow"}
+    )
     assert (
         "recipes: FC: strong is a recipe for training from random weights; use it for BL and FU"
         in (yaml_error(tmp_path, recipes={"FC": "strong"}))

@@ -25,7 +25,7 @@ from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.record import ReadOptions, Record, Remark, Skipped
 from crossfer.errors import CrossferError
 from tests.raw_files import empty, pixels_row, text
-from tests.test_layouts import Torchvision, ckplus, ferplus, names, people, read
+from tests.test_layouts import Torchvision, ckplus, ferplus, mug, names, people, read
 
 COPY = "a copy of another image is left out"
 WORDS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
@@ -493,3 +493,69 @@ def test_a_data_frame_is_read_by_its_columns() -> None:
     assert names(taken(Frame())) == ["sad", "happy"]
     with pytest.raises(CrossferError, match="class inf, but there are names only for 0–1"):
         taken((np.zeros((1, 4, 6), np.uint8), [float("inf")]), classes=["sad", "fear"])
+
+
+def test_rows_of_a_shuffled_series_keep_their_labels() -> None:
+    class Series:  # as of pandas: [n] asks for the row whose index is n, .iloc[n] for the n-th
+        def __init__(self, values: list[Any], index: list[int]) -> None:
+            self.iloc, self.index = values, index
+
+        def __len__(self) -> int:
+            return len(self.iloc)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.iloc[self.index.index(index)]
+
+        def tolist(self) -> list[Any]:
+            return self.iloc
+
+    gray = [np.full((8, 8), level, np.uint8) for level in (10, 20, 30)]
+    images, labels = Series(gray, [2, 0, 1]), Series(["sad", "joy", "fear"], [2, 0, 1])
+    for source in ((images, labels), {"image": images, "label": labels}):
+        records = taken(source)
+        assert [int(pixels(r)[0, 0]) for r in records] == [10, 20, 30]
+        assert names(records) == ["sad", "happy", "fear"]
+
+
+def test_numbers_written_as_texts_are_named_by_classes() -> None:
+    images = np.zeros((3, 4, 6), np.uint8)
+    assert names(taken((images, ["1", "0", "-1"]), classes=["sad", "fear"])) == ["fear", "sad"]
+
+
+def test_eval_is_the_validation_set_where_there_is_a_test_set_in_memory() -> None:
+    two = (np.zeros((2, 4, 6), np.uint8), ["sad", "fear"])
+    parts = taken({"train": two, "eval": two, "test": two})
+    assert [r.split for r in parts[::2]] == ["training", "validation", "test"]
+    assert [r.split for r in taken(two, split=["train", "eval"])] == ["training", "test"]
+
+
+def test_neutral_frames_of_sequences_are_translated_like_any_class(tmp_path: Path) -> None:
+    ckplus(tmp_path / "ck")
+    mug(tmp_path / "mug")
+    for place in ("ck", "mug"):
+        before = Counter(names(read(tmp_path / place)[0]))
+        left, reasons = read(tmp_path / place, labels={"neutral": None})
+        assert Counter(names(left)) == before - Counter({"neutral": before["neutral"]})
+        assert reasons["class neutral is left out"]
+        calm = Counter(names(read(tmp_path / place, labels={"neutral": "calm"})[0]))
+        assert calm == {"calm" if n == "neutral" else n: count for n, count in before.items()}
+
+
+@pytest.mark.parametrize(
+    ("about", "line", "box"),
+    [
+        ("", "0 0.5 0.4 0.6 0.5 0.5 0.6 0.4 0.5", (0.4, 0.4, 0.2, 0.2)),  # a polygon
+        ("", "0 0.5 0.5 0.2 0.2 0.93", (0.4, 0.4, 0.2, 0.2)),  # a box and its score
+        ("kpt_shape: [2, 2]\n", "0 0.5 0.5 0.2 0.2 0.1 0.1 0.9 0.9", (0.4, 0.4, 0.2, 0.2)),
+        ("", "0 0.5 0.5 0.2 0.2 0.1 0.1 2", None),
+    ],
+)
+def test_a_line_of_yolo_is_a_box_or_a_polygon(
+    about: str, line: str, box: tuple[float, ...] | None, tmp_path: Path
+) -> None:
+    text(tmp_path / "data.yaml", f"names: [sad]\n{about}")
+    empty(tmp_path, "train/images/1.jpg")
+    text(tmp_path / "train/labels/1.txt", line)
+    records, reasons = read(tmp_path)
+    assert [r.box for r in records] == ([pytest.approx(box)] if box else [])
+    assert len(records) + sum(reasons.values()) == 1

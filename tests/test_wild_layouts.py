@@ -632,3 +632,69 @@ def test_missing_values_pixel_texts_and_arrow_tables_in_memory() -> None:
     arrow = pa.table({"image": [pixels_row(5)], "label": ["sad"]})
     (record,) = in_memory(arrow, name="arrow").read(ReadOptions())
     assert isinstance(record, Record) and open_picture(record.picture).shape == (48, 48)
+
+
+def test_tables_of_pixels_named_like_splits_are_splits(tmp_path: Path) -> None:
+    for part, count in (("train", 20), ("valid", 8), ("test", 7)):
+        lines = (f"{n % 7},{pixels_row(n + count)}\n" for n in range(count))
+        text(tmp_path / "raw" / f"{part}.csv", "emotion,pixels\n" + "".join(lines))
+    dataset = made(tmp_path / "raw")
+    found = Counter(rows(dataset, "split").values())
+    assert found == {"training": 20, "validation": 8, "test": 7}
+    assert "train.csv: all of it is training" in said(dataset)
+    (tmp_path / "raw" / "test.csv").rename(tmp_path / "raw" / "more.csv")
+    with pytest.raises(CrossferError, match=r"more.csv, train.csv, valid.csv have no column Usage"):
+        made(tmp_path / "raw")
+
+
+def test_a_list_of_everything_beside_lists_of_splits_keeps_the_splits(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(12)))
+    lines = [f"images/{n}.png,{('sad', 'happy')[n % 2]}\n" for n in range(12)]
+    for name, listed in (("labels", lines), ("train", lines[:8]), ("test", lines[8:])):
+        text(raw / f"{name}.csv", "path,label\n" + "".join(listed))
+    found = rows(made(raw), "split")
+    assert {n for n, split in found.items() if split == "test"} == {
+        f"images/{n}.png" for n in range(8, 12)
+    }
+
+
+def test_a_quotation_mark_that_never_ends_swallows_no_rows(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(6)))
+    lines = [f"images/{n}.png,sad,{chr(34) if n == 2 else ''}odd\n" for n in range(6)]
+    table = text(raw / "labels.csv", "path,label,note\n" + "".join(lines))
+    with pytest.raises(CrossferError, match=r"labels.csv: not a readable table"):
+        made(table)
+
+
+def test_lines_of_json_may_leave_out_what_they_have_not(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(8)))
+    lines: list[dict[str, Any]] = [
+        {"path": f"images/{n}.png", "label": ("sad", "happy")[n % 2]} for n in range(8)
+    ]
+    for n in range(1, 7):
+        lines[n]["subject"] = f"p{n % 3}"
+    del lines[5]["label"]
+    table = text(raw / "labels.jsonl", "\n".join(map(json.dumps, lines)))
+    found = rows(made(table), "subject")
+    assert len(found) == 7 and set(found.values()) == {None, "p0", "p1", "p2"}
+
+
+def test_no_subjects_are_taken_from_a_table_where_none_are_wanted(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(8)))
+    lines = [f"images/{n}.png,{('sad', 'happy')[n % 2]},p{n % 4}\n" for n in range(8)]
+    table = text(raw / "labels.csv", "path,label,subject\n" + "".join(lines))
+    assert len(set(rows(made(table), "subject").values())) == 4
+    assert set(rows(made(table, subject=""), "subject").values()) == {None}
+
+
+def test_an_archive_is_not_unpacked_into_the_folder_beside_it(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    own = text(raw / "Emotion" / "S001_corrected.txt", "3")
+    with zipfile.ZipFile(raw / "Emotion.zip", "w") as file:
+        file.writestr("S001_corrected.txt", "1")
+        file.writestr("S999.txt", "1")
+    with zipfile.ZipFile(raw / "images.zip", "w") as file:
+        for n in range(6):
+            file.write(picture(tmp_path / f"{n}.png", n), f"{('sad', 'happy')[n % 2]}/{n}.png")
+    made(raw)
+    assert own.read_text() == "3" and sorted(own.parent.iterdir()) == [own]

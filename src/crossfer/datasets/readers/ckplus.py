@@ -7,7 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from crossfer.datasets.readers.files import image_files, labelled_or_unknown, most_look_like
+from crossfer.datasets.readers.files import (
+    image_files,
+    labelled,
+    labelled_or_unknown,
+    most_look_like,
+)
 from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
 
@@ -56,13 +61,13 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             continue
         begins = len(frames) > PEAK_FRAMES or (len(frames) > 1 and min(by_number) <= 1)
         peak = frames[int(begins) :][-PEAK_FRAMES:]
+        neutral, reason = labelled("neutral", options)
         for file in [*frames[: int(begins)], *peak]:
-            yield Record(
-                file,
-                label if file in peak else "neutral",
-                file.relative_to(path).as_posix(),
-                subject=key[0],
-            )
+            shown, origin = label if file in peak else neutral, file.relative_to(path).as_posix()
+            if shown is None:
+                yield Skipped(origin, reason)
+            else:
+                yield Record(file, shown, origin, subject=key[0])
     for key, file in labels.items():
         if key not in sequences:
             yield Skipped(file.relative_to(path).as_posix(), "a label without frames")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.files import Named, NamedFiles, labelled_or_unknown, plain_name
 from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import (
     LONGEST_LINE,
+    all_with_columns,
     delimiter_of,
     encoding_of,
-    find_with_columns,
     header,
 )
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
@@ -52,13 +53,39 @@ def recognise(path: Path) -> str | None:
 
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Read the CSV where there is one, else the folders."""
-    table = find_table(path)
-    return read_table(table, options) if table else FOLDERS.read(path, options)
+    tables = list(all_with_columns(path, COLUMNS))
+    if not tables:
+        yield from FOLDERS.read(path, options)
+    elif len(tables) == 1 or any("usage" in header(table) for table in tables):
+        yield from read_table(_preferred(tables), options)
+    else:
+        yield from _read_parts(tables, path, options)
 
 
 def find_table(path: Path) -> Path | None:
     """Find the CSV with FER2013's columns: the path itself, or a file in the folder or just below."""
-    return find_with_columns(path, COLUMNS)
+    tables = list(all_with_columns(path, COLUMNS))
+    return _preferred(tables) if tables else None
+
+
+def _preferred(tables: Sequence[Path]) -> Path:
+    """Return the first of some tables that knows the splits; else the first."""
+    return next((table for table in tables if "usage" in header(table)), tables[0])
+
+
+def _read_parts(tables: Sequence[Path], top: Path, options: ReadOptions) -> Iterator[Item]:
+    """Read tables without a column Usage, a split each by their names."""
+    names = {table: splitnames.of_table(table, top) for table in tables}
+    splits = splitnames.splits_of(names.values(), options)
+    parts = [splits[names[table]] for table in tables]
+    if None in parts or len(set(parts)) < len(parts):
+        listed = ", ".join(table.relative_to(top).as_posix() for table in tables)
+        raise CrossferError(
+            f"{top}: {listed} have no column Usage, and their names do not say which split each is; "
+            "name one of them, or name them train.csv, valid.csv and test.csv"
+        )
+    for table, part in zip(tables, parts, strict=True):
+        yield from read_table(table, options, part=part, top=top)
 
 
 def parse(file: Path) -> Named | None:
@@ -150,18 +177,27 @@ def read_rows(file: Path) -> Iterator[Row]:
 
 
 def read_table(
-    file: Path, options: ReadOptions, codes: Mapping[str, str] = CODES
+    file: Path,
+    options: ReadOptions,
+    codes: Mapping[str, str] = CODES,
+    part: Split | None = None,
+    top: Path | None = None,
 ) -> Iterator[Item]:
-    """Yield one record a row of a CSV with FER2013's columns; `codes` are what its numbers mean."""
+    """Yield one record a row of a CSV with FER2013's columns; `codes` are what its numbers mean.
+
+    `part` is the split of all rows of a table without the column Usage; origins begin at the folder `top`.
+    """
+    name = file.relative_to(top).as_posix() if top else file.name
     label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options, codes))
     names = header(file)
     others = [name for name in names if name and name not in {*COLUMNS, "usage"}]
     said = [] if "usage" in names else ["has no column Usage, so its pictures have no splits"]
+    said = [f"all of it is {part}"] if part else said
     said += [f"not used: {', '.join(others)}"] if others else []
-    yield Remark(f"{file.name}: {'; '.join(said)}" if said else "", (file,))
+    yield Remark(f"{name}: {'; '.join(said)}" if said else "", (file,))
     for row in read_rows(file):
-        origin = f"{file.name} row {row.number}"
-        split = USAGES.get(row.usage.lower())
+        origin = f"{name} row {row.number}"
+        split = part or USAGES.get(row.usage.lower())
         if isinstance(row.pixels, str):
             yield Skipped(origin, row.pixels)
         elif split is None and "usage" in names:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from crossfer.datasets.pictures import UnreadableImage, decoded
 from crossfer.datasets.readers.columns import ALIASES, plain
 from crossfer.datasets.readers.files import labelled
 from crossfer.datasets.readers.labels import check_used, understood
-from crossfer.datasets.readers.splitnames import SPLIT_NAMES
+from crossfer.datasets.readers.splitnames import splits_of
 from crossfer.datasets.record import (
     LONGEST_GROUP,
     Box,
@@ -42,6 +42,7 @@ EXPECTED = (
 )
 PIXEL_TEXT = re.compile(r"\s*(\d{1,3}\s+){15,}\d{1,3}\s*")
 """At least sixteen gray levels: no path looks like that."""
+NUMBER = re.compile(r"-?\d+")
 Read = Callable[[ReadOptions], Iterator[Item]]
 
 READER = Reader(
@@ -143,7 +144,8 @@ def in_memory(
         used = {image, label, *(column for column in columns.values() if isinstance(column, str))}
         groups = _groups(rows, used)
         others |= dict.fromkeys(groups)
-        reads.append(partial(_read, rows, extra, groups, part, named, name))
+        splits = _splits(extra.get("split", parts), where)
+        reads.append(partial(_read, rows, extra, groups, part, splits, named, name))
     for role in ("subject", "split"):
         likely = [column for column in others if plain(column) in ALIASES[role]]
         if likely and columns[role] is None and (role != "split" or len(parts) == 1):
@@ -176,11 +178,7 @@ def _parts(
 ) -> dict[str, Any]:
     """Return the datasets of several splits; check that each is a split, and that columns are in all."""
     parts = {str(part): rows for part, rows in data.items()}
-    unknown = [part for part in parts if part.strip().lower() not in SPLIT_NAMES]
-    if unknown:
-        raise CrossferError(
-            f"{name}: unknown split {unknown[0]!r}; use training, validation or test"
-        )
+    _splits(parts, name)
     if not all(isinstance(columns[key], str | None) for key in ("subject", "box")):
         raise CrossferError(f"{name}: with several splits, subject and box must be column names")
     if columns["split"] is not None:
@@ -206,7 +204,7 @@ def _rows(data: Any, where: str, image: str, label: str) -> _Rows:
         images, labels = data
         if len(images) != len(labels):
             raise CrossferError(f"{where}: {len(images):,} images, but {len(labels):,} labels")
-        return _Rows(_list(labels), images.__getitem__)
+        return _Rows(_list(labels), _by_position(images).__getitem__)
     labels, names = _targets(data)
     if len(labels) != len(data):  # its labels come with its pictures only
         labels = [_pair(data, row, where)[1] for row in range(len(data))]
@@ -225,10 +223,10 @@ def _columns(data: Any, columns: list[str], where: str, image: str, label: str) 
     names = None if by_column else getattr(data.features[label], "names", None)
     return _Rows(
         _list(data[label]),
-        lambda row: data[image][row] if by_column else data[row][image],
+        lambda row: _by_position(data[image])[row] if by_column else data[row][image],
         names,
         {name: data for name in columns},
-        lambda column: data[column][0] if by_column else data[0][column],
+        lambda column: _by_position(data[column])[0] if by_column else data[0][column],
     )
 
 
@@ -280,6 +278,11 @@ def _list(values: Any) -> list[Any]:
     return list(values.tolist() if hasattr(values, "tolist") else values)
 
 
+def _by_position(values: Any) -> Any:
+    """Return what gives the n-th of some values for n; pandas' gives the one whose index is called n."""
+    return getattr(values, "iloc", values)
+
+
 def _is_missing(value: Any) -> bool:
     """Tell whether a value stands for none: ``None``, NaN, or NA of pandas, which compares as neither."""
     if value is None:
@@ -310,6 +313,7 @@ def _read(
     extra: Mapping[str, list[Any]],
     groups: Mapping[str, list[str | None]],
     part: str,
+    splits: Mapping[str, Split],
     classes: Sequence[str] | None,
     name: str,
     options: ReadOptions,
@@ -335,7 +339,7 @@ def _read(
             label,
             origin,
             subject=None if who in (None, "") else str(who),
-            split=_split(given.get("split", part), f"{name} {origin}"),
+            split=splits.get(str(given.get("split", part)).strip()),
             box=_box(given.get("box"), f"{name} {origin}"),
             groups={
                 column: text
@@ -348,6 +352,8 @@ def _read(
 def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:
     """Return a class's name; numbers below 0 stand for “no label”, as Hugging Face has it."""
     raw = raw.item() if hasattr(raw, "item") else raw
+    if isinstance(raw, str) and classes and raw not in classes and NUMBER.fullmatch(raw.strip()):
+        raw = int(raw)
     if _is_missing(raw) or (isinstance(raw, int | float) and raw < 0):
         return None
     if not isinstance(raw, str | int | float):
@@ -363,11 +369,16 @@ def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:
     return str(classes[int(raw)])
 
 
-def _split(raw: Any, where: str) -> Split | None:
-    part = "" if raw is None else str(raw).strip()
-    if part and part.lower() not in SPLIT_NAMES:
-        raise CrossferError(f"{where}: unknown split {part!r}; use training, validation or test")
-    return SPLIT_NAMES[part.lower()] if part else None
+def _splits(names: Iterable[Any], where: str) -> dict[str, Split]:
+    """Return which split each name is, considering all together; nothing stands for none."""
+    given = {str(name).strip() for name in names if name is not None} - {""}
+    found = splits_of(given, ReadOptions())
+    known = {name: split for name, split in found.items() if split}
+    if unknown := sorted(found.keys() - known.keys()):
+        raise CrossferError(
+            f"{where}: unknown split {unknown[0]!r}; use training, validation or test"
+        )
+    return known
 
 
 def _box(raw: Any, where: str) -> Box | None:

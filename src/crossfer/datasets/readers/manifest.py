@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -64,9 +65,10 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         if not tables:
             raise CrossferError(f"{path}: no table with a path and a label; {_seen(path)}")
     top = path if path.is_dir() else path.parent
-    splits = splitnames.splits_of((_part(table, top) for table in tables), options)
-    if len(tables) < 2 or None in splits.values():
-        splits = {}
+    names = {table: splitnames.of_table(table, top) for table in tables}
+    splits = splitnames.splits_of(names.values(), options) if len(tables) > 1 else {}
+    # Of a picture that several tables list, the first counts: one that is a split.
+    tables.sort(key=lambda table: splits.get(names[table]) is None)
     labels = {name for table in tables for name in _labels(table, _columns(table, options))}
     check_used(options, labels)
     options, said = understood(labels, options)
@@ -79,7 +81,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         _check_columns(table, columns, options)
         where = table.relative_to(top).as_posix()
         said = columns.in_words()
-        part = splits.get(_part(table, top))
+        part = splits.get(names[table])
         if part and not columns.split:
             said = "; ".join(filter(None, [said, f"all of it is {part}"]))
         yield Remark(f"{where}: {said}" if said else "", (table,))
@@ -328,15 +330,10 @@ def _folders_in(name: str) -> tuple[str, ...]:
 
 
 def _columns(table: Path, options: ReadOptions | None = None) -> Columns:
-    return columns_in(columns_of(table), options or ReadOptions(), str(table))
-
-
-def _part(table: Path, top: Path) -> str:
-    """Return the name that may say which split a table is: its own, or its folder's."""
-    own = table.stem
-    if splitnames.exact(own) or splitnames.affixed(own) or table.parent == top:
-        return own
-    return table.parent.name
+    options = options or ReadOptions()
+    if not options.people:
+        options = replace(options, columns={**options.columns, "subject": ""})
+    return columns_in(columns_of(table), options, str(table))
 
 
 def _why(columns: Columns) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfer.classes import is_known
+from crossfer.classes import canonical, is_known
 from crossfer.datasets.readers.files import image_files, labelled, most_look_like
 from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
 from crossfer.datasets.walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -57,15 +57,19 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             yield Skipped(origin, frames)
             continue
         neutral, middle = frames_of_the_study(len(frames))
-        if label == "neutral":
+        if canonical(take.expression) == "neutral":
             neutral, middle = range(len(frames)), ()
         elif not middle:
             yield Skipped(origin, "a take of fewer than three frames")
             continue
+        at_rest, reason = labelled("neutral", options)
         for index in sorted([*neutral, *middle]):
             file, number, name = frames[index]
-            shown = label if index in middle else "neutral"
-            yield Record(file, shown, name, subject=take.subject, frame=number)
+            shown = label if index in middle else at_rest
+            if shown is None:
+                yield Skipped(name, reason)
+            else:
+                yield Record(file, shown, name, subject=take.subject, frame=number)
 
 
 def frames_of_the_study(length: int) -> tuple[Sequence[int], Sequence[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from crossfer.datasets.record import ReadOptions, Split
 from crossfer.errors import CrossferError
@@ -59,6 +60,12 @@ def unclear(name: str) -> bool:
     """Tell whether a name begins like that of a split, but is none that is known: ``testdaten``."""
     known = exact(name) or affixed(name) or len({exact(word) for word in WORDS.findall(name)}) > 1
     return not known and bool(re.match(r"(train|test|valid)", name.strip().lower()))
+
+
+def of_table(table: Path, top: Path) -> str:
+    """Return the name that may say which split a table is: its own, or its folder's."""
+    own = table.stem
+    return own if exact(own) or affixed(own) or table.parent == top else table.parent.name
 
 
 def mapped(names: Iterable[str], options: ReadOptions) -> set[str]:

@@ -71,8 +71,13 @@ def delimiter_of(file: Path) -> str:
 
 def find_with_columns(path: Path, columns: Set[str]) -> Path | None:
     """Find a table that has columns: the path itself, or a file in the folder or just below."""
+    return next(all_with_columns(path, columns), None)
+
+
+def all_with_columns(path: Path, columns: Set[str]) -> Iterator[Path]:
+    """Find every such table, the highest first."""
     files = [path] if path.is_file() else tables_near(path, depth=1)
-    return next((file for file in files if columns <= set(header(file))), None)
+    return (file for file in files if columns <= set(header(file)))
 
 
 def tables_near(path: Path, depth: int) -> Iterator[Path]:
@@ -100,8 +105,8 @@ def columns_of(path: Path) -> list[str]:
         return header(path)
     if suffix == PARQUET:
         return _names(_schema(path).names)
-    first = next((row for _, row in _json_rows(path)), {})
-    return _names(list(first)) if isinstance(first, Mapping) else []
+    names = (dict.fromkeys(row) for _, row in _json_rows(path) if not isinstance(row, str))
+    return list(dict.fromkeys(name for row in names for name in _names(list(row))))
 
 
 def class_names(path: Path) -> dict[str, list[str]]:
@@ -125,8 +130,9 @@ def any_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     if suffix == PARQUET:
         yield from _parquet_rows(path)
     elif suffix in JSON_LINES:
+        empty = dict.fromkeys(columns_of(path), "")  # a row may leave out what it has not
         for number, row in _json_rows(path):
-            yield number, row if isinstance(row, str) else _texts(row)
+            yield number, row if isinstance(row, str) else empty | _texts(row)
     else:
         for number, row in table_rows(path):
             yield number, row if isinstance(row, str) else _texts(row)
@@ -258,7 +264,7 @@ def table_rows(
     with file.open(encoding=encoding_of(file), newline="") as text:
         delimiter = _delimiter(_first(lines_of(file, text)))
         text.seek(0)
-        rows = enumerate(csv.reader(lines_of(file, text), delimiter=delimiter), 1)
+        rows = enumerate(csv.reader(lines_of(file, text), delimiter=delimiter, strict=True), 1)
         try:
             names = columns or _names(next((row for _, row in rows if any(row)), []))
             while names and not names[-1]:  # spreadsheets like to add empty columns

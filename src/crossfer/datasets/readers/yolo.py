@@ -14,7 +14,7 @@ from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.files import find, image_files, labelled
 from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.tables import encoding_of, lines_of
-from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
+from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.datasets.walk import files_below
 from crossfer.errors import CrossferError
 
@@ -35,7 +35,8 @@ def recognise(path: Path) -> str | None:
 def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Yield one record a line of a label file; the folder above images and labels may be the split."""
     about = find(path, "data.yaml") or find(path, "*.yaml") or find(path, "classes.txt")
-    names = _names(about) if about else None
+    content = _content(about) if about else None
+    names = _names(content)
     if about is None or names is None:
         raise CrossferError(
             f"{path}: no data.yaml with the class names (names:) beside the label files; add it"
@@ -47,17 +48,23 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     folders = {image: _split_folders(image.relative_to(path).parts[:-1]) for image in images}
     splits = splitnames.splits_of({name for names in folders.values() for name in names}, options)
     splitnames.check_used(options, splits)
+    posed = isinstance(content, dict) and "kpt_shape" in content
     told = ", ".join(f"{code} = {name}" for code, name in names.items())
     yield Remark(f"classes by {about.name}: {told}", tuple(used))
     for image in images:
         origin = image.relative_to(path).as_posix()
         found = {splits[name] for name in folders[image]} - {None}
         split = found.pop() if len(found) == 1 else None
-        yield from _faces(image, origin, split, names, options)
+        yield from _faces(image, origin, split, names, posed, options)
 
 
 def _faces(
-    image: Path, origin: str, split: Split | None, names: dict[str, str], options: ReadOptions
+    image: Path,
+    origin: str,
+    split: Split | None,
+    names: dict[str, str],
+    posed: bool,
+    options: ReadOptions,
 ) -> Iterator[Record | Skipped]:
     file = _label_file(image)
     if not os.path.isfile(file):
@@ -69,7 +76,7 @@ def _faces(
         yield Skipped(origin, "its label file has no face")
     for number, fields in enumerate(lines):
         where = origin if number == 0 else f"{origin} face {number + 1}"
-        box = _box(fields[1:5])
+        box = _box(fields[1:5] if posed else fields[1:])
         if box is None:
             yield Skipped(where, f"not a line of a label file: {EXAMPLE}")
             continue
@@ -80,10 +87,18 @@ def _faces(
             yield Record(image, label, where, split=split, box=box, relative=True)
 
 
-def _box(texts: list[str]) -> tuple[float, float, float, float] | None:
+def _box(texts: list[str]) -> Box | None:
+    """Return the box of a line: its centre and sides, perhaps with a score, or that of a polygon."""
     try:
-        x, y, width, height = map(float, texts)
+        values = [float(text) for text in texts]
     except ValueError:
+        return None
+    if len(values) >= 6 and len(values) % 2 == 0:
+        left, top, right, bottom = (f(values[i::2]) for f in (min, max) for i in (0, 1))
+        x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+    elif len(values) in (4, 5):
+        x, y, width, height = values[:4]
+    else:
         return None
     inside = 0 < width <= 1.001 and 0 < height <= 1.001 and 0 <= x <= 1 and 0 <= y <= 1
     return (x - width / 2, y - height / 2, width, height) if inside else None
@@ -107,15 +122,19 @@ def _split_folders(folders: tuple[str, ...]) -> list[str]:
     return [name for name in folders if name.lower() != "images"]
 
 
-def _names(about: Path) -> dict[str, str] | None:
-    """Read the names of the classes: a list, or from number to name."""
+def _content(about: Path) -> Any:
+    """Read what is written about the classes; None where it cannot be read."""
     if about.stat().st_size > LARGEST:
         return None
     try:
         text = about.read_text(encoding=encoding_of(about))
-        content: Any = text.split("\n") if about.suffix == ".txt" else yaml.safe_load(text)
+        return text.split("\n") if about.suffix == ".txt" else yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
+
+
+def _names(content: Any) -> dict[str, str] | None:
+    """Return the names of the classes: a list, or from number to name."""
     names = content.get("names") if isinstance(content, dict) else content
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -128,7 +147,7 @@ READER = Reader(
     name="yolo",
     title="pictures with YOLO's label files",
     layout="[SPLIT/]images/NAME.jpg, [SPLIT/]labels/NAME.txt (a line a face: "
-    "class x y width height) and data.yaml with the names of the classes",
+    "class x y width height, or class and a polygon) and data.yaml with the names of the classes",
     cropped=None,
     takes=frozenset({"order", "splits"}),
     recognise=recognise,

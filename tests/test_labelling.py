@@ -435,6 +435,8 @@ def test_the_command_ends_with_a_table_and_how_it_stands(
         told = capsys.readouterr()
         return int(end.value.code or 0), told.out + told.err
 
+    status, told = run("--order", "balance")
+    assert status == 2 and "--order balance: needs the classes that a model suggests" in told
     status, told = run("--model", str(model))
     assert status == 0, told
     assert "labels: 1, of 0 named people" in told and "waiting: 5" in told
@@ -448,3 +450,24 @@ def test_the_command_ends_with_a_table_and_how_it_stands(
     ):
         status, told = run(*words)
         assert status == 2 and complaint in " ".join(told.split()), told
+
+
+def test_a_face_has_one_name_whatever_else_is_found(start: Callable[..., Session]) -> None:
+    gallery = start().gallery
+    pixels = cv2.imread(str(gallery.folder / "two.png"))
+    (seen,) = gallery.predictor.look([pixels], False)
+    card = gallery.kept / "card.json"
+    both = gallery._kept(card, "a" * 64, pixels, seen)
+    assert len(both) == 2
+    assert [face.id for face in gallery._kept(card, "a" * 64, pixels, seen[1:])] == [both[1].id]
+    kept = gallery._from_card(card, "a" * 64)
+    assert kept is not None and [face.id for face in kept] == [both[1].id]
+
+
+def test_what_cannot_be_recorded_is_refused(start: Callable[..., Session]) -> None:
+    for name in ("not a face", " "):
+        with pytest.raises(CrossferError, match="no class can have this name"):
+            start(classes=(name,))
+    session = start()
+    with pytest.raises(CrossferError, match="no face is selected"):
+        session.unname([])

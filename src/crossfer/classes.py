@@ -133,8 +133,8 @@ class ClassSet:
         Raises
         ------
         CrossferError
-            If a class is listed twice, there are fewer than two, a label belongs to two classes, or a class
-            has no label.
+            If a class has no name or is listed twice, there are fewer than two, a label belongs to two
+            classes, or a class has no label.
         """
         if isinstance(value, ClassSet):
             return value
@@ -151,6 +151,8 @@ class ClassSet:
         pairs = [(_name(name), _labels(labels)) for name, labels in written]
         names = tuple(name for name, _ in pairs)
         for name, labels in pairs:
+            if not name:
+                raise CrossferError("classes: one has no name; remove it, or a comma too many")
             if names.count(name) > 1:
                 raise CrossferError(f"classes: {name} is listed twice; remove one")
             if not labels:

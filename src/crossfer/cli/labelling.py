@@ -45,7 +45,7 @@ def label(
         typer.Option(
             help=(
                 "Order of the faces. uncertainty: least certain first; balance: classes with few "
-                "labels first; files: by file name."
+                "labels first (needs --model); files: by file name."
             )
         ),
     ] = "uncertainty",
@@ -95,7 +95,9 @@ def label(
         raise CrossferError(
             f"--out {folder}: is inside the folder of photos; name a folder outside"
         )
-    how = How(by or getpass.getuser(), check_order(order), blind, tuple(also or ()))
+    if order == "balance" and model is None:
+        raise CrossferError("--order balance: needs the classes that a model suggests; add --model")
+    how = How(by or _user(), check_order(order), blind, tuple(also or ()))
     predictor = _predictor(model, classes, smallest, variant)
     gallery = Gallery(photos, folder / FACES, predictor, cropped)
     session = Session(folder, gallery, how, describer(cropped))
@@ -109,6 +111,13 @@ def label(
         session.refresh()
     _say_labels(session)
     session.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user has no name
+        raise CrossferError("your user has no name; give one with --by NAME") from None
 
 
 def _predictor(model: Path | None, classes: str | None, smallest: float, variant: str) -> Predictor:

@@ -64,6 +64,8 @@ def labels_of(pairs: list[str]) -> dict[str, str | None]:
             raise CrossferError(
                 f"--label {pair}: write THEIRS=OURS, or THEIRS= to leave a class out"
             )
+        if theirs.strip() in map(str.strip, labels):
+            raise CrossferError(f"--label {theirs}: given twice; leave one out")
         labels[theirs] = ours or None
     return labels
 
@@ -75,6 +77,8 @@ def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise CrossferError(f"{option} {pair}: write NAME=VALUE")
+        if name.strip() in found:
+            raise CrossferError(f"{option} {name.strip()}: given twice; leave one out")
         found[name.strip()] = value.strip()
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -244,6 +245,6 @@ def load(file: Path, count: int) -> Block | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             block = Block(**{name: arrays[name] for name in arrays.files})
-    except (OSError, ValueError, TypeError, EOFError):
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     return block if all(len(array) == count for array in vars(block).values()) else None

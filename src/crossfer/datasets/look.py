@@ -88,10 +88,7 @@ def write_look(
         if only_doubtful:
             of_class = of_class[doubtful[of_class]]
         first = of_class[np.argsort(~doubtful[of_class], kind="stable")][:per_class]
-        faces = [
-            _Shown(data_uri(dataset.images[row]), origins[row], doubt[row])
-            for row in np.sort(first)
-        ]
+        faces = [_Shown(data_uri(dataset.images[row]), origins[row], doubt[row]) for row in first]
         if faces:
             classes.append((name, len(of_class), int(doubtful[of_class].sum()), faces))
     template = environment("crossfer.datasets").get_template("look.html.j2")

@@ -240,7 +240,10 @@ def legible(text: str) -> str:
 
 def _legible(item: Item) -> Item:
     """Write out what is no text in what a record says."""
-    texts = ((name, getattr(item, name, None)) for name in ("origin", "subject", "reason", "text"))
+    texts = (
+        (name, getattr(item, name, None))
+        for name in ("origin", "label", "subject", "reason", "text")
+    )
     odd: dict[str, Any] = {
         name: legible(text) for name, text in texts if text and text != legible(text)
     }

@@ -16,7 +16,7 @@ from crossfer.evaluation.rows import Suggestions
 FEW = 20
 """Minimum number of labels for a conclusion."""
 MUCH = 90.0
-"""Accepted suggestions, in per cent, that are suspicious if there are no blind labels."""
+"""Accepted suggestions, in per cent, that are suspicious if there are fewer than `FEW` blind labels."""
 
 
 def suggestions(given: Iterable[tuple[bool, bool]]) -> Suggestions | None:

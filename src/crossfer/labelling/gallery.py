@@ -258,14 +258,10 @@ class Gallery:
         """Keep what was found in a photo: the faces first, the card when they are there."""
         height, width = pixels.shape[:2]
         faces = []
-        for number, face in enumerate(seen, 1):
-            made = Face(
-                f"{digest[:16]}-{number}",
-                "",
-                Place(digest, _within(face.box, width, height)),
-                face.score,
-                tuple(map(float, face.probabilities)) if self.guided else (),
-            )
+        for face in seen:
+            place = Place(digest, _within(face.box, width, height))
+            shares = tuple(map(float, face.probabilities)) if self.guided else ()
+            made = Face(_id(place), "", place, face.score, shares)
             write_bytes(self.picture(made.id), encoded(_shown(pixels, face)))
             faces.append(made)
         write_json(
@@ -292,11 +288,11 @@ class Gallery:
             if said["how"] != self._how() or said["picture"] != digest:
                 return None
             faces = []
-            for number, face in enumerate(said["faces"], 1):
+            for face in said["faces"]:
                 left, top, width, height = map(float, face["box"])
                 place = Place(digest, (left, top, width, height))
-                name = f"{digest[:16]}-{number}"
-                faces.append(Face(name, "", place, face["score"], tuple(face["probabilities"])))
+                shares = tuple(face["probabilities"])
+                faces.append(Face(_id(place), "", place, face["score"], shares))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return faces if all(self.picture(face.id).is_file() for face in faces) else None
@@ -316,6 +312,12 @@ class Gallery:
                 own = [replace(face, photo=name) for face in found]
                 self._by_picture[photo.digest] = own
                 self.faces |= {face.id: face for face in own}
+
+
+def _id(place: Place) -> str:
+    """Name a face by its place: sessions that find other faces in a photo call the same one the same."""
+    box = hashlib.sha256(repr(tuple(map(float, place.box))).encode()).hexdigest()
+    return f"{place.picture[:16]}-{box[:16]}"
 
 
 def _state(file: Path) -> tuple[int, int] | None:

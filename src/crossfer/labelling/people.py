@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from crossfer.datasets.faces import align
 from crossfer.datasets.pictures import open_picture
 from crossfer.datasets.record import Pixels
-from crossfer.files import write_bytes
+from crossfer.files import alone, write_bytes
 from crossfer.framing import Framing
 from crossfer.labelling.gallery import SHOWN
 
@@ -110,7 +110,8 @@ class Describer:
             vector = self._describe(open_picture(picture))
             content = BytesIO()
             np.save(content, vector)
-            write_bytes(kept, content.getvalue())
+            with alone(kept.parent / "lock", lambda who: None):  # of other annotators
+                write_bytes(kept, content.getvalue())
         self._vectors[face] = vector
 
     def vector(self, face: str) -> Vector:

@@ -16,6 +16,7 @@ from crossfer.classes import canonical
 from crossfer.errors import CrossferError, some_of
 from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import suggestions
+from crossfer.files import alone
 from crossfer.labelling import journal, manifest
 from crossfer.labelling.agreement import Agreement, agreement
 from crossfer.labelling.decisions import (
@@ -122,7 +123,7 @@ class Session:
     Raises
     ------
     CrossferError
-        If a journal in the folder cannot be read, or a class has no key.
+        If a journal in the folder cannot be read, or a class has no key, or a name that none can have.
     """
 
     def __init__(self, folder: Path, gallery: Gallery, how: How, describe: Describer) -> None:
@@ -130,6 +131,8 @@ class Session:
         added = [canonical(name) for name in how.classes]
         model = gallery.predictor.classes
         self.classes = (*model, *(name for name in dict.fromkeys(added) if name not in model))
+        for name in {"", NOT_A_FACE} & set(self.classes):
+            raise CrossferError(f"{name!r}: no class can have this name; choose another")
         self.keys = keys_of(self.classes)
         self._journal = Journal(folder / JOURNALS, how.by)
         self._describe = describe
@@ -262,7 +265,9 @@ class Session:
 
     @_one_at_a_time
     def unname(self, faces: Sequence[str]) -> None:
-        """Record that the person in these faces is unknown."""
+        """Record that the person in these faces is unknown; of no face, there is nothing to record."""
+        if not faces:
+            raise CrossferError("no face is selected; select some first")
         self._write(Event("subject", tuple(self._face(face).place for face in faces)))
 
     @_one_at_a_time
@@ -313,9 +318,10 @@ class Session:
     @_one_at_a_time
     def write_manifest(self) -> Path:
         """Write the manifest, of what everybody said until now; return its file."""
-        self._reread()
         file = self.folder / MANIFEST
-        manifest.write(file, self.gallery.folder, self.labels().rows)
+        with alone(file.with_name(f".{file.name}.lock"), lambda who: None):  # of other annotators
+            self._reread()
+            manifest.write(file, self.gallery.folder, self.labels().rows)
         return file
 
     @_one_at_a_time

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from crossfer.adaptation import untrained
 from crossfer.machine import Machine
@@ -106,3 +107,28 @@ def test_a_bounded_number_of_images_is_looked_at_in_the_shares_that_are_shown(
     assert rows.numel() == 40
     assert (rows < 100).sum(1).eq(5).all()
     assert dealt(faces(7), torch.Generator()).numel() == 7
+
+
+def test_a_normalisation_in_two_places_has_the_statistics_of_both() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.Linear(4, 7)
+
+        def forward(self, images: Tensor) -> Tensor:
+            first = self.norm(self.conv(images))
+            return self.head(self.norm(5 * first + 3).mean((2, 3)))
+
+    network, machine = Twice(), Machine.of("cpu", "32-true")
+    model = Classifier(network)
+    images = normalise(faces(16).images)
+    renew_statistics(model, moving_norms(model), [images], machine)
+    with torch.no_grad():
+        given = network.conv(images)
+        mean, var = given.mean((0, 2, 3)), given.var((0, 2, 3))
+        second_mean, second_var = torch.full((4,), 3.0), 25 * var / (var + network.norm.eps)
+    found, means = network.norm, torch.stack([mean, second_mean])
+    assert found.running_mean is not None and found.running_var is not None
+    assert torch.allclose(found.running_mean, means.mean(0), atol=1e-4)
+    expected = (var + second_var) / 2 + means.var(0, correction=0)
+    assert torch.allclose(found.running_var, expected, rtol=1e-3)

@@ -27,7 +27,7 @@ from crossfer.memory.penalties import L2SP, Distillation
 from crossfer.networks import Classifier, NetworkConfig, Spec, check_network, grow, load
 from crossfer.networks.weights import save_tensors
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, Recipe, features
+from crossfer.training import Faces, Recipe, features, train
 
 RECIPE = Recipe(epochs=1, batch_size=16, learning_rate=0.01)
 SPEC = Spec(arguments={"width": 0.05})
@@ -198,3 +198,26 @@ def test_integrity_is_over_the_old_classes_and_the_report_speaks_of_both(tmp_pat
     for name in ("second", "third"):
         done = CliRunner().invoke(app, ["verify", str(tmp_path / name / "runs")])
         assert done.exit_code == 0, done.output
+
+
+def test_nothing_is_learnt_from_classes_that_a_network_cannot_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Contempt is in the source only: MIX sees the other faces, and measures by them."""
+    seen: dict[str, Any] = {}
+
+    def note(model: Classifier, shown: Faces, validation: Any, *rest: Any, **options: Any) -> Any:
+        seen.update(shown=shown, validation=validation)
+        return train(model, shown, validation, *rest, **options)
+
+    monkeypatch.setattr("crossfer.adaptation.train", note)
+    start = deployed()
+    source, target = faces(32, 8), faces(14, 7, seed=1)
+    sets = {"source": faces(16, 8, seed=2), "target": faces(14, 7, seed=3)}
+    training = {"source": source, "target": target}
+    machine = Machine.of("cpu", "32-true")
+    adapt(STRATEGIES["MIX"], start, start, training, sets, RECIPE, 0, machine)
+    assert FER8[7] == "contempt" and start.unknown == ("contempt",)
+    for shown in (seen["shown"], seen["validation"]["source"]):
+        assert 7 not in shown.labels and not shown.known[:, 7].any() and shown.known[:, :7].all()
+    assert len(seen["shown"]) == 28 + 14 and len(seen["validation"]["source"]) == 14

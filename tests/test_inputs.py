@@ -307,3 +307,40 @@ def test_a_layer_that_stands_in_two_places_is_in_both() -> None:
     frozen, rest, _ = cut(model, numbers)
     assert torch.equal(rest(frozen(numbers)), model(numbers))
     assert [*rest.state_dict()] == ["network.4.weight", "network.4.bias"]
+
+
+def small_sequence(*between: nn.Module) -> nn.Sequential:
+    """Return a network whose last layers train, with modules behind its convolution."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 8, 8),
+        *between,
+        nn.Flatten(),
+        nn.Linear(144, 8),
+        *between[:1],
+        nn.Linear(8, 7),
+    )
+
+
+def test_a_hook_on_the_whole_network_is_not_cut_off() -> None:
+    """It changes what the first layer is given, which the cut would pass over."""
+    network = small_sequence(nn.ReLU())
+    network.register_forward_pre_hook(lambda module, given: (3 * given[0] + 2,))
+    classifier = Classifier(network)
+    for parameter in network[0].parameters():
+        parameter.requires_grad_(False)
+    images = torch.randn(3, 1, 48, 48)
+    cut = split_frozen(classifier, images)
+    classifier.eval()
+    assert cut is None or torch.allclose(
+        cut.rest(cut.frozen(images)), classifier(images), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("shared", "is_cut"), [(nn.ReLU(), True), (nn.Dropout(0.5), False)])
+def test_a_module_on_both_sides_is_cut_only_if_training_does_not_change_it(
+    shared: nn.Module, is_cut: bool
+) -> None:
+    classifier = Classifier(small_sequence(shared))
+    for parameter in classifier.network.get_submodule("0").parameters():
+        parameter.requires_grad_(False)
+    assert (split_frozen(classifier, torch.randn(3, 1, 48, 48)) is not None) == is_cut

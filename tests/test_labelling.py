@@ -17,6 +17,7 @@ import pytest
 from crossfer.cli import main
 from crossfer.datasets import prepare
 from crossfer.datasets.faces import shared
+from crossfer.datasets.pictures import open_picture
 from crossfer.deploy import load
 from crossfer.deploy.predictor import Predictor
 from crossfer.errors import CrossferError
@@ -454,7 +455,7 @@ def test_the_command_ends_with_a_table_and_how_it_stands(
 
 def test_a_face_has_one_name_whatever_else_is_found(start: Callable[..., Session]) -> None:
     gallery = start().gallery
-    pixels = cv2.imread(str(gallery.folder / "two.png"))
+    pixels = open_picture(gallery.folder / "two.png")
     (seen,) = gallery.predictor.look([pixels], False)
     card = gallery.kept / "card.json"
     both = gallery._kept(card, "a" * 64, pixels, seen)

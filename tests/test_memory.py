@@ -53,6 +53,8 @@ from crossfer.training import (
 )
 from crossfer.training.loss import cross_entropy, log_shares
 from crossfer.training.prediction import accuracy, features
+from crossfer.training.statistics import batch_norms
+from crossfer.unlabelled import Tent
 
 PENALTIES: list[Penalty] = [
     Distillation(),
@@ -547,6 +549,14 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
         ({"data": "target", "merge": "Fisher"}, "needs images of both"),
         ({"rank": 8, "layers": "head"}, "rank: must be at least 1"),
         ({"rank": 8, "penalty": L2SP()}, "adapters do not have"),
+        ({"rank": 8, "data": "target", "unlabelled": Tent()}, "rank: has no effect on entropy"),
+        ({"choice": "herding"}, "choice: only for exemplars"),
+        ({"layers": "none", "penalty": L2SP()}, "trains nothing, so penalty has no effect"),
+        ({"layers": "none", "merge": True, "share": 0.5}, "so share has no effect"),
+        ({"penalty": L2SP(weight=float("nan"))}, "l2-sp: weight is nan: must be a number"),
+        ({"penalty": L2SP(weight=-1)}, "l2-sp: weight is -1"),
+        ({"penalty": EWC(samples=0)}, "ewc: samples must be above 0"),
+        ({"penalty": Distillation(temperature=0)}, "distillation: temperature must be above 0"),
     ):
         told: dict[str, Any] = {
             "start": "baseline",
@@ -584,3 +594,47 @@ def test_a_name_that_promised_another_method_says_the_new_one(old: str, new: str
     with pytest.raises(CrossferError, match=f"now called {re.escape(new)}"):
         check_experiment(content)
     assert new in STRATEGIES and old not in STRATEGIES
+
+
+def test_tied_weights_are_merged_once_by_the_layer_that_stands_first() -> None:
+    """A state dictionary names them twice; the second name would overwrite the first."""
+
+    def tied(seed: int) -> Classifier:
+        def build() -> Classifier:
+            first, last = nn.Linear(4, 4), nn.Linear(4, 4)
+            last.weight = first.weight
+            return Classifier(
+                nn.Sequential(
+                    nn.Conv2d(1, 4, 48), nn.Flatten(), first, nn.ReLU(), last, nn.Linear(4, 7)
+                )
+            )
+
+        return untrained(build, seed)
+
+    before, after = tied(0), tied(1)
+    merged, alpha, _ = best_mixture(
+        before, after, {"v": faces(14)}, None, Machine.of("cpu"), alphas=[0.0], mix=by_depth(after)
+    )
+    old, new, now = (weights(model)["network.2.weight"] for model in (before, after, merged))
+    assert torch.allclose(now, old + (new - old) / 3, atol=1e-6)  # the second of four layers
+
+
+def test_layers_merged_by_depth_have_new_statistics_at_alpha_0_too() -> None:
+    """There LiNeS still mixes all layers but the first."""
+    before, after = small(0), small(1)
+    for model in (before, after):
+        for norm in batch_norms(model).values():
+            assert norm.running_mean is not None and norm.running_var is not None
+            norm.running_mean.fill_(float(model is after))
+            norm.running_var.fill_(1000.0)
+    merged, _, _ = best_mixture(
+        before,
+        after,
+        {"v": faces(14)},
+        faces(28),
+        Machine.of("cpu"),
+        alphas=[0.0],
+        mix=by_depth(after),
+    )
+    for norm in list(batch_norms(merged).values())[1:]:
+        assert norm.running_var is not None and norm.running_var.max() < 1000

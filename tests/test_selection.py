@@ -43,7 +43,7 @@ def test_the_latest_is_kept_that_is_not_shown_to_be_worse() -> None:
     """Against the noise of paired differences, not of images: these differ by 0.3 nats."""
     for last, kept in ((1.001, 2), (1.02, 1)):
         choice = choose(curve([1.1, 1.0, last], 400, 0.1), {}, LATEST_FIRST)
-        assert (choice.index, choice.best) == (kept, 1)
+        assert choice.index == kept
         assert choice.behind[1].loss.difference == 0
         assert choice.behind[2].loss.difference == pytest.approx(last - 1)
         assert choice.behind[2].loss.error == pytest.approx(0.1 * 2**0.5 / 20, rel=0.2)

@@ -91,6 +91,8 @@ def adapt(
         training = {**training, "source": kept}
     old = baseline
     model, baseline = _grown(start, baseline, training, machine)
+    training = {side: _answerable(model, images) for side, images in training.items()}
+    validation = {side: _answerable(model, images) for side, images in validation.items()}
     model.train_only(strategy.layers)
     if strategy.rank:
         adapt_linear(model, strategy.rank, seed)
@@ -162,6 +164,22 @@ def _grown(
     if baseline is start:
         return grown, copy.deepcopy(grown)
     return grown, _with_classes(baseline, training["target"], machine)
+
+
+def _answerable(classifier: Classifier, faces: Faces) -> Faces:
+    """Return the faces whose class a network can answer, limited to these classes.
+
+    From the others it could only learn to give every class that it has a lower logit.
+    """
+    unknown = [classifier.classes.index(name) for name in classifier.unknown]
+    if not unknown:
+        return faces
+    labels = faces.labels.cpu()
+    rows = torch.nonzero(~torch.isin(labels, torch.tensor(unknown)))[:, 0]
+    every = torch.ones(len(labels), len(classifier.classes), dtype=torch.bool)
+    known = every if faces.known is None else faces.known.clone()
+    known[:, unknown] = False
+    return replace(faces, known=known)[rows]
 
 
 def _with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Classifier:

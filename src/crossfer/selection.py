@@ -102,10 +102,9 @@ class Behind:
 
 @dataclass(frozen=True)
 class Choice:
-    """The selected candidate, the best one, and the difference of each candidate from the best."""
+    """The selected candidate, and the difference of each candidate from the best."""
 
     index: int
-    best: int
     behind: list[Behind]
 
 
@@ -129,7 +128,7 @@ def choose(candidates: Sequence[Candidate], subjects: Subjects, preferred: Seque
     scores = [mean(_log(candidate.likelihood)) for candidate in candidates]
     best = max(preferred, key=lambda index: scores[index])  # the first of equals
     behind = [compare(candidate, candidates[best], subjects) for candidate in candidates]
-    return Choice(first_not_worse(preferred, lambda index: behind[index].shown), best, behind)
+    return Choice(first_not_worse(preferred, lambda index: behind[index].shown), behind)
 
 
 def first_not_worse(preferred: Sequence[T], worse: Callable[[T], bool]) -> T:

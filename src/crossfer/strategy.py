@@ -7,7 +7,7 @@ whether it is merged with what it was: a strategy is a choice on each of these a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Literal
 
 from crossfer.memory.closed_form import ClosedForm
@@ -21,6 +21,9 @@ from crossfer.unlabelled import Unlabelled
 
 FromMemory = FeatureReplay | ClosedForm
 """What learns from a memory file and the target."""
+
+ABOVE_ZERO = frozenset({"temperature", "samples", "kept", "draws", "share", "ridge", "shrinkage"})
+"""Numbers of a penalty, of a memory or of learning without labels that cannot be 0."""
 
 REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averaging=0.98, views=4)
 """Of the fully connected layers, beside features drawn from a memory."""
@@ -123,6 +126,12 @@ class Strategy:
                 yield f"{self.unlabelled.kind}: needs {what}"
         if self.rank is not None and (self.rank < 1 or self.layers not in ("FC", "FC+CL", "all")):
             yield "rank: must be at least 1, with layers: FC, FC+CL or all"
+        if self.rank and self.unlabelled:
+            yield f"rank: has no effect on {self.unlabelled.kind}; remove one of the two"
+        if self.choice != "random" and self.exemplars is None:
+            yield "choice: only for exemplars; set their number, or remove it"
+        if self.layers == "none" and (self.penalty or self.share is not None):
+            yield f"layers: none trains nothing, so {'penalty' if self.penalty else 'share'} has no effect"
         if self.rank and isinstance(self.penalty, L2SP | EWC):
             yield (
                 f"rank: {self.penalty.kind} penalises changed weights, which adapters do not have; "
@@ -130,6 +139,19 @@ class Strategy:
             )
         if self.start == self.name:
             yield "starts from itself"
+        for part in filter(None, (self.penalty, self.memory, self.unlabelled)):
+            for name, value in asdict(part).items():
+                if isinstance(value, int | float) and not 0 <= value < float("inf"):
+                    yield f"{part.kind}: {name} is {value:g}: must be a number, 0 or more"
+                if value == 0 and name in ABOVE_ZERO:
+                    yield f"{part.kind}: {name} must be above 0"
+
+    @property
+    def trains(self) -> bool:
+        """Whether a network is trained, by a recipe."""
+        if isinstance(self.memory, ClosedForm):
+            return False
+        return self.unlabelled.trains if self.unlabelled else self.layers != "none"
 
     @property
     def sides(self) -> tuple[str, ...]:

@@ -156,6 +156,8 @@ def export(
     from crossfer.report.citing import methods
     from crossfer.report.view import shown
 
+    if least_equal is not None and not (half or int8):
+        raise CrossferError("--least-equal: only for other variants; add --half or --int8")
     if runtime and not web:
         raise CrossferError("--runtime: only for the web page; add --web")
     try:

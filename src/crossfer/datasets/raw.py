@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from crossfer.classes import canonical, comparable, in_order, is_known
@@ -93,7 +94,7 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, staging:
     except CrossferError as error:
         text = str(error).replace(str(place), str(source))
         raise CrossferError(text if str(source) in text else f"{source}: {text}") from None
-    own = archives.stem(source) if reader.name in ("folder", "manifest", "yolo") else reader.name
+    own = name_of(source, reader.name)
     where = legible(str(source.resolve()))
     records, left_out, remarks = _usable([*items, *_others(place, reader, items)], reader, where)
     return Raw(
@@ -101,7 +102,7 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, staging:
         reader=reader,
         why=legible(why),
         place=where,
-        state=raw_state(source),
+        state=raw_state(source, items if _lists_pictures(source, how) else ()),
         stand_in=bool(find(place, STAND_IN_NOTE)) or (source.parent / STAND_IN_NOTE).is_file(),
         records=records,
         left_out=left_out,
@@ -250,9 +251,42 @@ def _legible(item: Item) -> Item:
     return dataclasses.replace(item, **odd) if odd else item
 
 
-def raw_state(path: Path) -> str:
-    """Return a digest of the names, sizes and times of raw files: it tells whether any changed."""
+def name_of(source: Path, reader: str) -> str:
+    """Return the name of a dataset to which nobody gave one."""
+    own = archives.stem(source) if reader in ("folder", "manifest", "yolo") else reader
+    return legible(own)
+
+
+def raw_state(path: Path, listed: Sequence[Item] = ()) -> str:
+    """Return a digest of the names, sizes and times of raw files and of listed pictures."""
     files = [path] if path.is_file() else sorted(map(Path, files_below(path)))
-    stats = [(str(file.relative_to(path)), file.stat()) for file in files if file.is_file()]
-    state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    state = [(str(file.relative_to(path)), *_stat(file)) for file in files if file.is_file()]
+    pictures = {item.picture for item in listed if isinstance(item, Record)}
+    outside = sorted({os.path.abspath(p) for p in pictures if isinstance(p, Path)})
+    state += [(picture, *_stat(Path(picture))) for picture in outside]
     return hashlib.sha256(repr(state).encode()).hexdigest()
+
+
+def is_unchanged(path: Path, how: Preparation, state: str) -> bool:
+    """Tell whether raw files are as they were, given their state; of a table, also what it lists."""
+    if raw_state(path) == state:
+        return True
+    if not _lists_pictures(path, how):
+        return False
+    with TemporaryDirectory(prefix="crossfer-") as staging:
+        return read_raw(path, how, None, Path(staging)).state == state
+
+
+def _lists_pictures(path: Path, how: Preparation) -> bool:
+    """Tell whether pictures may lie outside a path."""
+    packed = archives.is_packed(path) and not archives.is_single(path)
+    return how.root is not None or (path.is_file() and not packed)
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    """Return a file's size and time; of one that is not there, none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns

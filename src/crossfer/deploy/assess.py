@@ -136,7 +136,7 @@ def of_run(folder: Path, model: Model) -> Known:
         rows = pyarrow.parquet.read_table(folder / PREDICTIONS).to_pylist()
         mine = [r for r in rows if r["split"] == "validation" and r["fingerprint"] in prints]
         said = np.array([[row[name] for name in model.classes] for row in mine], np.float32)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CrossferError(
             f"{folder}: not a finished run; name the dataset that it was trained on with --source"
         ) from None

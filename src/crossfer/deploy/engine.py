@@ -26,6 +26,8 @@ VARIANTS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8
 """The files of an exported classifier, by how its numbers are stored."""
 
 BATCH = 64
+ROUNDING = 1e-2
+"""By which probabilities may differ from a sum of one, in half precision or int8."""
 """Faces that are answered at a time, at most: more would need memory and gain nothing."""
 
 
@@ -134,6 +136,20 @@ class OnnxEngine:
                 f"{file}: returns {answer.shape} for two faces, but {CARD} lists "
                 f"{len(self.classes)} classes; correct one of them"
             )
+        _check_probabilities(file, answer)
+
+
+def _check_probabilities(file: Path, answer: NDArray[np.float32]) -> None:
+    """Refuse what is no probability: logits without a softmax, or numbers that are none."""
+    sums = answer.sum(1)
+    if not (np.isfinite(answer).all() and (answer >= -ROUNDING).all()):
+        raise CrossferError(
+            f"{file}: returns {answer.min():g}, no probability; is its softmax missing?"
+        )
+    if np.abs(sums - 1).max() > ROUNDING:
+        raise CrossferError(
+            f"{file}: returns probabilities that sum to {sums[0]:g}, not 1; is its softmax missing?"
+        )
 
 
 def session(file: Path, threads: int = 1) -> Any:

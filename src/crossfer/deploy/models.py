@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,6 +33,7 @@ from crossfer.networks.classifier import WEIGHTS
 from crossfer.networks.onnx_files import of_onnx
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.networks.spec import NetworkConfig
+from crossfer.yaml_files import read_yaml
 
 DESCRIPTIONS = (".yaml", ".yml", ".json")
 """Suffixes of descriptions of weights."""
@@ -310,10 +310,7 @@ def _torch(name: str, kind: str, engine: TorchEngine, framing: Framing | None, s
 
 
 def _description(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CrossferError(f"{file}: cannot be read ({one_line(error)})") from None
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise CrossferError(
             f"{file}: not a mapping; write the keys of model: in an experiment: network:, "

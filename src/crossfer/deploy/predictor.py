@@ -86,8 +86,10 @@ class How:
     def __post_init__(self) -> None:
         if not 0 <= self.smooth < float("inf"):
             raise CrossferError(f"smooth is {self.smooth:g}: must be seconds, 0 (off) or more")
-        if self.per_second is not None and not self.per_second > 0:
-            raise CrossferError(f"frames per second is {self.per_second:g}: must be above 0")
+        if self.per_second is not None and not 0 < self.per_second < float("inf"):
+            raise CrossferError(
+                f"frames per second is {self.per_second:g}: must be a number above 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -33,6 +32,7 @@ from crossfer.networks.spec import BUNDLE
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
 from crossfer.strategy import Strategy
 from crossfer.training.recipe import NAMED, Recipe
+from crossfer.yaml_files import read_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
@@ -145,6 +145,10 @@ NetworkField = Annotated[NetworkConfig, BeforeValidator(_as_network)]
 StrategyField = Annotated[Strategy, BeforeValidator(_as_strategy)]
 FoldsField = Annotated[Folds | dict[str, Folds] | None, BeforeValidator(_as_folds)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+OF_LABELS = frozenset({"label_smoothing", "logit_adjustment"})
+"""Keys of a recipe that change the loss of labels."""
 
 
 class Experiment(_Checked):
@@ -292,6 +296,13 @@ class Experiment(_Checked):
         return values
 
     @model_validator(mode="after")
+    def _protocols_need_several_targets(self) -> Experiment:
+        alone = [name for name in self.protocols if name in ("together", "in-turn")]
+        if alone and len(self.targets) < 2:
+            raise CrossferError(f"protocols: {alone[0]} needs several targets; remove it")
+        return self
+
+    @model_validator(mode="after")
     def _memory_belongs_to_a_model(self) -> Experiment:
         if self.memory and not self.model.is_deployed:
             raise CrossferError(
@@ -320,6 +331,15 @@ class Experiment(_Checked):
                 )
         for strategy in self.strategies:
             self.recipe(strategy)
+            own = self.recipes.get(strategy.name, {})
+            if own and not strategy.trains:
+                raise CrossferError(
+                    f"recipes.{strategy.name}: it trains nothing, so a recipe has no effect; remove it"
+                )
+            if strategy.unlabelled and (vain := own.keys() & OF_LABELS):
+                raise CrossferError(
+                    f"recipes.{strategy.name}.{min(vain)}: has no effect without labels; remove it"
+                )
         return self
 
     def folds_of(self, target: str) -> Folds | None:
@@ -383,13 +403,7 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
         message names the key.
     """
     file = Path(file)
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader=_UniqueKeys)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CrossferError(f"{file}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        raise CrossferError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise CrossferError(f"{file}: must be a mapping with source, targets, …")
     content.setdefault("name", file.stem)
@@ -427,20 +441,3 @@ def _first_error(error: ValidationError, prefix: str = "") -> str:
     more = f" (and {len(others)} more)" if others else ""
     key = key.rstrip(".")
     return f"{key}: {message}{more}" if key else f"{message}{more}"
-
-
-MERGE = "tag:yaml.org,2002:merge"
-"""The key ``<<``, which merges another mapping; keys beside it take precedence."""
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a repeated key in a mapping, which PyYAML accepts."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)  # before merging
-        keys = [(key.tag, key.value) for key, _ in node.value if key.tag != MERGE]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key[1]!r} is repeated in line {line}; remove one")
-        return node

@@ -19,7 +19,7 @@ from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results, RunFacts
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import Part, is_finished, load_run, said_by_folds
-from crossfer.experiment.opening import DATASETS
+from crossfer.experiment.opening import DATASETS, with_validation
 from crossfer.experiment.results import RESULTS
 from crossfer.experiment.run import load_results
 from crossfer.terms import BL, SIDES, Side
@@ -57,10 +57,11 @@ class Finished:
         experiment = self.experiment
         here = [path for path in sorted((self.out / DATASETS).glob("*")) if is_prepared(path)]
         alone = [dataset for dataset in self.results.datasets if not dataset.parts]
-        return [
+        source, *targets = (
             _open([experiment.path(config), *here], facts).with_classes(experiment.classes)
             for config, facts in zip((experiment.source, *experiment.targets), alone, strict=True)
-        ]
+        )
+        return [with_validation(source) if experiment.memory else source, *targets]
 
     def said(self, row: Result, side: Side, split: Split) -> tuple[Answers, ...]:
         """Return the answers of a row's networks on a split; the datasets are not needed.

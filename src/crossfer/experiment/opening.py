@@ -13,7 +13,7 @@ from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.earlier import can_keep
 from crossfer.datasets.prepare import prepare
-from crossfer.datasets.raw import raw_state
+from crossfer.datasets.raw import is_unchanged, name_of
 from crossfer.datasets.splits import take_fraction
 from crossfer.datasets.staging import sweep
 from crossfer.errors import CrossferError
@@ -163,18 +163,19 @@ def _dataset(
     how = config.preparation(reads.channels, reads.side)
     if how.root:
         how = replace(how, root=experiment.under_data(how.root))
-    name = config.name or path.stem
+    shown = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"
     with suppress(CrossferError):  # not there, damaged, or of another version: it is made anew
         dataset = open_dataset(folder)
-        if checked:
-            return dataset.called(config.name or dataset.name)
-        dataset.check()
         card = dataset.card
-        if card["preparation"] == how.as_json() and card["raw_state"] == raw_state(path):
+        name = config.name or name_of(path, card["reader"])
+        if checked:
+            return dataset.called(name)
+        dataset.check()
+        if card["preparation"] == how.as_json() and is_unchanged(path, how, card["raw_state"]):
             sweep(folder)
-            return dataset.called(config.name or dataset.name)
+            return dataset.called(name)
     dataset = prepare(
         path,
         folder,
@@ -182,7 +183,7 @@ def _dataset(
         name=config.name,
         replace=True,
         new_split=not can_keep(folder, how),
-        progress=lambda done, total: progress.preparing(name, done, total),
+        progress=lambda done, total: progress.preparing(shown, done, total),
     )
     progress.prepared(dataset)
     return dataset

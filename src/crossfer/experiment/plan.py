@@ -123,6 +123,15 @@ class Run:
         return key_of(self.identity)
 
     @property
+    def needed(self) -> list[Run]:
+        """The runs that it depends on: its parent and, if it looks back, its baseline."""
+        return [
+            other
+            for other in (self.parent, self.baseline if self.strategy.looks_back else None)
+            if other
+        ]
+
+    @property
     def label(self) -> str:
         """A description for people."""
         parts = [self.strategy.name]

@@ -98,6 +98,8 @@ class Tuned(Row):
     """A strategy's trials."""
 
     name: str
+    data: tuple[str, ...]
+    """Fingerprints of the source and the targets."""
     budget: float
     seed: int
     default: Trial
@@ -111,7 +113,7 @@ class Searched(Row):
     """The content of ``search.json``."""
 
     strategies: tuple[Tuned, ...]
-    """Those of earlier searches in the folder too."""
+    """Those of earlier searches in the folder on the same data, too."""
     left_out: Mapping[str, float]
     """What one epoch takes, of strategies for which that is beyond the budget."""
     failed: Mapping[str, str]
@@ -207,7 +209,8 @@ def search(
         asked = _Asked(experiment, out, tuple(tuned), trials, budget, seed)
         datasets = open_datasets(experiment, out, progress)
         every = asked.trials_on(datasets, machine)
-        events = _Events(every, _found_before(out / SEARCH), progress, on_trial)
+        before = _found_before(out / SEARCH, [dataset.fingerprint for dataset in datasets])
+        events = _Events(every, before, progress, on_trial)
         tasks, runs = _graph(every.values())
         left = [one.work for one in every.values() if one.left]
         failures = carry_out(
@@ -364,11 +367,12 @@ class _Events(Events):
                 else:
                     asked = one.asked
                     known[name] = Tuned(
-                        name, asked.budget, asked.seed, ended[0], best, tuple(ended)
+                        name, one.data, asked.budget, asked.seed, ended[0], best, tuple(ended)
                     )
         found = Searched(tuple(known.values()), left_out, failed)
-        out = next(iter(self.every.values())).asked.out
-        recipes = {one.name: dict(one.best.recipe) for one in found.strategies}
+        asked = next(iter(self.every.values())).asked
+        out, changes = asked.out, asked.experiment.recipes
+        recipes = {one.name: _whole(changes, one.name, one.best) for one in found.strategies}
         write_json(out / SEARCH, asdict(found))
         write_bytes(out / RECIPES, yaml.safe_dump(recipes, sort_keys=False).encode("utf-8"))
         return found
@@ -406,6 +410,7 @@ class _Trials:
         self.experiment = experiment.model_copy(update={"strategies": chosen})
         self.asked, self.strategy, self.machine = asked, strategy, machine
         self.source, *self.targets = datasets
+        self.data = tuple(dataset.fingerprint for dataset in datasets)
         self.runs_folder = asked.out / RUNS
         self.least = max(map(equivalent_epochs, self.runs({"epochs": 1})))
         """Cost of one epoch."""
@@ -592,13 +597,23 @@ class _Trials:
         return lead(mine, theirs, subjects)
 
 
-def _found_before(file: Path) -> dict[str, Tuned]:
-    """Return the results of earlier searches in the folder, by strategy."""
+def _whole(recipes: Mapping[str, Mapping[str, Any]], name: str, best: Trial) -> dict[str, Any]:
+    """Return what a recipe changes of the default one: as the experiment does, and as it was found."""
+    found: dict[str, Any] = {}
+    tuned: Mapping[str, Any] = best.recipe
+    for changes in (recipes.get("default", {}), recipes.get(name, {}), tuned):
+        augmentation = {**found.get("augmentation", {}), **changes.get("augmentation", {})}
+        found |= {**changes, **({"augmentation": augmentation} if augmentation else {})}
+    return found
+
+
+def _found_before(file: Path, data: Sequence[str]) -> dict[str, Tuned]:
+    """Return the results of earlier searches in the folder on the same data, by strategy."""
     try:
         searched = adapter(Searched).validate_json(file.read_bytes())
     except (OSError, ValueError):  # there was none, or somebody edited it
         return {}
-    return {one.name: one for one in searched.strategies}
+    return {one.name: one for one in searched.strategies if one.data == tuple(data)}
 
 
 def _optuna() -> Any:

@@ -134,8 +134,10 @@ def verify(
         if (only is None or (out / record.folder).resolve() == only)
         and (not runs or record.key.startswith(tuple(runs)))
     ]
-    if not records:
-        raise CrossferError(f"{path}: not a run in the results of {out}")
+    unknown = [key for key in runs if not any(one.key.startswith(key) for one in records)]
+    if unknown or not records:
+        which = f"--run {unknown[0]}: no such run" if unknown else f"{path}: not a run"
+        raise CrossferError(f"{which} in the results of {out}")
     finished = Finished(out, results)
     verdicts: dict[str, Verdict] = {}
 
@@ -343,7 +345,7 @@ class _Again:
             TemporaryDirectory(prefix="crossfer-verify-") as elsewhere,
             _threads(int(record.machine["threads"])),
         ):
-            for above in _ancestors(run):
+            for above in _needed(run):
                 shutil.copytree(self.folders[above], Path(elsewhere) / f"from-{above}")
             datasets = self.planned.opened
             after = execute(run, Path(elsewhere), datasets, measured_on, self.machine, steps)
@@ -415,13 +417,14 @@ def _beyond_chance(
     return found, max(shares)
 
 
-def _ancestors(run: Run) -> list[str]:
-    """Return the keys of the runs that one starts from."""
-    keys = []
-    above = run.parent
-    while above:
-        keys.append(above.key)
-        above = above.parent
+def _needed(run: Run) -> set[str]:
+    """Return the keys of the runs that one depends on, and those that they depend on."""
+    keys = set[str]()
+    left = list(run.needed)
+    while left:
+        above = left.pop()
+        keys.add(above.key)
+        left += above.needed
     return keys
 
 

@@ -29,9 +29,8 @@ WORTH_PROCESSES = 20_000
 
 
 def task_of(run: Run) -> Task:
-    """Return the task of a run; it depends on its parent and, if it is needed, its baseline."""
-    needed = [run.parent, run.baseline if run.strategy.looks_back else None]
-    return Task(run.key, tuple({other.key: None for other in needed if other}))
+    """Return the task of a run."""
+    return Task(run.key, tuple(dict.fromkeys(other.key for other in run.needed)))
 
 
 def work_on(

@@ -54,10 +54,6 @@ class Ridge:
     share: float = 0.3
     ridge: float = 1e-3
 
-    def __post_init__(self) -> None:
-        if not (self.share > 0 and self.ridge > 0):
-            raise ValueError("ridge: share and ridge must be above 0")
-
     def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
         """Return the head, from the memory and the target's penultimate features, float (N, D)."""
         moments, weight = memory.moments, None

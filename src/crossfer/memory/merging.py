@@ -161,8 +161,8 @@ def best_mixture(
 
     def mixture(alpha: float) -> Classifier:
         model = copy.deepcopy(after).to(machine.device)
-        model.load_state_dict(mix(*weights, alpha))
-        if shown is not None and alpha not in (0, 1):
+        model.load_state_dict(merged := mix(_once(before), _once(after), alpha), strict=False)
+        if shown is not None and not any(_are_equal(merged, end) for end in weights):
             norms = [norm for name, norm in batch_norms(model).items() if name in moved]
             rows = dealt(shown, torch.Generator().manual_seed(0))
             batches = (
@@ -200,6 +200,16 @@ def best_mixture(
     for row, behind in zip(tried, choice.behind, strict=True):
         row |= behind.as_row()
     return mixture(alphas[choice.index]), alphas[choice.index], tried
+
+
+def _once(network: nn.Module) -> dict[str, Tensor]:
+    """Return a network's weights, tied ones under their first name only."""
+    own = {name for name, _ in (*network.named_parameters(), *network.named_buffers())}
+    return {name: tensor for name, tensor in network.state_dict().items() if name in own}
+
+
+def _are_equal(some: Weights, all_of_them: Weights) -> bool:
+    return all(torch.equal(tensor, all_of_them[name]) for name, tensor in some.items())
 
 
 def _changed_alone(before: Classifier, after: Classifier) -> Classifier:

@@ -18,6 +18,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from crossfer.errors import CrossferError, one_line
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.networks.prediction import outputs_of
@@ -257,6 +258,11 @@ def fisher(
     -------
     dict
         For every parameter, a non-negative tensor of its shape.
+
+    Raises
+    ------
+    CrossferError
+        If the network cannot calculate the gradients of several images at once, each for itself.
     """
     network = copy.deepcopy(model).to(machine.device).eval()
     parameters = {name: p.detach() for name, p in network.named_parameters()}
@@ -275,7 +281,13 @@ def fisher(
             probabilities = network(shown).float().softmax(1).cpu()
         drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
         with sdpa_kernel(SDPBackend.MATH):  # the one that vmap knows
-            gradients = per_image(parameters, shown, drawn.to(machine.device))
+            try:
+                gradients = per_image(parameters, shown, drawn.to(machine.device))
+            except RuntimeError as error:
+                raise CrossferError(
+                    "the Fisher information needs gradients of single images, which this network does not "
+                    f"give ({one_line(error)}); remove EWC and RE+FISHER from the strategies"
+                ) from None
         for name, gradient in gradients.items():
             total[name] += gradient.square().sum(0)
     return {name: value / len(images) for name, value in total.items()}

@@ -52,10 +52,6 @@ class FeatureReplay:
     weight: float = 1.0
     drift: Literal["ridge"] = "ridge"
 
-    def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ValueError("feature-replay: draws must be 1 or more")
-
     def learn(
         self,
         baseline: Classifier,

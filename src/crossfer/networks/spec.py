@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -71,6 +72,8 @@ class Normalisation:
     white: float = 1.0
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.mean, *self.deviation, self.white))):
+            raise ValueError("mean, deviation and white must be numbers")
         if any(mean > self.white for mean in self.mean):
             raise ValueError(
                 f"mean {max(self.mean):g} exceeds white: {self.white:g}; set white: 255 if mean "

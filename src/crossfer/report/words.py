@@ -435,16 +435,20 @@ def selection_rule(selection: str) -> str:
     return f"Kept: {rules.get(selection, selection)}. Test sets are never used for selection."
 
 
-def network(model: Mapping[str, Any]) -> str:
-    """Say which network it was, from the configuration."""
+def network(config: Mapping[str, Any]) -> str:
+    """Say which network it was, from an experiment's configuration."""
+    model = config["model"]
     if (name := model["network"]) != "study":
         given = ", ".join(f"{key}={value}" for key, value in model["arguments"].items())
         built = f"{name}({given})" if given else name
     else:
         width = "" if model["width"] == 1 else f", with {model['width']:g} times its width"
         built = f"the study's, five convolutions and three fully connected layers{width}"
-    if weights := model["weights"]:
-        return f"Network: {built}; the old model is deployed, its weights {weights}."
+    if config["strategies"][0]["start"] == "deployed":
+        weights = f", its weights {model['weights']}" if model["weights"] else ""
+        return f"Network: {built}; the old model is deployed{weights}."
+    if model["weights"]:
+        return f"Network: {built}; training starts from the weights of its source."
     return f"Network: {built}."
 
 

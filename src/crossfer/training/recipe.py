@@ -24,7 +24,8 @@ class Augmentation:
     scale
         Largest relative enlargement or reduction, 0–0.5.
     erase
-        Largest side of a square replaced by the image's mean, as a fraction of the image side, 0–1.
+        Largest side of an erased square, as a fraction of the image side, 0–1.  It is 0 after normalisation:
+        the image's mean, or the one that the model normalises by.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration

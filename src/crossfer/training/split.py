@@ -23,6 +23,9 @@ from crossfer.networks.preprocessing import Preprocessing, normalise
 
 ROUNDING = 1e-3
 """Of the largest value, by which results may differ: kernels for other sizes of batches round otherwise."""
+THE_SAME_IN_TRAINING = tuple(
+    f"torch.nn.modules.{kind}" for kind in ("activation", "pooling", "flatten")
+)
 SAME = 1e-5
 """The same where the kernels are the same."""
 
@@ -66,6 +69,8 @@ def split_frozen(classifier: Classifier, images: Tensor) -> Split | None:
         trains = [any(p.requires_grad for p in layer.parameters()) for _, layer in parts]
         if index := trains.index(True):
             first, last = (nn.Sequential(OrderedDict(p)) for p in (parts[:index], parts[index:]))
+            if _share_a_mode(first, last):
+                return None
             return Split(first, classifier.around(last), parts[index][0])
     with torch.enable_grad(), as_it_was(classifier):
         trial = Trial(classifier, noise(images, classifier.preprocessing), training_mode)
@@ -107,7 +112,18 @@ def as_it_was(network: nn.Module) -> Iterator[None]:
 
 def is_sequence(module: nn.Module) -> bool:
     """Tell whether a module does nothing but ask its children, one after the other."""
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    hooked = module._forward_pre_hooks or module._forward_hooks
+    plain = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    return plain and not hooked
+
+
+def _share_a_mode(first: nn.Module, last: nn.Module) -> bool:
+    """Tell whether a module stands in two networks that may answer otherwise in training.
+
+    It would be in training mode in the first as soon as the last trains.
+    """
+    both = set(first.modules()) & set(last.modules())
+    return any(not type(module).__module__.startswith(THE_SAME_IN_TRAINING) for module in both)
 
 
 def _trains(module: nn.Module) -> bool | None:

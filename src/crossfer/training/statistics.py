@@ -49,8 +49,8 @@ def renew_statistics(
 ) -> None:
     """Estimate running statistics anew, for the weights that the network has now.
 
-    With mean μ_B and variance σ²_B of each batch: ``mean = E[μ_B]``, ``variance = E[σ²_B] + Var[μ_B]`` (Wu
-    and Johnson, section 3).
+    With mean μ_B and variance σ²_B of each batch, in each place where a normalisation stands:
+    ``mean = E[μ_B]``, ``variance = E[σ²_B] + Var[μ_B]`` (Wu and Johnson, section 3).
 
     Parameters
     ----------
@@ -67,20 +67,29 @@ def renew_statistics(
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    found: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in norms}
+
+    def note(norm: nn.Module, *_: object) -> None:  # at every call: one may stand in two places
+        assert isinstance(norm, _BatchNorm)
+        found[norm].append((_copy(norm.running_mean), _copy(norm.running_var)))
+
+    hooks = [norm.register_forward_hook(note) for norm in norms]
     for norm in norms:
         norm.train()
-        norm.momentum = 1.0  # its running statistics are those of the last batch
-    found = []
+        norm.momentum = 1.0  # its running statistics are those of its last input
     for batch in batches:
         with machine.autocast():
             network(batch)
-        found.append([(_copy(norm.running_mean), _copy(norm.running_var)) for norm in norms])
-    for norm, momentum, of_batches in zip(norms, momenta, zip(*found, strict=True), strict=True):
-        means, variances = (torch.stack(part) for part in zip(*of_batches, strict=True))
+    for hook in hooks:
+        hook.remove()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        if not found[norm]:  # never asked
+            continue
+        means, variances = (torch.stack(part) for part in zip(*found[norm], strict=True))
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(means.mean(0))
         norm.running_var.copy_(variances.mean(0) + means.var(0, correction=0))
-        norm.momentum = momentum
     network.eval()
 
 

@@ -1,0 +1,42 @@
+"""Read YAML that people write: a repeated key is an error, and so is everything that is no YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossfer.errors import CrossferError
+
+MERGE = "tag:yaml.org,2002:merge"
+"""The key ``<<``, which merges another mapping; keys beside it take precedence."""
+
+
+def read_yaml(file: Path) -> Any:
+    """Return the content of a YAML file.
+
+    Raises
+    ------
+    CrossferError
+        If it cannot be read, is not YAML, or repeats a key in a mapping.
+    """
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CrossferError(f"{file}: cannot be read ({error})") from None
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        raise CrossferError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a repeated key in a mapping, which PyYAML accepts."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)  # before merging
+        keys = [(key.tag, key.value) for key, _ in node.value if key.tag != MERGE]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {key[1]!r} is repeated in line {line}; remove one")
+        return node

@@ -368,7 +368,8 @@ def test_what_cannot_be_compared_is_one_line(
         ("network: timm:resnet18", "untrained network"),
         ("networks: study", "networks: unknown key"),
         ("model: {network: study}", "without model: itself"),
-        ("[a", "cannot be read"),
+        ("[a", "not valid YAML"),
+        ("network: study\nclasses: [a, b]\nclasses: [b, a]", "the key 'classes' is repeated"),
         ("network: study\nweights: gone.pth", "gone.pth"),
         ("network: tests.pixel_networks:says\nweights: as-built\nclasses: [a, b]", "normalisation"),
     ):

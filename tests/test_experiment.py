@@ -35,6 +35,7 @@ from crossfer.experiment import (
 )
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.opening import open_datasets
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.run import alone_in
 from crossfer.files import digest
@@ -558,6 +559,10 @@ def test_new_photographs_in_a_raw_folder_are_noticed(raw: Path, data: Path, tmp_
     shutil.copy(next(photos.glob("KA.HA1.*")), photos / "KA.HA4.999.tiff")
     second = run_experiment(experiment, tmp_path / "out")
     assert [r.datasets[1].images for r in (first, second)] == [84, 85]
+    for name in ("theirs", None):  # a name that is taken back is no longer there
+        named = {**changes["targets"][0], **({"name": name} if name else {})}
+        experiment = check_experiment(SMALL | changes | {"targets": [named]})
+        assert open_datasets(experiment, tmp_path / "out", Progress())[1].name == (name or "jaffe")
 
 
 def test_options_for_a_prepared_dataset_are_not_ignored(

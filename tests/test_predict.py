@@ -339,6 +339,13 @@ def damaged(folder: Path, what: str) -> Path:
             tiny_onnx.write(folder, framing={"side": 64})
         case "other classes":
             tiny_onnx.write(folder, tiny_onnx.network(outputs=5))
+        case "logits" | "not a number":
+            network = tiny_onnx.network()
+            if what == "logits":
+                network.graph.node[-1].op_type = "LogSoftmax"
+            else:
+                network.graph.initializer[-1].raw_data = np.full(3, np.nan, np.float32).tobytes()
+            tiny_onnx.write(folder, network)
         case "empty":
             folder.mkdir()
     return folder
@@ -358,6 +365,8 @@ def damaged(folder: Path, what: str) -> Path:
         ("floats", "reads tensor(float), not tensor(uint8)"),
         ("other size", "fails on two faces of 64×64"),
         ("other classes", "returns (2, 5) for two faces, but model.json lists 3 classes"),
+        ("logits", "no probability; is its softmax missing?"),
+        ("not a number", "returns nan, no probability"),
         ("empty", "contains no classifier"),
         ("nowhere", "no such folder"),
     ],
@@ -379,6 +388,7 @@ def test_a_model_that_cannot_be_used_is_one_line(
         (["0.png", "--out", "faces.xls"], "must end in one of .csv, .jsonl, .parquet"),
         (["0.png", "--variant", "int8"], "has no int8 model, only fp32"),
         (["0.png", "--fps", "0"], "frames per second is 0"),
+        (["0.png", "--fps", "inf"], "frames per second is inf"),
         (["0.png", "--smallest", "3"], "smallest is 3"),
     ],
 )

@@ -27,7 +27,7 @@ from crossfer.datasets import (
     prepare,
     write_look,
 )
-from crossfer.datasets.raw import raw_state
+from crossfer.datasets.raw import is_unchanged, raw_state
 from crossfer.errors import CrossferError
 
 
@@ -258,6 +258,25 @@ def test_the_state_of_raw_files_is_that_of_what_is_read(photographs: Path, tmp_p
     assert raw_state(tmp_path / "here") == before
     (tmp_path / "there" / "sad" / "more.png").touch()
     assert raw_state(tmp_path / "here") != before
+
+
+def test_the_state_of_a_table_is_also_that_of_the_pictures_it_lists(
+    photographs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(photographs, tmp_path / "pictures")
+    listed = sorted((tmp_path / "pictures").rglob("*.png"))
+    lines = [f"{file.relative_to(tmp_path)},{file.parent.name}\n" for file in listed]
+    table = tmp_path / "mine.csv"
+    table.write_text("path,label\n" + "".join(lines))
+    how = Preparation(faces="cropped")
+    state = prepare(table, tmp_path / "out", how).card["raw_state"]
+    assert is_unchanged(table, how, state)
+    listed[0].unlink()
+    assert not is_unchanged(table, how, state)
+    state = prepare(table, tmp_path / "out", how, replace=True).card["raw_state"]
+    assert is_unchanged(table, how, state)
+    shutil.copy(listed[1], listed[0])  # one that was missing has come
+    assert not is_unchanged(table, how, state)
 
 
 def test_what_cannot_be_prepared_is_said_in_one_line(photographs: Path, tmp_path: Path) -> None:

@@ -190,6 +190,11 @@ def test_a_deployed_network_cannot_leave_its_past_out(tmp_path: Path) -> None:
         check_experiment(content)
 
 
+def test_protocols_of_several_targets_need_several() -> None:
+    with pytest.raises(CrossferError, match="protocols: together needs several targets"):
+        check_experiment(CONTENT | {"targets": ["jaffe"]})
+
+
 SQUARE = st.integers(2, 5).flatmap(
     lambda n: st.lists(st.lists(st.floats(0, 100), min_size=n, max_size=n), min_size=n, max_size=n)
 )

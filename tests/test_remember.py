@@ -23,7 +23,7 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.cli import app
 from crossfer.datasets import Dataset, open_dataset
 from crossfer.errors import CrossferError
-from crossfer.experiment import check_experiment, run_experiment
+from crossfer.experiment import check_experiment, run_experiment, verify
 from crossfer.files import digest, write_json
 from crossfer.machine import Machine
 from crossfer.memory import drift, statistics
@@ -495,6 +495,7 @@ def test_all_run_when_the_training_images_are_deleted(
     assert left.read_bytes() == (folder / MEMORY).read_bytes()
     facts = {one.name: one.past_data for one in results.strategies}
     assert {facts[name] for name in names} == {"statistics"}
+    assert verify(tmp_path / "out")[-1].checked == ("derived results verified",)
 
 
 def test_a_baseline_leaves_the_file_that_the_command_makes(

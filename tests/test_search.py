@@ -119,9 +119,17 @@ def test_the_trials_of_another_experiment_are_not_taken_over(data: Path, tmp_pat
     first = tuned()
     assert begun == [0, 1, 2]
     assert tuned() == first and begun == [2]
-    other = tuned(recipes={"default": {"epochs": 1, "batch_size": 16}})
+    other = tuned(recipes={"default": {"epochs": 1, "batch_size": 16, "momentum": 0.5}})
     assert begun == [0, 1, 2]
     assert other.default.recipe["batch_size"] == 16
+    written = yaml.safe_load((tmp_path / "out" / "recipes.yaml").read_text())
+    assert "momentum" not in TUNED  # but it was so when the others were found
+    assert check_experiment(content | {"recipes": written}).recipe(STRATEGIES["FC"]).momentum == 0.5
+    elsewhere = check_experiment(
+        content | {"source": "jaffe", "targets": ["fer2013"], "strategies": ["HEAD"], "recipes": {}}
+    )
+    found = search(elsewhere, tmp_path / "out", trials=1, budget=0.3)
+    assert [one.name for one in found.strategies] == ["HEAD"]  # nothing of other data beside it
 
 
 def without_time(trials: tuple[Trial, ...]) -> list[Trial]:

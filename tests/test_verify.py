@@ -71,8 +71,10 @@ def test_one_run_by_its_folder_or_its_hash(out: Path) -> None:
     folder = folder_of(out, "HEAD")
     assert [verdict.label for verdict in verify(folder)] == ["HEAD · jaffe · 100% · seed 0"]
     assert verify(folder) == verify(out, runs=[folder.name.rpartition("-")[2][:6]])
-    with pytest.raises(CrossferError, match="not a run in the results"):
-        verify(out, runs=["nothing"])
+    known = folder.name.rpartition("-")[2]
+    for runs in (["nothing"], [known, "nothing"]):
+        with pytest.raises(CrossferError, match="--run nothing: no such run in the results"):
+            verify(out, runs=runs)
     shutil.move(folder, out.parent / "elsewhere")
     with pytest.raises(CrossferError, match="outside"):
         verify(out.parent / "elsewhere")

@@ -149,8 +149,10 @@ def _read(unfinished: Path, about: dict[str, Any]) -> tuple[set[str], Counted, i
         for number, line in enumerate(lines):
             at += len(line)
             try:
-                content = json.loads(line)
-            except ValueError:  # written when the power failed
+                content = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                content = None
+            if content is None:  # written when the power failed
                 break
             if number == 0 and content != {"about": about}:
                 raise CrossferError(

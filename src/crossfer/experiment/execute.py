@@ -293,9 +293,10 @@ def _remember(run: Run, folder: Path, source: Dataset, machine: Machine) -> dict
 
 
 def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], machine: Machine) -> None:
-    """Write the memory file of a finished baseline again if it was deleted or damaged."""
+    """Write the memory file of a finished baseline again if it was deleted or damaged, or is another now."""
     content = read_run(folder)
-    if MEMORY in content["files"] and altered(folder, MEMORY):
+    known = content["files"].get(MEMORY)
+    if known and (altered(folder, MEMORY) or (run.memory and run.memory.sha256 != known)):
         source = run.source.open(datasets)
         content["memory"] = _remember(run, folder, source, machine)
         content["files"][MEMORY] = digest(folder / MEMORY)

@@ -143,6 +143,7 @@ def made_results(
             "name": name,
             "selection": "trained-on",
             "model": {"network": "study", "width": 1.0, "weights": None},
+            "strategies": [{"start": "random"}],
         },
         machine={"device": "cpu"},
         datasets=tuple(

@@ -219,11 +219,6 @@ class Training:
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         self.mixing = _mixing(recipe, penalty, self.devices)
         steps, images = self.training.steps(recipe.batch_size)
-        if recipe.epochs * steps == 1 and recipe.warmup:
-            raise CrossferError(
-                "epochs: 1 with a single batch trains nothing, since the learning rate rises from 0; set "
-                "more epochs, or warmup: 0"
-            )
         self.forward = backend.compiled(self.part, recipe.epochs * steps * images)
         # The network, not the part: frozen layers may calculate in every step.
         self.advance = backend.wrap(self.step, self.network, penalty, self.generator)

@@ -328,17 +328,15 @@ def test_a_strategy_that_reads_a_memory_makes_sense() -> None:
         ({"layers": "all"}, "feature-replay: layers: FC"),
         ({"memory": Ridge(), "layers": "FC"}, "ridge: layers: none"),
         ({"memory": Ridge(), "layers": "none", "start": "FC"}, "ridge: start: baseline"),
+        ({"memory": Ridge(share=0), "layers": "none"}, "ridge: share must be above 0"),
+        ({"memory": FeatureReplay(draws=0)}, "feature-replay: draws must be above 0"),
     ):
         point = {"start": "baseline", "layers": "FC", "data": "target", "memory": FeatureReplay()}
         told: dict[str, Any] = point | wrong
         with pytest.raises(ValueError, match=why):
             Strategy("X", **told)
-    with pytest.raises(ValueError, match="share"):
-        Ridge(share=0)
     with pytest.raises(ValueError, match="shrinkage"):
         SLDA(shrinkage=2)
-    with pytest.raises(ValueError, match="draws"):
-        FeatureReplay(draws=0)
 
 
 @pytest.mark.parametrize("images", [30, 90])

@@ -261,7 +261,7 @@ def raw_state(path: Path, listed: Sequence[Item] = ()) -> str:
     """Return a digest of the names, sizes and times of raw files and of listed pictures."""
     files = [path] if path.is_file() else sorted(map(Path, files_below(path)))
     state = [(str(file.relative_to(path)), *_stat(file)) for file in files if file.is_file()]
-    pictures = {item.picture for item in listed if isinstance(item, Record)}
+    pictures = (item.picture for item in listed if isinstance(item, Record))
     outside = sorted({os.path.abspath(p) for p in pictures if isinstance(p, Path)})
     state += [(picture, *_stat(Path(picture))) for picture in outside]
     return hashlib.sha256(repr(state).encode()).hexdigest()

@@ -296,13 +296,6 @@ class Experiment(_Checked):
         return values
 
     @model_validator(mode="after")
-    def _protocols_need_several_targets(self) -> Experiment:
-        alone = [name for name in self.protocols if name in ("together", "in-turn")]
-        if alone and len(self.targets) < 2:
-            raise CrossferError(f"protocols: {alone[0]} needs several targets; remove it")
-        return self
-
-    @model_validator(mode="after")
     def _memory_belongs_to_a_model(self) -> Experiment:
         if self.memory and not self.model.is_deployed:
             raise CrossferError(
@@ -318,6 +311,13 @@ class Experiment(_Checked):
                 f"folds: cannot be combined with protocols ({', '.join(self.protocols)}), which "
                 "train one network for several targets; remove one of the two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _protocols_need_several_targets(self) -> Experiment:
+        alone = [name for name in self.protocols if name in ("together", "in-turn")]
+        if alone and len(self.targets) < 2:
+            raise CrossferError(f"protocols: {alone[0]} needs several targets; remove it")
         return self
 
     @model_validator(mode="after")

@@ -26,9 +26,9 @@ VARIANTS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8
 """The files of an exported classifier, by how its numbers are stored."""
 
 BATCH = 64
+"""Faces that are answered at a time, at most: more would need memory and gain nothing."""
 ROUNDING = 1e-2
 """By which probabilities may differ from a sum of one, in half precision or int8."""
-"""Faces that are answered at a time, at most: more would need memory and gain nothing."""
 
 
 class Engine(Protocol):

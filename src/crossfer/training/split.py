@@ -23,11 +23,12 @@ from crossfer.networks.preprocessing import Preprocessing, normalise
 
 ROUNDING = 1e-3
 """Of the largest value, by which results may differ: kernels for other sizes of batches round otherwise."""
+SAME = 1e-5
+"""The same where the kernels are the same."""
 THE_SAME_IN_TRAINING = tuple(
     f"torch.nn.modules.{kind}" for kind in ("activation", "pooling", "flatten")
 )
-SAME = 1e-5
-"""The same where the kernels are the same."""
+"""Where PyTorch defines modules that answer in training as in evaluation."""
 
 
 LARGEST = 2**18

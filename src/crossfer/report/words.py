@@ -655,9 +655,9 @@ def _uncertain(view: View, target: DatasetFacts, after: Result) -> str | None:
     if images >= FEW_IMAGES or not interval:
         return None
     low, high = interval
-    between = f"{number(low, 0)} and {number(high, 0)}\N{NO-BREAK SPACE}%"
+    within = f"{number(low, 0)} to {number(high, 0)}\N{NO-BREAK SPACE}%"
     network = f"{after.strategy} on {shown(target)}"
-    return f"Only {images} test images: the interval of {network} is {between}."
+    return f"Only {images} test images: the interval of {network} is {within}."
 
 
 def _others(view: View, after: Result) -> list[Result]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +26,7 @@ from crossfer.datasets.on_ray import Blocks, _open
 from crossfer.datasets.record import Record
 from crossfer.errors import CrossferError
 from crossfer.executors import Task
-from crossfer.executors.copies import Files
+from crossfer.executors.copies import Files, Sent, _fetch
 from crossfer.executors.ray import Ray, Unseen, _check_versions, run_on_ray
 from crossfer.experiment import load_results
 from crossfer.framing import Framing
@@ -120,6 +124,27 @@ def test_faces_found_on_ray_are_those_found_here(
         here.card["skipped"] and counts[0] == (0, 7) and counts[-1] == (7, 7) and len(counts) == 4
     )
     assert not list(tmp_path.glob(".there*"))
+
+
+def test_processes_of_a_node_that_fetch_the_same_file_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    both = threading.Barrier(2)
+
+    def arrives(content: Any) -> Any:
+        both.wait(timeout=30)
+        return content
+
+    monkeypatch.setattr(ray, "get", arrives)
+    for number in range(20):
+        content: Any = bytes([number]) * 1_000_000
+        sent = Sent({"folder/file": (hashlib.sha256(content).hexdigest(), content)}, "made")
+        with ThreadPoolExecutor(2) as processes:
+            list(processes.map(_fetch, [tmp_path] * 2, [sent] * 2))
+        assert (tmp_path / "folder/file").read_bytes() == content
+    assert {file.name for file in tmp_path.iterdir()} == {"content", "folder"}
 
 
 @pytest.mark.parametrize("gone", [True, False])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from getpass import getuser
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from crossfer.errors import one_line
@@ -165,20 +165,27 @@ COPIES = "crossfer-ray"
 def _copy_of(root: Path) -> Path:
     """Return the folder of a node's copy: the same for each of its processes."""
     name = f"{getuser()}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
-    return Path(tempfile.gettempdir()) / COPIES / name
+    return Path(gettempdir()) / COPIES / name
 
 
 def _fetch(copy: Path, sent: Sent) -> None:
-    """Fetch missing files; content is stored under its SHA-256 and hard-linked to its places."""
+    """Fetch missing files; content is stored under its SHA-256 and hard-linked to its places.
+
+    The node's other processes may fetch the same file at the same time: each writes in a folder of its own, and
+    a rename puts the finished file in place.
+    """
     import ray
 
-    for place, (sha, content) in sent.files.items():
-        kept, file = copy / "content" / sha, copy / place
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(kept, ray.get(content))
-        if not file.exists() or not file.samefile(kept):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_name(f"{file.name}.{os.getpid()}")
-            os.link(kept, beside)
-            beside.replace(file)
+    contents = copy / "content"
+    contents.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=copy) as folder:
+        own = Path(folder) / "file"
+        for place, (sha, content) in sent.files.items():
+            kept, file = contents / sha, copy / place
+            if not kept.exists():
+                write_bytes(own, ray.get(content))
+                own.replace(kept)
+            if not file.exists() or not file.samefile(kept):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                os.link(kept, own)
+                own.replace(file)

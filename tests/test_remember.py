@@ -486,7 +486,7 @@ def test_all_run_when_the_training_images_are_deleted(
     assert not results.failed
     done = {row.strategy for row in results.summary}
     names = {"GFR+WiSE", *(strategy.name for strategy in FROM_MEMORY)}
-    assert names < done and len(names) == 6
+    assert names < done and len(names) == 8
     tested, held_out = (getattr(results.summary[0].on_source, s) for s in ("test", "validation"))
     assert tested.images + held_out.images == len(source.rows("test")) and held_out.images
     (left,) = (tmp_path / "out" / "runs").glob(f"BL-*/{MEMORY}")

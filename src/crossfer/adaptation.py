@@ -17,6 +17,7 @@ from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.file import Memory
 from crossfer.memory.merging import Mix, best_mixture, by_depth, by_fisher, interpolate
 from crossfer.memory.penalties import fisher
+from crossfer.memory.routing import Router
 from crossfer.networks import Classifier, grow
 from crossfer.networks.adapters import adapt_linear, fold
 from crossfer.strategy import Strategy
@@ -102,6 +103,9 @@ def adapt(
         trained = learn_head(
             strategy.memory, model, memory, training["target"], validation, seed, machine
         )
+    elif isinstance(strategy.memory, Router):
+        assert memory
+        trained = strategy.memory.between(baseline, model, memory, training["target"], machine)
     elif strategy.memory:
         assert memory
         trained = strategy.memory.learn(

@@ -19,6 +19,7 @@ from crossfer.memory.penalties import (
     SourceDistillation,
 )
 from crossfer.memory.replay import FeatureReplay
+from crossfer.memory.routing import Router
 from crossfer.strategy import Strategy
 from crossfer.terms import BL
 from crossfer.training.recipe import FINE_TUNING, Recipe
@@ -32,6 +33,14 @@ with_source = partial(Strategy, start="baseline", layers="all", data="source+tar
 
 merged = partial(Strategy, layers="none", data="target", merge=True)
 """Merge the weights of the baseline with those of the strategy that it starts from."""
+
+routed = partial(Strategy, layers="none", data="target", memory=Router())
+"""Keep the baseline beside the strategy that it starts from; a router weighs their answers for each face."""
+
+EXPERTS = (
+    "mixture of experts: Jacobs et al., Neural Computation 1991; cf. Aljundi et al., Expert Gate, CVPR 2017, "
+    "whose gate is made of autoencoders"
+)
 
 PAPER = "Tannugi, Britto Jr., Koerich, Memory Integrity of CNNs, 2019"
 
@@ -203,6 +212,21 @@ BEYOND = (
         ),
         memory=FeatureReplay(),
         paper="learnable drift compensation: Gomez-Villa et al., ECCV 2024",
+    ),
+    routed(
+        "FC+MOE",
+        start="FC",
+        about=(
+            "mix the old network's answers with those of FC, weighed by a router that tells old "
+            "faces (memory file) from new ones"
+        ),
+        paper=EXPERTS,
+    ),
+    routed(
+        "RE+MOE",
+        start="RE",
+        about="the same with RE, which trains every layer",
+        paper=EXPERTS,
     ),
     merged(
         "LiNeS",

@@ -15,11 +15,12 @@ from crossfer.memory.exemplars import Choice
 from crossfer.memory.merging import Merge
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Penalty, SourceDistillation
 from crossfer.memory.replay import FeatureReplay
+from crossfer.memory.routing import Router
 from crossfer.terms import PastData
 from crossfer.training.recipe import FINE_TUNING, FINE_TUNING_LAST_LAYERS, FROM_SCRATCH, Recipe
 from crossfer.unlabelled import Unlabelled
 
-FromMemory = FeatureReplay | ClosedForm
+FromMemory = FeatureReplay | ClosedForm | Router
 """What learns from a memory file and the target."""
 
 ABOVE_ZERO = frozenset({"temperature", "samples", "kept", "draws", "share", "ridge", "shrinkage"})
@@ -113,6 +114,8 @@ class Strategy:
             yield f"{self.memory.kind}: layers: {self.memory.LAYERS[0]}"
         if isinstance(self.memory, ClosedForm) and self.start != "baseline":
             yield f"{self.memory.kind}: start: baseline, whose features the memory file describes"
+        if isinstance(self.memory, Router) and self.start in ("random", "baseline"):
+            yield "router: start: another strategy, whose network answers the new faces"
         if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
             yield "a strategy that starts at random must train all layers, without penalty or merge"
         if self.unlabelled:
@@ -149,8 +152,6 @@ class Strategy:
     @property
     def trains(self) -> bool:
         """Whether a network is trained, by a recipe."""
-        if isinstance(self.memory, ClosedForm):
-            return False
         return self.unlabelled.trains if self.unlabelled else self.layers != "none"
 
     @property

@@ -171,8 +171,8 @@ def _copy_of(root: Path) -> Path:
 def _fetch(copy: Path, sent: Sent) -> None:
     """Fetch missing files; content is stored under its SHA-256 and hard-linked to its places.
 
-    The node's other processes may fetch the same file at the same time: each writes in a folder of its own, and
-    a rename puts the finished file in place.
+    Other processes of the node may fetch the same file at the same time: each writes to a folder of its own,
+    and a rename puts the finished file in place.
     """
     import ray
 

@@ -47,6 +47,9 @@ class Spec:
         For a linear layer, the number of added rows: see `crossfer.networks.growth.grow`.
     projected
         For a linear layer, the number of random ReLU projections before it: see `project`.
+    router
+        The head of the first of two networks of this form, which are mixed: see
+        `crossfer.networks.experts.Experts`.  Empty: one network.
     """
 
     network: str = STUDY
@@ -54,6 +57,7 @@ class Spec:
     folder: Path | None = None
     grown: Mapping[str, int] = field(default_factory=dict)
     projected: Mapping[str, int] = field(default_factory=dict)
+    router: str = ""
 
     @property
     def name(self) -> str:
@@ -109,6 +113,11 @@ class Spec:
         CrossferError
             If the source does not exist or fails.
         """
+        if self.router:
+            from crossfer.networks.experts import Experts  # which adds a row with `widen`
+
+            form = replace(self, router="")
+            return Experts(form.build(bare), form.build(bare), self.router)
         try:
             network = self._built(bare)
         except Exception as error:

@@ -1,0 +1,189 @@
+"""A mixture of experts: neither network changes, and a router tells old faces from new ones."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor, nn
+
+import crossfer
+from crossfer.adaptation import adapt, untrained
+from crossfer.deploy.export import Exporting, export
+from crossfer.errors import CrossferError
+from crossfer.machine import Machine
+from crossfer.memory import statistics
+from crossfer.memory.closed_form import penultimate
+from crossfer.memory.file import Memory
+from crossfer.memory.routing import Router, mixed
+from crossfer.memory.statistics import Moments
+from crossfer.networks import Classifier, load, study_cnn
+from crossfer.networks.sources import Spec
+from crossfer.strategies import STRATEGIES
+from crossfer.strategy import Strategy
+from crossfer.training import Faces, Recipe
+from tests.test_remember import NETWORKS
+from tests.tiny_networks import Residual
+
+MACHINE = Machine.of("cpu", "32-true")
+
+
+def drawn(seed: int, striped: bool = False, count: int = 140) -> Faces:
+    """Draw noise: as it is, or with every other row dark."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 48, 48), generator=generator, dtype=torch.uint8)
+    if striped:
+        images[:, ::2] //= 4
+    return Faces(images, torch.arange(count) % 7)
+
+
+def study(seed: int) -> Classifier:
+    network = untrained(lambda: study_cnn(0.05), seed)
+    spec = Spec("study", {"width": 0.05, "classes": 7})
+    return Classifier(network, spec=spec).eval()
+
+
+@pytest.fixture
+def old(monkeypatch: pytest.MonkeyPatch) -> Classifier:
+    monkeypatch.setattr(statistics, "PER_DIRECTION", 1)
+    return study(0)
+
+
+def test_the_router_is_linear_discriminant_analysis(old: Classifier) -> None:
+    generator = np.random.default_rng(0)
+    spread = generator.normal(size=(6, 6))
+    sides = [generator.normal(size=(400, 6)) @ spread + mean for mean in (0.0, 0.7)]
+    labels = torch.zeros(400, dtype=torch.int64)
+    memory = Memory.of(old, drawn(0), MACHINE)
+    memory = replace(memory, moments=Moments.of(torch.tensor(sides[0]), labels, 7))
+    w, b = Router(ridge=1e-12).score(memory, torch.tensor(sides[1]))
+    theirs = LinearDiscriminantAnalysis(solver="lsqr")
+    theirs.fit(np.concatenate(sides), np.repeat([0, 1], 400))
+    assert np.allclose(w.numpy(), theirs.coef_[0], rtol=1e-4)
+    assert math.isclose(b, theirs.intercept_[0], rel_tol=1e-4)
+    _, rarer = Router(prior=0.2, ridge=1e-12).score(memory, torch.tensor(sides[1]))
+    assert math.isclose(rarer - b, math.log(0.2 / 0.8))
+
+
+def test_probabilities_are_mixed_and_the_bundle_answers_the_same(
+    old: Classifier, tmp_path: Path
+) -> None:
+    new, faces = study(1), drawn(3, count=10)
+    features = penultimate(old, faces, MACHINE).double()
+    w = torch.randn(features.shape[1], generator=torch.Generator().manual_seed(0)).double()
+    weight = torch.sigmoid(features @ w + 0.3)[:, None].numpy()
+    mixture = mixed(old, new, w, 0.3)
+    pictures = faces.images.numpy()
+    wanted = (1 - weight) * old.predict(pictures) + weight * new.predict(pictures)
+    assert np.allclose(mixture.predict(pictures), wanted, atol=1e-5)
+    bundle = mixture.save(tmp_path / "bundle")
+    assert np.array_equal(load(bundle).predict(pictures), mixture.predict(pictures))
+    export(load(bundle), tmp_path / "exported", Exporting(), origin="a test")
+    assert np.allclose(crossfer.load(tmp_path / "exported").predict(pictures), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["FC+MOE", "RE+MOE"])
+def test_old_faces_are_left_to_the_old_network(old: Classifier, name: str) -> None:
+    source, target = drawn(1, count=700), drawn(2, striped=True, count=700)
+    memory, expert = Memory.of(old, source, MACHINE), study(1)
+    adapted = adapt(
+        STRATEGIES[name], expert, old, {"target": target}, {}, Recipe(), 0, MACHINE, memory
+    )
+    again = drawn(4), drawn(5, striped=True)
+    answers = [
+        [model.predict(faces.images.numpy()) for faces in again]
+        for model in (adapted.model, old, expert)
+    ]
+    for side, like in enumerate((1, 2)):
+        near, far = (abs(answers[0][side] - answers[n][side]).mean() for n in (like, 3 - like))
+        assert near < far / 3
+
+
+def test_a_further_training_trains_the_expert_for_the_new_faces(old: Classifier) -> None:
+    mixture = mixed(old, study(1), torch.zeros(51).double(), 0.0)
+    assert mixture.layer_names("FC") == [f"new.{name}" for name in old.layer_names("FC")]
+    assert mixture.layer_names("FC+CL") == [f"new.{name}" for name in old.layer_names("FC+CL")]
+    trained = adapt(
+        STRATEGIES["FC"],
+        mixture,
+        mixture,
+        {"target": drawn(2, striped=True)},
+        {},
+        Recipe(epochs=1, batch_size=16),
+        0,
+        MACHINE,
+        keep="last",
+    ).model
+    for key, value in trained.network.state_dict().items():
+        changed = not torch.equal(value, mixture.network.state_dict()[key])
+        assert changed == (key.rpartition(".")[0] in mixture.layer_names("FC")), key
+
+
+@pytest.mark.parametrize("network", [n[0] for n in NETWORKS], ids=[n[2] for n in NETWORKS])
+def test_any_network_with_a_linear_head_is_an_expert(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "PER_DIRECTION", 1)
+    how = next(how for one, how, _ in NETWORKS if one is network)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (140, *how.image_shape), generator=generator, dtype=torch.uint8)
+    faces = Faces(images, torch.arange(140) % 7)
+    old = Classifier(network, preprocessing=how).eval()
+    new = copy.deepcopy(old)
+    with torch.no_grad():
+        for parameter in new.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    memory = Memory.of(old, faces, MACHINE)
+    mixture = Router().between(old, new, memory, faces[torch.arange(40)], MACHINE).model
+    ends = np.stack([old.predict(images.numpy()), new.predict(images.numpy())])
+    found = mixture.predict(images.numpy())
+    assert (found > ends.min(0) - 1e-5).all() and (found < ends.max(0) + 1e-5).all()
+
+
+class Normalised(nn.Module):
+    """Its last linear layer is not what gives its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = Residual(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.own(images).log_softmax(1)
+
+
+def test_a_network_whose_head_a_router_would_disturb_is_refused(old: Classifier) -> None:
+    faces = drawn(1)
+    network = Classifier(Normalised()).eval()
+    memory = Memory.of(network, faces, MACHINE)
+    with pytest.raises(CrossferError, match="router: .* does not produce its outputs"):
+        Router().between(network, network, memory, drawn(2, striped=True), MACHINE)
+    bare = Residual(1)
+    bare.head = nn.Linear(bare.head.in_features, 7, bias=False)
+    network = Classifier(bare).eval()
+    memory = Memory.of(network, faces, MACHINE)
+    with pytest.raises(CrossferError, match="router: .* head has no bias"):
+        Router().between(network, network, memory, drawn(2, striped=True), MACHINE)
+    with pytest.raises(CrossferError, match="two networks of the same form"):
+        Router().between(network, old, memory, drawn(2, striped=True), MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"start": "baseline"}, "router: start: another strategy"),
+        ({"layers": "FC"}, "router: layers: none"),
+        ({"data": "source+target"}, "memory: needs data: target"),
+    ],
+)
+def test_what_does_not_go_together_is_said(given: dict[str, str], said: str) -> None:
+    point = {"name": "X", "start": "RE", "layers": "none", "data": "target", "memory": Router()}
+    with pytest.raises(ValueError, match=said):
+        Strategy(**point | given)  # pyrefly: ignore
+    with pytest.raises(ValueError, match="prior must be between 0 and 1"):
+        Router(prior=1.0)

@@ -169,6 +169,9 @@ def test_a_network_whose_head_a_router_would_disturb_is_refused(old: Classifier)
     memory = Memory.of(network, faces, MACHINE)
     with pytest.raises(CrossferError, match="router: .* head has no bias"):
         Router().between(network, network, memory, drawn(2, striped=True), MACHINE)
+    mixture = mixed(old, old, torch.zeros(51), 0.0)
+    with pytest.raises(CrossferError, match="a mixture of experts does not answer by one vector"):
+        Memory.of(mixture, faces, MACHINE)
     with pytest.raises(CrossferError, match="two networks of the same form"):
         Router().between(network, old, memory, drawn(2, striped=True), MACHINE)
 

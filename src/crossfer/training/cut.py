@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.networks.classifier import Classifier
+from crossfer.networks.experts import Experts
 from crossfer.networks.layers import layers_with_parameters
 from crossfer.training.prediction import features
 from crossfer.training.split import Body, Trial, as_it_was, noise
@@ -61,8 +62,14 @@ def cut_of(classifier: Classifier) -> Cut:
     Raises
     ------
     CrossferError
-        If there is no head, it is given no vector for each face, or it does not give the network's outputs.
+        If there is no head, it is given no vector for each face, or it does not give the network's outputs; or
+        if the network is a mixture of experts.
     """
+    if isinstance(classifier.network, Experts):
+        raise CrossferError(
+            "model: a mixture of experts does not answer by one vector per face, which a memory file needs; "
+            "adapt the network that it was made from, with the memory file of that one"
+        )
     try:
         (head,) = classifier.layer_names("head")
     except ValueError as error:

@@ -62,8 +62,8 @@ def cut_of(classifier: Classifier) -> Cut:
     Raises
     ------
     CrossferError
-        If there is no head, it is given no vector for each face, it does not give the network's outputs, or the
-        network is a mixture of experts.
+        If there is no head, it is given no vector for each face, it does not give the network's outputs, or
+        the network is a mixture of experts.
     """
     if isinstance(classifier.network, Experts):
         raise CrossferError(

@@ -88,7 +88,7 @@ def test_probabilities_are_mixed_and_the_bundle_answers_the_same(
     assert np.allclose(crossfer.load(tmp_path / "exported").predict(pictures), wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["FC+MOE", "RE+MOE"])
+@pytest.mark.parametrize("name", ["GFR+MOE", "RE+MOE"])
 def test_old_faces_are_left_to_the_old_network(old: Classifier, name: str) -> None:
     source, target = drawn(1, count=700), drawn(2, striped=True, count=700)
     memory, expert = Memory.of(old, source, MACHINE), study(1)

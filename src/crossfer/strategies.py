@@ -214,10 +214,10 @@ BEYOND = (
         paper="learnable drift compensation: Gomez-Villa et al., ECCV 2024",
     ),
     routed(
-        "FC+MOE",
-        start="FC",
+        "GFR+MOE",
+        start="GFR",
         about=(
-            "mix the old network's answers with those of FC, weighed by a router that tells old "
+            "mix the old network's answers with those of GFR, weighed by a router that tells old "
             "faces (memory file) from new ones"
         ),
         paper=EXPERTS,

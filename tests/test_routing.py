@@ -86,6 +86,8 @@ def test_probabilities_are_mixed_and_the_bundle_answers_the_same(
     assert np.array_equal(load(bundle).predict(pictures), mixture.predict(pictures))
     export(load(bundle), tmp_path / "exported", Exporting(), origin="a test")
     assert np.allclose(crossfer.load(tmp_path / "exported").predict(pictures), wanted, atol=1e-4)
+    card = (tmp_path / "exported/README.md").read_text(encoding="utf-8")
+    assert "a mixture of two networks" in card
 
 
 @pytest.mark.parametrize("name", ["GFR+MOE", "RE+MOE"])

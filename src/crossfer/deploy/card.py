@@ -12,6 +12,7 @@ import yaml
 from crossfer.datasets.citing import keywords_of
 from crossfer.deploy.engine import VARIANTS
 from crossfer.networks.classifier import Classifier
+from crossfer.networks.experts import Experts
 from crossfer.provenance import versions
 from crossfer.references import bibtex
 
@@ -115,6 +116,7 @@ def model_card(
         tested=tested,
         datasets={card["fingerprint"]: card for card in datasets}.values(),
         origin=origin,
+        mixture=isinstance(classifier.network, Experts),
         processor=processor,
         bibtex=bibtex({*methods}.union(*of_data)),
         versions=versions(),

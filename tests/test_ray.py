@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -140,11 +141,13 @@ def test_processes_of_a_node_that_fetch_the_same_file_at_once(
     monkeypatch.setattr(ray, "get", arrives)
     for number in range(20):
         content: Any = bytes([number]) * 1_000_000
-        sent = Sent({"folder/file": (hashlib.sha256(content).hexdigest(), content)}, "made")
+        one = (hashlib.sha256(content).hexdigest(), content)
+        sent = Sent({f"{number}/{file}": one for file in range(50)}, "made")
         with ThreadPoolExecutor(2) as processes:
             list(processes.map(_fetch, [tmp_path] * 2, [sent] * 2))
-        assert (tmp_path / "folder/file").read_bytes() == content
-    assert {file.name for file in tmp_path.iterdir()} == {"content", "folder"}
+        assert (tmp_path / f"{number}/49").read_bytes() == content
+        shutil.rmtree(tmp_path / f"{number}")
+    assert {file.name for file in tmp_path.iterdir()} == {"content"}
 
 
 @pytest.mark.parametrize("gone", [True, False])

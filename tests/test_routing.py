@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 
 import crossfer
 from crossfer.adaptation import adapt, untrained
+from crossfer.datasets import Dataset
 from crossfer.deploy.export import Exporting, export
 from crossfer.errors import CrossferError
+from crossfer.experiment import check_experiment, run_experiment
 from crossfer.machine import Machine
 from crossfer.memory import statistics
 from crossfer.memory.closed_form import penultimate
@@ -107,24 +110,36 @@ def test_old_faces_are_left_to_the_old_network(old: Classifier, name: str) -> No
         assert near < far / 3
 
 
-def test_a_further_training_trains_the_expert_for_the_new_faces(old: Classifier) -> None:
-    mixture = mixed(old, study(1), torch.zeros(51).double(), 0.0)
-    assert mixture.layer_names("FC") == [f"new.{name}" for name in old.layer_names("FC")]
-    assert mixture.layer_names("FC+CL") == [f"new.{name}" for name in old.layer_names("FC+CL")]
-    trained = adapt(
-        STRATEGIES["FC"],
-        mixture,
-        mixture,
-        {"target": drawn(2, striped=True)},
-        {},
-        Recipe(epochs=1, batch_size=16),
-        0,
-        MACHINE,
-        keep="last",
-    ).model
-    for key, value in trained.network.state_dict().items():
-        changed = not torch.equal(value, mixture.network.state_dict()[key])
-        assert changed == (key.rpartition(".")[0] in mixture.layer_names("FC")), key
+def test_a_mixture_is_measured_and_not_adapted_any_further(
+    old: Classifier, prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    mixture = mixed(old, study(1), torch.zeros(51), 0.0)
+    assert not any(parameter.requires_grad for parameter in mixture.parameters())
+    with pytest.raises(CrossferError, match="is not adapted any further"):
+        adapt(STRATEGIES["RE"], mixture, mixture, {}, {}, Recipe(), 0, MACHINE)
+    with pytest.raises(CrossferError, match="no memory file of it: a mixture of experts is not"):
+        Memory.of(mixture, drawn(1), MACHINE)
+    content = {
+        "name": "again",
+        "source": str(prepared["fer2013"].folder),
+        "targets": [str(prepared["jaffe"].folder)],
+        "model": str(mixture.save(tmp_path / "bundle")),
+        "strategies": ["RE"],
+        "copies": "ignore",
+    }
+    with pytest.raises(CrossferError, match="not adapted any further.*set strategies: \\[BL\\]"):
+        run_experiment(check_experiment(content), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("runs/*"))
+    results = run_experiment(check_experiment(content | {"strategies": ["BL"]}), tmp_path / "out")
+    assert not results.failed
+    merge = {"name": "X", "start": "RE+MOE", "layers": "none", "data": "target", "merge": True}
+    with pytest.raises(CrossferError, match="X: starts from RE.MOE: a mixture of experts is not"):
+        check_experiment(content | {"strategies": [merge]})
+    moe = {"name": "X", "start": "RE", "layers": "none", "data": "target"}
+    for router, said in (({"prior": 1.2}, "prior must be between"), ({"priorr": 1}, "unknown key")):
+        memory = {"memory": {"kind": "router", **router}}
+        with pytest.raises(CrossferError, match=f"Router.*{said}|Router: router: {said}"):
+            check_experiment(content | {"strategies": [moe | memory]})
 
 
 @pytest.mark.parametrize("network", [n[0] for n in NETWORKS], ids=[n[2] for n in NETWORKS])
@@ -148,32 +163,39 @@ def test_any_network_with_a_linear_head_is_an_expert(
     assert (found > ends.min(0) - 1e-5).all() and (found < ends.max(0) + 1e-5).all()
 
 
-class Normalised(nn.Module):
+class Followed(nn.Module):
     """Its last linear layer is not what gives its outputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.own = Residual(1)
+        self.own, self.then = Residual(1), then
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.own(images).log_softmax(1)
+        return self.then(self.own(images))
+
+
+FOLLOWED: list[Callable[[Tensor], Tensor]] = [
+    lambda y: y.log_softmax(1),
+    lambda y: y * torch.linspace(1, 2, 7),
+    lambda y: y.view(-1, 7),
+    lambda y: y[:, :7],
+    lambda y: 2 * y,
+]
 
 
 def test_a_network_whose_head_a_router_would_disturb_is_refused(old: Classifier) -> None:
     faces = drawn(1)
-    network = Classifier(Normalised()).eval()
-    memory = Memory.of(network, faces, MACHINE)
-    with pytest.raises(CrossferError, match="router: .* does not produce its outputs"):
-        Router().between(network, network, memory, drawn(2, striped=True), MACHINE)
+    for then in FOLLOWED:
+        network = Classifier(Followed(then)).eval()
+        memory = Memory.of(network, faces, MACHINE)
+        with pytest.raises(CrossferError, match="router: .* does not produce its outputs"):
+            Router().between(network, network, memory, drawn(2, striped=True), MACHINE)
     bare = Residual(1)
     bare.head = nn.Linear(bare.head.in_features, 7, bias=False)
     network = Classifier(bare).eval()
     memory = Memory.of(network, faces, MACHINE)
     with pytest.raises(CrossferError, match="router: .* head has no bias"):
         Router().between(network, network, memory, drawn(2, striped=True), MACHINE)
-    mixture = mixed(old, old, torch.zeros(51), 0.0)
-    with pytest.raises(CrossferError, match="a mixture of experts does not answer by one vector"):
-        Memory.of(mixture, faces, MACHINE)
     with pytest.raises(CrossferError, match="two networks of the same form"):
         Router().between(network, old, memory, drawn(2, striped=True), MACHINE)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.memory.closed_form import ClosedForm, learn_head
 from crossfer.memory.exemplars import choose_exemplars
@@ -20,6 +21,7 @@ from crossfer.memory.penalties import fisher
 from crossfer.memory.routing import Router
 from crossfer.networks import Classifier, grow
 from crossfer.networks.adapters import adapt_linear, fold
+from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.unlabelled import T3A, AdaBN, without_labels
@@ -74,9 +76,12 @@ def adapt(
     ValueError
         If a training set or the memory that the strategy needs is missing.
     CrossferError
-        If the memory belongs to another model or to other classes.
+        If the memory belongs to another model or to other classes, or the network is a mixture of experts.
     """
     began = time.perf_counter()
+    mixture = any(isinstance(each.network, Experts) for each in (start, baseline))
+    if mixture and strategy.start != "deployed":
+        raise CrossferError(f"model: {NOT_ADAPTED}")
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
     if strategy.memory and memory is None:

@@ -20,6 +20,7 @@ from crossfer.memory.penalties import (
 )
 from crossfer.memory.replay import FeatureReplay
 from crossfer.memory.routing import Router
+from crossfer.networks.experts import NOT_ADAPTED
 from crossfer.strategy import Strategy
 from crossfer.terms import BL
 from crossfer.training.recipe import FINE_TUNING, Recipe
@@ -395,7 +396,7 @@ def starts(strategy: Strategy, known: Mapping[str, Strategy] = STRATEGIES) -> li
     Raises
     ------
     ValueError
-        If one of them is unknown, or they go round in a circle.
+        If one of them is unknown or a mixture of experts, or they go round in a circle.
     """
     names: list[str] = []
     while strategy.start not in ("random", "baseline"):
@@ -403,6 +404,8 @@ def starts(strategy: Strategy, known: Mapping[str, Strategy] = STRATEGIES) -> li
             raise ValueError(
                 f"{strategy.name}: starts from {strategy.start!r}, which does not exist"
             )
+        if isinstance(known[strategy.start].memory, Router):
+            raise ValueError(f"{strategy.name}: starts from {strategy.start}: {NOT_ADAPTED}")
         if strategy.start in names:
             raise ValueError(
                 f"{strategy.name}: start: refers back to itself through other strategies"

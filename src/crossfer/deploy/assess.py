@@ -42,6 +42,7 @@ from crossfer.evaluation.intervals import accuracy_interval, count_people, subje
 from crossfer.machine import Machine
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
+from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.progress import Told, silent
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, features, specialised
@@ -281,6 +282,8 @@ def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iter
     """Train the last layer on increasing numbers of labels, and measure it."""
     learnt, tested = dataset.rows("training"), dataset.rows("test")
     classifier = _with_head(model)
+    if classifier and isinstance(classifier.network, Experts):
+        raise CrossferError(f"{model.name}: --labels trains its last layer, but {NOT_ADAPTED}")
     if classifier is None:
         raise CrossferError(
             f"{model.name}: --labels trains a linear last layer, which only a run or bundle can "

@@ -187,5 +187,6 @@ def _fetch(copy: Path, sent: Sent) -> None:
                 own.replace(kept)
             if not file.exists() or not file.samefile(kept):
                 file.parent.mkdir(parents=True, exist_ok=True)
+                own.unlink(missing_ok=True)  # a rename to the same inode leaves it
                 os.link(kept, own)
                 own.replace(file)

@@ -426,8 +426,17 @@ def check_experiment(content: Mapping[str, Any], where: str = "experiment") -> E
         raise CrossferError(f"{where}: {_first_error(error)}") from None
 
 
+def _of_their_kind(errors: list[Any]) -> list[Any]:
+    """Leave out the errors of a union's alternatives that are of another `kind`."""
+    others = [
+        e["loc"][:-1] for e in errors if e["type"] == "literal_error" and e["loc"][-1] == "kind"
+    ]
+    own = [e for e in errors if not any(e["loc"][: len(place)] == place for place in others)]
+    return own or errors
+
+
 def _first_error(error: ValidationError, prefix: str = "") -> str:
-    first, *others = error.errors()
+    first, *others = _of_their_kind(error.errors())
     key = prefix + ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

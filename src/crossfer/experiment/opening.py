@@ -22,6 +22,7 @@ from crossfer.experiment.data import with_split
 from crossfer.experiment.progress import Progress
 from crossfer.memory.file import load_memory
 from crossfer.networks import NetworkConfig
+from crossfer.networks.experts import NOT_ADAPTED
 
 HELD_OUT = 0.2
 """Fraction of the source's test set that is used for validation if it has no validation set."""
@@ -47,6 +48,13 @@ def check_memory(experiment: Experiment) -> None:
     """
     if file := experiment.memory_file:
         load_memory(file).check(experiment.model.deployed(experiment.classes), file)
+
+
+def check_mixture(experiment: Experiment) -> None:
+    """Refuse to adapt a deployed mixture of experts, before anything runs."""
+    model = experiment.model
+    if model.is_deployed and model.spec(experiment.classes).router and experiment.strategies[1:]:
+        raise CrossferError(f"model: {NOT_ADAPTED}; to measure it alone, set strategies: [BL]")
 
 
 def open_datasets(

@@ -18,7 +18,13 @@ from crossfer.experiment.clusters import RUNS, Cluster, OnCluster, machine_of
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
-from crossfer.experiment.opening import DATASETS, check_memory, check_paths, open_datasets
+from crossfer.experiment.opening import (
+    DATASETS,
+    check_memory,
+    check_mixture,
+    check_paths,
+    open_datasets,
+)
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
@@ -94,6 +100,7 @@ def run_experiment(
     tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
     with alone_in(out):
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
+        check_mixture(experiment)
         layers = [strategy.layers for strategy in experiment.strategies]
         said = check_network(experiment.model, layers, machine, experiment.classes)
         progress.tried(said)

@@ -9,13 +9,19 @@ from torch.nn import functional as F
 from crossfer.networks.answers import find_logits
 from crossfer.networks.sources import widen
 
+NOT_ADAPTED = (
+    "a mixture of experts is not adapted any further; adapt the network that it was made from, with the "
+    "memory file of that one"
+)
+
 
 class Experts(nn.Module):
     """Two networks with the same outputs, mixed for each face.
 
     ``p(y | x) = (1 − g(x)) p_old(y | x) + g(x) p_new(y | x)``: Jacobs et al., Adaptive Mixtures of Local
     Experts, Neural Computation 1991.  The router's weight is ``g(x) = σ(w · f(x) + b)``, with the features f
-    that the head of the old network is given; w and b are one more row of this head.
+    that the head of the old network is given; w and b are one more row of this head.  Probabilities are those
+    of all outputs, also of such as stand for no class.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.networks.classifier import Classifier
-from crossfer.networks.experts import Experts
+from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.networks.layers import layers_with_parameters
 from crossfer.training.prediction import features
 from crossfer.training.split import Body, Trial, as_it_was, noise
@@ -66,10 +66,7 @@ def cut_of(classifier: Classifier) -> Cut:
         the network is a mixture of experts.
     """
     if isinstance(classifier.network, Experts):
-        raise CrossferError(
-            "model: a mixture of experts does not answer by one vector per face, which a memory file needs; "
-            "adapt the network that it was made from, with the memory file of that one"
-        )
+        raise CrossferError(f"model: there is no memory file of it: {NOT_ADAPTED}")
     try:
         (head,) = classifier.layer_names("head")
     except ValueError as error:

@@ -42,7 +42,7 @@ def noisy(faces: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
 
 def draw(data: Path, out: Path) -> dict[str, Path]:
     """Prepare the source and the targets, unless they are there; return their folders."""
-    fer, rng, another = open_dataset(data), np.random.default_rng(0), np.random.default_rng(1)
+    fer, rng = open_dataset(data), np.random.default_rng(0)
     rows = rng.permutation(fer.rows("training"))
     test, validation = fer.rows("test"), rng.permutation(fer.rows("validation"))
     plan = {
@@ -51,7 +51,7 @@ def draw(data: Path, out: Path) -> dict[str, Path]:
         "blurred": (rows[15000:17000], validation[2500:3250], rows[17000:18500]),
         "noisy": (rows[19000:21000], validation[3250:], rows[21000:22500]),
     }
-    folders = {name: out / name for name in plan}
+    folders, camera = {name: out / name for name in plan}, np.random.default_rng(1)
     for name, splits in plan.items():
         if folders[name].exists():
             continue
@@ -61,7 +61,7 @@ def draw(data: Path, out: Path) -> dict[str, Path]:
             if name == "blurred":
                 faces = blurred(faces, rng)
             elif name == "noisy":
-                faces = noisy(faces, another)
+                faces = noisy(faces, camera)
             parts[split] = (list(faces), fer.labels[chosen])
         prepare(in_memory(parts, name=name), folders[name], Preparation(faces="cropped"))
     return folders

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
@@ -24,10 +24,9 @@ from crossfer.networks import Classifier, NamedLayers
 from crossfer.networks.answers import find_logits
 from crossfer.networks.experts import Experts
 from crossfer.networks.preprocessing import normalise
+from crossfer.networks.sources import widen
 from crossfer.training import Faces, Trained
-
-CLOSE = 1e-3
-"""Relative difference of outputs that rounding explains."""
+from crossfer.training.split import Body, alike
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,9 @@ class Router:
             If the two are not the same network, or the old one's head does not produce its outputs.
         """
         began = time.perf_counter()
-        features = penultimate(old, target, machine)
-        w, b = self.score(memory, features)
+        w, b = self.score(memory, penultimate(old, target, machine))
         mixture = mixed(old, new, w, b)
-        _check_row(mixture, old, target[torch.arange(min(4, len(target)))], w, b)
+        _check_row(mixture, old, target.images[:4], w, b)
         return Trained(mixture, 0, [], 0, time.perf_counter() - began)
 
 
@@ -105,12 +103,11 @@ def mixed(old: Classifier, new: Classifier, w: Tensor, b: float) -> Classifier:
             "router: mixes two networks of the same form; start from a strategy that adds no layers"
         )
     (head,) = old.layer_names("head")
-    experts = Experts(old.network, new.network, head)
-    linear = experts.old.get_submodule(head)
-    assert isinstance(linear, nn.Linear)
-    if linear.bias is None:
+    wide = widen(old.network, head, 1)
+    if wide.bias is None:
         raise CrossferError(f"router: the network's head {head} has no bias, which a router needs")
-    linear.weight[-1], linear.bias[-1] = w, b
+    wide.weight[-1], wide.bias[-1] = w, b
+    experts = Experts(old.network, new.network, old.answers)
     mixture = new.around(experts.requires_grad_(False)).eval()
     named = (new.layers.FC, new.layers.CL)
     mixture.layers = NamedLayers(*(tuple(f"new.{name}" for name in names) for names in named))
@@ -119,22 +116,18 @@ def mixed(old: Classifier, new: Classifier, w: Tensor, b: float) -> Classifier:
 
 
 @torch.no_grad()
-def _check_row(mixture: Classifier, old: Classifier, faces: Faces, w: Tensor, b: float) -> None:
+def _check_row(mixture: Classifier, old: Classifier, images: Tensor, w: Tensor, b: float) -> None:
     """Refuse a network in which the router's row changes the other outputs, or is not an output itself."""
-    old, images = copy.deepcopy(old).cpu().eval(), normalise(faces.images.cpu(), old.preprocessing)
-    own, _ = find_logits(old.network(images), old.answers)
-    score = penultimate(old, faces, Machine.of("cpu", "32-true")).double() @ w + b
+    old, given = copy.deepcopy(old).cpu().eval(), normalise(images.cpu(), old.preprocessing)
+    (head,), answers = old.layer_names("head"), old.answers
+    own, _ = find_logits(old.network(given), answers)
+    score = Body(old.network, head)(given).flatten(1).double() @ w + b
     try:
-        both, _ = find_logits(mixture.network.get_submodule("old")(images), old.answers + 1)
+        both, _ = find_logits(mixture.network.get_submodule("old")(given), answers + 1)
     except (RuntimeError, TypeError):  # an operation that expects as many outputs as before
         both = own
-    parts = (both[:, : old.answers], own), (both[:, old.answers :], score[:, None].to(own))
-    if both.shape[1] == own.shape[1] or any(_differ(found, wanted) for found, wanted in parts):
+    if not (alike(both[:, :answers], own) and alike(both[:, answers:], score[:, None])):
         raise CrossferError(
             "router: the network's last linear layer does not produce its outputs; name its head "
             "with model.FC, or leave strategies with a router out"
         )
-
-
-def _differ(found: Tensor, wanted: Tensor) -> bool:
-    return not torch.allclose(found, wanted, rtol=CLOSE, atol=CLOSE * float(wanted.abs().max()))

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossfer.networks.answers import find_logits
-from crossfer.networks.sources import widen
 
 NOT_ADAPTED = (
     "a mixture of experts is not adapted any further; adapt the network that it was made from, with the "
@@ -26,23 +25,19 @@ class Experts(nn.Module):
     Parameters
     ----------
     old, new
-        The experts, which map float (N, C, H, W) to logits (N, outputs).  The old one is given a row.
-    head
-        Name of the last linear layer of `old`, which produces its outputs.
-
-    Raises
-    ------
-    CrossferError
-        If the head is not a linear layer.
+        The experts, which map float (N, C, H, W) to logits: (N, answers + 1), with the router's row last, and
+        (N, answers).
+    answers
+        Number of outputs.
     """
 
-    def __init__(self, old: nn.Module, new: nn.Module, head: str) -> None:
+    def __init__(self, old: nn.Module, new: nn.Module, answers: int) -> None:
         super().__init__()
-        self.answers = widen(old, head, 1).out_features - 1
+        self.answers = answers
         self.old, self.new = old, new
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logarithms of probabilities, float (N, outputs), of normalised images."""
+        """Return logarithms of probabilities, float (N, answers), of normalised images."""
         both, _ = find_logits(self.old(images), self.answers + 1)
         new, _ = find_logits(self.new(images), self.answers)
         old, score = both[:, :-1], both[:, -1:]

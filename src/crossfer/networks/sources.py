@@ -15,6 +15,7 @@ from torch import nn
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.networks import hubs
+from crossfer.networks.experts import Experts
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.study import study_cnn
 
@@ -114,10 +115,8 @@ class Spec:
             If the source does not exist or fails.
         """
         if self.router:
-            from crossfer.networks.experts import Experts  # which adds a row with `widen`
-
-            form = replace(self, router="")
-            return Experts(form.build(bare), form.build(bare), self.router)
+            old, new = (replace(self, router="").build(bare) for _ in range(2))
+            return Experts(old, new, widen(old, self.router, 1).out_features - 1)
         try:
             network = self._built(bare)
         except Exception as error:

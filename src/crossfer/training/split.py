@@ -133,7 +133,7 @@ def _trains(module: nn.Module) -> bool | None:
     return any(learns) if learns else None
 
 
-def _alike(found: Tensor, wanted: Tensor | None, tolerance: float = ROUNDING) -> bool:
+def alike(found: Tensor, wanted: Tensor | None, tolerance: float = ROUNDING) -> bool:
     """Tell whether two results are the same but for rounding."""
     if wanted is None or found.shape != wanted.shape:
         return False
@@ -241,8 +241,8 @@ class Trial:
         return (
             len(given) == len(self.images)
             and given[0].numel() <= LARGEST
-            and _alike(given, call.given)
-            and _alike(of_few, given[:2])
+            and alike(given, call.given)
+            and alike(of_few, given[:2])
         )
 
     def rests(self, call: Call) -> Iterator[Classifier]:
@@ -262,7 +262,7 @@ class Trial:
 
     def _gives_the_answers(self, rest: Classifier, given: Tensor) -> bool:
         """Tell whether a rest answers as the classifier does: in both modes, for other numbers of images."""
-        return _alike(self._answers(rest, given), self.answers, SAME) and _alike(
+        return alike(self._answers(rest, given), self.answers, SAME) and alike(
             rest.eval()(given[:2]), self.classifier.eval()(self.images[:2])
         )
 

@@ -277,6 +277,18 @@ def test_the_answer(strategies: dict[str, tuple[float, float]], sentence: str, s
     assert words.headline(words.answers(View(results))) == short
 
 
+def test_the_headline_depends_on_the_target_only_if_another_strategy_does_better() -> None:
+    def headline(**targets: dict[str, tuple[float, float]]) -> str:
+        results = made_results(targets, images=dict.fromkeys(targets, 67))
+        return words.headline(words.answers(View(results)))
+
+    assert headline(jaffe=LEAST | {"FC": (64.3, 80.0)}, mug=LITTLE) == (
+        "FC for JAFFE; FC with care for mug."
+    )
+    assert headline(jaffe=STUDY, mug=LITTLE).startswith("It depends on the target: FU for JAFFE")
+    assert headline(jaffe=WORSE, mug=LITTLE).startswith("It depends on the target: the old model")
+
+
 def test_the_answer_says_what_it_costs_and_how_sure_it_is() -> None:
     (answer,) = words.answers(View(made_results({"jaffe": STUDY}, images={"jaffe": 67})))
     notes = " ".join((*answer.cautions, *answer.notes)).replace("\N{NO-BREAK SPACE}", " ")

@@ -175,7 +175,10 @@ BEYOND = (
     on_target(
         "RIDGE+RP",
         layers="none",
-        about="the same on random ReLU projections of the features",
+        about=(
+            "compute the last layer by ridge regression on random ReLU projections of the features "
+            "of old images (memory file) and new ones"
+        ),
         memory=Ridge(projected=True),
         paper="McDonnell et al., RanPAC, NeurIPS 2023, phase 2",
     ),
@@ -226,7 +229,10 @@ BEYOND = (
     routed(
         "RE+MOE",
         start="RE",
-        about="the same with RE, which trains every layer",
+        about=(
+            "mix the old network's answers with those of RE, weighed by a router that tells old "
+            "faces (memory file) from new ones"
+        ),
         paper=EXPERTS,
     ),
     merged(

@@ -123,7 +123,9 @@ def headline(found: list[Answer]) -> str:
         f"{within[verdict].format(strategy)} for {listed(targets)}"
         for (verdict, strategy), targets in groups.items()
     ]
-    return f"It depends on the target: {'; '.join(parts)}."
+    verdicts, strategies = map(set, zip(*groups, strict=True))
+    one = len(strategies) == 1 and verdicts == {"use", "care"}
+    return f"{'' if one else 'It depends on the target: '}{'; '.join(parts)}."
 
 
 def explain(view: View, choice: Recommendation) -> list[str]:

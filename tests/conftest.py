@@ -20,7 +20,7 @@ from hypothesis import settings  # noqa: E402
 from crossfer import standins  # noqa: E402
 from crossfer.datasets import Dataset, open_dataset, prepare  # noqa: E402
 from crossfer.deploy import export  # noqa: E402
-from crossfer.evaluation import intervals  # noqa: E402
+from crossfer.evaluation import intervals, spread  # noqa: E402
 from crossfer.processor import available_cores  # noqa: E402
 from tests import IMPORTED  # noqa: E402
 
@@ -88,12 +88,16 @@ def made_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def few_draws() -> Iterator[None]:
-    """Have intervals of accuracies drawn from a tenth of the resamples: for tests of what is said of them."""
+    """Have intervals of accuracies drawn from a tenth of the resamples.
+
+    Modules about the intervals themselves override this: `tests/test_statistics.py`.
+    """
     fewer = {**(intervals.resample.__kwdefaults__ or {}), "resamples": intervals.RESAMPLES // 10}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intervals.resample, "__kwdefaults__", fewer)
+        patch.setattr(spread, "RESAMPLES", spread.RESAMPLES // 10)
         yield
 
 

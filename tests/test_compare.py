@@ -293,6 +293,18 @@ def test_a_classifier_brings_what_labels_its_classes_stand_for(
     assert one.evidence.labels.count(0) == EACH
 
 
+def test_a_label_that_no_image_has_is_refused(data: Dataset, networks: dict[str, Path]) -> None:
+    old, typing_error = networks["old"], ("--label", "smiling=happy")
+    for command in (
+        ("compare", old, networks["exported"], data.folder),
+        ("assess", old, data.folder, "--source", data.folder),
+        ("remember", old, data.folder, "--out", data.folder.parent / "memory"),
+    ):
+        said = refused(*command, *typing_error)
+        assert said.startswith("--label smiling=happy: no image of ")
+        assert said.endswith("the labels are angry, happy, neutral, sad")
+
+
 def test_classes_in_another_order_are_noticed(data: Dataset, networks: dict[str, Path]) -> None:
     folder = networks["old"].parent / "mixed"
     mixed = classifier(("happy", "angry", "neutral", "sad"), column=0).save(folder)

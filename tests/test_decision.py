@@ -36,8 +36,6 @@ from tests.commands import crossfer
 from tests.test_evaluation import result
 from tests.test_report import made_results
 
-pytestmark = pytest.mark.usefixtures("few_draws")
-
 
 def row(
     strategy: str,

@@ -168,6 +168,23 @@ def test_workers_are_forked_from_a_process_with_as_many_threads(tmp_path: Path) 
     assert said == {"1a": "1 True", "1b": "1 True", "2a": "2 False", "2b": "2 False"}
 
 
+UNGUARDED = """
+from crossfer.executors import Events, Task, run_in_processes
+from tests.test_executors import cannot_open
+
+open(__file__ + ".ran", "x").close()  # fails in every process but the first
+print(run_in_processes([Task("a")], cannot_open, Events(), 2)["a"].why)
+"""
+
+
+def test_a_script_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], check=True, env=here, capture_output=True)
+    assert b"a script that asks for workers needs `if __name__ == " in done.stdout
+
+
 @pytest.mark.parametrize(
     "tasks", [[Task("a", ("a",))], [Task("a", ("b",))], [Task("a"), Task("a")]]
 )

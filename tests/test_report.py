@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["browser"]
 
-pytestmark = pytest.mark.usefixtures("few_draws")
 
 ABOUT = {
     "BL": ("random", "all", "source", "the network trained on the source, not adapted"),

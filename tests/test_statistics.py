@@ -39,6 +39,11 @@ from tests.test_evaluation import result
 Right = NDArray[np.bool_]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_draws() -> None:
+    """Draw as many resamples as users do."""
+
+
 def drawn(
     seed: int, seeds: int, images: int, subjects: int
 ) -> tuple[Right, Right, NDArray[Any] | None]:

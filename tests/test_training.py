@@ -62,6 +62,14 @@ def weights_equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in pairs)
 
 
+def test_a_single_step_trains() -> None:
+    """The warm-up begins at a learning rate of 0."""
+    recipe = Recipe(epochs=1, batch_size=56)
+    trained = train(small(), squares(), {"source": squares()}, recipe, 0, Machine.of("cpu"))
+    assert len(trained.history) == 1
+    assert not torch.equal(trained.model.network.fc3.weight, small().network.fc3.weight)
+
+
 def test_it_learns_what_can_be_learnt() -> None:
     recipe = Recipe(
         epochs=10,

@@ -67,6 +67,7 @@ def assess(
     from crossfer.datasets.dataset import is_prepared
     from crossfer.deploy.assess import assess as run
     from crossfer.deploy.assess import classes_of_model, of_memory, of_run, of_source, opened
+    from crossfer.deploy.compare import check_labels
     from crossfer.deploy.models import open_model
     from crossfer.errors import CrossferError
     from crossfer.files import write_json
@@ -78,14 +79,17 @@ def assess(
     if source and memory:
         raise CrossferError("--source and --memory: both describe the source; leave one out")
     opened_model = open_model(model)
-    class_set = classes_of_model(opened_model, pairs_of("--label", label or []))
-    if source:
-        known = of_source(opened_model, open_dataset(source).check(), class_set)
+    asked = pairs_of("--label", label or [])
+    class_set = classes_of_model(opened_model, asked)
+    sources = [open_dataset(source).check()] if source else []
+    if sources:
+        known = of_source(opened_model, sources[0], class_set)
     else:
         known = of_memory(opened_model, memory) if memory else of_run(model, opened_model)
     with Bars(error_console) as bars:
         finding = partial(bars.count, "faces")
         with opened(dataset, opened_model, cropped, finding) as faces:
+            check_labels(asked, [*sources, faces])
             found = run(
                 opened_model,
                 faces,

@@ -40,7 +40,7 @@ def remember(
     """
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
-    from crossfer.deploy.compare import class_set_of
+    from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
     from crossfer.deploy.pytorch import TorchEngine
     from crossfer.experiment.execute import faces
@@ -54,10 +54,9 @@ def remember(
             f"{model}: a {opened.kind} gives no features; name the bundle or run that it was "
             "exported from"
         )
-    dataset = open_dataset(source).check()
-    dataset = dataset.with_classes(
-        class_set_of(opened.classes, pairs_of("--label", label or []), opened)
-    )
+    dataset, labels = open_dataset(source).check(), pairs_of("--label", label or [])
+    check_labels(labels, [dataset])
+    dataset = dataset.with_classes(class_set_of(opened.classes, labels, opened))
     if dataset.images.shape[1:] != opened.shape:
         read, found = (
             "×".join(map(str, shape)) for shape in (opened.shape, dataset.images.shape[1:])

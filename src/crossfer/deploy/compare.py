@@ -165,6 +165,7 @@ def compare(
     """
     torch.set_num_threads(how.threads)
     class_set = classes_of(old, new, how)
+    check_labels(how.labels, [own for own, _ in datasets])
     sets = _pictures(old, new, datasets, class_set, how)
     _check_columns(how.by, sets)
     rows, answers = [], []
@@ -266,6 +267,23 @@ def class_set_of(names: Sequence[str], asked: Mapping[str, str], *models: Model)
                 f"with --label {label}=CLASS"
             )
     return ClassSet(tuple(names), known)
+
+
+def check_labels(asked: Mapping[str, str], datasets: Sequence[Dataset]) -> None:
+    """Refuse a ``--label`` that no dataset has.
+
+    Raises
+    ------
+    CrossferError
+        If there is one.
+    """
+    there = {name for dataset in datasets for name in dataset.card["classes"]}
+    for label, name in asked.items():
+        if canonical(label) not in there:
+            raise CrossferError(
+                f"--label {label}={name}: no image of {' or '.join(d.name for d in datasets)} has this "
+                f"label; the labels are {', '.join(sorted(there))}"
+            )
 
 
 def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) -> Latency:

@@ -138,7 +138,10 @@ class _Worker:
         code = self.process.exitcode or 0
         if code == -getattr(signal, "SIGKILL", 9):  # Windows has none
             return "killed, perhaps because of low memory; use fewer workers"
-        return f"signal {-code}" if code < 0 else f"exit status {code}"
+        if code < 0:
+            return f"signal {-code}"
+        guard = '; a script that asks for workers needs `if __name__ == "__main__":`' if code == 1 else ""
+        return f"exit status {code}{guard}"  # 1: what the script does when a worker imports it
 
 
 class _Crew:

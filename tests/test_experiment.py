@@ -396,6 +396,11 @@ def test_an_exported_run_says_what_its_experiment_measured(
     header = yaml.safe_load(card.split("---\n")[1])
     assert len(header["model-index"][0]["results"]) == 2
     assert "Licence: " in card
+    alone = shutil.copytree(run, tmp_path / "cache" / run.name)
+    written = CliRunner().invoke(app, ["export", str(alone), "--out", str(tmp_path / "again")])
+    assert "the card will not contain the experiment's measurements: no results.json" in " ".join(
+        written.output.split()
+    )
 
 
 def test_started_again_nothing_is_trained_again(

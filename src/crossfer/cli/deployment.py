@@ -153,6 +153,7 @@ def export(
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
     from crossfer.experiment.finished import results_of, tested
+    from crossfer.experiment.folder import is_finished
     from crossfer.report.citing import methods
     from crossfer.report.view import shown
 
@@ -161,10 +162,16 @@ def export(
     if runtime and not web:
         raise CrossferError("--runtime: only for the web page; add --web")
     try:
-        made = results_of(model)
+        made, lacks = results_of(model), ""
+        if not made and is_finished(model):
+            lacks = (
+                "no results.json two folders above (a run in a cache:, or an experiment that is "
+            )
+            lacks += "not finished); --measure DATASET measures it anew"
     except CrossferError as error:
-        made = None
-        say(f"the card will not contain the experiment's measurements: {error}")
+        made, lacks = None, str(error)
+    if lacks:
+        say(f"the card will not contain the experiment's measurements: {lacks}")
     known = tested(made[0], made[1].key) if made else []
     what = Exporting(
         half,

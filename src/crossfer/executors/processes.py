@@ -140,7 +140,11 @@ class _Worker:
             return "killed, perhaps because of low memory; use fewer workers"
         if code < 0:
             return f"signal {-code}"
-        guard = '; a script that asks for workers needs `if __name__ == "__main__":`' if code == 1 else ""
+        guard = (
+            '; a script that asks for workers needs `if __name__ == "__main__":`'
+            if code == 1
+            else ""
+        )
         return f"exit status {code}{guard}"  # 1: what the script does when a worker imports it
 
 

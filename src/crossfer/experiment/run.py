@@ -99,12 +99,12 @@ def run_experiment(
         on.check()
     tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
     with alone_in(out):
-        write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         check_mixture(experiment)
         layers = [strategy.layers for strategy in experiment.strategies]
         said = check_network(experiment.model, layers, machine, experiment.classes)
         progress.tried(said)
         check_memory(experiment)
+        write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         source, *targets = open_datasets(experiment, out, progress)
         planned = plan_all(experiment, source, targets, arithmetic)
         for name, folds in planned.folds.items():

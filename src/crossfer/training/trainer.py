@@ -331,7 +331,9 @@ class Training:
         for number, rows in enumerate(batches[first:], first):
             progress = (epoch + number / len(batches)) / self.recipe.epochs
             if len(batches) * self.recipe.epochs == 1:
-                progress = self.recipe.warmup  # a single step, which would have a learning rate of 0
+                progress = (
+                    self.recipe.warmup
+                )  # a single step, which would have a learning rate of 0
             self.rate.fill_(learning_rate(self.recipe, progress))
             self.advance(rows)
             on_step(len(rows))

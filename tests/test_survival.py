@@ -249,14 +249,14 @@ def crossfer(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("times", "workers"), [(1, "auto"), (2, "1")])
 def test_control_c_stops_cleanly_and_says_how_to_go_on(
-    times: int, prepared: dict[str, Dataset], tmp_path: Path
+    times: int, workers: str, prepared: dict[str, Dataset], tmp_path: Path
 ) -> None:
     content = configuration(prepared, recipes={"default": {"epochs": 100_000}})
     file, out = tmp_path / "tiny.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(content))
-    with crossfer("run", file, "--out", out) as process:
+    with crossfer("run", file, "--out", out, "--workers", workers) as process:
         assert process.stdout and process.stderr
         assert any("4 runs" in line for line in process.stdout)
         for _ in range(times):

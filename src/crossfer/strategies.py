@@ -281,7 +281,7 @@ BEYOND = (
     ),
     with_source(
         "WF",
-        about="continue from the old weights on source and target together, for a tenth of the time",
+        about="continue from the old weights on source and target together, for three epochs",
         paper="warm start; Ash and Adams, On Warm-Starting Neural Network Training, NeurIPS 2020",
         recipe=Recipe(epochs=3, learning_rate=0.01, warmup=0.1),
     ),
@@ -393,7 +393,7 @@ def strategy_called(name: str) -> Strategy:
 
 
 DEFAULT: tuple[Strategy, ...] = (*STUDY, STRATEGIES["MIX+KD"])
-"""Compared unless told otherwise: the study's five, and what comes near FU at a thirtieth of its cost."""
+"""Compared unless told otherwise: the study's five, and what comes near FU at a fraction of its cost."""
 
 
 def starts(strategy: Strategy, known: Mapping[str, Strategy] = STRATEGIES) -> list[str]:

@@ -92,7 +92,7 @@ def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:
     table.add_column("")
     for row in comparable(results.summary, choice.target):
         name = row.strategy
-        remark = "front" if name in choice.front else ""
+        remark = "Pareto front" if name in choice.front else ""
         if name in choice.ruled_out:
             remark = "ruled out"
         if name == choice.strategy:

@@ -81,7 +81,9 @@ def strategies() -> None:
             "starts": {"random": "at random", "baseline": "from BL, or any network"}.get(
                 strategy.start, f"from the result of {strategy.start}"
             ),
-            "trains": {
+            "trains": f"the last layer, and adapters of rank {strategy.rank} beside large linear ones"
+            if strategy.rank
+            else {
                 "all": "every layer",
                 "body": "every layer but the last",
                 "norms": "the normalisations",
@@ -91,6 +93,7 @@ def strategies() -> None:
             + (f", {strategy.share:.0%} of each batch from the target" if strategy.share else "")
             + (", without its labels" if strategy.unlabelled else ""),
             "past data": past_data_in_words(past_data, exemplars),
+            "mixed by": "validation images of the source and the target" if strategy.merge else "",
             "costs": _cost(strategy, recipe),
             "paper": strategy.paper,
         }

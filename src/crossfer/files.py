@@ -37,7 +37,8 @@ def written(file: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and not error.filename:
+        unnamed = isinstance(error, OSError) and error.filename in (None, os.fspath(beside))
+        if isinstance(error, OSError) and error.errno and unnamed:
             error.filename = os.fspath(file)
         raise
 

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -76,6 +76,9 @@ class Machine:
             raise CrossferError(
                 f"device {device}: not available on this machine, which has {' and '.join(found)}"
             )
+        if precision not in ("auto", *get_args(Precision)):
+            known = ", ".join(("auto", *get_args(Precision)))
+            raise CrossferError(f"precision {precision}: choose among {known}")
         kind = found[0] if device == "auto" else device
         where = torch.device(kind) if kind == "cpu" else torch.device(kind, 0)
         if precision == "auto":

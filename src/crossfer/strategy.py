@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from crossfer.memory.closed_form import ClosedForm
 from crossfer.memory.exemplars import Choice
@@ -28,6 +28,11 @@ ABOVE_ZERO = frozenset({"temperature", "samples", "kept", "draws", "share", "rid
 
 REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averaging=0.98, views=4)
 """Of the fully connected layers, beside features drawn from a memory."""
+
+
+Layers = Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
+Data = Literal["source", "target", "source+target"]
+CHOICES = {"layers": Layers, "data": Data, "choice": Choice, "merge": Merge}
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ class Strategy:
 
     name: str
     start: str
-    layers: Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
-    data: Literal["source", "target", "source+target"]
+    layers: Layers
+    data: Data
     about: str = field(default="", compare=False)
     exemplars: int | None = None
     choice: Choice = "random"
@@ -99,6 +104,10 @@ class Strategy:
 
     def _problems(self) -> Iterator[str]:
         """Yield what does not go together."""
+        for key, kind in CHOICES.items():
+            value = getattr(self, key)
+            if not isinstance(value, bool) and value not in get_args(kind):
+                yield f"{key}: {value}: choose among {', '.join(get_args(kind))}"
         both = self.data == "source+target"
         if self.exemplars is not None and (self.exemplars < 1 or not both):
             yield "exemplars: must be at least 1, with data: source+target"
@@ -133,6 +142,10 @@ class Strategy:
             yield f"rank: has no effect on {self.unlabelled.kind}; remove one of the two"
         if self.choice != "random" and self.exemplars is None:
             yield "choice: only for exemplars; set their number, or remove it"
+        if self.recipe and not self.trains:
+            yield "layers: none trains nothing, so recipe has no effect"
+        if self.exemplars and self.layers == "none" and not self.merge:
+            yield "layers: none trains nothing, so exemplars have no effect"
         if self.layers == "none" and (self.penalty or self.share is not None):
             yield f"layers: none trains nothing, so {'penalty' if self.penalty else 'share'} has no effect"
         if self.rank and isinstance(self.penalty, L2SP | EWC):
@@ -153,6 +166,17 @@ class Strategy:
     def trains(self) -> bool:
         """Whether a network is trained, by a recipe."""
         return self.unlabelled.trains if self.unlabelled else self.layers != "none"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it can be applied to targets in turn.
+
+        It must train on the target and start from random weights or its own last result.  Strategies that
+        start from another strategy, are merged with the baseline or use a memory file of the baseline's
+        features cannot.
+        """
+        own = self.start in ("random", "baseline") and not self.merge and not self.memory
+        return own and "target" in self.sides
 
     @property
     def sides(self) -> tuple[str, ...]:

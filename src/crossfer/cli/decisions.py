@@ -241,8 +241,6 @@ def gate(
             )
         answers = _of_experiment(what, limits, strategy, target, by or [])
     passed = all(one.verdict == "pass" for answer in answers for one in answer.criteria)
-    if junit:
-        _write_junit(junit, answers)
     if as_json:
         found = [answer.as_json() for answer in answers]
         say_json({"passed": passed, "answers": found})
@@ -256,6 +254,9 @@ def gate(
         if any(answer.single for answer in answers):
             say("One seed: the bounds do not cover another training.")
         say("ship it" if passed else "do not ship it", "bold")
+    if junit:
+        junit.parent.mkdir(parents=True, exist_ok=True)
+        _write_junit(junit, answers)
     if not passed:
         raise typer.Exit(1)
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console
-from crossfer.cli.options import CroppedOption, MirrorOption, SmallestOption, VariantOption
+from crossfer.cli.options import (
+    SMALLEST,
+    CroppedOption,
+    MirrorOption,
+    SmallestOption,
+    VariantOption,
+    check_cropped,
+)
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
@@ -38,7 +45,7 @@ def predict(
         float | None, typer.Option(help="Frames per second of a video to use; default all.")
     ] = None,
     cropped: CroppedOption = False,
-    smallest: SmallestOption = 0.1,
+    smallest: SmallestOption = SMALLEST,
     variant: VariantOption = "fp32",
     mirror: MirrorOption = False,
 ) -> None:
@@ -52,6 +59,7 @@ def predict(
     from crossfer.cli.bars import Bars
     from crossfer.deploy import load
 
+    check_cropped(cropped, smallest)
     predictor = load(model, variant, smallest, mirror)  # opens the network while it imports OpenCV
 
     from crossfer.deploy.output import Counted, table
@@ -159,6 +167,8 @@ def export(
 
     if least_equal is not None and not (half or int8):
         raise CrossferError("--least-equal: only for other variants; add --half or --int8")
+    if calibrate and not int8:
+        raise CrossferError("--calibrate: only for --int8; add it, or leave this out")
     if runtime and not web:
         raise CrossferError("--runtime: only for the web page; add --web")
     try:

@@ -12,6 +12,7 @@ import typer
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import JsonOption, cluster_of, workers_of
 from crossfer.cli.output import say, say_json, table_of
+from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
     from crossfer.evaluation.rows import Result, Results
@@ -401,6 +402,9 @@ def verify(
     from crossfer.cli.progress import Shown
     from crossfer.experiment import Verdict
     from crossfer.experiment import verify as verify_results
+
+    if workers != "auto" and not retrain:
+        raise CrossferError("--workers: only for --retrain; add it, or leave this out")
 
     def tell(verdict: Verdict) -> None:
         words = "; ".join(verdict.checked) or "failed"

@@ -11,7 +11,7 @@ import typer
 
 from crossfer.cli.application import app, error_console
 from crossfer.cli.browser import Browser, Port, show
-from crossfer.cli.options import VariantOption
+from crossfer.cli.options import SMALLEST, SmallestOption, VariantOption, check_cropped
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
@@ -65,12 +65,7 @@ def label(
     cropped: Annotated[
         bool, typer.Option("--cropped", help="The photos are cut-out faces: do not detect any.")
     ] = False,
-    smallest: Annotated[
-        float,
-        typer.Option(
-            help="Side of the smallest face to detect, as a fraction of the photo's side."
-        ),
-    ] = 0.1,
+    smallest: SmallestOption = SMALLEST,
     variant: VariantOption = "fp32",
     port: Port = 8765,
     browser: Browser = False,
@@ -97,6 +92,11 @@ def label(
         )
     if order == "balance" and model is None:
         raise CrossferError("--order balance: needs the classes that a model suggests; add --model")
+    check_cropped(cropped, smallest)
+    if model is None and (blind or variant != "fp32"):
+        raise CrossferError(
+            f"{'--blind' if blind else '--variant'}: only with --model; add it, or leave this out"
+        )
     how = How(by or _user(), check_order(order), blind, tuple(also or ()))
     predictor = _predictor(model, classes, smallest, variant)
     gallery = Gallery(photos, folder / FACES, predictor, cropped)

@@ -39,6 +39,7 @@ LabelOption = Annotated[
 CroppedOption = Annotated[
     bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
 ]
+SMALLEST = 0.1
 SmallestOption = Annotated[
     float,
     typer.Option(help="Side of the smallest face to detect, as a fraction of the picture's side."),
@@ -57,6 +58,8 @@ VariantOption = Annotated[
 
 def labels_of(pairs: list[str]) -> dict[str, str | None]:
     """Parse THEIRS=OURS, repeated; an empty OURS leaves a label out."""
+    from crossfer.classes import comparable
+
     labels: dict[str, str | None] = {}
     for pair in pairs:
         theirs, equals, ours = pair.partition("=")
@@ -64,10 +67,18 @@ def labels_of(pairs: list[str]) -> dict[str, str | None]:
             raise CrossferError(
                 f"--label {pair}: write THEIRS=OURS, or THEIRS= to leave a class out"
             )
-        if theirs.strip() in map(str.strip, labels):
+        if comparable(theirs) in map(comparable, labels):
             raise CrossferError(f"--label {theirs}: given twice; leave one out")
         labels[theirs] = ours or None
     return labels
+
+
+def check_cropped(cropped: bool, smallest: float) -> None:
+    """Refuse --smallest where no face is looked for."""
+    if cropped and smallest != SMALLEST:
+        raise CrossferError(
+            "--smallest: no face is looked for in cut-out faces (--cropped); leave one out"
+        )
 
 
 def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:

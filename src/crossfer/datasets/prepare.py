@@ -198,7 +198,7 @@ def _write_faces(
                 record = next(records)
                 if problem:
                     unusable.append(Skipped(record.origin, str(problem)))
-                elif block.found[index] == "centre" and how.no_face != "keep":
+                elif block.found[index] in ("centre", "box") and how.no_face != "keep":
                     dropped.append(Skipped(record.origin, "no face found"))
                 else:
                     pixels = block.images[index].tobytes()
@@ -222,8 +222,8 @@ def _check_usable(
     if dropped and no_face == "refuse":
         raise FacesStay(
             f"{raw.place}: no face found in {len(dropped):,} pictures (first: "
-            f"{dropped[0].origin}); --no-face keep uses their centre, --no-face drop leaves them "
-            "out"
+            f"{dropped[0].origin}); --no-face keep uses their centre or their box, --no-face drop "
+            "leaves them out"
         )
     # What is left out on purpose is no sign of a wrong layout.
     odd = unusable + dropped

@@ -27,6 +27,7 @@ from crossfer.classes import PRESETS, ClassSet
 from crossfer.datasets.folds import LEAST, ONE_SUBJECT, Folds
 from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
+from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import NetworkConfig
 from crossfer.networks.spec import BUNDLE
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
@@ -318,6 +319,12 @@ class Experiment(_Checked):
         alone = [name for name in self.protocols if name in ("together", "in-turn")]
         if alone and len(self.targets) < 2:
             raise CrossferError(f"protocols: {alone[0]} needs several targets; remove it")
+        if "in-turn" in self.protocols and not any(one.goes_on for one in self.strategies):
+            raise CrossferError(
+                "protocols: in-turn goes on from a strategy's own last result, which none of "
+                f"{', '.join(one.name for one in self.strategies)} can do; add FC, for example, or remove "
+                "in-turn"
+            )
         return self
 
     @model_validator(mode="after")
@@ -330,7 +337,9 @@ class Experiment(_Checked):
                     f"{', '.join(sorted(names))}"
                 )
         for strategy in self.strategies:
-            self.recipe(strategy)
+            recipe = self.recipe(strategy)
+            if strategy.trains:
+                self._check_recipe(strategy, recipe)
             own = self.recipes.get(strategy.name, {})
             if own and not strategy.trains:
                 raise CrossferError(
@@ -341,6 +350,22 @@ class Experiment(_Checked):
                     f"recipes.{strategy.name}.{min(vain)}: has no effect without labels; remove it"
                 )
         return self
+
+    def _check_recipe(self, strategy: Strategy, recipe: Recipe) -> None:
+        """Refuse what the training would refuse, hours later."""
+        sampled = isinstance(strategy.memory, FeatureReplay)
+        if recipe.mixup and (strategy.penalty or sampled or self.devices > 1):
+            what = f"the loss of {strategy.name}"
+            if self.devices > 1:
+                what = f"devices: {self.devices}"
+            raise CrossferError(
+                f"recipes: mixup cannot be combined with {what}; set it for other strategies only, or "
+                f"{{{strategy.name}: {{mixup: 0}}}}"
+            )
+        if sampled and not recipe.views:
+            raise CrossferError(
+                f"recipes: {strategy.name} needs views of at least 1, whose features it computes once"
+            )
 
     def folds_of(self, target: str) -> Folds | None:
         """Return the folds of a target; None: its own splits are used."""
@@ -414,7 +439,8 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
         content["data"] = Path(data)
     model = _as_network(content.get("model"))
     if isinstance(model, dict):
-        content["model"] = model | {"folder": file.parent / str(model.get("folder", ""))}
+        folder = Path(str(model.get("folder") or "")).expanduser()
+        content["model"] = model | {"folder": file.parent / folder}
     return check_experiment(content, str(file))
 
 

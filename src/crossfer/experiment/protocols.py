@@ -22,7 +22,6 @@ from crossfer.experiment.folder import folder_of, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, make_run, plan
 from crossfer.strategies import BASELINE
-from crossfer.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -147,15 +146,12 @@ def _folds(experiment: Experiment, targets: Sequence[Dataset]) -> dict[str, list
     }
 
 
-def goes_on(strategy: Strategy) -> bool:
-    """Tell whether a strategy can be applied to targets in turn.
-
-    It must train on the target and start from random weights or its own last result.  Strategies that start
-    from another strategy, are merged with the baseline or use a memory file of the baseline's features
-    cannot.
-    """
-    own = strategy.start in ("random", "baseline") and not strategy.merge and not strategy.memory
-    return own and "target" in strategy.sides
+def left_out(experiment: Experiment) -> list[str]:
+    """Say which strategies are not applied in turn: a line, or none."""
+    names = [one.name for one in experiment.strategies if one != BASELINE and not one.goes_on]
+    if "in-turn" not in experiment.protocols or not names:
+        return []
+    return [f"in turn: without {', '.join(names)}, which cannot go on from their own last result"]
 
 
 def _chains(
@@ -169,7 +165,9 @@ def _chains(
     fraction = experiment.fractions[-1]
     for seed in experiment.seeds:
         baseline = next(run for run in pairs if run.seed == seed and run.baseline is None)
-        for strategy in filter(goes_on, experiment.strategies):
+        for strategy in experiment.strategies:
+            if not strategy.goes_on:
+                continue
             runs = [baseline]
             for step, target in enumerate(targets):
                 past = DataRef.of(source)

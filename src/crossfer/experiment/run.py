@@ -27,7 +27,7 @@ from crossfer.experiment.opening import (
 )
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
-from crossfer.experiment.protocols import Plan, plan_all
+from crossfer.experiment.protocols import Plan, left_out, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.status import planned_arithmetic, write_plan
 from crossfer.experiment.tracking import Tracking, tracking_to
@@ -102,7 +102,7 @@ def run_experiment(
         check_mixture(experiment)
         layers = [strategy.layers for strategy in experiment.strategies]
         said = check_network(experiment.model, layers, machine, experiment.classes)
-        progress.tried(said)
+        progress.tried([*said, *left_out(experiment)])
         check_memory(experiment)
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         source, *targets = open_datasets(experiment, out, progress)

@@ -38,7 +38,13 @@ from crossfer.experiment.config import Experiment, adapter
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
 from crossfer.experiment.identity import Arithmetic
-from crossfer.experiment.opening import DATASETS, check_mixture, check_paths, open_datasets
+from crossfer.experiment.opening import (
+    DATASETS,
+    check_memory,
+    check_mixture,
+    check_paths,
+    open_datasets,
+)
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.run import LOCK, alone_in, check_free
@@ -207,6 +213,7 @@ def search(
         check_mixture(experiment)
         layers = [strategy.layers for strategy in experiment.strategies]
         check_network(experiment.model, layers, machine, experiment.classes)
+        check_memory(experiment)
         asked = _Asked(experiment, out, tuple(tuned), trials, budget, seed)
         datasets = open_datasets(experiment, out, progress)
         every = asked.trials_on(datasets, machine)

@@ -85,7 +85,8 @@ class FeatureReplay:
         """
         began = time.perf_counter()
         cut, old = cut_of(model), cut_of(baseline)
-        views = max(1, min(recipe.views, recipe.epochs))
+        # As many as `views` allows; so that they are shown equally often, a divisor of the epochs.
+        views = max(n for n in range(1, max(1, recipe.views) + 1) if recipe.epochs % n == 0)
         new = _versions(model, cut, target, replace(recipe, views=views), seed, machine)
         generator = torch.Generator().manual_seed(seed)
         drawn, labels = memory.draw(self.draws * len(new), generator)
@@ -103,7 +104,7 @@ class FeatureReplay:
             if len(faces)
         }
         # One epoch over all versions is as many steps as `views` epochs over one version each.
-        inner = replace(recipe, epochs=max(1, round(recipe.epochs / views)), views=0)
+        inner = replace(recipe, epochs=recipe.epochs // views, views=0)
         prepared = time.perf_counter() - began
         trained = train(cut.rest, shown, held_out, inner, seed, machine, penalty=term, **options)
         whole = cut.joined(model, trained.model)

@@ -153,9 +153,15 @@ class NetworkConfig:
         if not 0 < self.width <= 4:
             yield f"width is {self.width}: must be above 0 and at most 4"
         if self.network == STUDY:
-            own = [key for key in ("arguments", "normalisation", "FC", "CL") if getattr(self, key)]
+            own = [
+                key
+                for key in ("arguments", "normalisation", "order", "FC", "CL")
+                if getattr(self, key)
+            ]
             if self.input not in (None, (1, SIDE, SIDE)):
                 own = ["input"]
+            if self.weights in (AS_BUILT, START):
+                yield f"weights: {self.weights}: the study's network has none of its own; name a file"
             if own:
                 yield (
                     f"{own[0]}: not an option of the study's network; remove it, or name another "
@@ -180,6 +186,12 @@ class NetworkConfig:
                     yield f"{key}: given by the bundle; remove it"
         elif kind in (ONNX, RUNTIME) and self.weights not in (None, AS_BUILT):
             yield "weights: given by the ONNX file; remove it"
+        if kind in (ONNX, RUNTIME) and self.arguments:
+            yield "arguments: an ONNX file takes none; remove them"
+        if self.order and (self.input and self.input[0] == 1):
+            yield "order: a gray network reads no colours; remove it"
+        if self.weights_key and self.is_deployed and not self._file:
+            yield "weights_key: only for a file of weights; remove it"
         try:
             json.dumps(dict(self.arguments))
         except TypeError:

@@ -138,6 +138,10 @@ def in_memory(
             for key, column in columns.items()
             if column is not None
         }
+        if classes and any(isinstance(raw, str) for raw in rows.labels):
+            raise CrossferError(
+                f"{where}: its labels are names, so classes= has no effect; leave it out"
+            )
         named = classes or rows.names
         found = (_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels))
         labels |= {label for label in found if label is not None} | set(map(str, named or ()))
@@ -156,6 +160,10 @@ def in_memory(
             )
 
     def read_all(options: ReadOptions) -> Iterator[Item]:
+        if order and options.order not in (None, order):
+            raise CrossferError(
+                f"{name}: order={order!r} here, and {options.order} in the preparation; leave one out"
+            )
         try:
             check_used(options, labels)
             known, said = understood(labels, replace(options, order=options.order or order))
@@ -200,6 +208,8 @@ def _rows(data: Any, where: str, image: str, label: str) -> _Rows:
     columns = list(data) if isinstance(data, Mapping) else getattr(data, "column_names", None)
     if columns is not None:
         return _columns(data, columns, where, image, label)
+    if (image, label) != ("image", "label"):
+        raise CrossferError(f"{where}: has no columns, so image= and label= have no effect")
     if isinstance(data, tuple) and len(data) == 2 and not any(isinstance(p, tuple) for p in data):
         images, labels = data
         if len(images) != len(labels):

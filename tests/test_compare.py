@@ -189,7 +189,7 @@ def test_a_class_that_falls_does_not_pass_unseen(
     assert shown.count('class="matrix"') == 2 and ">89</td>" in shown, "what sad was taken for"
     gate = crossfer("gate", file, "--max-drop", 1)
     assert gate.exit_code == 0 and f"WARNING: {warning}" in gate.stdout
-    junit = tmp_path / "gate.xml"
+    junit = tmp_path / "reports" / "gate.xml"
     gate = crossfer("gate", file, "--max-drop", 1, "--max-class-drop", 10, "--junit", junit)
     assert gate.exit_code == 1
     assert "FAIL  faces, recall of sad: -47.0 points measured" in gate.stdout

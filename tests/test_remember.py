@@ -381,6 +381,18 @@ def test_samples_move_only_with_features(memory: Memory, monkeypatch: pytest.Mon
     assert torch.equal(next(trained.parameters()), next(other.parameters()))
 
 
+@pytest.mark.parametrize(("epochs", "views"), [(8, 4), (10, 2), (6, 3), (5, 1)])
+def test_gfr_shows_as_many_epochs_as_it_is_asked_for(
+    epochs: int, views: int, memory: Memory
+) -> None:
+    """In passes over as many views as divide them."""
+    recipe = replace(RECIPE, epochs=epochs, views=4, batch_size=4)
+    start, machine, sides = small(), Machine.of("cpu", "32-true"), {"target": drawn(21, 2)}
+    trained = adapt(STRATEGIES["GFR"], start, start, sides, sides, recipe, 0, machine, memory)
+    assert len(trained.history) == epochs // views
+    assert trained.images_seen == epochs * 21 * 4, "three draws beside each image"
+
+
 @pytest.mark.parametrize("strategy", FROM_MEMORY, ids=lambda strategy: strategy.name)
 def test_only_what_a_strategy_names_changes_and_the_result_is_a_bundle(
     strategy: Strategy, memory: Memory, tmp_path: Path

@@ -1,0 +1,154 @@
+"""What would have no effect, or fail later, is refused in one line before anything runs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossfer import Machine
+from crossfer.datasets import Preparation, in_memory, prepare
+from crossfer.errors import CrossferError
+from crossfer.experiment import check_experiment
+from crossfer.networks import NetworkConfig
+from crossfer.strategy import Strategy
+from tests.commands import refused
+
+EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "newer"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"recipes": {"default": {"mixup": 0.2}}},
+            "mixup cannot be combined with the loss of MIX+KD",
+        ),
+        ({"recipes": {"default": {"mixup": 0.2}}, "strategies": ["GFR"]}, "the loss of GFR"),
+        (
+            {"recipes": {"RE": {"mixup": 0.2}}, "strategies": ["RE"], "devices": 2},
+            "mixup cannot be combined with devices: 2",
+        ),
+        (
+            {"recipes": {"GFR": {"views": 0}}, "strategies": ["GFR"]},
+            "GFR needs views of at least 1",
+        ),
+        ({"strategies": ["RIDGE"], "protocols": ["in-turn"]}, "none of BL, RIDGE can do"),
+        (
+            {
+                "strategies": [
+                    {
+                        "name": "mine",
+                        "start": "RE",
+                        "layers": "none",
+                        "data": "target",
+                        "merge": True,
+                    }
+                    | {"recipe": {"epochs": 9}}
+                ]
+            },
+            "trains nothing, so recipe has no effect",
+        ),
+        (
+            {
+                "strategies": [
+                    {"name": "mine", "start": "baseline", "layers": "none", "data": "source+target"}
+                    | {"exemplars": 5}
+                ]
+            },
+            "trains nothing, so exemplars have no effect",
+        ),
+    ],
+)
+def test_a_configuration(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(CrossferError, match="^[^\n]*$") as error:
+        check_experiment(EXPERIMENT | changes)
+    assert words in str(error.value)
+
+
+def test_mixup_for_the_others_is_possible() -> None:
+    recipes = {"default": {"mixup": 0.2}, "MIX+KD": {"mixup": 0}}
+    experiment = check_experiment(EXPERIMENT | {"recipes": recipes})
+    found = {one.name: experiment.recipe(one).mixup for one in experiment.strategies}
+    assert (found["RE"], found["MIX+KD"]) == (0.2, 0)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ({"order": "BGR"}, "order: not an option of the study's network"),
+        ({"weights": Path("as-built")}, "the study's network has none of its own"),
+        ({"network": "onnx:a.onnx", "arguments": {"a": 1}}, "an ONNX file takes none"),
+        ({"network": "bundle:a", "weights_key": "ema"}, "weights_key: only for a file of weights"),
+        ({"network": "timm:a", "input": (1, 48, 48), "order": "BGR"}, "reads no colours"),
+    ],
+)
+def test_a_network(network: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        NetworkConfig(**network)
+
+
+@pytest.mark.parametrize("key", ["layers", "data", "choice", "merge"])
+def test_a_misspelt_value_in_python(key: str) -> None:
+    values: dict[str, Any] = {"layers": "all", "data": "target", key: "misspelt"}
+    with pytest.raises(ValueError, match=f"{key}: misspelt: choose among "):
+        Strategy("mine", "baseline", **values)
+    precision: Any = "bf16"
+    with pytest.raises(
+        CrossferError, match="precision bf16: choose among auto, 32-true, bf16-mixed"
+    ):
+        Machine.of("cpu", precision)
+
+
+def test_an_option(tmp_path: Path) -> None:
+    Image.new("L", (48, 48)).save(tmp_path / "a.png")
+    for command, words in {
+        ("export", "run", "--out", "x", "--calibrate", "data"): "--calibrate: only for --int8",
+        (
+            "predict",
+            "x",
+            tmp_path,
+            "--cropped",
+            "--smallest",
+            0.3,
+        ): "--smallest: no face is looked for",
+        ("verify", "out", "--workers", 2): "--workers: only for --retrain",
+        ("label", tmp_path, "--by", "me", "--blind"): "--blind: only with --model",
+        ("label", tmp_path, "--by", "me", "--variant", "int8"): "--variant: only with --model",
+        (
+            "prepare",
+            tmp_path,
+            "--out",
+            "x",
+            "--label",
+            "Happy=joy",
+            "--label",
+            "happy=sad",
+        ): "given twice",
+    }.items():
+        assert words in refused(*command), command
+
+
+def test_data_in_memory() -> None:
+    images = list(np.zeros((2, 48, 48), np.uint8))
+    with pytest.raises(CrossferError, match="labels are names, so classes= has no effect"):
+        in_memory((images, ["happy", "sad"]), name="mine", classes=["fear", "disgust"])
+    with pytest.raises(CrossferError, match="no columns, so image= and label= have no effect"):
+        in_memory((images, ["happy", "sad"]), name="mine", label="emotion")
+
+
+def test_a_box_without_a_face_is_a_picture_without_a_face(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), [("path", "label", "left", "top", "width", "height")]
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 256, (64, 64), np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append((f"{number}.png", ("happy", "sad")[number % 2], "8", "8", "48", "48"))
+    with (tmp_path / "labels.csv").open("w", newline="") as table:
+        csv.writer(table).writerows(rows)
+    kept = prepare(tmp_path, tmp_path.with_name("kept"))
+    assert len(kept.images) == 12 and kept.card["faces"]["found"] == {"box": 12}
+    with pytest.raises(CrossferError, match="no face found in 12 pictures"):
+        prepare(tmp_path, tmp_path.with_name("none"), Preparation(no_face="refuse"))

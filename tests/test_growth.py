@@ -97,7 +97,7 @@ def test_every_strategy_learns_a_class_that_is_new_to_the_model(name: str, memor
     sides = {"source": faces(21, 7), "target": faces(16, 8, 1)}
     untouched = {key: value.clone() for key, value in start.state_dict().items()}
     begin = start
-    if strategy.layers == "none" or strategy.start in STRATEGIES:
+    if strategy.start in STRATEGIES:
         begin = adapt(STRATEGIES["RE"], start, start, sides, sides, RECIPE, 0, machine).model
     read = memory if strategy.memory else None
     model = adapt(strategy, begin, start, sides, sides, RECIPE, 0, machine, read).model

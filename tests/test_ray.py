@@ -29,7 +29,7 @@ from crossfer.errors import CrossferError
 from crossfer.executors import Task
 from crossfer.executors.copies import Files, Sent, _fetch
 from crossfer.executors.ray import Ray, Unseen, _check_versions, run_on_ray
-from crossfer.experiment import load_results
+from crossfer.experiment import check_experiment, load_results, run_experiment
 from crossfer.framing import Framing
 from tests.test_docs import ON_A_CLUSTER, follow
 from tests.test_executors import (  # noqa: F401
@@ -184,6 +184,13 @@ def test_a_cluster_that_is_not_there(named: str, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(CrossferError, match=f"{named}127.0.0.1:1: no Ray cluster answers there"):
         Ray("127.0.0.1:1").check()
+
+
+def test_ray_gives_a_run_one_device(data: Path, tmp_path: Path) -> None:
+    content = {"name": "x", "source": data / "fer2013", "targets": [data / "jaffe"], "devices": 2}
+    with pytest.raises(CrossferError, match="devices: 2 train one network within a machine"):
+        run_experiment(check_experiment(content), tmp_path / "out", on=Ray())
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_ray_prepares_on_a_cluster(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def prepare(
     no_face: Annotated[
         Literal["keep", "drop", "refuse"],
         typer.Option(
-            help="If no face is found: keep the centre, drop the picture, or stop with an error."
+            help="If no face is found: keep the centre or the dataset's box, drop the picture, or stop "
+            "with an error."
         ),
     ] = "keep",
     side: Annotated[int, typer.Option(help="Side of the prepared faces in pixels.")] = 48,

@@ -44,8 +44,14 @@ def machine_of(experiment: Experiment, on: Cluster | None) -> tuple[Machine, Ari
     Raises
     ------
     CrossferError
-        If it has none, and the precision has to be chosen by the GPU.
+        If it has none, and the precision has to be chosen by the GPU; or if Ray, which gives a run one GPU,
+        is asked for several.
     """
+    if isinstance(on, Ray) and experiment.devices > 1:
+        raise CrossferError(
+            f"devices: {experiment.devices} train one network within a machine, and not on Ray; remove "
+            "it, or leave --on out"
+        )
     asked = on and (on.gpu or experiment.device == "cuda") and experiment.device in ("auto", "cuda")
     if asked and not torch.cuda.is_available():
         if experiment.precision == "auto":

@@ -138,7 +138,7 @@ def in_memory(
             for key, column in columns.items()
             if column is not None
         }
-        if classes and any(isinstance(raw, str) for raw in rows.labels):
+        if classes and any(_is_name(raw) and raw not in classes for raw in rows.labels):
             raise CrossferError(
                 f"{where}: its labels are names, so classes= has no effect; leave it out"
             )
@@ -357,6 +357,11 @@ def _read(
                 if (text := values[row]) and len(text) <= LONGEST_GROUP
             },
         )
+
+
+def _is_name(raw: Any) -> bool:
+    """Tell whether a label is a name, and no number as text."""
+    return isinstance(raw, str) and bool(raw.strip()) and not NUMBER.fullmatch(raw.strip())
 
 
 def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from crossfer import Machine
-from crossfer.datasets import Preparation, in_memory, prepare
+from crossfer.datasets import Dataset, Preparation, in_memory, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.networks import NetworkConfig
@@ -97,11 +97,17 @@ def test_a_misspelt_value_in_python(key: str) -> None:
     values: dict[str, Any] = {"layers": "all", "data": "target", key: "misspelt"}
     with pytest.raises(ValueError, match=f"{key}: misspelt: choose among "):
         Strategy("mine", "baseline", **values)
-    precision: Any = "bf16"
+    wrong: Any = "bf16"
     with pytest.raises(
         CrossferError, match="precision bf16: choose among auto, 32-true, bf16-mixed"
     ):
-        Machine.of("cpu", precision)
+        Machine.of("cpu", wrong)
+
+
+def test_a_misspelt_split(prepared: dict[str, Dataset]) -> None:
+    wrong: Any = "train"
+    with pytest.raises(ValueError, match="split 'train': choose among training, validation, test"):
+        prepared["jaffe"].rows(wrong)
 
 
 def test_an_option(tmp_path: Path) -> None:

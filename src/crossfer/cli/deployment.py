@@ -84,6 +84,8 @@ def predict(
                 counted = rows.counted
             say(f"written: {out}")
     _say_counted(counted, sources.others, cropped)
+    if fps is not None and not any(source.is_video for source in sources.found):
+        say("--fps: there is no video, so it had no effect")
 
 
 def _say(part: Part, classes: tuple[str, ...]) -> None:

@@ -197,7 +197,15 @@ class Dataset:
         return (self,)
 
     def rows(self, split: Split) -> NDArray[np.int64]:
-        """Return the rows of a split, ascending; without those whose label belongs to no class."""
+        """Return the rows of a split, ascending; without those whose label belongs to no class.
+
+        Raises
+        ------
+        ValueError
+            If there is no such split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r}: choose among {', '.join(SPLITS)}")
         splits = self.samples.column("split").to_numpy(zero_copy_only=False)
         return np.flatnonzero((splits == split) & (self.labels >= 0))
 

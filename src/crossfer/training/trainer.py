@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -149,6 +149,8 @@ def train(
     """
     if not len(training):
         raise ValueError("there is no image to train on")
+    if keep not in get_args(Keep):
+        raise ValueError(f"keep {keep!r}: choose among {', '.join(get_args(Keep))}")
     if keep == "best" and not any(len(faces) for faces in validation.values()):
         raise ValueError('there is no validation image to select the best epoch; keep the "last"')
     run = Training(

@@ -177,9 +177,8 @@ def export(
         made, lacks = results_of(model), ""
         if not made and is_finished(model):
             lacks = (
-                "no results.json two folders above (a run in a cache:, or an experiment that is "
+                "no results.json two folders above, as for a run in a cache:; use --measure DATASET"
             )
-            lacks += "not finished); --measure DATASET measures it anew"
     except CrossferError as error:
         made, lacks = None, str(error)
     if lacks:

@@ -140,12 +140,10 @@ class _Worker:
             return "killed, perhaps because of low memory; use fewer workers"
         if code < 0:
             return f"signal {-code}"
-        guard = (
-            '; a script that asks for workers needs `if __name__ == "__main__":`'
-            if code == 1
-            else ""
-        )
-        return f"exit status {code}{guard}"  # 1: what the script does when a worker imports it
+        said = f"exit status {code}"
+        if code == 1:  # probably an error of the script, which every worker imports
+            said += '; a script that asks for workers needs `if __name__ == "__main__":`'
+        return said
 
 
 class _Crew:

@@ -22,6 +22,7 @@ from crossfer.experiment.folder import folder_of, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, make_run, plan
 from crossfer.strategies import BASELINE
+from crossfer.terms import BL
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _folds(experiment: Experiment, targets: Sequence[Dataset]) -> dict[str, list
 
 def left_out(experiment: Experiment) -> list[str]:
     """Say which strategies are not applied in turn: a line, or none."""
-    names = [one.name for one in experiment.strategies if one != BASELINE and not one.goes_on]
+    names = [one.name for one in experiment.strategies if one.name != BL and not one.goes_on]
     if "in-turn" not in experiment.protocols or not names:
         return []
     return [f"in turn: without {', '.join(names)}, which cannot go on from their own last result"]

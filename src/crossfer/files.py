@@ -37,8 +37,8 @@ def written(file: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        unnamed = isinstance(error, OSError) and error.filename in (None, os.fspath(beside))
-        if isinstance(error, OSError) and error.errno and unnamed:
+        unnamed = (None, os.fspath(beside))
+        if isinstance(error, OSError) and error.errno and error.filename in unnamed:
             error.filename = os.fspath(file)
         raise
 

@@ -76,9 +76,9 @@ class Machine:
             raise CrossferError(
                 f"device {device}: not available on this machine, which has {' and '.join(found)}"
             )
-        if precision not in ("auto", *get_args(Precision)):
-            known = ", ".join(("auto", *get_args(Precision)))
-            raise CrossferError(f"precision {precision}: choose among {known}")
+        known = ("auto", *get_args(Precision))
+        if precision not in known:
+            raise CrossferError(f"precision {precision}: choose among {', '.join(known)}")
         kind = found[0] if device == "auto" else device
         where = torch.device(kind) if kind == "cpu" else torch.device(kind, 0)
         if precision == "auto":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console
-from crossfer.cli.options import SmallestOption
+from crossfer.cli.options import SMALLEST, SmallestOption
 from crossfer.cli.output import say
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def show_app(
             help="Prepared dataset on whose test images the classifiers are compared. Repeatable."
         ),
     ] = None,
-    smallest: SmallestOption = 0.1,
+    smallest: SmallestOption = SMALLEST,
     port: Port = 8765,
     browser: Browser = False,
 ) -> None:

@@ -20,8 +20,9 @@ from crossfer.errors import CrossferError
 from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.data import with_split
 from crossfer.experiment.progress import Progress
+from crossfer.machine import Machine
 from crossfer.memory.file import load_memory
-from crossfer.networks import NetworkConfig
+from crossfer.networks import NetworkConfig, check_network
 from crossfer.networks.experts import NOT_ADAPTED
 
 HELD_OUT = 0.2
@@ -36,6 +37,26 @@ def check_paths(experiment: Experiment) -> None:
         path = experiment.path(config)
         if not path.exists():
             raise CrossferError(f"{path}: no such dataset; name the data root with --data")
+
+
+def check_model(experiment: Experiment, machine: Machine) -> list[str]:
+    """Try the network with the strategies' layers and its memory file, before anything runs.
+
+    Returns
+    -------
+    list of str
+        What was found, a line each.
+
+    Raises
+    ------
+    CrossferError
+        If the network cannot be used, is a mixture that would be adapted, or has another memory file.
+    """
+    check_mixture(experiment)
+    layers = [strategy.layers for strategy in experiment.strategies]
+    said = check_network(experiment.model, layers, machine, experiment.classes)
+    check_memory(experiment)
+    return said
 
 
 def check_memory(experiment: Experiment) -> None:

@@ -20,8 +20,7 @@ from crossfer.experiment.folder import folder_of, is_finished, load_run, record_
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.opening import (
     DATASETS,
-    check_memory,
-    check_mixture,
+    check_model,
     check_paths,
     open_datasets,
 )
@@ -42,7 +41,6 @@ from crossfer.experiment.workers import (
 )
 from crossfer.files import alone, read_json, write_json
 from crossfer.machine import Machine
-from crossfer.networks import check_network
 from crossfer.provenance import versions
 
 EXPERIMENT, LOCK = "experiment.json", ".lock"
@@ -99,11 +97,8 @@ def run_experiment(
         on.check()
     tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
     with alone_in(out):
-        check_mixture(experiment)
-        layers = [strategy.layers for strategy in experiment.strategies]
-        said = check_network(experiment.model, layers, machine, experiment.classes)
+        said = check_model(experiment, machine)
         progress.tried([*said, *left_out(experiment)])
-        check_memory(experiment)
         write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
         source, *targets = open_datasets(experiment, out, progress)
         planned = plan_all(experiment, source, targets, arithmetic)

@@ -40,8 +40,7 @@ from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.opening import (
     DATASETS,
-    check_memory,
-    check_mixture,
+    check_model,
     check_paths,
     open_datasets,
 )
@@ -51,7 +50,6 @@ from crossfer.experiment.run import LOCK, alone_in, check_free
 from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.machine import Machine
-from crossfer.networks import check_network
 from crossfer.selection import Lead, lead
 from crossfer.strategies import starts
 from crossfer.strategy import Strategy
@@ -210,10 +208,7 @@ def search(
     check_paths(experiment)
     machine = Machine.of(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
-        check_mixture(experiment)
-        layers = [strategy.layers for strategy in experiment.strategies]
-        check_network(experiment.model, layers, machine, experiment.classes)
-        check_memory(experiment)
+        check_model(experiment, machine)
         asked = _Asked(experiment, out, tuple(tuned), trials, budget, seed)
         datasets = open_datasets(experiment, out, progress)
         every = asked.trials_on(datasets, machine)

@@ -184,11 +184,12 @@ class NetworkConfig:
             for key in ("arguments", "weights"):
                 if getattr(self, key):
                     yield f"{key}: given by the bundle; remove it"
-        elif kind in (ONNX, RUNTIME) and self.weights not in (None, AS_BUILT):
-            yield "weights: given by the ONNX file; remove it"
-        if kind in (ONNX, RUNTIME) and self.arguments:
-            yield "arguments: an ONNX file takes none; remove them"
-        if self.order and (self.input and self.input[0] == 1):
+        elif kind in (ONNX, RUNTIME):
+            if self.weights not in (None, AS_BUILT):
+                yield "weights: given by the ONNX file; remove it"
+            if self.arguments:
+                yield "arguments: an ONNX file takes none; remove them"
+        if self.order and self.input and self.input[0] == 1:
             yield "order: a gray network reads no colours; remove it"
         if self.weights_key and self.is_deployed and not self._file:
             yield "weights_key: only for a file of weights; remove it"

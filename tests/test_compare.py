@@ -303,6 +303,8 @@ def test_a_label_that_no_image_has_is_refused(data: Dataset, networks: dict[str,
         said = refused(*command, *typing_error)
         assert said.startswith("--label smiling=happy: no image of ")
         assert said.endswith("the labels are angry, happy, neutral, sad")
+    twice = ("--label", "sad=happy", "--label", "Sad=angry")
+    assert "it is happy already" in refused("compare", old, old, data.folder, *twice)
 
 
 def test_classes_in_another_order_are_noticed(data: Dataset, networks: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -149,15 +150,28 @@ def test_a_dataset_travels_without_its_images(prepared: dict[str, Dataset]) -> N
             assert (mine.images == theirs.images).all()
 
 
-def test_what_fails_on_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = (
-        "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):"
-    )
-    said += '\n  File "trainer.py", line 1\ncrossfer.errors.CrossferError: the training diverged\n'
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (CrossferError("the training diverged"), CrossferError("the training diverged")),
+        (ValueError("two\nlines"), CrossferError("devices: 2: ValueError: two lines")),
+        (OSError(errno.ENOSPC, "full", "a"), OSError(errno.ENOSPC, "full", "a")),
+        (PermissionError(errno.EACCES, "no", "a"), PermissionError(errno.EACCES, "no", "a")),
+    ],
+)
+def test_what_fails_on_a_device_fails_here(
+    raised: Exception, seen: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(work: Any, given: tuple[Any, ...], *_: object, **options: object) -> None:
+        def fails(*_: object, **__: object) -> None:
+            raise raised
 
-    def launch(*arguments: object, **options: object) -> None:
-        raise ProcessRaisedException(said, 1, 1)
+        monkeypatch.setattr("torch.distributed.init_process_group", fails)
+        with pytest.raises(type(raised)):
+            work(1, *given)
+        raise ProcessRaisedException("Traceback", 1, 1)
 
     monkeypatch.setattr("crossfer.training.devices.start_processes", launch)
-    with pytest.raises(CrossferError, match="^the training diverged$"):
+    with pytest.raises(type(seen)) as error:
         on_devices(2, Machine.of("cpu", "32-true"), partial(everything, Path()), print)
+    assert type(error.value) is type(seen) and str(error.value) == str(seen)

@@ -115,6 +115,26 @@ def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
     check_network(named, LAYERS, Machine.of("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("strategy", "factory", "lacks"),
+    [
+        ("T3A", "fully_convolutional", "T3A: needs the network's last linear layer"),
+        ("ER-50-herding", "fully_convolutional", "ER-50-herding: needs the network's last"),
+        ("SLDA", "fully_convolutional", "SLDA: needs the network's last linear layer"),
+        ("AdaBN", "Vision", "AdaBN: the network has no batch normalisation"),
+    ],
+)
+def test_what_a_strategy_needs_untrained_is_checked_before_anything_runs(
+    strategy: str, factory: str, lacks: str, data: Path, tmp_path: Path
+) -> None:
+    model = {"network": f"tests.tiny_networks:{factory}", "input": GRAY}
+    content = {"name": "x", "source": "fer2013", "targets": ["jaffe"], "data": data}
+    experiment = check_experiment(content | {"model": model, "strategies": [strategy]})
+    with pytest.raises(CrossferError, match=lacks):
+        run_experiment(experiment, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("strategy", ["FC", "FC+CL", "RE"])
 def test_what_is_frozen_stays_bit_for_bit_in_any_network(name: str, strategy: str) -> None:

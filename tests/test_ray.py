@@ -186,6 +186,13 @@ def test_a_cluster_that_is_not_there(named: str, monkeypatch: pytest.MonkeyPatch
         Ray("127.0.0.1:1").check()
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "head", "::1:6379"])
+def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(CrossferError, match=f"RAY_ADDRESS={address}: write HOST:PORT or ray://"):
+        options.ray_of("ray")
+
+
 def test_ray_gives_a_run_one_device(data: Path, tmp_path: Path) -> None:
     content = {"name": "x", "source": data / "fer2013", "targets": [data / "jaffe"], "devices": 2}
     with pytest.raises(CrossferError, match="devices: 2 train one network within a machine"):

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from crossfer.classes import FER7, PRESETS
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
@@ -228,6 +229,18 @@ def test_a_manifest_with_subjects_splits_and_boxes(suffix: str, tmp_path: Path) 
         "the face box is outside the 96×96 picture": 1,
         "no such file": 1,
     }
+
+
+def test_a_table_may_have_hundreds_of_columns(tmp_path: Path) -> None:
+    """As a face analysis writes them: what a face shows stands in the last one."""
+    for number in range(16):
+        Image.new("L", (48, 48), number).save(tmp_path / f"{number}.png")
+    features = [f"action_unit_{number}_intensity" for number in range(400)]
+    rows = [[f"{n}.png", *["0"] * 400, ["happy", "sad"][n % 2]] for n in range(16)]
+    lines = [",".join(row) for row in [["path", *features, "label"], *rows]]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    made = prepare(tmp_path / "table.csv", tmp_path / "out", Preparation(faces="cropped"))
+    assert made.card["classes"] == ["happy", "sad"] and len(made.labels) == 16
 
 
 def test_broken_images_are_reported_and_not_fatal(tmp_path: Path) -> None:

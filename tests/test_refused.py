@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from crossfer.datasets import Dataset, Preparation, in_memory, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.networks import NetworkConfig
+from crossfer.networks.sources import Spec
 from crossfer.strategy import Strategy
 from tests.commands import refused
 
@@ -123,6 +124,7 @@ def test_an_option(tmp_path: Path) -> None:
             0.3,
         ): "--smallest: no face is looked for",
         ("verify", "out", "--workers", 2): "--workers: only for --retrain",
+        ("run", "x.yaml", "--workers", 1, "--threads", 4): "--workers 1 trains in this process",
         ("label", tmp_path, "--by", "me", "--blind"): "--blind: only with --model",
         ("label", tmp_path, "--by", "me", "--variant", "int8"): "--variant: only with --model",
         (
@@ -158,3 +160,15 @@ def test_a_box_without_a_face_is_a_picture_without_a_face(tmp_path: Path) -> Non
     assert len(kept.images) == 12 and kept.card["faces"]["found"] == {"box": 12}
     with pytest.raises(CrossferError, match="no face found in 12 pictures"):
         prepare(tmp_path, tmp_path.with_name("none"), Preparation(no_face="refuse"))
+
+
+def test_paths_and_lists_in_python() -> None:
+    """What is a path or a tuple may be given as a string or a list."""
+    given: Any = {"weights": "a.safetensors", "folder": "b", "input": [1, 48, 48], "FC": ["fc"]}
+    told: Any = {"classes": list("ab"), "normalisation": "per-image"}
+    config = NetworkConfig("code:build", **given, **told)
+    assert (config.weights, config.folder) == (Path("a.safetensors"), Path("b"))
+    assert (config.input, config.FC, config.classes) == ((1, 48, 48), ("fc",), ("a", "b"))
+    assert not NetworkConfig("timm:resnet18", weights=cast(Any, "start")).is_deployed
+    assert Spec("code:build", folder=cast(Any, "b")).folder == Path("b")
+    assert Preparation(root=cast(Any, "faces")).read_options.root == Path("faces")

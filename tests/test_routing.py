@@ -15,7 +15,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
 import crossfer
-from crossfer.adaptation import adapt, untrained
+from crossfer.adaptation import adapt, check_strategy, untrained
 from crossfer.datasets import Dataset
 from crossfer.deploy.export import Exporting, export
 from crossfer.errors import CrossferError
@@ -194,8 +194,8 @@ def test_a_network_whose_head_a_router_would_disturb_is_refused(old: Classifier)
     bare.head = nn.Linear(bare.head.in_features, 7, bias=False)
     network = Classifier(bare).eval()
     memory = Memory.of(network, faces, MACHINE)
-    with pytest.raises(CrossferError, match="router: .* head has no bias"):
-        Router().between(network, network, memory, drawn(2, striped=True), MACHINE)
+    with pytest.raises(CrossferError, match="GFR.MOE: the network's last layer head has no bias"):
+        check_strategy(STRATEGIES["GFR+MOE"], network)
     with pytest.raises(CrossferError, match="two networks of the same form"):
         Router().between(network, old, memory, drawn(2, striped=True), MACHINE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from torch import nn
 
 from crossfer.adaptation import untrained
 from crossfer.classes import FER7, FER8
+from crossfer.deploy.models import open_model
 from crossfer.errors import CrossferError
+from crossfer.files import digest
 from crossfer.machine import Machine
 from crossfer.networks import (
     LAYERS,
@@ -202,6 +205,36 @@ def test_an_onnx_file_is_trained_and_kept(tmp_path: Path) -> None:
     (tmp_path / "deployed.onnx").unlink()
     assert np.array_equal(load(tmp_path / "bundle").predict(shown), ours)
     assert config.outputs[0] == "neutral" and FER7[0] == "angry"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_in_a_file_beside_an_onnx_file_belong_to_it(tmp_path: Path) -> None:
+    """As recent exporters write them: ``network.onnx`` and ``network.onnx.data``."""
+    needs("onnx", "onnxruntime", "onnx2torch")
+    import onnx
+
+    configs, graphs, models = [], set(), []
+    for seed in (1, 2):
+        file = tmp_path / str(seed) / "network.onnx"
+        file.parent.mkdir()
+        export(untrained(small, seed).eval(), file)
+        onnx.save_model(
+            onnx.load(file), file, save_as_external_data=True, size_threshold=0, location="data"
+        )
+        graphs.add(digest(file))
+        told: dict[str, Any] = {"classes": FER7, "normalisation": "per-image"}
+        configs.append(NetworkConfig(f"onnxruntime:{file}", **told))
+        file.with_suffix(".json").write_text(json.dumps(told))
+        models.append(open_model(file))
+    assert len(graphs) == 1, "only the weights differ"
+    assert configs[0].built(FER7) != configs[1].built(FER7)
+    assert models[0].engine.identity != models[1].engine.identity
+    assert models[0].bytes > 4 * (models[0].parameters or 0)
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    before = configs[0].deployed().eval().predict(shown)
+    configs[0].deployed().save(tmp_path / "bundle")
+    shutil.rmtree(tmp_path / "1")
+    assert np.array_equal(load(tmp_path / "bundle").predict(shown), before)
 
 
 def keras(file: Path, activation: str = "Relu") -> NetworkConfig:

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from crossfer.experiment import check_experiment, run_experiment
 from crossfer.files import digest
+from crossfer.machine import Machine
+from crossfer.memory.file import Memory
+from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Faces, stored
-from crossfer.training.stored import Stored, united
+from crossfer.training.stored import Stored, as_tensor, united
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 6), np.uint8)
 
@@ -71,3 +74,16 @@ def test_every_strategy_trains_to_the_same_bits(
     in_memory = weights(tmp_path / "in memory")
     monkeypatch.setattr(stored, "IN_MEMORY", 0)
     assert weights(tmp_path / "stored") == in_memory
+
+
+def test_a_memory_file_describes_validation_images_that_stay_in_their_file() -> None:
+    drawn = np.random.default_rng(1).integers(0, 256, (40, 48, 48), np.uint8)
+    images = torch.from_numpy(drawn)
+    labels = torch.arange(40) % 4
+    network, machine = Classifier(study_cnn(0.03)).eval(), Machine.of("cpu", "32-true")
+    faces, mapped = Faces(images, labels), Stored([drawn], [np.arange(40)])
+    found = [
+        Memory.of(network, faces, machine, validation=Faces(shown, labels), name="x")
+        for shown in (as_tensor(mapped), images)
+    ]
+    assert found[0].calibration and found[0].calibration == found[1].calibration

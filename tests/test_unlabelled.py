@@ -100,7 +100,7 @@ def test_batch_norm_adaptation_gives_each_normalisation_the_moments_of_the_targe
 
 def test_what_has_no_batch_normalisation_is_told_so_in_one_line() -> None:
     network = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 7)))
-    with pytest.raises(CrossferError, match="no batch normalisation, so AdaBN has nothing"):
+    with pytest.raises(CrossferError, match="AdaBN: the network has no batch normalisation"):
         adapted(STRATEGIES["AdaBN"], network, faces())
     with pytest.raises(ValueError, match="no normalisation with weights"):
         adapted(STRATEGIES["TENT"], network, faces())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
-from crossfer.memory.closed_form import ClosedForm, learn_head
+from crossfer.memory.closed_form import SLDA, ClosedForm, Ridge, learn_head
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.file import Memory
 from crossfer.memory.merging import Mix, best_mixture, by_depth, by_fisher, interpolate
@@ -24,9 +24,12 @@ from crossfer.networks.adapters import adapt_linear, fold
 from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
-from crossfer.unlabelled import T3A, AdaBN, without_labels
+from crossfer.training.statistics import batch_norms
+from crossfer.unlabelled import T3A, AdaBN, Shot, without_labels
 
 Built = TypeVar("Built")
+
+SUITS_OTHERS = "leave this strategy out, or name another network"
 
 FISHER_IMAGES = 1024
 """Maximum number of images per side from which the Fisher information is estimated."""
@@ -76,12 +79,14 @@ def adapt(
     ValueError
         If a training set or the memory that the strategy needs is missing.
     CrossferError
-        If the memory belongs to another model or to other classes, or the network is a mixture of experts.
+        If the memory belongs to another model or to other classes, the network is a mixture of experts, or
+        it lacks a layer that the strategy needs.
     """
     began = time.perf_counter()
     mixture = any(isinstance(each.network, Experts) for each in (start, baseline))
     if mixture and strategy.start != "deployed":
         raise CrossferError(f"model: {NOT_ADAPTED}")
+    check_strategy(strategy, baseline)
     if missing := strategy.needs - training.keys():
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
     if strategy.memory and memory is None:
@@ -139,6 +144,38 @@ def adapt(
     if strategy.merge:
         trained = _merged(strategy, trained, baseline, training, validation, seed, machine)
     return trained
+
+
+def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
+    """Refuse a strategy that changes or reads what a network does not have, before anything runs.
+
+    The layers that a strategy trains are checked by `crossfer.networks.check_network`.
+
+    Raises
+    ------
+    CrossferError
+        If the network has no batch normalisation, no linear head, or no bias in it.
+    """
+    how, memory = strategy.unlabelled, strategy.memory
+    if isinstance(how, AdaBN) and not batch_norms(classifier):
+        raise CrossferError(
+            f"{strategy.name}: the network has no batch normalisation to adapt; {SUITS_OTHERS}"
+        )
+    if not (isinstance(how, Shot | T3A) or memory or strategy.choice == "herding"):
+        return
+    try:
+        (name,) = classifier.layer_names("head")
+    except ValueError as error:
+        raise CrossferError(
+            f"{strategy.name}: needs the network's last linear layer: {error}; or {SUITS_OTHERS}"
+        ) from None
+    biased = isinstance(memory, Router | SLDA) or (
+        isinstance(memory, Ridge) and not memory.projected
+    )
+    if biased and getattr(classifier.network.get_submodule(name), "bias", None) is None:
+        raise CrossferError(
+            f"{strategy.name}: the network's last layer {name} has no bias; {SUITS_OTHERS}"
+        )
 
 
 def _without_labels(

@@ -35,20 +35,9 @@ class AdaBN:
     trains: ClassVar[bool] = False
 
     def applied(self, model: Classifier, images: Tensor, machine: Machine) -> Classifier:
-        """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3).
-
-        Raises
-        ------
-        CrossferError
-            If the network has no batch normalisation.
-        """
+        """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3)."""
         adapted = copy.deepcopy(model).to(machine.device)
         norms = list(batch_norms(adapted).values())
-        if not norms:
-            raise CrossferError(
-                "model: the network has no batch normalisation, so AdaBN has nothing to adapt; "
-                "remove it from the strategies"
-            )
         rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         parts = torch.tensor_split(rows, max(1, round(len(rows) / AT_ONCE)))
         shown = (normalise(images[part].to(machine.device), model.preprocessing) for part in parts)

@@ -57,7 +57,7 @@ class Bars:
 
     def say(self, text: str) -> None:
         """Print a line above the bars; only the terminal wraps it."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def count(self, what: str, done: int, total: int) -> None:
         """Show how many of how many are done."""

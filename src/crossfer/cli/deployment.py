@@ -14,6 +14,7 @@ import typer
 from crossfer.cli.application import app, error_console
 from crossfer.cli.options import (
     SMALLEST,
+    SMOOTH,
     CroppedOption,
     MirrorOption,
     SmallestOption,
@@ -40,7 +41,7 @@ def predict(
     smooth: Annotated[
         float,
         typer.Option(min=0, help="In videos, average over this many seconds; 0: no averaging."),
-    ] = 0.5,
+    ] = SMOOTH,
     fps: Annotated[
         float | None, typer.Option(help="Frames per second of a video to use; default all.")
     ] = None,
@@ -84,8 +85,9 @@ def predict(
                 counted = rows.counted
             say(f"written: {out}")
     _say_counted(counted, sources.others, cropped)
-    if fps is not None and not any(source.is_video for source in sources.found):
-        say("--fps: there is no video, so it had no effect")
+    if not any(source.is_video for source in sources.found):
+        for option in [*["--fps"] * (fps is not None), *["--smooth"] * (smooth != SMOOTH)]:
+            say(f"{option}: there is no video, so it had no effect")
 
 
 def _say(part: Part, classes: tuple[str, ...]) -> None:

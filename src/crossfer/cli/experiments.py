@@ -167,7 +167,7 @@ def run(
 
     Example:  crossfer run mine.yaml --out /shared/mine --on slurm --partition gpu --gres gpu:1 --time 2:00:00
     """
-    at_a_time = workers_of(workers)
+    at_a_time = workers_of(workers, threads, on)
     if on == "here":
         _import_for_workers(at_a_time, threads)
 
@@ -293,7 +293,7 @@ def search(
 
     Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
     """
-    at_a_time = workers_of(workers)
+    at_a_time = workers_of(workers, threads)
     _import_for_workers(at_a_time, threads)
 
     from crossfer.cli.progress import Shown

@@ -40,6 +40,9 @@ CroppedOption = Annotated[
     bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
 ]
 SMALLEST = 0.1
+SMOOTH = 0.5
+ADDRESS = r"(ray://)?(\[[^\s\]]+\]|[^\s:/]+):[0-9]+"
+"""A Ray cluster's address: host and port."""
 SmallestOption = Annotated[
     float,
     typer.Option(help="Side of the smallest face to detect, as a fraction of the picture's side."),
@@ -133,13 +136,17 @@ def check_finite(options: Mapping[str, float | None]) -> None:
             raise CrossferError(f"{name} {value:g}: must be a finite number")
 
 
-def workers_of(text: str) -> int | Literal["auto"]:
-    """Parse the number of processes that train at the same time."""
+def workers_of(text: str, threads: int = 1, on: str = "here") -> int | Literal["auto"]:
+    """Parse the number of processes that train at the same time, of so many threads each."""
     if text == "auto":
         return "auto"
-    if text.isascii() and text.isdigit() and int(text):
-        return int(text)
-    raise CrossferError(f"--workers {text}: write auto, or a number of processes")
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise CrossferError(f"--workers {text}: write auto, or a number of processes")
+    if text == "1" and threads != 1 and on == "here":
+        raise CrossferError(
+            f"--threads {threads}: --workers 1 trains in this process, on all cores; remove one of the two"
+        )
+    return int(text)
 
 
 def cluster_of(
@@ -188,12 +195,16 @@ def ray_of(on: str, besides: str = "here, ") -> Ray:
 
     As in Ray itself, ``RAY_ADDRESS`` is the address where none is given.
     """
-    if on != "ray" and not re.fullmatch(r"(ray://)?[^\s:/]+:[0-9]+", on):
-        raise CrossferError(f"--on {on}: write {besides}ray, HOST:PORT or ray://HOST:PORT")
     from crossfer.executors.ray import Ray
 
     address = (os.environ.get("RAY_ADDRESS") or "local") if on == "ray" else on
-    return Ray(None if address == "local" else address)
+    if address == "local":
+        return Ray()
+    if address != "auto" and not re.fullmatch(ADDRESS, address):
+        named = "RAY_ADDRESS=" if on == "ray" else "--on "
+        other = "" if on == "ray" else f"{besides}ray, "
+        raise CrossferError(f"{named}{address}: write {other}HOST:PORT or ray://HOST:PORT")
+    return Ray(address)
 
 
 def bytes_of(option: str, text: str | None) -> int:

@@ -14,7 +14,11 @@ from crossfer.cli.application import out_console
 
 
 def say(text: str, style: str = "") -> None:
-    """Print a line; only the terminal wraps it, so that a path in it can be copied."""
+    """Print a line; only the terminal wraps it, so that a path in it can be copied.
+
+    Of a file name that is not UTF-8, what no terminal can show is escaped.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
     out_console.print(text, style=style, soft_wrap=True)
 
 

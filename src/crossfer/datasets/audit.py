@@ -22,6 +22,7 @@ from crossfer.datasets.duplicates import (
 )
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.evaluation.rows import Overlap
+from crossfer.files import write_bytes
 from crossfer.progress import Told, silent
 from crossfer.templates import environment
 
@@ -236,4 +237,4 @@ def write_page(found: Audit, file: Path) -> None:
     template = environment("crossfer.datasets").get_template("audit.html.j2")
     page = template.render(audit=found, selection=SELECTION)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    write_bytes(file, page.encode())

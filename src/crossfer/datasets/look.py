@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.pictures import data_uri
 from crossfer.datasets.record import Split
+from crossfer.files import write_bytes
 from crossfer.templates import environment
 
 LOOK = "look.html"
@@ -102,7 +103,7 @@ def write_look(
         sheet=_average(dataset.images, rows),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    write_bytes(file, page.encode())
     return file
 
 

@@ -171,7 +171,7 @@ class Preparation:
             people=self.subject is None,
             everything=self.everything,
             columns=self.columns,
-            root=self.root,
+            root=Path(self.root) if self.root else None,
             order=self.order,
             splits=self.splits,
         )

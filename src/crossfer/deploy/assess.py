@@ -341,7 +341,7 @@ def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iter
                 highest=float(target.max()),
                 source_change=float(source.mean() - before[1]),
             )
-    progress(1, 1)
+    progress(DRAWS * len(sizes), DRAWS * len(sizes))
 
 
 def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,6 +32,7 @@ from crossfer.evaluation.comparing import (
 from crossfer.evaluation.measure import find_flips, flipped_image
 from crossfer.evaluation.rows import FlippedImage
 from crossfer.files import write_csv
+from crossfer.machine import threads_of
 from crossfer.processor import processor
 from crossfer.progress import Told, silent
 
@@ -163,7 +163,6 @@ def compare(
         If a dataset does not fit a classifier, has no image of a class, or lacks a column; or the two
         classifiers have no class in common.
     """
-    torch.set_num_threads(how.threads)
     class_set = classes_of(old, new, how)
     check_labels(how.labels, [own for own, _ in datasets])
     sets = _pictures(old, new, datasets, class_set, how)
@@ -171,8 +170,9 @@ def compare(
     rows, answers = [], []
     for number, pictures in enumerate(sets):
         progress(number, len(sets) + 1)
-        before = _answers(old, pictures.old, pictures.old_rows, pictures)
-        after = _answers(new, pictures.new, pictures.new_rows, pictures)
+        with threads_of(how.threads):
+            before = _answers(old, pictures.old, pictures.old_rows, pictures)
+            after = _answers(new, pictures.new, pictures.new_rows, pictures)
         answers.append((pictures, before, after))
         dataset = pictures.old
         rows.append(
@@ -254,11 +254,13 @@ def class_set_of(names: Sequence[str], asked: Mapping[str, str], *models: Model)
     CrossferError
         If a label is mapped to an unknown class, or the classifiers define it differently.
     """
-    members = {}
+    members: dict[str, str] = {}
     for label, name in asked.items():
         if canonical(name) not in names:
             raise CrossferError(f"--label {label}={name}: the classes are {', '.join(names)}")
-        members[canonical(label)] = canonical(name)
+        if members.setdefault(canonical(label), canonical(name)) != canonical(name):
+            other = members[canonical(label)]
+            raise CrossferError(f"--label {label}={name}: it is {other} already; remove one")
     known = members | {name: name for name in names if name not in members}
     for label, name in [pair for model in models for pair in model.labels.items()]:
         if name in names and known.setdefault(label, name) != name and label not in members:
@@ -308,8 +310,10 @@ def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) 
                 times[which].append(1000 * (time.perf_counter() - began))
         return times[0][WARM:], times[1][WARM:]
 
-    batches = rounds(max(LEAST_BATCH_ROUNDS, how.rounds // BATCH_SHARE), how.batch)
-    return latency(processor(), how.threads, how.batch, rounds(how.rounds, 1), batches)
+    with threads_of(how.threads):
+        batches = rounds(max(LEAST_BATCH_ROUNDS, how.rounds // BATCH_SHARE), how.batch)
+        singles = rounds(how.rounds, 1)
+    return latency(processor(), how.threads, how.batch, singles, batches)
 
 
 def write_flips(flips: Iterable[Flip], file: Path) -> int:

@@ -27,10 +27,9 @@ from crossfer.deploy.engine import (
 )
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError, one_line
-from crossfer.files import digest
 from crossfer.framing import Framing
 from crossfer.networks.classifier import WEIGHTS
-from crossfer.networks.onnx_files import of_onnx
+from crossfer.networks.onnx_files import digest_of, files_of, of_onnx
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.networks.spec import NetworkConfig
 from crossfer.yaml_files import read_yaml
@@ -147,7 +146,7 @@ class OnnxNetwork:
     def __init__(
         self, file: Path, classes: tuple[str, ...], preprocessing: Preprocessing, threads: int = 1
     ) -> None:
-        self.classes, self.identity = classes, digest(file)
+        self.classes, self.identity = classes, digest_of(file)
         self.labels = {name: name for name in classes}
         self.framing = Framing(preprocessing.side, preprocessing.channels)
         self._how, self._session = preprocessing, session(file, threads)
@@ -293,7 +292,8 @@ def _built(file: Path, config: NetworkConfig, threads: int, name: str) -> Model:
         onnx = (config.folder or Path()) / place
         of_onnx(onnx)  # reports an invalid file first
         network = OnnxNetwork(onnx, config.outputs, config.preprocessing, threads)
-        return Model(name, "ONNX file", network, None, _count(onnx), onnx.stat().st_size)
+        size = sum(file.stat().st_size for file in files_of(onnx))
+        return Model(name, "ONNX file", network, None, _count(onnx), size)
     classifier = config.deployed(config.outputs or FER7).eval()
     engine = TorchEngine(classifier, config.weights_digest)
     weights = None if config.weights is None else file.parent / config.weights.expanduser()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,24 +45,24 @@ class ClassShare(Row):
     new: float
 
 
-def measured(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
-    """Measure the pixels of faces, uint8 (N, H, W) or (N, H, W, 3): float64 (N,) each.
+def measured(faces: Iterable[NDArray[np.uint8]]) -> dict[str, NDArray[np.float64]]:
+    """Measure the pixels of N faces, uint8 (H, W) or (H, W, 3) each: float64 (N,) per measure.
 
     Brightness and contrast are the mean and standard deviation of the pixels, sharpness is the standard
     deviation of their Laplacian; all as shares of white, 0–1.
     """
     import cv2  # not needed by what only adapts a network
 
-    gray = [face if face.ndim == 2 else cv2.cvtColor(face, cv2.COLOR_RGB2GRAY) for face in faces]
-    light = [face.astype(np.float64) / 255 for face in gray]
-    return {
-        "brightness": np.array([face.mean() for face in light]),
-        "contrast": np.array([face.std() for face in light]),
-        "sharpness": np.array([cv2.Laplacian(face, cv2.CV_64F).std() for face in light]),
-    }
+    rows = []
+    for face in faces:
+        gray = face if face.ndim == 2 else cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
+        light = gray.astype(np.float64) / 255
+        rows.append((light.mean(), light.std(), cv2.Laplacian(light, cv2.CV_64F).std()))
+    columns = np.array(rows, np.float64).reshape(-1, 3).T
+    return dict(zip(("brightness", "contrast", "sharpness"), columns, strict=True))
 
 
-def pixels_of(faces: NDArray[np.uint8]) -> Pixels:
+def pixels_of(faces: Iterable[NDArray[np.uint8]]) -> Pixels:
     """Return mean and standard deviation of the pixel measures of faces."""
     return {name: (float(v.mean()), float(v.std())) for name, v in measured(faces).items()}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, cast
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.executors.graph import Events, Failure, Frontier, Open, Task
@@ -172,7 +172,7 @@ class _Crew:
         """Wait for something to happen; yield the key, what happened, and more of it."""
         by_connection = {worker.connection: worker for worker in self.workers if worker.key}
         for connection in wait(list(by_connection)):
-            assert isinstance(connection, Connection)
+            connection = cast(Connection, connection)  # on Windows it is another class
             worker = by_connection[connection]
             key = worker.key or ""
             try:

@@ -85,10 +85,11 @@ class Ray:
         except ModuleNotFoundError:
             raise CrossferError("this needs Ray: pip install 'crossfer[ray]'") from None
         if self.address and ":" in self.address:
-            host, _, port = self.address.removeprefix("ray://").partition(":")
+            host, _, port = self.address.removeprefix("ray://").rpartition(":")
             try:
-                socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
-            except (OSError, OverflowError) as error:
+                where = host.strip("[]"), int(port)
+                socket.create_connection(where, timeout=SECONDS_TO_ANSWER).close()
+            except (OSError, OverflowError, ValueError) as error:
                 raise CrossferError(
                     f"{self.asked}: no Ray cluster answers there ({error})"
                 ) from None

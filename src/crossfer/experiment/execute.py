@@ -107,7 +107,7 @@ def execute(
         except OSError:
             raise  # a full disk, say: no fault of the run
         except Exception:
-            write_bytes(folder / ERROR, traceback.format_exc().encode("utf-8"))
+            write_bytes(folder / ERROR, traceback.format_exc().encode("utf-8", "backslashreplace"))
             raise
         for leftover in (CHECKPOINT, ERROR):
             (folder / leftover).unlink(missing_ok=True)

@@ -184,12 +184,13 @@ def tested(results: Results, key: str) -> list[tuple[DatasetFacts, Measured]]:
 
 
 def _open(paths: Sequence[Path], facts: DatasetFacts) -> Dataset:
-    for path in paths:
-        if is_prepared(path) and open_dataset(path).fingerprint == facts.fingerprint:
-            dataset = open_dataset(path)
+    for path in filter(is_prepared, paths):
+        dataset = open_dataset(path)
+        if dataset.fingerprint == facts.fingerprint:
             dataset.check()
             return dataset.called(facts.name)
+    tried = " or ".join(sorted({str(path.absolute()) for path in paths}))
     raise CrossferError(
-        f"{facts.name}: the data that were measured no longer exist; restore them (fingerprint "
-        f"{facts.fingerprint[:16]})"
+        f"{facts.name}: the data that were measured (fingerprint {facts.fingerprint[:16]}) are not at "
+        f"{tried}; restore them, or run this command where the experiment was run"
     )

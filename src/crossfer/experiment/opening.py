@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from crossfer.adaptation import check_strategy
 from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.earlier import can_keep
@@ -50,25 +52,15 @@ def check_model(experiment: Experiment, machine: Machine) -> list[str]:
     Raises
     ------
     CrossferError
-        If the network cannot be used, is a mixture that would be adapted, or has another memory file.
+        If the network cannot be used, lacks a layer that a strategy needs, is a mixture that would be
+        adapted, or has another memory file.
     """
     check_mixture(experiment)
-    layers = [strategy.layers for strategy in experiment.strategies]
-    said = check_network(experiment.model, layers, machine, experiment.classes)
-    check_memory(experiment)
-    return said
-
-
-def check_memory(experiment: Experiment) -> None:
-    """Refuse a memory file that is damaged, or not of the deployed model, before anything runs.
-
-    Raises
-    ------
-    CrossferError
-        If it is.
-    """
+    checks = [partial(check_strategy, strategy) for strategy in experiment.strategies]
     if file := experiment.memory_file:
-        load_memory(file).check(experiment.model.deployed(experiment.classes), file)
+        checks.append(partial(load_memory(file).check, file=file))
+    layers = [strategy.layers for strategy in experiment.strategies]
+    return check_network(experiment.model, layers, machine, experiment.classes, checks)
 
 
 def check_mixture(experiment: Experiment) -> None:

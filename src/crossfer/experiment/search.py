@@ -491,7 +491,7 @@ class _Trials:
         """Carry out a trial, independently of interruptions; delete runs that are not the best."""
         optuna, study = _optuna(), self.study
         if number == 0:
-            study.enqueue_trial(self.first)
+            study.enqueue_trial(self.first, skip_if_exists=True)
         # Seeded by the trial's number, so that an interrupted trial gets the same recipe and resumes.
         chance = int(np.random.SeedSequence([self.asked.seed, number]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=chance)

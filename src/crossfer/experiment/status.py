@@ -79,14 +79,15 @@ def planned_arithmetic(out: Path) -> Arithmetic:
     return Arithmetic(**content["arithmetic"])
 
 
-def status(out: Path) -> list[RunStatus]:
-    """Return the state of each run of an experiment.
+def status(out: str | Path) -> list[RunStatus]:
+    """Return the state of each run of an experiment, from its folder.
 
     Raises
     ------
     CrossferError
         If the folder contains no planned experiment.
     """
+    out = Path(out)
     content, jobs = _read_plan(out), queued(out / SLURM)
     runs_folder = out / content["runs_folder"]
     return [
@@ -130,12 +131,15 @@ def _owner(lock: Path) -> str:
     """Return the holder of a lock; empty if it is free."""
     if not lock.exists():
         return ""
+    owner = "another process"
+    with suppress(OSError):
+        owner = lock.with_name(f"{lock.name}.owner").read_text(encoding="utf-8")
     held = filelock.FileLock(lock)
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
-        with suppress(OSError):
-            return lock.with_name(f"{lock.name}.owner").read_text(encoding="utf-8")
-        return "another process"
+        return owner
+    except PermissionError:  # somebody else's experiment
+        return f"{owner}, unless it has ended: this user may not open its lock"
     held.release()
     return ""

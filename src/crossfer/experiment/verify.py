@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import zip_longest
@@ -53,7 +52,7 @@ from crossfer.experiment.workers import (
     carry_out,
     how_many,
 )
-from crossfer.machine import Machine, describe
+from crossfer.machine import Machine, describe, threads_of
 from crossfer.networks.classifier import WEIGHTS
 from crossfer.processor import available_cores
 from crossfer.provenance import versions
@@ -343,7 +342,7 @@ class _Again:
         steps = Steps(tell)
         with (
             TemporaryDirectory(prefix="crossfer-verify-") as elsewhere,
-            _threads(int(record.machine["threads"])),
+            threads_of(int(record.machine["threads"])),
         ):
             for above in _needed(run):
                 shutil.copytree(self.folders[above], Path(elsewhere) / f"from-{above}")
@@ -426,14 +425,3 @@ def _needed(run: Run) -> set[str]:
         keys.add(above.key)
         left += above.needed
     return keys
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Use this number of threads in PyTorch, which affects rounding."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -52,7 +52,8 @@ class Calibration:
         if len(faces) < GROUP:
             return None
         said, features = [], []
-        for rows in torch.split(torch.arange(len(faces)), at_once):
+        portions = torch.split(torch.arange(len(faces)), at_once)
+        for rows in portions:
             at_cut = cut.features(network, faces.images[rows], machine)
             said.append(predict(cut.rest, at_cut, machine).numpy())
             features.append(cut.penultimate(at_cut, machine).numpy())
@@ -60,7 +61,8 @@ class Calibration:
         people = None if faces.subjects is None else faces.subjects.cpu().numpy()
         usual = Features.of(np.concatenate(features), people)
         usual = replace(usual, mean=[float(f"{number:.7g}") for number in usual.mean])
-        return cls(name, Grouped.of(answers), pixels_of(faces.images.cpu().numpy()), usual)
+        pixels = pixels_of(f for rows in portions for f in faces.images[rows].cpu().numpy())
+        return cls(name, Grouped.of(answers), pixels, usual)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as values that JSON can store."""

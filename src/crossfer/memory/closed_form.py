@@ -15,7 +15,6 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.memory.file import Memory
 from crossfer.memory.statistics import Moments
@@ -120,11 +119,6 @@ def learn_head(
     """Return a copy of a network with a head in closed form, calibrated on the validation sets.
 
     Without a validation image it is calibrated on the target itself.
-
-    Raises
-    ------
-    CrossferError
-        If its head has no bias.
     """
     began = time.perf_counter()
     features = penultimate(model, target, machine)
@@ -225,7 +219,7 @@ class Head(NamedTuple):
     biases: Tensor
     """float64 (C,)."""
     projection: Tensor | None = None
-    """float32 (P, D)."""
+    """float32 (D, P)."""
 
     def scores(self, features: Tensor) -> Tensor:
         """Return scores float64 (N, C) for penultimate features, (N, P)."""
@@ -265,11 +259,6 @@ def with_head(model: Classifier, head: Head) -> Classifier:
     """Return a copy of a classifier with another head, on the CPU, in evaluation mode.
 
     If several outputs stand for a class, only the first does so afterwards.
-
-    Raises
-    ------
-    CrossferError
-        If its head has no bias.
     """
     changed = copy.deepcopy(model).cpu().eval()
     (name,) = changed.layer_names("head")
@@ -281,12 +270,7 @@ def with_head(model: Classifier, head: Head) -> Classifier:
             changed.spec = replace(spec, projected={**spec.projected, name: count})
         name = f"{name}.head"
     linear = changed.network.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
-    if linear.bias is None:
-        raise CrossferError(
-            f"model: its head {name} has no bias, which a closed-form head needs; leave these "
-            "strategies out"
-        )
+    assert isinstance(linear, nn.Linear) and linear.bias is not None, "see check_strategy"
     linear.weight.zero_()
     linear.bias.fill_(NEVER)
     for row, bias, outputs in zip(head.rows, head.biases, changed.outputs, strict=True):

@@ -159,7 +159,7 @@ class Memory:
 
     @property
     def projection(self) -> Tensor:
-        """The random projections, float32 (P, D).
+        """The random projections, float32 (D, P).
 
         Raises
         ------

@@ -104,8 +104,7 @@ def mixed(old: Classifier, new: Classifier, w: Tensor, b: float) -> Classifier:
         )
     (head,) = old.layer_names("head")
     wide = widen(old.network, head, 1)
-    if wide.bias is None:
-        raise CrossferError(f"router: the network's head {head} has no bias, which a router needs")
+    assert wide.bias is not None, "see check_strategy"
     wide.weight[-1], wide.bias[-1] = w, b
     experts = Experts(old.network, new.network, old.answers)
     mixture = new.around(experts.requires_grad_(False)).eval()

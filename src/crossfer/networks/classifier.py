@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -213,7 +212,9 @@ class Classifier(nn.Module):
         if graph := spec.file:
             place = folder / f"network{graph.suffix}"
             if graph.resolve() != place.resolve():
-                shutil.copyfile(graph, place)
+                from crossfer.networks.onnx_files import copy_whole  # another library
+
+                copy_whole(graph, place)
             spec, files = spec.of_file(place.name), [WEIGHTS, place.name]
         save_tensors(self.network.state_dict(), folder / WEIGHTS)
         content = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
+from crossfer.files import digest
 from crossfer.networks.hubs import Own, library
 from crossfer.networks.preprocessing import Preprocessing
 
@@ -59,6 +62,31 @@ def from_onnx(file: Path, check: bool = True) -> nn.Module:
         shown = torch.randn(2, images.channels, images.side, images.side, generator=chance)
         _check(network.eval(), RuntimeNetwork(model.SerializeToString(), images.last), shown, file)
     return network
+
+
+def files_of(graph: Path) -> list[Path]:
+    """Return an ONNX file and the files beside it that hold its weights (*external data*)."""
+    model = library("onnx").load(graph, load_external_data=False)
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    names = sorted({entry.value for entry in entries if entry.key == "location"})
+    return [graph, *(graph.parent / name for name in names)]
+
+
+def digest_of(graph: Path) -> str:
+    """Return the SHA-256 of an ONNX file; with external data, of the digests of all its files."""
+    digests = [digest(file) for file in files_of(graph)]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def copy_whole(graph: Path, place: Path) -> None:
+    """Copy an ONNX file; external data are stored in the copy itself."""
+    if len(files_of(graph)) == 1:
+        shutil.copyfile(graph, place)
+    else:
+        onnx = library("onnx")
+        onnx.save_model(onnx.load(graph), place)
 
 
 class ChannelsLast(nn.Module):

@@ -60,6 +60,10 @@ class Spec:
     projected: Mapping[str, int] = field(default_factory=dict)
     router: str = ""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.folder, str):
+            object.__setattr__(self, "folder", Path(self.folder))
+
     @property
     def name(self) -> str:
         """Its name in error messages."""
@@ -98,8 +102,7 @@ class Spec:
     def from_json(cls, content: Mapping[str, Any], beside: Path) -> Spec:
         """Read what `as_json` wrote; an ONNX file is in the folder `beside`."""
         spec = cls(**content)
-        place = beside if spec.file else Path(spec.folder) if spec.folder else None
-        return replace(spec, folder=place)
+        return replace(spec, folder=beside) if spec.file else spec
 
     def build(self, bare: bool = False) -> nn.Module:
         """Build the network, with the weights of its source.

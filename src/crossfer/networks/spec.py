@@ -144,6 +144,13 @@ class NetworkConfig:
     expect: float | None = None
 
     def __post_init__(self) -> None:
+        # As YAML does: what is given in Python may be a string or a list, too.
+        for key in ("folder", "weights"):
+            if isinstance(value := getattr(self, key), str):
+                object.__setattr__(self, key, Path(value))
+        for key in ("input", "classes", "FC", "CL"):
+            if isinstance(value := getattr(self, key), list):
+                object.__setattr__(self, key, tuple(value))
         for problem in self._problems():
             raise ValueError(problem)
 
@@ -340,7 +347,11 @@ class NetworkConfig:
 
     def _files_digest(self, spec: Spec) -> str:
         """Return the SHA-256 of the local files of the network; empty if there are none."""
-        files = [spec.file] if spec.file else []
+        files: list[Path] = []
+        if spec.file:
+            from crossfer.networks.onnx_files import files_of  # another library
+
+            files = files_of(spec.file)
         if spec.kind == TRANSFORMERS:  # of a hub there is no such folder
             files = sorted(f for pattern in FILES_OF_TENSORS for f in spec.path.glob(pattern))
         sha = hashlib.sha256("".join(map(digest, files)).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ def check_network(
     layers: Iterable[str],
     machine: Machine,
     classes: Classes = FER7,
+    also: Iterable[Callable[[Classifier], None]] = (),
 ) -> list[str]:
     """Check a network: building, layers, outputs, and a training step for each kind of layers.
 
@@ -41,6 +42,8 @@ def check_network(
         Device and precision; no random generator is changed.
     classes
         The classes of the classifier.
+    also
+        More checks, which raise an error if the built classifier does not suit.
 
     Returns
     -------
@@ -71,6 +74,8 @@ def check_network(
             )
         place = _check_answers(config, model, images, machine)
         trained = {kind: _trained_layers(config, model, kind, images) for kind in wanted}
+        for check in also:
+            check(model)
         if _mixes(model.eval(), images):
             raise CrossferError(
                 f"model.network: {config.name} gives a face another result alone than in a batch; "

@@ -26,7 +26,7 @@ from torch.multiprocessing.spawn import (
 )
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
 from crossfer.machine import Machine
 from crossfer.training.backends import backend_of
 
@@ -223,15 +223,18 @@ def on_devices(
     try:
         with TemporaryDirectory(prefix="crossfer-devices-") as folder, _heard(on_step) as tell:
             given = (replace(machine, count=count), work, tell, folder)
-            start_processes(_work, given, count, start_method="spawn")
+            try:
+                start_processes(_work, given, count, start_method="spawn")
+            except ProcessRaisedException as error:
+                raised = torch.load(f"{folder}/error{error.error_index}", weights_only=False)
+                raise raised from None
             return torch.load(f"{folder}/result", weights_only=False)
-    except ProcessRaisedException as error:
-        what, _, why = str(error).strip().splitlines()[-1].partition(": ")
-        raise (OSError if "OSError" in what else CrossferError)(why or what) from None
+    except (CrossferError, OSError):
+        raise
     except ProcessExitedException as error:
         raise CrossferError(f"one of {count} devices: {error}") from None
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise CrossferError(f"devices: {count}: {error}") from None
+    except Exception as error:
+        raise CrossferError(f"devices: {count}: {one_line(error)}") from None
 
 
 def _work(
@@ -241,7 +244,24 @@ def _work(
     tell: OnStep,
     folder: str,
 ) -> None:
-    """Do the work in one of the processes; the first leaves what it gives in a file."""
+    """Do the work in one of the processes; the first leaves its result in a file, each its exception."""
+    try:
+        given = _done(number, machine, work, tell, folder)
+    except Exception as error:
+        torch.save(error, f"{folder}/error{number}")
+        raise
+    if not number:
+        torch.save(given, f"{folder}/result")
+
+
+def _done(
+    number: int,
+    machine: Machine,
+    work: Callable[[Machine, OnStep], Any],
+    tell: OnStep,
+    folder: str,
+) -> Any:
+    """Do the work as one of a group of processes."""
     kind = machine.device.type
     device = torch.device(kind, number) if kind == "cuda" else machine.device
     mine = replace(machine, device=device, number=number).settled()
@@ -253,8 +273,7 @@ def _work(
     )
     given = work(mine, _silent if number else tell)
     torch.distributed.destroy_process_group()
-    if not number:
-        torch.save(given, f"{folder}/result")
+    return given
 
 
 def _silent(images: int) -> None:

@@ -40,6 +40,8 @@ def predict(
     Tensor
         float32 (N, classes) on the CPU, rows summing to 1.
     """
+    if not len(images):
+        return torch.empty(0, len(model.classes))
     return probabilities_of(model, images, model.preprocessing, batch_size, machine.autocast)
 
 

@@ -74,16 +74,19 @@ def renew_statistics(
         found[norm].append((_copy(norm.running_mean), _copy(norm.running_var)))
 
     hooks = [norm.register_forward_hook(note) for norm in norms]
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0  # its running statistics are those of its last input
+        for batch in batches:
+            with machine.autocast():
+                network(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
     for norm in norms:
-        norm.train()
-        norm.momentum = 1.0  # its running statistics are those of its last input
-    for batch in batches:
-        with machine.autocast():
-            network(batch)
-    for hook in hooks:
-        hook.remove()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
         if not found[norm]:  # never asked
             continue
         means, variances = (torch.stack(part) for part in zip(*found[norm], strict=True))

@@ -319,7 +319,7 @@ def box_of(values: Iterable[str | float]) -> Box | None:
 def _first_line(file: Path) -> str:
     """Return the first line that is not blank, of those a file begins with."""
     with file.open("rb") as data:
-        start = data.read(4096)
+        start = data.read(LONGEST_LINE)
     wide = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     return _first(start.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines())
 

@@ -20,11 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
+from crossfer.cost import flop_of
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.machine import Machine
 from crossfer.memory import merging
 from crossfer.memory.exemplars import Choice, choose_exemplars, herd
+from crossfer.memory.file import Memory
 from crossfer.memory.merging import best_mixture, by_depth, by_fisher, interpolate
 from crossfer.memory.penalties import (
     EWC,
@@ -586,6 +588,44 @@ def test_flop_are_counted_for_what_trains() -> None:
     with FlopCounterMode(display=False) as pytorch_s:
         model.eval()(torch.zeros(1, 1, 48, 48)).sum().backward()
     assert training_flop(model, (1, 48, 48)) == pytorch_s.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("name", "forward", "gradients"),
+    [
+        ("RE", 0, 0),
+        ("LwF", 1000, 0),
+        ("MIX+KD", 750, 0),
+        ("MIX+FD", 1000, 0),
+        ("DER++", 40, 0),
+        ("SER", 1040, 0),
+        ("L2-SP", 0, 0),
+        ("EWC", 0, 40),
+        ("SHOT", 1000, 0),
+    ],
+)
+def test_what_the_old_network_is_asked_counts(name: str, forward: int, gradients: int) -> None:
+    """Of 1,000 images that were shown; the source has 40, the target 30."""
+    strategy, model = STRATEGIES[name], Classifier(study_cnn(0.05))
+    training = {"source": faces(40), "target": faces(30)}
+    whole, seen = training_flop(model, (1, 48, 48)), 1000
+    once = training_flop(copy.deepcopy(model).requires_grad_(False), (1, 48, 48))
+    model.train_only(strategy.layers)
+    step = training_flop(model, (1, 48, 48))
+    expected = seen * step + forward * once + gradients * whole
+    assert flop_of(strategy, model, seen, training) == expected
+    fisher_merged = Strategy("F", "RE", "none", "source+target", merge="Fisher")
+    assert flop_of(fisher_merged, model, 0, training) == 70 * whole
+
+
+def test_samples_from_a_memory_file_pass_the_last_layers_only() -> None:
+    network, strategy = Classifier(study_cnn(0.05)), STRATEGIES["GFR"]
+    memory = Memory.of(network, faces(140), Machine.of("cpu", "32-true"))
+    network.train_only("FC")
+    step = training_flop(network, (1, 48, 48))
+    sizes = [network.network.get_parameter(f"fc{n}.weight").numel() for n in (1, 2, 3)]
+    sample = 2 * (3 * sum(sizes) - sizes[0])  # no gradient of what the first is given
+    assert flop_of(strategy, network, 400, {}, memory) == 100 * step + 300 * sample
 
 
 @pytest.mark.parametrize(("old", "new"), [("iCaRL-50", "ER-50-herding")])

@@ -11,12 +11,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from crossfer.cost import flop_of
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.memory.closed_form import SLDA, ClosedForm, Ridge, learn_head
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.file import Memory
-from crossfer.memory.merging import Mix, best_mixture, by_depth, by_fisher, interpolate
+from crossfer.memory.merging import (
+    FISHER_IMAGES,
+    Mix,
+    best_mixture,
+    by_depth,
+    by_fisher,
+    interpolate,
+)
 from crossfer.memory.penalties import fisher
 from crossfer.memory.routing import Router
 from crossfer.networks import Classifier, grow
@@ -30,9 +38,6 @@ from crossfer.unlabelled import T3A, AdaBN, Shot, without_labels
 Built = TypeVar("Built")
 
 SUITS_OTHERS = "leave this strategy out, or name another network"
-
-FISHER_IMAGES = 1024
-"""Maximum number of images per side from which the Fisher information is estimated."""
 
 
 def adapt(
@@ -143,7 +148,8 @@ def adapt(
         fold(trained.model)
     if strategy.merge:
         trained = _merged(strategy, trained, baseline, training, validation, seed, machine)
-    return trained
+    flop = flop_of(strategy, trained.model, trained.images_seen, training, memory)
+    return replace(trained, flop=flop)
 
 
 def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
@@ -197,7 +203,8 @@ def _without_labels(
         return Trained(model, 0, [], 0, time.perf_counter() - began)
     objective = how.objective(start, machine)
     told: dict[str, Any] = {**options, "keep": "last"}
-    return train(model, shown, {}, recipe, seed, machine, objective=objective, **told)
+    trained = train(model, shown, {}, recipe, seed, machine, objective=objective, **told)
+    return replace(trained, flop=flop_of(strategy, trained.model, trained.images_seen, {}))
 
 
 def _grown(

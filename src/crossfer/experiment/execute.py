@@ -48,7 +48,6 @@ from crossfer.machine import Machine, describe, peak_memory, reset_peak_memory
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
-from crossfer.networks.flop import training_flop
 from crossfer.provenance import versions
 from crossfer.selection import BEHIND
 from crossfer.training import Faces, Trained, predict, specialised
@@ -345,13 +344,7 @@ def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dic
 
 def _cost(run: Run, trained: Trained, runs_folder: Path) -> dict[str, float]:
     """Return the cost after the baseline, including that of the run it starts from."""
-    cost = {
-        "images_seen": trained.images_seen,
-        # As if frozen layers were computed in each step: the nominal cost, without savings.
-        "flop": trained.images_seen
-        * training_flop(trained.model, run.network.preprocessing.input_shape),
-        "seconds": trained.seconds,
-    }
+    cost = {name: getattr(trained, name) for name in ("images_seen", "flop", "seconds")}
     if run.parent and run.parent is not run.baseline:
         before = load_run(folder_of(run.parent, runs_folder)).cost
         cost = {name: value + getattr(before, name) for name, value in cost.items()}

@@ -34,6 +34,8 @@ Mix = Callable[[Weights, Weights, float], dict[str, Tensor]]
 ALPHAS = tuple(n / 10 for n in range(11))
 DEFAULT_ALPHA = 0.5
 """The preferred weight if validation does not decide (Wortsman et al., section 4)."""
+FISHER_IMAGES = 1024
+"""Maximum number of images per side from which the Fisher information is estimated."""
 LEAST_FISHER = 1e-6
 
 

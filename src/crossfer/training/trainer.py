@@ -72,7 +72,7 @@ class Trained:
 
     `cached`: whether frozen layers calculated once for each version of an image.  Where it was merged with
     the network from before, `alpha` is the share (0–1) of the trained one, and `tried` what each share
-    achieved.
+    achieved.  `flop`: of an adaptation, its floating-point operations, see `crossfer.cost`.
     """
 
     model: Classifier
@@ -83,6 +83,7 @@ class Trained:
     cached: bool = False
     alpha: float | None = None
     tried: list[Row] = field(default_factory=list)
+    flop: int = 0
 
 
 def train(

@@ -18,7 +18,7 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.decision import Constraints, front, recommend
 from crossfer.evaluation.evidence import Evidence, Key
-from crossfer.evaluation.gate import Groups, Limits, gate
+from crossfer.evaluation.gate import Groups, Limits, PairedAnswers, ask, gate
 from crossfer.evaluation.rows import (
     Ahead,
     Measurements,
@@ -340,6 +340,30 @@ def test_the_number_of_images_that_would_prove_it_does() -> None:
     times = -(-target.needed // 300) + 1
     one, evidence = asked(np.tile(before, times), np.tile(after, times))
     assert gate(one, evidence, Limits(100, 0), NAMES)[1].verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("images", "people", "limit"),
+    [(40, 8, 1), (60, None, 1), (3, None, 1), (9, 1, 5), (30, 30, 5), (6, 3, 10)],
+)
+def test_without_any_flip_as_many_images_do(images: int, people: int | None, limit: float) -> None:
+    """Then no variance tells how many: it is the imagined images that have to be outweighed."""
+
+    def test_set(count: int) -> PairedAnswers:
+        rows = np.arange(count)
+        right, several = np.ones((1, count), bool), people is not None and people > 1
+        each = images // (people or images)
+        subjects = rows // each if several else np.zeros(count, np.int64) if people else None
+        labels = np.zeros(count, np.int64)
+        return PairedAnswers("source", right, right, labels, subjects, -limit, {}, 1)
+
+    (found,) = ask([test_set(images)], Limits(limit), NAMES)
+    assert found.verdict == "not proven" and found.needed
+    verdicts = {
+        count: ask([test_set(count)], Limits(limit), NAMES)[0].verdict
+        for count in (round(0.9 * found.needed), round(1.05 * found.needed))
+    }
+    assert list(verdicts.values()) == ["not proven", "pass"], verdicts
 
 
 def test_a_larger_network_is_seen() -> None:

@@ -300,7 +300,7 @@ def _of_experiment(
     from crossfer.evaluation.gate import gate as ask
     from crossfer.experiment import load_results
     from crossfer.experiment.finished import Finished
-    from crossfer.report import shipped
+    from crossfer.report import fallen, shipped
 
     results = load_results(folder)
     finished = Finished(folder, results)
@@ -318,7 +318,7 @@ def _of_experiment(
                 facts,
                 ask(row, evidence, limits, results.classes, groups, _size_ratio(results, row)),
                 {"source": results.source.name, "target": row.target},
-                [shipped(results, run, folder)],
+                [*fallen(results, row), shipped(results, run, folder)],
                 single=len(row.seeds) == 1,
             )
         )

@@ -12,7 +12,7 @@ conditions guarantees the confidence for all that pass together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
@@ -29,6 +29,9 @@ from crossfer.terms import SIDES, Side
 
 Verdict = Literal["pass", "fail", "not proven"]
 NORMAL = NormalDist()
+MOST = 200_000
+"""Maximum number of images that are imagined to find how many are needed."""
+Codes = NDArray[np.integer] | None
 Groups = Mapping[Side, Sequence[str] | None]
 """For each side, the group of each test image; None if the dataset has no such column."""
 
@@ -226,6 +229,8 @@ class _Test:
     at_least: bool
     images: int
     people: int | None
+    larger: Callable[[int], Draws]
+    """Returns the draws of a test set of so many images, in which these and their people are repeated."""
     lowest: float = -100.0
 
     @property
@@ -254,32 +259,65 @@ class _Test:
         )
 
     def _needed(self, alpha: float) -> int | None:
-        """Return the number of images needed, by the normal approximation: n (z s / (value − least))².
+        """Return the number of images with which these results would be proven, rounded up to two digits.
 
-        The standard error s is half the width of the middle 68.3 % of the draws with n images, since draws
-        of few people have heavy tails that more people would not have.  Rounded up to two digits.
+        Beyond `MOST` images by the normal approximation: n (z s / (value − least))², with the standard error
+        s of n = `MOST`.
         """
         distance = self.value - self.least
         if distance <= 0:
             return None
-        low, high = np.quantile(self.draws, [NORMAL.cdf(-1), NORMAL.cdf(1)])
-        error = float(high - low) / 2
-        images = max(
-            self.images + 1, self.images * (NORMAL.inv_cdf(1 - alpha) * error / distance) ** 2
-        )
-        unit: int = 10 ** max(0, math.floor(math.log10(images)) - 1)
-        return unit * math.ceil(images / unit)
+
+        def proven(images: int) -> bool:
+            return float(np.quantile(self.larger(images), alpha)) >= self.least
+
+        low, high = self.images, min(2 * self.images, MOST)
+        while not proven(high) and high < MOST:
+            low, high = high, min(2 * high, MOST)
+        if high == MOST and not proven(high):
+            error = float(self.larger(high).std())
+            high = math.ceil(high * (NORMAL.inv_cdf(1 - alpha) * error / distance) ** 2)
+        else:
+            while high - low > max(1, high // 100):
+                middle = (low + high) // 2
+                low, high = (low, middle) if proven(middle) else (middle, high)
+        unit: int = 10 ** max(0, math.floor(math.log10(high)) - 1)
+        return unit * math.ceil(high / unit)
+
+
+def _repeated(scores: Sequence[Right], subjects: Codes, images: int) -> tuple[list[Right], Codes]:
+    """Return as many images as asked for, these again and again, each time of other people."""
+    rows, own = np.arange(images), scores[0].shape[1]
+    if subjects is not None:
+        codes = np.unique(subjects, return_inverse=True)[1]
+        if codes.max() == 0:  # the variation between people is unknown
+            subjects = None
+        else:
+            subjects = codes[rows % own] + (codes.max() + 1) * (rows // own)
+    return [each[:, rows % own] for each in scores], subjects
 
 
 def _tests(on: PairedAnswers, limits: Limits, classes: Sequence[str]) -> Iterator[_Test]:
+    def tested(
+        about: str, least: float, lowered: Sequence[Right], subjects: Codes, sign: int
+    ) -> _Test:
+        """Test a change (after, before), or with one of them a fraction that is to be small (sign −1)."""
+
+        def draws(images: int | None = None) -> Draws:
+            scores, people = list(lowered), subjects
+            if images:
+                scores, people = _repeated(lowered, subjects, images)
+            drawn = sign * resample(*scores, subjects=people, folds=on.folds)
+            return drawn + (value - sign * _points(scores))  # the last repetition may be a part
+
+        value = sign * _points(lowered)
+        images = lowered[0].shape[1]
+        people = count_people(subjects)
+        return _Test(about, on.name, value, least, draws(), sign > 0, images, people, larger=draws)
+
     def changed(about: str, least: float, where: NDArray[np.bool_]) -> _Test:
-        new, old = on.after[:, where], on.before[:, where]
         whose = None if on.subjects is None else on.subjects[where]
-        draws = resample(new, old, whose, folds=on.folds)
-        images = int(where.sum())
-        return _Test(
-            about, on.name, change(new, old), least, draws, True, images, count_people(whose)
-        )
+        return tested(about, least, (on.after[:, where], on.before[:, where]), whose, 1)
 
     yield changed("accuracy", on.least, np.ones(on.after.shape[1], bool))
     if limits.max_class_drop is not None:
@@ -288,22 +326,24 @@ def _tests(on: PairedAnswers, limits: Limits, classes: Sequence[str]) -> Iterato
                 yield changed(f"recall of {name}", -limits.max_class_drop, own)
     if limits.max_negative_flips is not None:
         lost = on.before & ~on.after
-        yield _Test(
-            "negative flips",
-            on.name,
-            -100 * float(lost.mean()),
-            -limits.max_negative_flips,
-            -resample(lost, subjects=on.subjects, folds=on.folds),
-            False,
-            lost.shape[1],
-            count_people(on.subjects),
-        )
+        yield tested("negative flips", -limits.max_negative_flips, [lost], on.subjects, -1)
     for column, groups in on.groups.items():
         of_image = np.asarray(groups, dtype=str)
         for group in sorted(set(of_image.tolist())):
             yield changed(f"{column} = {group}", on.least, of_image == group)
 
 
+def _points(scores: Sequence[Right]) -> float:
+    """Return a fraction in per cent, or the change of one in points: after, before."""
+    return change(*scores) if len(scores) == 2 else 100 * float(scores[0].mean())
+
+
 def _latency(old: Sequence[float], new: Sequence[float], most: float) -> _Test:
-    ratio, draws = latency_ratio(old, new), ratio_draws(old, new)
-    return _Test("latency", None, -ratio, -most, -draws, False, len(old), None, -math.inf)
+    def draws(rounds: int | None = None) -> Draws:
+        rows = np.arange(rounds or len(old)) % len(old)
+        return -ratio_draws(np.asarray(old)[rows].tolist(), np.asarray(new)[rows].tolist())
+
+    ratio = latency_ratio(old, new)
+    return _Test(
+        "latency", None, -ratio, -most, draws(), False, len(old), None, draws, lowest=-math.inf
+    )

@@ -171,16 +171,22 @@ class _Fall(NamedTuple):
 
 def _falls(row: Result) -> list[_Fall]:
     """Return for each side the class that fell most, if one fell much; one beyond chance comes first."""
-    found = []
-    for side in SIDES:
-        fell = [
-            _Fall(side, label, change)
-            for label, change in enumerate(row.change(side).classes)
-            if change and change.points <= -FELL
-        ]
-        if fell:
-            found.append(min(fell, key=lambda fall: (not fall.sure, fall.change.points)))
-    return found
+    return [fell[0] for side in SIDES if (fell := _falls_on(row, side))]
+
+
+def _falls_on(row: Result, side: Side) -> list[_Fall]:
+    """Return the classes that fell much on a side: those beyond chance first, the largest fall first."""
+    fell = [
+        _Fall(side, label, change)
+        for label, change in enumerate(row.change(side).classes)
+        if change and change.points <= -FELL
+    ]
+    return sorted(fell, key=lambda fall: (not fall.sure, fall.change.points))
+
+
+def fallen(view: View, row: Result) -> list[str]:
+    """Name every class that a result recognises much less often than the old model, on both sides."""
+    return [_in_words(view, row, fall) for side in SIDES for fall in _falls_on(row, side)]
 
 
 def _in_words(view: View, after: Result, fall: _Fall) -> str:

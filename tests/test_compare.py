@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
+from crossfer.deploy import load
 from crossfer.deploy.compare import Comparing, Comparison, compare, read
 from crossfer.deploy.models import open_model
 from crossfer.errors import CrossferError
@@ -356,8 +357,29 @@ def test_a_wrong_onnx_file_is_one_line(
 ) -> None:
     file = tmp_path / "theirs.onnx"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    said = refused("compare", networks["old"], file, data.folder)
-    assert str(file) in said and words in said
+    for command in (
+        ("compare", networks["old"], file, data.folder),
+        ("predict", file, data.folder),
+    ):
+        said = refused(*command)
+        assert str(file) in said and words in said
+
+
+def test_what_is_compared_predicts(networks: dict[str, Path]) -> None:
+    faces = np.random.default_rng(0).integers(0, 256, (4, 48, 48), np.uint8)
+    found = [load(networks[name]).predict(faces) for name in ("onnx", "factory", "bundle")]
+    assert all(np.allclose(found[0], other, atol=1e-5) for other in found)
+
+
+def test_what_is_read_is_not_replaced(data: Dataset, networks: dict[str, Path]) -> None:
+    both = ("compare", networks["old"], networks["exported"], data.folder)
+    card = data.folder / "dataset.json"
+    for option, file, words in (
+        ("--json", data.folder, "a folder; name a file"),
+        ("--html", card / "page.html", "is a file, not a folder"),
+        ("--flips", card, "which is read; name another file"),
+    ):
+        assert words in refused(*both, option, file)
 
 
 def test_what_cannot_be_compared_is_one_line(
@@ -398,11 +420,18 @@ def test_what_cannot_be_compared_is_one_line(
 def test_what_the_gate_cannot_read_is_one_line(comparison: Comparison, tmp_path: Path) -> None:
     file = tmp_path / "c.json"
     found = comparison.found.as_json()
+    (one,) = found["datasets"]
     for content, words in (
         ("{", "not a comparison"),
         (json.dumps({"kind": "experiment"}), "not a comparison"),
         (json.dumps(found | {"format": 0}), "has format 0"),
         (json.dumps(found | {"classes": 3}), "damaged (classes)"),
+        (json.dumps(found | {"datasets": []}), "damaged (datasets)"),
+        (json.dumps(found | {"latency": found["latency"] | {"new": []}}), "damaged (latency)"),
+        (
+            json.dumps(found | {"datasets": [one | {"evidence": one["evidence"] | {"new": [0]}}]}),
+            "damaged (faces: evidence)",
+        ),
     ):
         file.write_text(content)
         assert words in refused("gate", file)

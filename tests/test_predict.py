@@ -23,7 +23,7 @@ import crossfer
 from crossfer.cli import main
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
-from crossfer.datasets.pictures import open_picture
+from crossfer.datasets.pictures import encoded, open_picture
 from crossfer.deploy.output import table
 from crossfer.deploy.predictor import AHEAD, How, Predictor, in_order
 from crossfer.deploy.sources import sources_in
@@ -32,7 +32,7 @@ from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE, LAB_TFEID
-from tests import tiny_onnx
+from tests import commands, tiny_onnx
 from tests.tiny_onnx import CLASSES
 
 
@@ -79,7 +79,7 @@ def walk(frames: int) -> list[np.ndarray]:
 
 
 def rows_of(model: Path, *paths: Path, how: How | None = None) -> list[dict[str, Any]]:
-    found = crossfer.load(model).analyze_many(list(paths), how or How())
+    found = crossfer.load(model).analyze_many(list(paths), **vars(how or How()))
     return [dict(zip(found, row, strict=True)) for row in found.itertuples(index=False)]
 
 
@@ -191,7 +191,7 @@ def test_interrupted_it_goes_on_to_the_same_table(
     unfinished = tmp_path / "faces.csv.unfinished"
     with unfinished.open("ab") as file:
         file.write(torn)
-    with pytest.raises(CrossferError, match="another model or other options"):
+    with pytest.raises(CrossferError, match="another model, other paths or other options"):
         predict(out, 99, about="other")
     predict(out, 2)
     assert out.read_text() == (tmp_path / "whole.csv").read_text()
@@ -422,3 +422,56 @@ def test_colours_are_kept_for_a_network_that_reads_them() -> None:
     assert face["dominant_emotion"] == "red"  # a face is; were it BGR, it would be blue
     with pytest.raises(CrossferError, match="uint8 of 64×64×3"):
         Predictor(Red()).predict(np.zeros((1, 64, 64), np.uint8))
+
+
+def test_other_paths_do_not_go_on_with_a_table(
+    exported: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "faces.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "parts", stop)
+        commands.crossfer("predict", exported, photographs, "--out", out)
+    one = next(photographs.iterdir())
+    assert "another model, other paths" in commands.refused("predict", exported, one, "--out", out)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (np.zeros((48, 48)) - 1, "some pixels are below 0"),
+        ("https://example.org/a.jpg", "an address; download the picture first"),
+        ("clip.mp4", "a video; use analyze_many"),
+        (Path(), "not a file"),
+    ],
+)
+def test_what_is_no_picture_is_named(given: Any, why: str, exported: Path) -> None:
+    with pytest.raises(CrossferError, match=why):
+        crossfer.load(exported).analyze(given)
+
+
+def test_two_archives_of_one_name_do_not_mix(exported: Path, tmp_path: Path) -> None:
+    png = encoded(np.zeros((48, 48), np.uint8))
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as inner:
+        inner.writestr("a.png", png)
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as outer:
+        outer.writestr("in/a.png", png)
+        outer.write(tmp_path / "in.zip", "in.zip")
+    with sources_in([tmp_path / "both.zip"]) as sources:
+        assert len(sources.found) == 2
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"classes": "abc"},
+        {"labels": ["a"]},
+        {"models": {"fp32": {"file": "model.onnx"}, "int8": {}}},
+        {"models": {"fp32": {"file": "model.onnx"}, "int8": "model.onnx"}},
+    ],
+)
+def test_a_card_that_somebody_wrote_is_checked(card: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(CrossferError, match="model.json: damaged"):
+        crossfer.load(tiny_onnx.write(tmp_path / "exported", **card))

@@ -16,6 +16,7 @@ from torch import nn
 
 from crossfer.adaptation import untrained
 from crossfer.classes import FER7, FER8
+from crossfer.deploy.export import export as exported
 from crossfer.deploy.models import open_model
 from crossfer.errors import CrossferError
 from crossfer.files import digest
@@ -234,7 +235,10 @@ def test_weights_in_a_file_beside_an_onnx_file_belong_to_it(tmp_path: Path) -> N
     before = configs[0].deployed().eval().predict(shown)
     configs[0].deployed().save(tmp_path / "bundle")
     shutil.rmtree(tmp_path / "1")
-    assert np.array_equal(load(tmp_path / "bundle").predict(shown), before)
+    bundle = load(tmp_path / "bundle")
+    assert np.array_equal(bundle.predict(shown), before)
+    with pytest.raises(CrossferError, match="runs in ONNX Runtime, and only a network in PyTorch"):
+        exported(bundle, tmp_path / "exported")
 
 
 def keras(file: Path, activation: str = "Relu") -> NetworkConfig:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import AnyModel, CroppedOption, LabelOption, pairs_of
+from crossfer.cli.options import AnyModel, CroppedOption, LabelOption, check_outputs, pairs_of
 from crossfer.cli.output import say, table_of
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def assess(
         raise CrossferError(
             f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
         )
+    check_outputs({"--json": as_json}, [model, dataset, *filter(None, (source, memory))])
     if source and memory:
         raise CrossferError("--source and --memory: both describe the source; leave one out")
     opened_model = open_model(model)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import AnyModel, LabelOption, pairs_of
+from crossfer.cli.options import AnyModel, LabelOption, check_outputs, pairs_of
 from crossfer.cli.output import say, table_of
 from crossfer.errors import CrossferError
 
@@ -97,6 +97,8 @@ def compare(
         raise CrossferError(
             f"--new-data: {len(new_data)} given for {len(datasets)} datasets; give one for each"
         )
+    outputs = {"--json": as_json, "--html": html, "--flips": flips}
+    check_outputs(outputs, [old, new, *datasets, *(new_data or ())])
     how = Comparing(
         split,
         tuple(dict.fromkeys(by or ())),
@@ -115,7 +117,8 @@ def compare(
     with Bars(error_console) as bars:
         comparison = run(models[0], models[1], pairs, how, partial(bars.count, "compare"))
     _say(comparison.found)
-    for file in filter(None, (as_json, html, flips)):
+    written = [file for file in outputs.values() if file]
+    for file in written:
         file.parent.mkdir(parents=True, exist_ok=True)
     if as_json:
         write_json(as_json, comparison.found.as_json())
@@ -125,7 +128,7 @@ def compare(
         shown = islice(comparison.flips(), SHOWN) if pictures else ()
         faces = [("won" if f.won else "lost", f.image, f.pixels) for f in shown]
         write_page(comparison.found, html, faces)
-    for file in filter(None, (as_json, html, flips)):
+    for file in written:
         say(f"written: {file}")
 
 

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, out_console
-from crossfer.cli.options import JsonOption, check_finite, past_data_of, seconds_of
+from crossfer.cli.options import JsonOption, check_finite, check_outputs, past_data_of, seconds_of
 from crossfer.cli.output import say, say_json
 from crossfer.errors import CrossferError
 
@@ -216,6 +216,7 @@ def gate(
             "--max-latency-ratio": max_latency_ratio,
         }
     )
+    check_outputs({"--junit": junit}, [])
     limits = Limits(
         max_source_drop,
         min_target_gain or 0.0,

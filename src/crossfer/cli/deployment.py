@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -76,6 +77,7 @@ def predict(
                 _say(part, predictor.classes)
         else:
             about = {"model": predictor.engine.identity, "smallest": smallest, **vars(how)}
+            about["paths"] = [os.fspath(path) for path in paths]
             with Bars(error_console) as bars, table(out, predictor.classes, about) as rows:
                 left = [source for source in sources.found if source.name not in rows.done]
                 if rows.done:

@@ -76,6 +76,31 @@ def labels_of(pairs: list[str]) -> dict[str, str | None]:
     return labels
 
 
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) -> None:
+    """Refuse files that cannot be written, or would replace a part of what is read, before the work.
+
+    Parameters
+    ----------
+    outputs
+        The file to write for each option.
+    inputs
+        The files and folders that the command reads.
+    """
+    for option, file in outputs.items():
+        if file is None:
+            continue
+        if file.is_dir():
+            raise CrossferError(f"{option} {file}: a folder; name a file")
+        if above := [folder for folder in file.parents if folder.exists() and not folder.is_dir()]:
+            raise CrossferError(f"{option} {file}: {above[0]} is a file, not a folder")
+        place = file.resolve()
+        for read in [read for read in inputs if file.exists()]:
+            if read.resolve() in (place, *place.parents):
+                raise CrossferError(
+                    f"{option} {file}: belongs to {read}, which is read; name another file"
+                )
+
+
 def check_cropped(cropped: bool, smallest: float) -> None:
     """Refuse --smallest where no face is looked for."""
     if cropped and smallest != SMALLEST:

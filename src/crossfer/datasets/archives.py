@@ -152,16 +152,13 @@ def _refer(place: Path, to: Path) -> None:
 
 
 def _beside(archive: Path) -> Path:
-    """Make the folder for what is in an archive: of its name, or of one more where that is taken.
-
-    A link is taken, too: it leads to the user's own folder.
-    """
-    own = archive.with_name(_without_suffix(archive) or "archive")
+    """Make the folder for what is in an archive: of its name, or of one more where that is taken."""
     if is_single(archive):
-        own = archive.parent
-    if own.is_file() or own.is_symlink():
-        own = archive.with_name(f"{own.name} unpacked")
-    own.mkdir(parents=True, exist_ok=True)
+        return archive.parent
+    own = archive.with_name(_without_suffix(archive) or "archive")
+    while own.exists() or own.is_symlink():
+        own = own.with_name(f"{own.name} unpacked")
+    own.mkdir(parents=True)
     return own
 
 

@@ -68,6 +68,18 @@ class Found:
     landmarks: Floats
 
 
+def check_smallest(smallest: float) -> None:
+    """Refuse a side of the smallest face outside 0.02 to 1.
+
+    Raises
+    ------
+    CrossferError
+        If it is.
+    """
+    if not 0.02 <= smallest <= 1:
+        raise CrossferError(f"smallest is {smallest}: must be between 0.02 and 1")
+
+
 class Detector:
     """Finds the faces in a picture.
 
@@ -86,8 +98,7 @@ class Detector:
     """
 
     def __init__(self, smallest: float = 0.1) -> None:
-        if not 0.02 <= smallest <= 1:
-            raise CrossferError(f"smallest is {smallest}: must be between 0.02 and 1")
+        check_smallest(smallest)
         self._smallest = smallest
         self._propose = Network("pnet")
         self._refine = Network("rnet")

@@ -89,7 +89,10 @@ def open_picture(picture: Picture) -> Pixels:
     if not isinstance(made, Path):
         raise UnreadableImage(f"not a picture but {type(made).__name__}")
     if not made.is_file():  # a pipe, say: reading it might take for ever
-        raise UnreadableImage(_why(made, FileNotFoundError(), "an image"))
+        there = made.exists()
+        raise UnreadableImage(
+            "not a file" if there else _why(made, FileNotFoundError(), "an image")
+        )
     with _explained(made), Image.open(made, formats=_formats()) as opened:
         return _from_pillow(opened)
 
@@ -302,6 +305,8 @@ def _to_8_bits(values: NDArray[Any]) -> Pixels:
         raise UnreadableImage(f"not a picture: pixels of type {values.dtype}")
     if not np.isfinite(values).all():
         raise UnreadableImage("some pixels are not numbers")
+    if values.min() < 0:
+        raise UnreadableImage("some pixels are below 0: give 0–255, or fractions within 0–1")
     most = float(values.max())
     if values.dtype.kind == "b" or (values.dtype.kind == "f" and most <= 1):
         factor = 255.0

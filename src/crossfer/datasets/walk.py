@@ -15,7 +15,12 @@ IMAGE_SUFFIXES = frozenset(
 """Of what may be a picture: one that cannot be decoded is counted, any other file is passed over."""
 
 PACKED_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar"})
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".wmv"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".3g2", ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+        *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
+    }
+)
 STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 
 

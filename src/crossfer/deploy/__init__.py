@@ -30,7 +30,8 @@ def load(
     Parameters
     ----------
     folder
-        An exported classifier (needs no PyTorch), a bundle or a run's folder (need PyTorch).
+        The folder of an exported classifier (needs no PyTorch), of a bundle or of a run; or a file that
+        `crossfer compare` reads, such as an ONNX file with a description beside it (need PyTorch).
     variant
         Of an exported classifier: ``fp32``, ``fp16`` or ``int8``.
     smallest
@@ -49,12 +50,13 @@ def load(
         If the folder has no classifier, or one of another version, or its files were changed.
     """
     folder = Path(folder)
-    if folder.suffix == ".onnx" and folder.is_file():
-        raise CrossferError(
-            f"{folder}: has no description of its classes and normalisation; make a bundle of it: "
-            f"NetworkConfig('onnxruntime:{folder}', classes=…, "
-            "normalisation=…).deployed(CLASSES).save(FOLDER)"
-        )
+    if variant != "fp32" and not is_exported(folder):
+        raise CrossferError(f"{folder}: not an exported classifier, so it has no {variant} variant")
+    if folder.is_file():
+        from crossfer.deploy.models import open_model
+        from crossfer.deploy.predictor import Predictor
+
+        return Predictor(open_model(folder).engine, smallest, mirror)
     if not folder.is_dir():
         raise CrossferError(
             f"{folder}: no such folder; name what `crossfer export` wrote, a bundle or a run"
@@ -65,8 +67,6 @@ def load(
             engine = pool.submit(OnnxEngine, folder, variant)
             from crossfer.deploy.predictor import Predictor
         return Predictor(engine.result(), smallest, mirror)
-    if variant != "fp32":
-        raise CrossferError(f"{folder}: not an exported classifier, so it has no {variant} variant")
     if not (card := folder / BUNDLE).is_file():
         raise CrossferError(
             f"{folder}: contains no classifier; name what `crossfer export` wrote, a bundle or a "

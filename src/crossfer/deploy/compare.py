@@ -326,7 +326,7 @@ def write_flips(flips: Iterable[Flip], file: Path) -> int:
     return len(rows)
 
 
-def read(file: Path) -> Compared:
+def read(file: str | Path) -> Compared:
     """Read the JSON of a comparison.
 
     Raises
@@ -335,7 +335,7 @@ def read(file: Path) -> Compared:
         If it is not one, or another version wrote it.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CrossferError(
             f"{file}: not a comparison ({one_line(error)}); write one with `crossfer compare … --json FILE`"
@@ -350,10 +350,13 @@ def read(file: Path) -> Compared:
             "again"
         )
     try:
-        return TypeAdapter(Compared).validate_python(content)
+        compared = TypeAdapter(Compared).validate_python(content)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise CrossferError(f"{file}: damaged ({where}); compare again") from None
+    if where := compared.damaged:
+        raise CrossferError(f"{file}: damaged ({where}); compare again")
+    return compared
 
 
 def _pictures(

@@ -202,13 +202,22 @@ def read_card(folder: Path) -> dict[str, Any]:
         )
     try:
         Framing(**card["framing"])
-        names = [str(name) for name in card["classes"]]
-        if len(set(names)) != len(names) or len(names) < 2:
-            raise CrossferError("classes: at least two different names are needed")
-        card["models"]["fp32"]["file"]
-    except (ValueError, KeyError, TypeError) as error:
+        names = card["classes"]
+        if not _is_texts(names) or len(set(names)) != len(names) or len(names) < 2:
+            raise CrossferError("classes: a list of at least two different names is needed")
+        if not _is_texts([*dict(card.get("labels") or {}).values()]):
+            raise CrossferError("labels: a mapping of labels to classes is needed")
+        if not _is_texts(
+            [card["models"]["fp32"]["file"], *(m["file"] for m in card["models"].values())]
+        ):
+            raise CrossferError("models: each needs the name of its file")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
     return card
+
+
+def _is_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _checked(file: Path, expected: str | None) -> str:

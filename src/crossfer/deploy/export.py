@@ -40,6 +40,7 @@ from crossfer.files import digest, place_folder, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.preprocessing import normalise
+from crossfer.networks.sources import RUNTIME
 from crossfer.processor import processor
 from crossfer.provenance import versions
 from crossfer.standins.layouts import portrait
@@ -147,6 +148,11 @@ def export(
     for dataset in (*what.calibrate, *what.measure):
         _check_shape(dataset, classifier.framing)
     drawn = drawn_faces(classifier.framing)
+    if classifier.spec and classifier.spec.kind == RUNTIME:
+        raise CrossferError(
+            f"{out.name}: not written: {classifier.spec.name} runs in ONNX Runtime, and only a network in "
+            "PyTorch is exported; make a bundle with onnx:FILE instead"
+        )
     calibration = [_some(dataset) for dataset in what.calibrate]
     faces = np.concatenate([drawn, *calibration])
     expected = classifier.predict(faces)

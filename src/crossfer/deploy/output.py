@@ -156,7 +156,7 @@ def _read(unfinished: Path, about: dict[str, Any]) -> tuple[set[str], Counted, i
                 break
             if number == 0 and content != {"about": about}:
                 raise CrossferError(
-                    f"{unfinished}: started with another model or other options; use the same "
+                    f"{unfinished}: started with another model, other paths or other options; use the same "
                     "ones, or remove this file"
                 )
             if isinstance(content, list):

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.datasets.detector import Detector, Found
+from crossfer.datasets.detector import Detector, Found, check_smallest
 from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, is_plausible
 from crossfer.datasets.pictures import UnreadableImage, open_picture, timed_frames
 from crossfer.datasets.record import Box, Pixels
+from crossfer.datasets.walk import VIDEO_SUFFIXES
 from crossfer.deploy.engine import Engine, Mirrored
 from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import Tracker
@@ -149,6 +150,7 @@ class Predictor:
     """
 
     def __init__(self, engine: Engine, smallest: float = 0.1, mirror: bool = False) -> None:
+        check_smallest(smallest)
         self.engine, self.smallest = Mirrored(engine) if mirror else engine, smallest
         self._classifier: Classifier | None = getattr(engine, "classifier", None)
         self._own = threading.local()  # a detector for each thread
@@ -187,7 +189,7 @@ class Predictor:
         CrossferError
             If their shape or type is wrong.
         """
-        shape = self.engine.framing.shape
+        shape, faces = self.engine.framing.shape, np.asarray(faces)
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             given, wanted = ("×".join(map(str, s)) for s in (faces.shape[1:], shape))
             raise CrossferError(
@@ -248,7 +250,11 @@ class Predictor:
         CrossferError
             If the picture cannot be read.
         """
+        if isinstance(picture, str) and "://" in picture:
+            raise CrossferError(f"{picture}: an address; download the picture first")
         given = Path(picture) if isinstance(picture, str) else picture
+        if isinstance(given, Path) and given.suffix.lower() in VIDEO_SUFFIXES:
+            raise CrossferError(f"{given}: a video; use analyze_many")
         try:
             pixels = open_picture(given)
         except UnreadableImage as error:
@@ -256,15 +262,22 @@ class Predictor:
             raise CrossferError(f"{name}: {error}") from None
         return [self._as_deepface(face) for face in self.look([pixels], cropped)[0]]
 
-    def analyze_many(self, paths: str | Path | Sequence[str | Path], how: How = How()) -> Any:  # noqa: B008
+    def analyze_many(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        cropped: bool = False,
+        smooth: float = SMOOTH,
+        per_second: float | None = None,
+    ) -> Any:
         """Detect and classify the faces of many pictures and videos, on all cores.
 
         Parameters
         ----------
         paths
             Pictures, videos, folders and archives.
-        how
-            Options for detection, videos and smoothing.
+        cropped, smooth, per_second
+            As for `How`: whether pictures are cropped faces; seconds over which a video's probabilities are
+            averaged (0: not at all); maximum number of frames per second of a video.
 
         Returns
         -------
@@ -281,7 +294,8 @@ class Predictor:
             import pandas
         except ModuleNotFoundError:
             raise CrossferError("analyze_many needs pandas: pip install pandas") from None
-        given = [paths] if isinstance(paths, str | Path) else paths
+        how, given = How(cropped, smooth, per_second), paths
+        given = [given] if isinstance(given, str | Path) else given
         with sources_in(given) as sources:
             rows = [
                 as_record(row, self.classes)

@@ -56,6 +56,8 @@ def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
     CrossferError
         If a path is missing, an archive is unsafe, or there is no picture or video.
     """
+    if not paths:
+        raise CrossferError("no path is given; name pictures, videos, folders or archives")
     found: dict[str, Source] = {}
     others = 0
     with ExitStack() as unpacked:

@@ -158,6 +158,25 @@ class Compared(Row):
         """Bytes of the new network's file, divided by the old one's."""
         return self.new.bytes / self.old.bytes
 
+    @property
+    def damaged(self) -> str:
+        """What does not fit together, as where somebody changed the file; empty if all does."""
+        for one in self.datasets:
+            said = one.evidence
+            columns = [
+                said.rows,
+                said.labels,
+                said.old,
+                said.new,
+                said.people,
+                *said.groups.values(),
+            ]
+            if len({len(column) for column in columns if column}) != 1 or not said.labels:
+                return f"{one.name}: evidence"
+        if not (self.latency.old and len(self.latency.old) == len(self.latency.new)):
+            return "latency"
+        return "" if self.datasets else "datasets"
+
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return asdict(self)

@@ -31,6 +31,7 @@ LARGEST_GROWTH = 200
 NOT_A_TABLE = frozenset({".txt", ".md", ".json", ".yaml", ".yml", ".py", ".log", ".xml", ".html"})
 DELIMITERS = ",;\t"
 LONGEST_LINE = 2**20
+LONGEST_HEADER = 2**16
 """In characters.  A row of FER2013, the longest we know of, has 9,000."""
 
 
@@ -319,7 +320,7 @@ def box_of(values: Iterable[str | float]) -> Box | None:
 def _first_line(file: Path) -> str:
     """Return the first line that is not blank, of those a file begins with."""
     with file.open("rb") as data:
-        start = data.read(LONGEST_LINE)
+        start = data.read(LONGEST_HEADER)
     wide = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     return _first(start.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines())
 

@@ -56,7 +56,9 @@ from crossfer.training import (
 from crossfer.training.loss import cross_entropy, log_shares
 from crossfer.training.prediction import accuracy, features
 from crossfer.training.statistics import batch_norms
-from crossfer.unlabelled import Tent
+from crossfer.training.trainer import _partners
+from crossfer.unlabelled import Shot, Tent
+from tests.tiny_networks import Vision
 
 PENALTIES: list[Penalty] = [
     Distillation(),
@@ -540,6 +542,34 @@ def test_adapters_begin_as_nothing_and_end_in_plain_weights() -> None:
         adapt_linear(small(), 500, 0)
 
 
+def test_adapters_stand_on_attention_too() -> None:
+    model, images = Classifier(Vision().eval()).eval(), torch.randn(3, 1, 32, 32)
+    names = list(model.state_dict())
+    model.train_only("all")
+    with torch.no_grad():
+        before = model(images)
+        adapt_linear(model, 1, 0)
+        assert torch.allclose(model(images), before, atol=1e-6)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert any("in_proj_weight.0.B" in name for name in trained)
+    assert any("out_proj.parametrizations.weight.0.B" in name for name in trained)
+    model.train()(images).square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    fold(model)
+    assert sorted(model.state_dict()) == sorted(names)
+
+
+def test_in_a_mixture_new_images_are_mixed_with_new_ones_too() -> None:
+    """As by a random permutation: a pair of new images is as frequent as chance has it."""
+    mixture = Mixture.of(faces(64), faces(64, seed=1), 0.5)
+    (batch, *_) = mixture.batches(128, torch.Generator().manual_seed(0))
+    partners = _partners(mixture, len(batch))
+    assert sorted(partners.tolist()) == list(range(len(batch)))
+    new = batch < mixture.new
+    both = int((new & new[partners]).sum())
+    assert 20 < both < 44, "of 64"
+
+
 def test_a_strategy_that_makes_no_sense_says_so() -> None:
     for wrong, why in (
         ({"data": "target", "share": 0.5}, "share"),
@@ -552,6 +582,9 @@ def test_a_strategy_that_makes_no_sense_says_so() -> None:
         ({"rank": 8, "layers": "head"}, "rank: must be at least 1"),
         ({"rank": 8, "penalty": L2SP()}, "adapters do not have"),
         ({"rank": 8, "data": "target", "unlabelled": Tent()}, "rank: has no effect on entropy"),
+        ({"data": "target", "unlabelled": Tent()}, "entropy: layers: norms"),
+        ({"data": "target", "unlabelled": Shot()}, "information-maximisation: layers: body"),
+        ({"start": "random", "rank": 8}, "without penalty, merge or rank"),
         ({"choice": "herding"}, "choice: only for exemplars"),
         ({"layers": "none", "penalty": L2SP()}, "trains nothing, so penalty has no effect"),
         ({"layers": "none", "merge": True, "share": 0.5}, "so share has no effect"),
@@ -625,7 +658,9 @@ def test_samples_from_a_memory_file_pass_the_last_layers_only() -> None:
     step = training_flop(network, (1, 48, 48))
     sizes = [network.network.get_parameter(f"fc{n}.weight").numel() for n in (1, 2, 3)]
     sample = 2 * (3 * sum(sizes) - sizes[0])  # no gradient of what the first is given
-    assert flop_of(strategy, network, 400, {}, memory) == 100 * step + 300 * sample
+    assert (
+        flop_of(strategy, network, 400, {"target": faces(9)}, memory) == 100 * step + 300 * sample
+    )
 
 
 @pytest.mark.parametrize(("old", "new"), [("iCaRL-50", "ER-50-herding")])

@@ -122,6 +122,8 @@ def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
         ("ER-50-herding", "fully_convolutional", "ER-50-herding: needs the network's last"),
         ("SLDA", "fully_convolutional", "SLDA: needs the network's last linear layer"),
         ("AdaBN", "Vision", "AdaBN: the network has no batch normalisation"),
+        ("T3A", "scaled", "T3A: .* last linear layer 1 does not give its outputs"),
+        ("RIDGE", "scaled", "RIDGE: .* last linear layer 1 does not give its outputs"),
     ],
 )
 def test_what_a_strategy_needs_untrained_is_checked_before_anything_runs(

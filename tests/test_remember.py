@@ -30,6 +30,7 @@ from crossfer.memory import drift, statistics
 from crossfer.memory.closed_form import SLDA, Head, Ridge, ridge_regression, streamed, with_head
 from crossfer.memory.drift import moved
 from crossfer.memory.file import (
+    AGAIN,
     MEMORY,
     Memory,
     load_memory,
@@ -301,6 +302,9 @@ def test_a_memory_file_that_cannot_be_trusted_is_refused_in_one_line(
     assert "not a memory file" in why()
     save_file(load_file(whole), odd, {"memory": json.dumps({"format": "99", "digest": ""})})
     assert "has format 99" in why()
+    for metadata in ("{", "[]"):
+        save_file(load_file(whole), odd, {"memory": metadata})
+        assert AGAIN in why()
     shutil.copy(whole, odd)
     assert "made for another model" in why(small(1))
     other = small()

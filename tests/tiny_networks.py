@@ -101,6 +101,18 @@ def fully_convolutional() -> nn.Module:
     )  # fmt: skip
 
 
+class Scale(nn.Module):
+    """Multiplies logits, as CLIP does."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return 5 * logits
+
+
+def scaled() -> nn.Module:
+    """Build a network whose last linear layer does not give its outputs: something follows."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 7), Scale())
+
+
 def softmaxed() -> nn.Module:
     """Build a network that answers with probabilities."""
     return nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 7), nn.Softmax(1))

@@ -29,9 +29,11 @@ from crossfer.memory.penalties import fisher
 from crossfer.memory.routing import Router
 from crossfer.networks import Classifier, grow
 from crossfer.networks.adapters import adapt_linear, fold
+from crossfer.networks.answers import find_logits
 from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
+from crossfer.training.split import Body, alike, as_it_was, noise
 from crossfer.training.statistics import batch_norms
 from crossfer.unlabelled import T3A, AdaBN, Shot, without_labels
 
@@ -160,7 +162,7 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
     Raises
     ------
     CrossferError
-        If the network has no batch normalisation, no linear head, or no bias in it.
+        If the network has no batch normalisation, no linear head that gives its outputs, or no bias in it.
     """
     how, memory = strategy.unlabelled, strategy.memory
     if isinstance(how, AdaBN) and not batch_norms(classifier):
@@ -175,6 +177,12 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         raise CrossferError(
             f"{strategy.name}: needs the network's last linear layer: {error}; or {SUITS_OTHERS}"
         ) from None
+    replaced = isinstance(how, Shot | T3A) or isinstance(memory, ClosedForm)
+    if replaced and not _gives_outputs(classifier, name):
+        raise CrossferError(
+            f"{strategy.name}: the network's last linear layer {name} does not give its outputs, something "
+            f"follows it; {SUITS_OTHERS}"
+        )
     biased = isinstance(memory, Router | SLDA) or (
         isinstance(memory, Ridge) and not memory.projected
     )
@@ -182,6 +190,18 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         raise CrossferError(
             f"{strategy.name}: the network's last layer {name} has no bias; {SUITS_OTHERS}"
         )
+
+
+@torch.no_grad()
+def _gives_outputs(classifier: Classifier, head: str) -> bool:
+    """Tell whether a layer's results are the network's outputs."""
+    device = next(classifier.parameters()).device
+    pictures = torch.zeros(1, *classifier.preprocessing.image_shape, dtype=torch.uint8)
+    with as_it_was(classifier):
+        shown = noise(pictures.to(device), classifier.preprocessing)
+        outputs, _ = find_logits(classifier.eval().network(shown), classifier.answers)
+        given = Body(classifier.network, head)(shown)
+        return alike(classifier.network.get_submodule(head)(given).flatten(1), outputs)
 
 
 def _without_labels(
@@ -204,7 +224,9 @@ def _without_labels(
     objective = how.objective(start, machine)
     told: dict[str, Any] = {**options, "keep": "last"}
     trained = train(model, shown, {}, recipe, seed, machine, objective=objective, **told)
-    return replace(trained, flop=flop_of(strategy, trained.model, trained.images_seen, {}))
+    return replace(
+        trained, flop=flop_of(strategy, trained.model, trained.images_seen, {"target": shown})
+    )
 
 
 def _grown(

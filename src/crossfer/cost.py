@@ -18,7 +18,7 @@ from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import Classifier
 from crossfer.networks.flop import training_flop
 from crossfer.strategy import Strategy
-from crossfer.training import Faces
+from crossfer.training import Faces, normalise
 from crossfer.training.cut import cut_of
 from crossfer.unlabelled import Shot
 
@@ -48,14 +48,17 @@ def flop_of(
     memory
         The memory file of a strategy that uses one.
     """
-    shape = model.preprocessing.input_shape
+    predicted, derived = _passes(strategy, images_seen, training)
+    if not (images_seen or predicted or derived):
+        return 0
+    some = next(iter(training.values())).images[:1]
+    shape = tuple(normalise(some, model.preprocessing).shape[1:])
     step = training_flop(model, shape)
     if isinstance(strategy.memory, FeatureReplay):
         assert memory
         images = round(images_seen / (1 + strategy.memory.draws))
         of_sample = training_flop(cut_of(model).rest, (memory.gaussians.mean.shape[1],))
         return images * step + (images_seen - images) * of_sample
-    predicted, derived = _passes(strategy, images_seen, training)
     forward = training_flop(copy.deepcopy(model).requires_grad_(False), shape) if predicted else 0
     whole = training_flop(copy.deepcopy(model).requires_grad_(True), shape) if derived else 0
     return images_seen * step + predicted * forward + derived * whole

@@ -18,7 +18,7 @@ from crossfer.memory.replay import FeatureReplay
 from crossfer.memory.routing import Router
 from crossfer.terms import PastData
 from crossfer.training.recipe import FINE_TUNING, FINE_TUNING_LAST_LAYERS, FROM_SCRATCH, Recipe
-from crossfer.unlabelled import Unlabelled
+from crossfer.unlabelled import Shot, Tent, Unlabelled
 
 FromMemory = FeatureReplay | ClosedForm | Router
 """What learns from a memory file and the target."""
@@ -125,8 +125,9 @@ class Strategy:
             yield f"{self.memory.kind}: start: baseline, whose features the memory file describes"
         if isinstance(self.memory, Router) and self.start in ("random", "baseline"):
             yield "router: start: another strategy, whose network answers the new faces"
-        if self.start == "random" and (self.merge or self.penalty or self.layers != "all"):
-            yield "a strategy that starts at random must train all layers, without penalty or merge"
+        plain = not (self.merge or self.penalty or self.rank)
+        if self.start == "random" and not (plain and self.layers == "all"):
+            yield "a strategy that starts at random must train all layers, without penalty, merge or rank"
         if self.unlabelled:
             if self.data != "target" or self.penalty or self.merge or self.start == "random":
                 yield (
@@ -136,6 +137,10 @@ class Strategy:
             if self.unlabelled.trains == (self.layers == "none"):
                 what = "layers to train" if self.unlabelled.trains else "layers: none"
                 yield f"{self.unlabelled.kind}: needs {what}"
+        if isinstance(self.unlabelled, Shot) and self.layers != "body":
+            yield f"{self.unlabelled.kind}: layers: body, since the last layer stays as it is"
+        if isinstance(self.unlabelled, Tent) and self.layers != "norms" and not self.rank:
+            yield f"{self.unlabelled.kind}: layers: norms"
         if self.rank is not None and (self.rank < 1 or self.layers not in ("FC", "FC+CL", "all")):
             yield "rank: must be at least 1, with layers: FC, FC+CL or all"
         if self.rank and self.unlabelled:

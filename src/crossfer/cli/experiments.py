@@ -105,7 +105,7 @@ def strategies() -> None:
 
 def _cost(strategy: Strategy, recipe: Recipe) -> str:
     """Say how often a strategy passes over its images, and how much of fine-tuning every layer that is."""
-    from crossfer.experiment.plan import WORK
+    from crossfer.experiment.plan import work_of
 
     if strategy.unlabelled and strategy.layers == "none":
         return "no training, one pass over the target"
@@ -114,7 +114,7 @@ def _cost(strategy: Strategy, recipe: Recipe) -> str:
             ", one pass over the validation sets for each mixture" if strategy.merge else ""
         )
     if strategy.data == "target" or strategy.share:
-        times = recipe.epochs * WORK[strategy.layers] / (strategy.share or 1)
+        times = recipe.epochs * work_of(strategy) / (strategy.share or 1)
         return (
             f"{recipe.epochs} epochs on the target, equivalent to {times:g} epochs of fine-tuning "
             "every layer"

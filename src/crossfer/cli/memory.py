@@ -100,10 +100,16 @@ def _say(memory: Memory, size: int, source: str) -> None:
         )
     out_console.print(
         f"{images} images in {size / 1e6:.2f} MB: Gaussians of rank "
-        f"{memory.gaussians.factor.shape[1]}, moments of {features} features and of "
+        f"{_span(memory.gaussians.ranks)}, moments of {features} features and of "
         f"{memory.projected.sums.shape[1]} random projections of them"
     )
     if not memory.calibration:
         say(
             f"{source} has fewer than 20 validation images: the file does not do for crossfer assess"
         )
+
+
+def _span(numbers: list[int]) -> str:
+    """Say the smallest and the largest of some numbers."""
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -15,7 +15,7 @@ from crossfer.cli.bars import LOG_SECONDS, SECONDS_TO_JUDGE, Bars
 from crossfer.cli.remarks import remarks
 from crossfer.datasets import Dataset
 from crossfer.experiment import Progress as ExperimentProgress
-from crossfer.experiment.plan import WORK, Run
+from crossfer.experiment.plan import Run, work_of
 
 ENOUGH_TO_JUDGE = 0.01
 """The last hundredth of all the work, and the last two minutes, say how long the rest takes: less would be a
@@ -99,7 +99,7 @@ class Shown(Bars, ExperimentProgress):
     def step(self, run: Run, images: int) -> None:
         """Move the bar on."""
         if run.key in self.work_done:
-            done = self.work_done[run.key] + images * WORK[run.strategy.layers]
+            done = self.work_done[run.key] + images * work_of(run.strategy)
             self.work_done[run.key] = min(done, run.work)  # `Run.work` is rough
             self._show()
             if not self.marks:  # what an interrupted training had done comes first, at once

@@ -345,7 +345,9 @@ class Experiment(_Checked):
                 raise CrossferError(
                     f"recipes.{strategy.name}: it trains nothing, so a recipe has no effect; remove it"
                 )
-            if strategy.unlabelled and (vain := own.keys() & OF_LABELS):
+            itself = strategy.recipe or Recipe()
+            told = {key for key in OF_LABELS if getattr(itself, key) != getattr(Recipe(), key)}
+            if strategy.unlabelled and (vain := own.keys() & OF_LABELS | told):
                 raise CrossferError(
                     f"recipes.{strategy.name}.{min(vain)}: has no effect without labels; remove it"
                 )
@@ -365,6 +367,12 @@ class Experiment(_Checked):
         if sampled and not recipe.views:
             raise CrossferError(
                 f"recipes: {strategy.name} needs views of at least 1, whose features it computes once"
+            )
+        own = self.recipes.get(strategy.name, {})
+        if sampled and "views" in own and recipe.epochs % recipe.views:
+            raise CrossferError(
+                f"recipes.{strategy.name}.views: {recipe.views} does not divide its {recipe.epochs} epochs; "
+                "each view is to be shown equally often"
             )
 
     def folds_of(self, target: str) -> Folds | None:
@@ -432,7 +440,7 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
     if not isinstance(content, dict):
         raise CrossferError(f"{file}: must be a mapping with source, targets, …")
     content.setdefault("name", file.stem)
-    for key in ("data", "cache"):
+    for key in ("data", "cache", "memory"):
         if isinstance(content.get(key), str):
             content[key] = file.parent / Path(content[key]).expanduser()
     if data is not None:

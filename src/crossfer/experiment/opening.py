@@ -146,6 +146,12 @@ def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
                     f"classes: no dataset has the label {label}; their labels are {', '.join(there)}"
                 )
     for dataset in datasets:
+        if not dataset.classes and len(dataset.unlabelled("training")):
+            raise CrossferError(
+                f"{dataset.name}: no image has a label, and what a strategy gains is measured on labelled "
+                "validation and test images; label some (`crossfer label`), or see what `crossfer assess` "
+                "estimates"
+            )
         if not dataset.classes:
             raise CrossferError(
                 f"{dataset.name}: none of its labels ({', '.join(own[dataset.name])}) belongs to a "

@@ -31,6 +31,8 @@ WORK = {
 }
 """Approximate time of an epoch by trained layers, relative to training all layers, with the default recipes
 on a CPU (docs/benchmarks.md).  Used for the remaining time and for the budgets of a search."""
+WORK_OF_ADAPTERS = 0.4
+"""The same for adapters: every layer forward, and backward to the first adapter."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,12 @@ class Run:
         images = self.training_images
         if self.strategy.share:  # an epoch passes over the target
             images = round(self.target_images / self.strategy.share)
-        return images * self.recipe.epochs * WORK[self.strategy.layers]
+        return images * self.recipe.epochs * work_of(self.strategy)
+
+
+def work_of(strategy: Strategy) -> float:
+    """Return the approximate cost of a strategy's epoch, relative to training all layers on its images."""
+    return WORK_OF_ADAPTERS if strategy.rank else WORK[strategy.layers]
 
 
 def plan(

@@ -131,8 +131,8 @@ def equivalent_epochs(run: Run) -> float:
 
 
 def can_be_tuned(strategy: Strategy) -> bool:
-    """Tell whether a strategy trains on the target."""
-    return strategy.layers != "none" and "target" in strategy.sides
+    """Tell whether a strategy trains on the target, with labels: they choose the recipe."""
+    return strategy.layers != "none" and "target" in strategy.sides and not strategy.unlabelled
 
 
 def search(

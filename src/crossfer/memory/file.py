@@ -252,9 +252,9 @@ def load_memory(file: str | Path) -> Memory:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CrossferError(f"{file}: no such file; {AGAIN}") from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise CrossferError(f"{file}: truncated or damaged ({one_line(error)}); {AGAIN}") from None
-    if "digest" not in told or "format" not in told:
+    if not isinstance(told, dict) or "digest" not in told or "format" not in told:
         raise CrossferError(f"{file}: not a memory file; {AGAIN}")
     if told["format"] != str(FORMAT):
         raise CrossferError(

@@ -139,6 +139,12 @@ class Gaussians:
     factor: Tensor
     residual: Tensor
 
+    @property
+    def ranks(self) -> list[int]:
+        """Number of principal components of each class that has any."""
+        counts = self.factor.any(2).sum(1)
+        return counts[counts > 0].tolist()
+
     @classmethod
     def none(cls, classes: int, size: int, rank: int) -> Gaussians:
         """Return Gaussians of classes without images: all zero."""

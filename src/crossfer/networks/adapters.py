@@ -36,8 +36,9 @@ class LowRank(nn.Module):
 def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
     """Add adapters to linear layers, in place; they train instead of the weights.
 
-    Adapters are added to the trained linear layers whose weight is larger than its adapter.  The head trains
-    as it is.  Biases and all other layers are frozen.
+    Adapters are added to the trained linear layers, and to the projections of attention, whose weight is
+    larger than its adapter.  The head trains as it is.  Biases and all other layers are frozen.  (The paper
+    adapts only two of attention's four projections.)
 
     Raises
     ------
@@ -46,14 +47,12 @@ def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
     """
     network, generator = classifier.network, torch.Generator().manual_seed(seed)
     (head,) = classifier.layer_names("head")
-    large = {
-        name: layer
-        for name, layer in network.named_modules()
-        if type(layer) is nn.Linear
-        and name != head
-        and layer.weight.requires_grad
-        and rank * sum(layer.weight.shape) < layer.weight.numel()
-    }
+    large = [
+        (module, parameter)
+        for name, module in network.named_modules()
+        for parameter in _matrices(module)
+        if name != head and _is_large(module.get_parameter(parameter), rank)
+    ]
     if not large:
         raise CrossferError(
             f"model: no trained linear layer is larger than an adapter of rank {rank}; remove the "
@@ -61,14 +60,27 @@ def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
         )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
-    for layer in large.values():
-        adapter = LowRank(layer.weight.detach(), rank, generator)
-        parametrize.register_parametrization(layer, "weight", adapter)
+    for module, name in large:
+        adapter = LowRank(module.get_parameter(name).detach(), rank, generator)
+        parametrize.register_parametrization(module, name, adapter)
 
 
 def fold(classifier: Classifier) -> None:
     """Merge adapters into the weights, in place."""
-    for layer in list(classifier.network.modules()):
-        if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer, "weight"):
-            parametrize.remove_parametrizations(layer, "weight")
-            layer.weight.requires_grad_(True)  # it was trained
+    for module in list(classifier.network.modules()):
+        for name in _matrices(module):
+            if parametrize.is_parametrized(module, name):
+                parametrize.remove_parametrizations(module, name)
+                module.get_parameter(name).requires_grad_(True)  # it was trained
+
+
+def _matrices(module: nn.Module) -> list[str]:
+    """Return the names of the weights of a linear layer, or of attention as `torch.nn` has it."""
+    if isinstance(module, nn.MultiheadAttention):  # its output projection is a linear layer in it
+        names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        return [name for name in names if getattr(module, name) is not None]
+    return ["weight"] if isinstance(module, nn.Linear) else []
+
+
+def _is_large(weight: Tensor, rank: int) -> bool:
+    return weight.requires_grad and rank * sum(weight.shape) < weight.numel()

@@ -25,7 +25,7 @@ from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.selection import Behind, compare
 from crossfer.training.backends import Plain, backend_of
-from crossfer.training.batches import Faces
+from crossfer.training.batches import Faces, Mixture
 from crossfer.training.devices import Devices
 from crossfer.training.loss import Objective, cross_entropy, log_shares
 from crossfer.training.prediction import candidate, judged_on, measures, people_in
@@ -222,6 +222,7 @@ class Training:
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         self.mixing = _mixing(recipe, penalty, self.devices)
         steps, images = self.training.steps(recipe.batch_size)
+        self.partners = _partners(self.training, images).to(device)
         self.forward = backend.compiled(self.part, recipe.epochs * steps * images)
         # The network, not the part: frozen layers may calculate in every step.
         self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
@@ -245,12 +246,12 @@ class Training:
         # By the generator that dropout draws from.
         share = self.mixing.sample() if self.mixing else None
         if share is not None:
-            images = torch.lerp(images.flip(0), images, share)
+            images = torch.lerp(images[self.partners], images, share)
         with self.machine.autocast():
             logits = self.forward(images).float()
         loss = self._loss(logits, rows)
         if share is not None:
-            loss = torch.lerp(self._loss(logits, rows.flip(0)), loss, share)
+            loss = torch.lerp(self._loss(logits, rows[self.partners]), loss, share)
         if self.penalty:
             loss = loss + self.penalty(self.network, images, logits, rows)
         if self.devices.count > 1:
@@ -415,6 +416,17 @@ def _mixing(recipe: Recipe, penalty: Term | None, devices: Devices) -> Beta | No
         raise CrossferError(f"mixup: cannot be combined with {beside}; leave one of them out")
     alpha = torch.tensor(recipe.mixup, device=devices.device)
     return Beta(alpha, alpha, validate_args=False)
+
+
+def _partners(training: Faces, images: int) -> Tensor:
+    """Return which image of a batch each one is mixed with: int64 (images,).
+
+    Batches are shuffled, so that their reverse is random; in a mixture each begins with the new images, and
+    all but a permutation would mix new with old ones only.
+    """
+    if isinstance(training, Mixture):
+        return torch.randperm(images, generator=torch.Generator().manual_seed(0))
+    return torch.arange(images).flip(0)
 
 
 @torch.no_grad()

@@ -151,7 +151,7 @@ def test_recipes_may_share_with_yaml_merge_keys(tmp_path: Path) -> None:
     assert recipes["RE"] == {"epochs": 5, "batch_size": 32}
     assert recipes["FU"] == recipes["RE"] | {"augmentation": {"shift": 0.1, "flip": False}}
     file.write_text(content.replace("epochs: 5", "epochs: 5\n            epochs: 6"))
-    with pytest.raises(CrossferError, match="the key 'epochs' is repeated in line 7"):
+    with pytest.raises(CrossferError, match="the key 'epochs' is repeated in line 10"):
         load_experiment(file)
 
 
@@ -346,12 +346,19 @@ def test_every_test_number_has_its_interval_and_every_flip_its_line(
     assert all((raw / "jaffe" / x["origin"]).is_file() for x in of_jaffe)
 
 
-def test_the_gate_is_an_exit_status(finished: tuple[Path, Results, int], tmp_path: Path) -> None:
+def test_the_gate_is_an_exit_status(
+    finished: tuple[Path, Results, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, results, _ = finished
 
     def gate(*options: str) -> Any:
         return CliRunner().invoke(app, ["gate", str(out), "--strategy", "RE", *options])
 
+    monkeypatch.setattr("crossfer.report.words.guesses", lambda measured: True)
+    assert "No comparison: BL has" in str(gate().exception)
+    monkeypatch.setattr(
+        "crossfer.report.words.guesses", lambda measured: False
+    )  # so small a network does
     lenient = ["--max-source-drop", "100", "--min-target-gain", "-100", "--max-class-drop", "100"]
     passed = gate(*lenient, "--max-size-ratio", "1", "--junit", str(tmp_path / "gate.xml"))
     assert passed.exit_code == 0, passed.output

@@ -78,6 +78,47 @@ def test_folders_named_like_splits_are_splits(
         assert "train_set = training" in said(dataset)
 
 
+@pytest.mark.parametrize("reader", ["ck48", "jaffe"])
+def test_a_known_dataset_in_folders_of_splits_keeps_them(reader: str, tmp_path: Path) -> None:
+    raw, parts = tmp_path / "raw", ["train"] * 12 + ["val"] * 6 + ["test"] * 6
+    for number, part in enumerate(parts):
+        happy = number % 2
+        name = f"{['angry', 'happy'][happy]}/S{number:03d}_001_{number:08d}.png"
+        if reader == "jaffe":
+            name = f"K{'ABCDEFGHIJKLMNOPQRSTUVWX'[number]}.{['AN', 'HA'][happy]}1.{number}.tiff"
+        picture(raw / part / name, number)
+    dataset = made(raw, faces="cropped")
+    assert dataset.card["reader"] == reader and dataset.card["split"]["how"] == "official"
+    assert Counter(rows(dataset, "split").values()) == {"training": 12, "validation": 6, "test": 6}
+    other = made(raw, faces="cropped", splits={"val": "test"})
+    assert Counter(rows(other, "split").values())["test"] == 12
+    anew = made(raw, faces="cropped", ignore_splits=True)
+    assert anew.card["split"]["how"] != "official"
+    picture(raw / "elsewhere" / ("happy" if reader == "ck48" else ".") / parts_name(reader), 99)
+    with pytest.raises(CrossferError, match="1 of 25 images have no split"):
+        made(raw, faces="cropped")
+
+
+def parts_name(reader: str) -> str:
+    return "S999_001_00000099.png" if reader == "ck48" else "ZZ.HA1.99.tiff"
+
+
+def test_folders_of_people_of_whom_most_show_one_class_are_named(tmp_path: Path) -> None:
+    for number in range(60):
+        picture(
+            tmp_path
+            / "raw"
+            / ["happy", "sad"][number % 2]
+            / f"S{number // 2 % 23:03d}_{number % 2}"
+            / "1.png",
+            number,
+        )
+    assert (
+        "(S000_0, S000_1, S001_0, …) are not read as subjects; if they are, add --subject"
+        in said(made(tmp_path / "raw", faces="cropped"))
+    )
+
+
 def test_what_is_only_partly_a_split_is_refused_with_the_remedy(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", "train/sad/1.png", "test/sad/2.png", "extra/sad/3.png")
     with pytest.raises(

@@ -34,9 +34,13 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)  # before merging
-        keys = [(key.tag, key.value) for key, _ in node.value if key.tag != MERGE]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key[1]!r} is repeated in line {line}; remove one")
+        seen = set()
+        for key in [key for key, _ in node.value if key.tag != MERGE]:
+            told = (key.tag, str(key.value))
+            if told in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(
+                    f"the key {key.value!r} is repeated in line {line}; remove one"
+                )
+            seen.add(told)
         return node

@@ -301,7 +301,7 @@ def _of_experiment(
     from crossfer.evaluation.gate import gate as ask
     from crossfer.experiment import load_results
     from crossfer.experiment.finished import Finished
-    from crossfer.report import fallen, shipped
+    from crossfer.report import fallen, no_comparison, shipped
 
     results = load_results(folder)
     finished = Finished(folder, results)
@@ -309,6 +309,8 @@ def _of_experiment(
     evidence = finished.evidence(rows)
     found = []
     for row in rows:
+        if nothing := no_comparison(results, row):
+            raise CrossferError(f"{row.target}: {nothing}")
         groups = {column: finished.groups(row, column) for column in by}
         run = _network(results, row)
         facts = {"target": row.target, "strategy": row.strategy, "seeds": row.seeds, "run": run}
@@ -387,8 +389,10 @@ def _said(names: Mapping[str, str], criterion: Criterion) -> str:
 
 def _missing(criterion: Criterion) -> str:
     """Say how many test images would prove a condition that is not proven."""
-    if criterion.needed is None:
+    if criterion.needed is None and criterion.measured == criterion.limit:
         return "no number of test images can prove a value exactly at the limit"
+    if criterion.needed is None:
+        return "the trainings differ too much for any number of test images; train with more seeds"
     if criterion.side is None:
         return (
             f"not enough measurements to prove it: {criterion.images}; you need about {criterion.needed:,}: "

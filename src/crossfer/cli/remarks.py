@@ -31,9 +31,11 @@ def remarks(dataset: Dataset) -> list[str]:
     if card["skipped"]:
         lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")
     if shared := card["split"]["subjects_in_several_splits"]:
+        official = card["split"]["how"] == "official"
+        again = "--replace --ignore-splits" if official else "after --replace: --new-split"
         lines.append(
             f"warning: {shared} subjects are in more than one split, so test accuracy will be too "
-            "high (after --replace: --new-split divides again)"
+            f"high ({again} divides again)"
         )
     if copies := card["split"].get("copies"):
         lines.append(_copies_in_words(copies, card["reader"]))

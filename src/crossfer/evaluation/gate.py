@@ -231,6 +231,8 @@ class _Test:
     people: int | None
     larger: Callable[[int], Draws]
     """Returns the draws of a test set of so many images, in which these and their people are repeated."""
+    trainings: int = 1
+    """Number of seeds: what they differ by, no number of images makes smaller."""
     lowest: float = -100.0
 
     @property
@@ -262,7 +264,7 @@ class _Test:
         """Return the number of images with which these results would be proven, rounded up to two digits.
 
         Beyond `MOST` images by the normal approximation: n (z s / (value − least))², with the standard error
-        s of n = `MOST`.
+        s of n = `MOST`; with several seeds ``None``, since these differ too much.
         """
         distance = self.value - self.least
         if distance <= 0:
@@ -275,6 +277,8 @@ class _Test:
         while not proven(high) and high < MOST:
             low, high = high, min(2 * high, MOST)
         if high == MOST and not proven(high):
+            if self.trainings > 1:
+                return None
             error = float(self.larger(high).std())
             high = math.ceil(high * (NORMAL.inv_cdf(1 - alpha) * error / distance) ** 2)
         else:
@@ -313,7 +317,10 @@ def _tests(on: PairedAnswers, limits: Limits, classes: Sequence[str]) -> Iterato
         value = sign * _points(lowered)
         images = lowered[0].shape[1]
         people = count_people(subjects)
-        return _Test(about, on.name, value, least, draws(), sign > 0, images, people, larger=draws)
+        trainings = len(lowered[0]) // on.folds
+        return _Test(
+            about, on.name, value, least, draws(), sign > 0, images, people, draws, trainings
+        )
 
     def changed(about: str, least: float, where: NDArray[np.bool_]) -> _Test:
         whose = None if on.subjects is None else on.subjects[where]

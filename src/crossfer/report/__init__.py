@@ -53,6 +53,11 @@ def answers(results: Results) -> list[str]:
     return [*sentences, *([words.STAND_IN] if results.stand_in else [])]
 
 
+def no_comparison(results: Results, row: Result) -> str:
+    """Say that the old model only guesses, so that nothing can be compared with it; empty if it does not."""
+    return words.no_comparison(View(results), row)
+
+
 def fallen(results: Results, row: Result) -> list[str]:
     """Name every class that a result recognises much less often than the old model, in sentences."""
     return words.fallen(View(results), row)

@@ -540,15 +540,21 @@ def _answer(view: View, choice: Recommendation) -> Answer:
     )
 
 
+def no_comparison(view: View, row: Result) -> str:
+    """Say that the old model only guesses, so that nothing can be compared with it; empty if it does not."""
+    before = view.before(row.target).on_source.test
+    if not guesses(before):
+        return ""
+    return (
+        f"No comparison: {BL} has {number(before.accuracy)}\N{NO-BREAK SPACE}% on "
+        f"{shown(view.source)}, no better than guessing."
+    )
+
+
 def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdict]:
     name, old, new = row.strategy, shown(view.source), shown(target)
-    before = view.before(row.target).on_source.test
-    if guesses(before):
-        return (
-            f"No comparison: {BL} has {number(before.accuracy)}\N{NO-BREAK SPACE}% on {old}, no "
-            "better than guessing.",
-            "none",
-        )
+    if nothing := no_comparison(view, row):
+        return nothing, "none"
     if name == BL:
         text = f"Keep the old model: no strategy beats it on {old} and {new} together."
         return text, "keep"

@@ -30,6 +30,7 @@ READER = Reader(
     layout="CK+48/CLASS/S010_004_00000017.png",
     citation="Lucey et al., The Extended Cohn-Kanade Dataset (CK+), CVPR Workshops 2010",
     cropped=True,
+    takes=frozenset({"splits"}),
     recognise=FILES.recognise,
     read=FILES.read,
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
 
 from crossfer.classes import canonical, comparable
+from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.labels import label_of
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
 from crossfer.datasets.walk import (
@@ -247,6 +248,7 @@ class NamedFiles:
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
         """Yield one record an image; of several copies of an image the one with the plainest name."""
         files = {file: self.parse(file) for file in image_files(path)}
+        splits = _splits_of({file for file, named in files.items() if named}, path, options)
         plainest: dict[Hashable, Path] = {}
         for file, named in files.items():
             if named:
@@ -268,7 +270,33 @@ class NamedFiles:
                 if label is None:
                     yield Skipped(origin, reason)
                 else:
-                    yield Record(file, label, origin, subject=named.subject, split=named.split)
+                    split = named.split or splits.get(file)
+                    yield Record(file, label, origin, subject=named.subject, split=split)
+
+
+def _splits_of(files: Set[Path], top: Path, options: ReadOptions) -> dict[Path, Split | None]:
+    """Return the splits of files by the folders that they are in, where these are called like splits.
+
+    Raises
+    ------
+    CrossferError
+        If a file is in folders of two splits.
+    """
+    folders = {file: file.relative_to(top).parts[:-1] for file in files}
+    names = {name for parts in folders.values() for name in parts}
+    splitnames.check_used(options, names)
+    sure = {name for name in names if splitnames.exact(name)} | splitnames.mapped(names, options)
+    translation = splitnames.splits_of(sure, options)
+    found: dict[Path, Split | None] = {}
+    for file, parts in folders.items():
+        said_by = {split: name for name in parts if (split := translation.get(name))}
+        if len(said_by) > 1:
+            raise CrossferError(
+                f"{file.relative_to(top)}: names two splits ({', '.join(said_by.values())}); ignore one "
+                f"with --split {min(said_by.values())}="
+            )
+        found[file] = next(iter(said_by), None)
+    return found
 
 
 def _plainness(file: Path) -> tuple[int, int, Path]:

@@ -195,23 +195,26 @@ def _people(
             ):
                 found[index - place][name].add(labels[folders])
                 counts[index - place] += 1
-    likely = {
+    possible = {
         level: names
         for level, names in found.items()
-        if counts[level] == len(places)
-        and len(names) > 1
-        and 2 * sum(len(held) > 1 for held in names.values()) >= len(names)
+        if counts[level] == len(places) and len(names) > 1
     }
-    if not likely:
+    if not possible:
         return {}, ""
-    level = max(likely, key=lambda level: (len(likely[level]), level))
-    names = sorted(likely[level])
+    likely = {
+        level: names
+        for level, names in possible.items()
+        if 2 * sum(len(held) > 1 for held in names.values()) >= len(names)
+    }
+    level = max(likely or possible, key=lambda level: (len(possible[level]), level))
+    names = sorted(possible[level])
     where = "above" if level < 0 else "in"
     some = some_of(names, 3)
     rival = any(len(other) == len(names) for key, other in likely.items() if key != level)
     numbered = all(any(map(str.isdigit, name)) for name in names)
     kinds = {word for name in names for word in _words(name)}
-    if rival or kinds & NOT_PEOPLE or not (numbered or len(names) >= CROWD):
+    if not likely or rival or kinds & NOT_PEOPLE or not (numbered or len(names) >= CROWD):
         before = next(iter(places.values())) + level
         return {}, (
             f"folders {where} the classes ({some}) are not read as subjects; if they are, add "

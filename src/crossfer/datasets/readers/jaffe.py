@@ -39,6 +39,7 @@ READER = Reader(
     access="on request: zenodo.org/records/3451524",
     layout="KA.AN1.39.tiff in one folder (subject KA, expression AN, first repetition)",
     citation="Lyons, Kamachi, Gyoba, The Japanese Female Facial Expression Database, 1998",
+    takes=frozenset({"splits"}),
     recognise=FILES.recognise,
     read=FILES.read,
     crop=0.72,

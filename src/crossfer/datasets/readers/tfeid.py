@@ -41,6 +41,7 @@ READER = Reader(
     layout="CLASS/f01_…_ag1.jpg: subject before the first _, the last part starts with "
     "ng ag dg fg hg sg or pg",
     citation="Chen and Yen, Taiwanese Facial Expression Image Database, 2007",
+    takes=frozenset({"splits"}),
     recognise=FILES.recognise,
     read=FILES.read,
     crop=0.8,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -181,3 +183,17 @@ def test_contact_sheet_is_a_picture() -> None:
     sheet = contact_sheet()
     assert sheet.ndim == 3 and sheet.shape[2] == 3 and sheet.dtype == np.uint8
     assert sheet.std() > 30
+
+
+def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
+    """As the first tutorial has it, saved as a file."""
+    script = tmp_path / "draw.py"
+    script.write_text(
+        "from pathlib import Path\nfrom crossfer import standins\n"
+        "standins.write('jaffe', Path('raw'), images=105)\nprint(__file__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (f"{script}\n", "")
+    assert len(list((tmp_path / "raw").glob("*.tiff"))) == 105

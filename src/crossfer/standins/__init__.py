@@ -67,11 +67,6 @@ def write(name: str, folder: Path, images: int | None = None, progress: Told = s
     ------
     CrossferError
         If there is no such stand-in, or the folder already holds something.
-
-    Notes
-    -----
-    Many images are drawn by several processes, so a script that calls this does so from under
-    ``if __name__ == "__main__":``.
     """
     if name not in STANDINS:
         raise CrossferError(f"{name!r}: no such stand-in; choose among {', '.join(STANDINS)}")

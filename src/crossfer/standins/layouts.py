@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import starmap
 from multiprocessing import get_context
@@ -143,10 +144,24 @@ def _at_once(
                 cv2.setNumThreads,
                 initargs=(1,),
             )
-            results = stack.enter_context(pool).map(work, *zip(*jobs, strict=True), chunksize=4)
+            with _without_main():
+                results = stack.enter_context(pool).map(work, *zip(*jobs, strict=True), chunksize=4)
         for done, result in enumerate(results, 1):
             yield result
             progress(done, len(jobs))
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Have processes that start here not import the user's script, which would then need a main guard."""
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    main.__spec__ = None
+    main.__dict__.pop("__file__", None)
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
 
 
 def _shoot(path: Path, world: World, number: int, label: int, take: int) -> None:

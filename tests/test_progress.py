@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from rich.console import Console
 
 from crossfer.cli import progress
 from crossfer.experiment.plan import Run
+from crossfer.strategies import BASELINE
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def lines_of(clock: list[float], steps: list[tuple[float, int]]) -> list[str]:
     """Return what a log says of a run of 10,000 images; each step is the seconds it took and its images."""
     text = io.StringIO()
-    strategy: Any = SimpleNamespace(layers="all")
-    run = cast(Run, SimpleNamespace(key="k", label="BL · seed 0", work=10_000.0, strategy=strategy))
+    run = cast(Run, SimpleNamespace(key="k", label="BL · seed 0", work=10_000.0, strategy=BASELINE))
     with progress.Shown(Console(file=text, width=120)) as shown:
         shown.planned([run], [])
         shown.started(run)

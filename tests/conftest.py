@@ -88,6 +88,14 @@ def made_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_failure() -> Iterator[None]:
+    """Do not wait for the disk: tests see what a killed process leaves, not what is left without power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def few_draws() -> Iterator[None]:
     """Have intervals of accuracies drawn from a tenth of the resamples.

@@ -24,6 +24,7 @@ from crossfer.classes import PRESETS, UNLABELLED, ClassSet, in_order
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.datasets.splits import shared_subjects
 from crossfer.errors import CrossferError
+from crossfer.evaluation.intervals import subject_codes
 from crossfer.files import digest
 
 CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
@@ -204,13 +205,26 @@ class Dataset:
         ValueError
             If there is no such split.
         """
-        if split not in SPLITS:
-            raise ValueError(f"split {split!r}: choose among {', '.join(SPLITS)}")
+        _check_split(split)
         splits = self.samples.column("split").to_numpy(zero_copy_only=False)
         return np.flatnonzero((splits == split) & (self.labels >= 0))
 
+    def people(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the subject of each row as a number: int64 (N,); None if all are unknown.
+
+        An image without a subject gets a number of its own.
+        """
+        return subject_codes([self.subjects[row] for row in rows])
+
     def unlabelled(self, split: Split) -> NDArray[np.int64]:
-        """Return the rows of a split that nobody has labelled, ascending; `rows` has none of them."""
+        """Return the rows of a split that nobody has labelled, ascending; `rows` has none of them.
+
+        Raises
+        ------
+        ValueError
+            If there is no such split.
+        """
+        _check_split(split)
         splits, labels = (
             self.samples.column(name).to_numpy(zero_copy_only=False) for name in ("split", "label")
         )
@@ -339,3 +353,8 @@ def sample_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     kinds |= dict.fromkeys(BOX, pa.float32()) | {"found": pa.string(), "score": pa.float32()}
     kinds |= dict.fromkeys(groups, pa.string())
     return pa.table({name: pa.array(columns[name], kind) for name, kind in kinds.items()})
+
+
+def _check_split(split: Split) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r}: choose among {', '.join(SPLITS)}")

@@ -38,7 +38,7 @@ from crossfer.evaluation.drift import (
     pixels_of,
 )
 from crossfer.evaluation.estimate import Answers, estimates
-from crossfer.evaluation.intervals import accuracy_interval, count_people, subject_codes
+from crossfer.evaluation.intervals import accuracy_interval, count_people
 from crossfer.machine import Machine
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
@@ -96,7 +96,7 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
             f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: they "
             "calibrate the estimates; name another --source"
         )
-    people = _people(source, rows)
+    people = source.people(rows)
     answers = Answers.of(model.answers(source, rows), source.labels[rows], people)
     images = np.asarray(source.images[rows])
     far = None
@@ -230,7 +230,7 @@ def assess(
             f"{dataset.folder}: no unlabelled face and none of the classes "
             f"{', '.join(class_set.names)}; name another dataset"
         )
-    said, people = model.answers(dataset, rows), _people(dataset, rows)
+    said, people = model.answers(dataset, rows), dataset.people(rows)
     truth = None if len(others) else _measured(said.argmax(1) == dataset.labels[rows], people)
     images = np.asarray(dataset.images[rows])
     far = None
@@ -342,10 +342,6 @@ def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iter
                 source_change=float(source.mean() - before[1]),
             )
     progress(DRAWS * len(sizes), DRAWS * len(sizes))
-
-
-def _people(dataset: Dataset, rows: NDArray[np.int64]) -> Codes:
-    return subject_codes([dataset.subjects[row] for row in rows])
 
 
 def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:

@@ -35,7 +35,7 @@ from crossfer.datasets.faces import face_of
 from crossfer.deploy.card import Accuracy, Measured, model_card
 from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
-from crossfer.evaluation.intervals import accuracy_interval, subject_codes
+from crossfer.evaluation.intervals import accuracy_interval
 from crossfer.files import digest, place_folder, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
@@ -407,6 +407,5 @@ def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
     others = [i for i in range(len(engine.classes)) if i not in dataset.classes]
     probabilities[:, others] = -1
     right = probabilities.argmax(1) == dataset.labels[rows]
-    subjects = subject_codes([dataset.subjects[row] for row in rows])
-    low, high = accuracy_interval(right[None], subjects)
+    low, high = accuracy_interval(right[None], dataset.people(rows))
     return Accuracy(dataset.title, len(rows), 100 * float(right.mean()), (low, high))

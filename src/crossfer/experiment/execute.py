@@ -25,7 +25,6 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
-from crossfer.evaluation.intervals import subject_codes
 from crossfer.experiment.data import rows_to_learn
 from crossfer.experiment.folder import (
     BUNDLE,
@@ -128,7 +127,7 @@ def faces(dataset: Dataset, rows: Any) -> Faces:
 
 def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
     """Return rows of one prepared dataset as faces, with their subjects."""
-    subjects = subject_codes([dataset.subjects[row] for row in rows])
+    subjects = dataset.people(rows)
     count = len(dataset.class_set)
     return replace(
         Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows, count),

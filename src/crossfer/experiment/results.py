@@ -29,7 +29,7 @@ from crossfer.evaluation.evidence import (
     with_intervals,
     with_mean_intervals,
 )
-from crossfer.evaluation.intervals import count_people, subject_codes
+from crossfer.evaluation.intervals import count_people
 from crossfer.evaluation.measure import change, find_flips, flipped_image, measure
 from crossfer.evaluation.metrics import accuracy
 from crossfer.evaluation.rows import (
@@ -103,11 +103,7 @@ class TestSet:
     @cached_property
     def subjects(self) -> NDArray[np.int64] | None:
         """Subject of each image: int64 (N,); None if unknown."""
-        return self.who(self.rows)
-
-    def who(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Return the subjects of rows of the dataset: int64 (N,); None if unknown."""
-        return subject_codes([self.dataset.subjects[row] for row in rows])
+        return self.dataset.people(self.rows)
 
     @property
     def people(self) -> int | None:
@@ -191,7 +187,7 @@ def collect(
     measured, answers, chosen_by = _measure(_comparable(planned, failed), test_sets, runs_folder)
     evidence = Evidence(answers, {where: test.subjects for where, test in test_sets.items()})
     people = {
-        (target, side): test_sets[target, side].who(said[0].rows)
+        (target, side): test_sets[target, side].dataset.people(said[0].rows)
         for ((target, *_), side), said in chosen_by.items()
     }
     validation = Evidence(chosen_by, people)

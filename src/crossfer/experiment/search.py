@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
-from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
 from crossfer.executors.graph import Tell
@@ -595,7 +594,7 @@ class _Trials:
             for dataset in (self.source, self._target(run)):
                 name = f"{number}/{dataset.name}"
                 rows = dataset.rows("validation")
-                subjects[name] = subject_codes([dataset.subjects[row] for row in rows])
+                subjects[name] = dataset.people(rows)
                 mine[name], theirs[name] = (self._right(r, dataset) for r in (run, before))
         return lead(mine, theirs, subjects)
 

@@ -21,11 +21,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from crossfer.errors import CrossferError, one_line
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
+from crossfer.networks.classifier import NEVER
 from crossfer.networks.prediction import outputs_of
 from crossfer.terms import PastData
 from crossfer.training import Faces, Mixture, Term, normalise, specialised
 from crossfer.training.devices import Devices
-from crossfer.training.loss import IMPOSSIBLE
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class FocalDistillation:
 
         def penalty(network: nn.Module, images: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
             old = teacher(images)
-            among = old if known is None else old.masked_fill(~known[rows], IMPOSSIBLE)
+            among = old if known is None else old.masked_fill(~known[rows], NEVER)
             right = (among.argmax(1) == labels[rows]).float()
             weights = self.base + self.focus * right
             return self.weight * teacher.divergence(old, logits, self.temperature, weights)

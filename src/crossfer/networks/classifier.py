@@ -33,7 +33,7 @@ FORMAT = 1
 """Format of ``classifier.json``; raised when it changes."""
 
 NEVER = -1e4
-"""The logit of a class without outputs."""
+"""The logit of a class without outputs, or not at choice: its probability is 0, and it makes no NaN."""
 
 
 class Classifier(nn.Module):

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crossfer.networks.classifier import Classifier
-
-IMPOSSIBLE = -1e4
-"""The logit of an answer that is not at choice: its probability is 0, and no infinity can become a NaN."""
+from crossfer.networks.classifier import NEVER, Classifier
 
 
 def cross_entropy(
@@ -52,7 +49,7 @@ def cross_entropy(
     truth = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
     spread = known / known.sum(1, keepdim=True)
     truth = (1 - label_smoothing) * truth + label_smoothing * spread
-    return F.cross_entropy(logits.masked_fill(~known, IMPOSSIBLE), truth)
+    return F.cross_entropy(logits.masked_fill(~known, NEVER), truth)
 
 
 def log_shares(labels: Tensor, classes: int, weights: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -25,7 +27,7 @@ from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import encoded, open_picture
 from crossfer.deploy.output import table
-from crossfer.deploy.predictor import AHEAD, How, Predictor, in_order
+from crossfer.deploy.predictor import AHEAD, How, Predictor, in_order, tapered
 from crossfer.deploy.sources import sources_in
 from crossfer.deploy.tracking import Tracker
 from crossfer.errors import CrossferError
@@ -475,3 +477,12 @@ def test_two_archives_of_one_name_do_not_mix(exported: Path, tmp_path: Path) -> 
 def test_a_card_that_somebody_wrote_is_checked(card: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(CrossferError, match="model.json: damaged"):
         crossfer.load(tiny_onnx.write(tmp_path / "exported", **card))
+
+
+@given(st.integers(0, 500), st.integers(1, 40))
+def test_portions_get_smaller_so_that_all_threads_end_together(count: int, size: int) -> None:
+    found = list(tapered(range(count), size))
+    assert [item for portion in found for item in portion] == list(range(count))
+    lengths = list(map(len, found))
+    assert all(size >= a >= b for a, b in zip(lengths, lengths[1:], strict=False))
+    assert not lengths or lengths[-1] == 1

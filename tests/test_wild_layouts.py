@@ -612,6 +612,14 @@ def test_pictures_in_a_parquet_table_and_its_own_class_names(tmp_path: Path) -> 
     assert rows(dataset, "label")["test-00000-of-00001.parquet row 2"] == "sad"
 
 
+def test_a_table_without_a_header_is_told_to_get_one(tmp_path: Path) -> None:
+    for number in range(4):
+        picture(tmp_path / "raw" / "pictures" / f"{number}.png", number)
+    text(tmp_path / "raw" / "labels.csv", "0.png,happy\n1.png,sad\n2.png,sad\n3.png,happy\n")
+    with pytest.raises(CrossferError, match="labels.csv begins with a picture, not with a header"):
+        made(tmp_path / "raw")
+
+
 def test_an_unknown_layout_is_told_what_was_found(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", "images/a.png", "images/b.png")
     table(raw / "train.csv", "who,mood", ["a,1", "b,2"])

@@ -200,7 +200,10 @@ def _gives_outputs(classifier: Classifier, head: str) -> bool:
     with as_it_was(classifier):
         shown = noise(pictures.to(device), classifier.preprocessing)
         outputs, _ = find_logits(classifier.eval().network(shown), classifier.answers)
-        given = Body(classifier.network, head)(shown)
+        try:
+            given = Body(classifier.network, head)(shown)
+        except RuntimeError:  # the network does not use the layer as a module
+            return False
         return alike(classifier.network.get_submodule(head)(given).flatten(1), outputs)
 
 

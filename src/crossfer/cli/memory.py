@@ -51,7 +51,7 @@ def remember(
     opened = open_model(model)
     if not isinstance(opened.engine, TorchEngine):
         raise CrossferError(
-            f"{model}: a {opened.kind} gives no features; name the bundle or run that it was "
+            f"{model}: {opened.kind}: gives no features; name the bundle or run that it was "
             "exported from"
         )
     dataset, labels = open_dataset(source).check(), pairs_of("--label", label or [])

@@ -344,7 +344,7 @@ class Predictor:
                 parts.append(Part(source, rows or [Row(source.name, problem=why)], True))
             return parts
 
-        for parts in in_order(pool, work, portions(sources, PICTURES)):
+        for parts in in_order(pool, work, tapered(list(sources), PICTURES)):
             yield from parts
 
     def _videos(
@@ -469,6 +469,15 @@ def in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def tapered(given: Sequence[Given], size: int) -> Iterator[list[Given]]:
+    """Yield lists of at most `size` items, the last ones smaller, so that all threads end together."""
+    start, threads = 0, available_cores()
+    while start < len(given):
+        fitting = -(-(len(given) - start) // (2 * threads))
+        yield list(given[start : start + min(size, fitting)])
+        start += min(size, fitting)
 
 
 def portions(given: Iterable[Given], size: int) -> Iterator[list[Given]]:

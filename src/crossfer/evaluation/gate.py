@@ -273,10 +273,11 @@ class _Test:
         def proven(images: int) -> bool:
             return float(np.quantile(self.larger(images), alpha)) >= self.least
 
-        low, high = self.images, min(2 * self.images, MOST)
-        while not proven(high) and high < MOST:
-            low, high = high, min(2 * high, MOST)
-        if high == MOST and not proven(high):
+        most = max(MOST, 2 * self.images)
+        low, high = self.images, min(2 * self.images, most)
+        while not proven(high) and high < most:
+            low, high = high, min(2 * high, most)
+        if high == most and not proven(high):
             if self.trainings > 1:
                 return None
             error = float(self.larger(high).std())

@@ -23,6 +23,7 @@ from crossfer.experiment.config import DatasetConfig, Experiment
 from crossfer.experiment.data import with_split
 from crossfer.experiment.progress import Progress
 from crossfer.machine import Machine
+from crossfer.memory.closed_form import Ridge
 from crossfer.memory.file import load_memory
 from crossfer.networks import NetworkConfig, check_network
 from crossfer.networks.experts import NOT_ADAPTED
@@ -58,7 +59,12 @@ def check_model(experiment: Experiment, machine: Machine) -> list[str]:
     check_mixture(experiment)
     checks = [partial(check_strategy, strategy) for strategy in experiment.strategies]
     if file := experiment.memory_file:
-        checks.append(partial(load_memory(file).check, file=file))
+        memory = load_memory(file)
+        checks.append(partial(memory.check, file=file))
+        if any(
+            isinstance(one.memory, Ridge) and one.memory.projected for one in experiment.strategies
+        ):
+            memory.projection  # noqa: B018  (refuses a file without)
     layers = [strategy.layers for strategy in experiment.strategies]
     return check_network(experiment.model, layers, machine, experiment.classes, checks)
 

@@ -48,6 +48,11 @@ def way_on(path: Path) -> str:
     """Say the shortest way from what is found to a dataset that can be read."""
     if tables := _tables(path):
         names = [name for name in _columns(tables[0]).split(", ") if name]
+        if any(os.path.splitext(name)[1] in IMAGE_SUFFIXES for name in names):
+            return (
+                f"{tables[0]} begins with a picture, not with a header: add a first line with its columns' "
+                "names, for example path,label"
+            )
         return (
             f"if that table lists them: crossfer prepare {tables[0]} --column "
             f"path={names[0] if names else 'NAME'} --column label={names[1] if len(names) > 1 else 'NAME'} "

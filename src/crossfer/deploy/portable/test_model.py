@@ -32,7 +32,7 @@ def test_model() -> None:
         equal = float((answers.argmax(1) == pytorch.argmax(1)).mean())
         print(
             f"{variant}: probabilities differ by up to {difference:.2g} from those where it was exported; "
-            f"{equal:.0%} of the answers are PyTorch's"
+            f"{equal:.0%} of the answers on {len(faces)} drawn faces are PyTorch's (on more faces: README.md)"
         )
         assert difference <= MOST[variant], f"{file.name} answers differently here"
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from getpass import getuser
@@ -172,7 +172,7 @@ def _fetch(copy: Path, sent: Sent) -> None:
     """Fetch missing files; content is stored under its SHA-256 and hard-linked to its places.
 
     Other processes of the node may fetch the same file at the same time: each writes to a folder of its own,
-    and a rename puts the finished file in place.
+    and a link puts the finished file in place, of whoever comes first.
     """
     import ray
 
@@ -184,7 +184,9 @@ def _fetch(copy: Path, sent: Sent) -> None:
             kept, file = contents / sha, copy / place
             if not kept.exists():
                 write_bytes(own, ray.get(content))
-                own.replace(kept)
+                # Never replaced: another process's link to what was there would fail.
+                with suppress(FileExistsError):
+                    os.link(own, kept)
             if not file.exists() or not file.samefile(kept):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 own.unlink(missing_ok=True)  # a rename to the same inode leaves it

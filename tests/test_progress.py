@@ -11,6 +11,8 @@ import pytest
 from rich.console import Console
 
 from crossfer.cli import progress
+from crossfer.cli.bars import Bars
+from crossfer.cli.output import say
 from crossfer.experiment.plan import Run
 from crossfer.strategies import BASELINE
 
@@ -60,3 +62,14 @@ def test_what_the_machine_was_busy_with_is_soon_forgotten(clock: list[float]) ->
 
 def test_a_run_without_a_step_has_no_time_to_tell(clock: list[float]) -> None:
     assert lines_of(clock, []) == ["1 run", "100%: BL · seed 0"]
+
+
+def test_what_looks_like_markup_is_shown_and_what_is_no_text_is_escaped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = io.StringIO()
+    with Bars(Console(file=text, width=120)) as bars:
+        bars.say("faces [left] of mine [/x]")
+    assert "faces [left] of mine [/x]" in text.getvalue()
+    say("caf\udce9.jpg: no face found")  # a file name that is not UTF-8
+    assert capsys.readouterr().out == "caf\\udce9.jpg: no face found\n"

@@ -87,8 +87,9 @@ def predict(
                 counted = rows.counted
             say(f"written: {out}")
     _say_counted(counted, sources.others, cropped)
-    if not any(source.is_video for source in sources.found):
-        for option in [*["--fps"] * (fps is not None), *["--smooth"] * (smooth != SMOOTH)]:
+    video = any(source.is_video for source in sources.found)
+    for option, given in {"--fps": fps is not None, "--smooth": smooth != SMOOTH}.items():
+        if given and not video:
             say(f"{option}: there is no video, so it had no effect")
 
 

@@ -207,9 +207,8 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise CrossferError("classes: a list of at least two different names is needed")
         if not _is_texts([*dict(card.get("labels") or {}).values()]):
             raise CrossferError("labels: a mapping of labels to classes is needed")
-        if not _is_texts(
-            [card["models"]["fp32"]["file"], *(m["file"] for m in card["models"].values())]
-        ):
+        card["models"]["fp32"]
+        if not _is_texts([model["file"] for model in card["models"].values()]):
             raise CrossferError("models: each needs the name of its file")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None

@@ -226,15 +226,14 @@ def on_devices(
             try:
                 start_processes(_work, given, count, start_method="spawn")
             except ProcessRaisedException as error:
-                raised = torch.load(f"{folder}/error{error.error_index}", weights_only=False)
-                raise raised from None
+                raise torch.load(f"{folder}/error{error.error_index}", weights_only=False) from None
             return torch.load(f"{folder}/result", weights_only=False)
-    except (CrossferError, OSError):
-        raise
     except ProcessExitedException as error:
         raise CrossferError(f"one of {count} devices: {error}") from None
-    except Exception as error:
-        raise CrossferError(f"devices: {count}: {one_line(error)}") from None
+    except CrossferError:  # a ValueError, too
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CrossferError(f"devices: {count}: {error}") from None
 
 
 def _work(
@@ -248,7 +247,9 @@ def _work(
     try:
         given = _done(number, machine, work, tell, folder)
     except Exception as error:
-        torch.save(error, f"{folder}/error{number}")
+        known = isinstance(error, (CrossferError, OSError))  # others may not be picklable
+        told = error if known else CrossferError(f"devices: {machine.count}: {one_line(error)}")
+        torch.save(told, f"{folder}/error{number}")
         raise
     if not number:
         torch.save(given, f"{folder}/result")

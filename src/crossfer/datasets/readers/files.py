@@ -287,16 +287,10 @@ def _splits_of(files: Set[Path], top: Path, options: ReadOptions) -> dict[Path, 
     splitnames.check_used(options, names)
     sure = {name for name in names if splitnames.exact(name)} | splitnames.mapped(names, options)
     translation = splitnames.splits_of(sure, options)
-    found: dict[Path, Split | None] = {}
-    for file, parts in folders.items():
-        said_by = {split: name for name in parts if (split := translation.get(name))}
-        if len(said_by) > 1:
-            raise CrossferError(
-                f"{file.relative_to(top)}: names two splits ({', '.join(said_by.values())}); ignore one "
-                f"with --split {min(said_by.values())}="
-            )
-        found[file] = next(iter(said_by), None)
-    return found
+    return {
+        file: splitnames.split_by(parts, translation, file.relative_to(top))
+        for file, parts in folders.items()
+    }
 
 
 def _plainness(file: Path) -> tuple[int, int, Path]:

@@ -147,13 +147,7 @@ def _splits(
         if len({translation[n] for n in said_by}) > 1:
             said_by = [n for n in said_by if n not in everywhere] or said_by
             said_by = [n for n in said_by if n in sure] or said_by
-        chosen = {translation[n] for n in said_by}
-        if len(chosen) > 1:
-            raise CrossferError(
-                f"{'/'.join(folders)}: names two splits ({', '.join(said_by)}); ignore one with "
-                f"--split {said_by[0]}="
-            )
-        result[folders] = next(iter(chosen), None)
+        result[folders] = splitnames.split_by(said_by, translation, "/".join(folders))
     used = {n: split for n, split in translation.items() if split and split in result.values()}
     told = splitnames.in_words(used)
     return result, f"splits by folder: {told}" if told else said

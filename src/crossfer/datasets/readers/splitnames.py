@@ -102,6 +102,25 @@ def splits_of(names: Iterable[str], options: ReadOptions) -> dict[str, Split | N
     return found
 
 
+def split_by(
+    names: Iterable[str], translation: Mapping[str, Split | None], where: object
+) -> Split | None:
+    """Return the split that some folders name, if any.
+
+    Raises
+    ------
+    CrossferError
+        If they name two; the message names `where`.
+    """
+    said_by = [name for name in names if translation.get(name)]
+    chosen = {translation[name] for name in said_by}
+    if len(chosen) > 1:
+        raise CrossferError(
+            f"{where}: names two splits ({', '.join(said_by)}); ignore one with --split {said_by[0]}="
+        )
+    return next(iter(chosen), None)
+
+
 def check_used(options: ReadOptions, names: Iterable[str]) -> None:
     """Refuse a translation of a name that is not there."""
     there = {name.strip().lower() for name in names}

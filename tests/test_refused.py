@@ -25,6 +25,9 @@ EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"fractions": [50, 100]}, "fractions.0: 50: must be less than or equal to 1"),
+        ({"seeds": ["a"]}, "seeds.0: 'a': must be a valid integer"),
+        ({"source": {"path": "old", "sizes": "70/10/20"}}, "source.sizes: must be a list: [a, b]"),
         (
             {"recipes": {"default": {"mixup": 0.2}}},
             "mixup cannot be combined with the loss of MIX+KD",
@@ -39,6 +42,10 @@ EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "
             "GFR needs views of at least 1",
         ),
         ({"strategies": ["RIDGE"], "protocols": ["in-turn"]}, "none of BL, RIDGE can do"),
+        (
+            {"memory": "m.safetensors", "model": {"network": "bundle:a"}, "strategies": ["FC"]},
+            "memory: none of BL, FC reads it; add GFR",
+        ),
         (
             {
                 "strategies": [
@@ -113,8 +120,11 @@ def test_a_misspelt_split(prepared: dict[str, Dataset]) -> None:
 
 def test_an_option(tmp_path: Path) -> None:
     Image.new("L", (48, 48)).save(tmp_path / "a.png")
+    comparison = tmp_path / "compared.json"
+    comparison.write_text('{"kind": "comparison"}')
     for command, words in {
         ("export", "run", "--out", "x", "--calibrate", "data"): "--calibrate: only for --int8",
+        ("audit", tmp_path, tmp_path / "." / "a" / ".."): "given twice; remove one",
         (
             "predict",
             "x",
@@ -127,6 +137,11 @@ def test_an_option(tmp_path: Path) -> None:
         ("run", "x.yaml", "--workers", 1, "--threads", 4): "--workers 1 trains in this process",
         ("label", tmp_path, "--by", "me", "--blind"): "--blind: only with --model",
         ("label", tmp_path, "--by", "me", "--variant", "int8"): "--variant: only with --model",
+        ("label", tmp_path, "--table", "--port", 0): "--port: --table opens no page",
+        ("label", tmp_path, "--table", "--open"): "--open: --table opens no page",
+        ("label", tmp_path, "--table", "--order", "files"): "--order: --table opens no page",
+        ("app", comparison, "--smallest", 0.3): "is a comparison, and no face is looked for",
+        ("prepare", tmp_path, "--out", "x", "--classes", ""): "classes: one has no name",
         (
             "prepare",
             tmp_path,

@@ -328,6 +328,7 @@ def table(file: Path, names: str, lines: list[str]) -> Path:
         ("pth;label;person;set;age", "{p};{c};{s};{u};{a}"),
         ("file_name\texpression\tactor\tsubset\tage", "{p}\t{c}\t{s}\t{u}\t{a}"),
         ("Image Path,Class,Identity,Partition,age", "{p},{c},{s},{u},{a}"),
+        ("Photo,Emotion,Participant No.,Split,age", "{p},{c},{s},{u},{a}"),
     ],
 )
 def test_usual_names_of_columns_are_taken_and_said(names: str, line: str, tmp_path: Path) -> None:

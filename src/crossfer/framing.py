@@ -9,6 +9,8 @@ from crossfer.errors import CrossferError
 
 SIDE = 48
 """Side of the faces of the study's network, in pixels."""
+SMALLEST = 0.1
+"""Side of the smallest face to look for, as a share of √(width x height) of the picture."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from crossfer.app.try_page import Candidate, try_page
 from crossfer.deploy import load
 from crossfer.deploy.engine import Engine
 from crossfer.errors import CrossferError
+from crossfer.framing import SMALLEST
 from crossfer.progress import Told, silent
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ COMPARED = 20
 def pages_of(
     paths: Sequence[Path],
     data: Sequence[Path] = (),
-    smallest: float = 0.1,
+    smallest: float = SMALLEST,
     progress: Told = silent,
 ) -> list[Page]:
     """Open what the user names.
@@ -63,6 +64,10 @@ def pages_of(
             )
         return _of_experiment(paths[0], smallest)
     if kinds == ["a comparison"]:
+        if smallest != SMALLEST:
+            raise CrossferError(
+                f"--smallest: {paths[0]} is a comparison, and no face is looked for; leave it out"
+            )
         return [_of_record(paths[0], data)]
     if data and len(paths) != 2:
         raise CrossferError(f"--data: needs two classifiers, the old one first; {len(paths)} given")

@@ -23,6 +23,7 @@ from crossfer.datasets.pictures import data_uri, decoded, open_picture
 from crossfer.datasets.record import Pixels
 from crossfer.deploy.engine import Engine
 from crossfer.deploy.predictor import faces_in, framed
+from crossfer.framing import SMALLEST
 
 MOST_FACES = 12
 """That are shown of one picture, surest first."""
@@ -51,7 +52,7 @@ class Candidate:
         return list(map(canonical, self.engine.classes))
 
 
-def try_page(candidates: Sequence[Candidate], smallest: float = 0.1) -> Page:
+def try_page(candidates: Sequence[Candidate], smallest: float = SMALLEST) -> Page:
     """Return the page.
 
     Parameters

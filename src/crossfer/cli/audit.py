@@ -14,6 +14,7 @@ from rich.table import Table
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import JsonOption
 from crossfer.cli.output import say, say_json, table_of
+from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
     from crossfer.datasets.audit import DatasetAudit
@@ -53,6 +54,9 @@ def audit(
     from crossfer.datasets.audit import audit as ask
     from crossfer.datasets.dataset import is_prepared
 
+    for number, path in enumerate(datasets):
+        if path.resolve() in [other.resolve() for other in datasets[:number]]:
+            raise CrossferError(f"{path}: given twice; remove one")
     with TemporaryDirectory(prefix="crossfer-audit-") as elsewhere, Shown(error_console) as shown:
         opened = [
             open_dataset(path)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console
-from crossfer.cli.options import SMALLEST, SmallestOption
+from crossfer.cli.options import SmallestOption
 from crossfer.cli.output import say
+from crossfer.framing import SMALLEST
 
 if TYPE_CHECKING:
     from crossfer.app import Page
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 command = partial(app.command, rich_help_panel="Use")
 
 Port = Annotated[int, typer.Option(help="Port on this computer; 0 picks a free one.")]
+PORT = 8765
 Browser = Annotated[bool, typer.Option("--open", help="Open the address in the browser.")]
 
 
@@ -42,7 +44,7 @@ def show_app(
         ),
     ] = None,
     smallest: SmallestOption = SMALLEST,
-    port: Port = 8765,
+    port: Port = PORT,
     browser: Browser = False,
 ) -> None:
     """Try classifiers in the browser, on a photo or the webcam, and see the faces whose prediction changed.

@@ -410,6 +410,8 @@ def _missing(criterion: Criterion) -> str:
 
 def _to_ship(results: Results, strategy: str | None, target: str | None) -> list[Result]:
     """Return the rows that a gate is about: of each target, the recommended strategy or the one named."""
+    from crossfer.terms import BL
+
     targets = [choice.target for choice in results.recommendations]
     if target is not None and target not in targets:
         raise CrossferError(f"--target {target}: choose among {', '.join(targets)}")
@@ -420,6 +422,11 @@ def _to_ship(results: Results, strategy: str | None, target: str | None) -> list
     for choice in results.recommendations:
         if target in (None, choice.target):
             wanted = (choice.target, strategy or choice.strategy)
+            if wanted[1] == BL:
+                raise CrossferError(
+                    f"{choice.target}: {BL} is the old network itself, so there is no update to decide on; "
+                    "name one with --strategy, or another dataset with --target"
+                )
             found = [row for row in results.summary if (row.target, row.strategy) == wanted]
             if not found:
                 raise CrossferError(f"{wanted[1]}, {choice.target}: every run failed")

@@ -14,7 +14,6 @@ import typer
 
 from crossfer.cli.application import app, error_console
 from crossfer.cli.options import (
-    SMALLEST,
     SMOOTH,
     CroppedOption,
     MirrorOption,
@@ -24,6 +23,7 @@ from crossfer.cli.options import (
 )
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError
+from crossfer.framing import SMALLEST
 
 if TYPE_CHECKING:
     from crossfer.deploy.output import Counted
@@ -91,6 +91,8 @@ def predict(
     for option, given in {"--fps": fps is not None, "--smooth": smooth != SMOOTH}.items():
         if given and not video:
             say(f"{option}: there is no video, so it had no effect")
+    if counted.sources and not counted.faces and counted.unreadable.total() == counted.sources:
+        raise CrossferError(f"none of {counted.sources:,} pictures and videos could be read")
 
 
 def _say(part: Part, classes: tuple[str, ...]) -> None:

@@ -146,7 +146,7 @@ def prepare(
         reader=reader,
         labels=labels_of(label or []),
         order=order,
-        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        classes=None if classes is None else [name.strip() for name in classes.split(",")],
         subject=subject,
         columns=pairs_of("--column", column or []),
         root=root,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console
-from crossfer.cli.browser import Browser, Port, show
-from crossfer.cli.options import SMALLEST, SmallestOption, VariantOption, check_cropped
+from crossfer.cli.browser import PORT, Browser, Port, show
+from crossfer.cli.options import SmallestOption, VariantOption, check_cropped
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError
+from crossfer.framing import SMALLEST
 
 if TYPE_CHECKING:
     from crossfer.deploy.predictor import Predictor
@@ -67,7 +68,7 @@ def label(
     ] = False,
     smallest: SmallestOption = SMALLEST,
     variant: VariantOption = "fp32",
-    port: Port = 8765,
+    port: Port = PORT,
     browser: Browser = False,
     table: Annotated[
         bool, typer.Option("--table", help="Only write the table of labels and a summary.")
@@ -98,6 +99,11 @@ def label(
             f"{'--blind' if blind else '--variant'}: only with --model; add it, or leave this out"
         )
     how = How(by or _user(), check_order(order), blind, tuple(also or ()))
+    if table:
+        page = {"--order": order != "uncertainty", "--blind": blind, "--port": port != PORT}
+        for option, given in (page | {"--open": browser}).items():
+            if given:
+                raise CrossferError(f"{option}: --table opens no page; leave one of the two out")
     predictor = _predictor(model, classes, smallest, variant)
     gallery = Gallery(photos, folder / FACES, predictor, cropped)
     session = Session(folder, gallery, how, describer(cropped))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 import typer
 
 from crossfer.errors import CrossferError
+from crossfer.framing import SMALLEST
 from crossfer.terms import PastData
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ LabelOption = Annotated[
 CroppedOption = Annotated[
     bool, typer.Option("--cropped", help="The pictures are cut-out faces: do not detect any.")
 ]
-SMALLEST = 0.1
 SMOOTH = 0.5
 ADDRESS = r"(ray://)?(\[[^\s\]]+\]|[^\s:/]+):[0-9]+"
 """A Ray cluster's address: host and port."""

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.record import Box, Pixels
 from crossfer.errors import CrossferError
+from crossfer.framing import SMALLEST
 
 Floats = NDArray[np.float32]
 
@@ -96,7 +97,7 @@ class Detector:
         If the networks are not installed.
     """
 
-    def __init__(self, smallest: float = 0.1) -> None:
+    def __init__(self, smallest: float = SMALLEST) -> None:
         check_smallest(smallest)
         self._smallest = smallest
         self._propose, self._refine, self._point = map(opened, NETWORKS)

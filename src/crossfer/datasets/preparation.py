@@ -133,6 +133,8 @@ class Preparation:
         if self.seed < 0:
             raise CrossferError(f"seed is {self.seed}: must not be negative")
         check_label_map(self.labels)
+        if not all(name.strip() for name in self.classes or ()):
+            raise CrossferError("classes: one has no name; remove it, or a comma too many")
         try:
             re.compile(self.subject or "")
         except re.error as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from crossfer.deploy.engine import OnnxEngine, is_exported
 from crossfer.errors import CrossferError
 from crossfer.files import digest
+from crossfer.framing import SMALLEST
 
 if TYPE_CHECKING:
     from crossfer.deploy.predictor import Predictor
@@ -23,7 +24,7 @@ __all__ = ["load"]
 
 
 def load(
-    folder: str | Path, variant: str = "fp32", smallest: float = 0.1, mirror: bool = False
+    folder: str | Path, variant: str = "fp32", smallest: float = SMALLEST, mirror: bool = False
 ) -> Predictor:
     """Load a classifier for inference.
 

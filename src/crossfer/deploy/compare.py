@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from crossfer.classes import ClassSet, canonical
 from crossfer.datasets.dataset import Dataset
@@ -35,6 +35,7 @@ from crossfer.files import write_csv
 from crossfer.machine import threads_of
 from crossfer.processor import processor
 from crossfer.progress import Told, silent
+from crossfer.validation import adapter
 
 FLOOR = 1e-12
 """Minimum probability of a class that a network has, above the 0 of a class that it lacks."""
@@ -350,7 +351,7 @@ def read(file: str | Path) -> Compared:
             "again"
         )
     try:
-        compared = TypeAdapter(Compared).validate_python(content)
+        compared = adapter(Compared).validate_python(content)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise CrossferError(f"{file}: damaged ({where}); compare again") from None

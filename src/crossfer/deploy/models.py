@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from crossfer.classes import FER7, PRESETS, canonical
 from crossfer.datasets.dataset import Dataset
@@ -32,6 +32,7 @@ from crossfer.networks.classifier import WEIGHTS
 from crossfer.networks.onnx_files import digest_of, files_of, of_onnx
 from crossfer.networks.preprocessing import Preprocessing, normalise
 from crossfer.networks.spec import NetworkConfig
+from crossfer.validation import adapter, first_error
 from crossfer.yaml_files import read_yaml
 
 DESCRIPTIONS = (".yaml", ".yml", ".json")
@@ -272,9 +273,10 @@ def _described(file: Path, content: dict[str, Any], threads: int, name: str = ""
     """Open a network from the keys of ``model:`` in an experiment."""
     content["folder"] = file.parent / str(content.get("folder") or "")
     try:
-        config: NetworkConfig = TypeAdapter(NetworkConfig).validate_python(content)
+        config: NetworkConfig = adapter(NetworkConfig).validate_python(content)
     except ValidationError as error:
-        raise CrossferError(f"{file}: {_first_error(error)}") from None
+        keys = [field.name for field in fields(NetworkConfig)]
+        raise CrossferError(f"{file}: {first_error(error, known=keys)}") from None
     if not config.is_deployed:
         raise CrossferError(
             f"{file}: weights: missing, and an untrained network cannot be compared; add weights:"
@@ -319,16 +321,6 @@ def _description(file: Path) -> dict[str, Any]:
     if isinstance(content.get("model"), dict):
         raise CrossferError(f"{file}: write the keys of model:, without model: itself")
     return content
-
-
-def _first_error(error: ValidationError) -> str:
-    first, *_ = error.errors()
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = ", ".join(field.name for field in fields(NetworkConfig))
-        return f"{key}: unknown key; known are {known}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
 
 
 def _count(file: Path) -> int | None:

@@ -121,15 +121,15 @@ def table(file: Path, classes: Sequence[str], about: dict[str, Any]) -> Iterator
                 out.write(_line({"about": about}))
             yield Table(out, classes, done, counted)
         with written(file) as beside:
-            _WRITERS[file.suffix](beside, columns(classes), _rows(unfinished))
+            _WRITERS[file.suffix.lower()](beside, columns(classes), _rows(unfinished))
         unfinished.unlink()
     lock.unlink(missing_ok=True)
 
 
 def _check(file: Path) -> None:
-    if file.suffix not in FORMATS:
+    if file.suffix.lower() not in FORMATS:
         raise CrossferError(f"{file}: its name must end in one of {', '.join(FORMATS)}")
-    if file.suffix == ".parquet" and not find_spec("pyarrow"):
+    if file.suffix.lower() == ".parquet" and not find_spec("pyarrow"):
         raise CrossferError(f"{file}: Parquet needs PyArrow: pip install pyarrow, or write .csv")
     if file.exists():
         raise CrossferError(f"{file}: already exists; remove it, or name another file")

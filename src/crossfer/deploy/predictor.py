@@ -24,7 +24,7 @@ from crossfer.deploy.engine import Engine, Mirrored
 from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import Tracker
 from crossfer.errors import CrossferError
-from crossfer.framing import Framing
+from crossfer.framing import SMALLEST, Framing
 from crossfer.processor import available_cores
 from crossfer.progress import Told, silent
 
@@ -149,7 +149,7 @@ class Predictor:
     >>> model.analyze_many(["photos/", "clip.mp4"]).to_csv("faces.csv")  # doctest: +SKIP
     """
 
-    def __init__(self, engine: Engine, smallest: float = 0.1, mirror: bool = False) -> None:
+    def __init__(self, engine: Engine, smallest: float = SMALLEST, mirror: bool = False) -> None:
         check_smallest(smallest)
         self.engine, self.smallest = Mirrored(engine) if mirror else engine, smallest
         self._classifier: Classifier | None = getattr(engine, "classifier", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -14,7 +14,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -33,13 +32,13 @@ from crossfer.networks.spec import BUNDLE
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
 from crossfer.strategy import Strategy
 from crossfer.training.recipe import NAMED, Recipe
+from crossfer.validation import adapter, first_error
 from crossfer.yaml_files import read_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
 """The columns of predictions that identify an image; a column for each class follows, with its name."""
 
-Checked = TypeVar("Checked")
 
 Selection = Literal["trained-on", "source", "target", "both", "last"]
 
@@ -297,11 +296,16 @@ class Experiment(_Checked):
         return values
 
     @model_validator(mode="after")
-    def _memory_belongs_to_a_model(self) -> Experiment:
+    def _memory_belongs_to_a_model_and_is_read(self) -> Experiment:
         if self.memory and not self.model.is_deployed:
             raise CrossferError(
                 "memory: only for a deployed model; name the model under model:, or remove "
                 "memory:, since a trained baseline writes its own"
+            )
+        if self.memory and not any(one.memory for one in self.strategies):
+            raise CrossferError(
+                f"memory: none of {', '.join(one.name for one in self.strategies)} reads it; add GFR, "
+                "for example, or remove memory:"
             )
         return self
 
@@ -404,18 +408,8 @@ class Experiment(_Checked):
             try:
                 recipe = adapter(Recipe).validate_python(merged)
             except ValidationError as error:
-                raise CrossferError(_first_error(error, f"recipes.{part}.")) from None
+                raise CrossferError(first_error(error, f"recipes.{part}.")) from None
         return recipe
-
-
-def adapter(kind: type[Checked]) -> TypeAdapter[Checked]:
-    """Return pydantic's validator for a type; it is made once, which takes a tenth of a second."""
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
-
-
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 def load_experiment(file: str | Path, data: str | Path | None = None) -> Experiment:
@@ -457,30 +451,4 @@ def check_experiment(content: Mapping[str, Any], where: str = "experiment") -> E
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        raise CrossferError(f"{where}: {_first_error(error)}") from None
-
-
-def _of_their_kind(errors: list[Any]) -> list[Any]:
-    """Leave out the errors of a union's alternatives that are of another `kind`."""
-    others = [
-        e["loc"][:-1] for e in errors if e["type"] == "literal_error" and e["loc"][-1] == "kind"
-    ]
-    own = [e for e in errors if not any(e["loc"][: len(place)] == place for place in others)]
-    return own or errors
-
-
-def _first_error(error: ValidationError, prefix: str = "") -> str:
-    first, *others = _of_their_kind(error.errors())
-    key = prefix + ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        message = "unknown key"
-    elif first["type"].startswith("missing"):
-        message = "is missing"
-    elif first["type"] == "list_type":
-        message = "must be a list: [a, b]"
-    elif first["type"] == "dict_type":
-        message = "must be a mapping: {a: b}"
-    more = f" (and {len(others)} more)" if others else ""
-    key = key.rstrip(".")
-    return f"{key}: {message}{more}" if key else f"{message}{more}"
+        raise CrossferError(f"{where}: {first_error(error)}") from None

@@ -19,11 +19,12 @@ from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.rows import RunFacts
-from crossfer.experiment.config import IMAGE_COLUMNS, adapter
+from crossfer.experiment.config import IMAGE_COLUMNS
 from crossfer.experiment.names import ERROR, RUN
 from crossfer.experiment.plan import Run
 from crossfer.files import digest, write_bytes
 from crossfer.networks.classifier import CARD, WEIGHTS
+from crossfer.validation import adapter
 
 HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"
 BUNDLE = (WEIGHTS, CARD)

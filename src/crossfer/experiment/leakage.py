@@ -21,9 +21,9 @@ from crossfer.datasets.duplicates import (
 from crossfer.datasets.folds import all_tested
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Leakage
-from crossfer.experiment.config import adapter
 from crossfer.files import read_json, write_json
 from crossfer.progress import Told, silent
+from crossfer.validation import adapter
 
 LEAKAGE = "leakage.json"
 MANY = 200_000

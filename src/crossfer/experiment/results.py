@@ -47,7 +47,7 @@ from crossfer.evaluation.rows import (
     Suggestions,
 )
 from crossfer.evaluation.summary import mean_change, mean_cost, over_folds
-from crossfer.experiment.config import Experiment, adapter
+from crossfer.experiment.config import Experiment
 from crossfer.experiment.folder import folder_of, load_run, parts_of, said_by_folds
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
@@ -56,6 +56,7 @@ from crossfer.files import write_csv, write_json
 from crossfer.strategies import STRATEGIES, starts
 from crossfer.strategy import Strategy
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
+from crossfer.validation import adapter
 
 RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")

@@ -33,7 +33,7 @@ from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
 from crossfer.executors.graph import Tell
 from crossfer.experiment.clusters import RUNS
-from crossfer.experiment.config import Experiment, adapter
+from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
 from crossfer.experiment.identity import Arithmetic
@@ -52,6 +52,7 @@ from crossfer.machine import Machine
 from crossfer.selection import Lead, lead
 from crossfer.strategies import starts
 from crossfer.strategy import Strategy
+from crossfer.validation import adapter
 
 if TYPE_CHECKING:
     import optuna

@@ -21,10 +21,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
         *("expressionlabel", "facialexpression", "emotionname", "labels", "category", "target"),
         *("expr", "emotions", "sentiment"),
     ),
-    "subject": (
-        *("subject", "subjectid", "person", "personid", "identity", "identityid", "actor"),
-        *("actorid", "participant", "participantid", "subjectname", "personname", "individual"),
-        *("patient", "patientid", "volunteer", "volunteerid"),
+    "subject": tuple(
+        f"{who}{how}"
+        for how in ("", "id", "name", "no", "nr", "number", "code")
+        for who in (
+            *("subject", "person", "identity", "actor", "participant", "individual", "patient"),
+            "volunteer",
+        )
     ),
     "split": (
         *("split", "usage", "set", "subset", "partition", "datasetsplit", "datasplit", "phase"),

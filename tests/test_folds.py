@@ -176,7 +176,11 @@ def test_every_command_understands_folds(
     assert not any(
         "cross-validation" in line for line in explain(results, results.recommendations[0])
     )
-    for command in (["recommend", out], ["gate", out, "--by", "subject"], ["report", out]):
+    for command in (
+        ["recommend", out],
+        ["gate", out, "--strategy", "FC", "--by", "subject"],
+        ["report", out],
+    ):
         done = CliRunner().invoke(app, list(map(str, command)))
         assert done.exception is None or isinstance(done.exception, SystemExit), done.output
 

@@ -39,7 +39,7 @@ from crossfer.experiment.opening import open_datasets
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.run import alone_in
 from crossfer.files import digest
-from crossfer.report import write_report
+from crossfer.report import copied, write_report
 from crossfer.terms import SIDES
 from crossfer.training.recipe import FROM_SCRATCH, STRONG
 
@@ -631,6 +631,9 @@ def test_test_images_that_also_stand_in_training_are_counted_or_dropped(
     )
     assert heard.images == 0, "nothing is trained again"
     assert [run.key for run in dropped.runs] == [run.key for run in found.runs]
+    (counted,), (left_out,) = copied(found), copied(dropped)  # as `crossfer run` says
+    assert "2 of the" in counted and "networks may remember them" in counted
+    assert "have a copy in a training set: they are left out of all results" in left_out
     assert dropped.results[0].on_target.test.images == len(test) - 2
     flipped = csv.DictReader((tmp_path / "drop" / "flips.csv").open())
     assert not {int(row["row"]) for row in flipped if row["side"] == "target"} & set(test[:2])

@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossfer.classes import FER7
 from crossfer.evaluation import summary
@@ -573,3 +575,37 @@ def test_a_training_that_diverged_is_told() -> None:
         "validation data); use a lower learning rate."
     ]
     assert told(0.475, 0.3) == told(0.1, 0.01) == []
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(50, 320),
+            st.floats(20, 240),
+            st.sampled_from(["", "FC", "MIX+KD", "GFR+WiSE"]),
+        ),
+        max_size=12,
+    )
+)
+def test_labels_stay_in_the_frame(points: list[tuple[float, float, str]]) -> None:
+    marks = [charts.Mark(x, y, label, "", "", label) for x, y, label in points]
+    charts._place_labels(marks)
+    for mark in marks:
+        if mark.label:
+            left, top, right, bottom = charts._box(
+                mark, mark.lx - mark.x, mark.ly - mark.y, mark.anchor
+            )
+            assert left >= charts.EDGE and right <= charts.WIDTH
+            assert top >= 0 and bottom <= charts.HEIGHT - charts.EDGE
+
+
+def test_labels_keep_off_other_marks_and_whiskers_end_at_the_frame() -> None:
+    crowded = [charts.Mark(100 + 20 * n, 100, "", "", "", "FC" if n == 0 else "") for n in range(3)]
+    charts._place_labels(crowded)
+    assert crowded[0].anchor == "end", "two marks stand on its right"
+    assert charts._whiskers(100, 50, 80, 120, 60, 40) == (
+        "M100 50H80M100 50H120M100 50V60M100 50V40",
+        False,
+    )
+    path, cut = charts._whiskers(100, 50, -5, 120, 60, 40)
+    assert cut and path.startswith(f"M100 50H{charts.EDGE}m4-3l-4 3l4 3M100 50H120")

@@ -435,7 +435,7 @@ def _say_use(results: Results, folder: Path, photographs: Path) -> None:
 
 def _say_answer(results: Results, report_file: Path) -> None:
     """Print the table of test accuracies and changes, the answer, and where there is more."""
-    from crossfer.report import answers
+    from crossfer.report import answers, copied
 
     table = table_of("target", "strategy", *NUMBERS)
     table.columns[1].justify = "left"
@@ -461,7 +461,7 @@ def _say_answer(results: Results, report_file: Path) -> None:
             )
         table.add_section()
     out_console.print(table)
-    for sentence in answers(results):
+    for sentence in [*answers(results), *copied(results)]:
         out_console.print(sentence)
     say(f"\nReport: {report_file.resolve()}")
 

@@ -63,6 +63,12 @@ def fallen(results: Results, row: Result) -> list[str]:
     return words.fallen(View(results), row)
 
 
+def copied(results: Results) -> list[str]:
+    """Say of which datasets test images also stand in a training set; empty where none does."""
+    found = results.leakage is not None and any(results.leakage.in_training.values())
+    return words.copies(View(results)) if found else []
+
+
 def explain(results: Results, choice: Recommendation) -> list[str]:
     """Return why `crossfer.evaluation.decision.recommend` chose so, and what was given up, in sentences."""
     return words.explain(View(results), choice)

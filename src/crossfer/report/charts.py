@@ -16,13 +16,22 @@ WIDTH, HEIGHT, EDGE = 340.0, 290.0, 34.0
 FEW = 8
 """Of so many strategies all are named, with lines and whiskers; of more, only the best are named."""
 
-LINE = 14.0
-"""Height of a line of text, in the picture's units."""
+LINE, GLYPH, DOT = 14.0, 7.5, 6.0
+"""Height of a line of text, width of a letter and radius of a mark, in the picture's units."""
+
+PLACES = (
+    *((9, 4, "start"), (-9, 4, "end"), (9, -6, "start"), (9, 15, "start"), (-9, -6, "end")),
+    *((-9, 15, "end"), (0, -9, "middle"), (0, 19, "middle")),
+)
+"""Where a label can stand, from its mark: to the right, down, and which of its ends; the best first."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
 
 
 @dataclass
 class Mark:
-    """One network in the trade-off picture; `label` stands at (`lx`, `ly`), `whiskers` end at x or y."""
+    """One network in the trade-off picture; `label` stands at (`lx`, `ly`), `whiskers` are an SVG path."""
 
     x: float
     y: float
@@ -33,7 +42,9 @@ class Mark:
     lx: float = 0.0
     ly: float = 0.0
     anchor: str = "start"
-    whiskers: tuple[float, float, float, float] | None = None
+    whiskers: str = ""
+    cut: bool = False
+    """Whether a whisker ends at the frame, with an arrowhead, and the interval goes on."""
 
 
 @dataclass
@@ -125,13 +136,12 @@ def _tradeoff(
             marks.append(mark)
             across, along = row.memory_integrity.interval, row.gain.interval
             if at_most and name in measured and across and along:
-                (left, right), (low, high) = across, along
-                ends = (max(x(left), EDGE), min(x(right), WIDTH))
-                mark.whiskers = (*ends, min(y(low), HEIGHT - EDGE), max(y(high), 0.0))
+                ends = (*map(x, across), *map(y, along))
+                mark.whiskers, mark.cut = _whiskers(*point, *ends)
         if name != BL and points and (len(points) > 1 or len(view.names) <= FEW):
             path = [(x(0), y(0)), *points]
             paths.append((view.colours[name], " ".join(f"{a},{b}" for a, b in path)))
-    _place_labels([mark for mark in marks if mark.label])
+    _place_labels(marks)
     ticks = [
         [(scale(value), signed(value, 0)) for value in _ticks(axis)]
         for scale, axis in ((x, x_axis), (y, y_axis))
@@ -145,18 +155,52 @@ def _ticks(axis: tuple[float, float, float]) -> list[float]:
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _place_labels(marks: list[Mark]) -> None:
-    """Put labels beside their marks, and apart from one another."""
-    placed: list[Mark] = []
-    for mark in sorted(marks, key=lambda m: m.y):
-        room = 8.0 * len(mark.label) + 12
-        right = mark.x + room < WIDTH
-        mark.lx, mark.anchor = (mark.x + 9, "start") if right else (mark.x - 9, "end")
-        mark.ly = mark.y + 4
-        for other in placed:
-            if abs(other.lx - mark.lx) < room and mark.ly - other.ly < LINE:
-                mark.ly = other.ly + LINE
-        placed.append(mark)
+def _whiskers(
+    x: float, y: float, left: float, right: float, low: float, high: float
+) -> tuple[str, bool]:
+    """Return the path of a mark's intervals, and whether it is cut off at the frame."""
+    path, cut = [], False
+    for end, edge, line, arrow in (
+        (left, EDGE, f"M{x} {y}H{{}}", "m4-3l-4 3l4 3"),
+        (right, WIDTH, f"M{x} {y}H{{}}", "m-4-3l4 3l-4 3"),
+        (low, HEIGHT - EDGE, f"M{x} {y}V{{}}", "m-3-4l3 4l3-4"),
+        (high, 0.0, f"M{x} {y}V{{}}", "m-3 4l3-4l3 4"),
+    ):
+        beyond = end < edge if edge in (EDGE, 0.0) else end > edge
+        path.append(line.format(edge if beyond else end) + (arrow if beyond else ""))
+        cut = cut or beyond
+    return "".join(path), cut
+
+
+def _place_labels(marks: Sequence[Mark]) -> None:
+    """Put each label beside its mark, where it covers least of the other marks and labels."""
+    taken = [(mark.x - DOT, mark.y - DOT, mark.x + DOT, mark.y + DOT) for mark in marks]
+    for mark in sorted((mark for mark in marks if mark.label), key=lambda mark: mark.y):
+        boxes = {place: _box(mark, *place) for place in PLACES}
+        covered = {place: _covered(box, taken) for place, box in boxes.items()}
+        best = min(PLACES, key=covered.__getitem__)
+        mark.lx, mark.ly, mark.anchor = mark.x + best[0], mark.y + best[1], best[2]
+        taken.append(boxes[best])
+
+
+def _box(mark: Mark, across: float, down: float, anchor: str) -> Box:
+    width = GLYPH * len(mark.label)
+    left = mark.x + across - {"start": 0, "middle": width / 2, "end": width}[anchor]
+    bottom = mark.y + down + 2
+    return left, bottom - LINE, left + width, bottom
+
+
+def _covered(box: Box, others: Sequence[Box]) -> float:
+    """Return the area that a box shares with others or has outside the frame, which counts for more."""
+    inside = _common(box, (EDGE, 0, WIDTH, HEIGHT - EDGE))
+    outside = (box[2] - box[0]) * (box[3] - box[1]) - inside
+    return 4 * outside + sum(_common(box, other) for other in others)
+
+
+def _common(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)
 
 
 def _tip(view: View, target: DatasetFacts, row: Result) -> str:

@@ -337,7 +337,7 @@ def copies(view: View) -> list[str]:
         if found := leakage.in_training.get(dataset.name):
             images = sum(dataset.counts["test"].values())
             counted = (
-                "they are left out on this page"
+                "they are left out of all results"
                 if leakage.dropped
                 else (
                     "networks may remember them; “copies: drop” leaves them out without retraining"

@@ -18,7 +18,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from crossfer.app.pages import HERE, STYLE, template
-from crossfer.datasets.detector import NETWORKS, network
+from crossfer.datasets.detector import NETWORKS, network_file
 from crossfer.deploy.engine import CARD, read_card
 from crossfer.errors import CrossferError
 from crossfer.files import write_bytes, write_json
@@ -69,7 +69,7 @@ def write_web(exported: Path, runtime: Path) -> Path:
     ):
         shutil.copyfile(file, out / file.name)
     for name in NETWORKS:
-        write_bytes(out / f"{name}.onnx", network(name))
+        write_bytes(out / f"{name}.onnx", network_file(name))
     name = exported.resolve().name
     write_json(out / CARD, {**card, "name": name, "models": {shown: model}, "shown": shown})
     page = template("web.html.j2").render(name=name)

@@ -220,7 +220,7 @@ class Network:
         options.intra_op_num_threads = 1  # there is a thread for each picture
         options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(
-            network(name), options, providers=["CPUExecutionProvider"]
+            network_file(name), options, providers=["CPUExecutionProvider"]
         )
         self._input = self._session.get_inputs()[0].name
         self._outputs = NETWORKS[name]
@@ -234,7 +234,7 @@ opened = cache(Network)
 """Open a network once for all threads."""
 
 
-def network(name: str) -> bytes:
+def network_file(name: str) -> bytes:
     """Return the ONNX file of one of `NETWORKS`, as it is run here and in the browser.
 
     Where a pooling of 3×3 needs one row of padding, it is put at the beginning, as OpenCV does, which used to

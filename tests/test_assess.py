@@ -98,6 +98,14 @@ def test_where_confidence_can_be_trusted_the_truth_lies_in_the_interval() -> Non
     assert inside >= 9
 
 
+@pytest.mark.parametrize(("sure", "right"), [(0.99, True), (0.45, False)])
+def test_where_all_seem_right_or_wrong_errors_are_possible(sure: float, right: bool) -> None:
+    (p, labels), alike = said(500, 2.0, 0), np.array([[sure, 1 - sure - 0.001, 0.001]] * 20)
+    by_threshold, _ = estimates(Answers.of(p[:, :3], labels % 3), alike, resamples=200)
+    low, high = by_threshold.interval
+    assert low < 90 if right else high > 10
+
+
 def test_few_people_make_an_estimate_less_sure() -> None:
     (p, labels), (new, _) = said(400, 2.0, 0), said(300, 1.2, 1)
     who = np.repeat(np.arange(6), 50)

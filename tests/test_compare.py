@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,23 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "factory": folder / "factory.yaml",
         "bundle": classifier(CLASSES, column=1).save(folder / "new"),
     }
+
+
+def test_what_a_network_answers_with_is_part_of_its_identity(
+    networks: dict[str, Path], tmp_path: Path
+) -> None:
+    """The same weights with another normalisation or other classes are another classifier."""
+    for name in ("factory.yaml", "theirs.yaml", "new.pth", "theirs.onnx"):
+        shutil.copy(networks["factory"].parent / name, tmp_path / name)
+    for name in ("factory.yaml", "theirs.yaml"):
+        file, found = tmp_path / name, set()
+        content = yaml.safe_load(file.read_text())
+        other = {"normalisation": {"mean": [0.5], "deviation": [1], "white": 255}}
+        for changes in ({}, {}, other, {"classes": content["classes"][::-1]}):
+            file.write_text(yaml.safe_dump(content | changes))
+            model = open_model(file if name == "factory.yaml" else tmp_path / "theirs.onnx")
+            found.add(model.engine.identity)
+        assert len(found) == 3
 
 
 @pytest.fixture(scope="module")
@@ -445,7 +463,6 @@ def test_what_the_gate_cannot_read_is_one_line(comparison: Comparison, tmp_path:
 
 
 def test_damaged_data_are_refused(data: Dataset, networks: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
 
     copy = shutil.copytree(data.folder, tmp_path / "copy")
     images = np.load(copy / "images.npy")

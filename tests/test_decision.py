@@ -264,6 +264,34 @@ def asked(
 NAMES = ("happy", "sad")
 
 
+@pytest.mark.parametrize(("before", "after"), [(55, 54), (80, 79), (64, 63)])
+def test_one_point_less_is_one_point(before: int, after: int) -> None:
+    """Of 100 images each; the difference of two rounded fractions may be a little more."""
+    exact = [100 * np.mean(np.arange(100) < right) for right in (before, after)]
+    rows = [row("BL", (exact[0], 40)), row("RE", (exact[1], 80))]
+    (choice,) = chosen(rows, Constraints(max_source_drop=1.0))
+    assert choice.strategy == "RE"
+
+
+@pytest.mark.parametrize("lost", [7, 14, 28, 29])
+def test_as_many_negative_flips_as_the_limit_do_not_break_it(lost: int) -> None:
+    before, after = np.ones(100, bool), np.arange(100) >= lost
+    limits = Limits(100, -100, max_negative_flips=float(lost))
+    (flips, _) = (c for c in gate(*asked(before, after), limits, NAMES) if "flips" in c.about)
+    assert (flips.measured, flips.verdict) == (lost, "not proven")
+
+
+def test_where_holm_has_stopped_no_bound_keeps_its_limit() -> None:
+    """Two sets with the same answers: neither is proven, and neither bound says otherwise."""
+    rng = np.random.default_rng(3)
+    before = rng.random(300) < 0.6
+    after = before ^ (rng.random(300) < 0.05)
+    one, evidence = asked(before, after)
+    for limit in np.arange(0.5, 8, 0.5):
+        for found in gate(one, evidence, Limits(limit, -limit), NAMES):
+            assert (found.verdict == "pass") == (found.bound >= found.limit)
+
+
 def test_the_gate_asks_for_evidence_not_for_estimates() -> None:
     rng = np.random.default_rng(0)
     before = rng.random(4000) < 0.6

@@ -6,6 +6,7 @@ import copy
 import itertools
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -362,6 +363,11 @@ def test_layers_keep_the_more_of_what_they_learnt_the_deeper_they_are() -> None:
         for name in (f"network.{layer}.weight", f"network.{layer.replace('conv', 'norm')}.weight"):
             old, new = weights(before)[name], weights(after)[name]
             assert torch.allclose(mixed[name], old + share * (new - old), atol=1e-6), name
+    bare = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, affine=False), nn.Linear(2, 2))
+    zeros = {name: torch.zeros_like(value) for name, value in bare.state_dict().items()}
+    ones = {name: torch.ones_like(value) for name, value in zeros.items()}
+    alone = by_depth(bare)(zeros, ones, 0.0)
+    assert alone["1.running_mean"].eq(0).all() and alone["2.weight"].eq(1).all()
     whole = by_depth(after)(weights(before), weights(after), 1.0)
     assert all(torch.equal(whole[name], value) for name, value in weights(after).items())
 
@@ -658,8 +664,11 @@ def test_samples_from_a_memory_file_pass_the_last_layers_only() -> None:
     step = training_flop(network, (1, 48, 48))
     sizes = [network.network.get_parameter(f"fc{n}.weight").numel() for n in (1, 2, 3)]
     sample = 2 * (3 * sum(sizes) - sizes[0])  # no gradient of what the first is given
+    recipe = replace(strategy.default_recipe(), epochs=10, views=4)  # two views: a divisor of ten
+    asked = 3 * 2 * 9 * 2 * sum(sizes)  # of each sample, once, what the old network says
     assert (
-        flop_of(strategy, network, 400, {"target": faces(9)}, memory) == 100 * step + 300 * sample
+        flop_of(strategy, network, 400, {"target": faces(9)}, memory, recipe)
+        == 100 * step + 300 * sample + asked
     )
 
 

@@ -359,6 +359,8 @@ def test_drift_is_a_ridge_regression(images: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(drift, "MOST_IMAGES", 10)
     few = moved(*(torch.from_numpy(x).float() for x in (samples, before, before + 1)))
     np.testing.assert_allclose(few, samples + 1, atol=1e-5)
+    alike = torch.ones(2, 50)
+    assert torch.equal(moved(torch.zeros(3, 50), alike, 2 * alike), torch.ones(3, 50))
 
 
 def test_samples_move_only_with_features(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,7 +150,7 @@ class Stopped(Progress):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("runs", [1, 2, 3])
 def test_interrupted_it_goes_on_as_if_nothing_had_been(
     runs: int, found: tuple[Path, Searched], data: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -310,6 +311,18 @@ def test_a_gpu_replays_steps_unless_somebody_elses_code_is_called_in_them() -> N
     hooked = nn.ReLU()
     hooked.register_forward_hook(lambda module, x, y: print(y.mean().item()))
     assert not recorded(hooked)
+
+
+def test_a_network_that_answers_with_no_numbers_is_not_kept() -> None:
+    """Its loss was measured before the last step, and is still a number."""
+    model, faces = small(), squares()
+    for parameter in model.parameters():
+        parameter.data *= 3e4
+    recipe = Recipe(learning_rate=100, epochs=1, warmup=0, batch_size=len(faces))
+    with pytest.raises(CrossferError, match="diverged in epoch 1"):
+        train(model, faces, {"source": faces}, recipe, 0, Machine.of("cpu", "32-true"))
+    kept = train(model, faces, {}, recipe, 0, Machine.of("cpu", "32-true"), keep="last")
+    assert math.isfinite(kept.history[0]["training_loss"])
 
 
 def test_a_diverged_training_says_so() -> None:

@@ -150,7 +150,7 @@ def adapt(
         fold(trained.model)
     if strategy.merge:
         trained = _merged(strategy, trained, baseline, training, validation, seed, machine)
-    flop = flop_of(strategy, trained.model, trained.images_seen, training, memory)
+    flop = flop_of(strategy, trained.model, trained.images_seen, training, memory, recipe)
     return replace(trained, flop=flop)
 
 

@@ -77,6 +77,7 @@ def predict(
                 _say(part, predictor.classes)
         else:
             about = {"model": predictor.engine.identity, "smallest": smallest, **vars(how)}
+            about["classes"] = list(predictor.classes)
             about["paths"] = [os.fspath(path) for path in paths]
             with Bars(error_console) as bars, table(out, predictor.classes, about) as rows:
                 left = [source for source in sources.found if source.name not in rows.done]

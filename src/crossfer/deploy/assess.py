@@ -234,7 +234,9 @@ def assess(
     truth = None if len(others) else _measured(said.argmax(1) == dataset.labels[rows], people)
     images = np.asarray(dataset.images[rows])
     far = None
-    if known.features and (classifier := _with_head(model)) is not None:
+    # Of fewer faces the drift's interval says nothing of other faces.
+    enough = len(rows) >= LEAST
+    if known.features and enough and (classifier := _with_head(model)) is not None:
         far = feature_drift(known.features, _features(classifier, images), people)
     right = next(iter(known.answers.right.values()))
     return Assessed(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,8 @@ class OnnxNetwork:
     def __init__(
         self, file: Path, classes: tuple[str, ...], preprocessing: Preprocessing, threads: int = 1
     ) -> None:
-        self.classes, self.identity = classes, digest_of(file)
+        self.classes = classes
+        self.identity = _identity(digest_of(file), classes, preprocessing)
         self.labels = {name: name for name in classes}
         self.framing = Framing(preprocessing.side, preprocessing.channels)
         self._how, self._session = preprocessing, session(file, threads)
@@ -282,13 +284,13 @@ def _described(file: Path, content: dict[str, Any], threads: int, name: str = ""
             f"{file}: weights: missing, and an untrained network cannot be compared; add weights:"
         )
     try:
-        return _built(file, config, threads, name or str(file))
+        return _built(config, threads, name or str(file))
     except CrossferError as error:
         text = str(error)
         raise CrossferError(text if str(file.parent) in text else f"{file}: {text}") from None
 
 
-def _built(file: Path, config: NetworkConfig, threads: int, name: str) -> Model:
+def _built(config: NetworkConfig, threads: int, name: str) -> Model:
     kind, _, place = config.network.partition(":")
     if kind == "onnx" and config.weights is None:
         onnx = (config.folder or Path()) / place
@@ -297,13 +299,18 @@ def _built(file: Path, config: NetworkConfig, threads: int, name: str) -> Model:
         size = sum(file.stat().st_size for file in files_of(onnx))
         return Model(name, "ONNX file", network, None, _count(onnx), size)
     classifier = config.deployed(config.outputs or FER7).eval()
-    engine = TorchEngine(classifier, config.weights_digest)
-    weights = None if config.weights is None else file.parent / config.weights.expanduser()
-    if weights is not None and weights.is_file():
+    identity = _identity(config.weights_digest, classifier.classes, classifier.preprocessing)
+    engine = TorchEngine(classifier, identity)
+    if weights := config.weights_file:
         size = weights.stat().st_size
     else:
         size = sum(t.nbytes for t in classifier.network.state_dict().values())
     return _torch(name, "weights", engine, None, size)
+
+
+def _identity(weights: str, classes: Sequence[str], preprocessing: Preprocessing) -> str:
+    """Return a digest of all on which the answers of a described network depend."""
+    return hashlib.sha256(repr((weights, tuple(classes), preprocessing)).encode()).hexdigest()
 
 
 def _torch(name: str, kind: str, engine: TorchEngine, framing: Framing | None, size: int) -> Model:

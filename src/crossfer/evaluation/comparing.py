@@ -46,7 +46,7 @@ class Network(Row):
     bytes: int
     """Of the file with its weights."""
     identity: str
-    """SHA-256 of the file that it was read from."""
+    """Differs where its answers may: the SHA-256 of its file, or of that and what its description says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from crossfer.selection import Lead, first_not_worse, lead
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
 
 KEPT = 1.0
+ROUNDING = 1e-9
 """Maximum loss on the source's validation set that does not count as forgetting, in points."""
 
 
@@ -54,7 +55,7 @@ class Constraints:
         ):
             found.append(_needs(strategy))
         drop = baseline.on_source.validation.accuracy - row.on_source.validation.accuracy
-        if self.max_source_drop is not None and drop > self.max_source_drop:
+        if self.max_source_drop is not None and drop > self.max_source_drop + ROUNDING:
             found.append(f"loses {drop:.1f} points on the source's validation set")
         if self.budget is not None and row.cost.seconds > self.budget:
             found.append(f"takes {row.cost.seconds:.0f} s")

@@ -228,7 +228,9 @@ def estimates(
             (np.array(drawn) - value) * for_few(int(who.max()) + 1, resamples, rng)
             for drawn, who in ((other_known, people), (other_new, new_people))
         )
-        draws += 100 * rng.binomial(len(new), value / 100, resamples) / len(new) - value
+        # Two right and two wrong answers more ("plus four"): where all seem right, errors are possible, too.
+        rate = (len(new) * value / 100 + 2) / (len(new) + 4)
+        draws += 100 * rng.binomial(len(new), rate, resamples) / len(new) - value
         found.append(Estimate(name, value, interval(value, draws, lowest=0.0)))
     return tuple(found)
 

@@ -205,8 +205,10 @@ def ask(
     corrected = holm([test.p for test in tests])
     ranks = np.argsort(np.argsort([test.p for test in tests], kind="stable"), kind="stable")
     alpha = 1 - limits.confidence
+    # Holm's procedure stops at the first hypothesis that it keeps, whose level is that of all others.
+    proven = sum(p <= alpha for p in corrected)
     found = [
-        test.answered(p, alpha, alpha / (len(tests) - int(rank)))
+        test.answered(p, alpha, alpha / (len(tests) - min(int(rank), proven)))
         for test, p, rank in zip(tests, corrected, ranks, strict=True)
     ]
     if limits.max_size_ratio is not None and size_ratio is not None:
@@ -270,22 +272,22 @@ class _Test:
         if distance <= 0:
             return None
 
-        def proven(images: int) -> bool:
-            return float(np.quantile(self.larger(images), alpha)) >= self.least
+        def is_proof(draws: Draws) -> bool:
+            return float(np.quantile(draws, alpha)) >= self.least
 
         most = max(MOST, 2 * self.images)
         low, high = self.images, min(2 * self.images, most)
-        while not proven(high) and high < most:
+        while not (proven := is_proof(draws := self.larger(high))) and high < most:
             low, high = high, min(2 * high, most)
-        if high == most and not proven(high):
+        if not proven:
             if self.trainings > 1:
                 return None
-            error = float(self.larger(high).std())
+            error = float(draws.std())
             high = math.ceil(high * (NORMAL.inv_cdf(1 - alpha) * error / distance) ** 2)
         else:
             while high - low > max(1, high // 100):
                 middle = (low + high) // 2
-                low, high = (low, middle) if proven(middle) else (middle, high)
+                low, high = (low, middle) if is_proof(self.larger(middle)) else (middle, high)
         unit: int = 10 ** max(0, math.floor(math.log10(high)) - 1)
         return unit * math.ceil(high / unit)
 
@@ -343,7 +345,7 @@ def _tests(on: PairedAnswers, limits: Limits, classes: Sequence[str]) -> Iterato
 
 def _points(scores: Sequence[Right]) -> float:
     """Return a fraction in per cent, or the change of one in points: after, before."""
-    return change(*scores) if len(scores) == 2 else 100 * float(scores[0].mean())
+    return change(*scores) if len(scores) == 2 else 100 * int(scores[0].sum()) / scores[0].size
 
 
 def _latency(old: Sequence[float], new: Sequence[float], most: float) -> _Test:

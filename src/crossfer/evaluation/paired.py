@@ -42,15 +42,15 @@ def compare(
     draws = resample(after, before, subjects, folds=folds)
     networks = len(after)
     p_images = mcnemar(gained, lost) if networks == 1 else None
-    plain = p_images is not None and independent(subjects)
+    exact = p_images if independent(subjects) else None
     return Paired(
         difference=change(after, before),
         interval=interval(change(after, before), draws),
         gained=gained / networks,
         lost=lost / networks,
         people=count_people(subjects),
-        p=p_images if plain and p_images is not None else p_value(draws),
-        test="McNemar" if plain else "bootstrap",
+        p=p_value(draws) if exact is None else exact,
+        test="bootstrap" if exact is None else "McNemar",
         p_images=p_images,
     )
 

@@ -161,7 +161,7 @@ class Mean(Row):
 
 @dataclass(frozen=True, slots=True)
 class Average(Row):
-    """A strategy over all targets, or ``fine-tunings``: the mean of FC, FC+CL and RE."""
+    """A strategy over all targets, or ``fine-tunings``: the mean of FC, FC+CL and RE, if there."""
 
     fraction: float
     strategy: str

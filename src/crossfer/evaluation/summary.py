@@ -52,7 +52,7 @@ def by_strategy(results: Iterable[Result]) -> list[Result]:
 def over_targets(summary: Sequence[Result]) -> list[Average]:
     """Average over the targets as sections III.1 and III.2 do: one row for each (fraction, strategy).
 
-    The last row of each fraction, ``"fine-tunings"``, is the mean over FC, FC+CL and RE.
+    The last row of each fraction, ``"fine-tunings"``, is the mean over FC, FC+CL and RE, if there.
     """
     rows = []
     for fraction in sorted({r.fraction for r in summary if r.fraction is not None}):

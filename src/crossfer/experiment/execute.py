@@ -403,6 +403,11 @@ def _predicted(network: Classifier, dataset: Dataset, split: Split, machine: Mac
     rows = dataset.rows(split)
     shown = faces(dataset, rows)
     probabilities = predict(network, shown.images, machine).numpy()
+    if not np.isfinite(probabilities).all():
+        raise CrossferError(
+            f"its predictions on {dataset.name} are no numbers: the training diverged; set a lower "
+            "learning_rate"
+        )
     return pa.table(
         {
             "dataset": pa.array([dataset.name] * len(rows)),

@@ -490,8 +490,9 @@ class _Trials:
     def take(self, number: int, tell: Tell) -> None:
         """Carry out a trial, independently of interruptions; delete runs that are not the best."""
         optuna, study = _optuna(), self.study
-        if number == 0:
-            study.enqueue_trial(self.first, skip_if_exists=True)
+        waiting = optuna.trial.TrialState.WAITING
+        if number == 0 and not study.get_trials(deepcopy=False, states=(waiting,)):
+            study.enqueue_trial(self.first)  # again where the first one was interrupted
         # Seeded by the trial's number, so that an interrupted trial gets the same recipe and resumes.
         chance = int(np.random.SeedSequence([self.asked.seed, number]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=chance)

@@ -150,7 +150,7 @@ def ridge_regression(
     """
     known = torch.stack([which for which, _ in parts])
     classes, size = parts[0][1].sums.shape
-    rows, intercepts = torch.zeros(classes, size).double(), torch.full((classes,), 0.0).double()
+    rows, intercepts = torch.zeros(classes, size).double(), torch.zeros(classes).double()
     for pattern in torch.unique(known, dim=1).T:
         own = (known == pattern[:, None]).all(0)  # the classes that the same sets know
         several = [part for part, knows in zip(parts, pattern.tolist(), strict=True) if knows]
@@ -222,7 +222,7 @@ class Head(NamedTuple):
     """float32 (D, P)."""
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return scores float64 (N, C) for penultimate features, (N, P)."""
+        """Return scores float64 (N, C) for penultimate features, (N, D)."""
         given = features if self.projection is None else (features @ self.projection).relu()
         return given.double() @ self.rows.T + self.biases
 

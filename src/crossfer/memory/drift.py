@@ -74,7 +74,7 @@ def moved(samples: Tensor, before: Tensor, after: Tensor) -> Tensor:
     about = before - centre
     # The dual form: as large as the number of images, not of features.
     products = (about @ about.T).double()
-    products.diagonal().add_(RIDGE * products.trace() / about.shape[1])
+    products.diagonal().add_((RIDGE * products.trace() / about.shape[1]).clamp_min(1e-12))
     found = torch.linalg.solve(products, (drift - shift).double()).float()
     return samples + shift + ((samples - centre) @ about.T) @ found
 

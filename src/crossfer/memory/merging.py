@@ -16,7 +16,6 @@ from crossfer.networks.layers import (
     NORMALISATIONS,
     is_just_linear,
     layers_in_order,
-    layers_with_parameters,
 )
 from crossfer.selection import choose
 from crossfer.training import Faces, normalise, specialised
@@ -85,15 +84,16 @@ def by_depth(network: nn.Module) -> Mix:
     update of layer ℓ of L is multiplied by ``λ(ℓ) = α + β (ℓ − 1) / (L − 1)``; here with β = 1 − α.  A
     normalisation belongs to the layer before it.
     """
-    modules, depth, depths = dict(network.named_modules()), 0, dict[str, int]()
-    for name in layers_with_parameters(network):
-        depth += not isinstance(modules[name], NORMALISATIONS) or not depths
-        depths[name] = depth
+    depth, depths = 0, dict[str, int]()
+    for name, module in network.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            depth += not isinstance(module, NORMALISATIONS) or not depth
+        depths[name] = max(1, depth)
 
     def mix(before: Weights, after: Weights, alpha: float) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for name, tensor in after.items():
-            place = depths.get(name.rpartition(".")[0], depth)
+            place = depths[name.rpartition(".")[0]]
             share = alpha + (1 - alpha) * (place - 1) / max(1, depth - 1)
             found |= interpolate({name: before[name]}, {name: tensor}, share)
         return found
@@ -197,7 +197,10 @@ def best_mixture(
         candidates.append(candidate(judged, validation))
         accuracies = {name: judged[f"{name}/right"].float().mean().item() for name in validation}
         tried.append({"alpha": alpha, **accuracies})
-    preferred = sorted(range(len(alphas)), key=lambda index: abs(alphas[index] - DEFAULT_ALPHA))
+    distances = [
+        round(abs(alpha - DEFAULT_ALPHA), 9) for alpha in alphas
+    ]  # 0.3 and 0.7 are as near
+    preferred = sorted(range(len(alphas)), key=distances.__getitem__)
     choice = choose(candidates, people_in(validation), preferred)
     for row, behind in zip(tried, choice.behind, strict=True):
         row |= behind.as_row()

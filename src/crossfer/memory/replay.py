@@ -85,8 +85,7 @@ class FeatureReplay:
         """
         began = time.perf_counter()
         cut, old = cut_of(model), cut_of(baseline)
-        # As many as `views` allows; so that they are shown equally often, a divisor of the epochs.
-        views = max(n for n in range(1, max(1, recipe.views) + 1) if recipe.epochs % n == 0)
+        views = views_of(recipe)
         new = _versions(model, cut, target, replace(recipe, views=views), seed, machine)
         generator = torch.Generator().manual_seed(seed)
         drawn, labels = memory.draw(self.draws * len(new), generator)
@@ -109,6 +108,11 @@ class FeatureReplay:
         trained = train(cut.rest, shown, held_out, inner, seed, machine, penalty=term, **options)
         whole = cut.joined(model, trained.model)
         return replace(trained, model=whole, seconds=trained.seconds + prepared)
+
+
+def views_of(recipe: Recipe) -> int:
+    """Return how many versions of each image are kept: as many as `views` allows, and equally often shown."""
+    return max(n for n in range(1, max(1, recipe.views) + 1) if recipe.epochs % n == 0)
 
 
 def _versions(

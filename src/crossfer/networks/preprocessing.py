@@ -44,8 +44,10 @@ class Preprocessing:
     order: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3) or self.side < 8:
-            raise ValueError("input: channels (1 or 3), height, width; square, of 8 pixels or more")
+        if self.channels not in (1, 3) or self.side < 16:
+            raise ValueError(
+                "input: channels (1 or 3), height, width; square, of 16 pixels or more"
+            )
         if (self.mean or self.deviation) and {len(self.mean), len(self.deviation)} != {
             self.channels
         }:

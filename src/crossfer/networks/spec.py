@@ -184,7 +184,7 @@ class NetworkConfig:
                     f"network {self.network!r}: write {STUDY}, {libraries} or package.module:function"
                 )
         if self.input and self.input[1] != self.input[2]:
-            yield "input: channels (1 or 3), height, width; square, of 8 pixels or more"
+            yield "input: channels (1 or 3), height, width; square, of 16 pixels or more"
         if kind not in SOURCES:
             self.preprocessing  # noqa: B018  (refuses invalid values)
         if kind == BUNDLE:
@@ -198,7 +198,7 @@ class NetworkConfig:
                 yield "arguments: an ONNX file takes none; remove them"
         if self.order and self.input and self.input[0] == 1:
             yield "order: a gray network reads no colours; remove it"
-        if self.weights_key and self.is_deployed and not self._file:
+        if self.weights_key and self.is_deployed and not self.weights_file:
             yield "weights_key: only for a file of weights; remove it"
         try:
             json.dumps(dict(self.arguments))
@@ -237,7 +237,7 @@ class NetworkConfig:
         return Spec(self.network, self.arguments, self.folder)
 
     @property
-    def _file(self) -> Path | None:
+    def weights_file(self) -> Path | None:
         """The file of its deployed weights, if any."""
         if self.weights in (None, AS_BUILT, START):
             return None
@@ -381,8 +381,8 @@ class NetworkConfig:
     @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of its deployed weights: of their file, or of the source's tensors."""
-        if self._file:
-            return digest(self._file)
+        if self.weights_file:
+            return digest(self.weights_file)
         if self._bundle:
             return digest(self._bundle / WEIGHTS)
         sha = hashlib.sha256()
@@ -432,7 +432,7 @@ class NetworkConfig:
 
     def deployed_and_said(self, classes: Classes = FER7) -> tuple[Classifier, list[str]]:
         """Build it with the deployed weights; also return notes about them."""
-        classifier, file = self.build(classes), self._file
+        classifier, file = self.build(classes), self.weights_file
         if file is None:
             return classifier, []
         network = classifier.network

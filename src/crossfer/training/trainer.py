@@ -288,7 +288,8 @@ class Training:
         for name in self.validation:
             found = measures(judged[f"{name}/right"], judged[f"{name}/likelihood"])
             row |= {f"{name}_{key}": value for key, value in found.items()}
-        if not math.isfinite(loss):
+        told = (judged[f"{name}/likelihood"] for name in self.validation)
+        if not (math.isfinite(loss) and all(likelihood.isfinite().all() for likelihood in told)):
             raise CrossferError(
                 f"the training diverged in epoch {number}; set a lower learning_rate"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,19 @@ def test_it_finds_what_is_there(dirty: Path, tmp_path: Path) -> None:
     assert found.conflicts == {"groups": 1, "images": 2}
     assert found.findings[0].startswith("2 of 6 test images (33.3%) have a copy in a training set")
     assert len(found.findings) == 4
+
+
+def test_unlabelled_copies_are_copies_and_contradict_nothing(dirty: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(dirty, raw)
+    (raw / "train/unlabelled").mkdir()
+    shutil.copy(raw / "test/happy/cem_1.png", raw / "train/unlabelled/dora_1.png")
+    dataset = prepare(raw, tmp_path / "prepared", Preparation(subject=r"/([a-z]+)_"))
+    found = audit([dataset])
+    (one,) = found.datasets
+    assert one.splits[2].also_in_training == 3 and one.conflicts == {"groups": 1, "images": 2}
+    (training_and_test,) = (o for o in found.overlaps if o.leaks)
+    assert training_and_test.exact == 3 and training_and_test.relabelled == 1
 
 
 def test_two_datasets_are_compared_with_one_another(dirty: Path, tmp_path: Path) -> None:

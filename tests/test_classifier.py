@@ -216,12 +216,12 @@ def test_a_batch_is_as_large_as_memory_allows() -> None:
 
 def test_normalisation_has_the_scale_and_the_order_of_the_network() -> None:
     """One network in four conventions that mean the same."""
-    image = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
-    bytes_ = Preprocessing(3, 8, (100.0, 110.0, 120.0), (50.0, 51.0, 52.0), white=255)
-    unit = Preprocessing(3, 8, (100 / 255, 110 / 255, 120 / 255), (50 / 255, 51 / 255, 52 / 255))
+    image = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
+    bytes_ = Preprocessing(3, 16, (100.0, 110.0, 120.0), (50.0, 51.0, 52.0), white=255)
+    unit = Preprocessing(3, 16, (100 / 255, 110 / 255, 120 / 255), (50 / 255, 51 / 255, 52 / 255))
     ours, theirs = (crossfer.networks.normalise(image, how) for how in (bytes_, unit))
     assert torch.allclose(ours, theirs, atol=1e-5)
-    reversed_ = Preprocessing(3, 8, unit.mean[::-1], unit.deviation[::-1], order="BGR")
+    reversed_ = Preprocessing(3, 16, unit.mean[::-1], unit.deviation[::-1], order="BGR")
     assert torch.equal(crossfer.networks.normalise(image, reversed_), theirs.flip(1))
 
 

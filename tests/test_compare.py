@@ -238,7 +238,8 @@ def test_the_gate_asks_of_groups_latency_and_size(comparison: Comparison, tmp_pa
     assert read(file) == found
 
     def verdicts(*options: object) -> dict[str, dict[str, Any]]:
-        told = crossfer("gate", file, "--json", "--max-drop", 20, *options)
+        drop = () if "--target" in options else ("--max-drop", 20)
+        told = crossfer("gate", file, "--json", *drop, *options)
         (answer,) = json.loads(told.stdout)["answers"]
         found = {one["about"]: one for one in answer["criteria"]}
         passed = all(one["verdict"] == "pass" for one in found.values())
@@ -457,6 +458,8 @@ def test_what_the_gate_cannot_read_is_one_line(comparison: Comparison, tmp_path:
     assert "no such file or folder" in refused("gate", tmp_path / "no", "--max-latency-ratio", 1)
     assert "compare again with --by age" in refused("gate", file, "--by", "age")
     assert "choose among faces" in refused("gate", file, "--target", "nobody")
+    vain = refused("gate", file, "--target", "faces", "--max-drop", 5)
+    assert "--max-drop: faces is the only dataset, and --target asks a gain of it" in vain
     assert "with --target" in refused("gate", file, "--min-target-gain", 1)
     assert "--strategy" in refused("gate", file, "--strategy", "FC")
     assert "not measured in an experiment" in refused("gate", tmp_path, "--max-latency-ratio", 1)

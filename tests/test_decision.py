@@ -267,7 +267,7 @@ NAMES = ("happy", "sad")
 @pytest.mark.parametrize(("before", "after"), [(55, 54), (80, 79), (64, 63)])
 def test_one_point_less_is_one_point(before: int, after: int) -> None:
     """Of 100 images each; the difference of two rounded fractions may be a little more."""
-    exact = [100 * np.mean(np.arange(100) < right) for right in (before, after)]
+    exact = [100 * float(np.mean(np.arange(100) < right)) for right in (before, after)]
     rows = [row("BL", (exact[0], 40)), row("RE", (exact[1], 80))]
     (choice,) = chosen(rows, Constraints(max_source_drop=1.0))
     assert choice.strategy == "RE"
@@ -287,7 +287,7 @@ def test_where_holm_has_stopped_no_bound_keeps_its_limit() -> None:
     before = rng.random(300) < 0.6
     after = before ^ (rng.random(300) < 0.05)
     one, evidence = asked(before, after)
-    for limit in np.arange(0.5, 8, 0.5):
+    for limit in np.arange(0.5, 8, 0.5).tolist():
         for found in gate(one, evidence, Limits(limit, -limit), NAMES):
             assert (found.verdict == "pass") == (found.bound >= found.limit)
 

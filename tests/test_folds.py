@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from crossfer.classes import ClassSet
+from crossfer.classes import UNLABELLED, ClassSet
 from crossfer.cli import app
 from crossfer.datasets import Dataset, open_dataset
 from crossfer.datasets.folds import ONE_SUBJECT, all_tested, folds_of, in_words
@@ -43,6 +43,22 @@ SMALL: dict[str, Any] = {
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     out = tmp_path_factory.mktemp("folds") / "small"
     return out, run_experiment(check_experiment(SMALL | {"data": data}), out)
+
+
+def test_unlabelled_images_of_people_who_are_not_tested_are_trained_on(
+    prepared: dict[str, Dataset],
+) -> None:
+    jaffe = prepared["jaffe"]
+    names = jaffe.samples.column("label").to_pylist()
+    for row in range(0, len(names), 5):
+        names[row] = UNLABELLED
+    place = jaffe.samples.schema.get_field_index("label")
+    some = replace(jaffe, table=jaffe.samples.set_column(place, "label", pa.array(names)))
+    for fold in folds_of(some, 3):
+        others = fold.unlabelled("training")
+        tested = {fold.subjects[row] for part in ("validation", "test") for row in fold.rows(part)}
+        assert len(others) and not {fold.subjects[row] for row in others} & tested
+        assert not len(fold.unlabelled("test")) and not len(fold.unlabelled("validation"))
 
 
 def without_subjects(dataset: Dataset) -> Dataset:

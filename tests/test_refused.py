@@ -16,6 +16,7 @@ from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.networks import NetworkConfig
 from crossfer.networks.sources import Spec
+from crossfer.networks.spec import Normalisation
 from crossfer.strategy import Strategy
 from tests.commands import refused
 
@@ -25,6 +26,10 @@ EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (
+            {"classes": {True: ["happy"], False: ["sad"]}},
+            "in quotes where YAML reads something else",
+        ),
         ({"fractions": [50, 100]}, "fractions.0: 50: must be less than or equal to 1"),
         ({"seeds": ["a"]}, "seeds.0: 'a': must be a valid integer"),
         ({"source": {"path": "old", "sizes": "70/10/20"}}, "source.sizes: must be a list: [a, b]"),
@@ -93,6 +98,8 @@ def test_mixup_for_the_others_is_possible() -> None:
         ({"network": "onnx:a.onnx", "arguments": {"a": 1}}, "an ONNX file takes none"),
         ({"network": "bundle:a", "weights_key": "ema"}, "weights_key: only for a file of weights"),
         ({"network": "timm:a", "input": (1, 48, 48), "order": "BGR"}, "reads no colours"),
+        ({"network": "timm:a", "normalisation": "nonsense"}, "write per-image, or {mean"),
+        ({"network": "timm:a", "normalisation": {"foo": 1}}, "normalisation: write {mean"),
     ],
 )
 def test_a_network(network: dict[str, Any], words: str) -> None:
@@ -184,6 +191,9 @@ def test_paths_and_lists_in_python() -> None:
     config = NetworkConfig("code:build", **given, **told)
     assert (config.weights, config.folder) == (Path("a.safetensors"), Path("b"))
     assert (config.input, config.FC, config.classes) == ((1, 48, 48), ("fc",), ("a", "b"))
+    own: Any = {"mean": [0.5], "deviation": [0.25]}
+    config = NetworkConfig("code:build", input=(1, 48, 48), normalisation=own)
+    assert config.normalisation == Normalisation((0.5,), (0.25,))
     assert not NetworkConfig("timm:resnet18", weights=cast(Any, "start")).is_deployed
     assert Spec("code:build", folder=cast(Any, "b")).folder == Path("b")
     assert Preparation(root=cast(Any, "faces")).read_options.root == Path("faces")

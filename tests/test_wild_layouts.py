@@ -621,12 +621,21 @@ def test_a_table_without_a_header_is_told_to_get_one(tmp_path: Path) -> None:
         made(tmp_path / "raw")
 
 
+def test_the_command_that_is_proposed_names_the_right_columns(tmp_path: Path) -> None:
+    raw = many(tmp_path / "my raw", "a/b/1.png", "a/b/2.png")
+    table(raw / "list.csv", "who,Emotion,picture", ["a,sad,no.png", "b,happy,no.png"])
+    with pytest.raises(CrossferError) as error:
+        made(raw)
+    proposed = "list.csv' --column path=picture --column label=emotion [--root"
+    assert proposed in str(error.value)
+
+
 def test_an_unknown_layout_is_told_what_was_found(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", "images/a.png", "images/b.png")
     table(raw / "train.csv", "who,mood", ["a,1", "b,2"])
     with pytest.raises(CrossferError) as error:
         made(raw)
-    for part in ("2 pictures", "images", "train.csv (who, mood)", "--column path=who"):
+    for part in ("2 pictures", "images", "train.csv (who, mood)", "--column path=NAME"):
         assert part in str(error.value)
 
 

@@ -225,7 +225,10 @@ PRESETS: dict[str, ClassSet] = {
 def _name(value: object) -> str:
     name = canonical(value)
     if not isinstance(value, str) or not name or name in (*NO_EXPRESSION, UNLABELLED):
-        raise CrossferError(f"classes: {value!r} is not a valid class name")
+        raise CrossferError(
+            f"classes: {value!r} is not a valid class name; write a word, in quotes where YAML "
+            "reads something else (1, yes, no, on, off)"
+        )
     return name
 
 

@@ -124,17 +124,18 @@ def gate(
         ),
     ],
     max_source_drop: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--max-source-drop",
             "--max-drop",
             min=0,
             help=(
-                "Proven to lose at most this many points on the source; for a comparison, on "
-                "every dataset."
+                "Proven to lose at most this many points on the source (default 1); for a "
+                "comparison, on every dataset."
             ),
+            show_default=False,
         ),
-    ] = 1.0,
+    ] = None,
     min_target_gain: Annotated[
         float | None,
         typer.Option(
@@ -218,7 +219,7 @@ def gate(
     )
     check_outputs({"--junit": junit}, [])
     limits = Limits(
-        max_source_drop,
+        1.0 if max_source_drop is None else max_source_drop,
         min_target_gain or 0.0,
         max_class_drop,
         max_negative_flips,
@@ -233,7 +234,7 @@ def gate(
             raise CrossferError("--strategy: only for an experiment; leave it out for a comparison")
         if min_target_gain is not None and target is None:
             raise CrossferError("--min-target-gain: name the dataset with --target")
-        answers = _of_comparison(what, limits, target, by or [])
+        answers = _of_comparison(what, limits, target, by or [], max_source_drop is not None)
     else:
         if max_latency_ratio is not None:
             raise CrossferError(
@@ -329,7 +330,7 @@ def _of_experiment(
 
 
 def _of_comparison(
-    file: Path, limits: Limits, target: str | None, by: Sequence[str]
+    file: Path, limits: Limits, target: str | None, by: Sequence[str], may_drop: bool
 ) -> list[_Answer]:
     from crossfer.deploy.compare import read
     from crossfer.evaluation.comparing import asked_of
@@ -340,6 +341,11 @@ def _of_comparison(
     names = [one.name for one in found.datasets]
     if target is not None and target not in names:
         raise CrossferError(f"--target {target}: choose among {', '.join(names)}")
+    if may_drop and names == [target]:
+        raise CrossferError(
+            f"--max-drop: {target} is the only dataset, and --target asks a gain of it; leave one of the "
+            "two out"
+        )
     known = sorted({column for one in found.datasets for column in one.evidence.groups})
     for column in by:
         if column not in known:

@@ -141,6 +141,7 @@ def prepare(
     from crossfer.cli.remarks import remarks
     from crossfer.datasets import Preparation
     from crossfer.datasets import prepare as prepare_dataset
+    from crossfer.datasets.record import SPLITS
 
     how = Preparation(
         reader=reader,
@@ -185,6 +186,12 @@ def prepare(
         numbers = [f"{count:,}" for count in (*counts.values(), sum(counts.values()))]
         table.add_row(part, *numbers)
     out_console.print(table)
+    waiting = {split: len(dataset.unlabelled(split)) for split in SPLITS}
+    if any(waiting.values()):
+        say(
+            f"unlabelled: {sum(waiting.values()):,}, of which {waiting['training']:,} in training, for "
+            "strategies that need no labels; those in other splits are used by `crossfer assess` alone"
+        )
     for line in remarks(dataset):
         say(line)
     say(f"prepared {card['images']:,} faces in {out}")

@@ -143,10 +143,11 @@ def _of_one(dataset: Dataset, start: int, training: Rows, groups: Groups) -> Dat
     splits = tuple(_of_split(dataset, split, start, training, groups) for split in SPLITS)
     several = tuple(sorted(dataset.subjects_in_several_splits()))
     own = groups.near[start : start + len(dataset.images)]
-    pairs = np.unique(np.stack([own, dataset.labels]), axis=1)
+    known = dataset.labels >= 0
+    pairs = np.unique(np.stack([own[known], dataset.labels[known]]), axis=1)
     names, kinds = np.unique(pairs[0], return_counts=True)
     torn = names[kinds > 1]
-    conflicts = {"groups": len(torn), "images": int(np.isin(own, torn).sum())}
+    conflicts = {"groups": len(torn), "images": int(np.isin(own[known], torn).sum())}
     return DatasetAudit(
         name=dataset.name,
         title=str(dataset.card["title"]),

@@ -277,7 +277,8 @@ class _Canvas:
     """A picture with black around it, so that a box may reach beyond the edge."""
 
     def __init__(self, image: Pixels) -> None:
-        self._margin = margin = max(image.shape[:2]) // 2
+        # A face is about as high as the picture at most, however long that is.
+        self._margin = margin = min(max(image.shape[:2]) // 2, 4 * min(image.shape[:2]))
         around = ((margin, margin), (margin, margin), (0, 0))
         self._pixels: Pixels = np.pad(image, around[: image.ndim])
 

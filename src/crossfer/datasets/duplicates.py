@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.classes import UNLABELLED
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.evaluation.rows import Copies, Overlap, Place
@@ -131,10 +132,15 @@ def numbered(datasets: Sequence[Dataset]) -> list[tuple[Dataset, int]]:
 
 
 def training_rows(datasets: Sequence[Dataset]) -> Rows:
-    """Return the rows of all training sets, counted as `numbered` does: int64."""
+    """Return the rows of all training sets, counted as `numbered` does: int64; unlabelled ones, too."""
     return np.concatenate(
-        [dataset.rows("training") + start for dataset, start in numbered(datasets)]
+        [_shown(dataset, "training") + start for dataset, start in numbered(datasets)]
     )
+
+
+def _shown(dataset: Dataset, split: Split) -> Rows:
+    """Return the rows of a split, with those that nobody has labelled."""
+    return np.union1d(dataset.rows(split), dataset.unlabelled(split))
 
 
 def in_training(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Rows]:
@@ -164,10 +170,11 @@ def overlaps(datasets: Sequence[Dataset], groups: Groups) -> tuple[Overlap, ...]
     """
     label_names = [name for d in datasets for name in d.samples.column("label").to_pylist()]
     labels = np.unique(label_names, return_inverse=True)[1]
+    known = np.array(label_names) != UNLABELLED
     origins = [o for d in datasets for o in d.samples.column("origin").to_pylist()]
     # In the order of the splits, so that of two places training comes first.
     places = [
-        (Place(name, split), dataset.rows(split) + start)
+        (Place(name, split), _shown(dataset, split) + start)
         for split in SPLITS
         for name, (dataset, start) in zip(told_apart(datasets), numbered(datasets), strict=True)
     ]
@@ -183,7 +190,11 @@ def overlaps(datasets: Sequence[Dataset], groups: Groups) -> tuple[Overlap, ...]
                     images=len(second),
                     exact=int(exact.sum()),
                     near=int((near & ~exact).sum()),
-                    relabelled=int(_relabelled(groups.near, labels, first, second).sum()),
+                    relabelled=int(
+                        _relabelled(
+                            groups.near, labels, *(of[known[of]] for of in (first, second))
+                        ).sum()
+                    ),
                     leaks=one.split != other.split,
                     examples=tuple(
                         Copies(*(tuple(of[row] for row in pair) for of in (origins, label_names)))

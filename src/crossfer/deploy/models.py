@@ -156,6 +156,7 @@ class OnnxNetwork:
         (given,) = self._session.get_inputs()
         self._input = given.name
         self._fixed = given.shape[0] if isinstance(given.shape[0], int) else None
+        self._last = given.shape[1] != preprocessing.channels == given.shape[-1]  # N×H×W×C
         faces = np.random.default_rng(0).integers(0, 256, (8, *self.framing.shape), np.uint8)
         try:
             answers = self._session.run(None, {self._input: self._given(faces[: self._fixed or 8])})
@@ -183,7 +184,9 @@ class OnnxNetwork:
         return answers if self._softmaxed else _softmax(answers)
 
     def _given(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        images: NDArray[np.float32] = normalise(torch.from_numpy(faces), self._how).numpy()
+        shown = normalise(torch.from_numpy(faces), self._how)
+        shown = shown.permute(0, 2, 3, 1).contiguous() if self._last else shown
+        images: NDArray[np.float32] = shown.numpy()
         if self._fixed and len(images) < self._fixed:
             images = np.resize(images, (self._fixed, *images.shape[1:]))
         return images

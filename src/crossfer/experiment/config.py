@@ -437,6 +437,8 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
     for key in ("data", "cache", "memory"):
         if isinstance(content.get(key), str):
             content[key] = file.parent / Path(content[key]).expanduser()
+    if isinstance(content.get("memory"), Path):  # beside this file, not below the data root
+        content["memory"] = content["memory"].absolute()
     if data is not None:
         content["data"] = Path(data)
     model = _as_network(content.get("model"))

@@ -99,7 +99,9 @@ def run_experiment(
     with alone_in(out):
         said = check_model(experiment, machine)
         progress.tried([*said, *left_out(experiment)])
-        write_json(out / EXPERIMENT, experiment.model_dump(mode="json", by_alias=True))
+        content = experiment.model_dump(mode="json", by_alias=True)
+        if not (out / EXPERIMENT).exists():
+            write_json(out / EXPERIMENT, content)
         source, *targets = open_datasets(experiment, out, progress)
         planned = plan_all(experiment, source, targets, arithmetic)
         for name, folds in planned.folds.items():
@@ -107,6 +109,8 @@ def run_experiment(
         leakage = look_for_leakage(
             experiment.copies, planned.divisions, out / LEAKAGE, progress.comparing
         )
+        # Nothing is refused from here on: what a finished experiment says of itself may be replaced.
+        write_json(out / EXPERIMENT, content)
         runs = {run.key: run for run in planned.runs}
         runs_folder = folder_of_runs(experiment, out)
         write_plan(out, runs_folder, [(run.key, run.label) for run in runs.values()], arithmetic)

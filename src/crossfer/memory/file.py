@@ -26,6 +26,7 @@ from crossfer.memory import statistics
 from crossfer.memory.calibration import Calibration
 from crossfer.memory.statistics import Gaussians, Moments
 from crossfer.networks import Classifier
+from crossfer.networks.sources import STUDY
 from crossfer.networks.weights import save_tensors
 from crossfer.progress import Told, silent
 from crossfer.training import Faces, specialised
@@ -198,13 +199,18 @@ class Memory:
             If its classes, weights or preprocessing differ; the message names `file`.
         """
         if classifier.classes != self.classes:
+            if sorted(classifier.classes) == sorted(self.classes):
+                raise CrossferError(
+                    f"{file}: made for a model whose classes are in the order {', '.join(self.classes)}; "
+                    "list them so under classes: of the experiment"
+                )
             raise CrossferError(
                 f"{file}: made for a model with the classes {', '.join(self.classes)}, not "
                 f"{', '.join(classifier.classes)}; {AGAIN}"
             )
         if fingerprint(classifier) != self.model:
             raise CrossferError(
-                f"{file}: made for another model (weights or preprocessing differ); {AGAIN}"
+                f"{file}: made for another model (weights, arguments or preprocessing differ); {AGAIN}"
             )
 
     def save(self, file: str | Path) -> Path:
@@ -277,8 +283,11 @@ def load_memory(file: str | Path) -> Memory:
 
 
 def fingerprint(classifier: Classifier) -> str:
-    """Return the SHA-256 of a classifier's weights and preprocessing, in hexadecimal digits."""
+    """Return the SHA-256 of a classifier's weights, arguments and preprocessing, in hexadecimal digits."""
     sha = hashlib.sha256(repr(classifier.preprocessing).encode())
+    # The study's network has only its width, which the weights show.
+    if (spec := classifier.spec) and spec.arguments and spec.network != STUDY:
+        sha.update(json.dumps(dict(spec.arguments), sort_keys=True).encode())
     for name, tensor in sorted(classifier.network.state_dict().items()):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         sha.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
@@ -119,6 +121,8 @@ class RuntimeNetwork(nn.Module):
         runtime = library("onnxruntime")
         runtime.set_default_logger_severity(4)
         self.session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        (given,) = self.session.get_inputs()
+        self.fixed = given.shape[0] if isinstance(given.shape[0], int) else None
 
     @classmethod
     def of(cls, file: Path) -> Self:
@@ -131,12 +135,20 @@ class RuntimeNetwork(nn.Module):
     def __deepcopy__(self, memo: Any) -> RuntimeNetwork:
         return RuntimeNetwork(self.content, self.last)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the first output, float (N, outputs), of images float (N, C, H, W)."""
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Return the output of images float (N, C, H, W): float (N, outputs); all if there are several."""
         given = images.detach().float().cpu()
         given = (given.permute(0, 2, 3, 1) if self.last else given).contiguous()
-        answer = self.session.run(None, {self.session.get_inputs()[0].name: given.numpy()})[0]
-        return torch.from_numpy(answer).to(images.device)
+        said = [self._run(part.numpy()) for part in given.split(self.fixed or max(1, len(given)))]
+        answers = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*said, strict=True)]
+        found = [answer.to(images.device) for answer in answers]
+        return found[0] if len(found) == 1 else found
+
+    def _run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Return the outputs of some images; a fixed batch is filled up with the same images."""
+        name, count = self.session.get_inputs()[0].name, len(images)
+        shown = np.resize(images, (self.fixed, *images.shape[1:])) if self.fixed else images
+        return [answer[:count] for answer in self.session.run(None, {name: shown})]
 
 
 class Images(NamedTuple):
@@ -170,6 +182,12 @@ def _images(model: Any, file: Path) -> Images:
             f"{file}: it has {len(inputs)} inputs ({names}); it must have exactly one, a batch of "
             "images"
         )
+    kinds = library("onnx").TensorProto
+    if (kind := inputs[0].type.tensor_type.elem_type) != kinds.FLOAT:
+        raise CrossferError(
+            f"{file}: its input is {kinds.DataType.Name(kind).lower()}; it must be float32 images, so export "
+            "it with such an input"
+        )
     sizes = [size.dim_value for size in inputs[0].type.tensor_type.shape.dim]
     for last in (False, True):
         if len(sizes) == 4:
@@ -183,12 +201,15 @@ def _images(model: Any, file: Path) -> Images:
 
 
 def _without_softmax(model: Any) -> None:
-    output = model.graph.output[0]
+    """Have outputs that are a softmax's give what it is given; others may go on reading it."""
     made = {name: node for node in model.graph.node for name in node.output}
-    last = made.get(output.name)
-    if last is not None and last.op_type in ("Softmax", "LogSoftmax"):
-        output.name = last.input[0]
-        model.graph.node.remove(last)
+    read = {name for node in model.graph.node for name in node.input}
+    for output in model.graph.output:
+        last = made.get(output.name)
+        if last is not None and last.op_type in ("Softmax", "LogSoftmax"):
+            output.name = last.input[0]
+            if not read & set(last.output):
+                model.graph.node.remove(last)
 
 
 def _with_linear_layers(model: Any) -> None:
@@ -226,7 +247,7 @@ def _check(network: nn.Module, runtime: RuntimeNetwork, images: Tensor, file: Pa
         theirs = runtime(images)
         with torch.no_grad():
             ours = network(images)
-        ours = ours[0] if isinstance(ours, (tuple, list)) else ours
+        ours, theirs = (x[0] if isinstance(x, (tuple, list)) else x for x in (ours, theirs))
     except Exception as error:
         raise CrossferError(
             f"{file}: it fails on two faces at once ({type(error).__name__}); "

@@ -61,6 +61,10 @@ def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
     return [[i for i, own in enumerate(means) if own == name] for name in classes.names]
 
 
+PER_IMAGE = "per-image"
+MAPPED = "{mean: […], deviation: […], white: 1}"
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """Normalisation of pixels: see `crossfer.networks.preprocessing.Preprocessing`."""
@@ -79,6 +83,20 @@ class Normalisation:
                 f"mean {max(self.mean):g} exceeds white: {self.white:g}; set white: 255 if mean "
                 "and deviation refer to bytes"
             )
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Normalisation:
+        """Read it from a mapping.
+
+        Raises
+        ------
+        ValueError
+            If a key is unknown or missing, or a value is no number.
+        """
+        if not {"mean", "deviation"} <= told.keys() <= {"mean", "deviation", "white"}:
+            raise ValueError(f"normalisation: write {MAPPED}")
+        sizes = {key: tuple(map(float, told[key])) for key in ("mean", "deviation")}
+        return cls(**sizes, white=float(told.get("white", 1.0)))
 
 
 @dataclass(frozen=True)
@@ -151,12 +169,18 @@ class NetworkConfig:
         for key in ("input", "classes", "FC", "CL"):
             if isinstance(value := getattr(self, key), list):
                 object.__setattr__(self, key, tuple(value))
+        if isinstance(self.normalisation, Mapping):
+            object.__setattr__(self, "normalisation", Normalisation.of(self.normalisation))
         for problem in self._problems():
             raise ValueError(problem)
 
     def _problems(self) -> Iterator[str]:
         """Yield invalid or missing options."""
         kind, _, name = self.network.partition(":")
+        if not isinstance(self.normalisation, Normalisation | None) and (
+            self.normalisation != PER_IMAGE
+        ):
+            yield f"normalisation: {self.normalisation!r}: write {PER_IMAGE}, or {MAPPED}"
         if not 0 < self.width <= 4:
             yield f"width is {self.width}: must be above 0 and at most 4"
         if self.network == STUDY:

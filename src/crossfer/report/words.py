@@ -251,7 +251,7 @@ def _known_here(view: View, after: Result) -> list[str]:
 def _few_people(view: View, after: Result) -> list[str]:
     dataset = view.dataset(after.target)
     people = dataset.test_subjects
-    if not people or people >= FEW_PEOPLE or dataset.folds:
+    if not people or people >= FEW_PEOPLE or dataset.folds or dataset.parts:
         return []
     return [
         f"The test set of {shown(dataset)} has {_people(people)}: use cross-validation over all "

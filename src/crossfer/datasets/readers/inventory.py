@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from crossfer.datasets.readers.columns import ALIASES, plain
 from crossfer.datasets.readers.tables import columns_of, tables_near
 from crossfer.datasets.walk import IMAGE_SUFFIXES, PACKED_SUFFIXES, VIDEO_SUFFIXES, files_below
 from crossfer.errors import CrossferError
@@ -54,9 +57,8 @@ def way_on(path: Path) -> str:
                 "names, for example path,label"
             )
         return (
-            f"if that table lists them: crossfer prepare {tables[0]} --column "
-            f"path={names[0] if names else 'NAME'} --column label={names[1] if len(names) > 1 else 'NAME'} "
-            "[--root FOLDER]"
+            f"if that table lists them: crossfer prepare {shlex.quote(str(tables[0]))} "
+            f"{' '.join(_roles(names))} [--root FOLDER]"
         )
     if any(map(is_packed, islice(files_below(path), MOST))):
         return "archives beside pictures are not read; unpack them, or name one alone"
@@ -65,6 +67,14 @@ def way_on(path: Path) -> str:
 
 def _tables(path: Path) -> list[Path]:
     return list(islice(tables_near(path, 2), 3))
+
+
+def _roles(names: Sequence[str]) -> Iterator[str]:
+    """Yield the options that name a table's picture and label: as recognised, or NAME."""
+    for role in ("path", "label"):
+        by_plain = {plain(name): name for name in names}
+        known = next((by_plain[alias] for alias in ALIASES[role] if alias in by_plain), "NAME")
+        yield f"--column {shlex.quote(f'{role}={known}')}"
 
 
 def _columns(table: Path) -> str:

@@ -463,6 +463,16 @@ def test_results_of_another_configuration_decide_nothing(
     assert load_results(out) == finished[1], "alone it speaks for itself"
 
 
+def test_a_configuration_that_is_refused_leaves_a_finished_experiment_as_it_is(
+    finished: tuple[Path, Results, int], raw: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    with pytest.raises(CrossferError, match="folds: 50 are more than"):
+        run_experiment(check_experiment(SMALL | {"data": raw, "folds": 50}), out)
+    assert load_results(out) == finished[1]
+
+
 def test_interrupted_in_the_middle_it_goes_on(
     finished: tuple[Path, Results, int], data: Path, tmp_path: Path
 ) -> None:

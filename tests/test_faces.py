@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -202,6 +203,18 @@ def test_the_detector_finds_drawn_faces_and_none_on_a_wall(tmp_path: Path) -> No
         assert is_plausible(found[0])
     for shape in ((1, 1), (0, 5), (48, 48), (30, 2000), (200, 200, 3)):
         assert detector(np.full(shape, 127, np.uint8)) == []
+
+
+def test_a_long_strip_takes_no_more_memory_than_other_pictures() -> None:
+    tracemalloc.start()
+    assert Detector()(np.full((60, 15_000, 3), 127, np.uint8)) == []
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    strip = np.full((160, 2_400), 200, np.uint8)
+    face = cv2.resize(portrait(LAB_JAFFE, 1, 3), (160, 160), interpolation=cv2.INTER_AREA)
+    strip[:, 1_000:1_160] = face
+    (found,) = Detector()(strip)
+    assert 1_000 < found.box[0] < 1_160
 
 
 def test_one_detector_serves_several_threads_and_reads_gray_as_equal_colours() -> None:

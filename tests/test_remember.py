@@ -325,6 +325,23 @@ def test_a_memory_file_that_cannot_be_trusted_is_refused_in_one_line(
         )
 
 
+def test_a_memory_file_knows_the_order_of_classes_and_the_arguments_of_its_model() -> None:
+    def built(scale: float, classes: tuple[str, ...] = ("happy", "sad")) -> Classifier:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 8), nn.ReLU(), nn.Linear(8, 2))
+        spec = Spec("tests.anywhere:build", {"scale": scale})
+        return Classifier(network, classes, preprocessing=Preprocessing(), spec=spec).eval()
+
+    images = torch.randint(0, 256, (40, 48, 48), dtype=torch.uint8)
+    faces = Faces(images, torch.arange(40) % 2)
+    made = Memory.of(built(20), faces, Machine.of("cpu", "32-true"))
+    made.check(built(20))
+    with pytest.raises(CrossferError, match="made for another model .weights, arguments or prepr"):
+        made.check(built(2000))
+    with pytest.raises(CrossferError, match="in the order happy, sad; list them so under classes:"):
+        made.check(built(20, ("sad", "happy")))
+
+
 def test_a_strategy_that_reads_a_memory_makes_sense() -> None:
     for wrong, why in (
         ({"data": "source+target"}, "memory: needs data: target"),

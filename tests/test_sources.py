@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from crossfer.adaptation import untrained
@@ -29,6 +30,7 @@ from crossfer.networks import (
     Spec,
     check_network,
     load,
+    normalise,
 )
 
 FAMILIES = {
@@ -299,6 +301,53 @@ def test_an_onnx_file_that_cannot_be_converted_is_measured_as_it_is(tmp_path: Pa
     round_trip(other, tmp_path / "bundle")
 
 
+def test_an_onnx_file_of_channels_last_is_compared_as_it_is_run(tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime")
+    config = keras(tmp_path / "keras.onnx")
+    described = {"classes": list(FER7), "normalisation": "per-image"}
+    (tmp_path / "keras.yaml").write_text(yaml.safe_dump(described))
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    ours = replace(config, network=f"onnxruntime:{tmp_path / 'keras.onnx'}").deployed()
+    theirs = open_model(tmp_path / "keras.onnx").engine(shown)
+    assert np.allclose(ours.predict(shown), theirs, atol=1e-6)
+
+
+class Several(nn.Module):
+    """Gives features, probabilities and the most probable class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        *layers, self.last = small()
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, a: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.features(a)
+        probabilities = self.last(features).softmax(1)
+        return features, probabilities, probabilities.argmax(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fixed", [True, False])
+def test_of_several_outputs_the_one_of_the_classes_is_read_in_any_batch(
+    fixed: bool, tmp_path: Path
+) -> None:
+    needs("onnx", "onnxruntime")
+    torch.manual_seed(0)
+    network = Several().eval()
+    names: dict[str, Any] = {"input_names": ["a"], "output_names": ["f", "p", "c"]}
+    axes = {} if fixed else {name: {0: "N"} for name in ("a", "f", "p", "c")}
+    file = tmp_path / "several.onnx"
+    torch.onnx.export(
+        network, (torch.zeros(2, *GRAY),), str(file), dynamo=False, dynamic_axes=axes, **names
+    )
+    config = NetworkConfig(f"onnxruntime:{file}", classes=FER7, normalisation="per-image")
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    with torch.no_grad():
+        expected = network(normalise(torch.from_numpy(shown), config.preprocessing))[1].numpy()
+    bundle = config.deployed().save(tmp_path / "bundle")
+    assert np.allclose(load(bundle).predict(shown), expected, atol=1e-5)
+
+
 class Two(nn.Module):
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a + b).flatten(1)[:, :7]
@@ -309,6 +358,9 @@ def test_an_onnx_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     needs("onnx", "onnxruntime", "onnx2torch")
     export(Two(), tmp_path / "two.onnx", inputs=2)
     (tmp_path / "torn.onnx").write_bytes(b"torn")
+    half = tmp_path / "half.onnx"
+    shown = torch.zeros(2, *GRAY, dtype=torch.float16)
+    torch.onnx.export(small().half().eval(), (shown,), str(half), dynamo=False)
 
     def said(name: str) -> str:
         config = NetworkConfig(
@@ -321,6 +373,7 @@ def test_an_onnx_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
 
     assert "it has 2 inputs (a, b); it must have exactly one, a batch of images" in said("two.onnx")
     assert "not a readable ONNX model" in said("torn.onnx")
+    assert "its input is float16; it must be float32 images" in said("half.onnx")
     assert "no such file" in said("none.onnx")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -352,6 +353,25 @@ def test_usual_names_of_columns_are_taken_and_said(names: str, line: str, tmp_pa
         assert found["images/5.png"] == ("sad", "2", "test", "25")
         assert "not used, kept as groups: age" in said(dataset)
         assert dataset.groups["age"][:2] == ["20", "21"]
+
+
+def test_a_name_that_several_folders_have_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"cam{n % 2}/{n // 2}.png" for n in range(8)))
+    rows = [f"{n}.png,{('sad', 'happy')[n % 2]}" for n in range(4)]
+    file = table(raw / "labels.csv", "path,label", rows)
+    with pytest.raises(CrossferError, match=r"\(0.png: it is in cam0 and cam1: name the folder in"):
+        made(file)
+
+
+def test_a_picture_whose_row_is_not_used_is_named_once_and_for_its_reason(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"img/{n}.png" for n in range(6)))
+    rows = [f"img/{n}.png,{('sad', 'happy')[n % 2]}" for n in range(4)]
+    table(raw / "labels.csv", "path,label", [*rows, "img/4.png,", "img/5.png,unknown"])
+    dataset = made(raw)
+    with (dataset.folder / "skipped.csv").open(newline="") as file:
+        skipped = [(row["origin"], row["reason"]) for row in csv.DictReader(file)]
+    assert [origin for origin, _ in skipped] == ["labels.csv row 6", "labels.csv row 7"]
+    assert skipped[0][1] == "path or label is empty"
 
 
 def test_an_unknown_split_or_two_labels_columns_are_asked_about(tmp_path: Path) -> None:

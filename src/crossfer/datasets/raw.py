@@ -164,7 +164,7 @@ def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item
             if isinstance(item, Remark):
                 known |= {os.path.normpath(file) for file in item.used}
             elif isinstance(item, Skipped):
-                known.add(os.path.normpath(place / item.origin))
+                known.add(os.path.normpath(item.file or place / item.origin))
             elif isinstance(item.picture, Path):
                 known.add(os.path.normpath(item.picture))
         for file in files_below(place):

@@ -61,11 +61,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in a raw dataset that is not used, and why; `picture` tells whether it may be one."""
+    """Something in a raw dataset that is not used, and why; `picture` tells whether it may be one.
+
+    `file` is the picture that a table's row names.
+    """
 
     origin: str
     reason: str
     picture: bool = True
+    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

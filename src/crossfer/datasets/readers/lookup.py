@@ -53,6 +53,12 @@ class Lookup:
                 return same[0]
         return Path(os.path.normpath(self.places[0] / clean))
 
+    def several(self, name: str) -> list[Path]:
+        """Return the pictures of a name without a folder, where several have it."""
+        path = PurePosixPath(name.strip().replace("\\", "/").removeprefix("./"))
+        found = self._by_end.get(path.stem.lower(), []) if len(path.parts) == 1 else []
+        return found if len(found) > 1 else []
+
     @cached_property
     def _by_end(self) -> dict[str, list[Path]]:
         """All pictures by the ends of their paths without suffix."""

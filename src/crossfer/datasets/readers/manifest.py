@@ -225,25 +225,33 @@ class _Reading:
         columns, options = self.columns, self.options
         name = row[str(columns.path)]
         raw, reason = (row[columns.label], "") if columns.label else columns.marked(row)
-        if reason:
-            return Skipped(origin, reason)
-        if not name or not raw:
-            return Skipped(origin, "path or label is empty")
         box = columns.box_of(row)
-        if isinstance(box, str):
-            return Skipped(origin, box)
+        if not reason and not (name and raw):
+            reason = "path or label is empty"
+        elif not reason and isinstance(box, str):
+            reason = box
+        if reason or isinstance(box, str):
+            return self._skipped(origin, reason, name)
         try:
             label, reason = labelled(_named(raw, self.names), options)
         except CrossferError as error:
             raise CrossferError(f"{self.table} row {number}: {error}") from None
         if label is None:
-            return Skipped(origin, reason)
+            return self._skipped(origin, reason, name)
         subject = row[columns.subject] if columns.subject else None
         picture: Picture
         if isinstance(name, Encoded):
             picture = name.open
         else:
             picture = self.lookup.find(name)
+            if not picture.is_file() and (several := self.lookup.several(name)):
+                folders = " and ".join(
+                    f.parent.relative_to(self.lookup.top).as_posix() for f in several[:2]
+                )
+                return Skipped(
+                    self._origin(name, picture, label, number),
+                    f"it is in {folders}: name the folder in the column {columns.path}, too",
+                )
             origin = self._origin(name, picture, label, number)
             subject = subject or options.subject_of(origin)
         return Record(
@@ -260,6 +268,10 @@ class _Reading:
                 if isinstance(text := row.get(column), str) and text and len(text) <= LONGEST_GROUP
             },
         )
+
+    def _skipped(self, origin: str, reason: str, name: str | Encoded) -> Skipped:
+        file = self.lookup.find(name) if name and isinstance(name, str) else None
+        return Skipped(origin, reason, file=file)
 
     def _origin(self, name: str, picture: Path, label: str, number: int) -> str:
         """Return a unique origin for a row's picture; note it where its folders name another class."""

@@ -2,6 +2,9 @@
 # make test   tests, lint and types
 # make coverage   the tests again, with the lines that none of them runs
 
+# Code is compiled once for the many processes of the tests, also where the environment says not to.
+export PYTHONDONTWRITEBYTECODE =
+
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -156,7 +156,7 @@ def _of_one(dataset: Dataset, start: int, training: Rows, groups: Groups) -> Dat
         splits=splits,
         subjects_in_several_splits=several,
         conflicts=conflicts,
-        findings=tuple(_findings(splits, several, conflicts)),
+        findings=tuple(_findings(splits, several, conflicts, dataset.has_official_splits)),
     )
 
 
@@ -182,7 +182,7 @@ def _of_split(
 
 
 def _findings(
-    splits: Sequence[SplitAudit], several: Sequence[str], conflicts: dict[str, int]
+    splits: Sequence[SplitAudit], several: Sequence[str], conflicts: dict[str, int], official: bool
 ) -> list[str]:
     found = []
     for part in splits:
@@ -209,9 +209,10 @@ def _findings(
             "treat every image as another person."
         )
     elif test.subjects is not None and test.subjects < FEW_PEOPLE:
+        how = "prepare it with --ignore-splits, and use" if official else "use"
         found.append(
             f"The test set has {test.subjects} people, so its accuracy says little about others; "
-            "as a target, use “folds: 5” to test everybody."
+            f"as a target, {how} “folds: 5” to test everybody."
         )
     if conflicts["groups"]:
         found.append(

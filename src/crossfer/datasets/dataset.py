@@ -197,6 +197,11 @@ class Dataset:
         """The datasets that it is made of: itself."""
         return (self,)
 
+    @property
+    def has_official_splits(self) -> bool:
+        """Whether its division was given, not made by `crossfer.prepare`."""
+        return self.card["split"]["asked"] is None
+
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the rows of a split, ascending; without those whose label belongs to no class.
 

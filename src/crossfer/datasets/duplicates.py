@@ -139,8 +139,9 @@ def training_rows(datasets: Sequence[Dataset]) -> Rows:
 
 
 def _shown(dataset: Dataset, split: Split) -> Rows:
-    """Return the rows of a split, with those that nobody has labelled."""
-    return np.union1d(dataset.rows(split), dataset.unlabelled(split))
+    """Return the rows of a split; of training, with the unlabelled ones, which may be adapted to."""
+    rows = dataset.rows(split)
+    return np.union1d(rows, dataset.unlabelled(split)) if split == "training" else rows
 
 
 def in_training(datasets: Sequence[Dataset], groups: Groups) -> dict[str, Rows]:

@@ -43,7 +43,7 @@ def folds_of(dataset: Dataset, folds: Folds) -> list[Dataset]:
         If the division was given, there are more folds than people (or images, where nobody is known), or
         some fold could not learn a class.
     """
-    if dataset.card["split"]["asked"] is None:
+    if dataset.has_official_splits:
         raise CrossferError(
             f"folds: {dataset.name} has an official test set: to keep it, name only the other "
             f"targets (folds: {{NAME: {folds}}}); to test all of its images, prepare it with "

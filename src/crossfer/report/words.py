@@ -253,9 +253,10 @@ def _few_people(view: View, after: Result) -> list[str]:
     people = dataset.test_subjects
     if not people or people >= FEW_PEOPLE or dataset.folds or dataset.parts:
         return []
+    first = "prepare it with --ignore-splits and " if dataset.split.asked is None else ""
     return [
-        f"The test set of {shown(dataset)} has {_people(people)}: use cross-validation over all "
-        "its people (“folds: 5” in the configuration)."
+        f"The test set of {shown(dataset)} has {_people(people)}: {first}use cross-validation over all "
+        "its people (“folds: 5” in the configuration, without “protocols”)."
     ]
 
 

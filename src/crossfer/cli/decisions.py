@@ -17,6 +17,7 @@ from crossfer.cli.application import app, out_console
 from crossfer.cli.options import JsonOption, check_finite, check_outputs, past_data_of, seconds_of
 from crossfer.cli.output import say, say_json
 from crossfer.errors import CrossferError
+from crossfer.terms import BL, SIDES
 
 if TYPE_CHECKING:
     from crossfer.evaluation.gate import Criterion, Limits
@@ -80,7 +81,6 @@ def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:
     """Print a choice, why, all that there was to choose from, and where the network lies."""
     from crossfer.evaluation.decision import comparable
     from crossfer.report import explain, shipped
-    from crossfer.terms import SIDES
 
     out_console.print(f"\n{choice.target}", style="bold")
     for sentence in explain(results, choice):
@@ -416,8 +416,6 @@ def _missing(criterion: Criterion) -> str:
 
 def _to_ship(results: Results, strategy: str | None, target: str | None) -> list[Result]:
     """Return the rows that a gate is about: of each target, the recommended strategy or the one named."""
-    from crossfer.terms import BL
-
     targets = [choice.target for choice in results.recommendations]
     if target is not None and target not in targets:
         raise CrossferError(f"--target {target}: choose among {', '.join(targets)}")
@@ -449,8 +447,6 @@ def _network(results: Results, row: Result) -> str:
 
 def _size_ratio(results: Results, row: Result) -> float:
     """Return the parameters of a row's network, divided by the baseline's."""
-    from crossfer.terms import BL
-
     old = next(one for one in results.results if one.strategy == BL and one.target == row.target)
     before, after = (results.run(one.runs[0]).parameters for one in (old, row))
     return after / before

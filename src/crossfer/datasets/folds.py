@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.classes import UNLABELLED
 from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.record import SPLITS
 from crossfer.datasets.splits import divide
 from crossfer.errors import CrossferError
 
@@ -104,9 +104,7 @@ def _fold(
     splits[rows[parts == k]] = "test"
     splits[rows[parts == (k + 1) % count]] = "validation"
     # What nobody has labelled may be adapted to, if it shows none of the people who are tested.
-    others = np.flatnonzero(
-        dataset.samples.column("label").to_numpy(zero_copy_only=False) == UNLABELLED
-    )
+    others = np.concatenate([dataset.unlabelled(split) for split in SPLITS])
     asked = {dataset.subjects[row] for row in rows if splits[row] != "training"} - {None}
     splits[[row for row in others if dataset.subjects[row] not in asked]] = "training"
     learnt = set(dataset.labels[splits == "training"].tolist())

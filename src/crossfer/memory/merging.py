@@ -197,9 +197,8 @@ def best_mixture(
         candidates.append(candidate(judged, validation))
         accuracies = {name: judged[f"{name}/right"].float().mean().item() for name in validation}
         tried.append({"alpha": alpha, **accuracies})
-    distances = [
-        round(abs(alpha - DEFAULT_ALPHA), 9) for alpha in alphas
-    ]  # 0.3 and 0.7 are as near
+    # Rounded: 0.3 is as near to 0.5 as 0.7.
+    distances = [round(abs(alpha - DEFAULT_ALPHA), 9) for alpha in alphas]
     preferred = sorted(range(len(alphas)), key=distances.__getitem__)
     choice = choose(candidates, people_in(validation), preferred)
     for row, behind in zip(tried, choice.behind, strict=True):

@@ -50,7 +50,7 @@ def found_in(path: Path) -> str:
 def way_on(path: Path) -> str:
     """Say the shortest way from what is found to a dataset that can be read."""
     if tables := _tables(path):
-        names = [name for name in _columns(tables[0]).split(", ") if name]
+        names = _names(tables[0])
         if any(os.path.splitext(name)[1] in IMAGE_SUFFIXES for name in names):
             return (
                 f"{tables[0]} begins with a picture, not with a header: add a first line with its columns' "
@@ -71,14 +71,19 @@ def _tables(path: Path) -> list[Path]:
 
 def _roles(names: Sequence[str]) -> Iterator[str]:
     """Yield the options that name a table's picture and label: as recognised, or NAME."""
+    by_plain = {plain(name): name for name in names}
     for role in ("path", "label"):
-        by_plain = {plain(name): name for name in names}
         known = next((by_plain[alias] for alias in ALIASES[role] if alias in by_plain), "NAME")
         yield f"--column {shlex.quote(f'{role}={known}')}"
 
 
 def _columns(table: Path) -> str:
+    return ", ".join(_names(table))[:120]
+
+
+def _names(table: Path) -> list[str]:
+    """Return the names of a table's columns; none where it cannot be read."""
     try:
-        return ", ".join(filter(None, columns_of(table)))[:120]
+        return [name for name in columns_of(table) if name]
     except CrossferError:
-        return ""
+        return []

@@ -37,7 +37,7 @@ class Lookup:
 
     def find(self, name: str) -> Path:
         """Return the file of a name, or where it should be."""
-        clean = name.strip().replace("\\", "/").removeprefix("./")
+        clean = _clean(name)
         for place in self.places:
             if os.path.isfile(file := place / clean):
                 return Path(os.path.normpath(file))
@@ -55,7 +55,7 @@ class Lookup:
 
     def several(self, name: str) -> list[Path]:
         """Return the pictures of a name without a folder, where several have it."""
-        path = PurePosixPath(name.strip().replace("\\", "/").removeprefix("./"))
+        path = PurePosixPath(_clean(name))
         found = self._by_end.get(path.stem.lower(), []) if len(path.parts) == 1 else []
         return found if len(found) > 1 else []
 
@@ -68,3 +68,7 @@ class Lookup:
             for length in range(1, min(len(parts), DEEPEST) + 1):
                 found["/".join(parts[-length:]).lower()].append(file)
         return found
+
+
+def _clean(name: str) -> str:
+    return name.strip().replace("\\", "/").removeprefix("./")

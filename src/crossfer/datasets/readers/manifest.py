@@ -225,13 +225,13 @@ class _Reading:
         columns, options = self.columns, self.options
         name = row[str(columns.path)]
         raw, reason = (row[columns.label], "") if columns.label else columns.marked(row)
-        box = columns.box_of(row)
-        if not reason and not (name and raw):
-            reason = "path or label is empty"
-        elif not reason and isinstance(box, str):
-            reason = box
-        if reason or isinstance(box, str):
+        if reason:
             return self._skipped(origin, reason, name)
+        if not name or not raw:
+            return self._skipped(origin, "path or label is empty", name)
+        box = columns.box_of(row)
+        if isinstance(box, str):
+            return self._skipped(origin, box, name)
         try:
             label, reason = labelled(_named(raw, self.names), options)
         except CrossferError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -17,7 +16,6 @@ from crossfer.classes import FER7, PRESETS, canonical
 from crossfer.datasets.dataset import Dataset
 from crossfer.deploy import load
 from crossfer.deploy.engine import (
-    BATCH,
     CARD,
     Engine,
     Mirrored,
@@ -27,11 +25,13 @@ from crossfer.deploy.engine import (
     session,
 )
 from crossfer.deploy.pytorch import TorchEngine
-from crossfer.errors import CrossferError, one_line
+from crossfer.errors import CrossferError
 from crossfer.framing import Framing
+from crossfer.machine import threads_of
 from crossfer.networks.classifier import WEIGHTS
-from crossfer.networks.onnx_files import digest_of, files_of, of_onnx
-from crossfer.networks.preprocessing import Preprocessing, normalise
+from crossfer.networks.onnx_files import digest_of, files_of
+from crossfer.networks.preprocessing import Preprocessing
+from crossfer.networks.sources import ONNX, RUNTIME
 from crossfer.networks.spec import NetworkConfig
 from crossfer.validation import adapter, first_error
 from crossfer.yaml_files import read_yaml
@@ -123,73 +123,6 @@ class Model:
                 "its weights"
             )
         return said
-
-
-class OnnxNetwork:
-    """An ONNX file in ONNX Runtime that maps normalised images to logits or probabilities.
-
-    Parameters
-    ----------
-    file
-        It must have one input, float (N, C, H, W); N may be fixed.
-    classes
-        Classes of its outputs.
-    preprocessing
-        Its preprocessing.
-    threads
-        Number of threads per call.
-
-    Raises
-    ------
-    CrossferError
-        If it fails on faces, or has another number of outputs.
-    """
-
-    def __init__(
-        self, file: Path, classes: tuple[str, ...], preprocessing: Preprocessing, threads: int = 1
-    ) -> None:
-        self.classes = classes
-        self.identity = _identity(digest_of(file), classes, preprocessing)
-        self.labels = {name: name for name in classes}
-        self.framing = Framing(preprocessing.side, preprocessing.channels)
-        self._how, self._session = preprocessing, session(file, threads)
-        (given,) = self._session.get_inputs()
-        self._input = given.name
-        self._fixed = given.shape[0] if isinstance(given.shape[0], int) else None
-        self._last = given.shape[1] != preprocessing.channels == given.shape[-1]  # N×H×W×C
-        faces = np.random.default_rng(0).integers(0, 256, (8, *self.framing.shape), np.uint8)
-        try:
-            answers = self._session.run(None, {self._input: self._given(faces[: self._fixed or 8])})
-        except Exception as error:
-            raise CrossferError(f"{file}: fails on faces: {one_line(error)}") from None
-        fitting = [i for i, a in enumerate(answers) if a.ndim == 2 and a.shape[1] == len(classes)]
-        if not fitting:
-            shapes = ", ".join(str(answer.shape) for answer in answers)
-            raise CrossferError(
-                f"{file}: returns {shapes}, but {len(classes)} classes are named for its outputs; "
-                "correct classes:"
-            )
-        self._answer = fitting[0]
-        said = answers[self._answer]
-        self._softmaxed = bool(said.min() >= 0 and np.allclose(said.sum(1), 1, atol=1e-3))
-
-    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities (N, classes)."""
-        at_once, found = self._fixed or BATCH, [np.empty((0, len(self.classes)), np.float32)]
-        for start in range(0, len(faces), at_once):
-            part = faces[start : start + at_once]
-            images = self._given(part)
-            found.append(self._session.run(None, {self._input: images})[self._answer][: len(part)])
-        answers = np.concatenate(found).astype(np.float32)
-        return answers if self._softmaxed else _softmax(answers)
-
-    def _given(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        shown = normalise(torch.from_numpy(faces), self._how)
-        shown = shown.permute(0, 2, 3, 1).contiguous() if self._last else shown
-        images: NDArray[np.float32] = shown.numpy()
-        if self._fixed and len(images) < self._fixed:
-            images = np.resize(images, (self._fixed, *images.shape[1:]))
-        return images
 
 
 def open_model(path: str | Path, threads: int = 1) -> Model:
@@ -295,15 +228,17 @@ def _described(file: Path, content: dict[str, Any], threads: int, name: str = ""
 
 def _built(config: NetworkConfig, threads: int, name: str) -> Model:
     kind, _, place = config.network.partition(":")
-    if kind == "onnx" and config.weights is None:
-        onnx = (config.folder or Path()) / place
-        of_onnx(onnx)  # reports an invalid file first
-        network = OnnxNetwork(onnx, config.outputs, config.preprocessing, threads)
-        size = sum(file.stat().st_size for file in files_of(onnx))
-        return Model(name, "ONNX file", network, None, _count(onnx), size)
-    classifier = config.deployed(config.outputs or FER7).eval()
-    identity = _identity(config.weights_digest, classifier.classes, classifier.preprocessing)
+    if kind == ONNX:
+        config = replace(config, network=f"{RUNTIME}:{place}")  # which need not be trainable
+    with threads_of(threads):
+        classifier = config.deployed(config.outputs or FER7)
+    onnx = classifier.spec.file
+    weights = digest_of(onnx) if onnx else config.weights_digest
+    identity = _identity(weights, classifier.classes, classifier.preprocessing)
     engine = TorchEngine(classifier, identity)
+    if onnx:
+        size = sum(file.stat().st_size for file in files_of(onnx))
+        return Model(name, "ONNX file", engine, None, _count(onnx), size)
     if weights := config.weights_file:
         size = weights.stat().st_size
     else:
@@ -341,8 +276,3 @@ def _count(file: Path) -> int | None:
         return None
     graph = onnx.load(str(file), load_external_data=False).graph
     return int(sum(np.prod(tensor.dims, dtype=np.int64) for tensor in graph.initializer))
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -44,6 +45,30 @@ def find_logits(answer: Any, answers: int) -> tuple[Tensor, str]:
             return part, place
     kinds = ", ".join(_described(part) for part in parts.values()) or type(answer).__name__
     raise TypeError(f"returns {kinds}, without a tensor of logits (N, {answers})")
+
+
+def problem_of(answer: Any, answers: int) -> str | None:
+    """Return what is wrong with a network's output for two faces; None if it contains their logits."""
+    try:
+        logits, _ = find_logits(answer, answers)
+    except TypeError as error:
+        return str(error)
+    if logits.shape != (2, answers):
+        return (
+            f"returns {tuple(logits.shape)} for two faces, not (2, {answers}); list its outputs in "
+            "model.classes"
+        )
+    if not bool(logits.isfinite().all()):
+        return "returns NaN or infinity; a weight or a running statistic is damaged"
+    if are_probabilities(logits):
+        return "returns probabilities; it must return logits, the values before the softmax"
+    return None
+
+
+def are_probabilities(answers: Tensor) -> bool:
+    """Tell whether rows are probabilities: not negative, with a sum of 1."""
+    sums = answers.float().sum(-1)
+    return bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2)
 
 
 def _described(part: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from crossfer.errors import CrossferError
 from crossfer.files import digest
+from crossfer.networks.answers import are_probabilities
 from crossfer.networks.hubs import Own, library
 from crossfer.networks.preprocessing import Preprocessing
 
@@ -60,9 +62,8 @@ def from_onnx(file: Path, check: bool = True) -> nn.Module:
     if images.last:
         network = ChannelsLast(network)
     if check:
-        chance = torch.Generator().manual_seed(0)
-        shown = torch.randn(2, images.channels, images.side, images.side, generator=chance)
-        _check(network.eval(), RuntimeNetwork(model.SerializeToString(), images.last), shown, file)
+        runtime = RuntimeNetwork(model.SerializeToString(), images.last)
+        _check(network.eval(), runtime, images.drawn(), file)
     return network
 
 
@@ -106,21 +107,28 @@ class ChannelsLast(nn.Module):
 class RuntimeNetwork(nn.Module):
     """A network that runs in ONNX Runtime on the CPU: it can be measured, but not trained.
 
+    It uses as many threads as PyTorch does when it is opened.
+
     Parameters
     ----------
     content
         The serialised model.
     last
         Whether it reads images (N, H, W, C).
+    softmaxed
+        Which of its outputs are probabilities; it returns their logarithms.
     """
 
-    def __init__(self, content: bytes, last: bool = False) -> None:
+    def __init__(self, content: bytes, last: bool = False, softmaxed: Collection[int] = ()) -> None:
         super().__init__()
-        self.content, self.last = content, last
+        self.content, self.last, self.softmaxed = content, last, softmaxed
         self.device = nn.Parameter(torch.empty(0), requires_grad=False)  # its device
         runtime = library("onnxruntime")
-        runtime.set_default_logger_severity(4)
-        self.session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
+        self.session = runtime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"]
+        )
         (given,) = self.session.get_inputs()
         self.fixed = given.shape[0] if isinstance(given.shape[0], int) else None
 
@@ -130,10 +138,13 @@ class RuntimeNetwork(nn.Module):
         model = _read(file)
         images = _images(model, file)
         _without_softmax(model)
-        return cls(model.SerializeToString(), images.last)
+        content = model.SerializeToString()
+        answers = cls(content, images.last)(images.drawn())
+        listed = [answers] if isinstance(answers, Tensor) else answers
+        return cls(content, images.last, {n for n, a in enumerate(listed) if are_probabilities(a)})
 
     def __deepcopy__(self, memo: Any) -> RuntimeNetwork:
-        return RuntimeNetwork(self.content, self.last)
+        return RuntimeNetwork(self.content, self.last, self.softmaxed)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Return the output of images float (N, C, H, W): float (N, outputs); all if there are several."""
@@ -141,6 +152,8 @@ class RuntimeNetwork(nn.Module):
         given = (given.permute(0, 2, 3, 1) if self.last else given).contiguous()
         said = [self._run(part.numpy()) for part in given.split(self.fixed or max(1, len(given)))]
         answers = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*said, strict=True)]
+        for number in self.softmaxed:
+            answers[number] = answers[number].clamp_min(torch.finfo(torch.float32).tiny).log()
         found = [answer.to(images.device) for answer in answers]
         return found[0] if len(found) == 1 else found
 
@@ -158,6 +171,11 @@ class Images(NamedTuple):
     side: int
     last: bool
     """Whether channels come last: (N, H, W, C)."""
+
+    def drawn(self) -> Tensor:
+        """Return two random ones, always the same: float (2, C, H, W)."""
+        chance = torch.Generator().manual_seed(0)
+        return torch.randn(2, self.channels, self.side, self.side, generator=chance)
 
 
 def _read(file: Path) -> Any:

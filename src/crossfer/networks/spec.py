@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from crossfer.classes import FER7, ClassSet, canonical
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest
 from crossfer.framing import SIDE
+from crossfer.networks.answers import problem_of
 from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
 from crossfer.networks.layers import LAYERS, NamedLayers
@@ -445,19 +446,21 @@ class NetworkConfig:
         )
 
     def deployed(self, classes: Classes = FER7) -> Classifier:
-        """Build it with the deployed weights.
+        """Build it with the deployed weights, in evaluation mode.
 
         Raises
         ------
         CrossferError
-            If the file cannot be read safely, or holds the weights of another network.
+            If the file cannot be read safely, or holds the weights of another network; or if the network
+            fails on faces of its size, or returns no logits of its outputs.
         """
         return self.deployed_and_said(classes)[0]
 
     def deployed_and_said(self, classes: Classes = FER7) -> tuple[Classifier, list[str]]:
         """Build it with the deployed weights; also return notes about them."""
-        classifier, file = self.build(classes), self.weights_file
+        classifier, file = self.build(classes).eval(), self.weights_file
         if file is None:
+            self._check_answers(classifier)
             return classifier, []
         network = classifier.network
         found = read_weights(file, network.state_dict().keys(), self.weights_key)
@@ -469,4 +472,20 @@ class NetworkConfig:
             raise CrossferError(
                 f"model.weights: {file}: does not fit the network that {self.name} builds: {why}"
             ) from None
+        self._check_answers(classifier)
         return classifier, found.said
+
+    @torch.no_grad()
+    def _check_answers(self, classifier: Classifier) -> None:
+        """Ask it about two random faces."""
+        chance = torch.Generator().manual_seed(0)
+        faces = torch.randn(2, *self.preprocessing.input_shape, generator=chance)
+        try:
+            problem = problem_of(classifier.network(faces), classifier.answers)
+        except Exception as error:
+            shape = "×".join(map(str, faces.shape[1:]))
+            raise CrossferError(
+                f"model.input: {self.name} fails on faces of {shape}: {one_line(error)}"
+            ) from None
+        if problem:
+            raise CrossferError(f"model.weights: {self.name} {problem}")

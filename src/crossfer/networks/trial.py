@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
 from crossfer.machine import Machine
-from crossfer.networks.answers import find_logits
+from crossfer.networks.answers import find_logits, problem_of
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.networks.sources import STUDY
@@ -144,12 +143,13 @@ def _check_answers(
         with machine.autocast():
             measured, answers = trial.eval()(images), trial.train()(images)
         trains = _trains(model)
-        problem = _problem(measured, model.answers, trains) or _problem(
-            answers, model.answers, trains
-        )
+        problem = problem_of(measured, model.answers) or problem_of(answers, model.answers)
         if not problem and trains:
             logits, _ = find_logits(answers, model.answers)
-            _probe(logits).backward()
+            if logits.requires_grad:
+                _probe(logits).backward()
+            else:
+                problem = "returns results that depend on none of its parameters"
     except Exception as error:
         faces = "×".join(map(str, images.shape[1:]))
         raise CrossferError(
@@ -159,26 +159,6 @@ def _check_answers(
         key = "weights" if config.is_deployed else "network"
         raise CrossferError(f"model.{key}: {config.name} {problem}")
     return find_logits(measured, model.answers)[1]
-
-
-def _problem(answer: Any, outputs: int, trains: bool) -> str | None:
-    try:
-        answers, _ = find_logits(answer, outputs)
-    except TypeError as error:
-        return str(error)
-    if answers.shape != (2, outputs):
-        shape = tuple(answers.shape)
-        return (
-            f"returns {shape} for two faces, not (2, {outputs}); list its outputs in model.classes"
-        )
-    if trains and not answers.requires_grad:
-        return "returns results that depend on none of its parameters"
-    if not bool(answers.isfinite().all()):
-        return "returns NaN or infinity; a weight or a running statistic is damaged"
-    sums = answers.float().sum(1)
-    if bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
-        return "returns probabilities; it must return logits, the values before the softmax"
-    return None
 
 
 def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:

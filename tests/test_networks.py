@@ -436,6 +436,16 @@ def test_a_deployed_network_that_answers_nan_is_refused(damaged: str, tmp_path: 
         check_network(network(weights=tmp_path / "w.safetensors"), ["all"], Machine.of("cpu"))
 
 
+def test_wherever_a_network_is_deployed_it_must_answer_with_logits() -> None:
+    """A second softmax would make all its answers uncertain, and nobody would notice."""
+    for source, problem in (
+        ("softmaxed", "returns probabilities"),
+        ("Residual", "fails on faces of"),
+    ):
+        with pytest.raises(CrossferError, match=problem):
+            network(source, weights="as-built", input=GRAY).deployed()
+
+
 def test_a_network_that_mixes_faces_is_refused() -> None:
     with pytest.raises(CrossferError, match="a face another result alone than in a batch"):
         check_network(network("averaging"), ["FC"], Machine.of("cpu"))

@@ -313,27 +313,29 @@ def test_an_onnx_file_of_channels_last_is_compared_as_it_is_run(tmp_path: Path) 
 
 
 class Several(nn.Module):
-    """Gives features, probabilities and the most probable class."""
+    """Gives features, probabilities and the most probable class; clipped, no softmax is its last step."""
 
-    def __init__(self) -> None:
+    def __init__(self, clipped: bool) -> None:
         super().__init__()
-        *layers, self.last = small()
+        self.clipped, (*layers, self.last) = clipped, small()
         self.features = nn.Sequential(*layers)
 
     def forward(self, a: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.features(a)
         probabilities = self.last(features).softmax(1)
+        if self.clipped:
+            probabilities = probabilities.clip(0, 1)
         return features, probabilities, probabilities.argmax(1)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize(("fixed", "clipped"), [(True, False), (False, True)])
 def test_of_several_outputs_the_one_of_the_classes_is_read_in_any_batch(
-    fixed: bool, tmp_path: Path
+    fixed: bool, clipped: bool, tmp_path: Path
 ) -> None:
     needs("onnx", "onnxruntime")
     torch.manual_seed(0)
-    network = Several().eval()
+    network = Several(clipped).eval()
     names: dict[str, Any] = {"input_names": ["a"], "output_names": ["f", "p", "c"]}
     axes = {} if fixed else {name: {0: "N"} for name in ("a", "f", "p", "c")}
     file = tmp_path / "several.onnx"

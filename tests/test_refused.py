@@ -141,7 +141,6 @@ def test_an_option(tmp_path: Path) -> None:
             0.3,
         ): "--smallest: no face is looked for",
         ("verify", "out", "--workers", 2): "--workers: only for --retrain",
-        ("run", "x.yaml", "--workers", 1, "--threads", 4): "--workers 1 trains in this process",
         ("label", tmp_path, "--by", "me", "--blind"): "--blind: only with --model",
         ("label", tmp_path, "--by", "me", "--variant", "int8"): "--variant: only with --model",
         ("label", tmp_path, "--table", "--port", 0): "--port: --table opens no page",

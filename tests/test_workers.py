@@ -146,8 +146,19 @@ def test_status_tells_who_trains(prepared: dict[str, Dataset], tmp_path: Path) -
 def test_how_many_processes_pay() -> None:
     machine: Any = Machine.of("cpu", "32-true")
     large = [15_000.0] * 3
-    assert how_many(3, [], machine) == 3
-    assert how_many("auto", large, machine, cores=2) == 2
-    assert how_many("auto", large, machine, cores=8) == 3
-    assert how_many("auto", large[:1], machine, cores=8) == 1
-    assert how_many("auto", large, machine, cores=1) == 1
+    assert how_many(3, large, 3, machine) == (3, 1)
+    assert how_many(1, large, 3, machine) == (1, None)
+    assert how_many("auto", large, 3, machine, cores=2) == (2, 1)
+    assert how_many("auto", large, 3, machine, cores=8) == (3, 1)
+    assert how_many("auto", large[:1], 1, machine, cores=8) == (1, None)
+    assert how_many("auto", large, 3, machine, cores=1) == (1, None)
+    assert how_many("auto", large, 3, machine, threads=4, cores=8) == (2, 4)
+    assert how_many("auto", large[:1], 1, machine, threads=4, cores=8) == (1, 4)
+
+
+def test_an_experiment_that_resumes_has_as_many_threads_as_before() -> None:
+    """Their number affects rounding, and an experiment that resumes ends in the same bits."""
+    machine: Any = Machine.of("cpu", "32-true")
+    for left in (2, 1, 0):
+        assert how_many("auto", [15_000.0] * 3, left, machine, cores=8) == (max(1, left), 1)
+        assert how_many("auto", [1.0] * 3, left, machine, cores=8) == (1, None)

@@ -35,8 +35,12 @@ WorkersOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int,
-    typer.Option(min=1, help="Threads per process, with several workers or on a cluster."),
+    int | None,
+    typer.Option(
+        min=1,
+        help="Threads per process; default 1 with several workers or on a cluster, else all cores.",
+        show_default=False,
+    ),
 ]
 
 
@@ -131,7 +135,7 @@ def run(
         typer.Option(help="The experiment's folder; default runs/NAME, after the YAML file."),
     ] = None,
     workers: WorkersOption = "auto",
-    threads: ThreadsOption = 1,
+    threads: ThreadsOption = None,
     on: Annotated[
         str,
         typer.Option(
@@ -167,16 +171,16 @@ def run(
 
     Example:  crossfer run mine.yaml --out /shared/mine --on slurm --partition gpu --gres gpu:1 --time 2:00:00
     """
-    at_a_time = workers_of(workers, threads, on)
+    at_a_time = workers_of(workers)
     if on == "here":
-        _import_for_workers(at_a_time, threads)
+        _import_for_workers(at_a_time, threads or 1)
 
     from crossfer.cli.progress import Shown
     from crossfer.experiment import load_experiment, run_experiment
 
     given = {"partition": partition, "time": time, "account": account, "mem": mem, "gres": gres}
     configuration = load_experiment(experiment, data)
-    cluster = cluster_of(on, given, sbatch or [], at_a_time, threads)
+    cluster = cluster_of(on, given, sbatch or [], at_a_time, threads or 1)
     folder = out or Path("runs") / experiment.stem
     with Shown(out_console) as shown:
         results = run_experiment(
@@ -282,7 +286,7 @@ def search(
     data: DataOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the recipes that are tried.")] = 0,
     workers: WorkersOption = "auto",
-    threads: ThreadsOption = 1,
+    threads: ThreadsOption = None,
 ) -> None:
     """Tune the recipe of each strategy on validation data, with the same budget for each.
 
@@ -293,8 +297,8 @@ def search(
 
     Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
     """
-    at_a_time = workers_of(workers, threads)
-    _import_for_workers(at_a_time, threads)
+    at_a_time = workers_of(workers)
+    _import_for_workers(at_a_time, threads or 1)
 
     from crossfer.cli.progress import Shown
     from crossfer.experiment import load_experiment

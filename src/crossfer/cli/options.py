@@ -161,16 +161,12 @@ def check_finite(options: Mapping[str, float | None]) -> None:
             raise CrossferError(f"{name} {value:g}: must be a finite number")
 
 
-def workers_of(text: str, threads: int = 1, on: str = "here") -> int | Literal["auto"]:
-    """Parse the number of processes that train at the same time, of so many threads each."""
+def workers_of(text: str) -> int | Literal["auto"]:
+    """Parse the number of processes that train at the same time."""
     if text == "auto":
         return "auto"
     if not (text.isascii() and text.isdigit() and int(text)):
         raise CrossferError(f"--workers {text}: write auto, or a number of processes")
-    if text == "1" and threads != 1 and on == "here":
-        raise CrossferError(
-            f"--threads {threads}: --workers 1 trains in this process, on all cores; remove one of the two"
-        )
     return int(text)
 
 

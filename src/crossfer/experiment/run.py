@@ -54,7 +54,7 @@ def run_experiment(
     progress: Progress | None = None,
     *,
     workers: Workers = 1,
-    threads: int = 1,
+    threads: int | None = None,
     on: Cluster | None = None,
 ) -> Results:
     """Run or resume an experiment, and write its results.
@@ -72,7 +72,7 @@ def run_experiment(
         Processes that train at the same time; ``"auto"``: see `crossfer.experiment.workers.how_many`. With
         more than one, a script needs ``if __name__ == "__main__":``, since every process imports it.
     threads
-        Threads per process, with several processes; a single one uses PyTorch's setting.
+        Threads per process; by default one with several processes, PyTorch's setting with a single one.
     on
         The cluster that trains instead of this machine; `workers` and `threads` do not apply then.
 
@@ -124,14 +124,20 @@ def run_experiment(
             away = OnCluster(experiment, planned, out, runs_folder)
             failures = away.carry_out(on, tasks, elsewhere, events)
         else:
-            left = [run.work for run in runs.values() if run not in finished]
+            processes = how_many(
+                workers,
+                [run.work for run in runs.values()],
+                len(runs) - len(finished),
+                machine,
+                threads,
+                devices=experiment.devices,
+            )
             failures = carry_out(
                 tasks,
                 lambda: work_on(planned, runs_folder, machine),
                 elsewhere,
                 events,
-                how_many(workers, left, machine, devices=experiment.devices),
-                threads,
+                processes,
             )
         failed = {key: _why(failure, runs) for key, failure in failures.items()}
         collected = collect(experiment, planned, runs_folder, out, failed, leakage, said)

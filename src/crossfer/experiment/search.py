@@ -146,7 +146,7 @@ def search(
     on_trial: OnTrial = lambda strategy, done, total: None,
     *,
     workers: Workers = 1,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> Searched:
     """Tune the recipe of each strategy of an experiment on its first seed and largest fraction.
 
@@ -215,14 +215,20 @@ def search(
         before = _found_before(out / SEARCH, [dataset.fingerprint for dataset in datasets])
         events = _Events(every, before, progress, on_trial)
         tasks, runs = _graph(every.values())
-        left = [one.work for one in every.values() if one.left]
+        processes = how_many(
+            workers,
+            [one.work for one in every.values()],
+            sum(bool(one.left) for one in every.values()),
+            machine,
+            threads,
+            devices=experiment.devices,
+        )
         failures = carry_out(
             tasks,
             lambda: _work(every),
             partial(_open_worker, asked),
             events,
-            how_many(workers, left, machine, devices=experiment.devices),
-            threads,
+            processes,
         )
         found = events.write()
     for key, failure in failures.items():
@@ -461,8 +467,8 @@ class _Trials:
 
     @property
     def work(self) -> float:
-        """Maximum cost of the unfinished trials, in the unit of `Run.work`."""
-        return len(self.left) * self.most * sum(run.work for run in self.runs({"epochs": 1}))
+        """Maximum cost of its trials, in the unit of `Run.work`."""
+        return len(self.all) * self.most * sum(run.work for run in self.runs({"epochs": 1}))
 
     @property
     def default(self) -> dict[str, int | float]:

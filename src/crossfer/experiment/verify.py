@@ -54,7 +54,6 @@ from crossfer.experiment.workers import (
 )
 from crossfer.machine import Machine, describe, threads_of
 from crossfer.networks.classifier import WEIGHTS
-from crossfer.processor import available_cores
 from crossfer.provenance import versions
 from crossfer.terms import SIDES
 
@@ -271,20 +270,20 @@ def _trained_again(
     runs = {record.key: again.runs[record.key] for record in records if record.key in again.runs}
     progress.planned(list(runs.values()), [])
     events = _Events(runs, progress)
-    threads = max(int(record.machine["threads"]) for record in records)
+    processes = how_many(
+        workers,
+        [run.work for run in runs.values()],
+        len(runs),
+        again.machine,
+        max(int(record.machine["threads"]) for record in records),
+        devices=finished.experiment.devices,
+    )
     failures = carry_out(
         [Task(key) for key in runs],
         lambda: again.work,
         partial(_open_worker, finished.out),
         events,
-        how_many(
-            workers,
-            [run.work for run in runs.values()],
-            again.machine,
-            available_cores() // threads,
-            finished.experiment.devices,
-        ),
-        threads,
+        processes,
     )
     for record in records:
         if record.key not in runs:

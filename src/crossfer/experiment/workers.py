@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Task, Work, run_here, run_in_processes
@@ -14,7 +15,7 @@ from crossfer.executors.graph import Tell
 from crossfer.experiment.execute import execute
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan
-from crossfer.machine import Machine
+from crossfer.machine import Machine, threads_of
 from crossfer.processor import available_cores
 
 Workers = int | Literal["auto"]
@@ -60,27 +61,43 @@ def work_on(
     return work
 
 
+class Processes(NamedTuple):
+    """How many processes train at the same time, and the threads of each; None: PyTorch's setting."""
+
+    count: int
+    threads: int | None = None
+
+
 def how_many(
     asked: Workers,
     work: Sequence[float],
+    left: int,
     machine: Machine,
+    threads: int | None = None,
     cores: int | None = None,
     devices: int = 1,
-) -> int:
-    """Return the number of processes that train at the same time.
+) -> Processes:
+    """Return the number of processes that train at the same time, and of their threads.
 
     On a CPU, two processes with one thread are as fast as one process with two, and are less affected by
     other load, since they do not wait for each other (docs/benchmarks.md).  So ``"auto"`` is a process per
     core, but at most one per run, and one in total for little work or on a GPU.
+
+    The number of threads affects rounding.  So it depends on all runs, finished or not, and an experiment
+    that resumes ends in the same bits.
 
     Parameters
     ----------
     asked
         The user's choice.
     work
-        `Run.work` of each unfinished run, or chain of runs, that can run in parallel with the others.
+        `Run.work` of each run, or chain of runs, that can run in parallel with the others.
+    left
+        How many of them are not finished.
     machine
         Device and precision.
+    threads
+        The user's choice of threads per process, if any; otherwise one with several processes.
     cores
         Available cores; by default those that this process may use.
     devices
@@ -96,13 +113,14 @@ def how_many(
             f"--workers {asked}: has no effect with devices: {devices}, which trains one network "
             "at a time; leave one of them out"
         )
-    if devices > 1:
-        return 1
-    if asked != "auto":
-        return max(1, asked)
-    if machine.device.type != "cpu" or sum(work) < WORTH_PROCESSES:
-        return 1
-    return max(1, min(available_cores() if cores is None else cores, len(work)))
+    count = 1
+    if devices == 1 and asked != "auto":
+        count = asked
+    elif devices == 1 and machine.device.type == "cpu" and sum(work) >= WORTH_PROCESSES:
+        count = min((cores or available_cores()) // (threads or 1), len(work))
+    if count <= 1:
+        return Processes(1, threads)
+    return Processes(max(1, min(count, left)), threads or 1)
 
 
 def carry_out(
@@ -110,23 +128,25 @@ def carry_out(
     here: Open,
     elsewhere: Open,
     events: Events,
-    workers: int,
-    threads: int = 1,
+    processes: Processes,
 ) -> dict[str, Failure]:
     """Run tasks in this process or in several; return failures by key.
 
     Parameters
     ----------
-    tasks, events, workers, threads
+    tasks, events
         As for `crossfer.executors.run_in_processes`.
     here
         Prepares this process, which has open datasets.
     elsewhere
         Prepares a new process; picklable.
+    processes
+        From `how_many`.
     """
-    if workers == 1:
+    if processes.count > 1:
+        return run_in_processes(tasks, elsewhere, events, processes.count, processes.threads or 1)
+    with threads_of(processes.threads) if processes.threads else nullcontext():
         return run_here(tasks, here, events)
-    return run_in_processes(tasks, elsewhere, events, workers, threads)
 
 
 class Steps:

@@ -11,6 +11,7 @@ import pytest
 from crossfer.classes import FER7, RAFDB11
 from crossfer.cli.remarks import remarks
 from crossfer.datasets import Preparation, in_memory, prepare
+from crossfer.datasets.raw import read_raw
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.record import ReadOptions, Record, Remark
@@ -103,10 +104,13 @@ def test_an_order_is_named(order: str, one: str, six: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("make", [folders, manifest])
 def test_a_translation_of_what_is_not_there_is_refused(make: Any, tmp_path: Path) -> None:
     top = make(tmp_path, ["Joyful", "anger"])
+    mistyped = Preparation(labels={"joyfull": "happy"})
     with pytest.raises(
-        CrossferError, match="--label joyfull: no such label; the labels are Joyful"
+        CrossferError, match="--label joyfull: no such label; the labels are angry, joyful"
     ):
-        read(top, labels={"joyfull": "happy"})
+        read_raw(top, mistyped, None, tmp_path)
+    absent = Preparation(labels={"contempt": None})  # to leave out what is not there is no mistake
+    assert len(read_raw(top, absent, None, tmp_path).records) == len(read(top)[0])
     labels, _ = read(top, labels={"JOYFUL": "happy", "angry": None})
     assert set(labels.values()) == {"happy"}
 

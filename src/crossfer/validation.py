@@ -38,6 +38,11 @@ def first_error(error: ValidationError, prefix: str = "", known: Sequence[str] =
     return f"{key}: {_message(first, known)}{more}" if key else f"{_message(first, known)}{more}"
 
 
+def first_place(error: ValidationError) -> str:
+    """Return which key of a file that we wrote is wrong; for files that people write, see `first_error`."""
+    return ".".join(map(str, error.errors()[0]["loc"]))
+
+
 def _message(found: Any, known: Sequence[str]) -> str:
     kind, message = found["type"], found["msg"].removeprefix("Value error, ")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):

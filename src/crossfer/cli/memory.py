@@ -57,14 +57,7 @@ def remember(
     dataset, labels = open_dataset(source).check(), pairs_of("--label", label or [])
     check_labels(labels, [dataset])
     dataset = dataset.with_classes(class_set_of(opened.classes, labels, opened))
-    if dataset.images.shape[1:] != opened.shape:
-        read, found = (
-            "×".join(map(str, shape)) for shape in (opened.shape, dataset.images.shape[1:])
-        )
-        raise CrossferError(
-            f"{source}: its faces are {found}, but the model reads {read}; prepare the dataset "
-            "again"
-        )
+    opened.check(dataset)
     rows = dataset.rows("training")
     if not len(rows):
         raise CrossferError(

@@ -26,6 +26,7 @@ from crossfer.datasets.splits import shared_subjects
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
 from crossfer.files import digest
+from crossfer.validation import first_place
 
 CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
 FORMAT = 4
@@ -330,7 +331,7 @@ def open_dataset(folder: str | Path) -> Dataset:
     try:
         _Card.model_validate(card)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
+        where = first_place(error)
         raise CrossferError(
             f"{folder / CARD}: damaged, or written by another version ({where}); prepare it again"
         ) from None

@@ -72,7 +72,7 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, staging:
         _check_takes(source.reader, how)
         options = how.read_options
         items = [*source.read(options)]
-        _check_labels(items, options)
+        _check_labels(items, options, own)
         found = _usable(items, source.reader, own)
         return Raw(
             legible(name or own), source.reader, "as given by the user", own, "", False, *found
@@ -89,7 +89,7 @@ def read_raw(source: Path | Memory, how: Preparation, name: str | None, staging:
         reader, why = _reader(place, how)
         _check_takes(reader, how)
         items = [*reader.read(place, options), *left_out]
-        _check_labels(items, options)
+        _check_labels(items, options, str(source))
         _check_subject(items, how)
     except CrossferError as error:
         text = str(error).replace(str(place), str(source))
@@ -144,7 +144,7 @@ def _check_subject(items: Sequence[Item], how: Preparation) -> None:
         )
 
 
-def _check_labels(items: Sequence[Item], options: ReadOptions) -> None:
+def _check_labels(items: Sequence[Item], options: ReadOptions, where: str) -> None:
     """Refuse a translation of a label that does not occur; to leave out a known one is no mistake."""
     met = options.met | {number for label in options.met if (number := number_in(label))}
     for label, ours in options.labels.items():
@@ -153,7 +153,7 @@ def _check_labels(items: Sequence[Item], options: ReadOptions) -> None:
         if not {comparable(label), canonical(label), number_in(label)} & met:
             there = in_order({item.label for item in items if isinstance(item, Record)})
             some = some_of(there, 8) or "none"
-            raise CrossferError(f"--label {label}: no such label; the labels are {some}")
+            raise CrossferError(f"{where}: --label {label}: no such label; the labels are {some}")
 
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:

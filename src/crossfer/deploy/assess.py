@@ -23,7 +23,7 @@ from crossfer.datasets.prepare import prepare
 from crossfer.datasets.readers.in_memory import in_memory
 from crossfer.datasets.record import SPLITS
 from crossfer.datasets.splits import take_fraction
-from crossfer.deploy.compare import Comparing, classes_of
+from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import Model
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.deploy.sources import sources_in
@@ -265,7 +265,7 @@ def assess(
 
 def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
     """Return a classifier's classes with their labels."""
-    return classes_of(model, model, Comparing(labels=labels))
+    return class_set_of(model.classes, labels, model)
 
 
 def _memory_of(model: Model, file: Path) -> Memory:

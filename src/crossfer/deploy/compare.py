@@ -35,7 +35,7 @@ from crossfer.files import write_csv
 from crossfer.machine import threads_of
 from crossfer.processor import processor
 from crossfer.progress import Told, silent
-from crossfer.validation import adapter
+from crossfer.validation import adapter, first_place
 
 FLOOR = 1e-12
 """Minimum probability of a class that a network has, above the 0 of a class that it lacks."""
@@ -213,7 +213,7 @@ def compare(
     return Comparison(found, answers)
 
 
-def classes_of(old: Model, new: Model, how: Comparing = Comparing()) -> ClassSet:  # noqa: B008
+def classes_of(old: Model, new: Model, how: Comparing) -> ClassSet:
     """Return the classes for comparing two classifiers, with their labels.
 
     The classes of either, the old one's first; a network is always wrong on a class that it lacks, as its
@@ -353,8 +353,7 @@ def read(file: str | Path) -> Compared:
     try:
         compared = adapter(Compared).validate_python(content)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise CrossferError(f"{file}: damaged ({where}); compare again") from None
+        raise CrossferError(f"{file}: damaged ({first_place(error)}); compare again") from None
     if where := compared.damaged:
         raise CrossferError(f"{file}: damaged ({where}); compare again")
     return compared

@@ -36,6 +36,7 @@ from crossfer.deploy.card import Accuracy, Measured, model_card
 from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval
+from crossfer.evaluation.metrics import decide
 from crossfer.files import digest, place_folder, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.networks.classifier import Classifier
@@ -403,9 +404,7 @@ def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
             f"{dataset.name}: has no test face of the classes {', '.join(engine.classes)}; name "
             "another dataset"
         )
-    probabilities = engine(np.asarray(dataset.images[rows]))
-    others = [i for i in range(len(engine.classes)) if i not in dataset.classes]
-    probabilities[:, others] = -1
-    right = probabilities.argmax(1) == dataset.labels[rows]
+    decisions = decide(engine(np.asarray(dataset.images[rows])), dataset.classes)
+    right = decisions == dataset.labels[rows]
     low, high = accuracy_interval(right[None], dataset.people(rows))
     return Accuracy(dataset.title, len(rows), 100 * float(right.mean()), (low, high))

@@ -9,7 +9,6 @@ from crossfer.evaluation.drift import ClassShare, FeatureDrift, InputDrift
 from crossfer.evaluation.estimate import Estimate
 from crossfer.evaluation.rows import Interval, Row
 
-FORMAT = 1
 MARGIN = 2.0
 """Points: who is right about so much less is worse off."""
 FAR, MUCH = 0.2, 0.8

@@ -361,11 +361,10 @@ def _group(
 
 
 def _holm(differences: Sequence[Difference]) -> list[Difference]:
-    ps = paired.holm([one.paired.p for one in differences])
-    here = paired.holm([1.0 if (p := one.paired.p_images) is None else p for one in differences])
+    both = paired.corrected([one.paired for one in differences])
     return [
-        replace(one, p_holm=p, p_images_holm=None if one.paired.p_images is None else q)
-        for one, p, q in zip(differences, ps, here, strict=True)
+        replace(one, p_holm=p, p_images_holm=q)
+        for one, (p, q) in zip(differences, both, strict=True)
     ]
 
 

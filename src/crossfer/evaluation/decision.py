@@ -19,8 +19,9 @@ from crossfer.selection import Lead, first_not_worse, lead
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
 
 KEPT = 1.0
-ROUNDING = 1e-9
 """Maximum loss on the source's validation set that does not count as forgetting, in points."""
+ROUNDING = 1e-9
+"""By how much a loss may exceed its limit, in points: accuracies are sums of rounded numbers."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +51,11 @@ def confidence(probabilities: Probabilities) -> Values:
     return np.asarray(probabilities.max(1), np.float64)
 
 
-SCORES: Mapping[str, Callable[[Probabilities], Values]] = {
-    "ATC": negative_entropy,
-    "DoC": confidence,
-}
-"""The confidence score of each method."""
+class Method(NamedTuple):
+    """A score of each image, and the accuracy in per cent from scores: see `thresholded_confidence`."""
+
+    score: Callable[[Probabilities], Values]
+    accuracy: Callable[[Values, NDArray[np.bool_], Values, Values, Values], float]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Answers:
     Parameters
     ----------
     scores
-        For each method, the confidence score of each image, float64 (N,): see `SCORES`.
+        For each method, the confidence score of each image, float64 (N,): see `METHODS`.
     right
         For each method, whether the prediction is right, bool (N,).
     answered
@@ -84,8 +85,8 @@ class Answers:
     ) -> Answers:
         """Compute them from probabilities, float (N, C), and true labels, (N,)."""
         said = probabilities.argmax(1)
-        scores = {method: score(probabilities) for method, score in SCORES.items()}
-        right = dict.fromkeys(SCORES, said == labels)
+        scores = {name: method.score(probabilities) for name, method in METHODS.items()}
+        right = dict.fromkeys(METHODS, said == labels)
         return cls(scores, right, np.bincount(said, minlength=probabilities.shape[1]), subjects)
 
 
@@ -185,6 +186,12 @@ def difference_of_confidences(
     return float(100 * np.clip(accuracy - fallen, 0, 1))
 
 
+METHODS: Mapping[str, Method] = {
+    "ATC": Method(negative_entropy, thresholded_confidence),
+    "DoC": Method(confidence, difference_of_confidences),
+}
+
+
 def estimates(
     known: Answers,
     new: Probabilities,
@@ -204,24 +211,20 @@ def estimates(
     resamples
         Number of bootstrap resamples of each set.
     """
-    methods: Mapping[str, Callable[..., float]] = {
-        "ATC": thresholded_confidence,
-        "DoC": difference_of_confidences,
-    }
     people = clusters(int(known.answered.sum()), known.subjects)
     new_people = clusters(len(new), new_subjects)
     found = []
-    for name, method in methods.items():
+    for name, (score, accuracy) in METHODS.items():
         rng = np.random.default_rng(0)
-        scores, right, unknown = known.scores[name], known.right[name], SCORES[name](new)
+        scores, right, unknown = known.scores[name], known.right[name], score(new)
         ones, new_ones = np.ones(len(scores)), np.ones(len(unknown))
-        value = method(scores, right, ones, unknown, new_ones)
+        value = accuracy(scores, right, ones, unknown, new_ones)
         other_known = [
-            method(scores, right, weights, unknown, new_ones)
+            accuracy(scores, right, weights, unknown, new_ones)
             for weights in _weights(people, resamples, rng)
         ]
         other_new = [
-            method(scores, right, ones, unknown, weights)
+            accuracy(scores, right, ones, unknown, weights)
             for weights in _weights(new_people, resamples, rng)
         ]
         draws = value + sum(

@@ -22,7 +22,7 @@ from crossfer.evaluation.intervals import (
     interval,
     resample,
 )
-from crossfer.evaluation.paired import compare, holm
+from crossfer.evaluation.paired import compare, corrected
 from crossfer.evaluation.rows import (
     Average,
     Change,
@@ -186,11 +186,9 @@ def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
     rows = list(found)
     for with_baseline in (True, False):
         family = [i for i, row in enumerate(rows) if (row.against == BL) == with_baseline]
-        for i, p in zip(family, holm([rows[i].paired.p for i in family]), strict=True):
-            rows[i] = replace(rows[i], p_holm=p)
-        exact = {i: q for i in family if (q := rows[i].paired.p_images) is not None}
-        for i, corrected in zip(exact, holm(list(exact.values())), strict=True):
-            rows[i] = replace(rows[i], p_images_holm=corrected)
+        both = corrected([rows[i].paired for i in family])
+        for i, (p, q) in zip(family, both, strict=True):
+            rows[i] = replace(rows[i], p_holm=p, p_images_holm=q)
     return rows
 
 

@@ -74,8 +74,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The k-th smallest of m becomes the maximum of (m − j + 1) p_(j) over j ≤ k, at most 1.  At level 0.05 the
     probability of any false rejection is at most 5 %, for any dependence of the tests.
     """
-    corrected, highest = [1.0] * len(p_values), 0.0
+    found, highest = [1.0] * len(p_values), 0.0
     for rank, i in enumerate(np.argsort(p_values, kind="stable")):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = highest
-    return corrected
+        found[i] = highest
+    return found
+
+
+def corrected(tests: Sequence[Paired]) -> list[tuple[float, float | None]]:
+    """Correct `Paired.p` and `Paired.p_images` for all of these tests (Holm 1979)."""
+    exact = iter(holm([test.p_images for test in tests if test.p_images is not None]))
+    every = zip(tests, holm([test.p for test in tests]), strict=True)
+    return [(p, None if test.p_images is None else next(exact)) for test, p in every]

@@ -24,7 +24,7 @@ from crossfer.experiment.names import ERROR, RUN
 from crossfer.experiment.plan import Run
 from crossfer.files import digest, write_bytes
 from crossfer.networks.classifier import CARD, WEIGHTS
-from crossfer.validation import adapter
+from crossfer.validation import adapter, first_place
 
 HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"
 BUNDLE = (WEIGHTS, CARD)
@@ -76,8 +76,9 @@ def load_run(folder: Path) -> RunFacts:
     try:
         return adapter(RunFacts).validate_python({key: content[key] for key in RUN_KEYS})
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise CrossferError(f"{folder / RUN}: damaged ({where}); delete the folder") from None
+        raise CrossferError(
+            f"{folder / RUN}: damaged ({first_place(error)}); delete the folder"
+        ) from None
 
 
 def record_failure(run: Run, runs_folder: Path, why: str) -> None:

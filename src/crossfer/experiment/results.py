@@ -56,7 +56,7 @@ from crossfer.files import write_csv, write_json
 from crossfer.strategies import STRATEGIES, starts
 from crossfer.strategy import Strategy
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
-from crossfer.validation import adapter
+from crossfer.validation import adapter, first_place
 
 RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
@@ -265,7 +265,7 @@ def read_results(content: Any, file: Path) -> Results:
     try:
         return adapter(Results).validate_python(content)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "no results"
+        where = first_place(error) or "no results"
         raise CrossferError(
             f"{file}: written by another version or changed ({where}); run the experiment again"
         ) from None

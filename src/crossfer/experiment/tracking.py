@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Interval, Result, Results, RunFacts
 from crossfer.experiment.folder import BUNDLE, HISTORY, load_run
-from crossfer.experiment.results import RESULTS
+from crossfer.experiment.results import CHANGES, RESULTS
 from crossfer.terms import SIDES
 
 Kind = Literal["mlflow", "tensorboard"]
@@ -238,13 +238,12 @@ def metrics(row: Result) -> Iterator[tuple[str, float]]:
     """Yield name and value of a row's test metrics and of the ends of their 95 % intervals."""
     for side in SIDES:
         test, where = row.on(side).test, f"{row.target}/{side}"
-        change = "memory_integrity" if side == "source" else "gain"
         yield from _with_interval(f"{where}/accuracy", test.accuracy, test.interval)
         yield f"{where}/balanced_accuracy", test.balanced_accuracy
         yield f"{where}/macro_f1", test.macro_f1
         yield f"{where}/calibration_error", test.calibration_error
         own = row.change(side)
-        yield from _with_interval(f"{row.target}/{change}", own.points, own.interval)
+        yield from _with_interval(f"{row.target}/{CHANGES[side]}", own.points, own.interval)
     yield f"{row.target}/seconds", row.cost.seconds
 
 

@@ -22,6 +22,7 @@ from crossfer.files import digest, write_json
 from crossfer.framing import Framing
 from crossfer.networks.answers import find_logits
 from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
+from crossfer.networks.onnx_files import copy_whole
 from crossfer.networks.prediction import probabilities_of
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import Spec
@@ -212,8 +213,6 @@ class Classifier(nn.Module):
         if graph := spec.file:
             place = folder / f"network{graph.suffix}"
             if graph.resolve() != place.resolve():
-                from crossfer.networks.onnx_files import copy_whole  # another library
-
                 copy_whole(graph, place)
             spec, files = spec.of_file(place.name), [WEIGHTS, place.name]
         save_tensors(self.network.state_dict(), folder / WEIGHTS)

@@ -16,17 +16,12 @@ from torch import nn
 from crossfer.errors import CrossferError, one_line
 from crossfer.networks import hubs
 from crossfer.networks.experts import Experts
+from crossfer.networks.hubs import TRANSFORMERS
+from crossfer.networks.onnx_files import RUNTIME, RuntimeNetwork, from_onnx, of_onnx
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.study import study_cnn
 
-STUDY, TIMM, TORCHVISION, TRANSFORMERS, ONNX, RUNTIME = (
-    "study",
-    "timm",
-    "torchvision",
-    "transformers",
-    "onnx",
-    "onnxruntime",
-)
+STUDY, TIMM, TORCHVISION, ONNX = "study", "timm", "torchvision", "onnx"
 LIBRARIES = (TIMM, TORCHVISION, TRANSFORMERS, ONNX, RUNTIME)
 """Kinds of sources that are not Python packages: the part before the colon."""
 
@@ -148,8 +143,6 @@ class Spec:
         if kind == TRANSFORMERS:
             return hubs.from_transformers(self.place, self.arguments, bare)
         if self.file:
-            from crossfer.networks.onnx_files import RuntimeNetwork, from_onnx  # another library
-
             if kind == RUNTIME:
                 return RuntimeNetwork.of(self.file)
             return from_onnx(self.file, check=not bare)
@@ -174,8 +167,6 @@ class Spec:
             if kind == TRANSFORMERS:
                 return hubs.of_transformers(self.place)
             if self.file:
-                from crossfer.networks.onnx_files import of_onnx
-
                 return of_onnx(self.file)
         except Exception as error:
             raise self._failed(error) from None

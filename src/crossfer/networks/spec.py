@@ -22,6 +22,7 @@ from crossfer.networks.answers import problem_of
 from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
 from crossfer.networks.layers import LAYERS, NamedLayers
+from crossfer.networks.onnx_files import files_of
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import (
     LIBRARIES,
@@ -374,8 +375,6 @@ class NetworkConfig:
         """Return the SHA-256 of the local files of the network; empty if there are none."""
         files: list[Path] = []
         if spec.file:
-            from crossfer.networks.onnx_files import files_of  # another library
-
             files = files_of(spec.file)
         if spec.kind == TRANSFORMERS:  # of a hub there is no such folder
             files = sorted(f for pattern in FILES_OF_TENSORS for f in spec.path.glob(pattern))

@@ -62,7 +62,3 @@ class Checkpoints:
             return State(**(parts | progress))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
-
-    def remove(self) -> None:
-        """Forget the checkpoint."""
-        self.file.unlink(missing_ok=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
 
-from crossfer.classes import canonical, comparable
+from crossfer.classes import comparable
 from crossfer.datasets.readers import splitnames
-from crossfer.datasets.readers.labels import label_of
+from crossfer.datasets.readers.labels import label_of, meet
 from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
 from crossfer.datasets.walk import (
     IMAGE_SUFFIXES,
@@ -25,8 +25,6 @@ from crossfer.errors import CrossferError
 LOOK = 50
 """How many files a recogniser looks at: it must not read a million names to say no."""
 
-SPELT = (comparable, canonical)
-"""How names of classes are compared: as they are written, and as we spell them."""
 COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)?)?)+$", re.I)
 
 
@@ -179,9 +177,7 @@ def labelled(
     codes = codes or {}
     mapped = comparable(name) in map(comparable, options.labels)
     known = None if mapped else codes.get(name)  # a class to ask the user's translation for, too
-    options.met.update(
-        spelt(each) for each in (name, known or name, comparable(name)) for spelt in SPELT
-    )
+    meet(options, (name, known or name))
     if known:
         label = label_of(known, options.labels)
     else:

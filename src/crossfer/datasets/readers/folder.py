@@ -11,7 +11,7 @@ from crossfer.classes import is_known
 from crossfer.datasets.readers import levels, manifest, splitnames
 from crossfer.datasets.readers.files import image_files, labelled
 from crossfer.datasets.readers.inventory import found_in, way_on
-from crossfer.datasets.readers.labels import check_used, understood
+from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.levels import Folders
 from crossfer.datasets.readers.tables import tables_near
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
@@ -110,7 +110,6 @@ def _understood(
     else:
         places, names = levels.find_classes(kinds, options)
     try:
-        check_used(options, names if stems else (f[place] for f, place in places.items()))
         options, said = understood(names, options)
     except CrossferError as error:
         raise CrossferError(f"{path}: {error}") from None

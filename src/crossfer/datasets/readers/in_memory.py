@@ -21,7 +21,7 @@ from PIL import Image
 from crossfer.datasets.pictures import UnreadableImage, decoded
 from crossfer.datasets.readers.columns import ALIASES, plain
 from crossfer.datasets.readers.files import labelled
-from crossfer.datasets.readers.labels import check_used, understood
+from crossfer.datasets.readers.labels import meet, understood
 from crossfer.datasets.readers.splitnames import splits_of
 from crossfer.datasets.record import (
     LONGEST_GROUP,
@@ -164,8 +164,8 @@ def in_memory(
             raise CrossferError(
                 f"{name}: order={order!r} here, and {options.order} in the preparation; leave one out"
             )
+        meet(options, labels)
         try:
-            check_used(options, labels)
             known, said = understood(labels, replace(options, order=options.order or order))
         except CrossferError as error:
             raise CrossferError(f"{name}: {error}") from None

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from crossfer.classes import FER7, FER8, NO_EXPRESSION, RAFDB11, canonical, comparable, is_known
 from crossfer.datasets.record import ReadOptions
-from crossfer.errors import CrossferError, some_of
+from crossfer.errors import CrossferError
 
 
 def _numbered(names: Iterable[str], first: int = 0) -> dict[str, str]:
@@ -111,21 +111,10 @@ def understood(names: Iterable[str], options: ReadOptions) -> tuple[ReadOptions,
     return replace(options, labels=labels), said
 
 
-def check_used(options: ReadOptions, names: Iterable[str]) -> None:
-    """Refuse a translation of a label that is not there.
-
-    Raises
-    ------
-    CrossferError
-        If the user translates a name that none of the labels has, under any spelling.
-    """
-    written = sorted(set(names))
-    there = {spelling for name in written for spelling in (comparable(name), canonical(name))}
-    there |= {code for name in written if (code := number_in(name)) is not None}
-    for name in options.labels:
-        if not {comparable(name), canonical(name), number_in(name)} & there:
-            some = some_of(written, 8) or "none"
-            raise CrossferError(f"--label {name}: no such label; the labels are {some}")
+def meet(options: ReadOptions, names: Iterable[str]) -> None:
+    """Note labels that occur: a translation of any other is refused when all is read."""
+    for name in names:
+        options.met.update((comparable(name), canonical(name)))
 
 
 def _meaning(codes: set[str], options: ReadOptions) -> tuple[dict[str, str | None], str]:

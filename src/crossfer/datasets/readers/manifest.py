@@ -14,7 +14,7 @@ from crossfer.classes import is_known
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.columns import Columns, are_shares, columns_in
 from crossfer.datasets.readers.files import image_files, labelled, labelled_or_unknown
-from crossfer.datasets.readers.labels import check_used, understood
+from crossfer.datasets.readers.labels import meet, understood
 from crossfer.datasets.readers.lookup import Lookup
 from crossfer.datasets.readers.tables import (
     Encoded,
@@ -70,7 +70,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     # Of a picture that several tables list, the first counts: one that is a split.
     tables.sort(key=lambda table: splits.get(names[table]) is None)
     labels = {name for table in tables for name in _labels(table, _columns(table, options))}
-    check_used(options, labels)
+    meet(options, labels)
     options, said = understood(labels, options)
     yield Remark(said)
     seen: set[str] = set()

@@ -23,7 +23,8 @@ import torch
 
 from crossfer.adaptation import adapt
 from crossfer.datasets import Dataset, open_dataset
-from crossfer.experiment.execute import faces, load_network
+from crossfer.experiment.execute import load_network
+from crossfer.loading import faces_of
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.strategies import STRATEGIES
@@ -57,14 +58,14 @@ def measured(
     machine, model = Machine.of("cpu"), load_network(folder)
     rows = np.random.default_rng(seed).permutation(target.rows("training"))
     tests = [
-        faces(source, source.rows("test")),
-        faces(target, np.concatenate([target.rows("validation"), target.rows("test")])),
+        faces_of(source, source.rows("test")),
+        faces_of(target, np.concatenate([target.rows("validation"), target.rows("test")])),
     ]
     for momentum in (0.1, 0.01):
         for norm in batch_norms(model.network).values():
             norm.momentum = momentum
         for count, epochs in TRAININGS:
-            shown = {"target": faces(target, rows[:count])}
+            shown = {"target": faces_of(target, rows[:count])}
             recipe = replace(RE.default_recipe(), epochs=epochs)
             told = (RE, model, model, shown, {}, recipe, seed, machine)
             with left_as_they_ran():

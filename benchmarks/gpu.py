@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
-from crossfer.experiment.execute import faces
+from crossfer.loading import faces_of
 from crossfer.machine import Machine, Precision, describe
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Faces, Recipe, train
@@ -40,7 +40,7 @@ def shown(data: Path | None) -> Faces:
     if data:
         dataset = open_dataset(data)
         training = dataset.rows("training")
-        return faces(dataset, training)[torch.randperm(len(training))[:IMAGES]]
+        return faces_of(dataset, training)[torch.randperm(len(training))[:IMAGES]]
     images = torch.randint(0, 256, (IMAGES, 48, 48), dtype=torch.uint8)
     return Faces(images, torch.randint(0, 7, (IMAGES,)))
 

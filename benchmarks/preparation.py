@@ -176,7 +176,7 @@ def resident(kind: str) -> float:
 def train_on(place: Path) -> None:
     """Open a dataset, train for 300 steps and report."""
     from crossfer.adaptation import untrained
-    from crossfer.experiment.execute import faces
+    from crossfer.loading import faces_of
     from crossfer.machine import Machine
     from crossfer.networks import Classifier, study_cnn
     from crossfer.training import Recipe, train
@@ -184,7 +184,7 @@ def train_on(place: Path) -> None:
     began = time.perf_counter()
     dataset = open_dataset(place)
     opened = time.perf_counter() - began
-    training = faces(dataset, dataset.rows("training"))
+    training = faces_of(dataset, dataset.rows("training"))
     before, most, steps = resident("RssAnon"), 0.0, 0
 
     class Enough(Exception):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import open_dataset
-from crossfer.experiment.execute import faces
+from crossfer.loading import faces_of
 from crossfer.machine import Machine, describe
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Recipe, State, train
@@ -33,7 +33,7 @@ def trained(data: Path, recipe: Recipe, seed: int) -> list[Row]:
     dataset, machine = open_dataset(data), Machine.of()
     print(describe(machine), flush=True)
     training, validation = (
-        faces(dataset, dataset.rows(split)) for split in ("training", "validation")
+        faces_of(dataset, dataset.rows(split)) for split in ("training", "validation")
     )
     told, asked = 0, time.monotonic()
 

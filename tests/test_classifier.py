@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from crossfer.networks import NamedLayers, NetworkConfig, Normalisation, Preprocessing, Spec, load
 from crossfer.networks.answers import find_logits
+from crossfer.networks.classifier import _digest
 from crossfer.networks.prediction import MOST_AT_ONCE, images_at_once, probabilities_of
 
 ZOO = "tests.tiny_networks"
@@ -120,9 +123,9 @@ def broken(folder: Path, what: str) -> None:
     elif what == "other classes":
         card.write_text(json.dumps(content | {"classes": content["classes"][::-1]}))
     elif what == "a factory that is gone":
-        classifier = load(folder)
-        classifier.spec = Spec("no_such_module:build")
-        classifier.save(folder)
+        content["network"]["network"] = "no_such_module:build"
+        del content["digest"]
+        card.write_text(json.dumps(content | {"digest": _digest(content)}))
 
 
 @pytest.mark.parametrize(
@@ -246,3 +249,59 @@ def test_configuration_becomes_a_classifier_for_any_classes() -> None:
     assert told.build(FER7).outputs == tuple((i,) for i in (6, 5, 4, 1, 2, 3, 0))
     assert told.build(("happy", "bored", "contempt")).outputs == ((1,), (), (7,))
     assert NetworkConfig(width=0.1).build(("yes", "no", "perhaps")).answers == 3
+
+
+def doubled() -> nn.Module:
+    """Build the study's network, narrow, with logits twice as large."""
+    from tests.tiny_networks import Scale
+
+    return nn.Sequential(OrderedDict(study=Spec(arguments={"width": 0.05}).build(), twice=Scale()))
+
+
+def halved() -> nn.Module:
+    """Build one with the same weights' names that answers otherwise."""
+    return nn.Sequential(
+        OrderedDict(study=Spec(arguments={"width": 0.05}).build(), twice=nn.Tanh())
+    )
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    here = "tests.test_classifier"
+    good = of(Spec(f"{here}:doubled"))
+    assert np.array_equal(
+        load(good.save(tmp_path / "good")).predict(pictures(good)), good.predict(pictures(good))
+    )
+    for factory, why in (
+        (f"{here}:halved", "answers differently with the same weights"),
+        (f"{ZOO}:Residual", r"does not build this network \(.*correct spec="),
+        ("__main__:doubled", "move the factory to a module"),
+    ):
+        with pytest.raises(CrossferError, match=why):
+            Classifier(good.network, spec=Spec(factory)).save(tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_classifier_that_does_not_fit_together_is_refused() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 8))
+    told: list[tuple[dict[str, Any], str]] = [
+        ({"classes": "fer7"}, "'fer7' is one name; list the classes"),
+        ({"classes": ("happy", "happy")}, "listed twice"),
+        ({"classes": ("happy", "sad"), "outputs": ((-1,), (0,))}, "-1 is not one of 1"),
+    ]
+    for arguments, why in told:
+        with pytest.raises(ValueError, match=why):
+            Classifier(network, **arguments)
+    with pytest.raises(CrossferError, match=r"returns \(5, 8\), not \(N, 7\)"):
+        Classifier(network).predict(np.zeros((5, 48, 48), np.uint8))
+
+
+def test_any_array_of_faces_is_read() -> None:
+    classifier = study()
+    shown = pictures(classifier)
+    expected = classifier.predict(shown[..., ::-1].copy())
+    shown.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(classifier.predict(shown[..., ::-1]), expected)
+    half = of(Spec(arguments={"width": 0.05})).half()
+    assert np.allclose(half.predict(pictures(half)), study().predict(pictures(half)), atol=0.01)

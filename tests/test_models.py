@@ -16,6 +16,7 @@ from crossfer.networks.layers import (
     train_only,
     training_mode,
 )
+from crossfer.networks.sources import project, widen
 from crossfer.strategies import STRATEGIES, STUDY
 from crossfer.strategy import Strategy
 from crossfer.training import Faces, Recipe
@@ -121,3 +122,36 @@ def test_a_new_strategy_is_one_declaration() -> None:
     assert trained.images_seen == 32
     with pytest.raises(ValueError, match="needs the training set of the source"):
         adapt(warm, baseline, baseline, {"target": faces(8)}, sides, Recipe(), 0, Machine.of("cpu"))
+
+
+def test_faces_that_do_not_suit_the_network_are_refused_and_nothing_is_drawn() -> None:
+    """−1 is the label of a row without a class: as an index it would be the last class."""
+    baseline, good = untrained(lambda: Classifier(study_cnn(0.1)), 0), faces(8)
+    for wrong, why in (
+        (Faces(good.images, good.labels - 1), "label -1 in .* rows is not one of the 7 classes"),
+        (Faces(good.images / 255, good.labels), "images are torch.float32; they must be pixels"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            adapt(
+                STRATEGIES["FC"],
+                baseline,
+                baseline,
+                {"target": wrong},
+                {},
+                Recipe(),
+                0,
+                Machine.of("cpu"),
+            )
+    for images, labels in ((good.images, good.labels[:5]), (good.images, good.labels.float())):
+        with pytest.raises(ValueError, match="labels"):
+            Faces(images, labels)
+    for epochs in (1.5, "3"):
+        with pytest.raises(ValueError, match="epochs is .*: must be a whole number"):
+            Recipe(epochs=epochs)  # pyrefly: ignore[bad-argument-type]
+
+
+def test_a_wider_head_draws_no_random_number() -> None:
+    network, state = study_cnn(0.1), torch.get_rng_state()
+    widen(network, "fc3", 1)
+    project(network, "fc3", 10)
+    assert torch.equal(torch.get_rng_state(), state)

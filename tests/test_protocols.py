@@ -21,9 +21,9 @@ from crossfer.evaluation import continual
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import check_experiment, load_results, run_experiment, verify
 from crossfer.experiment.data import fraction_rows
-from crossfer.experiment.execute import faces
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.protocols import plan_all
+from crossfer.loading import faces_of
 from crossfer.report import write_report
 from crossfer.terms import SIDES
 from tests.test_experiment import make_up_predictions
@@ -64,7 +64,7 @@ def test_datasets_as_one_keep_their_splits_people_and_classes(
     for split in SPLITS:
         rows = both.rows(split)
         assert len(rows) == len(first.rows(split)) + len(second.rows(split))
-        taken = faces(both, rows)
+        taken = faces_of(both, rows)
         assert np.array_equal(taken.labels.numpy(), both.labels[rows])
         assert taken.known is not None
         mine = len(first.rows(split))
@@ -147,7 +147,7 @@ def test_of_what_came_before_only_the_share_that_was_shown_is_past(
     assert shown < len(first.rows("training"))
     assert one.training_images == len(source.rows("training")) + shown
     past = two.source.open(planned.datasets)
-    taken = faces(past, past.rows("training"))
+    taken = faces_of(past, past.rows("training"))
     assert np.array_equal(taken.images[-shown:], first.images[fraction_rows(first, 0.5, 0)])
     assert len(taken) == one.training_images
     assert planned.measured_on(two) == [source, first, second]

@@ -84,7 +84,8 @@ def adapt(
     Raises
     ------
     ValueError
-        If a training set or the memory that the strategy needs is missing.
+        If a training set or the memory that the strategy needs is missing, or faces or labels do not suit
+        the network.
     CrossferError
         If the memory belongs to another model or to other classes, the network is a mixture of experts, or
         it lacks a layer that the strategy needs.
@@ -98,6 +99,9 @@ def adapt(
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
     if strategy.memory and memory is None:
         raise ValueError(f"{strategy.name} needs a memory file of the source")
+    for side, faces in (*training.items(), *validation.items()):
+        labelled = not (strategy.unlabelled and side == "target")
+        _check_faces(side, faces, start, labelled)
     if memory:
         memory.check(baseline)
     if strategy.unlabelled:
@@ -152,6 +156,18 @@ def adapt(
         trained = _merged(strategy, trained, baseline, training, validation, seed, machine)
     flop = flop_of(strategy, trained.model, trained.images_seen, training, memory, recipe)
     return replace(trained, flop=flop)
+
+
+def _check_faces(side: str, faces: Faces, classifier: Classifier, labelled: bool) -> None:
+    """Refuse images that are not pixels, and labels that are no class of the classifier."""
+    if faces.images.dtype != torch.uint8:
+        raise ValueError(f"{side}: its images are {faces.images.dtype}; they must be pixels, uint8")
+    strange = (faces.labels < 0) | (faces.labels >= len(classifier.classes))
+    if labelled and bool(strange.any()):
+        raise ValueError(
+            f"{side}: label {int(faces.labels[strange][0])} in {int(strange.sum())} rows is not one of the "
+            f"{len(classifier.classes)} classes, from 0; leave these rows out"
+        )
 
 
 def check_strategy(strategy: Strategy, classifier: Classifier) -> None:

@@ -43,7 +43,7 @@ def remember(
     from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
     from crossfer.deploy.pytorch import TorchEngine
-    from crossfer.experiment.execute import faces
+    from crossfer.loading import faces_of
     from crossfer.machine import Machine
     from crossfer.memory.file import Memory
 
@@ -66,11 +66,11 @@ def remember(
     with Bars(error_console) as bars:
         memory = Memory.of(
             opened.engine.classifier,
-            faces(dataset, rows),
+            faces_of(dataset, rows),
             Machine.of(),
             max_mb,
             partial(bars.count, "remember"),
-            faces(dataset, dataset.rows("validation")),
+            faces_of(dataset, dataset.rows("validation")),
             dataset.name,
         )
     out.parent.mkdir(parents=True, exist_ok=True)

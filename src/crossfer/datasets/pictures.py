@@ -46,6 +46,8 @@ MACHINE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EMFILE, err
 """Errors that say nothing about a picture: its disk is gone, or too many files are open."""
 RANGES = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]
 """The largest values of pictures of so many bits."""
+ROUNDING = 0.001
+"""By how much fractions may exceed 1 after calculations."""
 GRAY_MODES = ("1", "L", "LA", "La")
 
 # Tags that make no sense or a palette's odd transparency do not matter to us, and whoever prepares a
@@ -308,7 +310,9 @@ def _to_8_bits(values: NDArray[Any]) -> Pixels:
     if values.min() < 0:
         raise UnreadableImage("some pixels are below 0: give 0–255, or fractions within 0–1")
     most = float(values.max())
-    if values.dtype.kind == "b" or (values.dtype.kind == "f" and most <= 1):
+    if values.dtype.kind == "f" and 1 + ROUNDING < most < 2:
+        raise UnreadableImage(f"its largest pixel is {most:g}: give 0–255, or fractions within 0–1")
+    if values.dtype.kind == "b" or (values.dtype.kind == "f" and most <= 1 + ROUNDING):
         factor = 255.0
     else:
         factor = 255 / next((range_ for range_ in RANGES if most <= range_), most)

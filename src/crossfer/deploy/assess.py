@@ -39,13 +39,14 @@ from crossfer.evaluation.drift import (
 )
 from crossfer.evaluation.estimate import Answers, estimates
 from crossfer.evaluation.intervals import accuracy_interval, count_people
+from crossfer.loading import faces_of
 from crossfer.machine import Machine
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.progress import Told, silent
 from crossfer.strategies import STRATEGIES
-from crossfer.training import Faces, features, specialised
+from crossfer.training import features, specialised
 
 RUN, PREDICTIONS = "run.json", "predictions.parquet"
 FIRST, DRAWS = 25, 3
@@ -322,11 +323,7 @@ def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iter
             rows = learnt[take_fraction(labels, subjects, size / len(learnt), seed)]
             if len(rows) < 2:
                 continue
-            training = {
-                "target": Faces.from_numpy(
-                    dataset.images, dataset.labels, dataset.classes, rows, len(dataset.class_set)
-                )
-            }
+            training = {"target": faces_of(dataset, rows)}
             trained = adapt(
                 strategy, classifier, classifier, training, {}, recipe, seed, machine, keep="last"
             )

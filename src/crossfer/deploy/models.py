@@ -232,7 +232,7 @@ def _built(config: NetworkConfig, threads: int, name: str) -> Model:
         config = replace(config, network=f"{RUNTIME}:{place}")  # which need not be trainable
     with threads_of(threads):
         classifier = config.deployed(config.outputs or FER7)
-    onnx = classifier.spec.file
+    onnx = config.spec(FER7).file
     weights = digest_of(onnx) if onnx else config.weights_digest
     identity = _identity(weights, classifier.classes, classifier.preprocessing)
     engine = TorchEngine(classifier, identity)

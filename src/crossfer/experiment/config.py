@@ -26,6 +26,7 @@ from crossfer.classes import PRESETS, ClassSet
 from crossfer.datasets.folds import LEAST, ONE_SUBJECT, Folds
 from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
+from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import NetworkConfig
 from crossfer.networks.spec import BUNDLE
@@ -430,6 +431,11 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
         message names the key.
     """
     file = Path(file)
+    if file.name == EXPERIMENT and (file.parent / LOCK).exists():
+        raise CrossferError(
+            f"{file}: a record that `crossfer run` wrote, with paths as they were there; give the YAML file "
+            "of the experiment"
+        )
     content = read_yaml(file)
     if not isinstance(content, dict):
         raise CrossferError(f"{file}: must be a mapping with source, targets, …")

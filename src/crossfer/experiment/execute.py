@@ -9,17 +9,13 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import torch
-from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
@@ -43,6 +39,7 @@ from crossfer.experiment.names import ERROR, LOCKS, RUN
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
 from crossfer.framing import Framing
+from crossfer.loading import faces_of
 from crossfer.machine import Machine, describe, peak_memory, reset_peak_memory
 from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
@@ -118,23 +115,6 @@ def load_network(folder: Path) -> Classifier:
     return load(folder)
 
 
-def faces(dataset: Dataset, rows: Any) -> Faces:
-    """Return rows of a prepared dataset as faces; of a union, part after part."""
-    # A part without a row would only add a mask of the classes that it has.
-    parts = [(part, own) for part, own in dataset.divided(rows) if len(own)] or [(dataset, rows)]
-    return reduce(add, (_taken(part, own) for part, own in parts))
-
-
-def _taken(dataset: Dataset, rows: NDArray[np.int64]) -> Faces:
-    """Return rows of one prepared dataset as faces, with their subjects."""
-    subjects = dataset.people(rows)
-    count = len(dataset.class_set)
-    return replace(
-        Faces.from_numpy(dataset.images, dataset.labels, dataset.classes, rows, count),
-        subjects=None if subjects is None else torch.from_numpy(subjects),
-    )
-
-
 def _train_and_write(
     run: Run,
     folder: Path,
@@ -208,7 +188,7 @@ def _train(
         sides["target"] = target = run.target.open(datasets)
         labelled = run.strategy.labels == "all"
         rows["target"] = rows_to_learn(target, run.fraction or 1.0, run.seed, labelled)
-    training = {s: faces(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
+    training = {s: faces_of(d, rows[s]) for s, d in sides.items() if s in run.strategy.needs}
     start = _start(run, runs_folder)
     baseline = start
     if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
@@ -277,10 +257,10 @@ def _remember(run: Run, folder: Path, source: Dataset, machine: Machine) -> dict
         size = (folder / MEMORY).stat().st_size
         return {"bytes": size, "seconds": time.perf_counter() - began}
     try:
-        validation = faces(source, source.rows("validation"))
+        validation = faces_of(source, source.rows("validation"))
         file = Memory.of(
             load(folder),
-            faces(source, rows),
+            faces_of(source, rows),
             machine,
             validation=validation,
             name=source.name,
@@ -305,7 +285,7 @@ def _validation(run: Run, datasets: Sequence[Dataset]) -> dict[str, Faces]:
     """Return the validation sets that select the epoch of a run."""
     sides = {"source": run.source, "target": run.target}
     opened = {side: ref.open(datasets) for side, ref in sides.items() if ref}
-    return {s: faces(opened[s], opened[s].rows("validation")) for s in run.validate_on}
+    return {s: faces_of(opened[s], opened[s].rows("validation")) for s in run.validate_on}
 
 
 def _framing(run: Run, source: Dataset) -> Framing:
@@ -391,7 +371,7 @@ def _not_measured(tables: Sequence[pa.Table], measured_on: Sequence[Dataset]) ->
 
 def _predictions(model: Classifier, datasets: Sequence[Dataset], machine: Machine) -> pa.Table:
     """Return the probabilities of every validation and test image."""
-    one = faces(datasets[0], datasets[0].rows("test")[:1])
+    one = faces_of(datasets[0], datasets[0].rows("test")[:1])
     network = specialised(model, one.images, machine.device)
     return pa.concat_tables(
         [_predicted(network, d, split, machine) for d in datasets for split in MEASURED_SPLITS]
@@ -401,7 +381,7 @@ def _predictions(model: Classifier, datasets: Sequence[Dataset], machine: Machin
 def _predicted(network: Classifier, dataset: Dataset, split: Split, machine: Machine) -> pa.Table:
     """Return the probabilities of every image of one split."""
     rows = dataset.rows(split)
-    shown = faces(dataset, rows)
+    shown = faces_of(dataset, rows)
     probabilities = predict(network, shown.images, machine).numpy()
     if not np.isfinite(probabilities).all():
         raise CrossferError(

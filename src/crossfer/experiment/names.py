@@ -1,5 +1,9 @@
-"""File names of runs and locks."""
+"""File names of experiments, runs and locks."""
 
+EXPERIMENT = "experiment.json"
+"""The configuration of an experiment that was started."""
+LOCK = ".lock"
+"""Of the experiment's folder."""
 RUN = "run.json"
 """Written last: a folder that contains it is finished."""
 ERROR = "error.txt"

@@ -18,6 +18,7 @@ from crossfer.experiment.clusters import RUNS, Cluster, OnCluster, machine_of
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
+from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.experiment.opening import (
     DATASETS,
     check_model,
@@ -43,7 +44,6 @@ from crossfer.files import alone, read_json, write_json
 from crossfer.machine import Machine
 from crossfer.provenance import versions
 
-EXPERIMENT, LOCK = "experiment.json", ".lock"
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
 """Files that the folder of an experiment that has just started may contain."""
 

@@ -37,6 +37,7 @@ from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
 from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.names import LOCK
 from crossfer.experiment.opening import (
     DATASETS,
     check_model,
@@ -45,7 +46,7 @@ from crossfer.experiment.opening import (
 )
 from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.progress import Progress
-from crossfer.experiment.run import LOCK, alone_in, check_free
+from crossfer.experiment.run import alone_in, check_free
 from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.machine import Machine

@@ -39,12 +39,12 @@ from crossfer.experiment.folder import (
     parts_of,
 )
 from crossfer.experiment.identity import Arithmetic, key_of
-from crossfer.experiment.names import RUN
+from crossfer.experiment.names import EXPERIMENT, RUN
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
-from crossfer.experiment.run import EXPERIMENT, load_results
+from crossfer.experiment.run import load_results
 from crossfer.experiment.workers import (
     STEP,
     Steps,

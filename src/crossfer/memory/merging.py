@@ -156,7 +156,14 @@ def best_mixture(
     tried : list of dict
         For each weight ``alpha``, the accuracy (0–1) on every validation set, and the difference from the
         best (`crossfer.selection.Behind.as_row`).
+
+    Raises
+    ------
+    ValueError
+        If there is no validation set.
     """
+    if not validation:
+        raise ValueError("merging: no validation set chooses how much of each network to keep")
     weights = before.state_dict(), after.state_dict()
     one = next(iter(validation.values())).images[:1]
     moved = {name.rpartition(".")[0] for name in weights[0] if _differ(name, *weights)}

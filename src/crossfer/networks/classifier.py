@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
 from crossfer.networks.onnx_files import copy_whole
 from crossfer.networks.prediction import probabilities_of
 from crossfer.networks.preprocessing import Preprocessing
-from crossfer.networks.sources import Spec
+from crossfer.networks.sources import LIBRARIES, STUDY, Spec
 from crossfer.networks.weights import save_tensors
 
 CARD, WEIGHTS = "classifier.json", "model.safetensors"
@@ -62,6 +63,11 @@ class Classifier(nn.Module):
         Number of network outputs; by default those in `outputs`.
     labels
         Maps labels to classes; by default every class is its own label.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit together.
     """
 
     def __init__(
@@ -77,8 +83,12 @@ class Classifier(nn.Module):
         labels: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(classes, str):
+            raise ValueError(f"classes: {classes!r} is one name; list the classes in order")
         self.network = network
         self.classes = tuple(classes)
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: one is listed twice: {', '.join(self.classes)}")
         own = [[index] for index in range(len(classes))]
         self.outputs = tuple(map(tuple, own if outputs is None else outputs))
         if len(self.outputs) != len(self.classes):
@@ -88,6 +98,8 @@ class Classifier(nn.Module):
         self.layers, self.spec = layers, spec
         said = [output for several in self.outputs for output in several]
         self.answers = max(said, default=-1) + 1 if answers is None else answers
+        if beyond := [output for output in said if not 0 <= output < self.answers]:
+            raise ValueError(f"outputs: {beyond[0]} is not one of {self.answers}, from 0")
         self.labels = dict(labels or {name: name for name in self.classes})
         if strangers := set(self.labels.values()) - set(self.classes):
             raise ValueError(
@@ -116,8 +128,18 @@ class Classifier(nn.Module):
         """Return the logits of the classes, float (N, classes), from those of the outputs, (N, answers).
 
         For a class with several outputs it is their log-sum-exp, so that its probability is the sum of
-        theirs.
+        theirs, as a share of all outputs that belong to a class.
+
+        Raises
+        ------
+        CrossferError
+            If the network has another number of outputs.
         """
+        if logits.shape[1:] != (self.answers,):
+            raise CrossferError(
+                f"the network returns {tuple(logits.shape)}, not (N, {self.answers}); name the class of "
+                "every output"
+            )
         if self.outputs == tuple((index,) for index in range(self.answers)):
             return logits
         return torch.stack([_joined(logits, outputs) for outputs in self.outputs], 1)
@@ -154,7 +176,8 @@ class Classifier(nn.Module):
             uint8 (N, H, W) gray or (N, H, W, 3) RGB: faces of the network's size in the framing `framing`, as
             `crossfer.prepare` makes them.
         batch_size
-            Number of faces per batch; by default as many as memory allows.  It changes only rounding.
+            Number of faces per batch, at least 1; by default as many as memory allows.  It changes only
+            rounding.
 
         Returns
         -------
@@ -166,18 +189,20 @@ class Classifier(nn.Module):
         CrossferError
             If their shape or type is wrong.
         """
-        images = torch.as_tensor(pictures)
-        wanted = self.preprocessing.image_shape
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != wanted:
-            found = "×".join(map(str, images.shape))
-            faces = "×".join(map(str, wanted))
+        if batch_size is not None and batch_size < 1:
+            raise CrossferError(f"batch_size: {batch_size}; it must be at least 1")
+        given = pictures if isinstance(pictures, Tensor) else np.asarray(pictures)
+        wanted, dtype = self.preprocessing.image_shape, str(given.dtype).removeprefix("torch.")
+        if dtype != "uint8" or tuple(given.shape[1:]) != wanted:
+            found, faces = ("×".join(map(str, shape)) for shape in (given.shape, wanted))
             raise CrossferError(
-                f"pictures: {str(images.dtype).removeprefix('torch.')} {found}; "
-                f"this classifier reads faces of uint8 N×{faces}"
+                f"pictures: {dtype} {found}; this classifier reads faces of uint8 N×{faces}"
             )
-        if not len(images):
+        if not isinstance(given, Tensor):
+            given = torch.from_numpy(np.require(given, requirements=["C", "W"]))
+        if not len(given):
             return np.empty((0, len(self.classes)), np.float32)
-        return probabilities_of(self, images, self.preprocessing, batch_size).numpy()
+        return probabilities_of(self, given, self.preprocessing, batch_size).numpy()
 
     def save(self, folder: str | Path) -> Path:
         """Write a bundle: ``classifier.json``, and the weights under the network's own names.
@@ -195,7 +220,7 @@ class Classifier(nn.Module):
         Raises
         ------
         CrossferError
-            If the classifier has no `spec`.
+            If the classifier has no `spec`, or one that builds another network.
         OSError
             If the disk is full or not writable.
         """
@@ -205,6 +230,7 @@ class Classifier(nn.Module):
                 "this classifier cannot be saved; specify how its network is built, with "
                 'Classifier(…, spec=Spec("package.module:function"))'
             )
+        self._check_factory(self.spec)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CARD).unlink(
             missing_ok=True
@@ -230,6 +256,35 @@ class Classifier(nn.Module):
         }
         write_json(folder / CARD, {**content, "digest": _digest(content)})
         return folder
+
+    @torch.no_grad()
+    def _check_factory(self, spec: Spec) -> None:
+        """Refuse a factory whose network is another one, so that `load` would return something else."""
+        if spec.network == STUDY or spec.kind in LIBRARIES:
+            return
+        if spec.kind == "__main__":
+            raise CrossferError(
+                f"{spec.network}: is found in this script or notebook only; move the factory to a module, "
+                'and name it in Spec("module:function")'
+            )
+        with torch.random.fork_rng([]):
+            built = spec.build(bare=True).eval()
+        try:
+            built.load_state_dict(self.network.state_dict())
+            one, other = copy.deepcopy(self.network).cpu().float().eval(), built.float()
+            chance = torch.Generator().manual_seed(0)
+            shown = torch.randn(2, *self.preprocessing.input_shape, generator=chance)
+            said = [
+                find_logits(network(shown), self.answers)[0].float() for network in (one, other)
+            ]
+        except Exception as error:
+            raise CrossferError(
+                f"{spec.name}: does not build this network ({one_line(error)}); correct spec="
+            ) from None
+        if not torch.allclose(*said, rtol=1e-3, atol=1e-3 * float(said[0].abs().max())):
+            raise CrossferError(
+                f"{spec.name}: builds a network that answers differently with the same weights; correct spec="
+            )
 
 
 def _joined(logits: Tensor, outputs: Sequence[int]) -> Tensor:

@@ -67,11 +67,11 @@ def outputs_of(
     batch_size, autocast
         As for `outputs_in_batches`.
     """
-    device = next((one.device for one in network.parameters()), images.device)
+    like = next(network.parameters(), torch.empty(0, device=images.device))
 
     def given(start: int, stop: int) -> Tensor:
-        part = images[start:stop].to(device)
-        return normalise(part, how) if images.dtype == torch.uint8 else part
+        part = images[start:stop].to(like.device)
+        return normalise(part, how).to(like.dtype) if images.dtype == torch.uint8 else part
 
     return outputs_in_batches(network, given, len(images), batch_size, autocast)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.networks import hubs
@@ -186,13 +187,15 @@ def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:
             f"model: its last layer {name} is a {type(old).__name__}; only a linear layer can be "
             "extended by a class"
         )
-    new = nn.Linear(
+    new = skip_init(
+        nn.Linear,
         old.in_features,
         old.out_features + rows,
-        old.bias is not None,
-        old.weight.device,
-        old.weight.dtype,
+        bias=old.bias is not None,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
     )
+    assert isinstance(new, nn.Linear)
     with torch.no_grad():
         for wide, narrow in zip(new.parameters(), old.parameters(), strict=True):
             wide.zero_()[: len(narrow)] = narrow
@@ -220,9 +223,9 @@ def project(network: nn.Module, name: str, count: int) -> nn.Sequential:
     like: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
     new = nn.Sequential(
         OrderedDict[str, nn.Module](
-            projection=nn.Linear(old.in_features, count, bias=False, **like),
+            projection=skip_init(nn.Linear, old.in_features, count, bias=False, **like),
             relu=nn.ReLU(),
-            head=nn.Linear(count, old.out_features, **like),
+            head=skip_init(nn.Linear, count, old.out_features, **like),
         )
     )
     with torch.no_grad():

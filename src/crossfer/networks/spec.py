@@ -97,8 +97,11 @@ class Normalisation:
         """
         if not {"mean", "deviation"} <= told.keys() <= {"mean", "deviation", "white"}:
             raise ValueError(f"normalisation: write {MAPPED}")
-        sizes = {key: tuple(map(float, told[key])) for key in ("mean", "deviation")}
-        return cls(**sizes, white=float(told.get("white", 1.0)))
+        try:
+            sizes = {key: tuple(map(float, told[key])) for key in ("mean", "deviation")}
+            return cls(**sizes, white=float(told.get("white", 1.0)))
+        except TypeError:
+            raise ValueError(f"normalisation: write {MAPPED}") from None
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,9 @@ class NetworkConfig:
             if isinstance(value := getattr(self, key), str):
                 object.__setattr__(self, key, Path(value))
         for key in ("input", "classes", "FC", "CL"):
-            if isinstance(value := getattr(self, key), list):
+            if isinstance(value := getattr(self, key), str):
+                raise ValueError(f"{key}: {value!r}: write a list")
+            if value is not None:
                 object.__setattr__(self, key, tuple(value))
         if isinstance(self.normalisation, Mapping):
             object.__setattr__(self, "normalisation", Normalisation.of(self.normalisation))
@@ -222,8 +227,6 @@ class NetworkConfig:
                 yield "weights: given by the ONNX file; remove it"
             if self.arguments:
                 yield "arguments: an ONNX file takes none; remove them"
-        if self.order and self.input and self.input[0] == 1:
-            yield "order: a gray network reads no colours; remove it"
         if self.weights_key and self.is_deployed and not self.weights_file:
             yield "weights_key: only for a file of weights; remove it"
         try:
@@ -299,6 +302,8 @@ class NetworkConfig:
         own = self._own.preprocessing
         how = own or Preprocessing()
         try:
+            if self.order and (self.input or how.input_shape)[0] == 1:
+                raise ValueError("order: a gray network reads no colours; remove it")
             if self.input:
                 channels, side, _ = self.input
                 fits = own is not None and len(own.mean) in (0, channels)
@@ -429,14 +434,20 @@ class NetworkConfig:
         Raises
         ------
         CrossferError
-            If the source does not exist or fails.
+            If the source does not exist or fails, or none of its outputs belongs to a class.
         """
         wanted = ClassSet.of(classes)
         spec, theirs = self.spec(wanted), self.outputs or wanted.names
+        outputs = outputs_of(wanted, theirs)
+        if not any(outputs):
+            raise CrossferError(
+                f"model.classes: none of {', '.join(filter(None, theirs))} is a class of the experiment or a "
+                f"label of one ({', '.join(wanted.names)}); assign labels to classes with classes:"
+            )
         return Classifier(
             load(self._bundle).network if self._bundle else spec.build(),
             wanted.names,
-            outputs_of(wanted, theirs),
+            outputs,
             self.preprocessing,
             layers=self._layers,
             spec=spec,

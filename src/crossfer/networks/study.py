@@ -29,7 +29,14 @@ def study_cnn(width: float = 1.0, classes: int = 7) -> nn.Sequential:
     -------
     torch.nn.Sequential
         Takes float (N, 1, 48, 48); returns logits, float (N, classes).
+
+    Raises
+    ------
+    ValueError
+        If the width is not above 0.
     """
+    if not width > 0:
+        raise ValueError(f"width is {width}: must be above 0")
 
     def scaled(units: int) -> int:
         return max(1, round(units * width))

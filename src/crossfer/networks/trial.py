@@ -57,12 +57,6 @@ def check_network(
     drawing = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(drawing):
         model, said = _built(config, classes)
-        if set(model.unknown) == set(model.classes):
-            raise CrossferError(
-                f"model.classes: none of {', '.join(filter(None, config.outputs))} is a class of "
-                f"the experiment or a label of one ({', '.join(model.classes)}); assign labels to "
-                "classes with classes:"
-            )
         model.to(machine.device)
         images = torch.randn(2, *config.preprocessing.input_shape, device=machine.device)
         wanted = [kind for kind in dict.fromkeys(layers) if kind != "none" or _trains(model)]

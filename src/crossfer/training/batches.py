@@ -28,18 +28,33 @@ class Faces:
     images
         uint8 (N, H, W) gray or (N, H, W, 3) RGB; may be memory-mapped.
     labels
-        int64 (N,), indices of classes.
+        int64 (N,), indices of classes; −1 where there is none.
     known
         bool (N, classes): class mask: the classes that each image's dataset has, to which training and
         measuring are limited. ``None``: all.
     subjects
         int64 (N,): the subject of each image. ``None``: every image another subject.
+
+    Raises
+    ------
+    ValueError
+        If they have other lengths, or the labels are no whole numbers.
     """
 
     images: Tensor
     labels: Tensor
     known: Tensor | None = None
     subjects: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise ValueError(
+                f"labels: {self.labels.dtype} {tuple(self.labels.shape)}; they must be int64 (N,)"
+            )
+        for name in ("images", "known", "subjects"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.labels):
+                raise ValueError(f"{name}: {len(values)}, but there are {len(self.labels)} labels")
 
     @classmethod
     def from_numpy(
@@ -60,6 +75,8 @@ class Faces:
             raise ValueError("classes: their number is missing")
         rows = np.arange(len(labels)) if rows is None else rows
         labels = labels[rows]
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"labels: {labels.dtype}; they must be whole numbers")
         known = None
         if classes is not None and of is not None and len(classes) < of:
             known = torch.zeros(len(labels), of, dtype=torch.bool)

@@ -98,8 +98,8 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        _within("epochs", self.epochs, 1, 100_000)
-        _within("batch_size", self.batch_size, 2, 1_000_000)
+        _whole("epochs", self.epochs, 1, 100_000)
+        _whole("batch_size", self.batch_size, 2, 1_000_000)
         _within("learning_rate", self.learning_rate, 0, 100)
         _within("momentum", self.momentum, 0, 1)
         _within("weight_decay", self.weight_decay, 0, 1)
@@ -107,8 +107,14 @@ class Recipe:
         _within("label_smoothing", self.label_smoothing, 0, 1)
         _within("logit_adjustment", self.logit_adjustment, 0, 10)
         _within("mixup", self.mixup, 0, 10)
-        _within("views", self.views, 0, 1000)
+        _whole("views", self.views, 0, 1000)
         _within("averaging", self.averaging, 0, 0.9999)
+
+
+def _whole(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int):
+        raise ValueError(f"{name} is {value!r}: must be a whole number")
+    _within(name, value, low, high)
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

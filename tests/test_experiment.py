@@ -355,7 +355,11 @@ def test_the_gate_is_an_exit_status(
         return CliRunner().invoke(app, ["gate", str(out), "--strategy", "RE", *options])
 
     monkeypatch.setattr("crossfer.report.words.guesses", lambda measured: True)
-    assert "No comparison: BL has" in str(gate().exception)
+    guessed = gate("--junit", str(tmp_path / "gate.xml"))
+    assert guessed.exit_code == 1 and "do not ship it" in guessed.stdout
+    assert "No comparison: BL has" in guessed.stdout
+    (case,) = ElementTree.parse(tmp_path / "gate.xml").getroot()
+    assert case.get("name") == "an update" and case[0].get("type") == "no update"
     monkeypatch.setattr(
         "crossfer.report.words.guesses", lambda measured: False
     )  # so small a network does
@@ -382,7 +386,15 @@ def test_the_gate_is_an_exit_status(
     doubtful = gate("--min-target-gain", "-100", "--max-source-drop", f"{drop:.1f}")
     assert "; you need about" in doubtful.stdout, "of source images"
     nothing = CliRunner().invoke(app, ["gate", str(out), "--strategy", "BL"]).exception
-    assert "BL is the old network itself, so there is no update to decide on" in str(nothing)
+    assert "--strategy BL: is the old network itself, so there is no update" in str(nothing)
+    old = [replace(choice, strategy="BL") for choice in results.recommendations]
+    with monkeypatch.context() as patch:
+        kept_old = replace(results, recommendations=old)
+        patch.setattr("crossfer.experiment.load_results", lambda folder: kept_old)
+        kept = CliRunner().invoke(app, ["gate", str(out), "--json"])
+    assert kept.exit_code == 1
+    (kept_answer,) = json.loads(kept.stdout)["answers"]
+    assert kept_answer["criteria"] == [] and kept_answer["run"] is None
     unknown = gate("--by", "camera").exception
     assert isinstance(unknown, CrossferError) and "choose among found" in str(unknown)
 

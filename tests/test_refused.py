@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +13,14 @@ import pytest
 from PIL import Image
 
 from crossfer import Machine
-from crossfer.datasets import Dataset, Preparation, in_memory, prepare
+from crossfer.datasets import Dataset, Preparation, in_memory, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.networks import NetworkConfig
 from crossfer.networks.sources import Spec
 from crossfer.networks.spec import Normalisation
 from crossfer.strategy import Strategy
-from tests.commands import refused
+from tests.commands import crossfer, refused
 
 EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "newer"]}
 
@@ -196,3 +198,44 @@ def test_paths_and_lists_in_python() -> None:
     assert not NetworkConfig("timm:resnet18", weights=cast(Any, "start")).is_deployed
     assert Spec("code:build", folder=cast(Any, "b")).folder == Path("b")
     assert Preparation(root=cast(Any, "faces")).read_options.root == Path("faces")
+
+
+def test_what_is_read_is_not_written_over(prepared: dict[str, Dataset], tmp_path: Path) -> None:
+    folder, junit = tmp_path / "mug", tmp_path / "comparison.json"
+    shutil.copytree(prepared["mug"].folder, folder)
+    junit.write_text("{}")
+    for command in (
+        ("look", folder, "--out", folder / "dataset.json"),
+        ("audit", folder, "--page", folder / "dataset.json"),
+        ("remember", "model", folder, "--out", folder / "images.npy"),
+        ("gate", junit, "--junit", junit),
+    ):
+        assert "which is read; name another file" in refused(*command), command
+    open_dataset(folder).check()
+    for _ in range(2):  # its own page lies in the dataset, and is made again
+        assert crossfer("look", folder).exit_code == 0
+
+
+def test_the_advice_of_a_dataset_can_be_followed(tmp_path: Path) -> None:
+    """People in several official splits are divided again, by what the warning says, in any folder."""
+    raw, out = tmp_path / "raw", tmp_path / "with a space"
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for person in range(12):
+            for name in ("happy", "sad"):
+                file = raw / split / name / f"S{person:02}_{name}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 256, (48, 48), np.uint8)).save(file)
+    command = ["prepare", raw, "--out", out, "--faces", "cropped", "--subject", r"/(S\d+)_"]
+    said = crossfer(*command).stdout.replace("\n", " ")
+    remedy = re.search(r"in more than one split, .*?\((--.*?) divides again\)", said)
+    assert remedy and f"crossfer look '{out}'" in said
+    again = crossfer(*command, *remedy[1].split())
+    assert again.exit_code == 0 and "in more than one split" not in again.stdout
+
+
+def test_a_gray_network_reads_no_colours() -> None:
+    """Neither is `order` ignored where the network says itself what it reads."""
+    told: Any = {"weights": "as-built", "classes": list("ab"), "normalisation": "per-image"}
+    with pytest.raises(ValueError, match="order: a gray network reads no colours; remove it"):
+        NetworkConfig("code:build", order="BGR", **told)

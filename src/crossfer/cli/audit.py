@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import JsonOption
+from crossfer.cli.options import JsonOption, check_outputs
 from crossfer.cli.output import say, say_json, table_of
 from crossfer.errors import CrossferError
 
@@ -57,6 +57,7 @@ def audit(
     for number, path in enumerate(datasets):
         if path.resolve() in [other.resolve() for other in datasets[:number]]:
             raise CrossferError(f"{path}: given twice; remove one")
+    check_outputs({"--page": page}, datasets)
     with TemporaryDirectory(prefix="crossfer-audit-") as elsewhere, Shown(error_console) as shown:
         opened = [
             open_dataset(path)

@@ -217,7 +217,7 @@ def gate(
             "--max-latency-ratio": max_latency_ratio,
         }
     )
-    check_outputs({"--junit": junit}, [])
+    check_outputs({"--junit": junit}, [what] if what.is_file() else [*what.glob("*.json")])
     limits = Limits(
         1.0 if max_source_drop is None else max_source_drop,
         min_target_gain or 0.0,
@@ -242,7 +242,7 @@ def gate(
                 "`crossfer compare … --json FILE`, and name that file"
             )
         answers = _of_experiment(what, limits, strategy, target, by or [])
-    passed = all(one.verdict == "pass" for answer in answers for one in answer.criteria)
+    passed = all(answer.passed for answer in answers)
     if as_json:
         found = [answer.as_json() for answer in answers]
         say_json({"passed": passed, "answers": found})
@@ -274,7 +274,7 @@ class _Answer:
     facts
         What JSON says beside the criteria.
     criteria
-        Each condition with its answer.
+        Each condition with its answer; none where there is no update to ship.
     names
         What the test sets are called, by `Criterion.side`.
     remarks
@@ -291,6 +291,11 @@ class _Answer:
     remarks: Sequence[str]
     single: bool = False
 
+    @property
+    def passed(self) -> bool:
+        """Whether there is an update, and all conditions are proven."""
+        return bool(self.criteria) and all(one.verdict == "pass" for one in self.criteria)
+
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return {**self.facts, "criteria": [asdict(criterion) for criterion in self.criteria]}
@@ -302,24 +307,27 @@ def _of_experiment(
     from crossfer.evaluation.gate import gate as ask
     from crossfer.experiment import load_results
     from crossfer.experiment.finished import Finished
-    from crossfer.report import fallen, no_comparison, shipped
+    from crossfer.report import fallen, shipped
 
     results = load_results(folder)
     finished = Finished(folder, results)
     rows = _to_ship(results, strategy, target)
-    evidence = finished.evidence(rows)
+    nothing = {row.target: _no_update(results, row) for row in rows}
+    evidence = finished.evidence([row for row in rows if not nothing[row.target]])
     found = []
     for row in rows:
-        if nothing := no_comparison(results, row):
-            raise CrossferError(f"{row.target}: {nothing}")
+        facts = {"target": row.target, "strategy": row.strategy, "seeds": row.seeds}
+        title, suite = f"{row.strategy}, {row.target}", f"{row.target}.{row.strategy}"
+        if why := nothing[row.target]:
+            found.append(_Answer(title, suite, {**facts, "run": None}, [], {}, [why]))
+            continue
         groups = {column: finished.groups(row, column) for column in by}
         run = _network(results, row)
-        facts = {"target": row.target, "strategy": row.strategy, "seeds": row.seeds, "run": run}
         found.append(
             _Answer(
-                f"{row.strategy}, {row.target}",
-                f"{row.target}.{row.strategy}",
-                facts,
+                title,
+                suite,
+                {**facts, "run": run},
                 ask(row, evidence, limits, results.classes, groups, _size_ratio(results, row)),
                 {"source": results.source.name, "target": row.target},
                 [*fallen(results, row), shipped(results, run, folder)],
@@ -327,6 +335,15 @@ def _of_experiment(
             )
         )
     return found
+
+
+def _no_update(results: Results, row: Result) -> str:
+    """Say why there is no update to decide on; empty if there is one."""
+    from crossfer.report import no_comparison
+
+    if row.strategy == BL:
+        return f"{BL}, the old network, is recommended: there is no update to ship"
+    return no_comparison(results, row)
 
 
 def _of_comparison(
@@ -426,10 +443,10 @@ def _to_ship(results: Results, strategy: str | None, target: str | None) -> list
     for choice in results.recommendations:
         if target in (None, choice.target):
             wanted = (choice.target, strategy or choice.strategy)
-            if wanted[1] == BL:
+            if strategy == BL:
                 raise CrossferError(
-                    f"{choice.target}: {BL} is the old network itself, so there is no update to decide on; "
-                    "name one with --strategy, or another dataset with --target"
+                    f"--strategy {BL}: is the old network itself, so there is no update to decide on; name "
+                    "another"
                 )
             found = [row for row in results.summary if (row.target, row.strategy) == wanted]
             if not found:
@@ -461,6 +478,12 @@ def _write_junit(file: Path, answers: Sequence[_Answer]) -> None:
     suite = ElementTree.Element("testsuite", name="crossfer gate")
     bad = 0
     for answer in answers:
+        if not answer.criteria:
+            bad += 1
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=answer.suite, name="an update"
+            )
+            ElementTree.SubElement(case, "failure", message=answer.remarks[0], type="no update")
         for one in answer.criteria:
             name = ", ".join(filter(None, [one.side, one.about]))
             case = ElementTree.SubElement(suite, "testcase", classname=answer.suite, name=name)
@@ -472,6 +495,6 @@ def _write_junit(file: Path, answers: Sequence[_Answer]) -> None:
                 ElementTree.SubElement(
                     case, "failure", message=f"{one.verdict}: {shown}", type=one.verdict
                 )
-    suite.set("tests", str(sum(len(answer.criteria) for answer in answers)))
+    suite.set("tests", str(len(suite)))
     suite.set("failures", str(bad))
     write_bytes(file, ElementTree.tostring(suite, "utf-8", xml_declaration=True))

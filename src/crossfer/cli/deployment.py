@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -222,7 +223,7 @@ def export(
         )
     say(f"written: {out}")
     if page:
-        say(f"the page: python -m http.server --directory {page}")
+        say(f"the page: python -m http.server --directory {quote(str(page))}")
 
 
 def _origin(folder: Path) -> str:

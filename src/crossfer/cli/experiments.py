@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -374,9 +375,14 @@ def cite(
     """
     from crossfer.experiment import load_results
     from crossfer.experiment.folder import is_finished, read_run
+    from crossfer.experiment.results import RESULTS
     from crossfer.report.citing import cited
 
     if is_finished(folder):
+        if not (folder.resolve().parents[1] / RESULTS).exists():
+            raise CrossferError(
+                f"{folder}: no {RESULTS} two folders above, as for a run in a cache:; name the experiment"
+            )
         results, strategy = load_results(folder.resolve().parents[1]), read_run(folder)["strategy"]
     else:
         results, strategy = load_results(folder), None
@@ -433,7 +439,7 @@ def _say_use(results: Results, folder: Path, photographs: Path) -> None:
         network = folder / results.run(choice.run).folder
         say(
             f"\nUse the model recommended for {choice.target}:\n"
-            f"  crossfer predict {network} {photograph}"
+            f"  crossfer predict {quote(str(network))} {quote(str(photograph))}"
         )
 
 

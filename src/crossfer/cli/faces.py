@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -11,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from crossfer.cli.application import app, out_console
-from crossfer.cli.options import labels_of, numbers_of, pairs_of, ray_of, splits_of
+from crossfer.cli.options import check_outputs, labels_of, numbers_of, pairs_of, ray_of, splits_of
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
@@ -195,7 +196,7 @@ def prepare(
     for line in remarks(dataset):
         say(line)
     say(f"prepared {card['images']:,} faces in {out}")
-    say(f"show them:  crossfer look {out}")
+    say(f"show them:  crossfer look {quote(str(out))}")
 
 
 @command()
@@ -217,6 +218,8 @@ def look(
     """
     from crossfer.datasets import open_dataset, write_look
 
+    own = [file for file in dataset.glob("*") if file.suffix != ".html"]
+    check_outputs({"--out": out}, own)
     page = write_look(
         open_dataset(dataset),
         out,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -185,6 +186,7 @@ def _say_labels(session: Session) -> None:
             )
     if labels.rows:
         how = " --faces cropped" if session.gallery.cropped else ""
-        lines.append(f"next: crossfer prepare {file} --out data/{session.gallery.folder.name}{how}")
+        out = Path("data") / session.gallery.folder.name
+        lines.append(f"next: crossfer prepare {quote(str(file))} --out {quote(str(out))}{how}")
     for line in lines:
         say(line)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console, out_console
-from crossfer.cli.options import LabelOption, check_finite, pairs_of
+from crossfer.cli.options import LabelOption, check_finite, check_outputs, pairs_of
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError
 
@@ -42,14 +42,14 @@ def remember(
     from crossfer.datasets import open_dataset
     from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
-    from crossfer.deploy.pytorch import TorchEngine
     from crossfer.loading import faces_of
     from crossfer.machine import Machine
     from crossfer.memory.file import Memory
 
     check_finite({"--max-mb": max_mb})
+    check_outputs({"--out": out}, [model, source])
     opened = open_model(model)
-    if not isinstance(opened.engine, TorchEngine):
+    if (classifier := opened.classifier) is None:
         raise CrossferError(
             f"{model}: {opened.kind}: gives no features; name the bundle or run that it was "
             "exported from"
@@ -65,7 +65,7 @@ def remember(
         )
     with Bars(error_console) as bars:
         memory = Memory.of(
-            opened.engine.classifier,
+            classifier,
             faces_of(dataset, rows),
             Machine.of(),
             max_mb,

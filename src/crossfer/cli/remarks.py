@@ -31,24 +31,25 @@ def remarks(dataset: Dataset) -> list[str]:
     if card["skipped"]:
         lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")
     if shared := card["split"]["subjects_in_several_splits"]:
-        official = card["split"]["how"] == "official"
-        again = "--replace --ignore-splits" if official else "after --replace: --new-split"
+        official = card["split"]["how"].startswith("official")
+        again = "--replace --new-split" + (" --ignore-splits" if official else "")
         lines.append(
             f"warning: {shared} subjects are in more than one split, so test accuracy will be too "
             f"high ({again} divides again)"
         )
     if copies := card["split"].get("copies"):
-        lines.append(_copies_in_words(copies, card["reader"]))
+        lines.append(_copies_in_words(copies, card["reader"], card["split"]["how"]))
     for split in SPLITS:
         if not len(dataset.rows(split)):
             lines.append(_empty_in_words(split, card["split"]["how"], card["reader"]))
     return lines
 
 
-def _copies_in_words(copies: dict[str, Any], reader: str) -> str:
+def _copies_in_words(copies: dict[str, Any], reader: str, how: str) -> str:
     counts = " and ".join(f"{found['images']:,} {split}" for split, found in copies.items())
     first, second = next(iter(copies.values()))["example"]
-    remedy = "--subject keeps people in one split, " if _takes(reader, "subject") else ""
+    helps = _takes(reader, "subject") and how != "subject-disjoint"
+    remedy = "--subject keeps people in one split, " if helps else ""
     return (
         f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
         f"are (e.g. {second} = {first}): accuracy will be too good; "

@@ -25,7 +25,6 @@ from crossfer.datasets.record import SPLITS
 from crossfer.datasets.splits import take_fraction
 from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import Model
-from crossfer.deploy.pytorch import TorchEngine
 from crossfer.deploy.sources import sources_in
 from crossfer.errors import CrossferError
 from crossfer.evaluation.assessing import Assessed, CurvePoint, Truth
@@ -41,7 +40,7 @@ from crossfer.evaluation.estimate import Answers, estimates
 from crossfer.evaluation.intervals import accuracy_interval, count_people
 from crossfer.loading import faces_of
 from crossfer.machine import Machine
-from crossfer.memory.file import MEMORY, Memory, load_memory
+from crossfer.memory.file import AGAIN, MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.progress import Told, silent
@@ -117,8 +116,7 @@ def of_memory(model: Model, file: Path) -> Known:
     memory = _memory_of(model, file)
     if (known := memory.calibration) is None:
         raise CrossferError(
-            f"{file}: says nothing of validation faces; make it again with `crossfer remember MODEL SOURCE`, "
-            f"of a source with {LEAST} of them"
+            f"{file}: says nothing of validation faces; {AGAIN}, of a source with {LEAST} of them"
         )
     return Known(known.name, known.answers.answers(), known.pixels, known.features)
 
@@ -272,12 +270,12 @@ def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
 def _memory_of(model: Model, file: Path) -> Memory:
     """Read a classifier's memory file."""
     memory = load_memory(file)
-    if not isinstance(model.engine, TorchEngine):
+    if model.classifier is None:
         raise CrossferError(
-            f"{file}: {model.name} is a {model.kind}, which shows no features; name the bundle or the run "
+            f"{file}: {model.name} ({model.kind}) shows no features; name the bundle or the run "
             "that it was made of"
         )
-    memory.check(model.engine.classifier, file)
+    memory.check(model.classifier, file)
     return memory
 
 
@@ -354,13 +352,12 @@ def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
 
 def _with_head(model: Model) -> Classifier | None:
     """Return the PyTorch classifier if it has a linear last layer, otherwise None."""
-    if not isinstance(model.engine, TorchEngine):
-        return None
     try:
-        model.engine.classifier.layer_names("head")
+        return (
+            model.classifier if model.classifier and model.classifier.layer_names("head") else None
+        )
     except ValueError:
         return None
-    return model.engine.classifier
 
 
 def _features(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:

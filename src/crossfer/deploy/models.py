@@ -28,8 +28,8 @@ from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from crossfer.machine import threads_of
-from crossfer.networks.classifier import WEIGHTS
-from crossfer.networks.onnx_files import digest_of, files_of
+from crossfer.networks.classifier import WEIGHTS, Classifier
+from crossfer.networks.onnx_files import RuntimeNetwork, digest_of, files_of
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import ONNX, RUNTIME
 from crossfer.networks.spec import NetworkConfig
@@ -66,6 +66,14 @@ class Model:
     framing: Framing | None
     parameters: int | None
     bytes: int
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """The classifier in PyTorch, which shows its features; None if it runs in ONNX Runtime."""
+        if not isinstance(self.engine, TorchEngine):
+            return None
+        found = self.engine.classifier
+        return None if isinstance(found.network, RuntimeNetwork) else found
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -296,6 +296,8 @@ def _check_splits(experiment: Experiment, source: Dataset, targets: Sequence[Dat
                 continue  # who learns from it says below what it needs
             if not len(dataset.rows(split)):
                 why = "prepare it with other --sizes"
+                if str(dataset.card["split"]["how"]).startswith("official"):
+                    why = "prepare it with --ignore-splits, which divides all its images again"
                 if split == "training" and dataset is source and experiment.model.is_deployed:
                     why += (
                         "; or set memory: for strategies that use a memory file (`crossfer "

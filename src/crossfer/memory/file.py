@@ -51,7 +51,7 @@ PER_MEAN = 14
 """Bytes of a number in the JSON of `Calibration`."""
 OVERHEAD = 12_288
 """Maximum bytes of names and small numbers."""
-AGAIN = "make it again with `crossfer remember MODEL SOURCE`"
+AGAIN = "make it again with `crossfer remember MODEL SOURCE --out FILE`"
 
 
 @dataclass(frozen=True)

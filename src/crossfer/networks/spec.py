@@ -64,6 +64,7 @@ def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
 
 
 PER_IMAGE = "per-image"
+GRAY = "order: a gray network reads no colours; remove it"
 MAPPED = "{mean: […], deviation: […], white: 1}"
 
 
@@ -227,6 +228,8 @@ class NetworkConfig:
                 yield "weights: given by the ONNX file; remove it"
             if self.arguments:
                 yield "arguments: an ONNX file takes none; remove them"
+        if self.order and self.input and self.input[0] == 1:
+            yield GRAY
         if self.weights_key and self.is_deployed and not self.weights_file:
             yield "weights_key: only for a file of weights; remove it"
         try:
@@ -303,7 +306,7 @@ class NetworkConfig:
         how = own or Preprocessing()
         try:
             if self.order and (self.input or how.input_shape)[0] == 1:
-                raise ValueError("order: a gray network reads no colours; remove it")
+                raise ValueError(GRAY)
             if self.input:
                 channels, side, _ = self.input
                 fits = own is not None and len(own.mean) in (0, channels)

@@ -393,3 +393,45 @@ def test_a_library_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.Monk
 def test_a_file_may_lie_in_the_user_s_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Spec("onnx:~/x.onnx", folder=Path("/elsewhere")).file == tmp_path / "x.onnx"
+
+
+def test_a_file_of_pytorch_s_present_exporter_is_trained(tmp_path: Path) -> None:
+    """It writes opset 18 or later, with axes as an input, Gelu as one operator, and newer attributes."""
+    needs("onnx", "onnxruntime", "onnx2torch")
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng, number = np.random.default_rng(0), numpy_helper.from_array
+    weights = {
+        "w": rng.normal(size=(4, 1, 3, 3)).astype(np.float32),
+        "axes": np.array([2, 3]),
+        "shape": np.array([-1, 4]),
+        "head": rng.normal(size=(7, 4)).astype(np.float32),
+        "bias": np.zeros(7, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["given", "w"], ["a"], kernel_shape=[3, 3]),
+        helper.make_node("Gelu", ["a"], ["b"]),
+        helper.make_node(
+            "AveragePool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2], dilations=[1, 1]
+        ),
+        helper.make_node("ReduceMean", ["c", "axes"], ["d"], noop_with_empty_axes=0, keepdims=1),
+        helper.make_node("Reshape", ["d", "shape"], ["e"], allowzero=1),
+        helper.make_node("Gemm", ["e", "head", "bias"], ["answers"], transB=1),
+    ]
+    told = {"given": ["n", *GRAY], "answers": ["n", 7]}
+    given, answers = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in told.items()
+    )
+    graph = helper.make_graph(
+        nodes, "newer", [given], [answers], [number(value, name) for name, value in weights.items()]
+    )
+    file = tmp_path / "newer.onnx"
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), file)
+    config = NetworkConfig(f"onnx:{file}", classes=FER7, normalisation="per-image")
+    check_network(config, ["FC", "FC+CL", "all"], Machine.of("cpu"))
+    shown = np.random.default_rng(1).integers(0, 256, (5, 32, 32), np.uint8)
+    measured = replace(config, network=f"onnxruntime:{file}").deployed()
+    assert np.allclose(config.deployed().predict(shown), measured.predict(shown), atol=1e-6)

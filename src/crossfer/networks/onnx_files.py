@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,6 +22,10 @@ from crossfer.networks.hubs import Own, library
 from crossfer.networks.preprocessing import Preprocessing
 
 RUNTIME = "onnxruntime"
+OPSET = 17
+"""The latest whose operators onnx2torch converts, nearly all."""
+NEWER = {"AveragePool": "dilations", "Reshape": "allowzero"}
+"""Attributes that operators have since then, or that onnx2torch lacks; the defaults do nearly always."""
 LARGEST_DIFFERENCE = 1e-3
 """Maximum difference of the converted network's outputs from ONNX Runtime's, relative to the largest."""
 
@@ -48,7 +54,7 @@ def from_onnx(file: Path, check: bool = True) -> nn.Module:
         If it is not such a network, it cannot be converted, or the outputs differ.
     """
     onnx2torch = library("onnx2torch")
-    model = _read(file)
+    model = _in_older_operators(_read(file))
     images = _images(model, file)
     _without_softmax(model)
     _with_linear_layers(model)
@@ -216,6 +222,60 @@ def _images(model: Any, file: Path) -> Images:
     raise CrossferError(
         f"{file}: its input is {shape}; it must be images N×C×H×W or N×H×W×C with C 1 or 3 and H = W, fixed"
     )
+
+
+def _in_older_operators(model: Any) -> Any:
+    """Return a model in the operators of opset 17, where they can express it; otherwise as it is.
+
+    PyTorch exports in opset 18 or later, of which onnx2torch lacks many operators.
+    """
+    onnx = library("onnx")
+    older = copy.deepcopy(model)
+    default = [opset for opset in older.opset_import if opset.domain in ("", "ai.onnx")]
+    if not default or default[0].version <= OPSET:
+        return model
+    default[0].version = OPSET
+    constants = {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in older.graph.initializer
+    }
+    nodes = [new for node in older.graph.node for new in _older(node, constants)]
+    del older.graph.node[:]
+    older.graph.node.extend(nodes)
+    try:
+        onnx.checker.check_model(older)
+    except Exception:  # an operator or a way to call it that is newer
+        return model
+    return older
+
+
+def _older(node: Any, constants: Mapping[str, NDArray[Any]]) -> list[Any]:
+    """Write a node with operators of opset 17, where it is known how; `_check` compares the results."""
+    helper, kind = library("onnx").helper, node.op_type
+    reduces = kind.startswith("Reduce") and kind != "ReduceSum"
+    told = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if kind == "Gelu" and told.get("approximate", b"none") == b"none":
+        return _gelu(node.input[0], node.output[0])
+    if reduces and len(node.input) == 2 and node.input[1] in constants:
+        node.attribute.append(helper.make_attribute("axes", constants[node.input.pop()].tolist()))
+    newer = "noop_with_empty_axes" if reduces else NEWER.get(kind)
+    kept = [attribute for attribute in node.attribute if attribute.name != newer]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    return [node]
+
+
+def _gelu(x: str, y: str) -> list[Any]:
+    """Return the nodes of y = x/2 · (1 + erf(x/√2)), from the names of x and y."""
+    node = library("onnx").helper.make_node
+    numbers = {"half": 0.5, "root": math.sqrt(0.5), "one": 1.0}
+    return [
+        *(node("Constant", [], [f"{y}/{name}"], value_float=n) for name, n in numbers.items()),
+        node("Mul", [x, f"{y}/root"], [f"{y}/scaled"]),
+        node("Erf", [f"{y}/scaled"], [f"{y}/erf"]),
+        node("Add", [f"{y}/erf", f"{y}/one"], [f"{y}/above"]),
+        node("Mul", [x, f"{y}/half"], [f"{y}/halved"]),
+        node("Mul", [f"{y}/halved", f"{y}/above"], [y]),
+    ]
 
 
 def _without_softmax(model: Any) -> None:

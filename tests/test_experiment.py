@@ -387,7 +387,7 @@ def test_the_gate_is_an_exit_status(
     assert "; you need about" in doubtful.stdout, "of source images"
     nothing = CliRunner().invoke(app, ["gate", str(out), "--strategy", "BL"]).exception
     assert "--strategy BL: is the old network itself, so there is no update" in str(nothing)
-    old = [replace(choice, strategy="BL") for choice in results.recommendations]
+    old = tuple(replace(choice, strategy="BL") for choice in results.recommendations)
     with monkeypatch.context() as patch:
         kept_old = replace(results, recommendations=old)
         patch.setattr("crossfer.experiment.load_results", lambda folder: kept_old)

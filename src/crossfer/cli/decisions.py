@@ -195,7 +195,7 @@ def gate(
 ) -> None:
     """Decide whether an update may be shipped: exit status 0 if all conditions are proven, otherwise 1.
 
-    A condition is proven if a one-sided confidence bound keeps its limit: paired bootstrap over test
+    It is 1 as well where there is no update to ship, and 2 where an input cannot be read. A condition is proven if a one-sided confidence bound keeps its limit: paired bootstrap over test
     images, subjects and seeds, with Holm's correction for all conditions. If there are too few test images,
     the output says about how many are needed.
 

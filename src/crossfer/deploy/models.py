@@ -243,7 +243,7 @@ def _built(config: NetworkConfig, threads: int, name: str) -> Model:
     onnx = config.spec(FER7).file
     weights = digest_of(onnx) if onnx else config.weights_digest
     identity = _identity(weights, classifier.classes, classifier.preprocessing)
-    engine = TorchEngine(classifier, identity)
+    engine = TorchEngine(classifier, identity, parallel=onnx is not None and threads == 1)
     if onnx:
         size = sum(file.stat().st_size for file in files_of(onnx))
         return Model(name, "ONNX file", engine, None, _count(onnx), size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from threading import Lock
 
 import numpy as np
@@ -22,14 +23,17 @@ class TorchEngine:
         It is put into evaluation mode.
     identity
         Hash of its weights.
+    parallel
+        Whether several threads may call it at the same time; otherwise each call uses all cores, and two
+        would slow each other down.
     """
 
-    def __init__(self, classifier: Classifier, identity: str = "") -> None:
+    def __init__(self, classifier: Classifier, identity: str = "", parallel: bool = False) -> None:
         self.classifier, self.identity = classifier, identity
         self.classes: tuple[str, ...] = classifier.classes
         self.labels: Mapping[str, str] = classifier.labels
         self.framing: Framing = classifier.framing
-        self._turn = Lock()  # one call uses all cores; two would slow each other down
+        self._turn = nullcontext() if parallel else Lock()
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (N, classes)."""

@@ -24,6 +24,10 @@ GATE_NAMES = re.compile(r"^(se|squeeze|excit(e|ation)|se_(squeeze|excite)|fc_(sq
 Model = TypeVar("Model", bound=nn.Module)
 
 
+class OfTokens(nn.Linear):
+    """A linear layer of each token in a block of a transformer: it is none of the fully connected layers."""
+
+
 @dataclass(frozen=True)
 class NamedLayers:
     """Names of a network's fully connected layers and last convolution; empty: found by module order."""
@@ -88,7 +92,8 @@ def fully_connected(model: nn.Module, named: NamedLayers = FOUND) -> list[str]:
     last = _last_attention(modules) or _last_convolution(modules)
     for body in (_block(modules, last), last):
         after = _after(model, body)
-        if linear := [name for name in after if isinstance(modules.get(name), nn.Linear)]:
+        linear = [name for name in after if isinstance(modules.get(name), nn.Linear)]
+        if linear := [name for name in linear if not isinstance(modules[name], OfTokens)]:
             return linear
     raise ValueError(
         "the network has no linear layer after its last convolution; name its FC layers"

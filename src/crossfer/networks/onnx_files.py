@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.passes.shape_prop import ShapeProp
 
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 from crossfer.networks.answers import are_probabilities
 from crossfer.networks.hubs import Own, library
+from crossfer.networks.layers import OfTokens
 from crossfer.networks.preprocessing import Preprocessing
 
 RUNTIME = "onnxruntime"
@@ -54,22 +57,22 @@ def from_onnx(file: Path, check: bool = True) -> nn.Module:
         If it is not such a network, it cannot be converted, or the outputs differ.
     """
     onnx2torch = library("onnx2torch")
-    model = _in_older_operators(_read(file))
+    model = _read(file)
     images = _images(model, file)
     _without_softmax(model)
-    _with_linear_layers(model)
+    shown = images.drawn()
     try:
-        network: nn.Module = onnx2torch.convert(model)
+        converted: GraphModule = onnx2torch.convert(_in_older_operators(model))
+        _with_linear_layers(converted, shown.permute(0, 2, 3, 1) if images.last else shown)
     except Exception as error:
         raise CrossferError(
             f"it cannot be made trainable ({type(error).__name__}: {error}); give its PyTorch code as a "
             f"factory, or only measure it: model: {RUNTIME}:{file.name} with strategies: [BL]"
         ) from None
-    if images.last:
-        network = ChannelsLast(network)
+    network = ChannelsLast(converted) if images.last else converted
     if check:
         runtime = RuntimeNetwork(model.SerializeToString(), images.last)
-        _check(network.eval(), runtime, images.drawn(), file)
+        _check(network.eval(), runtime, shown, file)
     return network
 
 
@@ -290,34 +293,55 @@ def _without_softmax(model: Any) -> None:
                 model.graph.node.remove(last)
 
 
-def _with_linear_layers(model: Any) -> None:
-    """Replace MatMul and Add with constants, as Keras exports them, by Gemm, which becomes a linear layer.
+def _with_linear_layers(network: GraphModule, shown: Tensor) -> None:
+    """Have products with constant matrices be linear layers, and constants added to them their biases.
 
-    Only for inputs with two dimensions, since Gemm supports no others.
+    Keras exports its heads so, and PyTorch the linear layers of a transformer; as constants they would not
+    train.  `shown` is an input, which tells them apart.
     """
-    onnx = library("onnx")
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    dimensions = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*graph.value_info, *graph.input)
-    }
-    nodes = list(model.graph.node)
-    for product in nodes:
-        users = [node for node in nodes if product.output[0] in node.input]
-        if product.op_type != "MatMul" or len(users) != 1 or users[0].op_type != "Add":
+    ShapeProp(network.eval()).propagate(shown)
+    for product in list(network.graph.nodes):
+        weight = (
+            _constant(network, product.args[1]) if _is(network, product, "OnnxMatMul") else None
+        )
+        if weight is None or weight.ndim != 2:
             continue
-        (given, weight), (add,) = product.input, users
-        bias = next(name for name in add.input if name != product.output[0])
-        columns = weights.get(weight, [])[1:]
-        if dimensions.get(given) == 2 and len(columns) == 1 and weights.get(bias) == columns:
-            linear = onnx.helper.make_node(
-                "Gemm", [given, weight, bias], list(add.output), add.name
-            )
-            place = list(model.graph.node).index(add)
-            model.graph.node.remove(add)
-            model.graph.node.insert(place, linear)
-            model.graph.node.remove(product)
+        last, bias = product, None
+        users = list(product.users)
+        if len(users) == 1 and _is(network, users[0], "OnnxBinaryMathOperation"):
+            operation = network.get_submodule(users[0].target).math_op_function
+            other = next(arg for arg in users[0].args if arg is not product)
+            added = _constant(network, other) if operation is torch.add else None
+            if added is not None and added.shape == weight.shape[1:]:
+                last, bias = users[0], added
+        tokens = len(product.meta["tensor_meta"].shape) > 2
+        linear = (OfTokens if tokens else nn.Linear)(*weight.shape, bias=bias is not None)
+        linear.load_state_dict({"weight": weight.T} | ({} if bias is None else {"bias": bias}))
+        network.set_submodule(last.target, linear)
+        last.args = (product.args[0],)
+    network.graph.eliminate_dead_code()
+    read = {node.target for node in network.graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in network.named_buffers() if name.startswith("initializers.")]:
+        if name not in read:
+            delattr(network.get_submodule("initializers"), name.rpartition(".")[2])
+    network.delete_all_unused_submodules()
+    network.recompile()
+
+
+def _is(network: GraphModule, node: Node, kind: str) -> bool:
+    """Tell whether a node calls a layer that onnx2torch calls so."""
+    if node.op != "call_module":
+        return False
+    return type(network.get_submodule(str(node.target))).__name__ == kind
+
+
+def _constant(network: GraphModule, node: Any) -> Tensor | None:
+    """Return a constant of the file; None for anything else."""
+    return (
+        network.get_buffer(str(node.target))
+        if isinstance(node, Node) and node.op == "get_attr"
+        else None
+    )
 
 
 def _check(network: nn.Module, runtime: RuntimeNetwork, images: Tensor, file: Path) -> None:

@@ -195,9 +195,10 @@ def gate(
 ) -> None:
     """Decide whether an update may be shipped: exit status 0 if all conditions are proven, otherwise 1.
 
-    It is 1 as well where there is no update to ship, and 2 where an input cannot be read. A condition is proven if a one-sided confidence bound keeps its limit: paired bootstrap over test
-    images, subjects and seeds, with Holm's correction for all conditions. If there are too few test images,
-    the output says about how many are needed.
+    It is 1 as well where there is no update to ship, and 2 where an input cannot be read. A condition is
+    proven if a one-sided confidence bound keeps its limit: paired bootstrap over test images, subjects and
+    seeds, with Holm's correction for all conditions. If there are too few test images, the output says about
+    how many are needed.
 
     Example:  crossfer gate runs/fer2013-ck48 --max-source-drop 1 --min-target-gain 5 --max-class-drop 10
 

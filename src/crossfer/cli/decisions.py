@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -17,11 +15,11 @@ from crossfer.cli.application import app, out_console
 from crossfer.cli.options import JsonOption, check_finite, check_outputs, past_data_of, seconds_of
 from crossfer.cli.output import say, say_json
 from crossfer.errors import CrossferError
-from crossfer.terms import BL, SIDES
+from crossfer.files import write_bytes
+from crossfer.terms import SIDES
 
 if TYPE_CHECKING:
-    from crossfer.evaluation.gate import Criterion, Limits
-    from crossfer.evaluation.rows import Recommendation, Result, Results
+    from crossfer.evaluation.rows import Recommendation, Results
 
 command = partial(app.command, rich_help_panel="Decisions")
 
@@ -205,6 +203,9 @@ def gate(
     Example:  crossfer gate comparison.json --max-drop 1 --max-class-drop 10 --max-latency-ratio 1.2
     """
     from crossfer.evaluation.gate import Limits
+    from crossfer.experiment import load_results
+    from crossfer.experiment.finished import Finished
+    from crossfer.report import gated
 
     if not 0.5 <= confidence < 1:
         raise CrossferError(f"--confidence {confidence:g}: must be between 0.5 and 1")
@@ -235,267 +236,29 @@ def gate(
             raise CrossferError("--strategy: only for an experiment; leave it out for a comparison")
         if min_target_gain is not None and target is None:
             raise CrossferError("--min-target-gain: name the dataset with --target")
-        answers = _of_comparison(what, limits, target, by or [], max_source_drop is not None)
+        asked = gated.of_comparison(what, limits, target, by or [], max_source_drop is not None)
     else:
         if max_latency_ratio is not None:
             raise CrossferError(
                 "--max-latency-ratio: latency is not measured in an experiment; compare two networks with "
                 "`crossfer compare … --json FILE`, and name that file"
             )
-        answers = _of_experiment(what, limits, strategy, target, by or [])
-    passed = all(answer.passed for answer in answers)
+        asked = gated.of_experiment(
+            Finished(what, load_results(what)), limits, strategy, target, by or []
+        )
+    passed = all(decision.passed for decision in asked)
     if as_json:
-        found = [answer.as_json() for answer in answers]
-        say_json({"passed": passed, "answers": found})
+        say_json({"passed": passed, "answers": [decision.as_json() for decision in asked]})
     else:
-        for answer in answers:
-            say(answer.title, "bold")
-            for criterion in answer.criteria:
-                say(f"  {_said(answer.names, criterion)}")
-            for remark in answer.remarks:
-                say(f"  {remark}")
-        if any(answer.single for answer in answers):
+        for decision in asked:
+            say(decision.title, "bold")
+            for line in decision.in_words():
+                say(f"  {line}")
+        if any(decision.single for decision in asked):
             say("One seed: the bounds do not cover another training.")
         say("ship it" if passed else "do not ship it", "bold")
     if junit:
         junit.parent.mkdir(parents=True, exist_ok=True)
-        _write_junit(junit, answers)
+        write_bytes(junit, gated.junit(asked))
     if not passed:
         raise typer.Exit(1)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What the gate says of one update.
-
-    Parameters
-    ----------
-    title, suite
-        What it is called, for people and for CI.
-    facts
-        What JSON says beside the criteria.
-    criteria
-        Each condition with its answer; none where there is no update to ship.
-    names
-        What the test sets are called, by `Criterion.side`.
-    remarks
-        What else to say.
-    single
-        Whether nothing is known about other trainings that could be.
-    """
-
-    title: str
-    suite: str
-    facts: Mapping[str, Any]
-    criteria: Sequence[Criterion]
-    names: Mapping[str, str]
-    remarks: Sequence[str]
-    single: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """Whether there is an update, and all conditions are proven."""
-        return bool(self.criteria) and all(one.verdict == "pass" for one in self.criteria)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return {**self.facts, "criteria": [asdict(criterion) for criterion in self.criteria]}
-
-
-def _of_experiment(
-    folder: Path, limits: Limits, strategy: str | None, target: str | None, by: list[str]
-) -> list[_Answer]:
-    from crossfer.evaluation.gate import gate as ask
-    from crossfer.experiment import load_results
-    from crossfer.experiment.finished import Finished
-    from crossfer.report import fallen, shipped
-
-    results = load_results(folder)
-    finished = Finished(folder, results)
-    rows = _to_ship(results, strategy, target)
-    nothing = {row.target: _no_update(results, row) for row in rows}
-    evidence = finished.evidence([row for row in rows if not nothing[row.target]])
-    found = []
-    for row in rows:
-        facts = {"target": row.target, "strategy": row.strategy, "seeds": row.seeds}
-        title, suite = f"{row.strategy}, {row.target}", f"{row.target}.{row.strategy}"
-        if why := nothing[row.target]:
-            found.append(_Answer(title, suite, {**facts, "run": None}, [], {}, [why]))
-            continue
-        groups = {column: finished.groups(row, column) for column in by}
-        run = _network(results, row)
-        found.append(
-            _Answer(
-                title,
-                suite,
-                {**facts, "run": run},
-                ask(row, evidence, limits, results.classes, groups, _size_ratio(results, row)),
-                {"source": results.source.name, "target": row.target},
-                [*fallen(results, row), shipped(results, run, folder)],
-                single=len(row.seeds) == 1,
-            )
-        )
-    return found
-
-
-def _no_update(results: Results, row: Result) -> str:
-    """Say why there is no update to decide on; empty if there is one."""
-    from crossfer.report import no_comparison
-
-    if row.strategy == BL:
-        return f"{BL}, the old network, is recommended: there is no update to ship"
-    return no_comparison(results, row)
-
-
-def _of_comparison(
-    file: Path, limits: Limits, target: str | None, by: Sequence[str], may_drop: bool
-) -> list[_Answer]:
-    from crossfer.deploy.compare import read
-    from crossfer.evaluation.comparing import asked_of
-    from crossfer.evaluation.gate import ask
-    from crossfer.report.compared import warnings
-
-    found = read(file)
-    names = [one.name for one in found.datasets]
-    if target is not None and target not in names:
-        raise CrossferError(f"--target {target}: choose among {', '.join(names)}")
-    if may_drop and names == [target]:
-        raise CrossferError(
-            f"--max-drop: {target} is the only dataset, and --target asks a gain of it; leave one of the "
-            "two out"
-        )
-    known = sorted({column for one in found.datasets for column in one.evidence.groups})
-    for column in by:
-        if column not in known:
-            raise CrossferError(
-                f"--by {column}: {file} has results by {', '.join(known) or 'no column'}; compare "
-                f"again with --by {column}"
-            )
-    least = {name: limits.least("target" if name == target else "source") for name in names}
-    times = found.latency
-    criteria = ask(
-        asked_of(found, least, by),
-        limits,
-        found.classes,
-        found.size_ratio,
-        (times.old, times.new),
-    )
-    return [
-        _Answer(
-            f"{found.new.name} instead of {found.old.name}",
-            "compare",
-            {"old": found.old.name, "new": found.new.name},
-            criteria,
-            {name: name for name in names},
-            [f"WARNING: {w}" for one in found.datasets for w in warnings(one, found.classes)],
-        )
-    ]
-
-
-def _said(names: Mapping[str, str], criterion: Criterion) -> str:
-    """Say a condition and its answer in a line."""
-    if criterion.side is None:
-        shown = "" if criterion.p is None else f", proven at most {criterion.bound:.2f}"
-        text = (
-            f"{criterion.verdict.upper()}  {criterion.about}: {criterion.measured:.2f} times the old "
-            f"network's{shown}, required at most {criterion.limit:g}"
-        )
-    else:
-        way, sign = ("at least", "+") if criterion.at_least else ("at most", "")
-        unit = "points" if criterion.at_least else "% of the images"
-        text = (
-            f"{criterion.verdict.upper()}  {names[criterion.side]}, {criterion.about}: "
-            f"{criterion.measured:{sign}.1f} {unit} measured, proven {way} {criterion.bound:{sign}.1f}, "
-            f"required {way} {criterion.limit:{sign}g}"
-        )
-    return text if criterion.verdict != "not proven" else f"{text} ({_missing(criterion)})"
-
-
-def _missing(criterion: Criterion) -> str:
-    """Say how many test images would prove a condition that is not proven."""
-    if criterion.needed is None and criterion.measured == criterion.limit:
-        return "no number of test images can prove a value exactly at the limit"
-    if criterion.needed is None:
-        return "the trainings differ too much for any number of test images; train with more seeds"
-    if criterion.side is None:
-        return (
-            f"not enough measurements to prove it: {criterion.images}; you need about {criterion.needed:,}: "
-            "compare again with --rounds"
-        )
-    text = f"not enough test images to prove it: {criterion.images}"
-    needed = f"you need about {criterion.needed:,}"
-    if criterion.people and criterion.images:
-        text += f", people: {criterion.people}"
-        needed += (
-            f" of {math.ceil(criterion.needed * criterion.people / criterion.images):,} people"
-        )
-    return f"{text}; {needed}"
-
-
-def _to_ship(results: Results, strategy: str | None, target: str | None) -> list[Result]:
-    """Return the rows that a gate is about: of each target, the recommended strategy or the one named."""
-    targets = [choice.target for choice in results.recommendations]
-    if target is not None and target not in targets:
-        raise CrossferError(f"--target {target}: choose among {', '.join(targets)}")
-    names = [known.name for known in results.strategies]
-    if strategy is not None and strategy not in names:
-        raise CrossferError(f"--strategy {strategy}: choose among {', '.join(names)}")
-    rows = []
-    for choice in results.recommendations:
-        if target in (None, choice.target):
-            wanted = (choice.target, strategy or choice.strategy)
-            if strategy == BL:
-                raise CrossferError(
-                    f"--strategy {BL}: is the old network itself, so there is no update to decide on; name "
-                    "another"
-                )
-            found = [row for row in results.summary if (row.target, row.strategy) == wanted]
-            if not found:
-                raise CrossferError(f"{wanted[1]}, {choice.target}: every run failed")
-            rows.append(max(found, key=lambda row: row.fraction or 0))
-    return rows
-
-
-def _network(results: Results, row: Result) -> str:
-    """Return the key of the run whose network would be shipped."""
-    from crossfer.evaluation.decision import to_ship
-
-    return to_ship(row, results.results).runs[0]
-
-
-def _size_ratio(results: Results, row: Result) -> float:
-    """Return the parameters of a row's network, divided by the baseline's."""
-    old = next(one for one in results.results if one.strategy == BL and one.target == row.target)
-    before, after = (results.run(one.runs[0]).parameters for one in (old, row))
-    return after / before
-
-
-def _write_junit(file: Path, answers: Sequence[_Answer]) -> None:
-    """Write every condition as a test case; one that fails or is not proven is a failure."""
-    from xml.etree import ElementTree
-
-    from crossfer.files import write_bytes
-
-    suite = ElementTree.Element("testsuite", name="crossfer gate")
-    bad = 0
-    for answer in answers:
-        if not answer.criteria:
-            bad += 1
-            case = ElementTree.SubElement(
-                suite, "testcase", classname=answer.suite, name="an update"
-            )
-            ElementTree.SubElement(case, "failure", message=answer.remarks[0], type="no update")
-        for one in answer.criteria:
-            name = ", ".join(filter(None, [one.side, one.about]))
-            case = ElementTree.SubElement(suite, "testcase", classname=answer.suite, name=name)
-            if one.verdict != "pass":
-                bad += 1
-                shown = (
-                    f"{one.measured:.2f} measured, {one.bound:.2f} proven, {one.limit:g} required"
-                )
-                ElementTree.SubElement(
-                    case, "failure", message=f"{one.verdict}: {shown}", type=one.verdict
-                )
-    suite.set("tests", str(len(suite)))
-    suite.set("failures", str(bad))
-    write_bytes(file, ElementTree.tostring(suite, "utf-8", xml_declaration=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossfer.evaluation.rows import Recommendation, Result, Results
+from crossfer.evaluation.rows import Recommendation, Results
 from crossfer.files import write_bytes
 from crossfer.report import words
 from crossfer.report.figures import fig6
@@ -51,16 +51,6 @@ def answers(results: Results) -> list[str]:
     for target in view.targets:
         sentences += [f"{shown(target)}: {why}" for why in words.diverged(view, target.name)]
     return [*sentences, *([words.STAND_IN] if results.stand_in else [])]
-
-
-def no_comparison(results: Results, row: Result) -> str:
-    """Say that the old model only guesses, so that nothing can be compared with it; empty if it does not."""
-    return words.no_comparison(View(results), row)
-
-
-def fallen(results: Results, row: Result) -> list[str]:
-    """Name every class that a result recognises much less often than the old model, in sentences."""
-    return words.fallen(View(results), row)
 
 
 def copied(results: Results) -> list[str]:

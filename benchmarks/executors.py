@@ -33,7 +33,7 @@ from crossfer.executors import (
     run_in_processes,
     run_on_slurm,
 )
-from crossfer.executors.graph import Tell, levels
+from crossfer.executors.graph import Emit, levels
 from crossfer.executors.ray import Carry, Ray, run_on_ray
 
 BASELINE = 20
@@ -43,7 +43,7 @@ BASELINE = 20
 def opened(seconds: float) -> Work:
     """Make a worker ready whose runs wait, and tell of two steps."""
 
-    def work(key: str, tell: Tell) -> None:
+    def work(key: str, tell: Emit) -> None:
         for _ in range(2):
             time.sleep(seconds / 2)
             tell("step", 100)
@@ -99,7 +99,7 @@ def unpacked(seconds: float) -> Carry:
     """Make a worker ready that is sent parcels."""
     work = opened(seconds)
 
-    def carry(key: str, sent: bytes, tell: Tell) -> tuple[None, None]:
+    def carry(key: str, sent: bytes, tell: Emit) -> tuple[None, None]:
         work(key, tell)
         return None, None
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from crossfer import standins
 from crossfer.cli import app
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 from tests.conftest import SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +101,9 @@ def test_the_tutorials_run_as_they_stand(
     assert {*TUTORIALS, ON_A_CLUSTER} == {*(ROOT / "docs/tutorials").glob("*.md")}
     draw = standins.write
 
-    def write(name: str, folder: Path, images: int | None = None, told: Told = silent) -> Path:
+    def write(
+        name: str, folder: Path, images: int | None = None, told: OnProgress = silent
+    ) -> Path:
         if SIZES.get(name) != images:
             return draw(name, folder, images, told)
         return shutil.copytree(raw / name, folder)

@@ -13,7 +13,7 @@ import pytest
 
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Task, Work, run_here, run_in_processes
-from crossfer.executors.graph import Tell
+from crossfer.executors.graph import Emit
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,7 +46,7 @@ class Log(Events):
 def opened(folder: Path) -> Work:
     """Make a worker: a task writes a file of its name, and does what its name says."""
 
-    def work(key: str, tell: Tell) -> None:
+    def work(key: str, tell: Emit) -> None:
         file = folder / key
         file.write_text(
             file.read_text() + "again" if file.exists() else os.environ["OMP_NUM_THREADS"]
@@ -65,7 +65,7 @@ def opened(folder: Path) -> Work:
 def opened_copy(copy: Path) -> Work:
     """Make a worker that has a copy of what it was sent: each task fills a folder."""
 
-    def work(key: str, tell: Tell) -> None:
+    def work(key: str, tell: Emit) -> None:
         assert (copy / "always.txt").read_text() == "sent"
         (copy / key).mkdir(exist_ok=True)
         opened(copy / key)(key, tell)
@@ -77,7 +77,7 @@ def opened_to_tell(folder: Path) -> Work:
     """Make a worker that writes down its threads, and whether it was forked where `wave` was imported."""
     there = "wave" in sys.modules
 
-    def work(key: str, tell: Tell) -> None:
+    def work(key: str, tell: Emit) -> None:
         (folder / key).write_text(f"{os.environ['OMP_NUM_THREADS']} {there}")
 
     return work

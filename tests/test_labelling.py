@@ -16,7 +16,7 @@ import pytest
 
 from crossfer.cli import main
 from crossfer.datasets import prepare
-from crossfer.datasets.faces import shared
+from crossfer.datasets.faces import iou
 from crossfer.datasets.pictures import open_picture
 from crossfer.deploy import load
 from crossfer.deploy.predictor import Predictor
@@ -343,7 +343,7 @@ def test_labels_survive_and_prepare_frames_the_same_faces(
     assert prepared.card["faces"]["found"] == {"eyes": 5}
     for row, face in zip(samples, session.gallery.faces.values(), strict=False):
         square = (row["left"], row["top"], row["width"], row["height"])
-        assert shared(square, face.place.box) > 0.3  # of two people, the one that was labelled
+        assert iou(square, face.place.box) > 0.3  # of two people, the one that was labelled
 
 
 def test_a_folder_that_changes_is_said_and_loses_nothing(start: Callable[..., Session]) -> None:

@@ -30,3 +30,8 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = text if isinstance(error, CrossferError) else f"{type(error).__name__}: {text}"
     return text[:300]
+
+
+def legible(text: str) -> str:
+    """Write out what is no text in a name: a file system takes any bytes, a table does not."""
+    return text.encode("utf-8", "backslashreplace").decode()

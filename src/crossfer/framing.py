@@ -51,4 +51,9 @@ class Framing:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of a face: (side, side) or (side, side, 3)."""
-        return (self.side, self.side) if self.channels == 1 else (self.side, self.side, 3)
+        return shape_of(self.side, self.channels)
+
+
+def shape_of(side: int, channels: int) -> tuple[int, ...]:
+    """Return the shape of a face: (side, side) gray or (side, side, 3) RGB."""
+    return (side, side) if channels == 1 else (side, side, channels)

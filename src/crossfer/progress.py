@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with the numbers of items done and in total."""
 
 

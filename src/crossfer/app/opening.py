@@ -12,7 +12,7 @@ from crossfer.deploy import load
 from crossfer.deploy.engine import Engine
 from crossfer.errors import CrossferError
 from crossfer.framing import SMALLEST
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from crossfer.datasets import Dataset
@@ -27,7 +27,7 @@ def pages_of(
     paths: Sequence[Path],
     data: Sequence[Path] = (),
     smallest: float = SMALLEST,
-    progress: Told = silent,
+    progress: OnProgress = silent,
 ) -> list[Page]:
     """Open what the user names.
 
@@ -42,7 +42,7 @@ def pages_of(
     smallest
         Side of the smallest face to look for in a photograph, as for `crossfer.datasets.detector.Detector`.
     progress
-        Told how many steps of a comparison of how many are done.
+        OnProgress how many steps of a comparison of how many are done.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def _of_record(file: Path, data: Sequence[Path]) -> Page:
     return compare_page(of_record(read(file), _datasets(data)))
 
 
-def _compared(old: Path, new: Path, data: Sequence[Path], progress: Told) -> Page:
+def _compared(old: Path, new: Path, data: Sequence[Path], progress: OnProgress) -> Page:
     from crossfer.app.compare_page import compare_page
     from crossfer.app.flips import of_comparison
     from crossfer.deploy.compare import Comparing, compare

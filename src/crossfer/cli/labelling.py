@@ -14,7 +14,7 @@ from crossfer.cli.application import app, error_console
 from crossfer.cli.browser import PORT, Browser, Port, show
 from crossfer.cli.options import SmallestOption, VariantOption, check_cropped
 from crossfer.cli.output import say
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, legible
 from crossfer.framing import SMALLEST
 
 if TYPE_CHECKING:
@@ -146,7 +146,6 @@ def _predictor(model: Path | None, classes: str | None, smallest: float, variant
 
 
 def _say_found(session: Session) -> None:
-    from crossfer.datasets.raw import legible
 
     gallery = session.gallery
     lines = [f"faces: {len(gallery.faces):,}", *session.notes]

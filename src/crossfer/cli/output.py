@@ -11,6 +11,7 @@ from rich.padding import PaddingDimensions
 from rich.table import Table
 
 from crossfer.cli.application import out_console
+from crossfer.errors import legible
 
 
 def say(text: str, style: str = "") -> None:
@@ -18,8 +19,7 @@ def say(text: str, style: str = "") -> None:
 
     Of a file name that is not UTF-8, what no terminal can show is escaped.
     """
-    text = text.encode("utf-8", "backslashreplace").decode()
-    out_console.print(text, style=style, soft_wrap=True)
+    out_console.print(legible(text), style=style, soft_wrap=True)
 
 
 def say_json(content: Any) -> None:

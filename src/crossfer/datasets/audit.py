@@ -23,7 +23,7 @@ from crossfer.datasets.duplicates import (
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.evaluation.rows import Overlap
 from crossfer.files import write_bytes
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 from crossfer.templates import environment
 
 
@@ -113,7 +113,7 @@ FEW_PEOPLE = 20
 """A test set with fewer subjects says little of other people: see docs/statistics.md."""
 
 
-def audit(datasets: Sequence[Dataset], progress: Told = silent) -> Audit:
+def audit(datasets: Sequence[Dataset], progress: OnProgress = silent) -> Audit:
     """Audit prepared datasets, alone and against one another.
 
     Every label counts, whatever classes an experiment uses.  Drawn stand-ins are so much alike that nearly
@@ -124,7 +124,7 @@ def audit(datasets: Sequence[Dataset], progress: Told = silent) -> Audit:
     datasets
         Prepared.
     progress
-        Told how many of how many blocks of pairs are compared.
+        OnProgress how many of how many blocks of pairs are compared.
     """
     datasets = [dataset.with_own_classes() for dataset in datasets]
     total = sum(len(dataset.images) for dataset in datasets)

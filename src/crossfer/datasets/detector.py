@@ -148,12 +148,12 @@ class Detector:
             scale = np.array(image.shape[1::-1]) / level.shape[1::-1]
             start = STRIDE * np.stack(places, axis=1)
             corners = np.hstack([start * scale, (start + PROPOSE) * scale]).astype(np.float32)
-            chosen = _suppress(corners, scores[places], 0.5)
+            chosen = nms(corners, scores[places], 0.5)
             found.append((corners[chosen], scores[places][chosen], offsets[0][places][chosen]))
         if not found:
             return np.empty((0, 4), np.float32)
         corners, scores, offsets = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        chosen = _suppress(corners, scores, 0.7)
+        chosen = nms(corners, scores, 0.7)
         return _squared(_moved(corners[chosen], offsets[chosen])) + origin
 
     def _refined(self, canvas: _Canvas, corners: Floats) -> Floats:
@@ -163,7 +163,7 @@ class Detector:
         offsets, faces = self._refine(canvas.views(corners, REFINE))
         scores = faces[:, 1]
         passed = np.flatnonzero(scores > LEAST[1])
-        passed = passed[_suppress(corners[passed], scores[passed], 0.7)]
+        passed = passed[nms(corners[passed], scores[passed], 0.7)]
         return _squared(_moved(corners[passed], offsets[passed]))
 
     def _faces(self, canvas: _Canvas, corners: Floats, scale: Floats) -> list[Found]:
@@ -327,8 +327,8 @@ def _squared(corners: Floats) -> Floats:
     return np.hstack([centre - half, centre + half])
 
 
-def _suppress(corners: Floats, scores: Floats, most: float) -> NDArray[np.intp]:
-    """Choose boxes, best first; two that are chosen share at most this part of their union."""
+def nms(corners: Floats, scores: Floats, most: float) -> NDArray[np.intp]:
+    """Return which boxes are left by non-maximum suppression, best first, at this intersection over union."""
     boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
     chosen = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), 0.0, most)
     return np.asarray(chosen, dtype=np.intp).reshape(-1)

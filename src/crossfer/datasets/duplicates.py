@@ -24,7 +24,7 @@ from crossfer.classes import UNLABELLED
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.evaluation.rows import Copies, Overlap, Place
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 
 Images = NDArray[np.uint8]
 Rows = NDArray[np.int64]
@@ -61,7 +61,7 @@ class Groups:
     near: Rows
 
 
-def group_copies(images: Sequence[Images], progress: Told = silent) -> Groups:
+def group_copies(images: Sequence[Images], progress: OnProgress = silent) -> Groups:
     """Find which images are copies of each other.
 
     Parameters
@@ -69,7 +69,7 @@ def group_copies(images: Sequence[Images], progress: Told = silent) -> Groups:
     images
         Arrays of uint8 (N, height, width) gray or (N, height, width, 3) RGB; they may differ in size.
     progress
-        Told how many of how many blocks of pairs are compared.
+        OnProgress how many of how many blocks of pairs are compared.
 
     Returns
     -------
@@ -268,7 +268,7 @@ def gray(images: Sequence[Images], rows: Rows) -> Images:
     return faces
 
 
-def candidates(hashed: NDArray[np.float32], progress: Told) -> Iterator[tuple[Rows, bool]]:
+def candidates(hashed: NDArray[np.float32], progress: OnProgress) -> Iterator[tuple[Rows, bool]]:
     """Yield pairs of rows with similar hashes, (P, 2), and whether one has to be mirrored for that."""
     even, odd = hashed
     blocks = list(combinations_with_replacement(range(0, len(even), BLOCK), 2))

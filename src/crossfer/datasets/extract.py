@@ -22,7 +22,7 @@ from crossfer.datasets.pictures import UnreadableImage, open_picture, video_fram
 from crossfer.datasets.record import Pixels, Record
 from crossfer.framing import Framing
 from crossfer.processor import available_cores
-from crossfer.progress import Told
+from crossfer.progress import OnProgress
 
 BLOCK = 512
 LARGEST_CROPPED = 64
@@ -119,7 +119,7 @@ def are_cropped(records: Sequence[Record]) -> bool:
 
 
 def blocks(
-    records: Sequence[Record], how: Extraction, folder: Path, progress: Told
+    records: Sequence[Record], how: Extraction, folder: Path, progress: OnProgress
 ) -> Iterator[Block]:
     """Yield the faces of all records in blocks; finished blocks are read from a folder.
 

@@ -238,7 +238,7 @@ def choose(faces: Sequence[Found], shape: tuple[int, ...], box: Box | None) -> F
 
     def weight(face: Found) -> float:
         if box is not None:
-            return shared(face.box, box)
+            return iou(face.box, box)
         left, top, width, height = face.box
         off = math.hypot(*(np.array([left + width / 2, top + height / 2]) - middle))
         return width * height * max(0.0, 1 - off / math.hypot(*middle))
@@ -311,8 +311,8 @@ def _centred_square(width: int, height: int, share: float) -> Box:
     return (width - side) / 2, (height - side) / 2, side, side
 
 
-def shared(one: Box, other: Box) -> float:
-    """Return what two boxes share, as a part of their union."""
+def iou(one: Box, other: Box) -> float:
+    """Return the intersection over union of two boxes, 0–1."""
     across, down = (
         min(one[axis] + one[axis + 2], other[axis] + other[axis + 2]) - max(one[axis], other[axis])
         for axis in (0, 1)

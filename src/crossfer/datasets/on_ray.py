@@ -26,17 +26,17 @@ from crossfer.datasets.faces import Face
 from crossfer.datasets.record import Record
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Task
-from crossfer.executors.graph import Tell
+from crossfer.executors.graph import Emit
 from crossfer.executors.ray import Carry, Ray, Unseen, run_on_ray
 from crossfer.files import digest
-from crossfer.progress import Told
+from crossfer.progress import OnProgress
 
 PACKAGES = ("crossfer", "numpy", "opencv-python-headless", "pillow")
 """What decides on a face's pixels."""
 
 
 def extract_on_ray(
-    records: Sequence[Record], how: Extraction, folder: Path, cluster: Ray, progress: Told
+    records: Sequence[Record], how: Extraction, folder: Path, cluster: Ray, progress: OnProgress
 ) -> None:
     """Compute on a cluster the blocks that `crossfer.datasets.extract.blocks` then reads from a folder.
 
@@ -169,7 +169,7 @@ def _open(how: Extraction) -> Carry:
     """Return what a process of a node runs for each block; it finds faces with one thread."""
     detector = Detector() if how.find else None
 
-    def carry(key: str, sent: Sent, tell: Tell) -> tuple[str | None, Block]:
+    def carry(key: str, sent: Sent, tell: Emit) -> tuple[str | None, Block]:
         seen = _sees(sent)
         if not seen and any(group.content is None for group in sent.groups):
             raise Unseen

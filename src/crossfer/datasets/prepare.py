@@ -30,7 +30,7 @@ from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.record import Record, Skipped
 from crossfer.datasets.staging import FacesStay, check_free, put_in_place, resumable, staging_of
 from crossfer.errors import CrossferError
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from crossfer.executors.ray import Ray
@@ -47,7 +47,7 @@ def prepare(
     name: str | None = None,
     replace: bool = False,
     new_split: bool = False,
-    progress: Told = silent,
+    progress: OnProgress = silent,
     on: Ray | None = None,
 ) -> Dataset:
     """Turn a raw dataset into a prepared one.
@@ -127,7 +127,7 @@ def prepare(
 
 
 def _extract_on(
-    cluster: Ray, raw: Raw, extraction: Extraction, folder: Path, progress: Told
+    cluster: Ray, raw: Raw, extraction: Extraction, folder: Path, progress: OnProgress
 ) -> None:
     """Have a cluster find the faces; those that it has found stay, whatever goes wrong."""
     if not all(isinstance(record.picture, Path) for record in raw.records):

@@ -24,7 +24,7 @@ from crossfer.datasets.readers.in_memory import Memory
 from crossfer.datasets.readers.labels import number_in
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
 from crossfer.datasets.walk import files_below
-from crossfer.errors import CrossferError, some_of
+from crossfer.errors import CrossferError, legible, some_of
 
 STAND_IN_NOTE = "STAND-IN.txt"
 TWO_LABELS = "two labels for one picture"
@@ -232,11 +232,6 @@ def _face(record: Record) -> tuple[Any, ...]:
         if isinstance(record.picture, Path)
         else (id(record.picture), record.frame, record.box, record.origin)
     )
-
-
-def legible(text: str) -> str:
-    """Write out what is no text in a name: a file system takes any bytes, a table does not."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _legible(item: Item) -> Item:

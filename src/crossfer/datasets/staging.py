@@ -14,8 +14,8 @@ from crossfer.datasets.card import SKIPPED
 from crossfer.datasets.dataset import CARD, IMAGES, SAMPLES, is_prepared
 from crossfer.datasets.extract import Extraction
 from crossfer.datasets.look import LOOK
-from crossfer.datasets.raw import Raw, legible
-from crossfer.errors import CrossferError
+from crossfer.datasets.raw import Raw
+from crossfer.errors import CrossferError, legible
 from crossfer.files import alone, sync
 
 REPLACED = "replaced"

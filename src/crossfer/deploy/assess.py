@@ -43,7 +43,7 @@ from crossfer.machine import Machine
 from crossfer.memory.file import AGAIN, MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.networks.experts import NOT_ADAPTED, Experts
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 from crossfer.strategies import STRATEGIES
 from crossfer.training import features, specialised
 
@@ -156,7 +156,9 @@ def of_run(folder: Path, model: Model) -> Known:
 
 
 @contextmanager
-def opened(path: Path, model: Model, cropped: bool, progress: Told = silent) -> Iterator[Dataset]:
+def opened(
+    path: Path, model: Model, cropped: bool, progress: OnProgress = silent
+) -> Iterator[Dataset]:
     """Open a prepared dataset, or prepare a folder of pictures temporarily.
 
     Raises
@@ -192,7 +194,7 @@ def assess(
     class_set: ClassSet,
     *,
     curve: bool = False,
-    progress: Told = silent,
+    progress: OnProgress = silent,
 ) -> Assessed:
     """Assess a classifier on new faces: all faces of a dataset, in any split.
 
@@ -279,7 +281,9 @@ def _memory_of(model: Model, file: Path) -> Memory:
     return memory
 
 
-def _curve(model: Model, dataset: Dataset, known: Known, progress: Told) -> Iterator[CurvePoint]:
+def _curve(
+    model: Model, dataset: Dataset, known: Known, progress: OnProgress
+) -> Iterator[CurvePoint]:
     """Train the last layer on increasing numbers of labels, and measure it."""
     learnt, tested = dataset.rows("training"), dataset.rows("test")
     classifier = _with_head(model)

@@ -34,7 +34,7 @@ from crossfer.evaluation.rows import FlippedImage
 from crossfer.files import write_csv
 from crossfer.machine import threads_of
 from crossfer.processor import processor
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 from crossfer.validation import adapter, first_place
 
 FLOOR = 1e-12
@@ -142,7 +142,7 @@ def compare(
     new: Model,
     datasets: Sequence[tuple[Dataset, Dataset]],
     how: Comparing = Comparing(),  # noqa: B008  (frozen)
-    progress: Told = silent,
+    progress: OnProgress = silent,
 ) -> Comparison:
     """Compare two classifiers.
 

@@ -23,10 +23,10 @@ from crossfer.datasets.walk import VIDEO_SUFFIXES
 from crossfer.deploy.engine import Engine, Mirrored
 from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import Tracker
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, legible
 from crossfer.framing import SMALLEST, Framing
 from crossfer.processor import available_cores
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from crossfer.networks.classifier import Classifier
@@ -303,7 +303,9 @@ class Predictor:
             ]
         return pandas.DataFrame(rows, columns=columns(self.classes))
 
-    def parts(self, sources: Sequence[Source], how: How, progress: Told = silent) -> Iterator[Part]:
+    def parts(
+        self, sources: Sequence[Source], how: How, progress: OnProgress = silent
+    ) -> Iterator[Part]:
         """Detect and classify the faces of sources, in order, on all cores and in bounded memory.
 
         Parameters
@@ -449,7 +451,7 @@ def as_record(row: Row, classes: Sequence[str]) -> dict[str, Any]:
         values = [row.face, *pixels, score, best, *said]
     seconds = None if row.seconds is None else round(row.seconds, 3)
     names = columns(classes)
-    source = row.source.encode("utf-8", "backslashreplace").decode()  # a name need not be text
+    source = legible(row.source)
     return dict(zip(names, [source, row.frame, seconds, *values, row.problem], strict=True))
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.datasets.faces import shared
+from crossfer.datasets.faces import iou
 from crossfer.datasets.record import Box
 
 LEAST_SHARED = 0.3
@@ -92,7 +92,7 @@ class Tracker:
 def match(before: Sequence[Box], now: Sequence[Box]) -> dict[int, int]:
     """Return the matching box of the last frame for each box, greedily by descending IoU."""
     pairs = sorted(
-        ((shared(b, n), i, j) for i, b in enumerate(before) for j, n in enumerate(now)),
+        ((iou(b, n), i, j) for i, b in enumerate(before) for j, n in enumerate(now)),
         key=lambda pair: -pair[0],
     )
     found: dict[int, int] = {}

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from crossfer.errors import one_line
-from crossfer.executors.graph import Open, Tell, Work
+from crossfer.executors.graph import Emit, Open, Work
 from crossfer.executors.ray import CannotBegin, Carry, Unseen
 from crossfer.files import digest, write_bytes
 
@@ -130,7 +130,7 @@ def _open(root: Path, mark: str, open_here: Open, open_copy: Callable[[Path], Wo
         return lambda key, sent, tell: (_carried(work, key, tell), None)
     copy, opened = _copy_of(root), list[Work]()
 
-    def carry(key: str, sent: Sent | None, tell: Tell) -> tuple[str | None, Made]:
+    def carry(key: str, sent: Sent | None, tell: Emit) -> tuple[str | None, Made]:
         if sent is None:
             raise Unseen
         _fetch(copy, sent)
@@ -147,7 +147,7 @@ def _open(root: Path, mark: str, open_here: Open, open_copy: Callable[[Path], Wo
     return carry
 
 
-def _carried(work: Work, key: str, tell: Tell) -> str | None:
+def _carried(work: Work, key: str, tell: Emit) -> str | None:
     """Carry out a task; return why it failed, or None."""
     try:
         work(key, tell)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from crossfer.errors import CrossferError
 
-Tell = Callable[[str, object], None]
+Emit = Callable[[str, object], None]
 """Reports an event of a running task: its name, and a value that can be pickled."""
 
-Work = Callable[[str, Tell], None]
+Work = Callable[[str, Emit], None]
 """Carries out the task with this key; an exception means that it failed."""
 
 Open = Callable[[], Work]
@@ -56,7 +56,7 @@ class Events:
         """A task starts, or starts again because its process was lost."""
 
     def told(self, key: str, what: str, value: object) -> None:
-        """A running task reports an event: see `Tell`."""
+        """A running task reports an event: see `Emit`."""
 
     def succeeded(self, key: str) -> None:
         """A task is finished."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crossfer.errors import CrossferError, one_line
-from crossfer.executors.graph import Events, Failure, Frontier, Task, Tell
+from crossfer.executors.graph import Emit, Events, Failure, Frontier, Task
 from crossfer.executors.processes import THREADS, uninterrupted
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Ray:
         return f"--on {self.address or 'this machine'}"
 
 
-Carry = Callable[[str, Any, Tell], tuple[str | None, Any]]
+Carry = Callable[[str, Any, Emit], tuple[str | None, Any]]
 """Carries out a task with what was sent to it; returns why it failed, or None, and its output."""
 
 

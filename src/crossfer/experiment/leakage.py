@@ -22,7 +22,7 @@ from crossfer.datasets.folds import all_tested
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import Leakage
 from crossfer.files import read_json, write_json
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 from crossfer.validation import adapter
 
 LEAKAGE = "leakage.json"
@@ -34,7 +34,7 @@ def look_for_leakage(
     copies: str,
     divisions: Sequence[Sequence[Dataset]],
     file: Path,
-    progress: Told = silent,
+    progress: OnProgress = silent,
 ) -> Leakage | None:
     """Find copies among an experiment's datasets; a result for the same datasets is read from `file`.
 
@@ -89,7 +89,7 @@ def look_for_leakage(
 
 
 def _search(
-    datasets: Sequence[Dataset], divisions: Sequence[Sequence[Dataset]], progress: Told
+    datasets: Sequence[Dataset], divisions: Sequence[Sequence[Dataset]], progress: OnProgress
 ) -> dict[str, Any]:
     """Return rows of test images with a copy in training, by dataset, and all overlaps, for JSON."""
     groups = group_copies([dataset.images for dataset in datasets], progress)

@@ -31,7 +31,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
-from crossfer.executors.graph import Tell
+from crossfer.executors.graph import Emit
 from crossfer.experiment.clusters import RUNS
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
@@ -311,7 +311,7 @@ def _work(every: Mapping[str, _Trials]) -> Work:
     runs = {key: (one, run) for one in every.values() for key, run in one.starts.items()}
     numbered = {one.key_of(number): (one, number) for one in every.values() for number in one.all}
 
-    def work(key: str, tell: Tell) -> None:
+    def work(key: str, tell: Emit) -> None:
         if key in runs:
             one, run = runs[key]
             one.execute(run, tell)
@@ -494,7 +494,7 @@ class _Trials:
         """Return the strategy's own runs, one per target."""
         return [run for run in self.planned(recipe) if run.strategy.name == self.strategy.name]
 
-    def take(self, number: int, tell: Tell) -> None:
+    def take(self, number: int, tell: Emit) -> None:
         """Carry out a trial, independently of interruptions; delete runs that are not the best."""
         optuna, study = _optuna(), self.study
         waiting = optuna.trial.TrialState.WAITING
@@ -521,7 +521,7 @@ class _Trials:
         tried = {key for trial in self.ended for key in trial.runs}
         self.forget(tried - set(best.runs if best else ()) - self.spared)
 
-    def measure(self, recipe: Numbers, kept: Trial | None, tell: Tell) -> Trial:
+    def measure(self, recipe: Numbers, kept: Trial | None, tell: Emit) -> Trial:
         """Train with a recipe; return the trial with its validation results, or why it failed.
 
         It replaces the best trial so far, `kept`, if it is shown to be better (`crossfer.selection`).
@@ -555,7 +555,7 @@ class _Trials:
             for folder in self.runs_folder.glob(f"*-{key}"):
                 shutil.rmtree(folder)
 
-    def execute(self, run: Run, tell: Tell) -> None:
+    def execute(self, run: Run, tell: Emit) -> None:
         """Train and measure one run.
 
         Raises

@@ -25,7 +25,7 @@ from crossfer.evaluation.paired import mcnemar
 from crossfer.evaluation.rows import Measured, RunFacts
 from crossfer.evaluation.summary import over_folds
 from crossfer.executors import Events, Failure, Task, Work
-from crossfer.executors.graph import Tell
+from crossfer.executors.graph import Emit
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import (
@@ -334,7 +334,7 @@ class _Again:
         precision = self.planned.runs[0].arithmetic.precision
         self.machine = Machine.of(experiment.device, precision, experiment.deterministic)
 
-    def work(self, key: str, tell: Tell) -> None:
+    def work(self, key: str, tell: Emit) -> None:
         """Train a run again and report the differences."""
         run, before, record = self.runs[key], self.folders[key], self.records[key]
         measured_on = self.planned.measured_on(run)

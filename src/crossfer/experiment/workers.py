@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Task, Work, run_here, run_in_processes
-from crossfer.executors.graph import Tell
+from crossfer.executors.graph import Emit
 from crossfer.experiment.execute import execute
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan
@@ -43,7 +43,7 @@ def work_on(
     """Return the function that carries out a planned run, given its key; see `execute`."""
     runs = {run.key: run for run in planned.runs}
 
-    def work(key: str, tell: Tell) -> None:
+    def work(key: str, tell: Emit) -> None:
         run = runs[key]
         steps = Steps(tell)
         execute(
@@ -152,7 +152,7 @@ def carry_out(
 class Steps:
     """Accumulates the images of training steps and reports them a few times a second."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Emit) -> None:
         self._tell, self._images, self._last = tell, 0, -math.inf
 
     def __call__(self, images: int) -> None:

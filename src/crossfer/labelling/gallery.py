@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.datasets.extract import one_thread_each
-from crossfer.datasets.faces import align, cut, shared
+from crossfer.datasets.faces import align, cut, iou
 from crossfer.datasets.pictures import UnreadableImage, decoded, encoded, open_picture
 from crossfer.datasets.record import Box, Pixels
 from crossfer.datasets.walk import IMAGE_SUFFIXES, files_below
@@ -29,7 +29,7 @@ from crossfer.files import alone, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.labelling.journal import Place
 from crossfer.processor import available_cores
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 
 FORMAT = 1
 SHOWN = Framing(side=256, channels=3, eye_distance=0.3, eye_height=0.4)
@@ -148,7 +148,7 @@ class Gallery:
     def face_at(self, place: Place) -> str | None:
         """Return the face at a place, or ``None``: by the photo's content, then by what the boxes share."""
         near = [
-            (shared(face.place.box, place.box), face.id)
+            (iou(face.place.box, place.box), face.id)
             for face in self._by_picture.get(place.picture, ())
         ]
         best = max(near, default=(0.0, ""))
@@ -163,7 +163,7 @@ class Gallery:
         photo = self._photos.get(face.photo)
         return photo is not None and _state(self.folder / face.photo) == (photo.size, photo.time)
 
-    def refresh(self, progress: Told = silent) -> Changes:
+    def refresh(self, progress: OnProgress = silent) -> Changes:
         """Read the folder again; only new and altered photos are decoded.
 
         Parameters
@@ -208,7 +208,7 @@ class Gallery:
         self.problems = {name: UNNAMEABLE for name in names if not _nameable(name)}
         return [name for name in names if name not in self.problems]
 
-    def _looked(self, names: Sequence[str], progress: Told) -> dict[str, _Photo]:
+    def _looked(self, names: Sequence[str], progress: OnProgress) -> dict[str, _Photo]:
         """Read photos and find their faces, on all cores; leave out those that have vanished."""
         read = {}
         with one_thread_each(), ThreadPoolExecutor(available_cores()) as pool:

@@ -33,7 +33,7 @@ from crossfer.labelling.keys import keys_of
 from crossfer.labelling.manifest import Labels
 from crossfer.labelling.people import Describer, Group, grouped
 from crossfer.labelling.queue import Order, next_face
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 
 JOURNALS, FACES, MANIFEST = "journals", "faces", "labels.csv"
 """What lies in a folder of labels."""
@@ -161,7 +161,7 @@ class Session:
         return self.gallery.guided and not self.how.blind
 
     @_one_at_a_time
-    def refresh(self, progress: Told = silent) -> list[str]:
+    def refresh(self, progress: OnProgress = silent) -> list[str]:
         """Read the photos and all journals again; return what changed among the photos, a line each."""
         changes = self.gallery.refresh(progress)
         self._reread()

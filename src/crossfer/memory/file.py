@@ -28,7 +28,7 @@ from crossfer.memory.statistics import Gaussians, Moments
 from crossfer.networks import Classifier
 from crossfer.networks.sources import STUDY
 from crossfer.networks.weights import save_tensors
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 from crossfer.training import Faces, specialised
 from crossfer.training.cut import cut_of
 
@@ -95,7 +95,7 @@ class Memory:
         faces: Faces,
         machine: Machine,
         max_mb: float = MAX_MB,
-        progress: Told = silent,
+        progress: OnProgress = silent,
         validation: Faces | None = None,
         name: str = "",
     ) -> Memory:

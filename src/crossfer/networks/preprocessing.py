@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from crossfer.framing import SIDE
+from crossfer.framing import SIDE, shape_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Preprocessing:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """The shape of one face: (H, W) gray or (H, W, 3) RGB."""
-        return (self.side, self.side) if self.channels == 1 else (self.side, self.side, 3)
+        return shape_of(self.side, self.channels)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ import numpy as np
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError
 from crossfer.files import place_folder
-from crossfer.progress import Told, silent
+from crossfer.progress import OnProgress, silent
 
 from .layouts import (
     NOTICE,
@@ -44,7 +44,9 @@ STANDINS: dict[str, Callable[..., None]] = {
 """What writes each stand-in: ``writer(folder, progress, images)``."""
 
 
-def write(name: str, folder: Path, images: int | None = None, progress: Told = silent) -> Path:
+def write(
+    name: str, folder: Path, images: int | None = None, progress: OnProgress = silent
+) -> Path:
     """Write a stand-in dataset, or nothing at all if that fails: always the same bytes.
 
     Parameters
@@ -56,7 +58,7 @@ def write(name: str, folder: Path, images: int | None = None, progress: Told = s
     images
         How many images (sequences for ``"mug"``); the stand-in's own size when left out.
     progress
-        Told how many of how many are drawn.
+        OnProgress how many of how many are drawn.
 
     Returns
     -------

@@ -18,7 +18,7 @@ import numpy as np
 
 from crossfer.classes import FER7
 from crossfer.processor import available_cores
-from crossfer.progress import Told
+from crossfer.progress import OnProgress
 
 from .expression import between, expression
 from .person import Person, person
@@ -131,7 +131,7 @@ def _save(path: Path, picture: np.ndarray) -> None:
 
 
 def _at_once(
-    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], progress: Told
+    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], progress: OnProgress
 ) -> Iterator[Result]:
     """Do jobs, in parallel where there are many; results come in the order of the jobs."""
     with ExitStack() as stack:
@@ -173,7 +173,7 @@ def _film(folder: Path, world: World, number: int, label: int, take: int) -> Non
         _save(folder / f"img_{frame:04d}.jpg", picture)
 
 
-def write_fer2013(folder: Path, progress: Told, images: int = 2400) -> None:
+def write_fer2013(folder: Path, progress: OnProgress, images: int = 2400) -> None:
     """Write `fer2013.csv` (emotion, pixels, Usage) into an existing folder; each row shows another person."""
     counts = [max(3, round(images * FER_SHARES[emotion])) for emotion in FER7]
     rows = [(label, FER_USAGES[i % 10]) for label in range(7) for i in range(counts[label])]
@@ -187,7 +187,7 @@ def write_fer2013(folder: Path, progress: Told, images: int = 2400) -> None:
             table.writerow((label, " ".join(map(str, np.ravel(picture))), usage))
 
 
-def write_jaffe(folder: Path, progress: Told, images: int = 213) -> None:
+def write_jaffe(folder: Path, progress: OnProgress, images: int = 213) -> None:
     """Write a flat folder of `KA.AN1.39.tiff`: subject, emotion and repetition, serial number.
 
     There are at most 213 images; fewer leave out repetitions first, then people.
@@ -209,7 +209,7 @@ def write_jaffe(folder: Path, progress: Told, images: int = 213) -> None:
     list(_at_once(_shoot, jobs, progress))
 
 
-def write_tfeid(folder: Path, progress: Told, images: int = 280) -> None:
+def write_tfeid(folder: Path, progress: OnProgress, images: int = 280) -> None:
     """Write `happiness/f01_1_hg.jpg`: subject, take, emotion.
 
     Each of the 40 people shows each emotion once, then again.
@@ -224,7 +224,7 @@ def write_tfeid(folder: Path, progress: Told, images: int = 280) -> None:
     list(_at_once(_shoot, jobs, progress))
 
 
-def write_mug(folder: Path, progress: Told, images: int = 6 * MUG_SUBJECTS) -> None:
+def write_mug(folder: Path, progress: OnProgress, images: int = 6 * MUG_SUBJECTS) -> None:
     """Write `subjects3/001/anger/take000/img_0000.jpg`: sequences from neutral to apex and back.
 
     `images` counts sequences: each of the 26 people shows each of six emotions once, then again.

@@ -280,7 +280,7 @@ def _splits_of(files: Set[Path], top: Path, options: ReadOptions) -> dict[Path, 
     """
     folders = {file: file.relative_to(top).parts[:-1] for file in files}
     names = {name for parts in folders.values() for name in parts}
-    splitnames.check_used(options, names)
+    splitnames.check_mapped(options, names)
     sure = {name for name in names if splitnames.exact(name)} | splitnames.mapped(names, options)
     translation = splitnames.splits_of(sure, options)
     return {

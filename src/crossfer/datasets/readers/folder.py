@@ -123,7 +123,7 @@ def _splits(
     above = {name for folders, place in places.items() for name in folders[:place]}
     names = {name for folders in places for name in folders}
     whole = set(filter(splitnames.exact, names))
-    splitnames.check_used(options, names)
+    splitnames.check_mapped(options, names)
     translation = splitnames.splits_of(above | whole, options)
     own = splitnames.mapped(above | whole, options)
     sure = own | whole

@@ -17,7 +17,7 @@ from crossfer.errors import CrossferError
 MOST = 100_000
 
 
-def is_packed(file: str) -> bool:
+def is_archive_name(file: str) -> bool:
     """Tell by its name whether a file is an archive."""
     return os.path.splitext(file)[1].lower() in PACKED_SUFFIXES
 
@@ -33,7 +33,7 @@ def found_in(path: Path) -> str:
             places[Path(file).parent.relative_to(path).as_posix()] += 1
         elif suffix in VIDEO_SUFFIXES:
             kinds["videos"] += 1
-        elif is_packed(file):
+        elif is_archive_name(file):
             kinds["archives"] += 1
     parts = [f"{count:,} {kind}" for kind, count in sorted(kinds.items())]
     if places:
@@ -60,7 +60,7 @@ def way_on(path: Path) -> str:
             f"if that table lists them: crossfer prepare {shlex.quote(str(tables[0]))} "
             f"{' '.join(_roles(names))} [--root FOLDER]"
         )
-    if any(map(is_packed, islice(files_below(path), MOST))):
+    if any(map(is_archive_name, islice(files_below(path), MOST))):
         return "archives beside pictures are not read; unpack them, or name one alone"
     return "put the pictures of each class in a folder of its name, or list them in a table: path,label"
 

@@ -91,7 +91,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         contradictions += reading.contradictions
         if told := splitnames.in_words(reading.translation):
             yield Remark(f"{where}: {told}")
-    splitnames.check_used(options, values)
+    splitnames.check_mapped(options, values)
     if contradictions:
         yield Remark(
             f"warning: table and folders disagree for {len(contradictions):,} pictures (first: "

@@ -121,7 +121,7 @@ def split_by(
     return next(iter(chosen), None)
 
 
-def check_used(options: ReadOptions, names: Iterable[str]) -> None:
+def check_mapped(options: ReadOptions, names: Iterable[str]) -> None:
     """Refuse a translation of a name that is not there."""
     there = {name.strip().lower() for name in names}
     for name in options.splits:

@@ -47,7 +47,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     images = list(image_files(path))
     folders = {image: _split_folders(image.relative_to(path).parts[:-1]) for image in images}
     splits = splitnames.splits_of({name for names in folders.values() for name in names}, options)
-    splitnames.check_used(options, splits)
+    splitnames.check_mapped(options, splits)
     posed = isinstance(content, dict) and "kpt_shape" in content
     told = ", ".join(f"{code} = {name}" for code, name in names.items())
     yield Remark(f"classes by {about.name}: {told}", tuple(used))

@@ -5,6 +5,5 @@ IMPORTED = (
     "crossfer.report",
     "crossfer.cli",
     "crossfer.training.backends.loaded",
-    "torch.fx.experimental.symbolic_shapes",  # `torch.func` wants it
 )
 """What a process imports once, from which processes are forked that users' would import anew."""

@@ -217,7 +217,7 @@ def test_mixup_mixes_the_images_of_a_batch_and_their_losses(monkeypatch: Any) ->
 
 def test_the_fisher_information_is_the_mean_of_squared_gradients_image_by_image() -> None:
     machine, model, shown = Machine.of("cpu", "32-true"), small(), faces(5)
-    found = fisher(model, shown.images, 3, machine, at_once=2)
+    found = fisher(model, shown.images, 3, machine)
     generator = torch.Generator().manual_seed(3)
     expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for part in torch.split(normalise(shown.images), 2):

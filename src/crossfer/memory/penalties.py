@@ -14,11 +14,8 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from crossfer.errors import CrossferError, one_line
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
@@ -234,9 +231,7 @@ class EWC:
 Penalty = Distillation | SourceDistillation | DarkExperience | FocalDistillation | L2SP | EWC
 
 
-def fisher(
-    model: Classifier, images: Tensor, seed: int, machine: Machine, at_once: int = 8
-) -> dict[str, Tensor]:
+def fisher(model: Classifier, images: Tensor, seed: int, machine: Machine) -> dict[str, Tensor]:
     """Estimate the diagonal of the Fisher information.
 
     ``F_j = mean over x of E over y ~ p(y|x) of (∂ log p(y|x) / ∂ w_j)²``, with one y an image.
@@ -251,45 +246,24 @@ def fisher(
         Seed of the sampled labels.
     machine
         Device and precision.
-    at_once
-        Images per batch; their gradients are in memory together, each as large as the network.
 
     Returns
     -------
     dict
         For every parameter, a non-negative tensor of its shape.
-
-    Raises
-    ------
-    CrossferError
-        If the network cannot calculate the gradients of several images at once, each for itself.
     """
-    network = copy.deepcopy(model).to(machine.device).eval()
-    parameters = {name: p.detach() for name, p in network.named_parameters()}
-    buffers = dict(network.named_buffers())
-    generator = torch.Generator().manual_seed(seed)
-
-    def negative_log_likelihood(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(network, (weights, buffers), (image[None],))
-        return F.cross_entropy(logits, label[None])
-
-    per_image = vmap(grad(negative_log_likelihood), in_dims=(None, 0, 0))
+    network = copy.deepcopy(model).to(machine.device).eval().requires_grad_(True)
+    parameters = dict(network.named_parameters())
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    for part in torch.split(images, at_once):
-        shown = normalise(part.to(machine.device), model.preprocessing)
-        with torch.no_grad():
-            probabilities = network(shown).float().softmax(1).cpu()
-        drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-        with sdpa_kernel(SDPBackend.MATH):  # the one that vmap knows
-            try:
-                gradients = per_image(parameters, shown, drawn.to(machine.device))
-            except RuntimeError as error:
-                raise CrossferError(
-                    "the Fisher information needs gradients of single images, which this network does not "
-                    f"give ({one_line(error)}); remove EWC and RE+FISHER from the strategies"
-                ) from None
-        for name, gradient in gradients.items():
-            total[name] += gradient.square().sum(0)
+    generator = torch.Generator().manual_seed(seed)
+    for image in torch.split(images, 1):
+        logits = network(normalise(image.to(machine.device), model.preprocessing)).float()
+        drawn = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0]
+        loss = F.cross_entropy(logits, drawn.to(machine.device))
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for squares, gradient in zip(total.values(), gradients, strict=True):
+            if gradient is not None:
+                squares.addcmul_(gradient, gradient)
     return {name: value / len(images) for name, value in total.items()}
 
 

@@ -170,6 +170,8 @@ def test_data_in_memory() -> None:
         in_memory((images, ["happy", "sad"]), name="mine", classes=["fear", "disgust"])
     with pytest.raises(CrossferError, match="no columns, so image= and label= have no effect"):
         in_memory((images, ["happy", "sad"]), name="mine", label="emotion")
+    with pytest.raises(CrossferError, match="classes= names happy twice"):
+        in_memory((images, [0, 1]), name="mine", classes=["happy", "happy"])
 
 
 def test_a_box_without_a_face_is_a_picture_without_a_face(tmp_path: Path) -> None:

@@ -248,9 +248,9 @@ class Dataset:
         """Return the same dataset under another name."""
         return replace(self, card=self.card | {"name": name})
 
-    def with_classes(self, class_set: ClassSet) -> Dataset:
-        """Return the same dataset used with other classes."""
-        return replace(self, class_set=class_set)
+    def with_classes(self, classes: ClassSet | str | Sequence[str]) -> Dataset:
+        """Return the same dataset used with other classes: a class set, or what `ClassSet.of` reads."""
+        return replace(self, class_set=ClassSet.of(classes))
 
     def with_splits(self, splits: Sequence[str] | NDArray[np.object_]) -> Dataset:
         """Return the same dataset with its N images in other splits."""

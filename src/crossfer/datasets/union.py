@@ -36,9 +36,9 @@ class Union(Dataset):
         """Pickle the fields, so that each part is pickled as a dataset."""
         return Union, tuple(getattr(self, field.name) for field in fields(self))
 
-    def with_classes(self, class_set: ClassSet) -> Dataset:
+    def with_classes(self, classes: ClassSet | str | Sequence[str]) -> Dataset:
         """Return the same datasets used with other classes."""
-        return unite([part.with_classes(class_set) for part in self.parts])
+        return unite([part.with_classes(classes) for part in self.parts])
 
     def divided(self, rows: NDArray[np.int64]) -> list[tuple[Dataset, NDArray[np.int64]]]:
         """Return each part with those of its own rows that are among these; part after part."""

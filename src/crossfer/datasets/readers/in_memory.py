@@ -138,6 +138,10 @@ def in_memory(
             for key, column in columns.items()
             if column is not None
         }
+        if classes and (twice := [one for one in classes if list(classes).count(one) > 1]):
+            raise CrossferError(
+                f"{where}: classes= names {twice[0]} twice; name each number's class"
+            )
         if classes and any(_is_name(raw) and raw not in classes for raw in rows.labels):
             raise CrossferError(
                 f"{where}: its labels are names, so classes= has no effect; leave it out"

@@ -141,10 +141,22 @@ def test_people_are_confirmed_split_and_taken_back(
         group.get_by_label("Name of the person").fill(HOSTILE)
         group.get_by_role("button").press("Enter")
         tab.locator("legend", has_text=f"{HOSTILE}: {faces - 1} faces").wait_for()
-        assert "Saved" in tab.inner_text("#status") and "1 people" in tab.inner_text("#status")
+        assert "Saved" in tab.inner_text("#status") and "1 person is named" in tab.inner_text(
+            "#status"
+        )
+        assert [group.name for group in ann.groups()].count(HOSTILE) == 1
+        other = tab.locator("fieldset[data-open]").first  # what is not saved stays as it is
+        other.get_by_label("Name of the person").fill("not yet")
+        again = tab.locator("fieldset").first
+        for box in again.get_by_role("checkbox").all():
+            box.uncheck()
+        again.get_by_role("button", name="Confirm").click()
+        tab.locator("#status", has_text="no face is selected; select some first").wait_for()
         assert [group.name for group in ann.groups()].count(HOSTILE) == 1
         tab.get_by_role("button", name="Undo").click()
         tab.locator("#status", has_text="Taken back. 0 people are named").wait_for()
+        names = tab.get_by_label("Name of the person").all()
+        assert "not yet" in [name.input_value() for name in names]
 
 
 def test_what_counts_is_settled_where_two_people_disagree(
@@ -183,3 +195,22 @@ def test_what_cannot_be_written_is_said_and_not_taken_for_saved(
         press(tab, "1", "Saved: dark.")
     lines = next((ann.folder / "journals").iterdir()).read_text().splitlines()
     assert [json.loads(line).get("did") for line in lines] == [None, "label"]
+
+
+def test_a_key_counts_for_the_face_that_is_seen_and_for_its_answer_only(
+    browser: Browser, ann: Session, address: str
+) -> None:
+    with opened(browser, address) as tab:
+        tab.locator("#status", has_text="Suggestion:").wait_for()
+        first, second = list(ann.gallery.faces)[:2]
+        ann.say(first, "label", "medium")  # in another tab, or another process
+        press(tab, "1", "labelled medium meanwhile, in another tab or process; reload the page")
+        assert ann.said_of(first) == {"ann": "medium"}
+        tab.reload()
+        tab.locator("#status", has_text="Suggestion:").wait_for()
+        here = ann.gallery.picture(second)
+        tab.route("**/label/face/*.png", lambda route: route.fulfill(status=404))
+        press(tab, "1", "Saved: dark. The next face cannot be shown; reload the page")
+        assert ann.said_of(second) == {"ann": "dark"} and here.is_file()
+        tab.keyboard.press("2")
+        assert tab.locator("#work").is_hidden() and len(ann.labels().rows) == 2

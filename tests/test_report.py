@@ -43,7 +43,7 @@ from crossfer.evaluation.rows import (
     StrategyFacts,
 )
 from crossfer.report import answers, charts, explain, tables, words, write_report
-from crossfer.report.view import View
+from crossfer.report.view import View, mean
 from crossfer.terms import BL, SIDES, Side
 from tests.browser import browser, check_page, needs_chromium, opened
 
@@ -609,3 +609,8 @@ def test_labels_keep_off_other_marks_and_whiskers_end_at_the_frame() -> None:
     )
     path, cut = charts._whiskers(100, 50, -5, 120, 60, 40)
     assert cut and path.startswith(f"M100 50H{charts.EDGE}m4-3l-4 3l4 3M100 50H120")
+
+
+def test_means_of_counts_over_seeds_are_not_rounded_away() -> None:
+    """Half an image gained and none lost is no "0 : 0" beside a difference."""
+    assert [mean(value) for value in (0.0, 0.5, 2.0, 1234.25)] == ["0", "0.5", "2", "1,234.2"]

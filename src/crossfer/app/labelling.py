@@ -55,6 +55,7 @@ def _faces(session: Session) -> Page:
             keys=session.keys,
             others=OTHERS,
             guided=session.guided,
+            blind=session.how.blind,
             by=session.by,
         )
 
@@ -62,14 +63,19 @@ def _faces(session: Session) -> Page:
         wanted = request.path_params["face"]
         if wanted not in session.gallery.faces:
             raise HTTPException(404)
-        return FileResponse(session.gallery.picture(wanted), media_type="image/png")
+        picture = session.gallery.picture(wanted)
+        if not picture.is_file():
+            raise HTTPException(404)
+        return FileResponse(picture, media_type="image/png")
 
     def turn(given: Values) -> Values:
         return _as_json(session.turn(_text(given, "face") if given.get("face") else None))
 
     def say(given: Values) -> Values:
         label = _text(given, "label") if given.get("label") else None
-        return _as_json(session.say(_text(given, "face"), given.get("did", ""), label))
+        face = _text(given, "face")
+        session.check_unanswered(face, given.get("before"))
+        return _as_json(session.say(face, given.get("did", ""), label))
 
     def finish(given: Values) -> Values:
         file, labels = session.write_manifest(), session.labels()

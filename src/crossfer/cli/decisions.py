@@ -110,7 +110,8 @@ def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:
     out_console.print(table)
     for name, reasons in choice.ruled_out.items():
         out_console.print(f"Ruled out: {name} {'; '.join(reasons)}.")
-    say(shipped(results, choice.run, folder))
+    if network := shipped(results, choice.run, folder):
+        say(network)
 
 
 @command()

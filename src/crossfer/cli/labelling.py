@@ -105,6 +105,10 @@ def label(
         for option, given in (page | {"--open": browser}).items():
             if given:
                 raise CrossferError(f"{option}: --table opens no page; leave one of the two out")
+    else:
+        from crossfer.app.server import listen
+
+        listen(port).close()  # before the faces are looked for, which may take long
     predictor = _predictor(model, classes, smallest, variant)
     gallery = Gallery(photos, folder / FACES, predictor, cropped)
     session = Session(folder, gallery, how, describer(cropped))

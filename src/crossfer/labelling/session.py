@@ -93,6 +93,9 @@ class Turn:
     faces: int
 
 
+NO_FACE = "no face is selected; select some first"
+
+
 def _one_at_a_time(
     method: Callable[Concatenate[Session, P], Made],
 ) -> Callable[Concatenate[Session, P], Made]:
@@ -183,6 +186,29 @@ class Session:
         return self._turn_of(self._face(face) if face else self._next())
 
     @_one_at_a_time
+    def check_unanswered(self, face: str, before: str | None) -> None:
+        """Refuse an answer for a face that got another one since it was displayed: of another tab or process.
+
+        Parameters
+        ----------
+        face
+            The face.
+        before
+            The annotator's answer that was displayed (`Turn.before`).
+
+        Raises
+        ------
+        CrossferError
+            If there is another answer now.
+        """
+        self._reread()
+        now = self._turn_of(self._face(face)).before
+        if now != before:
+            raise CrossferError(
+                f"labelled {now} meanwhile, in another tab or process; reload the page"
+            )
+
+    @_one_at_a_time
     def say(self, face: str, did: Did, label: str | None = None) -> Turn:
         """Record the annotator's answer for a face; return the next face.
 
@@ -253,8 +279,10 @@ class Session:
         Raises
         ------
         CrossferError
-            If a face is not there, or the name is none.
+            If there is no face, or one is not there, or the name is none.
         """
+        if not faces:
+            raise CrossferError(NO_FACE)
         who = " ".join(name.split())
         if not who or len(who) > journal.LONGEST_NAME or not who.isprintable():
             raise CrossferError(
@@ -267,7 +295,7 @@ class Session:
     def unname(self, faces: Sequence[str]) -> None:
         """Record that the person in these faces is unknown; of no face, there is nothing to record."""
         if not faces:
-            raise CrossferError("no face is selected; select some first")
+            raise CrossferError(NO_FACE)
         self._write(Event("subject", tuple(self._face(face).place for face in faces)))
 
     @_one_at_a_time

@@ -15,7 +15,7 @@ from crossfer.templates import environment
 from crossfer.terms import BL, SIDES
 
 FILTERS = (
-    *(view.signed, view.number, view.percent, view.duration, view.listed),
+    *(view.signed, view.number, view.mean, view.percent, view.duration, view.listed),
     *(view.shown, view.known, view.span, view.surprise, view.unbroken),
 )
 

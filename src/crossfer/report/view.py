@@ -135,6 +135,11 @@ def number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
+def mean(value: float) -> str:
+    """Write a mean of counts: whole where it is, otherwise with a decimal."""
+    return number(value, 0 if value == round(value) else 1)
+
+
 def span(interval: Interval | None) -> str:
     """Write an interval of a change: ``−0.5 to +1.3``; a dash where there is none."""
     return "–" if interval is None else " to ".join(signed(end) for end in interval)

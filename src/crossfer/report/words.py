@@ -115,7 +115,8 @@ def headline(found: list[Answer]) -> str:
     }
     groups: dict[tuple[str, str], list[str]] = {}
     for answer in found:
-        groups.setdefault((answer.verdict, answer.strategy), []).append(answer.target)
+        strategy = "" if answer.verdict in ("keep", "none") else answer.strategy
+        groups.setdefault((answer.verdict, strategy), []).append(answer.target)
     if len(groups) == 1:
         about = found[0].about or "see below"
         return alone[found[0].verdict].format(found[0].strategy, about)
@@ -146,8 +147,10 @@ def explain(view: View, choice: Recommendation) -> list[str]:
 
 
 def shipped(view: View, run: str, folder: str = "") -> str:
-    """Name the bundle with a run's network, below a folder, and its seed where there are several."""
+    """Name the bundle with a run's network, below a folder, and its seed; empty without a comparison."""
     facts = view.runs[run]
+    if facts.target and guesses(view.before(facts.target).on_source.test):
+        return ""
     return f"{_which(view, facts)}: {'/'.join(filter(None, [folder, facts.folder]))}"
 
 

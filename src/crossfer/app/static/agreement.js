@@ -18,8 +18,12 @@ for (const button of document.querySelectorAll("[data-face]"))
 document.getElementById("undo")?.addEventListener("click", async () => {
   try {
     await post("undo");
+    sessionStorage.setItem("said", "Taken back.");
     location.reload();
   } catch (problem) {
     say(problem.message);
   }
 });
+
+say(sessionStorage.getItem("said") ?? ""); // before the page was loaded again
+sessionStorage.removeItem("said");

@@ -6,7 +6,8 @@ export async function ask(path, options = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("No answer: crossfer has stopped, or the picture is too large.");
+    const given = options.body instanceof Blob ? ", or the picture is too large" : "; nothing was saved";
+    throw new Error(`No answer: crossfer has stopped${given}.`);
   }
   const text = await answer.text();
   if (answer.ok) return JSON.parse(text);
@@ -16,6 +17,9 @@ export async function ask(path, options = {}) {
   } catch {} // plain text
   throw new Error(problem);
 }
+
+/** Write a number and what it counts: "1 face", "2 faces". */
+export const count = (number, one, several = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : several}`;
 
 /** Make an element; attributes that are null or false are left out. */
 export function element(name, attributes = {}, ...children) {

@@ -19,6 +19,7 @@ async function look(blob, aloud = true) {
     if (mine !== turn) return;
     show(found);
     if (aloud) say(inWords(found));
+    else say(found.found ? "Classifying continuously." : "Classifying continuously: no face in view.");
   } catch (error) {
     if (mine !== turn) return;
     picture.hidden = true;
@@ -86,15 +87,25 @@ function snapshot() {
   return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
 }
 
+/** Look at a picture that somebody gave: no longer at the webcam's. */
+function given(blob) {
+  live.setAttribute("aria-pressed", "false");
+  look(blob);
+}
+
 /** Have pictures looked at: look(blob, cropped) gives what is shown, or throws an Error for people. */
 export function answersFrom(looks) {
   asked = looks;
   document.getElementById("choose").addEventListener("click", () => file.click());
-  file.addEventListener("change", () => file.files.length && look(file.files[0]));
+  file.addEventListener("change", () => {
+    const [chosen] = file.files;
+    file.value = ""; // so that the same file can be chosen again
+    if (chosen) given(chosen);
+  });
   cropped.addEventListener("change", () => last && look(last));
   document.addEventListener("paste", (event) => {
-    const given = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
-    if (given) look(given);
+    const pasted = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
+    if (pasted) given(pasted);
   });
   for (const name of ["dragenter", "dragover"])
     drop.addEventListener(name, (event) => {
@@ -105,13 +116,13 @@ export function answersFrom(looks) {
   for (const name of ["dragover", "drop"]) // beside it: do not leave the page for the picture
     document.addEventListener(name, (event) => event.preventDefault());
   drop.addEventListener("drop", (event) => {
-    const [given] = event.dataTransfer.files;
-    if (given) look(given);
+    const [dropped] = event.dataTransfer.files;
+    if (dropped) given(dropped);
     else say("This is not a file. Save the picture first and drop the file.");
   });
 
   camera.addEventListener("click", () => (video.srcObject ? stop() : start()));
-  take.addEventListener("click", async () => look(await snapshot()));
+  take.addEventListener("click", async () => given(await snapshot()));
   live.addEventListener("click", async () => {
     const on = live.getAttribute("aria-pressed") !== "true";
     live.setAttribute("aria-pressed", String(on));

@@ -1,5 +1,5 @@
 // One face at a time, one key an answer. No key counts while the next face is not there to be seen.
-import { ask, say } from "/static/app.js";
+import { ask, count, say } from "/static/app.js";
 
 const find = (id) => document.getElementById(id);
 const [work, face, keys] = [find("work"), find("face"), find("keys")];
@@ -12,13 +12,19 @@ const post = (what, given = {}) =>
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 async function show(next, said) {
-  turn = next;
-  const there = Boolean(turn.face);
+  const there = Boolean(next.face);
+  turn = null;
   if (there) {
-    face.src = `/label/face/${turn.face.id}.png`;
-    await face.decode();
-    find("photo").textContent = turn.face.photo;
+    face.src = `/label/face/${next.face.id}.png`;
+    try {
+      await face.decode();
+    } catch {
+      work.hidden = true;
+      throw new Error(`${said} The next face cannot be shown; reload the page, or start crossfer label again.`.trim());
+    }
+    find("photo").textContent = next.face.photo;
   }
+  turn = next;
   work.hidden = !there;
   find("done").hidden = there;
   find("bar").max = Math.max(1, turn.faces);
@@ -33,7 +39,7 @@ async function show(next, said) {
     button.setAttribute("aria-pressed", String(name === turn.before));
   }
   const parts = [said];
-  if (!there) parts.push(turn.faces ? `All ${turn.faces} faces are labelled.` : "No face was found in the photos.");
+  if (!there) parts.push(["No face was found in the photos.", "The face is labelled."][turn.faces] ?? `All ${turn.faces} faces are labelled.`);
   else {
     if (turn.before === "skip") parts.push("Skipped before.");
     else if (turn.before) parts.push(`Your label: ${turn.before}.`);
@@ -57,8 +63,10 @@ async function answer(what, given, said) {
   busy = false;
 }
 
-const label = (name) => turn?.face && answer("say", { face: turn.face.id, did: "label", label: name }, `Saved: ${name}.`);
-const other = (did) => turn?.face && answer("say", { face: turn.face.id, did }, did === "skip" ? "Skipped." : "Saved: not a face.");
+// With the answer that is shown: if there is another one meanwhile, from another tab, this one is not saved.
+const said = (given) => ({ face: turn.face.id, before: turn.before, ...given });
+const label = (name) => turn?.face && answer("say", said({ did: "label", label: name }), `Saved: ${name}.`);
+const other = (did) => turn?.face && answer("say", said({ did }), did === "skip" ? "Skipped." : "Saved: not a face.");
 const accept = () => turn?.suggested && label(turn.suggested);
 const undo = () => answer("undo", {}, "Taken back.");
 
@@ -70,11 +78,11 @@ find("finish").addEventListener("click", async () => {
   try {
     const made = await post("finish");
     const left = [
-      made.disputed && `${made.disputed} on which people disagree are left out`,
-      made.not_faces && `${made.not_faces} are no faces`,
-      made.waiting && `${made.waiting} have no answer yet`,
+      made.disputed && count(made.disputed, "on which people disagree is left out", "on which people disagree are left out"),
+      made.not_faces && count(made.not_faces, "is no face", "are no faces"),
+      made.waiting && count(made.waiting, "has no answer yet", "have no answer yet"),
     ].filter(Boolean);
-    find("finished").textContent = `${made.labels} labels in ${made.file}` + (left.length ? `; ${left.join(", ")}.` : ".");
+    find("finished").textContent = `${count(made.labels, "label")} in ${made.file}` + (left.length ? `; ${left.join(", ")}.` : ".");
   } catch (problem) {
     find("finished").textContent = problem.message;
   }

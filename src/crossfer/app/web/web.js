@@ -67,10 +67,15 @@ async function look({ card, classifier, detector }, blob, cropped) {
 }
 
 say("Loading the networks …");
+const loaded = load();
+let asked = false; // a picture that is given meanwhile waits
+answersFrom(async (blob, cropped) => {
+  asked = true;
+  return look(await loaded, blob, cropped);
+});
 try {
-  const loaded = await load();
-  answersFrom((blob, cropped) => look(loaded, blob, cropped));
-  say("Ready.");
+  await loaded;
+  if (!asked) say("Ready.");
 } catch (error) {
   say(`This cannot run here: ${error.message}`);
 }

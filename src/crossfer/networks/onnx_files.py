@@ -310,7 +310,7 @@ def _with_linear_layers(network: GraphModule, shown: Tensor) -> None:
         users = list(product.users)
         if len(users) == 1 and _is(network, users[0], "OnnxBinaryMathOperation"):
             operation = network.get_submodule(users[0].target).math_op_function
-            other = next(arg for arg in users[0].args if arg is not product)
+            other = next((arg for arg in users[0].args if arg is not product), None)
             added = _constant(network, other) if operation is torch.add else None
             if added is not None and added.shape == weight.shape[1:]:
                 last, bias = users[0], added
@@ -337,11 +337,9 @@ def _is(network: GraphModule, node: Node, kind: str) -> bool:
 
 def _constant(network: GraphModule, node: Any) -> Tensor | None:
     """Return a constant of the file; None for anything else."""
-    return (
-        network.get_buffer(str(node.target))
-        if isinstance(node, Node) and node.op == "get_attr"
-        else None
-    )
+    if not isinstance(node, Node) or node.op != "get_attr":
+        return None
+    return network.get_buffer(str(node.target))
 
 
 def _check(network: nn.Module, runtime: RuntimeNetwork, images: Tensor, file: Path) -> None:

@@ -30,6 +30,7 @@ coverage: .venv/installed
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report term-missing:skip-covered
 
 .venv/installed: pyproject.toml constraints.txt
+	@echo "Installing crossfer and what its tests need into .venv, which takes some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

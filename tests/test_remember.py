@@ -23,7 +23,10 @@ from crossfer.adaptation import adapt, untrained
 from crossfer.cli import app
 from crossfer.datasets import Dataset, open_dataset
 from crossfer.errors import CrossferError
-from crossfer.experiment import check_experiment, run_experiment, verify
+from crossfer.experiment import Progress, check_experiment, run_experiment, verify
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.opening import open_datasets
+from crossfer.experiment.protocols import plan_all
 from crossfer.files import digest, write_json
 from crossfer.machine import Machine
 from crossfer.memory import drift, statistics
@@ -238,7 +241,7 @@ def test_nothing_is_said_of_classes_with_few_images(monkeypatch: pytest.MonkeyPa
     assert memory.counts.tolist() == [0] + [11] * 6
     assert not memory.gaussians.mean[0].any() and not memory.moments.sums[0].any()
     assert not memory.gaussians.factor.any()
-    with pytest.raises(CrossferError, match=r"larger file \(--max-mb\), or use more images"):
+    with pytest.raises(CrossferError, match="remember --max-mb` and name it as memory:"):
         _ = memory.projection
     drawn_features, labels = memory.draw(200, torch.Generator().manual_seed(0))
     assert set(labels.tolist()) == {1, 2, 3, 4, 5, 6}
@@ -556,6 +559,18 @@ def test_a_memory_that_was_deleted_is_made_again(
     trained = json.loads((tmp_path / "trained" / "experiment.json").read_text())
     assert not run_experiment(check_experiment(trained), tmp_path / "trained").failed
     load_memory(gone)
+
+
+def test_a_given_memory_is_part_of_its_baseline_s_key(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """It lies in the baseline's folder, where an experiment without it would find it."""
+    experiment = check_experiment(finished[1])
+    source, *targets = open_datasets(experiment, tmp_path, Progress())
+    arithmetic = Arithmetic("cpu", "32-true")
+    runs = plan_all(experiment, source, targets, arithmetic).runs
+    (deployed,) = {run.key: run for run in runs if run.strategy.start == "deployed"}.values()
+    assert deployed.memory and replace(deployed, memory=None).key != deployed.key
 
 
 def test_what_cannot_be_is_said_in_one_line_before_anything_runs(

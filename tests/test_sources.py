@@ -18,7 +18,7 @@ from torch import nn
 from crossfer.adaptation import untrained
 from crossfer.classes import FER7, FER8
 from crossfer.deploy.export import export as exported
-from crossfer.deploy.models import open_model
+from crossfer.deploy.models import Model, open_model
 from crossfer.errors import CrossferError
 from crossfer.files import digest
 from crossfer.machine import Machine
@@ -444,3 +444,33 @@ def test_a_file_of_pytorch_s_present_exporter_is_trained(tmp_path: Path) -> None
     shown = np.random.default_rng(1).integers(0, 256, (5, 32, 32), np.uint8)
     measured = replace(config, network=f"onnxruntime:{file}").deployed()
     assert np.allclose(config.deployed().predict(shown), measured.predict(shown), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["number", "text"])
+def test_other_outputs_of_an_onnx_file_do_not_matter(kind: str, tmp_path: Path) -> None:
+    """Such as a loss, or the name of the class: neither is a vector for each face."""
+    needs("onnx", "onnxruntime")
+    import onnx
+    from onnx import TensorProto, helper
+
+    config = keras(tmp_path / "keras.onnx")
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    expected = open_model_of(config, tmp_path).engine(shown)
+    model = onnx.load(tmp_path / "keras.onnx")
+    if kind == "number":
+        model.graph.node.append(helper.make_node("ReduceMean", ["8"], ["other"], keepdims=0))
+        value = helper.make_tensor_value_info("other", TensorProto.FLOAT, [])
+    else:
+        names = helper.make_tensor("names", TensorProto.STRING, [2], np.array([b"happy", b"sad"]))
+        model.graph.node.append(helper.make_node("Constant", [], ["other"], value=names))
+        value = helper.make_tensor_value_info("other", TensorProto.STRING, [2])
+    model.graph.output.insert(0, value)
+    onnx.save(model, tmp_path / "keras.onnx")
+    assert np.allclose(open_model_of(config, tmp_path).engine(shown), expected, atol=1e-6)
+
+
+def open_model_of(config: NetworkConfig, folder: Path) -> Model:
+    """Open a file with a description beside it, as `compare` does."""
+    described = {"classes": list(config.classes), "normalisation": "per-image"}
+    (folder / "keras.yaml").write_text(yaml.safe_dump(described))
+    return open_model(folder / "keras.onnx")

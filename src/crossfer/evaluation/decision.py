@@ -59,7 +59,8 @@ class Constraints:
         if self.max_source_drop is not None and drop > self.max_source_drop + ROUNDING:
             found.append(f"loses {drop:.1f} points on the source's validation set")
         if self.budget is not None and row.cost.seconds > self.budget:
-            found.append(f"takes {row.cost.seconds:.0f} s")
+            digits = 1 if row.cost.seconds < 10 else 0
+            found.append(f"takes {row.cost.seconds:.{digits}f} s")
         return found
 
 

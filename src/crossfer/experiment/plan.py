@@ -108,6 +108,7 @@ class Run:
             # Nothing is trained; every seed has its own baseline.
             # Of the data, the classes matter, and the source, which its memory file describes.
             kept = ["network", "built", "classes", "source", "seed", "arithmetic"]
+            kept += ["memory"] if self.memory else []  # a given file lies in its folder instead
             weights: dict[str, str] = {"weights": self.network.weights_digest}
         else:
             kept = [name for name in own if name not in self.NOT_IDENTITY]

@@ -169,8 +169,8 @@ class Memory:
         """
         if not (count := self.projected.sums.shape[1]):
             raise CrossferError(
-                "the memory file has no random projections; allow a larger file (--max-mb), or "
-                "use more images"
+                "the memory file has no random projections: it would be too large, or has too few images; "
+                "make one with `crossfer remember --max-mb` and name it as memory:, or use more images"
             )
         return projection(self.moments.sums.shape[1], count)
 
@@ -203,6 +203,11 @@ class Memory:
                 raise CrossferError(
                     f"{file}: made for a model whose classes are in the order {', '.join(self.classes)}; "
                     "list them so under classes: of the experiment"
+                )
+            if set(self.classes) < set(classifier.classes):
+                raise CrossferError(
+                    f"{file}: made for a model with the classes {', '.join(self.classes)}; a memory file "
+                    "cannot be combined with new classes, so leave those out of classes:"
                 )
             raise CrossferError(
                 f"{file}: made for a model with the classes {', '.join(self.classes)}, not "

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -27,7 +27,7 @@ from crossfer.networks.preprocessing import Preprocessing
 RUNTIME = "onnxruntime"
 OPSET = 17
 """The latest whose operators onnx2torch converts, nearly all."""
-NEWER = {"AveragePool": "dilations", "Reshape": "allowzero"}
+NEWER = {"AveragePool": "dilations", "Reshape": "allowzero", "Split": "num_outputs"}
 """Attributes that operators have since then, or that onnx2torch lacks; the defaults do nearly always."""
 LARGEST_DIFFERENCE = 1e-3
 """Maximum difference of the converted network's outputs from ONNX Runtime's, relative to the largest."""
@@ -63,15 +63,24 @@ def from_onnx(file: Path, check: bool = True) -> nn.Module:
     shown = images.drawn()
     try:
         converted: GraphModule = onnx2torch.convert(_in_older_operators(model))
-        _with_linear_layers(converted, shown.permute(0, 2, 3, 1) if images.last else shown)
     except Exception as error:
         raise CrossferError(
             f"it cannot be made trainable ({type(error).__name__}: {error}); give its PyTorch code as a "
             f"factory, or only measure it: model: {RUNTIME}:{file.name} with strategies: [BL]"
         ) from None
     network = ChannelsLast(converted) if images.last else converted
+    try:
+        with torch.no_grad():
+            network.eval()(shown)
+            _with_linear_layers(converted, shown.permute(0, 2, 3, 1) if images.last else shown)
+    except Exception as error:
+        raise CrossferError(
+            f"{file}: it fails on two faces at once ({type(error).__name__}); "
+            "export it with a dynamic batch size"
+        ) from None
     if check:
-        runtime = RuntimeNetwork(model.SerializeToString(), images.last)
+        first = model.graph.output[0].name
+        runtime = RuntimeNetwork(model.SerializeToString(), images.last, {first: False})
         _check(network.eval(), runtime, shown, file)
     return network
 
@@ -124,13 +133,16 @@ class RuntimeNetwork(nn.Module):
         The serialised model.
     last
         Whether it reads images (N, H, W, C).
-    softmaxed
-        Which of its outputs are probabilities; it returns their logarithms.
+    outputs
+        Names of the outputs that it returns, and whether they are probabilities, of which it returns the
+        logarithms; by default all, as they are.
     """
 
-    def __init__(self, content: bytes, last: bool = False, softmaxed: Collection[int] = ()) -> None:
+    def __init__(
+        self, content: bytes, last: bool = False, outputs: Mapping[str, bool] | None = None
+    ) -> None:
         super().__init__()
-        self.content, self.last, self.softmaxed = content, last, softmaxed
+        self.content, self.last = content, last
         self.device = nn.Parameter(torch.empty(0), requires_grad=False)  # its device
         runtime = library("onnxruntime")
         options = runtime.SessionOptions()
@@ -140,37 +152,46 @@ class RuntimeNetwork(nn.Module):
         )
         (given,) = self.session.get_inputs()
         self.fixed = given.shape[0] if isinstance(given.shape[0], int) else None
+        names = [output.name for output in self.session.get_outputs()]
+        self.outputs = dict.fromkeys(names, False) if outputs is None else dict(outputs)
 
     @classmethod
     def of(cls, file: Path) -> Self:
-        """Open a file; a final softmax is removed to get logits."""
+        """Open a file; a final softmax is removed, and outputs that are no vectors are ignored."""
         model = _read(file)
         images = _images(model, file)
         _without_softmax(model)
         content = model.SerializeToString()
-        answers = cls(content, images.last)(images.drawn())
-        listed = [answers] if isinstance(answers, Tensor) else answers
-        return cls(content, images.last, {n for n, a in enumerate(listed) if are_probabilities(a)})
+        whole, shown = cls(content, images.last), images.drawn()
+        answers = zip(whole.outputs, whole._run(shown[: whole.fixed]), strict=True)
+        found = {
+            name: are_probabilities(torch.from_numpy(answer))
+            for name, answer in answers
+            if isinstance(answer, np.ndarray) and answer.dtype.kind == "f" and answer.ndim > 1
+        }
+        return cls(content, images.last, found or None)
 
     def __deepcopy__(self, memo: Any) -> RuntimeNetwork:
-        return RuntimeNetwork(self.content, self.last, self.softmaxed)
+        return RuntimeNetwork(self.content, self.last, self.outputs)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Return the output of images float (N, C, H, W): float (N, outputs); all if there are several."""
-        given = images.detach().float().cpu()
-        given = (given.permute(0, 2, 3, 1) if self.last else given).contiguous()
-        said = [self._run(part.numpy()) for part in given.split(self.fixed or max(1, len(given)))]
-        answers = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*said, strict=True)]
-        for number in self.softmaxed:
-            answers[number] = answers[number].clamp_min(torch.finfo(torch.float32).tiny).log()
-        found = [answer.to(images.device) for answer in answers]
+        parts = images.detach().float().cpu().split(self.fixed or max(1, len(images)))
+        said = [[answer[: len(part)] for answer in self._run(part)] for part in parts]
+        found = []
+        for softmaxed, answers in zip(self.outputs.values(), zip(*said, strict=True), strict=True):
+            answer = torch.from_numpy(np.concatenate(answers)).to(images.device)
+            smallest = torch.finfo(torch.float32).tiny
+            found.append(answer.clamp_min(smallest).log() if softmaxed else answer)
         return found[0] if len(found) == 1 else found
 
-    def _run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+    def _run(self, images: Tensor) -> list[NDArray[Any]]:
         """Return the outputs of some images; a fixed batch is filled up with the same images."""
-        name, count = self.session.get_inputs()[0].name, len(images)
-        shown = np.resize(images, (self.fixed, *images.shape[1:])) if self.fixed else images
-        return [answer[:count] for answer in self.session.run(None, {name: shown})]
+        shown = (images.permute(0, 2, 3, 1) if self.last else images).contiguous().numpy()
+        if self.fixed:
+            shown = np.resize(shown, (self.fixed, *shown.shape[1:]))
+        given = {self.session.get_inputs()[0].name: shown}
+        return list(self.session.run(list(self.outputs), given))
 
 
 class Images(NamedTuple):
@@ -343,16 +364,9 @@ def _constant(network: GraphModule, node: Any) -> Tensor | None:
 
 
 def _check(network: nn.Module, runtime: RuntimeNetwork, images: Tensor, file: Path) -> None:
-    try:
-        theirs = runtime(images)
-        with torch.no_grad():
-            ours = network(images)
-        ours, theirs = (x[0] if isinstance(x, (tuple, list)) else x for x in (ours, theirs))
-    except Exception as error:
-        raise CrossferError(
-            f"{file}: it fails on two faces at once ({type(error).__name__}); "
-            "export it with a dynamic batch size"
-        ) from None
+    with torch.no_grad():
+        ours, theirs = network(images), runtime(images)
+    ours, theirs = (x[0] if isinstance(x, (tuple, list)) else x for x in (ours, theirs))
     scale = theirs.abs().max().clamp_min(1e-6)
     difference = float((ours - theirs).abs().max() / scale) if ours.shape == theirs.shape else 1.0
     if not difference <= LARGEST_DIFFERENCE:

@@ -122,7 +122,7 @@ def of_experiment(
         facts = {"target": row.target, "strategy": row.strategy, "seeds": row.seeds}
         title, suite = f"{row.strategy}, {row.target}", f"{row.target}.{row.strategy}"
         if why := nothing[row.target]:
-            found.append(Decision(title, suite, {**facts, "run": None}, [], {}, [why]))
+            found.append(Decision(title, suite, {**facts, "run": None, "why": why}, [], {}, [why]))
             continue
         groups = {column: finished.groups(row, column) for column in by}
         run = _network(results, row)

@@ -6,6 +6,7 @@ The defaults were chosen on FER2013's validation set; ``docs/results.md`` holds 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import ClassVar
 
 
@@ -112,7 +113,7 @@ class Recipe:
 
 
 def _whole(name: str, value: int, low: int, high: int) -> None:
-    if not isinstance(value, int):
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}: must be a whole number")
     _within(name, value, low, high)
 

@@ -47,7 +47,13 @@ def write_report(results: Results, folder: str | Path, contact_sheet: bytes | No
 def answers(results: Results) -> list[str]:
     """Return the answer for each target, the trainings that diverged, and what stand-ins are worth."""
     view = View(results)
-    sentences = [answer.sentence for answer in words.answers(view)]
+    several = len(view.targets) > 1
+    sentences = [
+        f"{answer.target}: {answer.sentence}"
+        if several and answer.verdict == "none"  # the others name their target
+        else answer.sentence
+        for answer in words.answers(view)
+    ]
     for target in view.targets:
         sentences += [f"{shown(target)}: {why}" for why in words.diverged(view, target.name)]
     return [*sentences, *([words.STAND_IN] if results.stand_in else [])]

@@ -42,7 +42,7 @@ def pages_of(
     smallest
         Side of the smallest face to look for in a photograph, as for `crossfer.datasets.detector.Detector`.
     progress
-        OnProgress how many steps of a comparison of how many are done.
+        Told how many steps of a comparison of how many are done.
 
     Returns
     -------

@@ -150,7 +150,6 @@ def _predictor(model: Path | None, classes: str | None, smallest: float, variant
 
 
 def _say_found(session: Session) -> None:
-
     gallery = session.gallery
     lines = [f"faces: {len(gallery.faces):,}", *session.notes]
     for reason in dict.fromkeys(gallery.problems.values()):

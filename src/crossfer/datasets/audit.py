@@ -124,7 +124,7 @@ def audit(datasets: Sequence[Dataset], progress: OnProgress = silent) -> Audit:
     datasets
         Prepared.
     progress
-        OnProgress how many of how many blocks of pairs are compared.
+        Told how many of how many blocks of pairs are compared.
     """
     datasets = [dataset.with_own_classes() for dataset in datasets]
     total = sum(len(dataset.images) for dataset in datasets)

@@ -69,7 +69,7 @@ def group_copies(images: Sequence[Images], progress: OnProgress = silent) -> Gro
     images
         Arrays of uint8 (N, height, width) gray or (N, height, width, 3) RGB; they may differ in size.
     progress
-        OnProgress how many of how many blocks of pairs are compared.
+        Told how many of how many blocks of pairs are compared.
 
     Returns
     -------

@@ -356,12 +356,13 @@ def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
 
 def _with_head(model: Model) -> Classifier | None:
     """Return the PyTorch classifier if it has a linear last layer, otherwise None."""
+    if (classifier := model.classifier) is None:
+        return None
     try:
-        return (
-            model.classifier if model.classifier and model.classifier.layer_names("head") else None
-        )
+        classifier.layer_names("head")
     except ValueError:
         return None
+    return classifier
 
 
 def _features(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:

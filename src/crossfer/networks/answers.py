@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossfer.errors import CrossferError, one_line
+
 
 def find_logits(answer: Any, answers: int) -> tuple[Tensor, str]:
     """Return the logits in a network's output, and where they are in it.
@@ -63,6 +65,12 @@ def problem_of(answer: Any, answers: int) -> str | None:
     if are_probabilities(logits):
         return "returns probabilities; it must return logits, the values before the softmax"
     return None
+
+
+def failed_on(faces: Tensor, name: str, error: Exception) -> CrossferError:
+    """Return the error of a network of this name that fails on faces, float (N, C, H, W)."""
+    shape = "×".join(map(str, faces.shape[1:]))
+    return CrossferError(f"model.input: {name} fails on faces of {shape}: {one_line(error)}")
 
 
 def are_probabilities(answers: Tensor) -> bool:

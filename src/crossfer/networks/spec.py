@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from crossfer.classes import FER7, ClassSet, canonical
-from crossfer.errors import CrossferError, one_line
+from crossfer.errors import CrossferError
 from crossfer.files import digest
 from crossfer.framing import SIDE
-from crossfer.networks.answers import problem_of
+from crossfer.networks.answers import failed_on, problem_of
 from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
 from crossfer.networks.layers import LAYERS, NamedLayers
@@ -496,9 +496,6 @@ class NetworkConfig:
         try:
             problem = problem_of(classifier.network(faces), classifier.answers)
         except Exception as error:
-            shape = "×".join(map(str, faces.shape[1:]))
-            raise CrossferError(
-                f"model.input: {self.name} fails on faces of {shape}: {one_line(error)}"
-            ) from None
+            raise failed_on(faces, self.name, error) from None
         if problem:
             raise CrossferError(f"model.weights: {self.name} {problem}")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from crossfer.classes import FER7
-from crossfer.errors import CrossferError, one_line
+from crossfer.errors import CrossferError
 from crossfer.machine import Machine
-from crossfer.networks.answers import find_logits, problem_of
+from crossfer.networks.answers import failed_on, find_logits, problem_of
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import training_mode
 from crossfer.networks.sources import STUDY
@@ -145,10 +145,7 @@ def _check_answers(
             else:
                 problem = "returns results that depend on none of its parameters"
     except Exception as error:
-        faces = "×".join(map(str, images.shape[1:]))
-        raise CrossferError(
-            f"model.input: {config.name} fails on faces of {faces}: {one_line(error)}"
-        ) from None
+        raise failed_on(images, config.name, error) from None
     if problem:
         key = "weights" if config.is_deployed else "network"
         raise CrossferError(f"model.{key}: {config.name} {problem}")

@@ -58,7 +58,7 @@ def write(
     images
         How many images (sequences for ``"mug"``); the stand-in's own size when left out.
     progress
-        OnProgress how many of how many are drawn.
+        Told how many of how many are drawn.
 
     Returns
     -------

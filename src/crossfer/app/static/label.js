@@ -64,9 +64,9 @@ async function answer(what, given, said) {
 }
 
 // With the answer that is shown: if there is another one meanwhile, from another tab, this one is not saved.
-const said = (given) => ({ face: turn.face.id, before: turn.before, ...given });
-const label = (name) => turn?.face && answer("say", said({ did: "label", label: name }), `Saved: ${name}.`);
-const other = (did) => turn?.face && answer("say", said({ did }), did === "skip" ? "Skipped." : "Saved: not a face.");
+const about = (given) => ({ face: turn.face.id, before: turn.before, ...given });
+const label = (name) => turn?.face && answer("say", about({ did: "label", label: name }), `Saved: ${name}.`);
+const other = (did) => turn?.face && answer("say", about({ did }), did === "skip" ? "Skipped." : "Saved: not a face.");
 const accept = () => turn?.suggested && label(turn.suggested);
 const undo = () => answer("undo", {}, "Taken back.");
 

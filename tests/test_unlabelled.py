@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.datasets import open_dataset, prepare
+from crossfer.datasets import Preparation, open_dataset, prepare
 from crossfer.datasets.record import SPLITS
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
@@ -221,6 +222,32 @@ def test_pictures_without_labels_are_kept_and_are_shown_to_those_who_need_none(
     assert len(rows_to_learn(dataset, 1.0, 0)) == 4
     assert len(rows_to_learn(dataset, 1.0, 0, labelled=False)) == 13
     assert len(open_dataset(tmp_path / "mine").unlabelled("test")) == 0
+
+
+def test_pictures_without_labels_are_for_training_unless_they_show_who_is_tested(
+    tmp_path: Path,
+) -> None:
+    """A person is in one split alone; a picture that no test can use is not kept from training."""
+    raw = tmp_path / "raw"
+    for person in range(10):
+        for number, name in enumerate(("happy", "sad", "unlabelled")):
+            drawn(raw / name / f"p{person}", 2, 3 * person + number)
+    drawn(raw / "unlabelled/stranger", 5, 90)
+    drawn(raw / "unlabelled/nobody knows", 20, 91)
+    dataset = prepare(raw, tmp_path / "mine", Preparation(subject=r"(p\d|stranger)/"))
+    table = dataset.samples
+    who, where = table.column("subject").to_pylist(), table.column("split").to_pylist()
+    splits = {name: {s for w, s in zip(who, where, strict=True) if w == name} for name in set(who)}
+    assert all(len(found) == 1 for found in splits.values())
+    assert splits[None] == splits["stranger"] == {"training"}
+    known = Counter(s for w, s in zip(who, where, strict=True) if w and w != "stranger")
+    assert known == {"training": 42, "validation": 6, "test": 12}
+    assert dataset.card["split"]["asked"] == {"training": 67, "validation": 6, "test": 12}
+    drawn(raw / "unlabelled/another", 3, 92)
+    again = prepare(
+        raw, tmp_path / "mine", Preparation(subject=r"(p\d|stranger|another)/"), replace=True
+    )
+    assert again.card["split"]["kept"]["new"] == {"training": 3, "validation": 0, "test": 0}
 
 
 def test_who_needs_labels_is_told_in_one_line_that_there_are_none(tmp_path: Path) -> None:

@@ -188,10 +188,11 @@ def prepare(
         table.add_row(part, *numbers)
     out_console.print(table)
     waiting = {split: len(dataset.unlabelled(split)) for split in SPLITS}
-    if any(waiting.values()):
+    if unlabelled := sum(waiting.values()):
+        aside = unlabelled - waiting["training"]
         say(
-            f"unlabelled: {sum(waiting.values()):,}, of which {waiting['training']:,} in training, for "
-            "strategies that need no labels; those in other splits are used by `crossfer assess` alone"
+            f"unlabelled: {unlabelled:,}, for strategies that need no labels"
+            + (f"; the {aside:,} in other splits for `crossfer assess` alone" if aside else "")
         )
     for line in remarks(dataset):
         say(line)

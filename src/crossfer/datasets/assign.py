@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.classes import in_order
+from crossfer.classes import UNLABELLED, in_order
 from crossfer.datasets import splits
 from crossfer.datasets.dataset import class_counts
 from crossfer.datasets.earlier import Earlier
@@ -28,7 +28,8 @@ def assign(
     """Assign a split to every record.
 
     The official split, if a record has one. Otherwise a face of the earlier state keeps its split, a new face
-    of a known subject goes to the subject's split, and all others are divided.
+    of a known subject goes to the subject's split, an unlabelled face of nobody who has labelled ones is for
+    training, and all others are divided.
 
     Parameters
     ----------
@@ -61,23 +62,29 @@ def assign(
     official = [None if how.ignore_splits else record.split for record in records]
     _check_options(records, how)
     before = earlier.splits(columns) if earlier else [None] * len(records)
+    cut = _cut_from_training(official, how)
     allowed = [
-        split if split and (given is None or split in _parts_of(given, official, how)) else None
+        split if given is None or (given == "training" and split in ("training", *cut)) else None
         for split, given in zip(before, official, strict=True)
     ]
+    fixed = _fixed(allowed, subjects, earlier)
+    free = np.flatnonzero(~((fixed < 0) & _only_unlabelled(records)))
     asked = None
-    if any(split is None for split in official):
-        counts = splits.counts_of(len(records), how.sizes or sizes)
-        asked = dict(zip(SPLITS, counts, strict=True))
-        fixed = _fixed(allowed, subjects, earlier)
-        parts = splits.divide(labels, subjects, how.sizes or sizes, how.seed, fixed)
+    given = [split for split in official if split is not None]
+    if not given:
+        parts = np.zeros(len(records), np.int64)
+        chosen = labels[free], [subjects[row] for row in free]
+        counts = splits.counts_of(len(free), how.sizes or sizes)
+        parts[free] = splits.divide(*chosen, how.sizes or sizes, how.seed, fixed[free])
         words = "subject-disjoint" if any(s is not None for s in subjects) else "stratified"
         if how.exact:
-            parts = _exact(labels, subjects, parts, fixed, counts)
+            parts[free] = _exact(*chosen, parts[free], fixed[free], counts)
             words = "exactly the requested counts"
         assigned = [SPLITS[part] for part in parts]
+        asked = dict(zip(SPLITS, counts, strict=True))
+        asked["training"] += len(records) - len(free)
     else:
-        assigned, words = _cut(official, labels, subjects, allowed, how, earlier)
+        assigned, words = _cut(given, labels, subjects, fixed, free, cut, how.seed)
     return assigned, {
         "how": words,
         "seed": how.seed,
@@ -132,26 +139,28 @@ def _check_options(records: Sequence[Record], how: Preparation) -> None:
         raise CrossferError(f"--seed: {come}, so nothing is random: {remedy}")
 
 
-def _parts_of(given: Split, official: Sequence[Split | None], how: Preparation) -> set[Split]:
-    """Return the splits that images of an official one may be in."""
-    if given != "training":
-        return {given}
-    parts: set[Split] = {"training"}
+def _cut_from_training(official: Sequence[Split | None], how: Preparation) -> dict[Split, float]:
+    """Return the shares of the official training set that become validation and test set."""
+    shares: dict[Split, float] = {}
     if "validation" not in official:
-        parts.add("validation")
+        shares["validation"] = VALIDATION_SHARE
     if how.test_share is not None:
-        parts.add("test")
-    return parts
+        shares["test"] = how.test_share
+    return shares
+
+
+def _only_unlabelled(records: Sequence[Record]) -> NDArray[np.bool_]:
+    """Tell which records are unlabelled, and of nobody who has labelled ones: bool (N,)."""
+    labelled = {record.subject for record in records if record.label != UNLABELLED} - {None}
+    return np.array([r.label == UNLABELLED and r.subject not in labelled for r in records])
 
 
 def _fixed(
     allowed: Sequence[Split | None], subjects: Sequence[str | None], earlier: Earlier | None
-) -> NDArray[np.int64] | None:
+) -> NDArray[np.int64]:
     """Return the part of each image that has one already, else −1."""
-    if earlier is None:
-        return None
     here = {w: s for w, s in zip(subjects, allowed, strict=True) if w is not None and s}
-    here |= earlier.subjects
+    here |= earlier.subjects if earlier else {}
     found = [
         split or (here.get(who) if who is not None else None)
         for split, who in zip(allowed, subjects, strict=True)
@@ -163,11 +172,11 @@ def _exact(
     labels: NDArray[np.int64],
     subjects: Sequence[str | None],
     parts: NDArray[np.int64],
-    fixed: NDArray[np.int64] | None,
+    fixed: NDArray[np.int64],
     counts: Sequence[int],
 ) -> NDArray[np.int64]:
     """Reach the counts by moving images that have no part already."""
-    free = np.arange(len(parts)) if fixed is None else np.flatnonzero(fixed < 0)
+    free = np.flatnonzero(fixed < 0)
     have = np.bincount(np.delete(parts, free), minlength=len(counts))
     lacking = np.asarray(counts) - have
     if (lacking < 0).any():
@@ -184,34 +193,29 @@ def _exact(
 
 
 def _cut(
-    official: Sequence[Split | None],
+    official: Sequence[Split],
     labels: NDArray[np.int64],
     subjects: Sequence[str | None],
-    allowed: Sequence[Split | None],
-    how: Preparation,
-    earlier: Earlier | None,
+    fixed: NDArray[np.int64],
+    free: NDArray[np.int64],
+    cut: Mapping[Split, float],
+    seed: int,
 ) -> tuple[list[Split], str]:
     """Take the official splits, with what is missing cut from training."""
-    assigned = [split for split in official if split is not None]
-    shares = [0.0, VALIDATION_SHARE * ("validation" not in official), how.test_share or 0.0]
-    cut = [split for split, share in zip(SPLITS, shares, strict=True) if share]
-    rows = [row for row, split in enumerate(assigned) if split == "training"]
-    if not cut or not len(rows):
+    assigned = list(official)
+    rows = [row for row in free.tolist() if assigned[row] == "training"]
+    if not cut or not rows:
         return assigned, "official"
-    shares[0] = 1 - sum(shares)
-    chosen = [subjects[row] for row in rows]
     kinds: list[Split] = ["training", *cut]
-    fixed = _fixed([allowed[row] for row in rows], chosen, earlier)
-    if fixed is not None:  # who is in the official test set may be in training all the same
-        known = {SPLITS.index(split): number for number, split in enumerate(kinds)}
-        fixed = np.array([known.get(int(part), -1) for part in fixed], np.int64)
-    wanted = [shares[SPLITS.index(split)] for split in kinds]
-    parts = splits.divide(labels[rows], chosen, wanted, how.seed, fixed)
+    # Who is in the official test set may be in training all the same.
+    known = {SPLITS.index(split): number for number, split in enumerate(kinds)}
+    places = np.array([known.get(int(part), -1) for part in fixed[rows]], np.int64)
+    shares = [1 - sum(cut.values()), *cut.values()]
+    parts = splits.divide(labels[rows], [subjects[row] for row in rows], shares, seed, places)
     for row, part in zip(rows, parts.tolist(), strict=True):
         assigned[row] = kinds[part]
     aside = " and ".join(
-        f"{share:.0%} of training set aside as {split}"
-        for split, share in zip(cut, wanted[1:], strict=True)
+        f"{share:.0%} of training set aside as {split}" for split, share in cut.items()
     )
     return assigned, f"official, with {aside}"
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import zipfile
+from base64 import b64decode
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from crossfer.cli.remarks import remarks
-from crossfer.datasets import Dataset, Preparation, in_memory, prepare
+from crossfer.datasets import Dataset, Preparation, in_memory, pictures, prepare
 from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import open_picture
 from crossfer.datasets.record import ReadOptions, Record
@@ -668,6 +669,41 @@ def test_deep_pictures_are_as_bright_as_they_were(bits: int, tmp_path: Path) -> 
     deep = (gray.astype(np.float64) / 255 * (2**bits - 1)).round().astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "a.png")
     assert np.abs(open_picture(tmp_path / "a.png").astype(int) - gray).max() <= 1
+
+
+HEIC = b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAaFtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAA"
+    "AAAAADRpbG9jAAAAAERAAAIAAQAAAAABxQABAAAAAAAAANkAAgAAAAACngABAAAAAAAAACQAAAA4aWluZgAAAAAAAgAAABVp"
+    "bmZlAgAAAAABAABodmMxAAAAABVpbmZlAgAAAQACAABFeGlmAAAAAA5waXRtAAAAAAABAAAA4GlwcnAAAADAaXBjbwAAAHho"
+    "dmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQArQgEBA3AAAAMAkAAA"
+    "AwAAAwAeoDCBBZbqSSmubgIaDAgAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAA"
+    "AAAAAABgAAAAQAAAABBwaXhpAAAAAAMICAgAAAAJaXJvdAMAAAAYaXBtYQAAAAAAAAABAAEFgQIDBIUAAAAaaXJlZgAAAAAA"
+    "AAAOY2RzYwACAAEAAQAAAQVtZGF0AAAA1SgBrwngITl1X//8Nz///It3IfxhY0kEpPPo/yD/jUz//UyVdTLiFHTJrCYQrYYz"
+    "2OfVPMqYxSYAES4wbNAl54uiJvHwAMXyycRTGOY9vVpiUCDgAV8UChO+2gxGtUdoAGxPttqEaWXUfSgmtf/5yUQH9Ei1f/J6"
+    "8ylkAJv+8bX99Xuaro53qaVPvuuOXq6DzfGfvtVuwx/mIunc5YnxLZNQwiq8W9Vfbd27WT7wbv/zwDC1DNff+S/I91j4PuNG"
+    "M53BcRmNTWzLI8xdrapufqu4/7SX+AAAAAZFeGlmAABNTQAqAAAACAABARIAAwAAAAEABgAAAAAAAA=="
+)
+"""A picture of a telephone, 96 × 64, with the note that it was held upright: see the test."""
+
+
+def test_pictures_of_telephones_are_read_upright_whatever_their_suffix(tmp_path: Path) -> None:
+    for file in (tmp_path / "a.HEIC", tmp_path / "b.jpg"):
+        file.write_bytes(HEIC)
+        pixels = open_picture(file).astype(int)
+        assert pixels.shape == (96, 64, 3)
+        corners = pixels[[8, 8, -8, -8], [8, -8, 8, -8]]
+        expected = [(30, 30, 230), (230, 30, 30), (240, 240, 240), (30, 230, 30)]
+        assert np.abs(corners - expected).max() < 8
+
+
+def test_what_reads_pictures_of_telephones_is_named_where_it_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "_formats", lambda: ("JPEG",))
+    (tmp_path / "a.HEIC").write_bytes(HEIC)
+    for opened in (lambda: open_picture(tmp_path / "a.HEIC"), lambda: pictures.decoded(HEIC)):
+        with pytest.raises(pictures.UnreadableImage, match=r"pip install 'crossfer\[heic\]'"):
+            opened()
 
 
 def test_a_photograph_that_stands_on_its_head_is_turned(tmp_path: Path) -> None:

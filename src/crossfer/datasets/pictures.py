@@ -28,20 +28,23 @@ from crossfer.datasets.record import Picture, Pixels
 MOST_PIXELS = 100_000_000
 """No face needs more, and a small file can claim any number."""
 FORMATS = {
-    "AVIF": "Avif",
-    "BMP": "Bmp",
-    "GIF": "Gif",
-    "JPEG": "Jpeg",
-    "JPEG2000": "Jpeg2K",
-    "PCX": "Pcx",
-    "PNG": "Png",
-    "PPM": "Ppm",
-    "SGI": "Sgi",
-    "TGA": "Tga",
-    "TIFF": "Tiff",
-    "WEBP": "WebP",
+    "AVIF": "PIL.Avif",
+    "BMP": "PIL.Bmp",
+    "GIF": "PIL.Gif",
+    "HEIF": "pi_heif.Heif",
+    "JPEG": "PIL.Jpeg",
+    "JPEG2000": "PIL.Jpeg2K",
+    "PCX": "PIL.Pcx",
+    "PNG": "PIL.Png",
+    "PPM": "PIL.Ppm",
+    "SGI": "PIL.Sgi",
+    "TGA": "PIL.Tga",
+    "TIFF": "PIL.Tiff",
+    "WEBP": "PIL.WebP",
 }
-"""Pillow's plugins that are asked, and their names.  It has more, and some start programs (EPS)."""
+"""The formats that are read, and their plugins of Pillow.  It has more, and some start programs (EPS)."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""What the bytes 8 to 11 of a HEIF file say, after ``ftyp`` (ISO/IEC 23008-12)."""
 MACHINE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 """Errors that say nothing about a picture: its disk is gone, or too many files are open."""
 RANGES = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]
@@ -107,7 +110,7 @@ def decoded(content: bytes) -> Image.Image:
     UnreadableImage
         If it is no picture.
     """
-    with _explained(None):
+    with _explained(content):
         return Image.open(BytesIO(content), formats=_formats())
 
 
@@ -225,7 +228,7 @@ def _made(make: Any) -> Any:
 
 
 @contextmanager
-def _explained(file: Path | None) -> Iterator[None]:
+def _explained(of: Path | bytes | None) -> Iterator[None]:
     """Turn whatever Pillow raises into a reason."""
     try:
         yield
@@ -236,10 +239,10 @@ def _explained(file: Path | None) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in MACHINE:
             raise
-        raise UnreadableImage(_why(file, error, "an image")) from None
+        raise UnreadableImage(_why(of, error, "an image")) from None
 
 
-def _why(file: Path | None, error: Exception | None, kind: str) -> str:
+def _why(of: Path | bytes | None, error: Exception | None, kind: str) -> str:
     reasons: dict[type[Any], str] = {
         FileNotFoundError: "no such file",
         IsADirectoryError: "a folder",
@@ -249,19 +252,27 @@ def _why(file: Path | None, error: Exception | None, kind: str) -> str:
     if type(error) in reasons:
         return reasons[type(error)]
     try:
-        if file is not None and file.stat().st_size == 0:
-            return "the file is empty"
+        head = _head(of) if isinstance(of, Path) else of
     except (OSError, ValueError):
         return "no such file"
+    if head == b"":
+        return "the file is empty"
+    if head and head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and "HEIF" not in _formats():
+        return "a HEIC picture; to read it, pip install 'crossfer[heic]'"
     truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
     return "truncated" if truncated else f"not {kind} that can be read"
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(12)
 
 
 @cache
 def _formats() -> tuple[str, ...]:
     for plugin in FORMATS.values():  # Image.init() would import three times as many
-        with suppress(ImportError):  # AVIF: from Pillow 11.3
-            import_module(f"PIL.{plugin}ImagePlugin")
+        with suppress(ImportError):  # AVIF: from Pillow 11.3; HEIF: the extra “heic”
+            import_module(f"{plugin}ImagePlugin")
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

@@ -27,7 +27,7 @@ from crossfer.evaluation.suggested import in_words, led
 from crossfer.labelling import Gallery, How, Session, Unguided, journal, people
 from crossfer.labelling.agreement import agreement, cohens_kappa
 from crossfer.labelling.decisions import NOT_A_FACE, decide
-from crossfer.labelling.journal import Event, Journal, Place, Suggested
+from crossfer.labelling.journal import Event, Journal, Journals, Place, Suggested
 from crossfer.labelling.keys import KEYS, OTHERS, keys_of
 from crossfer.labelling.people import Describer, linked
 from crossfer.labelling.queue import next_face
@@ -105,11 +105,11 @@ def test_a_key_press_is_on_the_disk_and_is_read_as_it_was_written(tmp_path: Path
 
 def test_people_and_computers_that_write_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     writers = [Journal(tmp_path, by) for by in ("ann", "ann", "ben")]
-    written = [
-        writer.write(Event("label", (place(name),), "happy"))
-        for name in "xyz"
-        for writer in writers
-    ]
+    reader, written = Journals(tmp_path), []
+    for name in "xyz":
+        for writer in writers:
+            written.append(writer.write(Event("label", (place(name),), "happy")))
+            assert {e.id for e in reader.read().events} == {e.id for e in written}
     assert len(list(tmp_path.iterdir())) == 3
     assert {e.id for e in journal.read(tmp_path).events} == {e.id for e in written}
     assert len({e.id for e in written}) == 9
@@ -122,9 +122,11 @@ def test_what_a_kill_cut_off_is_passed_over_and_the_rest_is_there(tmp_path: Path
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     begin = whole[:-1].rindex(b"\n") + 1
+    journals = Journals(tmp_path)
+    assert len(journals.read().events) == 2
     for end in range(begin, len(whole)):  # killed anywhere within the last line
         file.write_bytes(whole[:end])
-        read = journal.read(tmp_path)
+        read = journals.read()
         assert [e.faces[0].picture[0] for e in read.events] == ["x"]
         assert [file.name in note for note in read.notes] == [True] * (end > begin)
     again = Journal(tmp_path, "ann")

@@ -73,9 +73,8 @@ def _faces(session: Session) -> Page:
 
     def say(given: Values) -> Values:
         label = _text(given, "label") if given.get("label") else None
-        face = _text(given, "face")
-        session.check_unanswered(face, given.get("before"))
-        return _as_json(session.say(face, given.get("did", ""), label))
+        face, before = _text(given, "face"), given.get("before")
+        return _as_json(session.answer(face, before, given.get("did", ""), label))
 
     def finish(given: Values) -> Values:
         file, labels = session.write_manifest(), session.labels()

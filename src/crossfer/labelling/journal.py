@@ -186,26 +186,55 @@ class History:
     notes: list[str] = field(default_factory=list)
 
 
-def read(folder: Path) -> History:
-    """Read all journals of a folder.
+class Journals:
+    """Reads all journals of a folder; what was read before is not parsed again.
 
-    Raises
-    ------
-    CrossferError
-        If one has another version, or a complete line of it is not an event.
+    Parameters
+    ----------
+    folder
+        The folder of the journals.
     """
-    found = History()
-    for file in sorted(folder.glob(f"*{SUFFIX}")):
-        *lines, rest = file.read_bytes().split(b"\n")
-        if rest.strip(b"\0"):
-            found.notes.append(f"{file.name}: ends within a line that was never confirmed; ignored")
-        if lines:
-            found.events.extend(_events(file, lines))
-    found.events.sort(key=lambda event: event.at)  # stable: in one journal times never go back
-    return found
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._parsed: dict[Path, tuple[list[bytes], list[Event]]] = {}
+
+    def read(self) -> History:
+        """Read the journals as they are now.
+
+        Raises
+        ------
+        CrossferError
+            If one has another version, or a complete line of it is not an event.
+        """
+        found = History()
+        for file in sorted(self.folder.glob(f"*{SUFFIX}")):
+            *lines, rest = file.read_bytes().split(b"\n")
+            if rest.strip(b"\0"):
+                found.notes.append(
+                    f"{file.name}: ends within a line that was never confirmed; ignored"
+                )
+            if lines:
+                found.events.extend(self._events(file, lines))
+        found.events.sort(key=lambda event: event.at)  # stable: in one journal times never go back
+        return found
+
+    def _events(self, file: Path, lines: list[bytes]) -> list[Event]:
+        before, events = self._parsed.get(file, ([], []))
+        if lines[: len(before)] != before:
+            before, events = [], []
+        events = [*events, *_events(file, lines, max(1, len(before)))]
+        self._parsed[file] = lines, events
+        return events
 
 
-def _events(file: Path, lines: list[bytes]) -> Iterator[Event]:
+def read(folder: Path) -> History:
+    """Read all journals of a folder once: see `Journals.read`."""
+    return Journals(folder).read()
+
+
+def _events(file: Path, lines: list[bytes], start: int) -> Iterator[Event]:
+    """Parse the lines from an index on; the first line is the header."""
     head = _parsed(file, 1, lines[0])
     if head.get("format") != KIND:
         raise CrossferError(f"{file}: not a label journal; move it out of the folder")
@@ -215,7 +244,7 @@ def _events(file: Path, lines: list[bytes]) -> Iterator[Event]:
             f"this one reads {VERSION}); continue with that version, or move the file out of the "
             "folder"
         )
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in enumerate(lines[start:], start + 1):
         values = _parsed(file, number, line)
         try:
             event = _from_json(values)

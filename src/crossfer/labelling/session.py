@@ -28,7 +28,7 @@ from crossfer.labelling.decisions import (
     decide,
 )
 from crossfer.labelling.gallery import Changes, Face, Gallery
-from crossfer.labelling.journal import Did, Event, Journal, Suggested
+from crossfer.labelling.journal import Did, Event, Journal, Journals, Suggested
 from crossfer.labelling.keys import keys_of
 from crossfer.labelling.manifest import Labels
 from crossfer.labelling.people import Describer, Group, grouped
@@ -140,7 +140,8 @@ class Session:
         self._journal = Journal(folder / JOURNALS, how.by)
         self._describe = describe
         self._turn = RLock()
-        self._history = journal.read(folder / JOURNALS)
+        self._journals = Journals(folder / JOURNALS)
+        self._history = self._journals.read()
         self._decisions = Decisions()
 
     @property
@@ -171,7 +172,7 @@ class Session:
         return _in_words(changes)
 
     def _reread(self) -> None:
-        self._history = journal.read(self.folder / JOURNALS)
+        self._history = self._journals.read()
         self._decisions = decide(self._history.events, self.gallery.face_at)
 
     @_one_at_a_time
@@ -186,8 +187,8 @@ class Session:
         return self._turn_of(self._face(face) if face else self._next())
 
     @_one_at_a_time
-    def check_unanswered(self, face: str, before: str | None) -> None:
-        """Refuse an answer for a face that got another one since it was displayed: of another tab or process.
+    def answer(self, face: str, before: str | None, did: Did, label: str | None = None) -> Turn:
+        """Record an answer unless the face got another one since it was displayed: of another tab or process.
 
         Parameters
         ----------
@@ -195,11 +196,15 @@ class Session:
             The face.
         before
             The annotator's answer that was displayed (`Turn.before`).
+        did, label
+            As for `say`.
 
         Raises
         ------
         CrossferError
-            If there is another answer now.
+            If there is another answer now; and as `say`.
+        OSError
+            If it cannot be written.
         """
         self._reread()
         now = self._turn_of(self._face(face)).before
@@ -207,6 +212,7 @@ class Session:
             raise CrossferError(
                 f"labelled {now} meanwhile, in another tab or process; reload the page"
             )
+        return self.say(face, did, label)
 
     @_one_at_a_time
     def say(self, face: str, did: Did, label: str | None = None) -> Turn:

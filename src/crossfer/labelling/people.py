@@ -271,10 +271,10 @@ def linked(
     known = {name: [i for i, n in enumerate(names) if n == name] for name in names if name}
     groups = [*known.values(), *([i] for i, name in enumerate(names) if name is None)]
     sizes = np.array([len(group) for group in groups], np.float64)
-    share = np.zeros((len(groups), len(names)))
-    for row, group in enumerate(groups):
-        share[row, group] = 1 / len(group)
-    means = share @ distances @ share.T
+    order = [member for group in groups for member in group]
+    starts = (np.cumsum(sizes) - sizes).astype(int)
+    sums = np.add.reduceat(np.add.reduceat(distances[np.ix_(order, order)], starts, 0), starts, 1)
+    means = sums / np.outer(sizes, sizes)
     means[: len(known), : len(known)] = np.inf  # what is infinite stays so in every mean
     place = {group[0]: row for row, group in enumerate(groups) if len(group) == 1}
     for member, name in apart:
@@ -282,15 +282,25 @@ def linked(
             row, column = place[member], list(known).index(name)
             means[row, column] = means[column, row] = np.inf
     np.fill_diagonal(means, np.inf)
-    while len(groups) > 1:
-        one, other = sorted(map(int, np.unravel_index(means.argmin(), means.shape)))
+    nearest, least = (
+        means.argmin(1),
+        means.min(1),
+    )  # of each group: looked for again only if it changed
+    while True:
+        row = int(least.argmin())
+        one, other = sorted((row, int(nearest[row])))
         if not means[one, other] < threshold:
             break
         both = (sizes[one] * means[one] + sizes[other] * means[other]) / (sizes[one] + sizes[other])
+        both[[one, other]] = np.inf
         means[one], means[:, one] = both, both
-        means[one, one] = np.inf
         means[other], means[:, other] = np.inf, np.inf
         sizes[one] += sizes[other]
         groups[one] = sorted(groups[one] + groups[other])
         groups[other] = []
+        nearer = (both < least) | ((both == least) & (one < nearest))
+        changed = np.isin(nearest, (one, other)) & ~nearer
+        changed[[one, other]] = True
+        nearest[nearer], least[nearer] = one, both[nearer]
+        nearest[changed], least[changed] = means[changed].argmin(1), means[changed].min(1)
     return [group for group in groups if group]

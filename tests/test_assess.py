@@ -116,6 +116,21 @@ def test_few_people_make_an_estimate_less_sure() -> None:
     assert other[1] - other[0] > 2 * (one[1] - one[0])
 
 
+def test_errors_of_one_person_are_alike() -> None:
+    """Ten people, each of whom the network knows well or badly: a correlation of 0.13 within a person."""
+    inside = np.zeros(2, int)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        (p, labels), (new, _) = said(600, 1.0, 2 * seed), said(300, 1.0, 2 * seed + 1)
+        who = np.repeat(np.arange(10), 30)
+        sure = new.max(1)
+        liked = np.log(sure / (1 - sure)) + rng.normal(size=10)[who]
+        right = rng.random(300) < 1 / (1 + np.exp(-liked))
+        for number, found in enumerate(estimates(Answers.of(p, labels), new, who, resamples=200)):
+            inside[number] += found.interval[0] <= 100 * right.mean() <= found.interval[1]
+    assert inside.min() >= 18, "with independent errors 13"
+
+
 def test_drift_is_seen_where_there_is_some_and_only_there() -> None:
     rng = np.random.default_rng(0)
     faces = rng.integers(40, 160, (60, 48, 48), np.uint8)

@@ -18,7 +18,7 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.decision import Constraints, front, recommend
 from crossfer.evaluation.evidence import Evidence, Key
-from crossfer.evaluation.gate import Groups, Limits, PairedAnswers, ask, gate
+from crossfer.evaluation.gate import Groups, Limits, PairedAnswers, ask, bound_of, gate, p_of
 from crossfer.evaluation.rows import (
     Ahead,
     Measurements,
@@ -279,6 +279,14 @@ def test_as_many_negative_flips_as_the_limit_do_not_break_it(lost: int) -> None:
     limits = Limits(100, -100, max_negative_flips=float(lost))
     (flips, _) = (c for c in gate(*asked(before, after), limits, NAMES) if "flips" in c.about)
     assert (flips.measured, flips.verdict) == (lost, "not proven")
+
+
+@pytest.mark.parametrize("level", [0.05, 0.05 / 3, 0.025, 0.1, 0.0001])
+def test_a_bound_keeps_a_limit_exactly_where_it_is_proven(level: float) -> None:
+    draws = np.random.default_rng(0).permutation(np.arange(2000.0))
+    bound = bound_of(draws, level)
+    for least in np.arange(0.0, 250.0, 0.5).tolist():
+        assert (bound >= least) == (p_of(draws, least) <= level)
 
 
 def test_where_holm_has_stopped_no_bound_keeps_its_limit() -> None:

@@ -63,9 +63,10 @@ def weights_equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-def test_a_single_step_trains() -> None:
-    """The warm-up begins at a learning rate of 0."""
-    recipe = Recipe(epochs=1, batch_size=56)
+@pytest.mark.parametrize("warmup", [Recipe.warmup, 1.0])
+def test_a_single_step_trains(warmup: float) -> None:
+    """The warm-up begins at a learning rate of 0, and what follows it ends there."""
+    recipe = Recipe(epochs=1, batch_size=56, warmup=warmup)
     trained = train(small(), squares(), {"source": squares()}, recipe, 0, Machine.of("cpu"))
     assert len(trained.history) == 1
     before, after = (m.network.state_dict()["fc3.weight"] for m in (small(), trained.model))

@@ -102,6 +102,8 @@ def adapt(
     for side, faces in (*training.items(), *validation.items()):
         labelled = not (strategy.unlabelled and side == "target")
         _check_faces(side, faces, start, labelled)
+    if strategy.unlabelled and len(training["target"]) < 2:
+        raise CrossferError(f"{strategy.name}: one image has no statistics; give at least two")
     if memory:
         memory.check(baseline)
     if strategy.unlabelled:

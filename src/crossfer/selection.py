@@ -162,9 +162,8 @@ def lead(first: Values, second: Values, subjects: Subjects) -> Lead:
     With d the paired differences of one set of N images, D their mean, and X_c the sum of ``d - D`` over
     the n_c images of each of its G subjects, the variance of D is the larger of two estimates:
 
-    - ``Σ (d - D)² / N (N - 1)``, for independent images, times the design effect
-      ``1 + (Σ n_c² / N - 1) ALIKE`` (Kish, Survey Sampling, 1965, section 5.4), valid for few people, even
-      one;
+    - ``Σ (d - D)² / N (N - 1)``, for independent images, times the `design_effect`, valid for few people,
+      even one;
     - ``G / (G - 1) Σ X_c² / N²`` over whole people (Davison and Hinkley 1997, section 3.8), valid for any
       correlation, but uncertain for few people.
     """
@@ -174,6 +173,21 @@ def lead(first: Values, second: Values, subjects: Subjects) -> Lead:
         if len(first[name])
     ]
     return Lead(mean(first) - mean(second), float(np.sqrt(sum(variances))) / len(variances))
+
+
+def design_effect(people: NDArray[np.integer]) -> float:
+    """Return by how much the variance of a mean over images grows as those of a person are alike: at least 1.
+
+    With n_c of N images of person c, ``1 + (Σ n_c² / N - 1) ALIKE`` (Kish, Survey Sampling, 1965, section
+    5.4).
+
+    Parameters
+    ----------
+    people
+        The number of each image's person, from 0: (N,).
+    """
+    sizes = np.bincount(people)
+    return 1 + (float(sizes @ sizes) / len(people) - 1) * ALIKE
 
 
 def _log(likelihood: Values) -> Values:
@@ -189,9 +203,9 @@ def _variance(differences: NDArray[np.float64], subjects: NDArray[np.integer] | 
     of_images = float(deviations @ deviations) / count / (count - 1)
     if subjects is None:
         return of_images
-    _, codes, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
-    of_images *= 1 + (float(sizes @ sizes) / count - 1) * ALIKE
-    people = len(sizes)
+    codes = np.unique(subjects, return_inverse=True)[1]
+    of_images *= design_effect(codes)
+    people = int(codes.max()) + 1
     if people == 1:
         return of_images
     sums = np.bincount(codes, deviations)

@@ -114,10 +114,12 @@ def feature_drift(
     found = Features.of(new, people)
     mean, sums = _by_people(new, people)
     away = mean - np.asarray(source.mean)
-    weights = np.random.default_rng(0).multinomial(
-        len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES
-    )
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
     drawn = np.square(away + weights @ sums / len(new)).sum(1) - 2 * found.error
+    # The source's mean is uncertain, too: along the distance by a feature's share of its error.
+    along = np.sqrt(source.error / len(away)) * np.linalg.norm(away)
+    drawn += rng.normal(0, 2 * along, RESAMPLES)
     squares = np.array([np.square(away).sum() - found.error, *np.quantile(drawn, [0.025, 0.975])])
     share = (squares - source.error) / max(source.variance, np.finfo(np.float64).tiny)
     value, low, high = np.sqrt(share.clip(0)).tolist()

@@ -5,8 +5,8 @@ the source's validation set.  Neither detects a network that is confident and wr
 their errors.
 
 Intervals cover random variation: of the validation images, of the new faces (of people where they are known,
-as in `crossfer.evaluation.intervals`) and of the network's errors on them.  They do not cover a bias of the
-method.
+as in `crossfer.evaluation.intervals`) and of the network's errors on them, of which those on one person are
+taken to be alike (`crossfer.selection.ALIKE`).  They do not cover a bias of the method.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from crossfer.evaluation.intervals import clusters, for_few, interval
 from crossfer.evaluation.metrics import Probabilities
 from crossfer.evaluation.rows import Interval, Row
+from crossfer.selection import design_effect
 
 RESAMPLES = 1_000
 GROUP, GROUPS = 20, 100
@@ -213,6 +214,7 @@ def estimates(
     """
     people = clusters(int(known.answered.sum()), known.subjects)
     new_people = clusters(len(new), new_subjects)
+    independent = max(1, round(len(new) / design_effect(new_people)))  # so many tell as much
     found = []
     for name, (score, accuracy) in METHODS.items():
         rng = np.random.default_rng(0)
@@ -232,8 +234,8 @@ def estimates(
             for drawn, who in ((other_known, people), (other_new, new_people))
         )
         # Two right and two wrong answers more ("plus four"): where all seem right, errors are possible, too.
-        rate = (len(new) * value / 100 + 2) / (len(new) + 4)
-        draws += 100 * rng.binomial(len(new), rate, resamples) / len(new) - value
+        rate = (independent * value / 100 + 2) / (independent + 4)
+        draws += 100 * rng.binomial(independent, rate, resamples) / independent - value
         found.append(Estimate(name, value, interval(value, draws, lowest=0.0)))
     return tuple(found)
 

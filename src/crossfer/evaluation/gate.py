@@ -219,6 +219,17 @@ def ask(
     return found
 
 
+def p_of(draws: Draws, least: float) -> float:
+    """Return the one-sided p-value of the hypothesis that a value is below a limit, from its draws."""
+    return (int(np.count_nonzero(draws < least)) + 1) / (len(draws) + 1)
+
+
+def bound_of(draws: Draws, level: float) -> float:
+    """Return the largest limit of which `p_of` is at most a level; −∞ where there is none."""
+    place = math.floor(level * (len(draws) + 1) + 1e-9) - 1
+    return float(np.partition(draws, place)[place]) if place >= 0 else -math.inf
+
+
 @dataclass(frozen=True)
 class _Test:
     """A one-sided test that a value exceeds a limit, with bootstrap draws of the value."""
@@ -240,12 +251,12 @@ class _Test:
     @property
     def p(self) -> float:
         """One-sided p-value of the hypothesis that the limit is broken."""
-        return (int(np.count_nonzero(self.draws < self.least)) + 1) / (len(self.draws) + 1)
+        return p_of(self.draws, self.least)
 
     def answered(self, p: float, alpha: float, own_alpha: float) -> Criterion:
         """Return the verdict; `own_alpha` is the level of this test after Holm's correction."""
         sign = 1 if self.at_least else -1
-        bound = max(self.lowest, min(self.value, float(np.quantile(self.draws, own_alpha))))
+        bound = max(self.lowest, min(self.value, bound_of(self.draws, own_alpha)))
         broken = self.value < self.least
         verdict: Verdict = "fail" if broken else "pass" if p <= alpha else "not proven"
         return Criterion(
@@ -273,7 +284,7 @@ class _Test:
             return None
 
         def is_proof(draws: Draws) -> bool:
-            return float(np.quantile(draws, alpha)) >= self.least
+            return bound_of(draws, alpha) >= self.least
 
         most = max(MOST, 2 * self.images)
         low, high = self.images, min(2 * self.images, most)

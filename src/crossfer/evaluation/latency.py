@@ -2,7 +2,7 @@
 
 In every round both networks predict once, so that other load affects both, and the ratio of the two times is
 free of it.  The statistic is the median ratio.  Successive rounds are correlated, so blocks of rounds are
-resampled (block bootstrap: Künsch 1989), with the correction of `crossfer.evaluation.intervals` for few
+resampled (block bootstrap: Carlstein 1986), with the correction of `crossfer.evaluation.intervals` for few
 blocks.
 """
 

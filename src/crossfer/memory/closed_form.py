@@ -33,7 +33,7 @@ class Ridge:
     ``W = (Σ w x xᵀ + λ I)⁻¹ Σ w x yᵀ`` over the images of both, with x centred and an intercept.  With
     `projected`, x is ``ReLU(Pᵀ f)`` of the penultimate features f, P drawn from N(0, 1): McDonnell et al.,
     RanPAC, NeurIPS 2023, phase 2, which has neither the intercept nor the weights w, and first adapts the
-    network.
+    network.  If the source is a union of datasets with different classes, see `crossfer.memory.Memory.known`.
 
     Parameters
     ----------

@@ -65,7 +65,8 @@ class Memory:
     classes
         The classifier's classes, in order.
     known
-        bool (C,): the classes that the source's labels distinguish.
+        bool (C,): the classes that the source's labels distinguish.  Of a union of datasets, those of any:
+        for a closed-form head, faces of the others count as examples of "not this class".
     gaussians
         Of the features at the cut.
     moments

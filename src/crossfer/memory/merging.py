@@ -106,8 +106,10 @@ def by_fisher(before_matters: Weights, after_matters: Weights) -> Mix:
 
     Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022, equation 3:
     ``((1 − α) F_before · before + α F_after · after) / ((1 − α) F_before + α F_after)``, with the diagonals
-    of both Fisher informations (`crossfer.memory.penalties.fisher`), which are at least `LEAST_FISHER`, as in
-    the authors' code.  Tensors without Fisher information, such as batch statistics, are interpolated.
+    of both Fisher informations (`crossfer.memory.penalties.fisher`), which are at least `LEAST_FISHER`.  The
+    authors' code has this least value for the first network alone, and also divides each Fisher information
+    by its norm, of which the equation says nothing.  Tensors without Fisher information, such as batch
+    statistics, are interpolated.
     """
 
     def mix(before: Weights, after: Weights, alpha: float) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ def cross_entropy(
     label_smoothing
         Share (0–1) of the truth that is spread evenly over an image's classes.
     adjustment
-        Added to the logits of every image, float (classes,).
+        Added to the logits of every image, float (classes,): see `log_shares`.  A class of −∞ takes no part.
 
     Returns
     -------
@@ -43,7 +43,9 @@ def cross_entropy(
         A scalar, in nats.
     """
     if adjustment is not None:
-        logits = logits + adjustment
+        shown = adjustment.isfinite()
+        known = shown.expand_as(logits) if known is None else known & shown
+        logits = logits + adjustment.where(shown, 0)
     if known is None:
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     truth = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
@@ -56,7 +58,7 @@ def log_shares(labels: Tensor, classes: int, weights: Tensor) -> Tensor:
     """Return the logarithm of each class's share of a training set, float (classes,).
 
     Added to the logits in the loss it lets every class count the same in what is learnt (Menon et al.,
-    Long-Tail Learning via Logit Adjustment, ICLR 2021, equation 10).  A class without an image takes no part.
+    Long-Tail Learning via Logit Adjustment, ICLR 2021, equation 10).  −∞ for a class without an image.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def log_shares(labels: Tensor, classes: int, weights: Tensor) -> Tensor:
         How often each image is shown, relative to others: float (N,).
     """
     counts = torch.bincount(labels, weights, classes)
-    return (counts / counts.sum()).clamp_min(1e-12).log().float()
+    return (counts / counts.sum()).log().float()
 
 
 @dataclass(frozen=True)

@@ -335,11 +335,10 @@ class Training:
             self._dropout.set_rng_state(inside["dropout"])
         for number, rows in enumerate(batches[first:], first):
             progress = (epoch + number / len(batches)) / self.recipe.epochs
+            rate = learning_rate(self.recipe, progress)
             if len(batches) * self.recipe.epochs == 1:
-                progress = (
-                    self.recipe.warmup
-                )  # a single step, which would have a learning rate of 0
-            self.rate.fill_(learning_rate(self.recipe, progress))
+                rate = self.recipe.learning_rate  # a single step, which would have one of 0
+            self.rate.fill_(rate)
             self.advance(rows)
             on_step(len(rows))
             if number + 1 < len(batches):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -31,9 +32,8 @@ Faces = NDArray[np.uint8]
 def rotated(faces: Faces, rng: np.random.Generator) -> Faces:
     """Turn faces (N, 48, 48) by 20 degrees."""
     turn = cv2.getRotationMatrix2D((23.5, 23.5), 20, 1)
-    return np.stack(
-        [cv2.warpAffine(face, turn, (48, 48), borderMode=cv2.BORDER_REFLECT) for face in faces]
-    )
+    warp = partial(cv2.warpAffine, M=turn, dsize=(48, 48), borderMode=cv2.BORDER_REFLECT)
+    return np.stack([warp(face) for face in faces]).astype(np.uint8)
 
 
 def small(faces: Faces, rng: np.random.Generator) -> Faces:

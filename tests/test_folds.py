@@ -21,10 +21,10 @@ from crossfer.evaluation.intervals import accuracy_interval, change_interval
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import check_experiment, load_results, run_experiment, search
-from crossfer.experiment.folder import load_predictions
 from crossfer.experiment.status import status
 from crossfer.experiment.verify import verify
 from crossfer.report import explain, write_report
+from crossfer.run_folder import load_predictions
 from crossfer.terms import BL
 
 SMALL: dict[str, Any] = {

@@ -93,7 +93,7 @@ def test_two_people_label_what_prepare_then_reads(
     assert dataset.samples.column("label").to_pylist() == [FER7[c] for c in CLASSES] * PEOPLE
     assert dataset.card["subjects"] == PEOPLE
     assert dataset.card["split"]["subjects_in_several_splits"] == 0
-    assert set(dataset.groups["labeller"]) == {"ann+ben"}
+    assert set(dataset.samples["group.labeller"].to_pylist()) == {"ann+ben"}
     assert dataset.card["suggestions"]["shown"] == len(names)
     assert "ann and ben: Cohen's kappa 1.00" in told["label"]
     assert "suggestions of a model were accepted" in told["prepare"]

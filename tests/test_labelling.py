@@ -340,8 +340,8 @@ def test_labels_survive_and_prepare_frames_the_same_faces(
     samples = prepared.samples.to_pylist()
     assert [row["label"] for row in samples] == ["dark", "medium", "bright", "dark", "medium"]
     assert [row["subject"] for row in samples] == ["Zoë, =1+1", None, None, None, "Zoë, =1+1"]
-    assert set(prepared.groups["labeller"]) == {"ann"}
-    assert set(prepared.groups["suggestion_changed"]) == {"yes", "no"}
+    assert set(prepared.samples["group.labeller"].to_pylist()) == {"ann"}
+    assert set(prepared.samples["group.suggestion_changed"].to_pylist()) == {"yes", "no"}
     assert prepared.card["faces"]["found"] == {"eyes": 5}
     for row, face in zip(samples, session.gallery.faces.values(), strict=False):
         square = (row["left"], row["top"], row["width"], row["height"])

@@ -722,7 +722,7 @@ def test_faces_that_the_network_does_not_read_are_refused(
     changes = {"data": raw, "targets": [tmp_path / "gray"]}
     content = load_experiment(owner / "experiment.yaml").model_dump(by_alias=True)
     with pytest.raises(
-        CrossferError, match=r"48×48; the network reads 32×32×3.*--side 32 --colour"
+        CrossferError, match=r"48×48, but model.input reads 32×32×3.*--side 32 --colour"
     ):
         run_experiment(check_experiment(content | changes), tmp_path / "out")
 

@@ -239,3 +239,10 @@ def test_a_run_says_where_it_came_from(out: Path) -> None:
         assert record.seed == 0
     page = write_report(load_results(out), out).read_text()
     assert load_results(out).source.fingerprint[:16] in page
+
+
+def test_a_changed_memory_file_is_named(out: Path) -> None:
+    file = next(out.glob("runs/*/memory.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    (found,) = [verdict for verdict in verify(out) if verdict.problems]
+    assert "memory.safetensors: changed or damaged" in found.problems[0]

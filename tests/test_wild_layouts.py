@@ -353,7 +353,7 @@ def test_usual_names_of_columns_are_taken_and_said(names: str, line: str, tmp_pa
         assert found["images/4.png"] == ("happy", "1", "validation", "24")
         assert found["images/5.png"] == ("sad", "2", "test", "25")
         assert "not used, kept as groups: age" in said(dataset)
-        assert dataset.groups["age"][:2] == ["20", "21"]
+        assert dataset.samples["group.age"].to_pylist()[:2] == ["20", "21"]
 
 
 def test_a_name_that_several_folders_have_is_not_said_to_be_missing(tmp_path: Path) -> None:

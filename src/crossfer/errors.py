@@ -20,9 +20,10 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def some_of(names: Sequence[str], most: int) -> str:
-    """Name the first few of many: ``a, b, …``."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+def some_of(names: Sequence[str], most: int, counted: bool = False) -> str:
+    """Name the first few of many: ``a, b, …``, and how many they are: ``a, b, … (7)``."""
+    more = (", …", f" ({len(names)})" if counted else "") if len(names) > most else ()
+    return "".join([", ".join(names[:most]), *more])
 
 
 def one_line(error: Exception) -> str:

@@ -8,11 +8,11 @@ import jinja2
 
 
 @cache
-def environment(package: str, folder: str = ".") -> jinja2.Environment:
-    """Return what reads the templates in a folder of a package."""
+def environment(package: str, folder: str = ".", escape: bool = True) -> jinja2.Environment:
+    """Return what reads the templates in a folder of a package; Markdown is not escaped."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader(package, folder),
-        autoescape=True,
+        autoescape=escape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 Checked = TypeVar("Checked")
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
-
+@cache
 def adapter(kind: type[Checked]) -> TypeAdapter[Checked]:
     """Return pydantic's validator for a type; it is made once, which takes a tenth of a second."""
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
+    return TypeAdapter(kind)
 
 
 def first_error(error: ValidationError, prefix: str = "", known: Sequence[str] = ()) -> str:

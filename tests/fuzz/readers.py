@@ -27,10 +27,10 @@ from crossfer.datasets.extract import Extraction
 from crossfer.datasets.record import Record
 from crossfer.evaluation.rows import Cost, RunFacts
 from crossfer.experiment import load_experiment
-from crossfer.experiment.folder import load_run
 from crossfer.framing import Framing
 from crossfer.networks import NetworkConfig, study_cnn
 from crossfer.networks.weights import save_tensors
+from crossfer.run_folder import load_run
 from tests.fuzz.mutations import Files
 
 WIDTH = 0.02

@@ -15,11 +15,10 @@ from crossfer.app.pages import Page, create_app
 from crossfer.errors import CrossferError
 
 HOST = "127.0.0.1"
-PORT = 8765
 
 
 def serve(
-    pages: Sequence[Page], port: int = PORT, ready: Callable[[str], None] = lambda address: None
+    pages: Sequence[Page], port: int, ready: Callable[[str], None] = lambda address: None
 ) -> None:
     """Show pages to this computer's browsers until the process is stopped.
 

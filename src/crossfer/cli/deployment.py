@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -172,9 +171,9 @@ def export(
     from crossfer.deploy.export import Exporting
     from crossfer.deploy.export import export as write
     from crossfer.experiment.finished import results_of, tested
-    from crossfer.experiment.folder import is_finished
     from crossfer.report.citing import methods
     from crossfer.report.view import shown
+    from crossfer.run_folder import is_finished, read_run
 
     if least_equal is not None and not (half or int8):
         raise CrossferError("--least-equal: only for other variants; add --half or --int8")
@@ -182,14 +181,16 @@ def export(
         raise CrossferError("--calibrate: only for --int8; add it, or leave this out")
     if runtime and not web:
         raise CrossferError("--runtime: only for the web page; add --web")
+    made, lacks, origin = None, "", ""
     try:
-        made, lacks = results_of(model), ""
-        if not made and is_finished(model):
+        origin = str(read_run(model)["label"]) if is_finished(model) else ""
+        made = results_of(model)
+        if origin and not made:
             lacks = (
                 "no results.json two folders above, as for a run in a cache:; use --measure DATASET"
             )
     except CrossferError as error:
-        made, lacks = None, str(error)
+        lacks = str(error)
     if lacks:
         say(f"the card will not contain the experiment's measurements: {lacks}")
     known = tested(made[0], made[1].key) if made else []
@@ -213,7 +214,7 @@ def export(
 
         fetched = found_runtime(runtime)
     with fetched as package:  # before anything is written: it may not be had
-        written = write(load(model).classifier, out, what, _origin(model))
+        written = write(load(model).classifier, out, what, origin)
         page = write_web(out, package) if package else None  # pyrefly: ignore[unbound-name]  # only web has one
     for variant, found in written.items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
@@ -224,11 +225,3 @@ def export(
     say(f"written: {out}")
     if page:
         say(f"the page: python -m http.server --directory {quote(str(page))}")
-
-
-def _origin(folder: Path) -> str:
-    """Return what a run calls itself; a bundle has no such note."""
-    try:
-        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["label"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""

@@ -374,9 +374,9 @@ def cite(
     Example:  crossfer cite runs/fer2013-ck48 > crossfer.bib
     """
     from crossfer.experiment import load_results
-    from crossfer.experiment.folder import is_finished, read_run
     from crossfer.experiment.results import RESULTS
     from crossfer.report.citing import cited
+    from crossfer.run_folder import is_finished, read_run
 
     if is_finished(folder):
         if not (folder.resolve().parents[1] / RESULTS).exists():

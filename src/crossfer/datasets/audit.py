@@ -21,6 +21,7 @@ from crossfer.datasets.duplicates import (
     training_rows,
 )
 from crossfer.datasets.record import SPLITS, Split
+from crossfer.errors import some_of
 from crossfer.evaluation.rows import Overlap
 from crossfer.files import write_bytes
 from crossfer.progress import OnProgress, silent
@@ -200,8 +201,7 @@ def _findings(
     test = splits[-1]
     if several:
         found.append(
-            f"{len(several):,} subjects are in more than one split: "
-            f"{', '.join(several[:5])}{' …' if len(several) > 5 else ''}."
+            f"{len(several):,} subjects are in more than one split: {some_of(several, 5)}."
         )
     if test.images and test.subjects is None:
         found.append(

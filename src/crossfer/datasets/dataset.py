@@ -167,12 +167,6 @@ class Dataset:
         return list(self.samples.column("subject").to_pylist())
 
     @property
-    def groups(self) -> dict[str, list[str | None]]:
-        """By what else the raw dataset says of its images: N values, ``None`` where it says nothing."""
-        names = [name for name in self.samples.column_names if name.startswith(GROUP)]
-        return {n.removeprefix(GROUP): self.samples.column(n).to_pylist() for n in names}
-
-    @property
     def columns(self) -> list[str]:
         """Names by which `column` knows the columns of the sample table, sorted."""
         return sorted({name.removeprefix(GROUP) for name in self.samples.column_names})
@@ -221,6 +215,21 @@ class Dataset:
         An image without a subject gets a number of its own.
         """
         return subject_codes([self.subjects[row] for row in rows])
+
+    def check_shape(self, shape: tuple[int, ...], reader: str, more: str = "") -> None:
+        """Refuse faces of another shape than a classifier, `reader`, reads.
+
+        Raises
+        ------
+        CrossferError
+            If theirs is another; `more` is appended to the advice.
+        """
+        if (given := self.images.shape[1:]) != shape:
+            found, wanted = ("×".join(map(str, one)) for one in (given, shape))
+            raise CrossferError(
+                f"{self.name}: its faces are {found}, but {reader} reads {wanted}; prepare it again with "
+                f"--side {shape[0]}{' --colour' if len(shape) == 3 else ''}{more}"
+            )
 
     def unlabelled(self, split: Split) -> NDArray[np.int64]:
         """Return the rows of a split that nobody has labelled, ascending; `rows` has none of them.

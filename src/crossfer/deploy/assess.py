@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
@@ -44,10 +42,10 @@ from crossfer.memory.file import AGAIN, MEMORY, Memory, load_memory
 from crossfer.networks import Classifier
 from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.progress import OnProgress, silent
+from crossfer.run_folder import is_finished, load_predictions, read_run
 from crossfer.strategies import STRATEGIES
 from crossfer.training import features, specialised
 
-RUN, PREDICTIONS = "run.json", "predictions.parquet"
 FIRST, DRAWS = 25, 3
 """Number of labels at the first point of the curve, doubled at each next one; samples per point."""
 MOST, LEAST = 2_000, 20
@@ -129,26 +127,23 @@ def of_run(folder: Path, model: Model) -> Known:
     CrossferError
         If the folder is not that of a finished run, or is damaged.
     """
-    try:
-        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        parts = run["identity"]["source"]["parts"]
-        prints = {part["fingerprint"] for part in parts}
-        rows = pyarrow.parquet.read_table(folder / PREDICTIONS).to_pylist()
-        mine = [r for r in rows if r["split"] == "validation" and r["fingerprint"] in prints]
-        said = np.array([[row[name] for name in model.classes] for row in mine], np.float32)
-    except (FileNotFoundError, NotADirectoryError):
+    if not is_finished(folder):
         raise CrossferError(
             f"{folder}: not a finished run; name the dataset that it was trained on with --source"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CrossferError(f"{folder}: cannot be read as a run ({error!r})") from None
-    if not len(mine):
+        )
+    parts = read_run(folder)["identity"]["source"]["parts"]
+    said = [load_predictions(folder, part["fingerprint"], "validation") for part in parts]
+    if not (said := [one for one in said if len(one.rows)]):
         raise CrossferError(
             f"{folder}: has no predictions for its source's validation set; name the source with "
             "--source"
         )
-    names = dict.fromkeys(str(row["dataset"]) for row in mine)
-    answers = Answers.of(said, np.array([row["label"] for row in mine], np.int64))
+    columns = [said[0].classes.index(name) for name in model.classes]
+    answers = Answers.of(
+        np.concatenate([one.probabilities[:, columns] for one in said]),
+        np.concatenate([one.labels for one in said]),
+    )
+    names = dict.fromkeys(one.dataset for one in said)
     known, file = Known(" and ".join(names), answers), folder / MEMORY
     if file.is_file() and (remembered := _memory_of(model, file).calibration):
         return replace(known, pixels=remembered.pixels, features=remembered.features)

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import yaml
 
 from crossfer.datasets.citing import keywords_of
@@ -15,6 +14,7 @@ from crossfer.networks.classifier import Classifier
 from crossfer.networks.experts import Experts
 from crossfer.provenance import versions
 from crossfer.references import bibtex
+from crossfer.templates import environment
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,8 @@ def model_card(
         Keywords of `crossfer.references` for the strategies and methods used.
     """
     of_data = (keywords_of(card["citation"], card["stand_in"], card["faces"]) for card in datasets)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crossfer", "deploy"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701  Markdown
-    )
-    return environment.get_template("card.md.j2").render(
+    template = environment("crossfer.deploy", escape=False).get_template("card.md.j2")
+    return template.render(
         header=_header(name, classifier, measured["fp32"].accuracies or tested),
         classes=[_with_labels(classifier, name) for name in classifier.classes],
         framing=classifier.framing,

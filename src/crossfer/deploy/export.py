@@ -147,7 +147,7 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CrossferError(f"{out}: already exists; name another folder, or remove it")
     for dataset in (*what.calibrate, *what.measure):
-        _check_shape(dataset, classifier.framing)
+        dataset.check_shape(classifier.framing.shape, "the classifier")
     drawn = drawn_faces(classifier.framing)
     if classifier.spec and classifier.spec.kind == RUNTIME:
         raise CrossferError(
@@ -374,15 +374,6 @@ def _latency(engine: OnnxEngine, face: NDArray[np.uint8]) -> float:
         engine(face)
         seconds.append(time.perf_counter() - began)
     return 1000 * float(np.median(seconds[5:]))
-
-
-def _check_shape(dataset: Dataset, framing: Framing) -> None:
-    if dataset.images.shape[1:] != framing.shape:
-        given, wanted = ("×".join(map(str, s)) for s in (dataset.images.shape[1:], framing.shape))
-        raise CrossferError(
-            f"{dataset.name}: its faces are {given}, but the classifier reads {wanted}; prepare "
-            "the dataset again"
-        )
 
 
 def _some(dataset: Dataset) -> NDArray[np.uint8]:

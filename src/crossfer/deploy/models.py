@@ -108,13 +108,7 @@ class Model:
         CrossferError
             If they have; `more` is appended to the advice.
         """
-        if (given := dataset.images.shape[1:]) != self.shape:
-            found, wanted = ("×".join(map(str, shape)) for shape in (given, self.shape))
-            colour = " --colour" if len(self.shape) == 3 else ""
-            raise CrossferError(
-                f"{dataset.folder}: its faces are {found}, but {self.name} reads {wanted}; prepare "
-                f"the pictures for it with --side {self.shape[0]}{colour}{more}"
-            )
+        dataset.check_shape(self.shape, self.name, more)
 
     def answers(self, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return probabilities (N, classes) for rows of a dataset.

@@ -21,7 +21,6 @@ from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.execute import is_complete
 from crossfer.experiment.folder import folder_of
 from crossfer.experiment.identity import Arithmetic
-from crossfer.experiment.names import RUN
 from crossfer.experiment.opening import DATASETS, open_datasets
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
@@ -30,6 +29,7 @@ from crossfer.experiment.status import SLURM
 from crossfer.experiment.workers import work_on
 from crossfer.machine import Machine
 from crossfer.memory.file import MEMORY
+from crossfer.run_folder import RUN
 
 Cluster = Slurm | Ray
 RUNS = "runs"

@@ -30,6 +30,7 @@ from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import NetworkConfig
 from crossfer.networks.spec import BUNDLE
+from crossfer.run_folder import IMAGE_COLUMNS
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
 from crossfer.strategy import Strategy
 from crossfer.training.recipe import NAMED, Recipe
@@ -37,8 +38,6 @@ from crossfer.validation import adapter, first_error
 from crossfer.yaml_files import read_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
-"""The columns of predictions that identify an image; a column for each class follows, with its name."""
 
 
 Selection = Literal["trained-on", "source", "target", "both", "last"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt, untrained
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
+from crossfer.evaluation.intervals import count_people
 from crossfer.experiment.data import rows_to_learn
-from crossfer.experiment.folder import (
-    BUNDLE,
-    CHECKPOINT,
-    HISTORY,
-    MEASURED_SPLITS,
-    PREDICTIONS,
-    altered,
-    check_weights,
-    folder_of,
-    is_finished,
-    load_run,
-    read_run,
-)
-from crossfer.experiment.names import ERROR, LOCKS, RUN
+from crossfer.experiment.folder import BUNDLE, CHECKPOINT, MEASURED_SPLITS, check_weights, folder_of
+from crossfer.experiment.names import ERROR, LOCKS
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
 from crossfer.framing import Framing
@@ -45,8 +35,9 @@ from crossfer.memory.file import MEMORY, Memory, load_memory
 from crossfer.memory.merging import DEFAULT_ALPHA
 from crossfer.networks import Classifier, load
 from crossfer.provenance import versions
+from crossfer.run_folder import HISTORY, PREDICTIONS, RUN, altered, is_finished, load_run, read_run
 from crossfer.selection import BEHIND
-from crossfer.training import Faces, Trained, predict, specialised
+from crossfer.training import Trained, predict, specialised
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.devices import on_devices
 from crossfer.training.trainer import State
@@ -133,7 +124,6 @@ def _train_and_write(
         train = partial(_train, run, folder, runs_folder, datasets)
         trained, most = on_devices(run.devices, machine, train, on_step)
     source = run.source.open(datasets)
-    validation = _validation(run, datasets)
     began = time.perf_counter()
     _write_table(folder / PREDICTIONS, _predictions(trained.model, measured_on, machine))
     trained.model.framing = _framing(run, source)
@@ -155,7 +145,7 @@ def _train_and_write(
         "kept_epoch": trained.kept_epoch,
         "cached_features": trained.cached,
         "merged": {"alpha": trained.alpha, "tried": trained.tried},
-        "chosen": _chosen(trained, validation, run.keep),
+        "chosen": _chosen(trained, run, datasets),
         "training_images": run.training_images,
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
@@ -210,7 +200,10 @@ def _train(
         start,
         baseline,
         training,
-        _validation(run, datasets),
+        {
+            side: faces_of(dataset, rows)
+            for side, (dataset, rows) in _validation(run, datasets).items()
+        },
         run.recipe,
         run.seed,
         machine,
@@ -281,11 +274,13 @@ def _remember_again(run: Run, folder: Path, datasets: Sequence[Dataset], machine
         write_json(folder / RUN, content)
 
 
-def _validation(run: Run, datasets: Sequence[Dataset]) -> dict[str, Faces]:
-    """Return the validation sets that select the epoch of a run."""
+def _validation(
+    run: Run, datasets: Sequence[Dataset]
+) -> dict[str, tuple[Dataset, NDArray[np.int64]]]:
+    """Return the validation sets that select the epoch of a run: datasets and rows."""
     sides = {"source": run.source, "target": run.target}
     opened = {side: ref.open(datasets) for side, ref in sides.items() if ref}
-    return {s: faces_of(opened[s], opened[s].rows("validation")) for s in run.validate_on}
+    return {side: (opened[side], opened[side].rows("validation")) for side in run.validate_on}
 
 
 def _framing(run: Run, source: Dataset) -> Framing:
@@ -295,28 +290,28 @@ def _framing(run: Run, source: Dataset) -> Framing:
     return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
 
 
-def _chosen(trained: Trained, validation: Mapping[str, Faces], keep: str) -> dict[str, Any] | None:
+def _chosen(trained: Trained, run: Run, datasets: Sequence[Dataset]) -> dict[str, Any] | None:
     """Return which epoch, or weight of a merge, was selected, and by which differences.
 
     See `crossfer.selection`: ``kept`` and the preferred one (``in_doubt``), each with its difference from the
     best (`crossfer.selection.Behind.as_row`); ``of`` how many; ``by`` how many images and subjects.
     """
-    what, rows = ("alpha", trained.tried) if trained.tried else ("epoch", trained.history)
-    if not rows or (what == "epoch" and keep == "last"):
+    what, tried = ("alpha", trained.tried) if trained.tried else ("epoch", trained.history)
+    if not tried or (what == "epoch" and run.keep == "last"):
         return None
-    kept, in_doubt = float(trained.kept_epoch), float(len(rows))
+    kept, in_doubt = float(trained.kept_epoch), float(len(tried))
     if trained.alpha is not None:
         kept, in_doubt = trained.alpha, DEFAULT_ALPHA
     columns = (what, *BEHIND)
-    found = {row[what]: {column: row[column] for column in columns} for row in rows}
+    found = {row[what]: {column: row[column] for column in columns} for row in tried}
     return {
         "what": what,
-        "of": len(rows),
+        "of": len(tried),
         "kept": found[kept],
         "in_doubt": found[in_doubt],
         "by": {
-            side: {"images": len(faces), "subjects": faces.people}
-            for side, faces in validation.items()
+            side: {"images": len(rows), "subjects": count_people(dataset.people(rows))}
+            for side, (dataset, rows) in _validation(run, datasets).items()
         },
     }
 

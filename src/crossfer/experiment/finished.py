@@ -18,10 +18,11 @@ from crossfer.evaluation.gate import Groups
 from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results, RunFacts
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.folder import Part, is_finished, load_run, said_by_folds
+from crossfer.experiment.folder import Part, said_by_folds
 from crossfer.experiment.opening import DATASETS, with_validation
 from crossfer.experiment.results import RESULTS
 from crossfer.experiment.run import load_results
+from crossfer.run_folder import is_finished, load_run
 from crossfer.terms import BL, SIDES, Side
 
 

@@ -25,7 +25,7 @@ from crossfer.experiment.progress import Progress
 from crossfer.machine import Machine
 from crossfer.memory.closed_form import Ridge
 from crossfer.memory.file import load_memory
-from crossfer.networks import NetworkConfig, check_network
+from crossfer.networks import check_network
 from crossfer.networks.experts import NOT_ADAPTED
 
 HELD_OUT = 0.2
@@ -89,7 +89,7 @@ def open_datasets(
         dataset = _dataset(config, experiment, out, progress, checked).with_classes(
             experiment.classes
         )
-        _check_shape(dataset, experiment.model)
+        dataset.check_shape(experiment.model.preprocessing.image_shape, "model.input")
         if experiment.memory and not datasets:
             tested = len(dataset.rows("test"))
             dataset = with_validation(dataset)
@@ -164,17 +164,6 @@ def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
                 f"class of the experiment ({', '.join(classes.names)}); assign labels with "
                 "classes:"
             )
-
-
-def _check_shape(dataset: Dataset, network: NetworkConfig) -> None:
-    how = network.preprocessing
-    if dataset.images.shape[1:] != how.image_shape:
-        faces = "×".join(map(str, dataset.images.shape[1:]))
-        raise CrossferError(
-            f"{dataset.name}: its faces are {faces}; the network reads "
-            f"{'×'.join(map(str, how.image_shape))} (model.input): prepare it again with "
-            f"--side {how.side}{' --colour' if how.channels == 3 else ''}"
-        )
 
 
 def _dataset(

@@ -48,11 +48,12 @@ from crossfer.evaluation.rows import (
 )
 from crossfer.evaluation.summary import mean_change, mean_cost, over_folds
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.folder import folder_of, load_run, parts_of, said_by_folds
+from crossfer.experiment.folder import folder_of, parts_of, said_by_folds
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
 from crossfer.files import write_csv, write_json
+from crossfer.run_folder import load_run
 from crossfer.strategies import STRATEGIES, starts
 from crossfer.strategy import Strategy
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side

@@ -16,7 +16,7 @@ from crossfer.executors.slurm import SUBMITTED
 from crossfer.experiment.baseline import check_baseline
 from crossfer.experiment.clusters import RUNS, Cluster, OnCluster, machine_of
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.folder import folder_of, is_finished, load_run, record_failure
+from crossfer.experiment.folder import folder_of, record_failure
 from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.experiment.opening import (
@@ -43,6 +43,7 @@ from crossfer.experiment.workers import (
 from crossfer.files import alone, read_json, write_json
 from crossfer.machine import Machine
 from crossfer.provenance import versions
+from crossfer.run_folder import is_finished, load_run
 
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
 """Files that the folder of an experiment that has just started may contain."""

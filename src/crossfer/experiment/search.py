@@ -35,7 +35,7 @@ from crossfer.executors.graph import Emit
 from crossfer.experiment.clusters import RUNS
 from crossfer.experiment.config import Experiment
 from crossfer.experiment.execute import execute
-from crossfer.experiment.folder import folder_of, load_answers, load_run, parts_of
+from crossfer.experiment.folder import folder_of, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.names import LOCK
 from crossfer.experiment.opening import (
@@ -50,6 +50,7 @@ from crossfer.experiment.run import alone_in, check_free
 from crossfer.experiment.workers import STEP, Steps, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.machine import Machine
+from crossfer.run_folder import load_run
 from crossfer.selection import Lead, lead
 from crossfer.strategies import starts
 from crossfer.strategy import Strategy

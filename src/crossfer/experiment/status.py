@@ -15,9 +15,10 @@ import filelock
 from crossfer.errors import CrossferError
 from crossfer.executors.slurm import Job, queued
 from crossfer.experiment.identity import Arithmetic
-from crossfer.experiment.names import ERROR, LOCKS, RUN
+from crossfer.experiment.names import ERROR, LOCKS
 from crossfer.files import write_json
 from crossfer.provenance import versions
+from crossfer.run_folder import RUN
 
 PLAN = "plan.json"
 """The runs of an experiment, written when they are planned."""

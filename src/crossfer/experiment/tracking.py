@@ -18,8 +18,9 @@ from typing import Any, Literal, Protocol
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Interval, Result, Results, RunFacts
-from crossfer.experiment.folder import BUNDLE, HISTORY, load_run
+from crossfer.experiment.folder import BUNDLE
 from crossfer.experiment.results import CHANGES, RESULTS
+from crossfer.run_folder import HISTORY, load_run
 from crossfer.terms import SIDES
 
 Kind = Literal["mlflow", "tensorboard"]

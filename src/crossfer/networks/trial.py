@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfer.classes import FER7
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, some_of
 from crossfer.machine import Machine
 from crossfer.networks.answers import failed_on, find_logits, problem_of
 from crossfer.networks.classifier import Classifier
@@ -212,9 +212,7 @@ def _matter(trial: Classifier, parameters: dict[str, nn.Parameter], images: Tens
 
 
 def _listed(kind: str, parameters: dict[str, nn.Parameter]) -> str:
-    names = list(parameters)
-    more = f", … ({len(names)} in all)" if len(names) > MOST_NAMES else ""
-    return f"{kind} ({', '.join(names[:MOST_NAMES])}{more})"
+    return f"{kind} ({some_of(list(parameters), MOST_NAMES, counted=True)})"
 
 
 def _what_trains(model: Classifier, trained: dict[str, list[str]]) -> list[str]:
@@ -230,8 +228,7 @@ def _what_trains(model: Classifier, trained: dict[str, list[str]]) -> list[str]:
             for name in layers
             for p in model.network.get_submodule(name).parameters(recurse=False)
         )
-        more = f", … ({len(layers)})" if len(layers) > MOST_NAMES else ""
-        listed = ", ".join(layers[:MOST_NAMES]) + more
+        listed = some_of(layers, MOST_NAMES, counted=True)
         same = ", the same layers," if len(kinds) > 1 else ""
         verb = "train" if len(kinds) > 1 else "trains"
         lines.append(f"{' and '.join(kinds)}{same} {verb} {listed}: {count:,} parameters")

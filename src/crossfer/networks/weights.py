@@ -8,6 +8,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from crossfer.errors import CrossferError, one_line
+from crossfer.errors import CrossferError, one_line, some_of
 from crossfer.files import written
 
 AVERAGED = re.compile(r"ema|averag|swa", re.I)
@@ -185,7 +186,7 @@ def _fitting(
             others = [name for name in plain if name not in own]
             said = []
             if others:
-                listed = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+                listed = some_of(others, 3)
                 said = [
                     f"weights: {len(others)} tensors that the network does not have are ignored: "
                     f"{listed}"
@@ -204,21 +205,18 @@ def _fitting(
 
 def _misfit(theirs: list[str], ours: list[str], place: str) -> str:
     """Describe how names differ."""
-
-    def first(names: list[str]) -> str:
-        return ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")
-
     known = set(ours)
     bare = [name.rpartition(".")[2] for name in (theirs[:1] + ours[:1])]
-    text = f"its names are {first(theirs)}; the network's are {first(ours)}"
+    some = partial(some_of, most=3, counted=True)
+    text = f"its names are {some(theirs)}; the network's are {some(ours)}"
     if place:
         text = f"{place}: {text}"
     missing, more = [n for n in ours if n not in theirs], [n for n in theirs if n not in known]
     if len(missing) < len(ours) / 2:
         if missing:
-            text += f"; missing: {first(missing)}"
+            text += f"; missing: {some(missing)}"
         if more:
-            text += f"; too many: {first(more)}"
+            text += f"; too many: {some(more)}"
     elif len(theirs) == len(ours) and bare[0] == bare[1]:
         left, right = (names[0].rpartition(".")[0] for names in (theirs, ours))
         text += f"; the numbers agree, so they may be renamed ({left} → {right})"

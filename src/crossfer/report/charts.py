@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crossfer.evaluation.rows import DatasetFacts, Result
 from crossfer.report.view import View, number, percent, shown, signed
+from crossfer.run_folder import HISTORY
 from crossfer.terms import BL, SIDES
 
 WIDTH, HEIGHT, EDGE = 340.0, 290.0, 34.0
@@ -173,7 +174,7 @@ def _whiskers(
 
 
 def _place_labels(marks: Sequence[Mark]) -> None:
-    """Put each label beside its mark, where it covers least of the other marks and labels."""
+    """Put each label beside its mark, inside the frame, where it covers least of the others."""
     taken = [(mark.x - DOT, mark.y - DOT, mark.x + DOT, mark.y + DOT) for mark in marks]
     for mark in sorted((mark for mark in marks if mark.label), key=lambda mark: mark.y):
         boxes = {place: _box(mark, *place) for place in PLACES}
@@ -190,11 +191,11 @@ def _box(mark: Mark, across: float, down: float, anchor: str) -> Box:
     return left, bottom - LINE, left + width, bottom
 
 
-def _covered(box: Box, others: Sequence[Box]) -> float:
-    """Return the area that a box shares with others or has outside the frame, which counts for more."""
+def _covered(box: Box, others: Sequence[Box]) -> tuple[float, float]:
+    """Return the area of a box outside the frame, and the area that it shares with others."""
     inside = _common(box, (EDGE, 0, WIDTH, HEIGHT - EDGE))
-    outside = (box[2] - box[0]) * (box[3] - box[1]) - inside
-    return 4 * outside + sum(_common(box, other) for other in others)
+    outside = round((box[2] - box[0]) * (box[3] - box[1]) - inside, 6)
+    return outside, sum(_common(box, other) for other in others)
 
 
 def _common(one: Box, other: Box) -> float:
@@ -216,7 +217,7 @@ def _tip(view: View, target: DatasetFacts, row: Result) -> str:
 def _curve(view: View, row: Result, folder: Path) -> Curve | None:
     """Return the curve of a row's first seed."""
     run = view.runs[row.runs[0]]
-    file = folder / run.folder / "history.csv"
+    file = folder / run.folder / HISTORY
     if not file.is_file():
         return None
     with file.open(newline="", encoding="utf-8") as text:

@@ -6,20 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from crossfer.deploy.compare import read
 from crossfer.errors import CrossferError
 from crossfer.evaluation.comparing import asked_of
 from crossfer.evaluation.decision import to_ship
-from crossfer.evaluation.evidence import Evidence
-from crossfer.evaluation.gate import Criterion, Groups, Limits, ask, gate
+from crossfer.evaluation.gate import Criterion, Limits, ask, gate
 from crossfer.evaluation.rows import Result, Results
 from crossfer.report import words
 from crossfer.report.compared import warnings
 from crossfer.report.view import View
 from crossfer.terms import BL
+
+if TYPE_CHECKING:
+    from crossfer.experiment.finished import Finished
 
 
 @dataclass(frozen=True)
@@ -62,28 +64,6 @@ class Decision:
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return {**self.facts, "criteria": [asdict(criterion) for criterion in self.criteria]}
-
-
-class Finished(Protocol):
-    """A finished experiment and its test predictions: `crossfer.experiment.finished.Finished`."""
-
-    @property
-    def out(self) -> Path:
-        """Its folder."""
-        ...
-
-    @property
-    def results(self) -> Results:
-        """Its results."""
-        ...
-
-    def evidence(self, rows: Sequence[Result]) -> Evidence:
-        """Return the answers of the networks of some rows, and of their baselines, on the test sets."""
-        ...
-
-    def groups(self, row: Result, column: str) -> Groups:
-        """Return a column of the sample tables, for each test image of a row's source and target."""
-        ...
 
 
 def of_experiment(

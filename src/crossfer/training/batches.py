@@ -111,11 +111,6 @@ class Faces:
         )
 
     @property
-    def people(self) -> int | None:
-        """How many people there are; ``None`` where it is not known."""
-        return None if self.subjects is None else len(torch.unique(self.subjects))
-
-    @property
     def weights(self) -> Tensor:
         """How often each face is shown, relative to others: float (N,), where the labels are."""
         return torch.ones(len(self), device=self.labels.device)

@@ -18,13 +18,13 @@ import crossfer
 from crossfer import standins
 from crossfer.datasets import Preparation
 from crossfer.deploy.output import table
-from crossfer.deploy.predictor import How, Predictor
+from crossfer.deploy.predictor import PredictOptions, Predictor
 from crossfer.deploy.sources import sources_in
 
 
 def predict(model: Predictor, photographs: Path, out: Path) -> None:
     with sources_in([photographs]) as sources, table(out, model.classes, {}) as rows:
-        for part in model.parts(sources.found, How()):
+        for part in model.parts(sources.found, PredictOptions()):
             rows.add(part)
 
 

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crossfer.evaluation.rows import Comparison, Result
+from crossfer.evaluation.rows import Result, StrategyComparison
 from crossfer.experiment import load_results
 from crossfer.report.tables import compared
 from crossfer.report.view import View, number, signed, span
@@ -53,7 +53,7 @@ def show(view: View, target: str) -> None:
             print("|", " | ".join([*cells(row, pairs), cost(row, most)]), "|")
 
 
-def cells(row: Result, against: Iterable[Comparison | None]) -> list[str]:
+def cells(row: Result, against: Iterable[StrategyComparison | None]) -> list[str]:
     """Return the cells of one strategy's row."""
     flips = row.memory_integrity.flips
     return [

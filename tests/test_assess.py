@@ -25,9 +25,9 @@ from crossfer.evaluation.drift import (
     pixels_of,
 )
 from crossfer.evaluation.estimate import (
-    Answers,
+    BinnedScores,
     Estimate,
-    Grouped,
+    LabelledScores,
     difference_of_confidences,
     estimates,
     negative_entropy,
@@ -52,7 +52,7 @@ def said(count: int, sure: float, seed: int) -> tuple[NDArray[np.float32], NDArr
 
 def test_on_the_labelled_images_themselves_both_estimates_are_the_accuracy() -> None:
     p, labels = said(200, 2.0, 0)
-    for estimate in estimates(Answers.of(p, labels), p, resamples=20):
+    for estimate in estimates(LabelledScores.of(p, labels), p, resamples=20):
         assert estimate.accuracy == pytest.approx(100 * (p.argmax(1) == labels).mean())
 
 
@@ -92,7 +92,7 @@ def test_where_confidence_can_be_trusted_the_truth_lies_in_the_interval() -> Non
     inside = 0
     for seed in range(10):
         (p, labels), (new, truth) = said(400, 2.0, 2 * seed), said(300, 1.2, 2 * seed + 1)
-        _, by_difference = estimates(Answers.of(p, labels), new, resamples=200)
+        _, by_difference = estimates(LabelledScores.of(p, labels), new, resamples=200)
         low, high = by_difference.interval
         inside += low <= 100 * (new.argmax(1) == truth).mean() <= high
     assert inside >= 9
@@ -101,7 +101,7 @@ def test_where_confidence_can_be_trusted_the_truth_lies_in_the_interval() -> Non
 @pytest.mark.parametrize(("sure", "right"), [(0.99, True), (0.45, False)])
 def test_where_all_seem_right_or_wrong_errors_are_possible(sure: float, right: bool) -> None:
     (p, labels), alike = said(500, 2.0, 0), np.array([[sure, 1 - sure - 0.001, 0.001]] * 20)
-    by_threshold, _ = estimates(Answers.of(p[:, :3], labels % 3), alike, resamples=200)
+    by_threshold, _ = estimates(LabelledScores.of(p[:, :3], labels % 3), alike, resamples=200)
     low, high = by_threshold.interval
     assert low < 90 if right else high > 10
 
@@ -110,7 +110,7 @@ def test_few_people_make_an_estimate_less_sure() -> None:
     (p, labels), (new, _) = said(400, 2.0, 0), said(300, 1.2, 1)
     who = np.repeat(np.arange(6), 50)
     one, other = (
-        estimates(Answers.of(p, labels), np.sort(new, 0), people, resamples=200)[1].interval
+        estimates(LabelledScores.of(p, labels), np.sort(new, 0), people, resamples=200)[1].interval
         for people in (None, who)
     )
     assert other[1] - other[0] > 2 * (one[1] - one[0])
@@ -126,7 +126,9 @@ def test_errors_of_one_person_are_alike() -> None:
         sure = new.max(1)
         liked = np.log(sure / (1 - sure)) + rng.normal(size=10)[who]
         right = rng.random(300) < 1 / (1 + np.exp(-liked))
-        for number, found in enumerate(estimates(Answers.of(p, labels), new, who, resamples=200)):
+        for number, found in enumerate(
+            estimates(LabelledScores.of(p, labels), new, who, resamples=200)
+        ):
             inside[number] += found.interval[0] <= 100 * right.mean() <= found.interval[1]
     assert inside.min() >= 18, "with independent errors 13"
 
@@ -296,8 +298,8 @@ def test_a_memory_file_stands_for_the_source(
 
 def test_answers_in_groups_give_the_same_estimates_and_name_no_image() -> None:
     (p, labels), (new, _) = said(3000, 2.0, 0), said(500, 1.2, 1)
-    answers = Answers.of(p, labels)
-    grouped = Grouped.of(answers)
+    answers = LabelledScores.of(p, labels)
+    grouped = BinnedScores.of(answers)
     assert (
         len(grouped.scores["ATC"]) == 100
         and sum(grouped.right["DoC"]) == (p.argmax(1) == labels).sum()
@@ -306,7 +308,7 @@ def test_answers_in_groups_give_the_same_estimates_and_name_no_image() -> None:
     for one, other in pairs:
         assert other.accuracy == pytest.approx(one.accuracy, abs=0.5)
         assert other.interval == pytest.approx(one.interval, abs=1)
-    assert len(Grouped.of(Answers.of(p[:59], labels[:59])).scores["ATC"]) == 2
+    assert len(BinnedScores.of(LabelledScores.of(p[:59], labels[:59])).scores["ATC"]) == 2
 
 
 def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:

@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy import load
-from crossfer.deploy.compare import Comparing, Comparison, compare, read
+from crossfer.deploy.compare import ClassifierComparison, CompareOptions, compare, read
 from crossfer.deploy.models import open_model
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
@@ -113,14 +113,14 @@ def test_what_a_network_answers_with_is_part_of_its_identity(
 
 
 @pytest.fixture(scope="module")
-def comparison(data: Dataset, networks: dict[str, Path]) -> Comparison:
+def comparison(data: Dataset, networks: dict[str, Path]) -> ClassifierComparison:
     models = [open_model(networks[name]) for name in ("old", "exported")]
-    how = Comparing(by=("camera",), rounds=20, batch=4)
+    how = CompareOptions(by=("camera",), rounds=20, batch=4)
     return compare(models[0], models[1], [(data, data)], how)
 
 
 def test_numbers_are_those_of_an_independent_calculation(
-    comparison: Comparison, data: Dataset
+    comparison: ClassifierComparison, data: Dataset
 ) -> None:
     from sklearn.metrics import balanced_accuracy_score, f1_score
 
@@ -155,20 +155,20 @@ def test_mirrored_the_new_one_is_compared_as_it_would_predict(
     data: Dataset, networks: dict[str, Path]
 ) -> None:
     old, new = open_model(networks["old"]), open_model(networks["exported"])
-    (one,) = compare(old, new.mirrored, [(data, data)], Comparing(rounds=20)).found.datasets
+    (one,) = compare(old, new.mirrored, [(data, data)], CompareOptions(rounds=20)).found.datasets
     faces = np.asarray(data.images[data.rows("test")])
     both = new.engine(faces) + new.engine(faces[:, :, ::-1].copy())
     assert one.new.accuracy == pytest.approx(100 * np.mean(both.argmax(1) == LABELS))
 
 
 def test_every_form_of_a_network_answers_alike(
-    data: Dataset, networks: dict[str, Path], comparison: Comparison
+    data: Dataset, networks: dict[str, Path], comparison: ClassifierComparison
 ) -> None:
     old, (one,) = open_model(networks["old"]), comparison.found.datasets
     for form in ("onnx", "factory", "bundle"):
         new = open_model(networks[form])
         assert new.classes == CLASSES and new.parameters == 4 or form == "onnx"
-        (found,) = compare(old, new, [(data, data)], Comparing(rounds=20)).found.datasets
+        (found,) = compare(old, new, [(data, data)], CompareOptions(rounds=20)).found.datasets
         assert found.evidence == replace(one.evidence, groups={})
         assert found.new.calibration_error == pytest.approx(one.new.calibration_error, abs=1e-3)
 
@@ -227,7 +227,9 @@ def test_a_class_that_falls_does_not_pass_unseen(
     assert told.exit_code == 0 and "data:image/png" in page.read_text()
 
 
-def test_the_gate_asks_of_groups_latency_and_size(comparison: Comparison, tmp_path: Path) -> None:
+def test_the_gate_asks_of_groups_latency_and_size(
+    comparison: ClassifierComparison, tmp_path: Path
+) -> None:
     file = tmp_path / "c.json"
     times = comparison.found.latency
     rng = np.random.default_rng(0)
@@ -279,11 +281,11 @@ def test_a_class_that_one_alone_can_say(data: Dataset, networks: dict[str, Path]
     few = classifier(("angry", "happy", "sad"), column=0)
     folder = networks["old"].parent / "few"
     (one,) = compare(
-        open_model(few.save(folder)), old, [(data, data)], Comparing(rounds=20)
+        open_model(few.save(folder)), old, [(data, data)], CompareOptions(rounds=20)
     ).found.datasets
     assert one.old.recall[3] == 0 and one.new.recall[3] == 70
     found = compare(
-        open_model(folder), old, [(data, data)], Comparing(rounds=20, shared=True)
+        open_model(folder), old, [(data, data)], CompareOptions(rounds=20, shared=True)
     ).found
     (one,) = found.datasets
     assert one.left_out == {"neutral": 100} and one.new.images == 300
@@ -302,13 +304,13 @@ def test_a_classifier_brings_what_labels_its_classes_stand_for(
         )
     ]
     old, new, other = map(open_model, folders)
-    (one,) = compare(old, new, [(data, data)], Comparing(rounds=20)).found.datasets
+    (one,) = compare(old, new, [(data, data)], CompareOptions(rounds=20)).found.datasets
     assert (one.classes, one.left_out) == (("bad", "good"), {"neutral": 100})
     bad = np.isin(LABELS[LABELS != 3], (0, 2))
     assert one.evidence.labels == tuple(np.where(bad, 0, 1))
     with pytest.raises(CrossferError, match="sad is bad for one.*--label sad=CLASS"):
-        compare(old, other, [(data, data)], Comparing(rounds=20))
-    chosen = Comparing(rounds=20, labels={"sad": "good"})
+        compare(old, other, [(data, data)], CompareOptions(rounds=20))
+    chosen = CompareOptions(rounds=20, labels={"sad": "good"})
     (one,) = compare(old, other, [(data, data)], chosen).found.datasets
     assert one.evidence.labels.count(0) == EACH
 
@@ -331,7 +333,7 @@ def test_classes_in_another_order_are_noticed(data: Dataset, networks: dict[str,
     folder = networks["old"].parent / "mixed"
     mixed = classifier(("happy", "angry", "neutral", "sad"), column=0).save(folder)
     (one,) = compare(
-        open_model(mixed), open_model(networks["old"]), [(data, data)], Comparing(rounds=20)
+        open_model(mixed), open_model(networks["old"]), [(data, data)], CompareOptions(rounds=20)
     ).found.datasets
     assert one.notes and "with its classes in another order" in one.notes[0]
 
@@ -436,7 +438,9 @@ def test_what_cannot_be_compared_is_one_line(
     assert "name a YAML file" in refused("compare", old, weights, data.folder)
 
 
-def test_what_the_gate_cannot_read_is_one_line(comparison: Comparison, tmp_path: Path) -> None:
+def test_what_the_gate_cannot_read_is_one_line(
+    comparison: ClassifierComparison, tmp_path: Path
+) -> None:
     file = tmp_path / "c.json"
     found = comparison.found.as_json()
     (one,) = found["datasets"]

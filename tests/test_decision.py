@@ -18,7 +18,7 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.decision import Constraints, front, recommend
 from crossfer.evaluation.evidence import Evidence, Key
-from crossfer.evaluation.gate import Groups, Limits, PairedAnswers, ask, bound_of, gate, p_of
+from crossfer.evaluation.gate import Groups, Limits, PairedOutcomes, ask, bound_of, gate, p_of
 from crossfer.evaluation.rows import (
     Ahead,
     Measurements,
@@ -389,13 +389,13 @@ def test_the_number_of_images_that_would_prove_it_does() -> None:
 def test_without_any_flip_as_many_images_do(images: int, people: int | None, limit: float) -> None:
     """Then no variance tells how many: it is the imagined images that have to be outweighed."""
 
-    def test_set(count: int) -> PairedAnswers:
+    def test_set(count: int) -> PairedOutcomes:
         rows = np.arange(count)
         right, several = np.ones((1, count), bool), people is not None and people > 1
         each = images // (people or images)
         subjects = rows // each if several else np.zeros(count, np.int64) if people else None
         labels = np.zeros(count, np.int64)
-        return PairedAnswers("source", right, right, labels, subjects, -limit, {}, 1)
+        return PairedOutcomes("source", right, right, labels, subjects, -limit, {}, 1)
 
     (found,) = ask([test_set(images)], Limits(limit), NAMES)
     assert found.verdict == "not proven" and found.needed

@@ -24,8 +24,8 @@ from crossfer.evaluation.rows import (
     ClassChange,
     Cost,
     Flips,
-    Measured,
     Measurements,
+    Metrics,
     Result,
 )
 
@@ -157,7 +157,7 @@ def result(
     strategy: str, source: float, target: float, fraction: float | None, seed: int = 0
 ) -> Result:
     def on(value: float) -> Measurements:
-        one = Measured(100, value, value, value, value, (value, None), ((1, 2), (0, 0)))
+        one = Metrics(100, value, value, value, value, (value, None), ((1, 2), (0, 0)))
         return Measurements(one, one, {})
 
     def changed(points: float) -> Change:

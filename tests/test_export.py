@@ -21,7 +21,7 @@ from crossfer.adaptation import adapt
 from crossfer.cli import main
 from crossfer.datasets import Dataset
 from crossfer.deploy import export as exporting
-from crossfer.deploy.export import Exporting, drawn_faces, export
+from crossfer.deploy.export import ExportOptions, drawn_faces, export
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from crossfer.machine import Machine
@@ -59,7 +59,7 @@ def exported(
     classifier: Classifier, prepared: dict[str, Dataset], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("out") / "exported"
-    what = Exporting(
+    what = ExportOptions(
         True,
         True,
         calibrate=[prepared["fer2013"]],
@@ -106,7 +106,7 @@ def test_heads_that_were_calculated_are_exported_too(
             strategy, classifier, classifier, {"target": new}, {}, Recipe(), 0, machine, given
         ).model
         bundle = load(model.save(tmp_path / f"{name} bundle"))
-        export(bundle, out, Exporting(), origin="a test")
+        export(bundle, out, ExportOptions(), origin="a test")
         faces = new.images.numpy()
         answers = crossfer.load(out).predict(faces)
         assert abs(answers - model.predict(faces)).max() < 1e-4
@@ -222,7 +222,7 @@ def test_a_variant_that_answers_differently_is_refused(
 ) -> None:
     monkeypatch.setitem(exporting.LEAST_EQUAL, "fp16", 1.1)
     with pytest.raises(CrossferError, match="fp16: agrees with PyTorch on .*--least-equal"):
-        export(classifier, tmp_path / "out", Exporting(half=True))
+        export(classifier, tmp_path / "out", ExportOptions(half=True))
     assert not list(tmp_path.iterdir())
 
 
@@ -236,18 +236,18 @@ def test_what_cannot_be_exported_is_one_line(
         assert "\n" not in str(error.value)
 
     with pytest.raises(CrossferError, match="--int8: needs --calibrate"):
-        Exporting(int8=True)
+        ExportOptions(int8=True)
     wide = Classifier(nn.Flatten(), preprocessing=Preprocessing(side=64))
     refused(
         "jaffe: its faces are 48×48, but the classifier reads 64×64",
         classifier=wide,
-        what=Exporting(measure=[prepared["jaffe"]]),
+        what=ExportOptions(measure=[prepared["jaffe"]]),
     )
     other = Classifier(study_cnn(0.05, classes=2), ("bored", "keen"))
     refused(
         "jaffe: has no test face of the classes bored, keen",
         classifier=other,
-        what=Exporting(measure=[prepared["jaffe"]]),
+        what=ExportOptions(measure=[prepared["jaffe"]]),
     )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossfer import standins
-from crossfer.datasets.detector import NETWORKS, Detector, Found, Network, lying, weights
+from crossfer.datasets.detector import NETWORKS, CascadeNetwork, Detection, Detector, lying, weights
 from crossfer.datasets.faces import align, choose, cut, face_of, is_plausible
 from crossfer.datasets.pictures import UnreadableImage, frame_count, open_picture, video_frames
 from crossfer.errors import CrossferError
@@ -26,11 +26,11 @@ from crossfer.standins.worlds import LAB_JAFFE
 GRAY = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 
 
-def face(left: float, top: float, side: float, score: float = 0.99) -> Found:
+def face(left: float, top: float, side: float, score: float = 0.99) -> Detection:
     """Return a face with its eyes level, at 35 % of the box."""
     points = [(0.3, 0.35), (0.7, 0.35), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8)]
     landmarks = np.array([(left + x * side, top + y * side) for x, y in points], np.float32)
-    return Found((left, top, side, side), score, landmarks)
+    return Detection((left, top, side, side), score, landmarks)
 
 
 @given(
@@ -104,7 +104,7 @@ def test_eyes_that_cannot_be_right_are_not_aligned_on() -> None:
     steep[1] = steep[0] + (5, 40)
     swapped = good.landmarks[[1, 0, 2, 3, 4]]
     for wrong in (steep, swapped, np.repeat(good.landmarks[:1], 5, 0)):
-        assert not is_plausible(Found(good.box, 0.99, wrong))
+        assert not is_plausible(Detection(good.box, 0.99, wrong))
 
 
 def test_colour_and_size_are_as_asked_and_nonsense_is_refused() -> None:
@@ -235,5 +235,5 @@ def test_the_detectors_networks_pad_as_opencv_does(name: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
     net = cv2.dnn.readNetFromONNX(str(weights() / f"{name}.onnx"))
     net.setInput(lying(images))
-    for ours, theirs in zip(Network(name)(images), net.forward(NETWORKS[name]), strict=True):
+    for ours, theirs in zip(CascadeNetwork(name)(images), net.forward(NETWORKS[name]), strict=True):
         assert np.allclose(ours, theirs, atol=1e-4)

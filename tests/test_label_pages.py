@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 
 from crossfer.app.labelling import label_pages
 from crossfer.deploy import load
-from crossfer.labelling import Gallery, How, Session, journal
+from crossfer.labelling import Gallery, LabelOptions, Session, journal
 from crossfer.labelling.people import Describer
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
@@ -49,7 +49,7 @@ def session(photos: Path, labels: Path, by: str = "ann", blind: bool = False) ->
     """Begin, as the command does."""
     gallery = Gallery(photos, photos.parent / "faces", load(photos.parent / "model"), cropped=True)
     describe = Describer("mean", "their brightness", 4.0, lambda face: face.mean((0, 1)))
-    begun = Session(labels, gallery, How(by, "files", blind), describe)
+    begun = Session(labels, gallery, LabelOptions(by, "files", blind), describe)
     begun.refresh()
     return begun
 

@@ -24,10 +24,10 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.estimate import negative_entropy
 from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import in_words, led
-from crossfer.labelling import Gallery, How, Session, Unguided, journal, people
+from crossfer.labelling import Gallery, LabelOptions, Session, Unguided, journal, people
 from crossfer.labelling.agreement import agreement, cohens_kappa
 from crossfer.labelling.decisions import NOT_A_FACE, decide
-from crossfer.labelling.journal import Event, Journal, Journals, Place, Suggested
+from crossfer.labelling.journal import Event, FaceLocation, Journal, Journals, Suggested
 from crossfer.labelling.keys import KEYS, OTHERS, keys_of
 from crossfer.labelling.people import Describer, linked
 from crossfer.labelling.queue import next_face
@@ -35,17 +35,17 @@ from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
 from tests import tiny_onnx
 
-FACE = Place("a" * 64, (10.0, 10.0, 50.0, 60.0))
+FACE = FaceLocation("a" * 64, (10.0, 10.0, 50.0, 60.0))
 SUGGESTED = Suggested("model", "happy", 0.6, True)
 
 
-def here(place: Place) -> str | None:
+def here(place: FaceLocation) -> str | None:
     """Every place is a face of its own."""
     return place.picture[:1]
 
 
-def place(name: str) -> Place:
-    return Place(name * 64, FACE.box)
+def place(name: str) -> FaceLocation:
+    return FaceLocation(name * 64, FACE.box)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def start(drawn: Path, model: Path, found: Path, tmp_path: Path) -> Callable[...
     def begin(by: str = "ann", predictor: Predictor | None = None, **how: Any) -> Session:
         gallery = Gallery(photos, labels / "faces", predictor or load(model))
         describe = Describer("mean", "brightness", 5.0, lambda face: face.mean((0, 1)))
-        session = Session(labels, gallery, How(by, **how), describe)
+        session = Session(labels, gallery, LabelOptions(by, **how), describe)
         session.refresh()
         return session
 

@@ -26,7 +26,7 @@ from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.machine import Machine
 from crossfer.memory import merging
-from crossfer.memory.exemplars import Choice, choose_exemplars, herd
+from crossfer.memory.exemplars import ExemplarChoice, choose_exemplars, herd
 from crossfer.memory.file import Memory
 from crossfer.memory.merging import best_mixture, by_depth, by_fisher, interpolate
 from crossfer.memory.penalties import (
@@ -112,7 +112,7 @@ def test_a_mixture_shows_every_new_face_once_and_keeps_its_share(
 def test_exemplars_are_so_many_of_each_class() -> None:
     source = faces(70)
     machine = Machine.of("cpu")
-    choices: tuple[Choice, ...] = ("random", "herding")
+    choices: tuple[ExemplarChoice, ...] = ("random", "herding")
     for how in choices:
         kept = choose_exemplars(source, 3, how, small(), 0, machine)
         assert torch.bincount(kept.labels).tolist() == [3] * 7

@@ -27,9 +27,9 @@ from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import encoded, open_picture
 from crossfer.deploy.output import table
-from crossfer.deploy.predictor import AHEAD, How, Predictor, in_order, tapered
+from crossfer.deploy.predictor import AHEAD, PredictOptions, Predictor, in_order, tapered
 from crossfer.deploy.sources import sources_in
-from crossfer.deploy.tracking import Tracker
+from crossfer.deploy.tracking import FaceTracker
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from crossfer.standins.layouts import portrait
@@ -80,8 +80,8 @@ def walk(frames: int) -> list[np.ndarray]:
     return shown
 
 
-def rows_of(model: Path, *paths: Path, how: How | None = None) -> list[dict[str, Any]]:
-    found = crossfer.load(model).analyze_many(list(paths), **vars(how or How()))
+def rows_of(model: Path, *paths: Path, how: PredictOptions | None = None) -> list[dict[str, Any]]:
+    found = crossfer.load(model).analyze_many(list(paths), **vars(how or PredictOptions()))
     return [dict(zip(found, row, strict=True)) for row in found.itertuples(index=False)]
 
 
@@ -191,7 +191,7 @@ def test_interrupted_it_goes_on_to_the_same_table(
     def predict(out: Path, stop_after: int, about: str = "same") -> None:
         with sources_in([photographs]) as sources, table(out, CLASSES, {"about": about}) as rows:
             left = [source for source in sources.found if source.name not in rows.done]
-            for number, part in enumerate(model.parts(left, How())):
+            for number, part in enumerate(model.parts(left, PredictOptions())):
                 if number == stop_after:
                     raise KeyboardInterrupt
                 rows.add(part)
@@ -230,7 +230,7 @@ def test_in_a_video_a_face_keeps_its_number(suffix: str, exported: Path, tmp_pat
     assert {row["face"] for row in stays} == {1}
     assert [row["frame"] for row in comes] == list(range(3, 8))
     assert {row["face"] for row in comes} == {2}
-    few = rows_of(exported, tmp_path / f"walk{suffix}", how=How(per_second=2.5))
+    few = rows_of(exported, tmp_path / f"walk{suffix}", how=PredictOptions(per_second=2.5))
     assert sorted({row["frame"] for row in few}) == [0, 4]
 
 
@@ -252,23 +252,23 @@ def test_smoothing_is_the_mean_of_the_frames_so_far_weighted_by_age() -> None:
     box = (0.0, 0.0, 10.0, 10.0)
     said = [np.asarray(p, np.float32) for p in ([1, 0], [0, 1], [0, 1])]
     times = [0.0, 0.1, 0.4]
-    tracker = Tracker(smooth=0.5)
+    tracker = FaceTracker(smooth=0.5)
     smoothed = [tracker.update(t, [box], [p])[0] for t, p in zip(times, said, strict=True)]
     weights = np.exp(-(times[-1] - np.array(times)) / 0.5)
     assert smoothed[-1][1] == pytest.approx(np.average(said, axis=0, weights=weights), abs=1e-6)
     assert {number for number, _ in smoothed} == {1}
-    plain = Tracker(smooth=0)
+    plain = FaceTracker(smooth=0)
     for t, p in zip(times, said, strict=True):
         assert plain.update(t, [box], [p])[0][1] == pytest.approx(p)
 
 
 def test_numbers_follow_the_nearest_box_and_end_when_a_face_is_gone() -> None:
-    def number(tracker: Tracker, seconds: float, *lefts: float) -> list[int]:
+    def number(tracker: FaceTracker, seconds: float, *lefts: float) -> list[int]:
         boxes = [(left, 0.0, 10.0, 10.0) for left in lefts]
         said = [np.full(2, 0.5, np.float32)] * len(boxes)
         return [face for face, _ in tracker.update(seconds, boxes, said)]
 
-    tracker = Tracker(smooth=0.5)
+    tracker = FaceTracker(smooth=0.5)
     assert number(tracker, 0.0, 0, 100) == [1, 2]
     assert number(tracker, 0.1, 97, 4) == [2, 1]  # whatever the order in which they are found
     assert number(tracker, 0.2, 97) == [2]

@@ -30,7 +30,6 @@ from crossfer.evaluation.measure import change, measure
 from crossfer.evaluation.rows import (
     Change,
     ClassChange,
-    Comparison,
     Cost,
     DatasetFacts,
     Division,
@@ -40,6 +39,7 @@ from crossfer.evaluation.rows import (
     Result,
     Results,
     RunFacts,
+    StrategyComparison,
     StrategyFacts,
 )
 from crossfer.report import answers, charts, explain, tables, words, write_report
@@ -354,7 +354,7 @@ def test_a_class_that_falls_is_warned_of_on_the_first_screen(tmp_path: Path) -> 
 def test_these_images_and_other_people_are_two_questions(tmp_path: Path) -> None:
     results = made_results({"jaffe": STUDY}, images={"jaffe": 67})
 
-    def of_three(row: Comparison) -> Comparison:
+    def of_three(row: StrategyComparison) -> StrategyComparison:
         if (row.strategy, row.against, row.side) != ("FU", BL, "target"):
             return row
         paired = replace(row.paired, gained=40.0, lost=7.0, people=3, p=0.2, p_images=1e-6)
@@ -476,7 +476,7 @@ def test_a_target_whose_runs_failed_has_its_own_largest_share(
 ) -> None:
     results = made_results({"jaffe": STUDY, "ck48": STUDY}, fractions=(0.5, 1.0))
 
-    def kept(row: Result | Comparison) -> bool:
+    def kept(row: Result | StrategyComparison) -> bool:
         return row.target != "jaffe" or row.fraction not in failed
 
     results = replace(

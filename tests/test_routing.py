@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import crossfer
 from crossfer.adaptation import adapt, check_strategy, untrained
 from crossfer.datasets import Dataset
-from crossfer.deploy.export import Exporting, export
+from crossfer.deploy.export import ExportOptions, export
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
 from crossfer.machine import Machine
@@ -87,7 +87,7 @@ def test_probabilities_are_mixed_and_the_bundle_answers_the_same(
     assert np.allclose(mixture.predict(pictures), wanted, atol=1e-5)
     bundle = mixture.save(tmp_path / "bundle")
     assert np.array_equal(load(bundle).predict(pictures), mixture.predict(pictures))
-    export(load(bundle), tmp_path / "exported", Exporting(), origin="a test")
+    export(load(bundle), tmp_path / "exported", ExportOptions(), origin="a test")
     assert np.allclose(crossfer.load(tmp_path / "exported").predict(pictures), wanted, atol=1e-4)
     card = (tmp_path / "exported/README.md").read_text(encoding="utf-8")
     assert "a mixture of two networks" in card

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from crossfer.memory.closed_form import ClosedForm
-from crossfer.memory.exemplars import Choice
+from crossfer.memory.exemplars import ExemplarChoice
 from crossfer.memory.merging import Merge
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Penalty, SourceDistillation
 from crossfer.memory.replay import FeatureReplay
@@ -32,7 +32,7 @@ REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averag
 
 Layers = Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
 Data = Literal["source", "target", "source+target"]
-CHOICES = {"layers": Layers, "data": Data, "choice": Choice, "merge": Merge}
+CHOICES = {"layers": Layers, "data": Data, "choice": ExemplarChoice, "merge": Merge}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Strategy:
     data: Data
     about: str = field(default="", compare=False)
     exemplars: int | None = None
-    choice: Choice = "random"
+    choice: ExemplarChoice = "random"
     share: float | None = None
     penalty: Penalty | None = None
     merge: bool | Merge = False

@@ -11,20 +11,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from crossfer.app.flips import Changed, Choice, Flip, Wanted
+from crossfer.app.flips import Changed, FlipKind, FlipSelection, Wanted
 from crossfer.app.pages import Page, rendered
 from crossfer.datasets.pictures import encoded
 
 AT_ONCE = 60
 """Pictures on a page."""
-FLIPS: Mapping[Flip, str] = {
+FLIPS: Mapping[FlipKind, str] = {
     "lost": "lost: right before, wrong now",
     "won": "won: wrong before, right now",
     "both": "both",
 }
 
 
-def compare_page(choices: Sequence[Choice]) -> Page:
+def compare_page(choices: Sequence[FlipSelection]) -> Page:
     """Return the page.
 
     Parameters

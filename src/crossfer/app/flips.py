@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossfer.datasets.dataset import GROUP, Dataset
 from crossfer.datasets.record import Pixels
-from crossfer.deploy.compare import Comparison
+from crossfer.deploy.compare import ClassifierComparison
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.comparing import NOT_KNOWN, Compared
@@ -20,7 +20,7 @@ from crossfer.evaluation.rows import DatasetFacts, Result
 from crossfer.experiment.finished import Finished
 from crossfer.terms import BL, SIDES, Side
 
-Flip = Literal["lost", "won", "both"]
+FlipKind = Literal["lost", "won", "both"]
 MOST_VALUES = 50
 """Of a column that one can filter by: more are names, not groups."""
 
@@ -57,7 +57,7 @@ class Changed:
         """Take the answers of two networks about the same images."""
         return cls(dataset, rows, classes, new.labels, old.decisions, new.decisions)
 
-    def flipped(self, which: Flip) -> NDArray[np.bool_]:
+    def flipped(self, which: FlipKind) -> NDArray[np.bool_]:
         """Tell which images flipped: bool (N,).
 
         `won` were wrong before and are right now, `lost` were right before and are wrong now.
@@ -107,7 +107,7 @@ class Changed:
 class Wanted:
     """Which flips are asked for: of which class, and of which value of some columns."""
 
-    flip: Flip = "lost"
+    flip: FlipKind = "lost"
     label: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
 
@@ -130,7 +130,7 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FlipSelection:
     """Two networks on a dataset, which may be looked at.
 
     Parameters
@@ -149,11 +149,11 @@ class Choice:
     load: Callable[[], Changed]
 
 
-def of_comparison(comparison: Comparison) -> list[Choice]:
+def of_comparison(comparison: ClassifierComparison) -> list[FlipSelection]:
     """Return what a comparison has to show."""
     found = comparison.found
     return [
-        Choice(
+        FlipSelection(
             pictures.name,
             found.old.name,
             found.new.name,
@@ -163,7 +163,7 @@ def of_comparison(comparison: Comparison) -> list[Choice]:
     ]
 
 
-def of_record(compared: Compared, datasets: Sequence[Dataset]) -> list[Choice]:
+def of_record(compared: Compared, datasets: Sequence[Dataset]) -> list[FlipSelection]:
     """Return what the JSON of a comparison has to show.
 
     Parameters
@@ -192,11 +192,11 @@ def of_record(compared: Compared, datasets: Sequence[Dataset]) -> list[Choice]:
         )
         dataset = given[one.fingerprint]
         load = partial(Changed, dataset, rows, compared.classes, labels, old, new)
-        choices.append(Choice(one.name, compared.old.name, compared.new.name, load))
+        choices.append(FlipSelection(one.name, compared.old.name, compared.new.name, load))
     return choices
 
 
-def of_experiment(finished: Finished) -> list[Choice]:
+def of_experiment(finished: Finished) -> list[FlipSelection]:
     """Return what an experiment has to show: each network on its target and on the source, against BL.
 
     The recommended networks come first.
@@ -215,7 +215,7 @@ def of_experiment(finished: Finished) -> list[Choice]:
         for side in SIDES[::-1]:
             on = results.source if side == "source" else facts[row.target]
             load = partial(_of_rows, finished, on, side, baseline, row)
-            choices.append(Choice(f"{name} on {on.name}", BL, row.strategy, load))
+            choices.append(FlipSelection(f"{name} on {on.name}", BL, row.strategy, load))
     return choices
 
 

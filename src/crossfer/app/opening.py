@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfer.app.pages import Page
-from crossfer.app.try_page import Candidate, try_page
+from crossfer.app.try_page import TriedModel, try_page
 from crossfer.deploy import load
 from crossfer.deploy.engine import Engine
 from crossfer.errors import CrossferError
@@ -71,7 +71,7 @@ def pages_of(
         return [_of_record(paths[0], data)]
     if data and len(paths) != 2:
         raise CrossferError(f"--data: needs two classifiers, the old one first; {len(paths)} given")
-    shown = [try_page([Candidate(str(path), _engine(path)) for path in paths], smallest)]
+    shown = [try_page([TriedModel(str(path), _engine(path)) for path in paths], smallest)]
     if data:
         shown.append(_compared(paths[0], paths[1], data, progress))
     return shown
@@ -116,7 +116,7 @@ def _of_experiment(folder: Path, smallest: float) -> list[Page]:
         and (row.strategy == BL or row.runs[0] == choice.run)
     }
     candidates = [
-        Candidate(name, _engine(folder / results.run(run).folder)) for name, run in runs.items()
+        TriedModel(name, _engine(folder / results.run(run).folder)) for name, run in runs.items()
     ]
     shown = [try_page(candidates, smallest)] if candidates else []
     choices = of_experiment(finished)
@@ -134,11 +134,13 @@ def _of_record(file: Path, data: Sequence[Path]) -> Page:
 def _compared(old: Path, new: Path, data: Sequence[Path], progress: OnProgress) -> Page:
     from crossfer.app.compare_page import compare_page
     from crossfer.app.flips import of_comparison
-    from crossfer.deploy.compare import Comparing, compare
+    from crossfer.deploy.compare import CompareOptions, compare
     from crossfer.deploy.models import open_model
 
     pairs = [(dataset, dataset) for dataset in _datasets(data)]
-    found = compare(open_model(old), open_model(new), pairs, Comparing(rounds=COMPARED), progress)
+    found = compare(
+        open_model(old), open_model(new), pairs, CompareOptions(rounds=COMPARED), progress
+    )
     return compare_page(of_comparison(found))
 
 

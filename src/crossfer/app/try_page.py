@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from crossfer.app.pages import Answer, Page, rendered
 from crossfer.classes import canonical
-from crossfer.datasets.detector import Detector, Found
+from crossfer.datasets.detector import Detection, Detector
 from crossfer.datasets.pictures import data_uri, decoded, open_picture
 from crossfer.datasets.record import Pixels
 from crossfer.deploy.engine import Engine
@@ -32,7 +32,7 @@ LARGEST_SHOWN = 900
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TriedModel:
     """A classifier to try.
 
     Parameters
@@ -52,7 +52,7 @@ class Candidate:
         return list(map(canonical, self.engine.classes))
 
 
-def try_page(candidates: Sequence[Candidate], smallest: float = SMALLEST) -> Page:
+def try_page(candidates: Sequence[TriedModel], smallest: float = SMALLEST) -> Page:
     """Return the page.
 
     Parameters
@@ -81,7 +81,7 @@ def try_page(candidates: Sequence[Candidate], smallest: float = SMALLEST) -> Pag
 
 
 def answers(
-    picture: Pixels, candidates: Sequence[Candidate], find: Detector | None
+    picture: Pixels, candidates: Sequence[TriedModel], find: Detector | None
 ) -> dict[str, Any]:
     """Classify every face in a picture with every candidate.
 
@@ -121,7 +121,7 @@ def answers(
     }
 
 
-def _answer(picture: Pixels, face: Found | None, engine: Engine) -> dict[str, Any]:
+def _answer(picture: Pixels, face: Detection | None, engine: Engine) -> dict[str, Any]:
     seen = framed(picture, face, engine.framing)
     said = engine(seen[None])[0]
     return {
@@ -132,7 +132,7 @@ def _answer(picture: Pixels, face: Found | None, engine: Engine) -> dict[str, An
     }
 
 
-def _box(face: Found | None, width: int, height: int) -> list[float] | None:
+def _box(face: Detection | None, width: int, height: int) -> list[float] | None:
     if face is None:
         return None
     left, top, wide, high = face.box

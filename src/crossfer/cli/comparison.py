@@ -83,7 +83,7 @@ def compare(
     """
     from crossfer.cli.bars import Bars
     from crossfer.datasets import SPLITS, open_dataset
-    from crossfer.deploy.compare import Comparing, write_flips
+    from crossfer.deploy.compare import CompareOptions, write_flips
     from crossfer.deploy.compare import compare as run
     from crossfer.deploy.models import open_model
     from crossfer.files import write_json
@@ -99,7 +99,7 @@ def compare(
         )
     outputs = {"--json": as_json, "--html": html, "--flips": flips}
     check_outputs(outputs, [old, new, *datasets, *(new_data or ())])
-    how = Comparing(
+    how = CompareOptions(
         split,
         tuple(dict.fromkeys(by or ())),
         pairs_of("--label", label or []),

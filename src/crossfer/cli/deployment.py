@@ -27,7 +27,7 @@ from crossfer.framing import SMALLEST
 
 if TYPE_CHECKING:
     from crossfer.deploy.output import Counted
-    from crossfer.deploy.predictor import Part
+    from crossfer.deploy.predictor import RowBatch
 
 command = partial(app.command, rich_help_panel="Use")
 
@@ -65,10 +65,10 @@ def predict(
     predictor = load(model, variant, smallest, mirror)  # opens the network while it imports OpenCV
 
     from crossfer.deploy.output import Counted, table
-    from crossfer.deploy.predictor import How
+    from crossfer.deploy.predictor import PredictOptions
     from crossfer.deploy.sources import sources_in
 
-    how = How(cropped, smooth, fps)
+    how = PredictOptions(cropped, smooth, fps)
     with sources_in(paths) as sources:
         if out is None:
             counted = Counted()
@@ -96,7 +96,7 @@ def predict(
         raise CrossferError(f"none of {counted.sources:,} pictures and videos could be read")
 
 
-def _say(part: Part, classes: tuple[str, ...]) -> None:
+def _say(part: RowBatch, classes: tuple[str, ...]) -> None:
     """Print what there is in a picture, or in some frames of a video."""
     for row in part.rows:
         place = row.source if row.seconds is None else f"{row.source} {row.seconds:.2f} s"
@@ -168,7 +168,7 @@ def export(
     from crossfer.datasets import open_dataset
     from crossfer.deploy import load
     from crossfer.deploy.card import Accuracy
-    from crossfer.deploy.export import Exporting
+    from crossfer.deploy.export import ExportOptions
     from crossfer.deploy.export import export as write
     from crossfer.experiment.finished import results_of, tested
     from crossfer.report.citing import methods
@@ -194,7 +194,7 @@ def export(
     if lacks:
         say(f"the card will not contain the experiment's measurements: {lacks}")
     known = tested(made[0], made[1].key) if made else []
-    what = Exporting(
+    what = ExportOptions(
         half,
         int8,
         [open_dataset(folder) for folder in calibrate or ()],

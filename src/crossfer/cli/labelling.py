@@ -84,7 +84,7 @@ def label(
     Example:  crossfer label photos/ --model runs/mine/runs/KEY --order balance --by ann
     """
     from crossfer.cli.bars import Bars
-    from crossfer.labelling import FACES, Gallery, How, Session, describer
+    from crossfer.labelling import FACES, Gallery, LabelOptions, Session, describer
     from crossfer.labelling.queue import check_order
 
     folder = out or photos.resolve().with_name(f"{photos.resolve().name}-labels")
@@ -99,7 +99,7 @@ def label(
         raise CrossferError(
             f"{'--blind' if blind else '--variant'}: only with --model; add it, or leave this out"
         )
-    how = How(by or _user(), check_order(order), blind, tuple(also or ()))
+    how = LabelOptions(by or _user(), check_order(order), blind, tuple(also or ()))
     if table:
         page = {"--order": order != "uncertainty", "--blind": blind, "--port": port != PORT}
         for option, given in (page | {"--open": browser}).items():

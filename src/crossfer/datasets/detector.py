@@ -51,7 +51,7 @@ LEAST_WORKING = 192
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Detection:
     """One face in a picture.
 
     Parameters
@@ -102,7 +102,7 @@ class Detector:
         self._smallest = smallest
         self._propose, self._refine, self._point = map(opened, NETWORKS)
 
-    def __call__(self, image: Pixels) -> list[Found]:
+    def __call__(self, image: Pixels) -> list[Detection]:
         """Find the faces.
 
         Parameters
@@ -166,7 +166,7 @@ class Detector:
         passed = passed[nms(corners[passed], scores[passed], 0.7)]
         return _squared(_moved(corners[passed], offsets[passed]))
 
-    def _faces(self, canvas: _Canvas, corners: Floats, scale: Floats) -> list[Found]:
+    def _faces(self, canvas: _Canvas, corners: Floats, scale: Floats) -> list[Detection]:
         """Take the third look, and return what passes in pixels of the picture itself."""
         if not len(corners):
             return []
@@ -179,7 +179,7 @@ class Detector:
         boxes, scores = boxes[distinct], scores[passed][distinct]
         landmarks = self._landmarks(canvas, boxes) * scale
         return [
-            Found((left, top, right - left, bottom - top), score, points)
+            Detection((left, top, right - left, bottom - top), score, points)
             for (left, top, right, bottom), score, points in zip(
                 (boxes * np.tile(scale, 2)).tolist(), scores.tolist(), landmarks, strict=True
             )
@@ -204,7 +204,7 @@ class Detector:
         return corners[:, None, :2] + (plain + mirrored).astype(np.float32) / 2 * size  # pyrefly: ignore[bad-return]  # float32 they are
 
 
-class Network:
+class CascadeNetwork:
     """One network of the cascade in ONNX Runtime; several threads may ask at once.
 
     Parameters
@@ -230,7 +230,7 @@ class Network:
         return self._session.run(self._outputs, {self._input: lying(images)})
 
 
-opened = cache(Network)
+opened = cache(CascadeNetwork)
 """Open a network once for all threads."""
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossfer.datasets.detector import Found
+from crossfer.datasets.detector import Detection
 from crossfer.datasets.pictures import UnreadableImage
 from crossfer.datasets.record import Box, Pixels
 from crossfer.framing import Framing
@@ -37,7 +37,7 @@ SURE = 0.97
 """A face scored lower is looked for in the picture turned upside down, too, and one found there must score as
 much: of 120 faces of CK+48 and FER2013 turned upside down 14 were found as they stood, none above 0.963."""
 
-How = Literal["cropped", "eyes", "several", "turned", "box", "centre"]
+CropKind = Literal["cropped", "eyes", "several", "turned", "box", "centre"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Face:
     image: Pixels
     box: Box
     roll: float
-    found: How
+    found: CropKind
     score: float
     picture: str = ""
 
@@ -77,7 +77,7 @@ def face_of(
     image: Pixels,
     record_box: Box | None,
     framing: Framing,
-    find: Callable[[Pixels], list[Found]] | None,
+    find: Callable[[Pixels], list[Detection]] | None,
     crop: float,
 ) -> Face:
     """Take the face from a picture.
@@ -126,7 +126,7 @@ def face_of(
 
 
 def _upside_down(
-    image: Pixels, framing: Framing, find: Callable[[Pixels], list[Found]]
+    image: Pixels, framing: Framing, find: Callable[[Pixels], list[Detection]]
 ) -> Face | None:
     """Return the face of a picture that stands on its head, ``None`` where it does not."""
     turned = np.ascontiguousarray(image[::-1, ::-1])
@@ -216,7 +216,7 @@ def cut(image: Pixels, box: Box, framing: Framing) -> tuple[Pixels, Box]:
     return _resized(part, framing.side), whole
 
 
-def choose(faces: Sequence[Found], shape: tuple[int, ...], box: Box | None) -> Found | None:
+def choose(faces: Sequence[Detection], shape: tuple[int, ...], box: Box | None) -> Detection | None:
     """Choose the face that a picture is about.
 
     Parameters
@@ -236,7 +236,7 @@ def choose(faces: Sequence[Found], shape: tuple[int, ...], box: Box | None) -> F
     """
     middle = np.array([shape[1], shape[0]]) / 2
 
-    def weight(face: Found) -> float:
+    def weight(face: Detection) -> float:
         if box is not None:
             return iou(face.box, box)
         left, top, width, height = face.box
@@ -247,14 +247,16 @@ def choose(faces: Sequence[Found], shape: tuple[int, ...], box: Box | None) -> F
     return best if best is not None and weight(best) > 0 else None
 
 
-def is_plausible(face: Found) -> bool:
+def is_plausible(face: Detection) -> bool:
     """Tell whether a face's eyes can be aligned on: neither too close together nor too steep."""
     x, y = (float(v) for v in face.landmarks[1] - face.landmarks[0])
     least = max(CLOSEST, NARROWEST * face.box[2])
     return math.hypot(x, y) >= least and abs(math.degrees(math.atan2(y, x))) <= STEEPEST
 
 
-def _look(image: Pixels, box: Box | None, find: Callable[[Pixels], list[Found]]) -> list[Found]:
+def _look(
+    image: Pixels, box: Box | None, find: Callable[[Pixels], list[Detection]]
+) -> list[Detection]:
     """Find faces in the picture, or in the box and some margin around it."""
     if box is None:
         return find(image)
@@ -265,7 +267,7 @@ def _look(image: Pixels, box: Box | None, find: Callable[[Pixels], list[Found]])
         for axis, size in ((0, width), (1, height))
     )
     return [
-        Found(
+        Detection(
             (face.box[0] + left, face.box[1] + top, *face.box[2:]),
             face.score,
             face.landmarks + np.array([left, top], np.float32),

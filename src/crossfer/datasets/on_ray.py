@@ -83,7 +83,7 @@ def extract_on_ray(
 
 
 @dataclass(frozen=True)
-class Group:
+class FileGroup:
     """The records of one file, as they are sent to a node.
 
     Parameters
@@ -102,10 +102,10 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentPart:
     """The input of a task: groups, and the first readable file with its SHA-256, if there is one."""
 
-    groups: list[Group]
+    groups: list[FileGroup]
     probe: tuple[Path, str] | None
 
 
@@ -133,17 +133,17 @@ class Blocks:
         """Prepares a process of a node; picklable."""
         return partial(_open, self.how)
 
-    def pack(self, key: str, whole: bool, again: bool) -> Sent:
+    def pack(self, key: str, whole: bool, again: bool) -> SentPart:
         """Return the input of a block's task, with its files if some node does not see them."""
         groups = [
-            Group(records, _size(_file(records))) for records in by_file(self.missing[key][1])
+            FileGroup(records, _size(_file(records))) for records in by_file(self.missing[key][1])
         ]
         first = next((_file(group.records) for group in groups if group.size is not None), None)
         if whole:
             groups = [replace(group, content=self._content(group)) for group in groups]
-        return Sent(groups, (first, digest(first)) if first else None)
+        return SentPart(groups, (first, digest(first)) if first else None)
 
-    def _content(self, group: Group) -> bytes | list[Face | str]:
+    def _content(self, group: FileGroup) -> bytes | list[Face | str]:
         if group.size is None:
             return self.how.faces(group.records, None)
         return _file(group.records).read_bytes()
@@ -169,7 +169,7 @@ def _open(how: Extraction) -> Carry:
     """Return what a process of a node runs for each block; it finds faces with one thread."""
     detector = Detector() if how.find else None
 
-    def carry(key: str, sent: Sent, tell: Emit) -> tuple[str | None, Block]:
+    def carry(key: str, sent: SentPart, tell: Emit) -> tuple[str | None, Block]:
         seen = _sees(sent)
         if not seen and any(group.content is None for group in sent.groups):
             raise Unseen
@@ -192,7 +192,7 @@ def _open(how: Extraction) -> Carry:
     return carry
 
 
-def _sees(sent: Sent) -> bool:
+def _sees(sent: SentPart) -> bool:
     """Tell whether this node sees the files: of the same sizes, and the first of the same content."""
     try:
         same = all(_size(_file(group.records)) == group.size for group in sent.groups)

@@ -26,7 +26,7 @@ from crossfer.datasets.earlier import check_draw, earlier_state
 from crossfer.datasets.extract import Block, Extraction, are_cropped, blocks
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.raw import Raw, read_raw
-from crossfer.datasets.readers.in_memory import Memory
+from crossfer.datasets.readers.in_memory import InMemorySource
 from crossfer.datasets.record import Record, Skipped
 from crossfer.datasets.staging import FacesStay, check_free, put_in_place, resumable, staging_of
 from crossfer.errors import CrossferError
@@ -40,7 +40,7 @@ COMPARED = 5_000
 
 
 def prepare(
-    source: str | Path | Memory,
+    source: str | Path | InMemorySource,
     out: str | Path,
     how: Preparation | None = None,
     *,
@@ -86,7 +86,7 @@ def prepare(
     out, how = Path(out), how or Preparation()
     if on:
         on.check()
-    if not isinstance(source, Memory):
+    if not isinstance(source, InMemorySource):
         source = Path(source)
         if source.resolve().is_relative_to(out.resolve()):
             raise CrossferError(f"{out}: contains the raw files {source}; name another folder")

@@ -20,7 +20,7 @@ from crossfer.datasets import archives
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.files import SYSTEM_FILES, find, what_is
-from crossfer.datasets.readers.in_memory import Memory
+from crossfer.datasets.readers.in_memory import InMemorySource
 from crossfer.datasets.readers.labels import number_in
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
 from crossfer.datasets.walk import files_below
@@ -63,9 +63,11 @@ class Raw:
     remarks: list[str]
 
 
-def read_raw(source: Path | Memory, how: Preparation, name: str | None, staging: Path) -> Raw:
+def read_raw(
+    source: Path | InMemorySource, how: Preparation, name: str | None, staging: Path
+) -> Raw:
     """Read all records; archives are unpacked first."""
-    if isinstance(source, Memory):
+    if isinstance(source, InMemorySource):
         own = legible(source.name)
         if how.reader:
             raise CrossferError(f"reader {how.reader} has no effect on a dataset in memory")

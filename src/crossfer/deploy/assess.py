@@ -34,7 +34,7 @@ from crossfer.evaluation.drift import (
     input_drift,
     pixels_of,
 )
-from crossfer.evaluation.estimate import Answers, estimates
+from crossfer.evaluation.estimate import LabelledScores, estimates
 from crossfer.evaluation.intervals import accuracy_interval, count_people
 from crossfer.loading import faces_of
 from crossfer.machine import Machine
@@ -55,7 +55,7 @@ Codes = NDArray[np.integer] | None
 
 
 @dataclass(frozen=True)
-class Known:
+class SourceReference:
     """Results of a classifier on validation faces of its source.
 
     Parameters
@@ -71,14 +71,14 @@ class Known:
     """
 
     name: str
-    answers: Answers
+    answers: LabelledScores
     pixels: Pixels | None = None
     features: Features | None = None
     dataset: Dataset | None = None
     rows: NDArray[np.int64] | None = None
 
 
-def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
+def of_source(model: Model, source: Dataset, class_set: ClassSet) -> SourceReference:
     """Measure a classifier on the source's validation faces.
 
     Raises
@@ -95,15 +95,15 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> Known:
             "calibrate the estimates; name another --source"
         )
     people = source.people(rows)
-    answers = Answers.of(model.answers(source, rows), source.labels[rows], people)
+    answers = LabelledScores.of(model.answers(source, rows), source.labels[rows], people)
     images = np.asarray(source.images[rows])
     far = None
     if len(rows) >= LEAST and (classifier := _with_head(model)) is not None:
         far = Features.of(_features(classifier, images), people)
-    return Known(source.name, answers, pixels_of(images), far, source, rows)
+    return SourceReference(source.name, answers, pixels_of(images), far, source, rows)
 
 
-def of_memory(model: Model, file: Path) -> Known:
+def of_memory(model: Model, file: Path) -> SourceReference:
     """Read the statistics of the source's validation faces from a memory file.
 
     Raises
@@ -116,10 +116,10 @@ def of_memory(model: Model, file: Path) -> Known:
         raise CrossferError(
             f"{file}: says nothing of validation faces; {AGAIN}, of a source with {LEAST} of them"
         )
-    return Known(known.name, known.answers.answers(), known.pixels, known.features)
+    return SourceReference(known.name, known.answers.answers(), known.pixels, known.features)
 
 
-def of_run(folder: Path, model: Model) -> Known:
+def of_run(folder: Path, model: Model) -> SourceReference:
     """Read a run's predictions for its source's validation faces, and a baseline's memory file.
 
     Raises
@@ -139,12 +139,12 @@ def of_run(folder: Path, model: Model) -> Known:
             "--source"
         )
     columns = [said[0].classes.index(name) for name in model.classes]
-    answers = Answers.of(
+    answers = LabelledScores.of(
         np.concatenate([one.probabilities[:, columns] for one in said]),
         np.concatenate([one.labels for one in said]),
     )
     names = dict.fromkeys(one.dataset for one in said)
-    known, file = Known(" and ".join(names), answers), folder / MEMORY
+    known, file = SourceReference(" and ".join(names), answers), folder / MEMORY
     if file.is_file() and (remembered := _memory_of(model, file).calibration):
         return replace(known, pixels=remembered.pixels, features=remembered.features)
     return known
@@ -185,7 +185,7 @@ def opened(
 def assess(
     model: Model,
     dataset: Dataset,
-    known: Known,
+    known: SourceReference,
     class_set: ClassSet,
     *,
     curve: bool = False,
@@ -277,7 +277,7 @@ def _memory_of(model: Model, file: Path) -> Memory:
 
 
 def _curve(
-    model: Model, dataset: Dataset, known: Known, progress: OnProgress
+    model: Model, dataset: Dataset, known: SourceReference, progress: OnProgress
 ) -> Iterator[CurvePoint]:
     """Train the last layer on increasing numbers of labels, and measure it."""
     learnt, tested = dataset.rows("training"), dataset.rows("test")

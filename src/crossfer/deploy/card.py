@@ -40,7 +40,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Measured:
+class VariantCheck:
     """Measurements of a variant.
 
     Parameters
@@ -70,7 +70,7 @@ class Measured:
 def model_card(
     name: str,
     classifier: Classifier,
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, VariantCheck],
     tested: Sequence[Accuracy],
     datasets: Sequence[Mapping[str, Any]],
     origin: str,

@@ -23,8 +23,8 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.comparing import (
     FORMAT,
     Compared,
+    ComparedNetwork,
     Latency,
-    Network,
     corrected,
     latency,
     on_dataset,
@@ -49,7 +49,7 @@ COLUMNS = ("dataset", "flip", "row", "origin", "label", "old", "new")
 
 
 @dataclass(frozen=True)
-class Comparing:
+class CompareOptions:
     """Options of a comparison.
 
     Parameters
@@ -110,7 +110,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Flip:
+class ChangedPrediction:
     """A picture on which only one of the two networks is right."""
 
     dataset: str
@@ -121,29 +121,31 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ClassifierComparison:
     """The result of a comparison, and the answers on every picture."""
 
     found: Compared
     answers: Sequence[tuple[Pictures, Answers, Answers]]
 
-    def flips(self) -> Iterator[Flip]:
+    def flips(self) -> Iterator[ChangedPrediction]:
         """Yield the pictures that flipped, for each dataset first those won, then those lost."""
         for pictures, old, new in self.answers:
             origins = pictures.column("origin") or []
             for won, places in zip((True, False), find_flips(old, new), strict=True):
                 for i in map(int, places):
                     image = flipped_image(old, new, i, self.found.classes, origins)
-                    yield Flip(pictures.name, won, image, pictures.old.images[image.row])
+                    yield ChangedPrediction(
+                        pictures.name, won, image, pictures.old.images[image.row]
+                    )
 
 
 def compare(
     old: Model,
     new: Model,
     datasets: Sequence[tuple[Dataset, Dataset]],
-    how: Comparing = Comparing(),  # noqa: B008  (frozen)
+    how: CompareOptions = CompareOptions(),  # noqa: B008  (frozen)
     progress: OnProgress = silent,
-) -> Comparison:
+) -> ClassifierComparison:
     """Compare two classifiers.
 
     Parameters
@@ -210,14 +212,14 @@ def compare(
         notes=tuple(_class_notes(old, new, how)),
     )
     progress(len(sets) + 1, len(sets) + 1)
-    return Comparison(found, answers)
+    return ClassifierComparison(found, answers)
 
 
-def classes_of(old: Model, new: Model, how: Comparing) -> ClassSet:
+def classes_of(old: Model, new: Model, how: CompareOptions) -> ClassSet:
     """Return the classes for comparing two classifiers, with their labels.
 
     The classes of either, the old one's first; a network is always wrong on a class that it lacks, as its
-    users would find.  With `Comparing.shared`, the classes of both.
+    users would find.  With `CompareOptions.shared`, the classes of both.
 
     Raises
     ------
@@ -289,7 +291,7 @@ def check_labels(asked: Mapping[str, str], datasets: Sequence[Dataset]) -> None:
             )
 
 
-def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) -> Latency:
+def measure_latency(old: Model, new: Model, pictures: Pictures, how: CompareOptions) -> Latency:
     """Measure the latency of both for one face and for a batch, alternately, so that noise affects both.
 
     The order of the two alternates from round to round.
@@ -317,7 +319,7 @@ def measure_latency(old: Model, new: Model, pictures: Pictures, how: Comparing) 
     return latency(processor(), how.threads, how.batch, singles, batches)
 
 
-def write_flips(flips: Iterable[Flip], file: Path) -> int:
+def write_flips(flips: Iterable[ChangedPrediction], file: Path) -> int:
     """Write a CSV file with a row for each picture that flipped; return their number."""
     rows = []
     for flip in flips:
@@ -364,7 +366,7 @@ def _pictures(
     new: Model,
     datasets: Sequence[tuple[Dataset, Dataset]],
     class_set: ClassSet,
-    how: Comparing,
+    how: CompareOptions,
 ) -> list[Pictures]:
     found = []
     names = [own.name for own, _ in datasets]
@@ -426,8 +428,8 @@ def _answers(model: Model, dataset: Dataset, rows: NDArray[np.int64], of: Pictur
     return Answers.of(of.old.labels[of.old_rows], probabilities, of.old.classes, of.old_rows)
 
 
-def _network(model: Model) -> Network:
-    return Network(
+def _network(model: Model) -> ComparedNetwork:
+    return ComparedNetwork(
         model.name,
         model.kind,
         model.classes,
@@ -446,7 +448,7 @@ def _left_out(dataset: Dataset, split: Split) -> dict[str, int]:
     return {name: labels.count(name) for name in sorted(set(labels))}
 
 
-def _class_notes(old: Model, new: Model, how: Comparing) -> Iterator[str]:
+def _class_notes(old: Model, new: Model, how: CompareOptions) -> Iterator[str]:
     for who, model, other in (("old", old, new), ("new", new, old)):
         alone = [name for name in model.classes if name not in other.classes]
         if alone:

@@ -32,7 +32,7 @@ from crossfer.classes import ClassSet
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
-from crossfer.deploy.card import Accuracy, Measured, model_card
+from crossfer.deploy.card import Accuracy, VariantCheck, model_card
 from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval
@@ -64,7 +64,7 @@ RUNS = 50
 
 
 @dataclass(frozen=True)
-class Exporting:
+class ExportOptions:
     """Options of an export.
 
     Parameters
@@ -116,9 +116,9 @@ class Exporting:
 def export(
     classifier: Classifier,
     out: str | Path,
-    what: Exporting = Exporting(),
+    what: ExportOptions = ExportOptions(),
     origin: str = "",  # noqa: B008
-) -> dict[str, Measured]:
+) -> dict[str, VariantCheck]:
     """Export a classifier; nothing is written if a variant differs too much from PyTorch.
 
     Parameters
@@ -166,14 +166,14 @@ def export(
             for variant in what.variants
         }
         write_json(beside / CARD, _card(classifier, models))
-        measured: dict[str, Measured] = {}
+        measured: dict[str, VariantCheck] = {}
         answered: dict[str, Any] = {"faces": drawn, "pytorch": expected[: len(drawn)]}
         for variant in what.variants:
             engine = OnnxEngine(beside, variant)
             answered[variant] = engine(drawn)
             parity = _parity(engine, faces, expected)
             _check_parity(variant, *parity, what.least_equal)
-            measured[variant] = Measured(
+            measured[variant] = VariantCheck(
                 *parity,
                 faces=len(faces),
                 bytes=(beside / VARIANTS[variant]).stat().st_size,
@@ -239,7 +239,7 @@ def drawn_faces(framing: Framing) -> NDArray[np.uint8]:
 
 
 def _write_networks(
-    classifier: Classifier, folder: Path, what: Exporting, calibration: NDArray[np.uint8]
+    classifier: Classifier, folder: Path, what: ExportOptions, calibration: NDArray[np.uint8]
 ) -> None:
     plain = folder / VARIANTS["fp32"]
     _trace(WholeFace(classifier), classifier.framing, plain)

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from crossfer.deploy.predictor import NO_FACE, Part, as_record, columns, portions
+from crossfer.deploy.predictor import NO_FACE, RowBatch, as_record, columns, portions
 from crossfer.errors import CrossferError
 from crossfer.files import alone, written
 
@@ -37,7 +37,7 @@ class Counted:
     """Number of sources by reason."""
     _highest: int = 0
 
-    def add(self, part: Part) -> None:
+    def add(self, part: RowBatch) -> None:
         """Count the rows of a part."""
         for row in part.rows:
             self.row(row.face, row.problem)
@@ -77,7 +77,7 @@ class Table:
     ) -> None:
         self.out, self.classes, self.done, self.counted = out, classes, done, counted
 
-    def add(self, part: Part) -> None:
+    def add(self, part: RowBatch) -> None:
         """Write a part of a source, and its end after the last part."""
         self.counted.add(part)
         for row in part.rows:

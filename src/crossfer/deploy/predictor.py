@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.datasets.detector import Detector, Found, check_smallest
+from crossfer.datasets.detector import Detection, Detector, check_smallest
 from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, is_plausible
 from crossfer.datasets.pictures import UnreadableImage, open_picture, timed_frames
@@ -22,7 +22,7 @@ from crossfer.datasets.record import Box, Pixels
 from crossfer.datasets.walk import VIDEO_SUFFIXES
 from crossfer.deploy.engine import Engine, Mirrored
 from crossfer.deploy.sources import Source, sources_in
-from crossfer.deploy.tracking import Tracker
+from crossfer.deploy.tracking import FaceTracker
 from crossfer.errors import CrossferError, legible
 from crossfer.framing import SMALLEST, Framing
 from crossfer.processor import available_cores
@@ -67,7 +67,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class How:
+class PredictOptions:
     """Options for pictures and videos.
 
     Parameters
@@ -94,7 +94,7 @@ class How:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FaceRow:
     """A row of the table: a face in a picture or frame, or a problem.
 
     Parameters
@@ -120,11 +120,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RowBatch:
     """Some rows of a source, in order; `last` marks its last part."""
 
     source: Source
-    rows: list[Row]
+    rows: list[FaceRow]
     last: bool
 
 
@@ -212,7 +212,7 @@ class Predictor:
             The faces of each picture, by descending score, without those with implausible eyes (see
             `crossfer.datasets.faces.is_plausible`), as in `crossfer.prepare`.
         """
-        found: list[tuple[int, Found | None]] = []
+        found: list[tuple[int, Detection | None]] = []
         faces: list[Pixels] = []
         for index, picture in enumerate(pictures):
             for one in faces_in(picture, None if cropped else self._detector):
@@ -275,8 +275,8 @@ class Predictor:
         paths
             Pictures, videos, folders and archives.
         cropped, smooth, per_second
-            As for `How`: whether pictures are cropped faces; seconds over which a video's probabilities are
-            averaged (0: not at all); maximum number of frames per second of a video.
+            As for `PredictOptions`: whether pictures are cropped faces; seconds over which a video's
+            probabilities are averaged (0: not at all); maximum number of frames per second of a video.
 
         Returns
         -------
@@ -293,7 +293,7 @@ class Predictor:
             import pandas
         except ModuleNotFoundError:
             raise CrossferError("analyze_many needs pandas: pip install pandas") from None
-        how, given = How(cropped, smooth, per_second), paths
+        how, given = PredictOptions(cropped, smooth, per_second), paths
         given = [given] if isinstance(given, str | Path) else given
         with sources_in(given) as sources:
             rows = [
@@ -304,8 +304,8 @@ class Predictor:
         return pandas.DataFrame(rows, columns=columns(self.classes))
 
     def parts(
-        self, sources: Sequence[Source], how: How, progress: OnProgress = silent
-    ) -> Iterator[Part]:
+        self, sources: Sequence[Source], how: PredictOptions, progress: OnProgress = silent
+    ) -> Iterator[RowBatch]:
         """Detect and classify the faces of sources, in order, on all cores and in bounded memory.
 
         Parameters
@@ -329,9 +329,9 @@ class Predictor:
                 pool.shutdown(cancel_futures=True)
 
     def _pictures(
-        self, pool: ThreadPoolExecutor, sources: Iterable[Source], how: How
-    ) -> Iterator[Part]:
-        def work(some: list[Source]) -> list[Part]:
+        self, pool: ThreadPoolExecutor, sources: Iterable[Source], how: PredictOptions
+    ) -> Iterator[RowBatch]:
+        def work(some: list[Source]) -> list[RowBatch]:
             opened = [_opened(source.file) for source in some]
             pictures = [picture for picture in opened if not isinstance(picture, str)]
             seen = iter(self.look(pictures, how.cropped))
@@ -340,17 +340,18 @@ class Predictor:
                 faces = [] if isinstance(picture, str) else next(seen)
                 why = picture if isinstance(picture, str) else NO_FACE
                 rows = [
-                    Row(source.name, face=number, seen=face) for number, face in enumerate(faces, 1)
+                    FaceRow(source.name, face=number, seen=face)
+                    for number, face in enumerate(faces, 1)
                 ]
-                parts.append(Part(source, rows or [Row(source.name, problem=why)], True))
+                parts.append(RowBatch(source, rows or [FaceRow(source.name, problem=why)], True))
             return parts
 
         for parts in in_order(pool, work, tapered(list(sources), PICTURES)):
             yield from parts
 
     def _videos(
-        self, pool: ThreadPoolExecutor, sources: Iterable[Source], how: How
-    ) -> Iterator[Part]:
+        self, pool: ThreadPoolExecutor, sources: Iterable[Source], how: PredictOptions
+    ) -> Iterator[RowBatch]:
         def work(
             some: list[tuple[int, float, Pixels]],
         ) -> list[tuple[int, float, list[Seen]]]:
@@ -358,16 +359,18 @@ class Predictor:
             return [(f, s, faces) for (f, s, _), faces in zip(some, seen, strict=True)]
 
         for source in sources:
-            tracker, problems = Tracker(how.smooth), list[str]()
+            tracker, problems = FaceTracker(how.smooth), list[str]()
             frames = _until_unreadable(timed_frames(source.file, how.per_second), problems)
             faces = 0
             for some in in_order(pool, work, portions(frames, FRAMES)):
                 rows = [row for frame in some for row in _tracked(source.name, *frame, tracker)]
                 faces += len(rows)
-                yield Part(source, rows, False)
+                yield RowBatch(source, rows, False)
             if not faces and not problems:
                 problems.append(NO_FACE)
-            yield Part(source, [Row(source.name, problem=problem) for problem in problems], True)
+            yield RowBatch(
+                source, [FaceRow(source.name, problem=problem) for problem in problems], True
+            )
 
     @cached_property
     def _detector(self) -> Detector:
@@ -390,7 +393,7 @@ class Predictor:
         }
 
 
-def faces_in(picture: Pixels, find: Detector | None) -> list[Found] | list[None]:
+def faces_in(picture: Pixels, find: Detector | None) -> list[Detection] | list[None]:
     """Detect the faces of a picture with plausible eyes, by descending score.
 
     Parameters
@@ -403,12 +406,12 @@ def faces_in(picture: Pixels, find: Detector | None) -> list[Found] | list[None]
     Returns
     -------
     list
-        Of `Found`; or ``[None]``, which means the whole picture.
+        Of `Detection`; or ``[None]``, which means the whole picture.
     """
     return [None] if find is None else [one for one in find(picture) if is_plausible(one)]
 
 
-def framed(picture: Pixels, face: Found | None, framing: Framing) -> Pixels:
+def framed(picture: Pixels, face: Detection | None, framing: Framing) -> Pixels:
     """Crop a face of `faces_in` from its picture, in a framing.
 
     Returns
@@ -438,7 +441,7 @@ def columns(classes: Sequence[str]) -> list[str]:
     return ["source", "frame", "seconds", "face", *box, *eyes, "score", "class", *said, "problem"]
 
 
-def as_record(row: Row, classes: Sequence[str]) -> dict[str, Any]:
+def as_record(row: FaceRow, classes: Sequence[str]) -> dict[str, Any]:
     """Return a row as a record of the table: a value for each of `columns`, or ``None``."""
     values: list[Any] = [None] * (11 + len(classes))
     if row.seen:
@@ -500,7 +503,7 @@ def _until_unreadable(frames: Iterator[Given], problems: list[str]) -> Iterator[
         problems.append(str(error))
 
 
-def _seen(picture: Pixels, face: Found | None, probabilities: NDArray[np.float32]) -> Seen:
+def _seen(picture: Pixels, face: Detection | None, probabilities: NDArray[np.float32]) -> Seen:
     if face is None:
         height, width = picture.shape[:2]
         return Seen((0.0, 0.0, float(width), float(height)), None, None, probabilities)
@@ -510,10 +513,10 @@ def _seen(picture: Pixels, face: Found | None, probabilities: NDArray[np.float32
 
 
 def _tracked(
-    source: str, frame: int, seconds: float, faces: list[Seen], tracker: Tracker
-) -> Iterator[Row]:
+    source: str, frame: int, seconds: float, faces: list[Seen], tracker: FaceTracker
+) -> Iterator[FaceRow]:
     boxes = [face.box for face in faces]
     said = [face.probabilities for face in faces]
     for face, (number, smoothed) in zip(faces, tracker.update(seconds, boxes, said), strict=True):
         seen = Seen(face.box, face.eyes, face.score, smoothed)
-        yield Row(source, frame, seconds, number, seen)
+        yield FaceRow(source, frame, seconds, number, seen)

@@ -36,7 +36,7 @@ class _Track:
 
 
 @dataclass
-class Tracker:
+class FaceTracker:
     """Numbers the faces of one video, and smooths their probabilities.
 
     Parameters

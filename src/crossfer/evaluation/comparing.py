@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from crossfer.evaluation import paired
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import with_class_intervals
-from crossfer.evaluation.gate import PairedAnswers
+from crossfer.evaluation.gate import PairedOutcomes
 from crossfer.evaluation.intervals import accuracy_interval, change_interval, subject_codes
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.measure import change, measure
 from crossfer.evaluation.mistaken import mistaken_order
-from crossfer.evaluation.rows import Change, Interval, Measured, Paired, Row
+from crossfer.evaluation.rows import Change, Interval, Metrics, Paired, Row
 from crossfer.evaluation.spread import Spread, spreads
 
 FORMAT: Final = 2
@@ -32,7 +32,7 @@ NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True, slots=True)
-class Network(Row):
+class ComparedNetwork(Row):
     """A classifier that is compared."""
 
     name: str
@@ -61,7 +61,7 @@ class Difference(Row):
 
 
 @dataclass(frozen=True, slots=True)
-class Group(Row):
+class GroupChange(Row):
     """The images of a dataset that share a value of a column."""
 
     column: str
@@ -74,7 +74,7 @@ class Group(Row):
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence(Row):
+class PairedDecisions(Row):
     """What was said about each image: what the gate decides on.  Indices are into `Compared.classes`."""
 
     rows: tuple[int, ...]
@@ -103,15 +103,15 @@ class OnDataset(Row):
     """Those that both are measured among: of `Compared.classes`, those that the dataset tells apart."""
     left_out: Mapping[str, int]
     """Images of the split whose label belongs to none of the classes, by label."""
-    old: Measured
-    new: Measured
+    old: Metrics
+    new: Metrics
     spreads: Mapping[str, Spread]
     """95 % intervals of balanced accuracy, macro F1 and calibration error."""
     change: Change
     difference: Difference
-    groups: tuple[Group, ...]
+    groups: tuple[GroupChange, ...]
     notes: tuple[str, ...]
-    evidence: Evidence
+    evidence: PairedDecisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,8 @@ class Compared(Row):
     format: Literal[2]
     crossfer: str
     """Version that wrote it."""
-    old: Network
-    new: Network
+    old: ComparedNetwork
+    new: ComparedNetwork
     classes: tuple[str, ...]
     """What either network can say; with `shared`, what both can."""
     shared: bool
@@ -240,7 +240,7 @@ def on_dataset(
             for value in sorted(set(values))
         ),
         notes=(*notes, *(note for note in orders if note)),
-        evidence=Evidence(
+        evidence=PairedDecisions(
             tuple(old.rows.tolist()),
             tuple(old.labels.tolist()),
             tuple(old.decisions.tolist()),
@@ -296,7 +296,7 @@ def latency(
 
 def asked_of(
     compared: Compared, least: Mapping[str, float], by: Sequence[str]
-) -> list[PairedAnswers]:
+) -> list[PairedOutcomes]:
     """Return the input of the gate.
 
     Parameters
@@ -317,11 +317,11 @@ def asked_of(
         people = None if evidence.people is None else np.asarray(evidence.people, np.int64)
         groups = {column: evidence.groups.get(column, ()) for column in by}
         sides = ((new == labels)[None], (old == labels)[None])
-        found.append(PairedAnswers(one.name, *sides, labels, people, least[one.name], groups))
+        found.append(PairedOutcomes(one.name, *sides, labels, people, least[one.name], groups))
     return found
 
 
-def _measured(answers: Answers, subjects: NDArray[np.int64] | None) -> Measured:
+def _measured(answers: Answers, subjects: NDArray[np.int64] | None) -> Metrics:
     return replace(measure(answers), interval=accuracy_interval(answers.right[None], subjects))
 
 
@@ -353,11 +353,11 @@ def _group(
     is_: NDArray[np.bool_],
     own: NDArray[np.bool_],
     subjects: NDArray[np.int64] | None,
-) -> Group:
+) -> GroupChange:
     old, new = was[own], is_[own]
     difference = _difference(new, old, None if subjects is None else subjects[own])
     accuracies = 100 * float(old.mean()), 100 * float(new.mean())
-    return Group(column, value, int(own.sum()), *accuracies, difference)
+    return GroupChange(column, value, int(own.sum()), *accuracies, difference)
 
 
 def _holm(differences: Sequence[Difference]) -> list[Difference]:

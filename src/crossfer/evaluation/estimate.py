@@ -25,7 +25,7 @@ from crossfer.selection import design_effect
 
 RESAMPLES = 1_000
 GROUP, GROUPS = 20, 100
-"""Minimum size of a group of `Grouped`, and maximum number of groups."""
+"""Minimum size of a group of `BinnedScores`, and maximum number of groups."""
 
 Values = NDArray[np.float64]
 Subjects = NDArray[np.integer] | None
@@ -60,7 +60,7 @@ class Method(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
+class LabelledScores:
     """Predictions of a network on labelled images, as the estimates need them.
 
     Parameters
@@ -83,7 +83,7 @@ class Answers:
     @classmethod
     def of(
         cls, probabilities: Probabilities, labels: NDArray[np.integer], subjects: Subjects = None
-    ) -> Answers:
+    ) -> LabelledScores:
         """Compute them from probabilities, float (N, C), and true labels, (N,)."""
         said = probabilities.argmax(1)
         scores = {name: method.score(probabilities) for name, method in METHODS.items()}
@@ -92,7 +92,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Grouped:
+class BinnedScores:
     """The same in groups of at least 20 images (or all) with similar scores, without single images.
 
     The groups are the bins of a reliability diagram with bins of equal size (Guo et al., On Calibration of
@@ -116,7 +116,7 @@ class Grouped:
     answered: list[int]
 
     @classmethod
-    def of(cls, answers: Answers) -> Grouped:
+    def of(cls, answers: LabelledScores) -> BinnedScores:
         """Divide one or more answers into groups of (nearly) equal size."""
         scores, right = dict[str, list[float]](), dict[str, list[int]]()
         for method, values in answers.scores.items():
@@ -125,7 +125,7 @@ class Grouped:
             right[method] = [int(answers.right[method][part].sum()) for part in parts]
         return cls(int(answers.answered.sum()), scores, right, answers.answered.tolist())
 
-    def answers(self) -> Answers:
+    def answers(self) -> LabelledScores:
         """Return answers with these groups: interpolated scores, right ones evenly distributed."""
         sizes = np.array([len(part) for part in _groups(np.arange(self.images))])
         middles = np.cumsum(sizes) - (sizes + 1) / 2
@@ -137,7 +137,7 @@ class Grouped:
             method: np.concatenate([_dealt(*pair) for pair in zip(counts, sizes, strict=True)])
             for method, counts in self.right.items()
         }
-        return Answers(scores, right, np.array(self.answered))
+        return LabelledScores(scores, right, np.array(self.answered))
 
 
 def _groups(order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -194,7 +194,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def estimates(
-    known: Answers,
+    known: LabelledScores,
     new: Probabilities,
     new_subjects: Subjects = None,
     resamples: int = RESAMPLES,

@@ -27,11 +27,11 @@ from crossfer.evaluation.rows import (
     Average,
     Change,
     ClassChange,
-    Comparison,
     Interval,
     Mean,
     Measurements,
     Result,
+    StrategyComparison,
 )
 from crossfer.evaluation.summary import behind_average
 from crossfer.terms import BL, SIDES, Side
@@ -156,13 +156,13 @@ def with_mean_intervals(
     ]
 
 
-def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[Comparison]:
+def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[StrategyComparison]:
     """Compare every two strategies that share target and fraction, the baseline included, on both test sets.
 
     p-values are corrected within two families: comparisons with the baseline, and comparisons of two updates.
     Only the seeds that both have are used.
     """
-    found: list[Comparison] = []
+    found: list[StrategyComparison] = []
     for first, second in combinations(summary, 2):
         shares = {f for f in (first.fraction, second.fraction) if f is not None}
         if first.target != second.target or len(shares) > 1:
@@ -176,12 +176,14 @@ def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[Compariso
             (after, before), folds = as_many(len(first.seeds), *rights)
             paired = compare(after, before, evidence.subjects[second.target, side], folds)
             found.append(
-                Comparison(second.target, fraction, side, second.strategy, first.strategy, paired)
+                StrategyComparison(
+                    second.target, fraction, side, second.strategy, first.strategy, paired
+                )
             )
     return _corrected(found)
 
 
-def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+def _corrected(found: Sequence[StrategyComparison]) -> list[StrategyComparison]:
     """Add Holm's correction, within the comparisons with the baseline and within the others."""
     rows = list(found)
     for with_baseline in (True, False):

@@ -115,7 +115,7 @@ class Criterion:
 
 
 @dataclass(frozen=True)
-class PairedAnswers:
+class PairedOutcomes:
     """Predictions of two networks, or of two strategies with several seeds, on one test set.
 
     Parameters
@@ -177,12 +177,12 @@ def gate(
         (after, before), folds = as_many(len(row.seeds), *rights)
         groups = {column: found[side] or () for column, found in (by or {}).items()}
         known = evidence.labels(row, side), evidence.subjects[row.target, side]
-        sets.append(PairedAnswers(side, after, before, *known, limits.least(side), groups, folds))
+        sets.append(PairedOutcomes(side, after, before, *known, limits.least(side), groups, folds))
     return ask(sets, limits, classes, size_ratio)
 
 
 def ask(
-    sets: Iterable[PairedAnswers],
+    sets: Iterable[PairedOutcomes],
     limits: Limits,
     classes: Sequence[str],
     size_ratio: float | None = None,
@@ -315,7 +315,7 @@ def _repeated(scores: Sequence[Right], subjects: Codes, images: int) -> tuple[li
     return [each[:, rows % own] for each in scores], subjects
 
 
-def _tests(on: PairedAnswers, limits: Limits, classes: Sequence[str]) -> Iterator[_Test]:
+def _tests(on: PairedOutcomes, limits: Limits, classes: Sequence[str]) -> Iterator[_Test]:
     def tested(
         about: str, least: float, lowered: Sequence[Right], subjects: Codes, sign: int
     ) -> _Test:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crossfer.evaluation import metrics
 from crossfer.evaluation.answers import Answers
-from crossfer.evaluation.rows import Change, ClassChange, FlippedImage, Flips, Measured
+from crossfer.evaluation.rows import Change, ClassChange, FlippedImage, Flips, Metrics
 
 EXAMPLES = 5
 """Number of flipped images named in a row, for each direction."""
@@ -17,10 +17,10 @@ EXAMPLES = 5
 Positions = NDArray[np.int64]
 
 
-def measure(answers: Answers) -> Measured:
+def measure(answers: Answers) -> Metrics:
     """Measure a network on one set, as the study does (section III)."""
     matrix = metrics.confusion(answers.labels, answers.decisions, answers.classes)
-    return Measured(
+    return Metrics(
         images=len(answers.labels),
         accuracy=metrics.accuracy(answers.labels, answers.decisions),
         balanced_accuracy=metrics.balanced_accuracy(matrix),

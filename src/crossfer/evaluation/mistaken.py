@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from crossfer.evaluation.intervals import wilson_interval
 from crossfer.evaluation.metrics import confusion
-from crossfer.evaluation.rows import Measured
+from crossfer.evaluation.rows import Metrics
 
 MOST = 12
 """Maximum number of classes for which the best order is searched."""
 
 
-def guesses(measured: Measured) -> bool:
+def guesses(measured: Metrics) -> bool:
     """Tell whether the accuracy is not shown to exceed chance agreement.
 
     Parameters

@@ -26,7 +26,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured(Row):
+class Metrics(Row):
     """A network on one set of images; of several seeds, the mean."""
 
     images: int
@@ -51,8 +51,8 @@ class Measured(Row):
 class Measurements(Row):
     """A network on one dataset."""
 
-    validation: Measured
-    test: Measured
+    validation: Metrics
+    test: Metrics
     parts: Mapping[str, float]
     """Test accuracy on each dataset, where several are measured as one."""
 
@@ -197,7 +197,7 @@ class Paired(Row):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison(Row):
+class StrategyComparison(Row):
     """Two strategies on one test set."""
 
     target: str
@@ -392,7 +392,7 @@ class RunFacts(Row):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure(Row):
+class FailedRun(Row):
     """A run that failed."""
 
     key: str
@@ -474,14 +474,14 @@ class Results(Row):
     """None where copies were not looked for."""
     strategies: tuple[StrategyFacts, ...]
     runs: tuple[RunFacts, ...]
-    failed: tuple[Failure, ...]
+    failed: tuple[FailedRun, ...]
     results: tuple[Result, ...]
     """One network each."""
     summary: tuple[Result, ...]
     """Means over seeds."""
     averages: tuple[Average, ...]
     """Means over targets, as in the study's sections III.1 and III.2."""
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[StrategyComparison, ...]
     validation: tuple[Ahead, ...]
     recommendations: tuple[Recommendation, ...]
     in_turn: tuple[Chain, ...]

@@ -15,8 +15,8 @@ from crossfer.evaluation.rows import (
     Cost,
     Flips,
     Mean,
-    Measured,
     Measurements,
+    Metrics,
     Result,
 )
 
@@ -77,7 +77,7 @@ def behind_average(fraction: float, strategy: str, summary: Iterable[Result]) ->
     return [r for r in summary if r.fraction == fraction and r.strategy in names]
 
 
-def over_folds(several: Sequence[Measured]) -> Measured:
+def over_folds(several: Sequence[Metrics]) -> Metrics:
     """Average over the networks of one seed's folds, without a deviation between seeds."""
     return replace(_measured(several), deviation=None) if len(several) > 1 else several[0]
 
@@ -91,9 +91,9 @@ def _measurements(several: Sequence[Measurements]) -> Measurements:
     )
 
 
-def _measured(several: Sequence[Measured]) -> Measured:
+def _measured(several: Sequence[Metrics]) -> Metrics:
     accuracies = [one.accuracy for one in several]
-    return Measured(
+    return Metrics(
         images=several[0].images,
         accuracy=_mean(accuracies),
         balanced_accuracy=_mean(one.balanced_accuracy for one in several),

@@ -16,7 +16,7 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import Evidence, Key
 from crossfer.evaluation.gate import Groups
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.evaluation.rows import DatasetFacts, Measured, Result, Results, RunFacts
+from crossfer.evaluation.rows import DatasetFacts, Metrics, Result, Results, RunFacts
 from crossfer.experiment.config import Experiment, check_experiment
 from crossfer.experiment.folder import Part, said_by_folds
 from crossfer.experiment.opening import DATASETS, with_validation
@@ -173,10 +173,10 @@ def results_of(run: Path) -> tuple[Results, RunFacts] | None:
     return load_results(out), load_run(run)
 
 
-def tested(results: Results, key: str) -> list[tuple[DatasetFacts, Measured]]:
+def tested(results: Results, key: str) -> list[tuple[DatasetFacts, Metrics]]:
     """Return the datasets on whose test sets a run was measured, with the measurements."""
     facts = {dataset.name: dataset for dataset in results.datasets}
-    found: dict[str, tuple[DatasetFacts, Measured]] = {}
+    found: dict[str, tuple[DatasetFacts, Metrics]] = {}
     for row in results.results:
         if row.runs == (key,):
             for name, side in ((results.source.name, row.on_source), (row.target, row.on_target)):

@@ -36,7 +36,7 @@ from crossfer.evaluation.rows import (
     FORMAT,
     DatasetFacts,
     Division,
-    Failure,
+    FailedRun,
     FlippedImage,
     Leakage,
     Measurements,
@@ -394,8 +394,8 @@ def _record(run: Run, runs_folder: Path, out: Path) -> RunFacts:
     )
 
 
-def _failure(run: Run, why: str) -> Failure:
-    return Failure(
+def _failure(run: Run, why: str) -> FailedRun:
+    return FailedRun(
         key=run.key,
         label=run.label,
         strategy=run.strategy.name,

@@ -22,7 +22,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.errors import CrossferError
 from crossfer.evaluation.measure import measure
 from crossfer.evaluation.paired import mcnemar
-from crossfer.evaluation.rows import Measured, RunFacts
+from crossfer.evaluation.rows import Metrics, RunFacts
 from crossfer.evaluation.summary import over_folds
 from crossfer.executors import Events, Failure, Task, Work
 from crossfer.executors.graph import Emit
@@ -201,7 +201,7 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
                         yield f"{dataset.name}, {split}: {name} is {now}, not {then}"
 
 
-_FROM_ANSWERS = [f.name for f in fields(Measured) if f.name not in ("interval", "deviation")]
+_FROM_ANSWERS = [f.name for f in fields(Metrics) if f.name not in ("interval", "deviation")]
 """The metrics that follow from a network's own predictions; the rest is recomputed with all results."""
 
 

@@ -2,14 +2,14 @@
 
 from crossfer.labelling.gallery import Gallery, Unguided
 from crossfer.labelling.people import describer
-from crossfer.labelling.session import FACES, SETTLED, SUBJECTS, How, Session, Turn
+from crossfer.labelling.session import FACES, SETTLED, SUBJECTS, LabelOptions, Session, Turn
 
 __all__ = [
     "FACES",
     "SETTLED",
     "SUBJECTS",
     "Gallery",
-    "How",
+    "LabelOptions",
     "Session",
     "Turn",
     "Unguided",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from crossfer.labelling.journal import Did, Event, Place
+from crossfer.labelling.journal import Did, Event, FaceLocation
 
 OF_A_FACE: frozenset[Did] = frozenset({"label", "skip", "not a face"})
 """Events that answer what a face shows."""
@@ -50,7 +50,7 @@ class Decisions:
         return next(own, None)
 
 
-def decide(events: Sequence[Event], face_at: Callable[[Place], str | None]) -> Decisions:
+def decide(events: Sequence[Event], face_at: Callable[[FaceLocation], str | None]) -> Decisions:
     """Compute the current state from all events.
 
     An annotator's last answer for a face counts; of names and settlements, the last of all annotators.

@@ -27,7 +27,7 @@ from crossfer.deploy.predictor import NO_FACE, Predictor, Seen, in_order
 from crossfer.errors import CrossferError
 from crossfer.files import alone, write_bytes, write_json
 from crossfer.framing import Framing
-from crossfer.labelling.journal import Place
+from crossfer.labelling.journal import FaceLocation
 from crossfer.processor import available_cores
 from crossfer.progress import OnProgress, silent
 
@@ -41,7 +41,7 @@ UNNAMEABLE = "its name is not allowed in a table; rename it"
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
+class PhotoFace:
     """A face in a photo.
 
     Parameters
@@ -60,7 +60,7 @@ class Face:
 
     id: str
     photo: str
-    place: Place
+    place: FaceLocation
     score: float | None
     probabilities: tuple[float, ...]
 
@@ -130,22 +130,22 @@ class Gallery:
             raise CrossferError(f"{photos}: no such folder; name the folder of your photos")
         self.folder, self.kept = photos, kept
         self.predictor, self.cropped = predictor, cropped
-        self.faces: dict[str, Face] = {}
+        self.faces: dict[str, PhotoFace] = {}
         """By their ids, in the order of the photos."""
         self.problems: dict[str, str] = {}
         """By photo: why no face of it is here."""
         self.others = 0
         """Files that are no pictures by their names."""
         self._photos: dict[str, _Photo] = {}
-        self._by_picture: dict[str, list[Face]] = {}
-        self._read: dict[str, list[Face] | str] = {}
+        self._by_picture: dict[str, list[PhotoFace]] = {}
+        self._read: dict[str, list[PhotoFace] | str] = {}
 
     @property
     def guided(self) -> bool:
         """Whether there is a model that suggests."""
         return not isinstance(self.predictor.engine, Unguided)
 
-    def face_at(self, place: Place) -> str | None:
+    def face_at(self, place: FaceLocation) -> str | None:
         """Return the face at a place, or ``None``: by the photo's content, then by what the boxes share."""
         near = [
             (iou(face.place.box, place.box), face.id)
@@ -158,7 +158,7 @@ class Gallery:
         """Return the PNG file of a face."""
         return self.kept / f"{face}.png"
 
-    def is_there(self, face: Face) -> bool:
+    def is_there(self, face: PhotoFace) -> bool:
         """Tell whether the photo of a face is still as it was when it was read."""
         photo = self._photos.get(face.photo)
         return photo is not None and _state(self.folder / face.photo) == (photo.size, photo.time)
@@ -223,7 +223,7 @@ class Gallery:
                 pool.shutdown(cancel_futures=True)
         return read
 
-    def _look_at(self, name: str) -> tuple[_Photo, list[Face] | str] | None:
+    def _look_at(self, name: str) -> tuple[_Photo, list[PhotoFace] | str] | None:
         """Read a photo, and its faces, or why it has none; ``None`` where there is no such photo."""
         file = self.folder / name
         try:
@@ -233,7 +233,7 @@ class Gallery:
             return None
         photo = _Photo(size, time, hashlib.sha256(content).hexdigest())
         card = self.kept / f"{photo.digest[:16]}.json"
-        found: list[Face] | str | None = self._from_card(card, photo.digest)
+        found: list[PhotoFace] | str | None = self._from_card(card, photo.digest)
         if found is None:
             try:
                 pixels = open_picture(partial(decoded, content))
@@ -254,14 +254,16 @@ class Gallery:
             "shown": asdict(SHOWN),
         }
 
-    def _kept(self, card: Path, digest: str, pixels: Pixels, seen: Sequence[Seen]) -> list[Face]:
+    def _kept(
+        self, card: Path, digest: str, pixels: Pixels, seen: Sequence[Seen]
+    ) -> list[PhotoFace]:
         """Keep what was found in a photo: the faces first, the card when they are there."""
         height, width = pixels.shape[:2]
         faces = []
         for face in seen:
-            place = Place(digest, _within(face.box, width, height))
+            place = FaceLocation(digest, _within(face.box, width, height))
             shares = tuple(map(float, face.probabilities)) if self.guided else ()
-            made = Face(_id(place), "", place, face.score, shares)
+            made = PhotoFace(_id(place), "", place, face.score, shares)
             write_bytes(self.picture(made.id), encoded(_shown(pixels, face)))
             faces.append(made)
         write_json(
@@ -281,7 +283,7 @@ class Gallery:
         )
         return faces
 
-    def _from_card(self, card: Path, digest: str) -> list[Face] | None:
+    def _from_card(self, card: Path, digest: str) -> list[PhotoFace] | None:
         """Return what was found in a photo before; ``None`` where that was another way, or is damaged."""
         try:
             said = json.loads(card.read_text(encoding="utf-8"))
@@ -290,9 +292,9 @@ class Gallery:
             faces = []
             for face in said["faces"]:
                 left, top, width, height = map(float, face["box"])
-                place = Place(digest, (left, top, width, height))
+                place = FaceLocation(digest, (left, top, width, height))
                 shares = tuple(face["probabilities"])
-                faces.append(Face(_id(place), "", place, face["score"], shares))
+                faces.append(PhotoFace(_id(place), "", place, face["score"], shares))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return faces if all(self.picture(face.id).is_file() for face in faces) else None
@@ -314,7 +316,7 @@ class Gallery:
                 self.faces |= {face.id: face for face in own}
 
 
-def _id(place: Place) -> str:
+def _id(place: FaceLocation) -> str:
     """Name a face by its place: sessions that find other faces in a photo call the same one the same."""
     box = hashlib.sha256(repr(tuple(map(float, place.box))).encode()).hexdigest()
     return f"{place.picture[:16]}-{box[:16]}"

@@ -33,7 +33,7 @@ decides where annotators disagree; ``undo`` takes another event back."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FaceLocation:
     """Identifies a face independently of file names and of the detector.
 
     Parameters
@@ -94,10 +94,10 @@ class Event:
     """
 
     did: Did
-    faces: tuple[Place, ...] = ()
+    faces: tuple[FaceLocation, ...] = ()
     label: str | None = None
     suggested: Suggested | None = None
-    apart: tuple[Place, ...] = ()
+    apart: tuple[FaceLocation, ...] = ()
     undoes: str | None = None
     by: str = ""
     at: str = ""
@@ -328,13 +328,13 @@ def _from_json(said: Mapping[str, Any]) -> Event:
     )
 
 
-def _places(faces: Iterable[Mapping[str, Any]]) -> tuple[Place, ...]:
+def _places(faces: Iterable[Mapping[str, Any]]) -> tuple[FaceLocation, ...]:
     return tuple(map(_place, faces))
 
 
-def _place(face: Mapping[str, Any]) -> Place:
+def _place(face: Mapping[str, Any]) -> FaceLocation:
     left, top, width, height = map(float, face["box"])
-    return Place(str(face["picture"]), (left, top, width, height))
+    return FaceLocation(str(face["picture"]), (left, top, width, height))
 
 
 def _name(by: str) -> str:

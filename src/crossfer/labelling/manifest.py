@@ -14,7 +14,7 @@ from crossfer.datasets.card import NO, YES
 from crossfer.datasets.dataset import GROUP
 from crossfer.files import write_bytes
 from crossfer.labelling.decisions import NOT_A_FACE, Decisions, answer
-from crossfer.labelling.gallery import Face
+from crossfer.labelling.gallery import PhotoFace
 from crossfer.labelling.journal import Event
 
 SHOWN, CHANGED = (column.removeprefix(GROUP) for column in (card.SHOWN, card.CHANGED))
@@ -49,7 +49,7 @@ class Labels:
     waiting: int = 0
 
 
-def labels(faces: Iterable[Face], decisions: Decisions, boxes: bool = True) -> Labels:
+def labels(faces: Iterable[PhotoFace], decisions: Decisions, boxes: bool = True) -> Labels:
     """Return the label of each face: the settled one, else the one that all annotators agree on.
 
     Parameters
@@ -109,7 +109,7 @@ def _from(place: Path, photos: Path, rows: Iterable[Mapping[str, str]]) -> Itera
 
 
 def _row(
-    face: Face,
+    face: PhotoFace,
     label: str,
     answered: list[Event],
     settled: Event | None,

@@ -49,7 +49,7 @@ CROPPED_EYES = (0.42, 0.42)
 
 
 @dataclass(frozen=True)
-class Group:
+class PersonGroup:
     """Faces that are, or may be, of one person.
 
     Parameters
@@ -208,7 +208,7 @@ def grouped(
     describe: Describer,
     subjects: Mapping[str, str],
     apart: Collection[tuple[str, str]],
-) -> list[Group]:
+) -> list[PersonGroup]:
     """Group faces that were looked at.
 
     Parameters
@@ -240,7 +240,7 @@ def grouped(
         own = [number for number in members if names[number] is not None]
         rest = [number for number in members if names[number] is None]
         name = names[own[0]] if own else None
-        made.append(Group(name, [faces[number] for number in (*own, *rest)], len(own)))
+        made.append(PersonGroup(name, [faces[number] for number in (*own, *rest)], len(own)))
     return sorted(made, key=lambda group: (group.name is None, group.name or "", -len(group.faces)))
 
 

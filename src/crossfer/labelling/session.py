@@ -27,11 +27,11 @@ from crossfer.labelling.decisions import (
     answers,
     decide,
 )
-from crossfer.labelling.gallery import Changes, Face, Gallery
+from crossfer.labelling.gallery import Changes, Gallery, PhotoFace
 from crossfer.labelling.journal import Did, Event, Journal, Journals, Suggested
 from crossfer.labelling.keys import keys_of
 from crossfer.labelling.manifest import Labels
-from crossfer.labelling.people import Describer, Group, grouped
+from crossfer.labelling.people import Describer, PersonGroup, grouped
 from crossfer.labelling.queue import Order, next_face
 from crossfer.progress import OnProgress, silent
 
@@ -45,7 +45,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class How:
+class LabelOptions:
     """Options of a session.
 
     Parameters
@@ -84,7 +84,7 @@ class Turn:
         Numbers of faces that the annotator answered and skipped, and of all faces.
     """
 
-    face: Face | None
+    face: PhotoFace | None
     suggested: str | None
     bars: list[tuple[str, float]]
     before: str | None
@@ -129,7 +129,9 @@ class Session:
         If a journal in the folder cannot be read, or a class has no key, or a name that none can have.
     """
 
-    def __init__(self, folder: Path, gallery: Gallery, how: How, describe: Describer) -> None:
+    def __init__(
+        self, folder: Path, gallery: Gallery, how: LabelOptions, describe: Describer
+    ) -> None:
         self.folder, self.gallery, self.how = folder, gallery, how
         added = [canonical(name) for name in how.classes]
         model = gallery.predictor.classes
@@ -264,7 +266,7 @@ class Session:
         return max(0, len(left) - most)
 
     @_one_at_a_time
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[PersonGroup]:
         """Group the described faces by person: named people first, then suggestions, the largest first.
 
         Faces that anybody called "not a face" are left out.
@@ -381,7 +383,7 @@ class Session:
         self._history.events.append(self._journal.write(event))
         self._decisions = decide(self._history.events, self.gallery.face_at)
 
-    def _face(self, face: str) -> Face:
+    def _face(self, face: str) -> PhotoFace:
         if face not in self.gallery.faces:
             raise CrossferError(
                 f"{face[:40]}: no such face; its photo may have been removed or changed; reload "
@@ -389,7 +391,7 @@ class Session:
             )
         return self.gallery.faces[face]
 
-    def _next(self) -> Face | None:
+    def _next(self) -> PhotoFace | None:
         """Choose among the faces that wait; where none does, the one that was skipped longest ago."""
         said = self._decisions.of(self.by)
         faces = self.gallery.faces
@@ -402,7 +404,7 @@ class Session:
         skipped = [face for face in faces if said[face].did == "skip"]
         return faces[min(skipped, key=lambda face: said[face].at)] if skipped else None
 
-    def _suggested(self, face: Face) -> Suggested | None:
+    def _suggested(self, face: PhotoFace) -> Suggested | None:
         if not self.gallery.guided:
             return None
         best = max(range(len(face.probabilities)), key=face.probabilities.__getitem__)
@@ -411,7 +413,7 @@ class Session:
             engine.identity, engine.classes[best], face.probabilities[best], not self.how.blind
         )
 
-    def _turn_of(self, face: Face | None) -> Turn:
+    def _turn_of(self, face: PhotoFace | None) -> Turn:
         said = self._decisions.of(self.by)
         skipped = sum(event.did == "skip" for event in said.values())
         suggested = self._suggested(face) if face and self.guided else None

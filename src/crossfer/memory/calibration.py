@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from crossfer.evaluation.drift import Features, Pixels, pixels_of
-from crossfer.evaluation.estimate import GROUP, Answers, Grouped
+from crossfer.evaluation.estimate import GROUP, BinnedScores, LabelledScores
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.training import Faces, predict
@@ -34,7 +34,7 @@ class Calibration:
     """
 
     name: str
-    answers: Grouped
+    answers: BinnedScores
     pixels: Pixels
     features: Features
 
@@ -57,12 +57,12 @@ class Calibration:
             at_cut = cut.features(network, faces.images[rows], machine)
             said.append(predict(cut.rest, at_cut, machine).numpy())
             features.append(cut.penultimate(at_cut, machine).numpy())
-        answers = Answers.of(np.concatenate(said), faces.labels.cpu().numpy())
+        answers = LabelledScores.of(np.concatenate(said), faces.labels.cpu().numpy())
         people = None if faces.subjects is None else faces.subjects.cpu().numpy()
         usual = Features.of(np.concatenate(features), people)
         usual = replace(usual, mean=[float(f"{number:.7g}") for number in usual.mean])
         pixels = pixels_of(f for rows in portions for f in faces.images[rows].cpu().numpy())
-        return cls(name, Grouped.of(answers), pixels, usual)
+        return cls(name, BinnedScores.of(answers), pixels, usual)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as values that JSON can store."""
@@ -71,5 +71,5 @@ class Calibration:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Calibration:
         """Return the object that `as_json` wrote."""
-        parts: dict[str, Any] = {"answers": Grouped, "features": Features}
+        parts: dict[str, Any] = {"answers": BinnedScores, "features": Features}
         return cls(**(dict(content) | {name: of(**content[name]) for name, of in parts.items()}))

@@ -11,11 +11,16 @@ from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.training import Faces, features, specialised
 
-Choice = Literal["random", "herding"]
+ExemplarChoice = Literal["random", "herding"]
 
 
 def choose_exemplars(
-    faces: Faces, per_class: int, how: Choice, model: Classifier, seed: int, machine: Machine
+    faces: Faces,
+    per_class: int,
+    how: ExemplarChoice,
+    model: Classifier,
+    seed: int,
+    machine: Machine,
 ) -> Faces:
     """Select a few images of each class.
 

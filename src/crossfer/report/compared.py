@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crossfer.datasets.pictures import data_uri
-from crossfer.evaluation.comparing import Compared, Network, OnDataset
+from crossfer.evaluation.comparing import Compared, ComparedNetwork, OnDataset
 from crossfer.evaluation.rows import FlippedImage, Interval
 from crossfer.files import write_bytes
 from crossfer.report import tables, words
@@ -101,7 +101,7 @@ def questions(one: OnDataset) -> list[str]:
     ]
 
 
-def size(network: Network) -> str:
+def size(network: ComparedNetwork) -> str:
     """Say how large a network is."""
     numbers = "" if network.parameters is None else f", {network.parameters:,} parameters"
     return f"{network.bytes / 1e6:.1f} MB{numbers}"

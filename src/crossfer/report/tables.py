@@ -13,12 +13,12 @@ from crossfer.evaluation import paper
 from crossfer.evaluation.decision import past_data_in_words
 from crossfer.evaluation.rows import (
     Average,
-    Comparison,
     DatasetFacts,
     Flips,
     Mean,
-    Measured,
+    Metrics,
     Result,
+    StrategyComparison,
 )
 from crossfer.evaluation.summary import FINE_TUNED
 from crossfer.report.view import View, shown, signed
@@ -121,8 +121,8 @@ class Versus(NamedTuple):
     """A strategy compared with another on both test sets; None where a side is missing."""
 
     strategy: str
-    source: Comparison | None
-    target: Comparison | None
+    source: StrategyComparison | None
+    target: StrategyComparison | None
 
 
 def against_before(view: View, target: str) -> list[Versus]:
@@ -137,7 +137,7 @@ def against_others(view: View, target: str) -> list[Versus]:
     return [Versus(name, *compared(view, target, chosen, name)) for name in others]
 
 
-def all_comparisons(view: View, target: str) -> list[Comparison]:
+def all_comparisons(view: View, target: str) -> list[StrategyComparison]:
     """Return every comparison at the largest fraction."""
     largest = (None, view.largest(target))
     rows = view.results.comparisons
@@ -285,7 +285,7 @@ def confusions(view: View, target: str, side: Side) -> list[Matrix]:
     ]
 
 
-def matrix(name: str, measured: Measured, classes: Sequence[str]) -> Matrix:
+def matrix(name: str, measured: Metrics, classes: Sequence[str]) -> Matrix:
     """Return the confusion matrix of one network, without classes that are neither true nor answered."""
     counts = np.array(measured.confusion)
     keep: list[int] = np.flatnonzero(counts.sum(1) + counts.sum(0)).tolist()
@@ -335,9 +335,9 @@ def _mean(values: Iterable[float]) -> float:
 
 def compared(
     view: View, target: str, strategy: str, against: str
-) -> tuple[Comparison | None, Comparison | None]:
+) -> tuple[StrategyComparison | None, StrategyComparison | None]:
     """Return the comparison of two strategies on each side, seen from the first; None where missing."""
-    found: dict[Side, Comparison] = {}
+    found: dict[Side, StrategyComparison] = {}
     for row in all_comparisons(view, target):
         if (row.strategy, row.against) == (strategy, against):
             found[row.side] = row
@@ -346,7 +346,7 @@ def compared(
     return found.get("source"), found.get("target")
 
 
-def _mirrored(row: Comparison) -> Comparison:
+def _mirrored(row: StrategyComparison) -> StrategyComparison:
     """Return a comparison as seen from the other strategy."""
     one = row.paired
     low, high = one.interval

@@ -11,11 +11,11 @@ from crossfer.evaluation.decision import KEPT, merit
 from crossfer.evaluation.mistaken import guesses
 from crossfer.evaluation.rows import (
     ClassChange,
-    Comparison,
     DatasetFacts,
     Recommendation,
     Result,
     RunFacts,
+    StrategyComparison,
 )
 from crossfer.evaluation.suggested import in_words, led
 from crossfer.report.view import View, duration, listed, number, shown, signed, span, surprise
@@ -50,7 +50,7 @@ RULE = (
     "be worse."
 )
 
-Verdict = Literal["use", "care", "keep", "none"]
+Advice = Literal["use", "care", "keep", "none"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Answer:
     target: str
     strategy: str
     about: str
-    verdict: Verdict
+    verdict: Advice
     sentence: str
     warnings: list[str]
     cautions: list[str]
@@ -494,7 +494,7 @@ SURENESS = {
 }
 
 
-def sureness(comparison: Comparison | Difference) -> str:
+def sureness(comparison: StrategyComparison | Difference) -> str:
     """Say how sure a difference is: a key of `SURENESS`."""
     if comparison.p_holm < LEVEL:
         return "real"
@@ -555,7 +555,7 @@ def no_comparison(view: View, row: Result) -> str:
     )
 
 
-def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Verdict]:
+def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Advice]:
     name, old, new = row.strategy, shown(view.source), shown(target)
     if nothing := no_comparison(view, row):
         return nothing, "none"

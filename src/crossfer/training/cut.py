@@ -15,7 +15,7 @@ from crossfer.networks.classifier import Classifier
 from crossfer.networks.experts import NOT_ADAPTED, Experts
 from crossfer.networks.layers import layers_with_parameters
 from crossfer.training.prediction import features
-from crossfer.training.split import Body, Trial, as_it_was, noise
+from crossfer.training.split import Body, ForwardTrace, as_it_was, noise
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def cut_of(classifier: Classifier) -> Cut:
     device = next(classifier.parameters()).device
     pictures = torch.zeros(1, *how.image_shape, dtype=torch.uint8, device=device)
     with as_it_was(classifier):
-        trial = Trial(classifier, noise(pictures, how), nn.Module.eval)
+        trial = ForwardTrace(classifier, noise(pictures, how), nn.Module.eval)
         around = _around(classifier, classifier.layer_names("FC")[0])
         if last := _rest_from(head, trial):
             rests = ((layer, _rest_from(layer, trial)) for layer in around)
@@ -86,7 +86,7 @@ def cut_of(classifier: Classifier) -> Cut:
     )
 
 
-def _rest_from(layer: str, trial: Trial) -> Classifier | None:
+def _rest_from(layer: str, trial: ForwardTrace) -> Classifier | None:
     """Return what makes the answers of vectors that a layer is given, if anything does."""
     calls = [call for call in trial.calls if call.name == layer]
     if len(calls) == 1 and (given := calls[0].given) is not None and given.ndim == 2:

@@ -74,7 +74,7 @@ def split_frozen(classifier: Classifier, images: Tensor) -> Split | None:
                 return None
             return Split(first, classifier.around(last), parts[index][0])
     with torch.enable_grad(), as_it_was(classifier):
-        trial = Trial(classifier, noise(images, classifier.preprocessing), training_mode)
+        trial = ForwardTrace(classifier, noise(images, classifier.preprocessing), training_mode)
         for call in reversed(trial.calls):
             if trial.is_behind_frozen(call) and trial.is_function(call):
                 for rest in trial.rests(call):
@@ -180,7 +180,7 @@ class Call(NamedTuple):
     given: Tensor | None
 
 
-class Trial:
+class ForwardTrace:
     """A classifier, run once on a few images: which modules were called, with what, and what they made of it.
 
     Parameters

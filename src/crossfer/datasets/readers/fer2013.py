@@ -101,7 +101,7 @@ FOLDERS = NamedFiles(parse, like="Training_*, PublicTest_* or PrivateTest_*", co
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PixelRow:
     """One row of the CSV.
 
     Parameters
@@ -120,7 +120,7 @@ class Row:
     pixels: NDArray[np.uint8] | str
 
 
-def read_rows(file: Path) -> Iterator[Row]:
+def read_rows(file: Path) -> Iterator[PixelRow]:
     """Yield the rows of a CSV with FER2013's columns, in the file's order; blank ones are left out.
 
     Raises
@@ -128,11 +128,11 @@ def read_rows(file: Path) -> Iterator[Row]:
     CrossferError
         If it is no readable table.
     """
-    broken: list[Row] = []
+    broken: list[PixelRow] = []
 
     def leave_out(row: pyarrow.csv.InvalidRow) -> str:
         reason = f"{row.actual_columns} columns instead of {row.expected_columns}"
-        broken.append(Row(row.number, "", "", reason))
+        broken.append(PixelRow(row.number, "", "", reason))
         return "skip"
 
     names = header(file)
@@ -172,7 +172,7 @@ def read_rows(file: Path) -> Iterator[Row]:
                 number += 1
             if emotion or usage or problems.get(index) != NO_PIXELS:
                 pixels = problems.get(index, pictures[index])
-                yield Row(number, emotion.strip(), usage.strip(), pixels)
+                yield PixelRow(number, emotion.strip(), usage.strip(), pixels)
     yield from broken
 
 

@@ -58,7 +58,7 @@ READER = Reader(
 
 
 @dataclass(frozen=True)
-class Memory:
+class InMemorySource:
     """A dataset in memory, to prepare in place of a path.
 
     Parameters
@@ -98,7 +98,7 @@ def in_memory(
     classes: Sequence[str] | None = None,
     order: str | None = None,
     box: str | Sequence[Any] | None = None,
-) -> Memory:
+) -> InMemorySource:
     """Use a dataset that another library has loaded.
 
     Parameters
@@ -182,7 +182,7 @@ def in_memory(
         for read in reads:
             yield from read(known)
 
-    return Memory(name, read_all)
+    return InMemorySource(name, read_all)
 
 
 def _parts(

@@ -28,7 +28,7 @@ import numpy as np
 
 from crossfer.classes import FER7
 from crossfer.datasets import Preparation, open_dataset, prepare
-from crossfer.datasets.dataset import CARD, IMAGES, SAMPLES, sample_table
+from crossfer.datasets.dataset import DATASET_CARD, IMAGES, SAMPLES, sample_table
 from crossfer.datasets.readers.fer2013 import read_rows
 
 ROWS, PICTURES, MILLION = 35_887, 4_000, 1_000_000
@@ -155,7 +155,7 @@ def million(folder: Path) -> None:
         "sha256": {},
         "fingerprint": "million",
     }
-    (place / CARD).write_text(json.dumps(card))
+    (place / DATASET_CARD).write_text(json.dumps(card))
     done = subprocess.run(
         [sys.executable, __file__, "--train", str(place)],
         check=True,

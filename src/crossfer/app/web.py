@@ -19,7 +19,7 @@ from pathlib import Path
 
 from crossfer.app.pages import HERE, STYLE, template
 from crossfer.datasets.detector import NETWORKS, network_file
-from crossfer.deploy.engine import CARD, read_card
+from crossfer.deploy.engine import EXPORT_CARD, read_card
 from crossfer.errors import CrossferError
 from crossfer.files import write_bytes, write_json
 
@@ -71,7 +71,7 @@ def write_web(exported: Path, runtime: Path) -> Path:
     for name in NETWORKS:
         write_bytes(out / f"{name}.onnx", network_file(name))
     name = exported.resolve().name
-    write_json(out / CARD, {**card, "name": name, "models": {shown: model}, "shown": shown})
+    write_json(out / EXPORT_CARD, {**card, "name": name, "models": {shown: model}, "shown": shown})
     page = template("web.html.j2").render(name=name)
     write_bytes(out / "index.html", page.encode("utf-8", "backslashreplace"))
     write_bytes(out / "THIRD-PARTY.txt", _licences().encode())

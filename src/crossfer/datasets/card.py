@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from crossfer.classes import UNLABELLED, canonical, in_order
-from crossfer.datasets.dataset import CARD, FORMAT, GROUP, IMAGES, SAMPLES
+from crossfer.datasets.dataset import DATASET_CARD, FORMAT, GROUP, IMAGES, SAMPLES
 from crossfer.datasets.extract import Extraction
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.raw import Raw
@@ -107,4 +107,6 @@ def write_tables(
         "sha256": digests,
         "fingerprint": hashlib.sha256((digests[IMAGES] + rows_digest).encode()).hexdigest(),
     }
-    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
+    (folder / DATASET_CARD).write_text(
+        json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8"
+    )

@@ -28,7 +28,7 @@ from crossfer.evaluation.intervals import subject_codes
 from crossfer.files import digest
 from crossfer.validation import first_place
 
-CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
+DATASET_CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
 FORMAT = 4
 BOX = ("left", "top", "width", "height", "roll")
 GROUP = "group."
@@ -289,7 +289,7 @@ class Dataset:
             if digest(self.folder / name) != self.card["sha256"].get(name):
                 raise CrossferError(
                     f"{self.folder / name}: changed or damaged since preparation (SHA-256 differs "
-                    f"from {CARD}); prepare the dataset again"
+                    f"from {DATASET_CARD}); prepare the dataset again"
                 )
         return self
 
@@ -321,11 +321,11 @@ def open_dataset(folder: str | Path) -> Dataset:
     folder = Path(folder)
     if not is_prepared(folder):
         raise CrossferError(
-            f"{folder}: not a prepared dataset (no {CARD}); make one with "
+            f"{folder}: not a prepared dataset (no {DATASET_CARD}); make one with "
             "`crossfer prepare RAW --out FOLDER`"
         )
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = json.loads((folder / DATASET_CARD).read_text(encoding="utf-8"))
         with np.errstate(over="raise"):
             images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
         table = pa.memory_map(str(folder / SAMPLES))
@@ -342,7 +342,7 @@ def open_dataset(folder: str | Path) -> Dataset:
     except ValidationError as error:
         where = first_place(error)
         raise CrossferError(
-            f"{folder / CARD}: damaged, or written by another version ({where}); prepare it again"
+            f"{folder / DATASET_CARD}: damaged, or written by another version ({where}); prepare it again"
         ) from None
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != rows:
         raise CrossferError(f"{folder}: images and sample table differ in length; prepare it again")
@@ -358,7 +358,7 @@ def _reopened(
 
 def is_prepared(folder: Path) -> bool:
     """Tell whether a folder holds a prepared dataset."""
-    return (folder / CARD).is_file()
+    return (folder / DATASET_CARD).is_file()
 
 
 def sample_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:

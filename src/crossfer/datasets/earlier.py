@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from crossfer.datasets.dataset import CARD, SAMPLES, is_prepared
+from crossfer.datasets.dataset import DATASET_CARD, SAMPLES, is_prepared
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.record import SPLITS, Split
 from crossfer.errors import CrossferError
@@ -65,7 +65,7 @@ def earlier_state(folder: Path) -> Earlier | None:
     if not is_prepared(folder):
         return None
     try:
-        draw = dict(json.loads((folder / CARD).read_text(encoding="utf-8"))["preparation"])
+        draw = dict(json.loads((folder / DATASET_CARD).read_text(encoding="utf-8"))["preparation"])
         names = pa.parquet.read_schema(folder / SAMPLES).names
         content = next(name for name in CONTENT if name in names)
         table = pa.parquet.read_table(

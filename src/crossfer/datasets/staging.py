@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from crossfer.datasets.card import SKIPPED
-from crossfer.datasets.dataset import CARD, IMAGES, SAMPLES, is_prepared
+from crossfer.datasets.dataset import DATASET_CARD, IMAGES, SAMPLES, is_prepared
 from crossfer.datasets.extract import Extraction
 from crossfer.datasets.look import LOOK
 from crossfer.datasets.raw import Raw
@@ -35,7 +35,13 @@ def check_free(out: Path, replace: bool) -> None:
     if out.is_dir() and any(out.iterdir()):
         if not is_prepared(out):
             raise CrossferError(f"{out}: not empty and not a prepared dataset; name another folder")
-        strangers = {file.name for file in out.iterdir()} - {CARD, IMAGES, SAMPLES, SKIPPED, LOOK}
+        strangers = {file.name for file in out.iterdir()} - {
+            DATASET_CARD,
+            IMAGES,
+            SAMPLES,
+            SKIPPED,
+            LOOK,
+        }
         if strangers:
             raise CrossferError(f"{out}: also contains {min(strangers)}; name another folder")
         if not replace:

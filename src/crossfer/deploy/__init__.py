@@ -17,7 +17,7 @@ from crossfer.framing import SMALLEST
 if TYPE_CHECKING:
     from crossfer.deploy.predictor import Predictor
 
-BUNDLE = "classifier.json"
+CLASSIFIER_CARD = "classifier.json"
 """What `crossfer.networks` knows a bundle by; it is not asked, since it needs PyTorch."""
 
 __all__ = ["load"]
@@ -68,7 +68,7 @@ def load(
             engine = pool.submit(OnnxEngine, folder, variant)
             from crossfer.deploy.predictor import Predictor
         return Predictor(engine.result(), smallest, mirror)
-    if not (card := folder / BUNDLE).is_file():
+    if not (card := folder / CLASSIFIER_CARD).is_file():
         raise CrossferError(
             f"{folder}: contains no classifier; name what `crossfer export` wrote, a bundle or a "
             "finished run"

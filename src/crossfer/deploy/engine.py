@@ -20,7 +20,7 @@ from crossfer.errors import CrossferError, one_line
 from crossfer.files import digest
 from crossfer.framing import Framing
 
-CARD = "model.json"
+EXPORT_CARD = "model.json"
 FORMAT = 1
 VARIANTS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """The files of an exported classifier, by how its numbers are stored."""
@@ -133,7 +133,7 @@ class OnnxEngine:
             ) from None
         if len(outputs) != 1 or answer.shape != (2, len(self.classes)):
             raise CrossferError(
-                f"{file}: returns {answer.shape} for two faces, but {CARD} lists "
+                f"{file}: returns {answer.shape} for two faces, but {EXPORT_CARD} lists "
                 f"{len(self.classes)} classes; correct one of them"
             )
         _check_probabilities(file, answer)
@@ -179,7 +179,7 @@ def session(file: Path, threads: int = 1) -> Any:
 
 def is_exported(path: Path) -> bool:
     """Tell whether a folder holds an exported classifier."""
-    return (path / CARD).is_file()
+    return (path / EXPORT_CARD).is_file()
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     CrossferError
         If it is damaged or of another version.
     """
-    file = folder / CARD
+    file = folder / EXPORT_CARD
     try:
         card = dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:

@@ -33,7 +33,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.deploy.card import Accuracy, VariantCheck, model_card
-from crossfer.deploy.engine import BATCH, CARD, FORMAT, VARIANTS, OnnxEngine
+from crossfer.deploy.engine import BATCH, EXPORT_CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval
 from crossfer.evaluation.metrics import decide
@@ -165,7 +165,7 @@ def export(
             variant: {"file": VARIANTS[variant], "sha256": digest(beside / VARIANTS[variant])}
             for variant in what.variants
         }
-        write_json(beside / CARD, _card(classifier, models))
+        write_json(beside / EXPORT_CARD, _card(classifier, models))
         measured: dict[str, VariantCheck] = {}
         answered: dict[str, Any] = {"faces": drawn, "pytorch": expected[: len(drawn)]}
         for variant in what.variants:

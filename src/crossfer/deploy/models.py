@@ -16,7 +16,7 @@ from crossfer.classes import FER7, PRESETS, canonical
 from crossfer.datasets.dataset import Dataset
 from crossfer.deploy import load
 from crossfer.deploy.engine import (
-    CARD,
+    EXPORT_CARD,
     Engine,
     Mirrored,
     OnnxEngine,
@@ -200,7 +200,7 @@ def _onnx(file: Path, threads: int) -> Model:
             return _described(beside, content, threads, str(file))
     if inputs[0].type == "tensor(uint8)":
         raise CrossferError(
-            f"{file}: the meaning of its outputs is unknown; write {CARD} beside it "
+            f"{file}: the meaning of its outputs is unknown; write {EXPORT_CARD} beside it "
             "(docs/deploy.md)"
         )
     raise CrossferError(

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from crossfer.evaluation.intervals import wilson_interval
 from crossfer.evaluation.rows import Suggestions
 
-FEW = 20
+FEWEST_LABELS = 20
 """Minimum number of labels for a conclusion."""
 MUCH = 90.0
-"""Accepted suggestions, in per cent, that are suspicious if there are fewer than `FEW` blind labels."""
+"""Accepted suggestions, in per cent, that are suspicious with fewer than `FEWEST_LABELS` blind labels."""
 
 
 def suggestions(given: Iterable[tuple[bool, bool]]) -> Suggestions | None:
@@ -46,13 +46,13 @@ def suggestions(given: Iterable[tuple[bool, bool]]) -> Suggestions | None:
 def led(found: Suggestions) -> bool:
     """Tell whether labels follow the model suspiciously often.
 
-    With at least `FEW` blind labels: the fraction of accepted suggestions exceeds the agreement of blind
-    labels, and their 95 % Wilson intervals do not overlap.  Otherwise: at least `MUCH` per cent of at least
-    `FEW` suggestions were accepted.
+    With at least `FEWEST_LABELS` blind labels: the fraction of accepted suggestions exceeds the agreement of
+    blind labels, and their 95 % Wilson intervals do not overlap.  Otherwise: at least `MUCH` per cent of at
+    least `FEWEST_LABELS` suggestions were accepted.
     """
-    if found.shown < FEW:
+    if found.shown < FEWEST_LABELS:
         return False
-    if found.blind < FEW:
+    if found.blind < FEWEST_LABELS:
         return 100 * found.accepted >= MUCH * found.shown
     low, _ = wilson_interval(found.accepted, found.shown)
     _, high = wilson_interval(found.same, found.blind)
@@ -66,7 +66,9 @@ def in_words(found: Suggestions) -> str:
         said += f"; of labels given blind, {_share(found.same, found.blind)} agree with the model"
     if not led(found):
         return said
-    advice = "" if found.blind >= FEW else "; have some of these faces labelled with --blind"
+    advice = (
+        "" if found.blind >= FEWEST_LABELS else "; have some of these faces labelled with --blind"
+    )
     return f"{said}: its accuracy here may be too high, and an update's gain too small{advice}"
 
 

@@ -24,7 +24,13 @@ from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import count_people
 from crossfer.experiment.data import rows_to_learn
-from crossfer.experiment.folder import BUNDLE, CHECKPOINT, MEASURED_SPLITS, check_weights, folder_of
+from crossfer.experiment.folder import (
+    BUNDLE_FILES,
+    CHECKPOINT,
+    MEASURED_SPLITS,
+    check_weights,
+    folder_of,
+)
 from crossfer.experiment.names import ERROR, LOCKS
 from crossfer.experiment.plan import Run
 from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
@@ -132,7 +138,7 @@ def _train_and_write(
     write_csv(folder / HISTORY, history[0] if history else (), history)
     parameters = list(trained.model.parameters())
     memory = _remember(run, folder, source, machine)
-    files = (*BUNDLE, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
+    files = (*BUNDLE_FILES, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
     content: dict[str, Any] = {
         "key": run.key,
         "label": run.label,

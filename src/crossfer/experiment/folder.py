@@ -15,10 +15,10 @@ from crossfer.evaluation.answers import Answers
 from crossfer.experiment.names import ERROR
 from crossfer.experiment.plan import Run
 from crossfer.files import write_bytes
-from crossfer.networks.classifier import CARD, WEIGHTS
+from crossfer.networks.classifier import CLASSIFIER_CARD, WEIGHTS
 from crossfer.run_folder import altered, is_finished, load_predictions
 
-BUNDLE = (WEIGHTS, CARD)
+BUNDLE_FILES = (WEIGHTS, CLASSIFIER_CARD)
 """The files of the classifier: a run's folder is a bundle."""
 CHECKPOINT = "checkpoint.safetensors"
 """It exists only while a run is unfinished."""
@@ -48,7 +48,7 @@ def check_weights(folder: Path) -> None:
     CrossferError
         If one of its files is missing or changed.
     """
-    for name in BUNDLE:
+    for name in BUNDLE_FILES:
         if why := altered(folder, name):
             raise CrossferError(f"{folder / name}: {why}; delete its folder to train it again")
 

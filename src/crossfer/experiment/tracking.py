@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Interval, Result, Results, RunFacts
-from crossfer.experiment.folder import BUNDLE
+from crossfer.experiment.folder import BUNDLE_FILES
 from crossfer.experiment.results import CHANGES, RESULTS
 from crossfer.run_folder import HISTORY, load_run
 from crossfer.terms import SIDES
@@ -149,7 +149,7 @@ class MLflow:
         if logged:
             return
         self._log(run, curves(folder), parameters(record))
-        for name in BUNDLE:
+        for name in BUNDLE_FILES:
             self.client.log_artifact(run, str(folder / name), "bundle")
         self._end(run)
 

@@ -29,7 +29,7 @@ from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import LIBRARIES, STUDY, Spec
 from crossfer.networks.weights import save_tensors
 
-CARD, WEIGHTS = "classifier.json", "model.safetensors"
+CLASSIFIER_CARD, WEIGHTS = "classifier.json", "model.safetensors"
 """The files of a bundle: the description and the weights."""
 FORMAT = 1
 """Format of ``classifier.json``; raised when it changes."""
@@ -237,7 +237,7 @@ class Classifier(nn.Module):
             )
         self._check_factory(self.spec)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CARD).unlink(
+        (folder / CLASSIFIER_CARD).unlink(
             missing_ok=True
         )  # written last: a folder that contains it is complete
         spec, files = self.spec, [WEIGHTS]
@@ -259,7 +259,7 @@ class Classifier(nn.Module):
             "network": spec.as_json(),
             "files": {name: digest(folder / name) for name in files},
         }
-        write_json(folder / CARD, {**content, "digest": _digest(content)})
+        write_json(folder / CLASSIFIER_CARD, {**content, "digest": _digest(content)})
         return folder
 
     @torch.no_grad()
@@ -329,7 +329,7 @@ def read_card(folder: Path) -> Card:
     CrossferError
         If the file is missing, damaged, altered or of another version.
     """
-    content = _read(folder / CARD)
+    content = _read(folder / CLASSIFIER_CARD)
     try:
         files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
         spec = Spec.from_json(content["network"], folder)
@@ -346,9 +346,11 @@ def read_card(folder: Path) -> Card:
         card.output_names  # noqa: B018  (refuses an output that is not there)
         recorded = content.pop("digest")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CrossferError(f"{folder / CARD}: damaged ({error!r})") from None
+        raise CrossferError(f"{folder / CLASSIFIER_CARD}: damaged ({error!r})") from None
     if _digest(content) != recorded:
-        raise CrossferError(f"{folder / CARD}: changed by hand; save the classifier again")
+        raise CrossferError(
+            f"{folder / CLASSIFIER_CARD}: changed by hand; save the classifier again"
+        )
     return card
 
 
@@ -415,4 +417,6 @@ def _check_file(file: Path, recorded: str) -> None:
     except OSError as error:
         raise CrossferError(f"{file}: cannot be read ({error.strerror})") from None
     if found != recorded:
-        raise CrossferError(f"{file}: changed or truncated (SHA-256 differs from {CARD})")
+        raise CrossferError(
+            f"{file}: changed or truncated (SHA-256 differs from {CLASSIFIER_CARD})"
+        )

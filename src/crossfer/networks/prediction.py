@@ -14,7 +14,7 @@ from crossfer.networks.preprocessing import Preprocessing, normalise
 MOST_AT_ONCE = 512
 ACTIVATIONS = 2**30
 """Maximum bytes of the two largest activations of a batch."""
-FEW = 32
+UNMEASURED_BATCH = 32
 """Batch size that is used without measuring activations."""
 
 
@@ -98,8 +98,8 @@ def outputs_in_batches(
     autocast
         Context of the forward pass.
     """
-    at_once = batch_size or FEW
-    if not batch_size and count > FEW:
+    at_once = batch_size or UNMEASURED_BATCH
+    if not batch_size and count > UNMEASURED_BATCH:
         few = given(0, 2)
         with autocast():
             at_once = images_at_once(network, few)

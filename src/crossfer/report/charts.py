@@ -14,7 +14,7 @@ from crossfer.run_folder import HISTORY
 from crossfer.terms import BL, SIDES
 
 WIDTH, HEIGHT, EDGE = 340.0, 290.0, 34.0
-FEW = 8
+MOST_NAMED = 8
 """Of so many strategies all are named, with lines and whiskers; of more, only the best are named."""
 
 LINE, GLYPH, DOT = 14.0, 7.5, 6.0
@@ -120,7 +120,7 @@ def _tradeoff(
     choice, largest = view.recommended(target.name), view.largest(target.name)
     named = {BL, choice.strategy, *choice.front}
     measured = {choice.strategy} - {BL}
-    if len(view.names) <= FEW:
+    if len(view.names) <= MOST_NAMED:
         named.update(view.names)
         measured.update(choice.front)
     for name in view.names:
@@ -139,7 +139,7 @@ def _tradeoff(
             if at_most and name in measured and across and along:
                 ends = (*map(x, across), *map(y, along))
                 mark.whiskers, mark.cut = _whiskers(*point, *ends)
-        if name != BL and points and (len(points) > 1 or len(view.names) <= FEW):
+        if name != BL and points and (len(points) > 1 or len(view.names) <= MOST_NAMED):
             path = [(x(0), y(0)), *points]
             paths.append((view.colours[name], " ".join(f"{a},{b}" for a, b in path)))
     _place_labels(marks)

@@ -60,7 +60,7 @@ MUG_SUBJECTS = 26
 MUG_FRAMES = (11, 15)  # of a sequence, fewest and most
 QUALITY = 92  # of JPEG
 SEED = 0  # another would draw other people
-FEW = 100  # fewer jobs than these are done sooner here than by other processes
+FEW_JOBS = 100  # fewer jobs than these are done sooner here than by other processes
 WINDOWS = 61  # more processes cannot be waited for there
 
 Result = TypeVar("Result")
@@ -135,7 +135,7 @@ def _at_once(
 ) -> Iterator[Result]:
     """Do jobs, in parallel where there are many; results come in the order of the jobs."""
     with ExitStack() as stack:
-        if len(jobs) < FEW:
+        if len(jobs) < FEW_JOBS:
             results: Iterator[Result] = starmap(work, jobs)
         else:
             pool = ProcessPoolExecutor(

@@ -91,21 +91,7 @@ def adapt(
         it lacks a layer that the strategy needs.
     """
     began = time.perf_counter()
-    mixture = any(isinstance(each.network, Experts) for each in (start, baseline))
-    if mixture and strategy.start != "deployed":
-        raise CrossferError(f"model: {NOT_ADAPTED}")
-    check_strategy(strategy, baseline)
-    if missing := strategy.needs - training.keys():
-        raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
-    if strategy.memory and memory is None:
-        raise ValueError(f"{strategy.name} needs a memory file of the source")
-    for side, faces in (*training.items(), *validation.items()):
-        labelled = not (strategy.unlabelled and side == "target")
-        _check_faces(side, faces, start, labelled)
-    if strategy.unlabelled and len(training["target"]) < 2:
-        raise CrossferError(f"{strategy.name}: one image has no statistics; give at least two")
-    if memory:
-        memory.check(baseline)
+    _check(strategy, start, baseline, training, validation, memory)
     if strategy.unlabelled:
         return _without_labels(strategy, start, training["target"], recipe, seed, machine, options)
     if strategy.exemplars:
@@ -121,6 +107,7 @@ def adapt(
     if strategy.rank:
         adapt_linear(model, strategy.rank, seed)
         options["reuse"] = False  # what is calculated once knows plain layers only
+    prepared = time.perf_counter() - began
     if isinstance(strategy.memory, ClosedForm):
         assert memory
         trained = learn_head(
@@ -151,13 +138,39 @@ def adapt(
             penalty = strategy.penalty.term(start, shown, training.get("source"), seed, machine)
         prepared = time.perf_counter() - began
         trained = train(model, shown, validation, recipe, seed, machine, penalty=penalty, **options)
-        trained = replace(trained, seconds=trained.seconds + prepared)
+    trained = replace(trained, seconds=trained.seconds + prepared)
     if strategy.rank:
         fold(trained.model)
     if strategy.merge:
         trained = _merged(strategy, trained, baseline, training, validation, seed, machine)
     flop = flop_of(strategy, trained.model, trained.images_seen, training, memory, recipe)
     return replace(trained, flop=flop)
+
+
+def _check(
+    strategy: Strategy,
+    start: Classifier,
+    baseline: Classifier,
+    training: Mapping[str, Faces],
+    validation: Mapping[str, Faces],
+    memory: Memory | None,
+) -> None:
+    """Refuse what a strategy cannot be applied to: see `adapt`."""
+    mixture = any(isinstance(each.network, Experts) for each in (start, baseline))
+    if mixture and strategy.start != "deployed":
+        raise CrossferError(f"model: {NOT_ADAPTED}")
+    check_strategy(strategy, baseline)
+    if missing := strategy.needs - training.keys():
+        raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
+    if strategy.memory and memory is None:
+        raise ValueError(f"{strategy.name} needs a memory file of the source")
+    for side, faces in (*training.items(), *validation.items()):
+        labelled = not (strategy.unlabelled and side == "target")
+        _check_faces(side, faces, start, labelled)
+    if strategy.unlabelled and len(training["target"]) < 2:
+        raise CrossferError(f"{strategy.name}: one image has no statistics; give at least two")
+    if memory:
+        memory.check(baseline)
 
 
 def _check_faces(side: str, faces: Faces, classifier: Classifier, labelled: bool) -> None:

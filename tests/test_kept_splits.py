@@ -61,6 +61,20 @@ def test_a_new_picture_of_a_known_person_goes_where_that_person_is(tmp_path: Pat
     assert split_of(prepare(raw, out, how, replace=True))["angry/p09_039.png"] == home
 
 
+def test_a_kept_split_is_not_called_subject_disjoint_when_subjects_become_known(
+    tmp_path: Path,
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    faces(raw, range(40))
+    prepare(raw, out)
+    how = Preparation(subject=r"/(p\d+)_")
+    kept = prepare(raw, out, how, replace=True).card["split"]
+    assert kept["subjects_in_several_splits"] > 0
+    assert kept["how"] == "kept from before, not subject-disjoint"
+    again = prepare(raw, out, how, replace=True, new_split=True).card["split"]
+    assert (again["subjects_in_several_splits"], again["how"]) == (0, "subject-disjoint")
+
+
 def test_renamed_pictures_and_another_framing_keep_the_split_too(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     faces(raw, range(60), side=56)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from crossfer.cli import main
+from crossfer.cli.labelling import framing_options
 from crossfer.datasets import prepare
 from crossfer.datasets.faces import iou
 from crossfer.datasets.pictures import open_picture
@@ -24,6 +25,7 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.estimate import negative_entropy
 from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import in_words, led
+from crossfer.framing import Framing
 from crossfer.labelling import Gallery, LabelOptions, Session, Unguided, journal, people
 from crossfer.labelling.agreement import agreement, cohens_kappa
 from crossfer.labelling.decisions import NOT_A_FACE, decide
@@ -474,3 +476,8 @@ def test_what_cannot_be_recorded_is_refused(start: Callable[..., Session]) -> No
     session = start()
     with pytest.raises(CrossferError, match="no face is selected"):
         session.unname([])
+
+
+def test_what_the_next_command_makes_is_what_the_model_reads() -> None:
+    assert framing_options(Framing()) == ""
+    assert framing_options(Framing(64, 3, 0.4)) == " --side 64 --colour --eyes 0.4,0.42"

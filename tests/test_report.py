@@ -387,6 +387,31 @@ def test_the_network_to_ship_is_named() -> None:
     )
 
 
+def test_what_gains_nothing_is_not_named_to_be_shipped() -> None:
+    results = made_results({"jaffe": {"BL": (64.0, 60.0), "FC": (64.0, 50.0)}})
+    choice = replace(results.recommendations[0], strategy="FC", run="FC-jaffe-1.0-0", fraction=1.0)
+    view = View(replace(results, recommendations=(choice,)))
+    (answer,) = words.answers(view)
+    assert answer.verdict == "keep" and answer.sentence.endswith("no good reason to change.")
+    assert words.headline([answer]) == "Keep the old model."
+    assert answer.network[0] == "FC's network"
+    assert words.shipped(view, choice.run).startswith("FC's network: ")
+
+
+def test_two_seeds_that_do_not_guess_do_not_guess_together() -> None:
+    """A mean over two seeds may have an interval from 1 to 50 % where each network has 24 to 32 %."""
+    results = made_results({"jaffe": STUDY}, seeds=(0, 1))
+
+    def wide(row: Result) -> Result:
+        test = replace(row.on_source.test, interval=(0.0, 100.0))
+        return replace(row, on_source=replace(row.on_source, test=test))
+
+    unsure = replace(results, summary=tuple(map(wide, results.summary)))
+    assert words.answers(View(unsure))[0].verdict == "use"
+    guessing = replace(unsure, results=tuple(map(wide, results.results)))
+    assert words.answers(View(guessing))[0].verdict == "none"
+
+
 def test_a_comparison_looks_the_same_from_the_other_side() -> None:
     view = View(made_results({"jaffe": STUDY}, images={"jaffe": 67}))
     here = {row.strategy: row.target for row in tables.against_others(view, "jaffe")}

@@ -356,6 +356,29 @@ def test_usual_names_of_columns_are_taken_and_said(names: str, line: str, tmp_pa
         assert dataset.samples["group.age"].to_pylist()[:2] == ["20", "21"]
 
 
+def test_a_table_beside_pictures_that_a_known_dataset_names_is_not_passed_over(
+    tmp_path: Path,
+) -> None:
+    """The table's labels may be other than the folders'; or the pictures lie in no class folders."""
+    names = [f"S{n:03d}_001_00000010.png" for n in range(8)]
+    raw = many(tmp_path / "raw", *(f"{('sad', 'happy')[n % 2]}/{n_}" for n, n_ in enumerate(names)))
+    table(raw / "labels.csv", "path,label", [f"{name},fear" for name in names])
+    with pytest.raises(CrossferError, match="labels.csv lists its .*--as ck48 or --as manifest"):
+        made(raw)
+    assert set(rows(made(raw, reader="manifest"), "label").values()) == {"fear"}
+    assert set(rows(made(raw, reader="ck48"), "label").values()) == {"sad", "happy"}
+
+
+def test_a_table_of_labels_is_called_like_its_folder(tmp_path: Path) -> None:
+    for folder in ("faces of June", "photos-labels"):
+        raw = many(tmp_path / folder, *(f"{n}.png" for n in range(8)))
+        listed = [f"{n}.png,{('sad', 'happy')[n % 2]}" for n in range(8)]
+        file = table(raw / "labels.csv", "path,label", listed)
+        assert made(file).name == folder.removesuffix("-labels")
+        file.rename(raw / "mood.csv")
+        assert made(raw / "mood.csv").name == "mood"
+
+
 def test_a_name_that_several_folders_have_is_not_said_to_be_missing(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", *(f"cam{n % 2}/{n // 2}.png" for n in range(8)))
     rows = [f"{n}.png,{('sad', 'happy')[n % 2]}" for n in range(4)]

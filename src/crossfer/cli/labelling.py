@@ -15,7 +15,7 @@ from crossfer.cli.browser import PORT, Browser, Port, show
 from crossfer.cli.options import SmallestOption, VariantOption, check_cropped
 from crossfer.cli.output import say
 from crossfer.errors import CrossferError, legible
-from crossfer.framing import SMALLEST
+from crossfer.framing import SMALLEST, Framing
 
 if TYPE_CHECKING:
     from crossfer.deploy.predictor import Predictor
@@ -166,6 +166,19 @@ def _say_found(session: Session) -> None:
         raise CrossferError(f"{gallery.folder}: no face found in any photo{hint}")
 
 
+def framing_options(framing: Framing) -> str:
+    """Return the options with which `prepare` makes faces as a model reads them; empty by default."""
+    usual, found = Framing(), ""
+    if framing.side != usual.side:
+        found += f" --side {framing.side}"
+    if framing.channels == 3:
+        found += " --colour"
+    eyes = framing.eye_distance, framing.eye_height
+    if eyes != (usual.eye_distance, usual.eye_height):
+        found += f" --eyes {eyes[0]:g},{eyes[1]:g}"
+    return found
+
+
 def _say_labels(session: Session) -> None:
     file, labels = session.write_manifest(), session.labels()
     people = {row["subject"] for row in labels.rows if row["subject"]}
@@ -188,6 +201,7 @@ def _say_labels(session: Session) -> None:
             )
     if labels.rows:
         how = " --faces cropped" if session.gallery.cropped else ""
+        how += framing_options(session.gallery.predictor.engine.framing)
         out = Path("data") / session.gallery.folder.name
         lines.append(f"next: crossfer prepare {quote(str(file))} --out {quote(str(out))}{how}")
     for line in lines:

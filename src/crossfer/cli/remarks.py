@@ -7,6 +7,7 @@ from typing import Any
 from crossfer.classes import is_known
 from crossfer.datasets import READERS, SPLITS, Dataset
 from crossfer.datasets.card import SKIPPED
+from crossfer.datasets.splits import SUBJECT_DISJOINT
 from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import in_words, led
 
@@ -39,16 +40,13 @@ def remarks(dataset: Dataset) -> list[str]:
         )
     if copies := card["split"].get("copies"):
         lines.append(_copies_in_words(copies, card["reader"], card["split"]["how"]))
-    for split in SPLITS:
-        if not len(dataset.rows(split)):
-            lines.append(_empty_in_words(split, card["split"]["how"], card["reader"]))
-    return lines
+    return lines + _empty_in_words(dataset)
 
 
 def _copies_in_words(copies: dict[str, Any], reader: str, how: str) -> str:
     counts = " and ".join(f"{found['images']:,} {split}" for split, found in copies.items())
     first, second = next(iter(copies.values()))["example"]
-    helps = _takes(reader, "subject") and how != "subject-disjoint"
+    helps = _takes(reader, "subject") and how != SUBJECT_DISJOINT
     remedy = "--subject keeps people in one split, " if helps else ""
     return (
         f"warning: {counts} faces are copies of faces in another split, or nearly, as frames of one sequence "
@@ -62,8 +60,21 @@ def _takes(reader: str, option: str) -> bool:
     return reader in READERS and option in READERS[reader].takes
 
 
-def _empty_in_words(split: str, how: str, reader: str) -> str:
-    """Say why a set is empty, and the options that fill it."""
+def _empty_in_words(dataset: Dataset) -> list[str]:
+    """Say of each empty set why it is empty, and which options fill it."""
+    empty = [split for split in SPLITS if not len(dataset.rows(split))]
+    if len(empty) == len(SPLITS):
+        return ["warning: no picture has a label; `crossfer label` lets you label some"]
+    split = dataset.card["split"]
+    meant = [name for name in empty if split["asked"] and not split["asked"][name]]
+    return [f"its {name} set is empty, as asked for" for name in meant] + [
+        _why_empty(name, split["how"], dataset.card["reader"])
+        for name in empty
+        if name not in meant
+    ]
+
+
+def _why_empty(split: str, how: str, reader: str) -> str:
     if not how.startswith("official") or f"set aside as {split}" in how:
         return f"warning: its {split} set is empty: too few images or subjects to divide"
     remedies = ["--ignore-splits divides all again"]
@@ -103,7 +114,7 @@ def _split_in_words(split: dict[str, Any]) -> str:
         "/".join(f"{split[key][part]:,}" for part in SPLITS) for key in ("asked", "reached")
     )
     words = f"split: {split['how']}, reached {reached}, requested {asked}"
-    if asked != reached and split["how"] == "subject-disjoint":
+    if asked != reached and split["how"] == SUBJECT_DISJOINT:
         words += (
             " (the closest with whole subjects; --exact comes closer, with subjects in two splits)"
         )

@@ -76,7 +76,7 @@ def assign(
         chosen = labels[free], [subjects[row] for row in free]
         counts = splits.counts_of(len(free), how.sizes or sizes)
         parts[free] = splits.divide(*chosen, how.sizes or sizes, how.seed, fixed[free])
-        words = "subject-disjoint" if any(s is not None for s in subjects) else "stratified"
+        words = splits.SUBJECT_DISJOINT if any(s is not None for s in subjects) else "stratified"
         if how.exact:
             parts[free] = _exact(*chosen, parts[free], fixed[free], counts)
             words = "exactly the requested counts"
@@ -85,6 +85,9 @@ def assign(
         asked["training"] += len(records) - len(free)
     else:
         assigned, words = _cut(given, labels, subjects, fixed, free, cut, how.seed)
+    shared = len(splits.shared_subjects(subjects, assigned))
+    if shared and words == splits.SUBJECT_DISJOINT:
+        words = "kept from before, not subject-disjoint"
     return assigned, {
         "how": words,
         "seed": how.seed,
@@ -95,7 +98,7 @@ def assign(
             for split in SPLITS
         },
         "kept": _kept(before, assigned) if earlier else None,
-        "subjects_in_several_splits": len(splits.shared_subjects(subjects, assigned)),
+        "subjects_in_several_splits": shared,
     }
 
 

@@ -28,6 +28,8 @@ from crossfer.errors import CrossferError, legible, some_of
 
 STAND_IN_NOTE = "STAND-IN.txt"
 TWO_LABELS = "two labels for one picture"
+TABLES = ("labels", "metadata", "annotations", "data")
+"""Names of tables that say nothing of the dataset: it is called like their folder."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,8 @@ def _legible(item: Item) -> Item:
 def name_of(source: Path, reader: str) -> str:
     """Return the name of a dataset to which nobody gave one."""
     own = archives.stem(source) if reader in ("folder", "manifest", "yolo") else reader
+    if reader == "manifest" and own.lower() in TABLES and (folder := source.resolve().parent.name):
+        own = folder.removesuffix("-labels")  # as `crossfer label` calls it
     return legible(own)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Labels = NDArray[np.integer]
+SUBJECT_DISJOINT = "subject-disjoint"
+"""What a division is called in which no subject is in two parts."""
 
 
 def divide(

@@ -70,6 +70,10 @@ class View:
         """Return the baseline's mean over seeds."""
         return _chosen(self.results.summary, target, BL, None)[0]
 
+    def baselines(self, target: str) -> list[Result]:
+        """Return the baselines, one for each seed."""
+        return _chosen(self.results.results, target, BL, None)
+
     def averaged(self, target: str, strategy: str, fraction: float | None) -> Result | None:
         """Return a strategy's mean over seeds at a fraction; the baseline's at any."""
         return next(iter(_chosen(self.results.summary, target, strategy, fraction)), None)

@@ -36,6 +36,8 @@ LEVEL = 0.05
 FELL = 10.0
 """A class whose recall falls by so many points is warned of."""
 
+FEW_SEEDS = 5
+"""An interval over fewer seeds is wide for that reason alone."""
 FEW_PEOPLE = 20
 """With fewer people than this in a test set, little is known about others."""
 
@@ -132,7 +134,7 @@ def headline(found: list[Answer]) -> str:
 def explain(view: View, choice: Recommendation) -> list[str]:
     """Say why a strategy was chosen, and what was given up: for a choice of `recommend`, a line each."""
     after = _recommended(view, choice)
-    sentence, _ = _sentence(view, view.dataset(choice.target), after)
+    sentence, _ = _sentence_of(view, choice)
     if after.strategy == BL and choice.ruled_out:
         sentence = "Keep the old model: no allowed strategy beats it."
     return [
@@ -149,14 +151,17 @@ def explain(view: View, choice: Recommendation) -> list[str]:
 def shipped(view: View, run: str, folder: str = "") -> str:
     """Name the bundle with a run's network, below a folder, and its seed; empty without a comparison."""
     facts = view.runs[run]
-    if facts.target and guesses(view.before(facts.target).on_source.test):
+    if facts.target and _guesses(view, facts.target):
         return ""
-    return f"{_which(view, facts)}: {'/'.join(filter(None, [folder, facts.folder]))}"
+    advised = [c for c in view.results.recommendations if c.run == run]
+    ship = all(_sentence_of(view, choice)[1] != "keep" for choice in advised)
+    return f"{_which(view, facts, ship)}: {'/'.join(filter(None, [folder, facts.folder]))}"
 
 
-def _which(view: View, facts: RunFacts) -> str:
+def _which(view: View, facts: RunFacts, ship: bool) -> str:
     seed = f" (seed {facts.seed}, the best on the validation data)" if len(view.seeds) > 1 else ""
-    return f"The network to ship{seed}"
+    what = "The network to ship" if ship or facts.strategy == BL else f"{facts.strategy}'s network"
+    return f"{what}{seed}"
 
 
 class _Fall(NamedTuple):
@@ -507,7 +512,7 @@ def sureness(comparison: StrategyComparison | Difference) -> str:
 def _answer(view: View, choice: Recommendation) -> Answer:
     target = view.dataset(choice.target)
     after = _recommended(view, choice)
-    sentence, verdict = _sentence(view, target, after)
+    sentence, verdict = _sentence_of(view, choice)
     falls, run = _falls(after), view.runs[choice.run]
     cautions = (
         *(_in_words(view, after, fall) for fall in falls if not fall.sure),
@@ -538,7 +543,7 @@ def _answer(view: View, choice: Recommendation) -> Answer:
         ],
         cautions=[*filter(None, cautions)],
         notes=[*filter(None, notes)],
-        network=(_which(view, run), run.folder),
+        network=(_which(view, run, verdict != "keep"), run.folder),
         before=view.before(choice.target),
         after=after,
     )
@@ -546,13 +551,22 @@ def _answer(view: View, choice: Recommendation) -> Answer:
 
 def no_comparison(view: View, row: Result) -> str:
     """Say that the old model only guesses, so that nothing can be compared with it; empty if it does not."""
-    before = view.before(row.target).on_source.test
-    if not guesses(before):
+    if not _guesses(view, row.target):
         return ""
+    before = view.before(row.target).on_source.test
     return (
         f"No comparison: {BL} has {number(before.accuracy)}\N{NO-BREAK SPACE}% on "
         f"{shown(view.source)}, no better than guessing."
     )
+
+
+def _guesses(view: View, target: str) -> bool:
+    """Tell whether each seed's baseline guesses: a mean over few seeds is too uncertain to tell."""
+    return all(guesses(row.on_source.test) for row in view.baselines(target))
+
+
+def _sentence_of(view: View, choice: Recommendation) -> tuple[str, Advice]:
+    return _sentence(view, view.dataset(choice.target), _recommended(view, choice))
 
 
 def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Advice]:
@@ -567,7 +581,7 @@ def _sentence(view: View, target: DatasetFacts, row: Result) -> tuple[str, Advic
     joined = "and" if kept == gained else "but"
     facts = f"{name} {_on_source(change, old)} {joined} {_on_target(gain, new)}"
     if not gained:
-        return f"{facts}: no good reason to change.", "care"
+        return f"{facts}: no good reason to change.", "keep"
     if change <= -MUCH:
         return f"{facts}: use it only if the new faces matter more than the old.", "care"
     if row.gain.interval and row.gain.interval[0] <= 0:
@@ -675,7 +689,8 @@ def _uncertain(view: View, target: DatasetFacts, after: Result) -> str | None:
     low, high = interval
     within = f"{number(low, 0)} to {number(high, 0)}\N{NO-BREAK SPACE}%"
     network = f"{after.strategy} on {shown(target)}"
-    return f"Only {images} test images: the interval of {network} is {within}."
+    few = f" and {len(view.seeds)} seeds" if 1 < len(view.seeds) < FEW_SEEDS else ""
+    return f"Only {images} test images{few}: the interval of {network} is {within}."
 
 
 def _others(view: View, after: Result) -> list[Result]:

@@ -49,6 +49,8 @@ READERS: dict[str, Reader] = {
     )
 }
 """Every dataset that can be read, in the order in which layouts are tried."""
+BY_NAMES = tuple(module.READER for module in (fer2013, ck48, jaffe, kdef, rafd, tfeid))
+"""Those that are recognised by the names of their pictures, beside which other people's tables lie."""
 
 
 def recognise(path: Path) -> tuple[Reader, str]:
@@ -63,12 +65,17 @@ def recognise(path: Path) -> tuple[Reader, str]:
     Raises
     ------
     CrossferError
-        If the path does not exist or looks like nothing that is known.
+        If the path does not exist or looks like nothing that is known, or like two things, whose labels may
+        differ.
     """
     if not path.exists():
         raise CrossferError(f"{path}: no such file or folder")
     for reader in READERS.values():
         if why := reader.recognise(path):
+            if reader in BY_NAMES and (table := manifest.recognise(path)):
+                raise CrossferError(
+                    f"{path}: {why}, but {table}; choose with --as {reader.name} or --as manifest"
+                )
             return reader, why
     if path.is_dir():
         raise CrossferError(

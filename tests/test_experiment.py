@@ -261,6 +261,18 @@ def test_every_network_is_measured_on_both_test_sets(
     table = list(csv.DictReader((out / "results.csv").open()))
     assert len(table) == 9
     assert float(table[3]["gain"]) == pytest.approx(results.results[3].gain.points)
+    means = list(csv.DictReader((out / "summary.csv").open()))
+    assert [row["strategy"] for row in means] == [row.strategy for row in results.summary]
+    last, mean = means[-1], results.summary[-1]
+    assert mean.gain.interval
+    found = [float(last[name]) for name in ("gain", "gain_low", "gain_high", "target_p")]
+    (p,) = (
+        c.p_holm
+        for c in results.comparisons
+        if (c.target, c.fraction, c.strategy, c.against, c.side)
+        == (mean.target, mean.fraction, mean.strategy, "BL", "target")
+    )
+    assert found == pytest.approx([mean.gain.points, *mean.gain.interval, p])
 
 
 def test_a_run_says_which_epoch_was_kept_and_by_how_many_images(

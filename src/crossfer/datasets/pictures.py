@@ -302,7 +302,9 @@ def _from_array(values: NDArray[Any]) -> Pixels:
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] in (3, 4)):
-        raise UnreadableImage(f"not a picture: pixels of shape {values.shape}")
+        raise UnreadableImage(
+            f"not a picture: pixels of shape {values.shape}; give (height, width) or (height, width, 3)"
+        )
     if values.size == 0:
         raise UnreadableImage("has no pixels")
     if values.shape[0] * values.shape[1] > MOST_PIXELS:

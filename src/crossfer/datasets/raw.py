@@ -144,7 +144,7 @@ def _check_subject(items: Sequence[Item], how: Preparation) -> None:
     records = [item for item in items if isinstance(item, Record)]
     if how.subject and records and not any(record.subject for record in records):
         raise CrossferError(
-            f"--subject {how.subject!r} matches no path; the first is {records[0].origin}"
+            f"--subject '{how.subject}' matches no path; the first is {records[0].origin}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Compute ``results.json``, ``results.csv`` and ``flips.csv`` from the predictions of finished runs."""
+"""Compute ``results.json`` and the tables beside it from the predictions of finished runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from crossfer.strategy import Strategy
 from crossfer.terms import BL, PAST_DATA, SIDES, PastData, Side
 from crossfer.validation import adapter, first_place
 
-RESULTS, TABLE, FLIPS = "results.json", "results.csv", "flips.csv"
+RESULTS, TABLE, SUMMARY, FLIPS = "results.json", "results.csv", "summary.csv", "flips.csv"
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
 CHANGES: Mapping[Side, str] = {"source": "memory_integrity", "target": "gain"}
 NETWORK = ("target", "fraction", "strategy", "seed", "run")
@@ -247,11 +247,28 @@ def past_of(
 
 
 def write_results(collected: Collected, folder: Path) -> None:
-    """Write ``flips.csv``, ``results.csv`` (a row for each network and target) and ``results.json``."""
+    """Write ``flips.csv``, ``results.csv`` and ``summary.csv``, and ``results.json``.
+
+    ``results.csv`` has a row for each network and target, ``summary.csv`` one for each mean over seeds.
+    """
     results = collected.results
     write_csv(folder / FLIPS, (*NETWORK, *IMAGE), _flipped_images(collected))
-    rows = [_table_row(row) for row in results.results]
+    rows = [_table_row(row, "seed") for row in results.results]
     write_csv(folder / TABLE, rows[0], rows)
+    against = {
+        (c.target, c.fraction, c.strategy, c.side): c.p_holm
+        for c in results.comparisons
+        if c.against == BL
+    }
+    rows = [
+        _table_row(row, "seeds")
+        | {
+            f"{side}_p": against.get((row.target, row.fraction, row.strategy, side))
+            for side in SIDES
+        }
+        for row in results.summary
+    ]
+    write_csv(folder / SUMMARY, rows[0], rows)
     write_json(folder / RESULTS, results.as_json())
 
 
@@ -406,10 +423,9 @@ def _failure(run: Run, why: str) -> FailedRun:
     )
 
 
-def _table_row(row: Result) -> dict[str, Any]:
-    table = dict(
-        zip(NETWORK[:-1], (row.target, row.fraction, row.strategy, *row.seeds), strict=True)
-    )
+def _table_row(row: Result, seeds: str) -> dict[str, Any]:
+    table: dict[str, Any] = {name: getattr(row, name) for name in NETWORK[:3]}
+    table[seeds] = " ".join(map(str, row.seeds))
     for side in SIDES:
         on, changed = row.on(side), row.change(side)
         table |= {f"{side}_test_{name}": getattr(on.test, name) for name in METRICS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -167,7 +168,6 @@ def best_mixture(
     if not validation:
         raise ValueError("merging: no validation set chooses how much of each network to keep")
     weights = before.state_dict(), after.state_dict()
-    one = next(iter(validation.values())).images[:1]
     moved = {name.rpartition(".")[0] for name in weights[0] if _differ(name, *weights)}
 
     def mixture(alpha: float) -> Classifier:
@@ -182,27 +182,11 @@ def best_mixture(
             renew_statistics(model, norms, batches, machine)
         return model
 
-    # Layers that are the same in both calculate once for all mixtures.
-    part = specialised(_changed_alone(before, after), one, machine.device)
-    given: dict[str, Tensor] = {}
-    changed = any(parameter.requires_grad for parameter in part.parameters())
-    if changed and not moved and (split := split_frozen(part, one.to(machine.device))):
-        images = {name: faces.images for name, faces in validation.items()}
-        found = outputs_of_sets(split.frozen, images, machine, after.preprocessing)
-        if found is not None:
-            part, given = split.rest, found
-    ends: list[dict[str, Tensor]] = []
-    if given and mix is interpolate and (split := _first_linear(part)):
-        ends = _ends(split, weights, given, machine)
-        part = split.rest if ends else part
+    differing = _differing(before, after, validation, bool(moved), mix is interpolate, machine)
     tried: list[dict[str, float]] = []
     candidates = []
     for alpha in alphas:
-        merged = mixture(alpha).state_dict()
-        part.load_state_dict({name: merged[name] for name in part.state_dict()})
-        if ends:
-            given = {name: torch.lerp(ends[0][name], ends[1][name], alpha) for name in given}
-        judged = judged_on(part, validation, machine, given)
+        judged = differing.judged(mixture(alpha).state_dict(), alpha, validation, machine)
         candidates.append(candidate(judged, validation))
         accuracies = {name: judged[f"{name}/right"].float().mean().item() for name in validation}
         tried.append({"alpha": alpha, **accuracies})
@@ -213,6 +197,66 @@ def best_mixture(
     for row, behind in zip(tried, choice.behind, strict=True):
         row |= behind.as_row()
     return mixture(alphas[choice.index]), alphas[choice.index], tried
+
+
+@dataclass(frozen=True)
+class _Differing:
+    """The layers in which two networks differ: those before them calculate once for all mixtures.
+
+    Parameters
+    ----------
+    part
+        These layers; the whole network where nothing before them is the same.
+    given
+        What enters them, for each validation set; empty: its images.
+    ends
+        If a linear layer came first, what it gives with either network's weights, in place of `given`: with
+        mixed weights it gives the mixture of both.
+    """
+
+    part: Classifier
+    given: Mapping[str, Tensor]
+    ends: Sequence[Mapping[str, Tensor]]
+
+    def judged(
+        self, merged: Weights, alpha: float, validation: Mapping[str, Faces], machine: Machine
+    ) -> dict[str, Tensor]:
+        """Return what `crossfer.training.prediction.judged_on` finds on the validation sets."""
+        self.part.load_state_dict({name: merged[name] for name in self.part.state_dict()})
+        given = self.given
+        if self.ends:
+            old, new = self.ends
+            given = {name: torch.lerp(old[name], new[name], alpha) for name in given}
+        return judged_on(self.part, validation, machine, given)
+
+
+def _differing(
+    before: Classifier,
+    after: Classifier,
+    validation: Mapping[str, Faces],
+    moved: bool,
+    interpolated: bool,
+    machine: Machine,
+) -> _Differing:
+    """Cut two networks before the first layer in which they differ.
+
+    Not where statistics of normalisations `moved`.  A first linear layer calculates only twice if weights are
+    `interpolated`.
+    """
+    one = next(iter(validation.values())).images[:1]
+    part = specialised(_changed_alone(before, after), one, machine.device)
+    changed = any(parameter.requires_grad for parameter in part.parameters())
+    if moved or not changed or not (split := split_frozen(part, one.to(machine.device))):
+        return _Differing(part, {}, [])
+    images = {name: faces.images for name, faces in validation.items()}
+    given = outputs_of_sets(split.frozen, images, machine, after.preprocessing)
+    if given is None:
+        return _Differing(part, {}, [])
+    if given and interpolated and (first := _first_linear(split.rest)):
+        weights = before.state_dict(), after.state_dict()
+        if ends := _ends(first, weights, given, machine):
+            return _Differing(first.rest, given, ends)
+    return _Differing(split.rest, given, [])
 
 
 def _once(network: nn.Module) -> dict[str, Tensor]:

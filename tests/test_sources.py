@@ -474,3 +474,17 @@ def open_model_of(config: NetworkConfig, folder: Path) -> Model:
     described = {"classes": list(config.classes), "normalisation": "per-image"}
     (folder / "keras.yaml").write_text(yaml.safe_dump(described))
     return open_model(folder / "keras.onnx")
+
+
+def test_modules_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    """Two deployed models are compared, each with a my_net.py beside it."""
+    for number, name in enumerate(("old", "new"), 1):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "layers_of_my_net.py").write_text(f"SIZE = {number}\n")
+        (tmp_path / name / "my_net.py").write_text(
+            "from torch import nn\n\n\ndef build():\n"
+            "    from layers_of_my_net import SIZE\n    return nn.Linear(SIZE, 7)\n"
+        )
+    for name, size in (("old", 1), ("new", 2), ("old", 1)):
+        network = Spec("my_net:build", folder=tmp_path / name).build()
+        assert isinstance(network, nn.Linear) and network.in_features == size

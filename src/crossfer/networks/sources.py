@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from crossfer.networks.study import study_cnn
 STUDY, TIMM, TORCHVISION, ONNX = "study", "timm", "torchvision", "onnx"
 LIBRARIES = (TIMM, TORCHVISION, TRANSFORMERS, ONNX, RUNTIME)
 """Kinds of sources that are not Python packages: the part before the colon."""
+_FACTORIES: set[Path] = set()
+"""Folders from which factories were imported."""
+_ADDED: list[str] = []
+"""The one of them that is in `sys.path` for this reason."""
 
 
 @dataclass(frozen=True)
@@ -236,11 +241,29 @@ def project(network: nn.Module, name: str, count: int) -> nn.Sequential:
 
 
 def _function(name: str, folder: Path | None) -> Any:
-    """Import a factory, ``package.module:function``."""
+    """Import a factory, ``package.module:function``, from a folder if it is there."""
     module, _, function = name.partition(":")
-    if folder and (place := str(folder.resolve())) not in sys.path:
-        sys.path.append(place)
+    if folder:
+        _look_first_in(folder.resolve())
     found: Any = importlib.import_module(module)
     for part in function.split("."):
         found = getattr(found, part)
     return found
+
+
+def _look_first_in(folder: Path) -> None:
+    """Let modules be imported from a folder, also if another factory's folder had some of the same names."""
+    names = {file.stem for file in folder.glob("*.py")}
+    names |= {file.parent.name for file in folder.glob("*/__init__.py")}
+    others = _FACTORIES - {folder}
+    for name, module in [*sys.modules.items()]:
+        file = getattr(module, "__file__", None)
+        if file and name.partition(".")[0] in names and others & {*Path(file).parents}:
+            del sys.modules[name]
+    _FACTORIES.add(folder)
+    while _ADDED:
+        with suppress(ValueError):  # removed by somebody else
+            sys.path.remove(_ADDED.pop())
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        _ADDED.append(str(folder))

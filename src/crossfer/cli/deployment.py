@@ -214,7 +214,8 @@ def export(
 
         fetched = found_runtime(runtime)
     with fetched as package:  # before anything is written: it may not be had
-        written = write(load(model).classifier, out, what, origin)
+        classifier = load(model).classifier
+        written = write(classifier, out, what, origin)
         page = write_web(out, package) if package else None  # pyrefly: ignore[unbound-name]  # only web has one
     for variant, found in written.items():
         accuracies = "".join(f", {a.value:.1f} % on {a.dataset}" for a in found.accuracies)
@@ -222,6 +223,8 @@ def export(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
             f"within {found.difference:.2g} of PyTorch's, {found.equal:.1%} equal answers{accuracies}"
         )
+    if classifier.outputs != tuple((number,) for number in range(len(classifier.classes))):
+        say(f"the outputs are in this order now: {', '.join(classifier.classes)}")
     say(f"written: {out}")
     if page:
         say(f"the page: python -m http.server --directory {quote(str(page))}")

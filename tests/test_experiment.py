@@ -40,8 +40,10 @@ from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.run import alone_in
 from crossfer.files import digest
 from crossfer.report import copied, write_report
+from crossfer.strategies import GENTLE
+from crossfer.strategy import Strategy
 from crossfer.terms import SIDES
-from crossfer.training.recipe import FROM_SCRATCH, STRONG
+from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, STRONG, Augmentation, Recipe
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -131,6 +133,29 @@ def test_yaml_that_is_none_or_repeats_a_key_is_refused(tmp_path: Path) -> None:
             load_experiment(file)
     with pytest.raises(CrossferError, match="cannot be read"):
         load_experiment(tmp_path / "none.yaml")
+
+
+def test_a_recipe_in_a_strategy_changes_its_default_and_what_all_have() -> None:
+    mine = {"name": "mine", "start": "baseline", "layers": "all", "data": "target"}
+    short = {"epochs": 3, "augmentation": {"flip": False}}
+
+    def recipe(strategy: Any, **recipes: Any) -> Recipe:
+        """Return what it has, also once the experiment is written and read again."""
+        experiment = check_experiment(SMALL | {"strategies": [strategy], "recipes": recipes})
+        again = check_experiment(experiment.model_dump(mode="json", by_alias=True))
+        assert again == experiment
+        return again.recipe(again.strategies[-1])
+
+    default = replace(FINE_TUNING, epochs=3, augmentation=Augmentation(flip=False))
+    assert recipe(mine | {"recipe": short}) == recipe(mine, mine=short) == default
+    general = {"epochs": 5, "batch_size": 16}
+    more = {"augmentation": {"shift": 0.0}}
+    assert recipe(mine | {"recipe": short}, default=general, mine=more) == replace(
+        default, batch_size=16, augmentation=Augmentation(flip=False, shift=0.0)
+    )
+    whole = replace(FINE_TUNING, epochs=9)
+    assert recipe(Strategy(**mine, recipe=whole), default=general) == whole
+    assert recipe("MIX", default=general) == replace(GENTLE, **general), "the default recipe of MIX"
 
 
 def test_recipes_may_share_with_yaml_merge_keys(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _message(found: Any, known: Sequence[str]) -> str:
         return "is missing"
     if kind in ("list_type", "tuple_type"):
         return "must be a list: [a, b]"
-    if kind == "dict_type":
+    if kind in ("dict_type", "dataclass_type"):
         return "must be a mapping: {a: b}"
     if not message.startswith("Input should be "):
         return message

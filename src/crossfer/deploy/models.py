@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +215,7 @@ def _described(file: Path, content: dict[str, Any], threads: int, name: str = ""
     try:
         config: NetworkConfig = adapter(NetworkConfig).validate_python(content)
     except ValidationError as error:
-        keys = [field.name for field in fields(NetworkConfig)]
-        raise CrossferError(f"{file}: {first_error(error, known=keys)}") from None
+        raise CrossferError(f"{file}: {first_error(error, NetworkConfig)}") from None
     if not config.is_deployed:
         raise CrossferError(
             f"{file}: weights: missing, and an untrained network cannot be compared; add weights:"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -45,6 +45,18 @@ Selection = Literal["trained-on", "source", "target", "both", "last"]
 
 class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    if not TYPE_CHECKING:  # a type checker knows the fields
+
+        def __init__(self, **content: Any) -> None:
+            try:
+                super().__init__(**content)
+            except ValidationError as error:
+                raise CrossferError(first_error(error, type(self))) from None
+
+        __init__.__pydantic_base_init__ = (
+            True  # what is validated as part of another is not made by it
+        )
 
 
 _Options = create_model(  # pyrefly: ignore[no-matching-overload]  # the options of `Preparation`, declared there
@@ -245,9 +257,10 @@ class Experiment(_Checked):
     @classmethod
     def _own_recipes_are_changes(cls, content: Any) -> Any:
         """Move the recipe of each strategy that is not built in to `recipes`, below what is given there."""
-        strategies = content.get("strategies") if isinstance(content, Mapping) else None
-        recipes = content.get("recipes", {}) if isinstance(strategies, list | tuple) else None
-        if not isinstance(recipes, Mapping):
+        if not isinstance(content, Mapping):
+            return content
+        strategies, recipes = content.get("strategies", ()), content.get("recipes", {})
+        if not (isinstance(strategies, Sequence) and isinstance(recipes, Mapping)):
             return content
         found = dict(recipes)
         for strategy in strategies:
@@ -426,7 +439,7 @@ class Experiment(_Checked):
             try:
                 recipe = adapter(Recipe).validate_python(merged)
             except ValidationError as error:
-                raise CrossferError(first_error(error, f"recipes.{part}.")) from None
+                raise CrossferError(first_error(error, Recipe, f"recipes.{part}.")) from None
         return recipe
 
 
@@ -495,4 +508,4 @@ def check_experiment(content: Mapping[str, Any], where: str = "experiment") -> E
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        raise CrossferError(f"{where}: {first_error(error)}") from None
+        raise CrossferError(f"{where}: {first_error(error, Experiment)}") from None

@@ -122,7 +122,8 @@ def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
 
 
 def test_python_gets_the_same_line_as_yaml_and_experiments_can_be_copied(tmp_path: Path) -> None:
-    for changes in ({"fraction": [1]}, {"fractions": [10]}, {"strategies": ["XX"]}):
+    wrong: list[dict[str, Any]] = [{"fraction": [1]}, {"fractions": [10]}, {"strategies": ["XX"]}]
+    for changes in wrong:
         with pytest.raises(CrossferError) as error:
             Experiment(**SMALL | changes)
         assert yaml_error(tmp_path, **changes).endswith(f": {error.value}")

@@ -29,7 +29,7 @@ from crossfer.errors import CrossferError
 from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import NetworkConfig
-from crossfer.networks.spec import BUNDLE
+from crossfer.networks.spec import BUNDLE, is_description, read_description
 from crossfer.run_folder import IMAGE_COLUMNS
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
 from crossfer.strategy import Strategy
@@ -110,6 +110,8 @@ def _as_dataset(value: Any) -> Any:
 
 
 def _as_network(value: Any) -> Any:
+    if isinstance(value, str) and is_description(value):
+        return read_description(Path(value).expanduser())
     if isinstance(value, str):
         is_path = "/" in value and ":" not in value
         return {"network": f"{BUNDLE}:{value}" if is_path else value}
@@ -187,8 +189,8 @@ class Experiment(_Checked):
         The networks' classes: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
         or a mapping from classes to labels. Images whose label is in no class are left out and counted.
     model
-        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, or the path of a
-        bundle or a run if it contains a slash and no colon.
+        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, the path of a YAML or
+        JSON file with these keys, or the path of a bundle or a run if it contains a slash and no colon.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
         The baseline BL always runs; with deployed weights it is that network. By default the study's five
@@ -496,8 +498,10 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
         content["memory"] = content["memory"].absolute()
     if data is not None:
         content["data"] = Path(data)
-    model = _as_network(content.get("model"))
-    if isinstance(model, dict):
+    model = content.get("model")
+    if isinstance(model, str) and is_description(model):
+        content["model"] = read_description(file.parent / Path(model).expanduser())
+    elif isinstance(model := _as_network(model), dict):
         folder = Path(str(model.get("folder") or "")).expanduser()
         content["model"] = model | {"folder": file.parent / folder}
     return check_experiment(content, str(file))

@@ -758,6 +758,9 @@ def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_p
         run_experiment(
             check_experiment(content | changes | {"strategies": ["WF"]}), tmp_path / "other"
         )
+    changes["source"] = changes["source"] | {"sizes": (0, 0, 100)}
+    with pytest.raises(CrossferError, match=r"validation set is empty; .* --sizes 0,20,80, since"):
+        run_experiment(check_experiment(content | changes), tmp_path / "tested")
 
 
 def test_stand_ins_in_colour_reach_a_network_in_colour(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class Strategy:
     paper
         The paper that describes it.
     recipe
-        The default hyper-parameters.
+        The default hyper-parameters; in a configuration, changes to those that it would have by default.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration

@@ -54,9 +54,8 @@ class _Checked(BaseModel):
             except ValidationError as error:
                 raise CrossferError(first_error(error, type(self))) from None
 
-        __init__.__pydantic_base_init__ = (
-            True  # what is validated as part of another is not made by it
-        )
+        # Mappings and what is part of another are validated without it, so that errors keep their place.
+        __init__.__pydantic_base_init__ = True
 
 
 _Options = create_model(  # pyrefly: ignore[no-matching-overload]  # the options of `Preparation`, declared there
@@ -387,8 +386,8 @@ class Experiment(_Checked):
                 raise CrossferError(
                     f"recipes.{strategy.name}: it trains nothing, so a recipe has no effect; remove it"
                 )
-            told = {key for key in own.keys() & OF_LABELS if own[key] != getattr(Recipe(), key)}
-            if strategy.unlabelled and (vain := told):
+            vain = {key for key in own.keys() & OF_LABELS if own[key] != getattr(Recipe(), key)}
+            if strategy.unlabelled and vain:
                 raise CrossferError(
                     f"recipes.{strategy.name}.{min(vain)}: has no effect without labels; remove it"
                 )

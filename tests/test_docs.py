@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from glob import glob
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -21,6 +22,8 @@ from typer.testing import CliRunner
 from crossfer import standins
 from crossfer.cli import app
 from crossfer.progress import OnProgress, silent
+from crossfer.strategy import CHOICES, PARTS, Strategy
+from crossfer.training.recipe import Recipe
 from tests.conftest import SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +92,17 @@ def test_commands_and_options_exist(page: Path) -> None:
         options = {one for each in known[name].params for one in each.opts + each.secondary_opts}
         asked = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert asked - options - {"--help"} == set(), f"crossfer {name}"
+
+
+def test_every_key_choice_and_kind_of_a_strategy_is_in_the_table() -> None:
+    page = (ROOT / "docs/strategies.md").read_text(encoding="utf-8")
+    table = page.partition("| key | value | meaning |")[2].partition("\n\n")[0]
+    told = set(re.findall(r"`([^`]+)`", table))
+    choices = {each for kind in CHOICES.values() for each in get_args(kind)}
+    assert {field.name for kind in (Strategy, Recipe) for field in fields(kind)} | choices <= told
+    parts = [part() for key in ("penalty", "memory", "unlabelled") for part in get_args(PARTS[key])]
+    shown = [yaml.safe_load(each) for each in told if each.startswith("{kind: ")]
+    assert sorted(shown, key=str) == sorted(map(asdict, parts), key=str)
 
 
 def test_the_tutorials_run_as_they_stand(

@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import time
 from dataclasses import replace
@@ -27,6 +28,7 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import (
+    Experiment,
     Progress,
     check_experiment,
     load_experiment,
@@ -40,8 +42,10 @@ from crossfer.experiment.plan import Run, plan
 from crossfer.experiment.run import alone_in
 from crossfer.files import digest
 from crossfer.report import copied, write_report
+from crossfer.strategies import GENTLE
+from crossfer.strategy import Strategy
 from crossfer.terms import SIDES
-from crossfer.training.recipe import FROM_SCRATCH, STRONG
+from crossfer.training.recipe import FINE_TUNING, FROM_SCRATCH, STRONG, Augmentation, Recipe
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -87,7 +91,9 @@ def yaml_error(tmp_path: Path, **changes: Any) -> str:
 
 
 def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
-    assert "fraction: unknown key" in yaml_error(tmp_path, fraction=[1])
+    assert "fraction: unknown key, perhaps fractions; known are name, data, " in yaml_error(
+        tmp_path, fraction=[1]
+    )
     assert "fractions.0: " in yaml_error(tmp_path, fractions=[0])
     assert "fractions: " in yaml_error(tmp_path, fractions=[0.5, 0.5])
     assert "targets" in yaml_error(tmp_path, targets=[])
@@ -96,7 +102,9 @@ def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
     assert "unknown strategy 'XX'" in yaml_error(tmp_path, strategies=["XX"])
     assert "recipes.FC.epochs" in yaml_error(tmp_path, recipes={"FC": {"epochs": "many"}})
     assert "epochs is 0" in yaml_error(tmp_path, recipes={"FC": {"epochs": 0}})
-    assert "recipes.FC.lr: unknown key" in yaml_error(tmp_path, recipes={"FC": {"lr": 1}})
+    assert "recipes.FC.lr: unknown key; known are epochs, " in yaml_error(
+        tmp_path, recipes={"FC": {"lr": 1}}
+    )
     nested = {"default": {"augmentation": {"tilt": 3}}}
     assert "augmentation.tilt: unknown key" in yaml_error(tmp_path, recipes=nested)
     assert "recipes.XX: no such strategy" in yaml_error(tmp_path, recipes={"XX": {}})
@@ -111,6 +119,16 @@ def test_errors_in_the_configuration_name_the_key(tmp_path: Path) -> None:
     assert "source: crop is 2" in yaml_error(tmp_path, source={"path": "x", "crop": 2})
     odd = [{"name": "odd", "start": "middle", "layers": "FC", "data": "target"}]
     assert "start" in yaml_error(tmp_path, strategies=odd)
+
+
+def test_python_gets_the_same_line_as_yaml_and_experiments_can_be_copied(tmp_path: Path) -> None:
+    wrong: list[dict[str, Any]] = [{"fraction": [1]}, {"fractions": [10]}, {"strategies": ["XX"]}]
+    for changes in wrong:
+        with pytest.raises(CrossferError) as error:
+            Experiment(**SMALL | changes)
+        assert yaml_error(tmp_path, **changes).endswith(f": {error.value}")
+    experiment = Experiment(**SMALL)
+    assert pickle.loads(pickle.dumps(experiment)) == experiment == experiment.model_copy()
 
 
 def test_recipes_for_random_weights_have_names() -> None:
@@ -131,6 +149,29 @@ def test_yaml_that_is_none_or_repeats_a_key_is_refused(tmp_path: Path) -> None:
             load_experiment(file)
     with pytest.raises(CrossferError, match="cannot be read"):
         load_experiment(tmp_path / "none.yaml")
+
+
+def test_a_recipe_in_a_strategy_changes_its_default_and_what_all_have() -> None:
+    mine: dict[str, Any] = {"name": "mine", "start": "baseline", "layers": "all", "data": "target"}
+    short = {"epochs": 3, "augmentation": {"flip": False}}
+
+    def recipe(strategy: Any, **recipes: Any) -> Recipe:
+        """Return what it has, also once the experiment is written and read again."""
+        experiment = check_experiment(SMALL | {"strategies": [strategy], "recipes": recipes})
+        again = check_experiment(experiment.model_dump(mode="json", by_alias=True))
+        assert again == experiment
+        return again.recipe(again.strategies[-1])
+
+    default = replace(FINE_TUNING, epochs=3, augmentation=Augmentation(flip=False))
+    assert recipe(mine | {"recipe": short}) == recipe(mine, mine=short) == default
+    general = {"epochs": 5, "batch_size": 16}
+    more = {"augmentation": {"shift": 0.0}}
+    assert recipe(mine | {"recipe": short}, default=general, mine=more) == replace(
+        default, batch_size=16, augmentation=Augmentation(flip=False, shift=0.0)
+    )
+    whole = replace(FINE_TUNING, epochs=9)
+    assert recipe(Strategy(**mine, recipe=whole), default=general) == whole
+    assert recipe("MIX", default=general) == replace(GENTLE, **general), "the default recipe of MIX"
 
 
 def test_recipes_may_share_with_yaml_merge_keys(tmp_path: Path) -> None:

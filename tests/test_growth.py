@@ -193,7 +193,7 @@ def test_integrity_is_over_the_old_classes_and_the_report_speaks_of_both(tmp_pat
     assert sum(row.on_source.test.confusion[7]) == 0 < sum(row.on_source.test.confusion[0])
     third = run("third", model=place, classes="fer8", source="old", targets=["both"])
     page = (tmp_path / "third/runs/report.html").read_text(encoding="utf-8")
-    assert "New class contempt: " in page and "new classes: contempt" in page
+    assert "New class contempt: " in page and "has images of them: contempt" in page
     assert "Accuracy on the other classes there:" in page and third.network[1].endswith("neutral")
     for name in ("second", "third"):
         done = CliRunner().invoke(app, ["verify", str(tmp_path / name / "runs")])

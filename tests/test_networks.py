@@ -79,6 +79,21 @@ def tiny(name: str) -> tuple[Classifier, tuple[int, int, int]]:
     return untrained(lambda: Classifier(build()), 0).eval(), shape
 
 
+def test_the_model_may_be_described_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """As for `crossfer predict`; paths are relative to the file that names them."""
+    (tmp_path / "models").mkdir()
+    keys = "network: study\nweights: old.safetensors\nclasses: [happy, sad]\n"
+    (tmp_path / "models" / "deployed.yaml").write_text(keys)
+    file = tmp_path / "experiment.yaml"
+    file.write_text("{source: a, targets: [b], model: models/deployed.yaml}")
+    model = load_experiment(file).model
+    assert model.weights_file == tmp_path / "models" / "old.safetensors"
+    assert model.classes == ("happy", "sad")
+    file.write_text("{source: a, targets: [b], model: nowhere.yaml}")
+    with pytest.raises(CrossferError, match=r"nowhere\.yaml: cannot be read"):
+        load_experiment(file)
+
+
 def network(factory: str = "Residual", **changes: Any) -> NetworkConfig:
     told = {"classes": FER7, "normalisation": "per-image"} if "weights" in changes else {}
     given: dict[str, Any] = {"input": COLOUR, **told, **changes}
@@ -487,7 +502,7 @@ def test_what_would_train_is_said_and_an_idle_head_is_no_head() -> None:
     said = check_network(fewer, ["all"], Machine.of("cpu"))
     assert said[1:3] == [
         "answers with happy, sad, angry",
-        "new classes: disgust, fear, surprise, neutral",
+        "new classes, where a target has images of them: disgust, fear, surprise, neutral",
     ]
 
 
@@ -743,6 +758,9 @@ def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_p
         run_experiment(
             check_experiment(content | changes | {"strategies": ["WF"]}), tmp_path / "other"
         )
+    changes["source"] = changes["source"] | {"sizes": (0, 0, 100)}
+    with pytest.raises(CrossferError, match=r"validation set is empty; .* --sizes 0,20,80, since"):
+        run_experiment(check_experiment(content | changes), tmp_path / "tested")
 
 
 def test_stand_ins_in_colour_reach_a_network_in_colour(tmp_path: Path) -> None:

@@ -85,6 +85,42 @@ def test_a_configuration(changes: dict[str, Any], words: str) -> None:
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"penalty": {"kind": "mine"}},
+            "penalty: 'mine': write {kind: …} with one of the kinds dist",
+        ),
+        (
+            {"penalty": "l2-sp"},
+            "penalty: 'l2-sp': write {kind: …} with one of the kinds distillation",
+        ),
+        (
+            {"penalty": {"weight": 2}},
+            "penalty: write {kind: …} with one of the kinds distillation, ",
+        ),
+        (
+            {"penalty": {"kind": "l2-sp", "wieght": 2}},
+            "penalty.wieght: unknown key, perhaps weight",
+        ),
+        ({"memory": {"kind": "mine"}}, "with one of the kinds feature-replay, ridge, slda, router"),
+        ({"unlabelled": "mine"}, "with one of the kinds batch-norm, entropy, "),
+        ({"merge": "wise"}, "merge: 'wise': must be False, True, 'LiNeS' or 'Fisher'"),
+    ],
+)
+def test_a_strategy_names_what_there_is_to_choose_from(changes: dict[str, Any], words: str) -> None:
+    mine = {"name": "mine", "start": "baseline", "layers": "all", "data": "target"}
+    with pytest.raises(CrossferError, match=f"^experiment: strategies.0.[^\n]*{re.escape(words)}"):
+        check_experiment(EXPERIMENT | {"strategies": [mine | changes]})
+
+
+@pytest.mark.parametrize("penalty", [{"kind": "distillation"}, lambda network: 0])
+def test_a_strategy_in_python_takes_penalties_only(penalty: Any) -> None:
+    with pytest.raises(ValueError, match=r"^mine: penalty: .*: write Distillation\(…\) or "):
+        Strategy("mine", "baseline", layers="all", data="target", penalty=penalty)
+
+
 def test_mixup_for_the_others_is_possible() -> None:
     recipes = {"default": {"mixup": 0.2}, "MIX+KD": {"mixup": 0}}
     experiment = check_experiment(EXPERIMENT | {"recipes": recipes})

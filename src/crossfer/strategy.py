@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
 
 from crossfer.memory.closed_form import ClosedForm
 from crossfer.memory.exemplars import ExemplarChoice
@@ -30,9 +32,13 @@ REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averag
 """Of the fully connected layers, beside features drawn from a memory."""
 
 
+OF_ITS_KIND = Field(discriminator="kind")
+"""Says which of several dataclasses a mapping is."""
+
 Layers = Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
 Data = Literal["source", "target", "source+target"]
 CHOICES = {"layers": Layers, "data": Data, "choice": ExemplarChoice, "merge": Merge}
+PARTS = {"penalty": Penalty, "memory": FromMemory, "unlabelled": Unlabelled, "recipe": Recipe}
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Strategy:
     paper
         The paper that describes it.
     recipe
-        The default hyper-parameters.
+        The default hyper-parameters; in a configuration, changes to those that it would have by default.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
@@ -90,11 +96,11 @@ class Strategy:
     exemplars: int | None = None
     choice: ExemplarChoice = "random"
     share: float | None = None
-    penalty: Penalty | None = None
-    merge: bool | Merge = False
-    memory: FromMemory | None = None
+    penalty: Annotated[Penalty | None, OF_ITS_KIND] = None
+    merge: Literal[False, True, Merge] = False
+    memory: Annotated[FromMemory | None, OF_ITS_KIND] = None
     rank: int | None = None
-    unlabelled: Unlabelled | None = None
+    unlabelled: Annotated[Unlabelled | None, OF_ITS_KIND] = None
     paper: str = field(default="", compare=False)
     recipe: Recipe | None = None
 
@@ -103,7 +109,12 @@ class Strategy:
             raise ValueError(f"{self.name}: {problem}")
 
     def _problems(self) -> Iterator[str]:
-        """Yield what does not go together."""
+        """Yield what is no choice, and what does not go together."""
+        for key, kind in PARTS.items():
+            value = getattr(self, key)
+            if value is not None and not isinstance(value, kind):
+                names = " or ".join(f"{one.__name__}(…)" for one in get_args(kind) or (kind,))
+                yield f"{key}: {value!r}: write {names}"
         for key, kind in CHOICES.items():
             value = getattr(self, key)
             if not isinstance(value, bool) and value not in get_args(kind):

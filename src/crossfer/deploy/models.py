@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,8 @@ from crossfer.networks.classifier import WEIGHTS, Classifier
 from crossfer.networks.onnx_files import RuntimeNetwork, digest_of, files_of
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import ONNX, RUNTIME
-from crossfer.networks.spec import NetworkConfig
+from crossfer.networks.spec import DESCRIPTIONS, NetworkConfig, read_description
 from crossfer.validation import adapter, first_error
-from crossfer.yaml_files import read_yaml
-
-DESCRIPTIONS = (".yaml", ".yml", ".json")
-"""Suffixes of descriptions of weights."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +151,7 @@ def open_model(path: str | Path, threads: int = 1) -> Model:
     if path.suffix.lower() == ".onnx":
         return _onnx(path, threads)
     if path.suffix.lower() in DESCRIPTIONS:
-        return _described(path, _description(path), threads)
+        return _described(path, read_description(path), threads)
     raise CrossferError(
         f"{path}: not a folder, ONNX or YAML file; for weights, name a YAML file with network:, "
         "weights:, classes: and normalisation:, as under model: in an experiment"
@@ -194,7 +190,7 @@ def _onnx(file: Path, threads: int) -> Model:
         )
     for suffix in DESCRIPTIONS:
         if (beside := file.with_suffix(suffix)).is_file():
-            content = _description(beside)
+            content = read_description(beside)
             if content.setdefault("network", f"onnx:{file.name}") != f"onnx:{file.name}":
                 raise CrossferError(f"{beside}: network: is not {file.name}; remove it")
             return _described(beside, content, threads, str(file))
@@ -211,12 +207,10 @@ def _onnx(file: Path, threads: int) -> Model:
 
 def _described(file: Path, content: dict[str, Any], threads: int, name: str = "") -> Model:
     """Open a network from the keys of ``model:`` in an experiment."""
-    content["folder"] = file.parent / str(content.get("folder") or "")
     try:
         config: NetworkConfig = adapter(NetworkConfig).validate_python(content)
     except ValidationError as error:
-        keys = [field.name for field in fields(NetworkConfig)]
-        raise CrossferError(f"{file}: {first_error(error, known=keys)}") from None
+        raise CrossferError(f"{file}: {first_error(error, NetworkConfig)}") from None
     if not config.is_deployed:
         raise CrossferError(
             f"{file}: weights: missing, and an untrained network cannot be compared; add weights:"
@@ -256,18 +250,6 @@ def _identity(weights: str, classes: Sequence[str], preprocessing: Preprocessing
 def _torch(name: str, kind: str, engine: TorchEngine, framing: Framing | None, size: int) -> Model:
     numbers = sum(parameter.numel() for parameter in engine.classifier.parameters())
     return Model(name, kind, engine, framing, numbers, size)
-
-
-def _description(file: Path) -> dict[str, Any]:
-    content = read_yaml(file)
-    if not isinstance(content, dict):
-        raise CrossferError(
-            f"{file}: not a mapping; write the keys of model: in an experiment: network:, "
-            "weights:, …"
-        )
-    if isinstance(content.get("model"), dict):
-        raise CrossferError(f"{file}: write the keys of model:, without model: itself")
-    return content
 
 
 def _count(file: Path) -> int | None:

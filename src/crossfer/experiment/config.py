@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -29,7 +29,7 @@ from crossfer.errors import CrossferError
 from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import NetworkConfig
-from crossfer.networks.spec import BUNDLE
+from crossfer.networks.spec import BUNDLE, is_description, read_description
 from crossfer.run_folder import IMAGE_COLUMNS
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
 from crossfer.strategy import Strategy
@@ -45,6 +45,17 @@ Selection = Literal["trained-on", "source", "target", "both", "last"]
 
 class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    if not TYPE_CHECKING:  # a type checker knows the fields
+
+        def __init__(self, **content: Any) -> None:
+            try:
+                super().__init__(**content)
+            except ValidationError as error:
+                raise CrossferError(first_error(error, type(self))) from None
+
+        # Mappings and what is part of another are validated without it, so that errors keep their place.
+        __init__.__pydantic_base_init__ = True
 
 
 _Options = create_model(  # pyrefly: ignore[no-matching-overload]  # the options of `Preparation`, declared there
@@ -98,6 +109,8 @@ def _as_dataset(value: Any) -> Any:
 
 
 def _as_network(value: Any) -> Any:
+    if isinstance(value, str) and is_description(value):
+        return read_description(Path(value).expanduser())
     if isinstance(value, str):
         is_path = "/" in value and ":" not in value
         return {"network": f"{BUNDLE}:{value}" if is_path else value}
@@ -147,6 +160,9 @@ FoldsField = Annotated[Folds | dict[str, Folds] | None, BeforeValidator(_as_fold
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
+EVERY = "default"
+"""The key of `Experiment.recipes` for all strategies."""
+
 OF_LABELS = frozenset({"label_smoothing", "logit_adjustment"})
 """Keys of a recipe that change the loss of labels."""
 
@@ -172,8 +188,8 @@ class Experiment(_Checked):
         The networks' classes: a preset (``fer7``, ``fer8``, ``valence3``, ``rafdb11``), a list of labels,
         or a mapping from classes to labels. Images whose label is in no class are left out and counted.
     model
-        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, or the path of a
-        bundle or a run if it contains a slash and no colon.
+        The network: see `crossfer.networks.NetworkConfig`; a string is its `network`, the path of a YAML or
+        JSON file with these keys, or the path of a bundle or a run if it contains a slash and no colon.
     strategies
         Names of known strategies, or points of the space: ``{name: …, start: …, layers: …, data: …}``.
         The baseline BL always runs; with deployed weights it is that network. By default the study's five
@@ -183,8 +199,9 @@ class Experiment(_Checked):
     seeds
         Every run is repeated for each seed.
     recipes
-        Changes to the default recipes: by strategy name, and ``default`` for all of them. For BL and FU
-        also the name of a recipe, as in ``{BL: strong}``: ``quick``, the default, ``strong`` or ``long``.
+        Changes to the default recipes: by strategy name, and ``default`` for all of them. A strategy's own
+        ``recipe`` changes ``default``, and ``recipes`` by its name changes both. For BL and FU also the name
+        of a recipe, as in ``{BL: strong}``: ``quick``, the default, ``strong`` or ``long``.
     selection
         Rule for the epoch to keep: the latest that is not shown to be worse than the best (see
         `crossfer.selection`) on the validation sets of the training data (``trained-on``), or of
@@ -237,12 +254,30 @@ class Experiment(_Checked):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     tracking: Annotated[list[Literal["mlflow", "tensorboard"]], BeforeValidator(_as_list)] = []
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_recipes_are_changes(cls, content: Any) -> Any:
+        """Move the recipe of each strategy that is not built in to `recipes`, below what is given there."""
+        if not isinstance(content, Mapping):
+            return content
+        strategies, recipes = content.get("strategies", ()), content.get("recipes", {})
+        if not (isinstance(strategies, Sequence) and isinstance(recipes, Mapping)):
+            return content
+        found = dict(recipes)
+        for strategy in strategies:
+            name, own = _own_recipe(strategy)
+            if own and isinstance(given := found.get(name, {}), Mapping):
+                found[name] = changed(own, given)
+        return {**content, "recipes": found} if found else content
+
     @field_validator("strategies")
     @classmethod
     def _with_baseline(cls, strategies: list[Strategy], info: ValidationInfo) -> list[Strategy]:
         names = [strategy.name for strategy in strategies]
         if len(set(names)) < len(names):
             raise ValueError("two strategies have the same name; rename one")
+        if EVERY in names:
+            raise ValueError(f"{EVERY} is a key of recipes and no name of a strategy; rename yours")
         strategies = [strategy for strategy in strategies if strategy not in (BASELINE, DEPLOYED)]
         for strategy in strategies:
             if strategy != STRATEGIES.get(strategy.name, strategy):
@@ -257,7 +292,9 @@ class Experiment(_Checked):
             for name in reversed(starts(strategy, known)):
                 ordered.setdefault(name, known[name])
             ordered[strategy.name] = strategy
-        return list(ordered.values())
+        return [
+            one if one.name in STRATEGIES else replace(one, recipe=None) for one in ordered.values()
+        ]
 
     @field_validator("recipes", mode="before")
     @classmethod
@@ -335,9 +372,9 @@ class Experiment(_Checked):
     def _recipes_are_valid(self) -> Experiment:
         names = {strategy.name for strategy in self.strategies}
         for name in self.recipes:
-            if name != "default" and name not in names:
+            if name != EVERY and name not in names:
                 raise CrossferError(
-                    f"recipes.{name}: no such strategy in this experiment; use default, "
+                    f"recipes.{name}: no such strategy in this experiment; use {EVERY}, "
                     f"{', '.join(sorted(names))}"
                 )
         for strategy in self.strategies:
@@ -349,9 +386,8 @@ class Experiment(_Checked):
                 raise CrossferError(
                     f"recipes.{strategy.name}: it trains nothing, so a recipe has no effect; remove it"
                 )
-            itself = strategy.recipe or Recipe()
-            told = {key for key in OF_LABELS if getattr(itself, key) != getattr(Recipe(), key)}
-            if strategy.unlabelled and (vain := own.keys() & OF_LABELS | told):
+            vain = {key for key in own.keys() & OF_LABELS if own[key] != getattr(Recipe(), key)}
+            if strategy.unlabelled and vain:
                 raise CrossferError(
                     f"recipes.{strategy.name}.{min(vain)}: has no effect without labels; remove it"
                 )
@@ -397,19 +433,34 @@ class Experiment(_Checked):
         return self.under_data(self.memory) if self.memory else None
 
     def recipe(self, strategy: Strategy) -> Recipe:
-        """Return the recipe of a strategy: the default for its start, with the user's changes."""
-        merged: dict[str, Any] = asdict(strategy.default_recipe())
-        for part in ("default", strategy.name):
-            changes = self.recipes.get(part, {})
-            augmentation = changes.get("augmentation", {})
-            if not isinstance(augmentation, Mapping):
-                raise CrossferError(f"recipes.{part}.augmentation: must be a mapping")
-            merged = merged | changes | {"augmentation": merged["augmentation"] | augmentation}
+        """Return the recipe of a strategy: its default, with the user's changes for all, then for it."""
+        merged: Mapping[str, Any] = asdict(strategy.default_recipe())
+        for part in (EVERY, strategy.name):
+            merged = changed(merged, self.recipes.get(part, {}))
             try:
                 recipe = adapter(Recipe).validate_python(merged)
             except ValidationError as error:
-                raise CrossferError(first_error(error, f"recipes.{part}.")) from None
+                raise CrossferError(first_error(error, Recipe, f"recipes.{part}.")) from None
         return recipe
+
+
+def changed(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe, or changes to one, with changes; those of the augmentation leave its other keys."""
+    key = "augmentation"
+    if all(isinstance(part.get(key), Mapping) for part in (recipe, changes)):
+        changes = {**changes, key: {**recipe[key], **changes[key]}}
+    return {**recipe, **changes}
+
+
+def _own_recipe(strategy: Any) -> tuple[str, dict[str, Any]]:
+    """Return the name and the given recipe of a strategy, empty if it is built in or has none."""
+    given = vars(strategy) if isinstance(strategy, Strategy) else strategy
+    if not isinstance(given, Mapping) or not isinstance(name := given.get("name"), str):
+        return "", {}
+    recipe = given.get("recipe")
+    if isinstance(recipe, Recipe):
+        recipe = asdict(recipe)
+    return name, dict(recipe) if isinstance(recipe, Mapping) and name not in STRATEGIES else {}
 
 
 def load_experiment(file: str | Path, data: str | Path | None = None) -> Experiment:
@@ -446,8 +497,10 @@ def load_experiment(file: str | Path, data: str | Path | None = None) -> Experim
         content["memory"] = content["memory"].absolute()
     if data is not None:
         content["data"] = Path(data)
-    model = _as_network(content.get("model"))
-    if isinstance(model, dict):
+    model = content.get("model")
+    if isinstance(model, str) and is_description(model):
+        content["model"] = read_description(file.parent / Path(model).expanduser())
+    elif isinstance(model := _as_network(model), dict):
         folder = Path(str(model.get("folder") or "")).expanduser()
         content["model"] = model | {"folder": file.parent / folder}
     return check_experiment(content, str(file))
@@ -458,4 +511,4 @@ def check_experiment(content: Mapping[str, Any], where: str = "experiment") -> E
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        raise CrossferError(f"{where}: {first_error(error)}") from None
+        raise CrossferError(f"{where}: {first_error(error, Experiment)}") from None

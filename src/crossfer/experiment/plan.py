@@ -296,8 +296,12 @@ def _check_splits(experiment: Experiment, source: Dataset, targets: Sequence[Dat
             if split == "training" and len(dataset.unlabelled("training")):
                 continue  # who learns from it says below what it needs
             if not len(dataset.rows(split)):
+                official = str(dataset.card["split"]["how"]).startswith("official")
                 why = "prepare it with other --sizes"
-                if str(dataset.card["split"]["how"]).startswith("official"):
+                if dataset is source and not learnt_from:
+                    options = "--ignore-splits --sizes" if official else "--sizes"
+                    why = f"prepare it with {options} 0,20,80, since no strategy trains on it"
+                elif official:
                     why = "prepare it with --ignore-splits, which divides all its images again"
                 if split == "training" and dataset is source and experiment.model.is_deployed:
                     why += (

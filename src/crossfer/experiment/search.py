@@ -33,7 +33,7 @@ from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
 from crossfer.executors.graph import Emit
 from crossfer.experiment.clusters import RUNS
-from crossfer.experiment.config import Experiment
+from crossfer.experiment.config import EVERY, Experiment, changed
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic
@@ -613,9 +613,8 @@ def _whole(recipes: Mapping[str, Mapping[str, Any]], name: str, best: Trial) -> 
     """Return what a recipe changes of the default one: as the experiment does, and as it was found."""
     found: dict[str, Any] = {}
     tuned: Mapping[str, Any] = best.recipe
-    for changes in (recipes.get("default", {}), recipes.get(name, {}), tuned):
-        augmentation = {**found.get("augmentation", {}), **changes.get("augmentation", {})}
-        found |= {**changes, **({"augmentation": augmentation} if augmentation else {})}
+    for changes in (recipes.get(EVERY, {}), recipes.get(name, {}), tuned):
+        found = changed(found, changes)
     return found
 
 

@@ -35,6 +35,7 @@ from crossfer.networks.sources import (
     Spec,
 )
 from crossfer.networks.weights import read_weights
+from crossfer.yaml_files import read_yaml
 
 BUNDLE = "bundle"
 SOURCES = (*LIBRARIES, BUNDLE)
@@ -45,6 +46,9 @@ WITH_WEIGHTS = (TRANSFORMERS, ONNX, RUNTIME, BUNDLE)
 AS_BUILT, START = Path("as-built"), Path("start")
 """Instead of a file of weights: deploy the source's weights, or start training from them."""
 
+
+DESCRIPTIONS = (".yaml", ".yml", ".json")
+"""Suffixes of files with the keys of ``model:``."""
 
 FILES_OF_TENSORS = ("*.safetensors", "*.bin")
 """Files of weights in a folder of transformers."""
@@ -61,6 +65,30 @@ def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
     """
     means = [name if name in classes.names else classes.members.get(name) for name in theirs]
     return [[i for i, own in enumerate(means) if own == name] for name in classes.names]
+
+
+def is_description(path: str) -> bool:
+    """Tell whether it is the path of a file with the keys of ``model:``, and no source of a network."""
+    return ":" not in path and Path(path).suffix.lower() in DESCRIPTIONS
+
+
+def read_description(file: Path) -> dict[str, Any]:
+    """Read the keys of ``model:`` from a file; other files that they name are relative to its folder.
+
+    Raises
+    ------
+    CrossferError
+        If it cannot be read or is no mapping of these keys.
+    """
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise CrossferError(
+            f"{file}: not a mapping; write the keys of model: in an experiment: network:, "
+            "weights:, …"
+        )
+    if isinstance(content.get("model"), dict):
+        raise CrossferError(f"{file}: write the keys of model:, without model: itself")
+    return content | {"folder": file.parent / str(content.get("folder") or "")}
 
 
 PER_IMAGE = "per-image"

@@ -124,7 +124,7 @@ def _what_it_answers(model: Classifier, theirs: Sequence[str], place: str) -> li
     if unused := [name for name in named if name not in used]:
         lines.append(f"never predicted, because in no class of the experiment: {', '.join(unused)}")
     if model.unknown:
-        lines.append(f"new classes: {', '.join(model.unknown)}")
+        lines.append(f"new classes, where a target has images of them: {', '.join(model.unknown)}")
     return lines
 
 

@@ -17,6 +17,7 @@ from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
 from crossfer.deploy.models import open_model
+from crossfer.errors import CrossferError
 from crossfer.evaluation.drift import (
     FeatureDrift,
     Features,
@@ -37,7 +38,7 @@ from crossfer.memory.file import load_memory
 from crossfer.networks.spec import NetworkConfig
 from crossfer.report.assessed import answer, curve
 from tests.commands import crossfer, refused
-from tests.pixel_networks import STEP, classifier
+from tests.pixel_networks import STEP, classifier, exported, onnx_file
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -347,3 +348,52 @@ def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "contains no picture" in refused("assess", network, empty, "--source", source)
+
+
+def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_path: Path) -> None:
+    """The source's images are deleted afterwards; assess deletes nothing, and warns."""
+    source, file = place / "source/data", tmp_path / "memory.safetensors"
+    classifier((*CLASSES[2:], *CLASSES[:2])).save(tmp_path / "order")
+    said = refused("remember", tmp_path / "order", source, "--out", file)
+    assert "the order of its classes seems wrong: on raw's validation set" in said
+    done = crossfer("assess", tmp_path / "order", source, "--source", source)
+    assert done.exit_code == 0 and done.stdout.startswith("WARNING: the order of its classes")
+
+    classifier(("joie", "peur", "tristesse", "neutral")).save(tmp_path / "french")
+    for command in (
+        ("remember", tmp_path / "french", source, "--out", file),
+        ("assess", tmp_path / "french", source, "--source", source),
+    ):
+        said = refused(*command)
+        assert "no image of joie, peur, tristesse, 3 of the 4 classes" in said
+        assert "--label LABEL=CLASS" in said
+    classifier(("angry", "happy", "tristesse", "neutral")).save(tmp_path / "mixed")
+    done = crossfer("assess", tmp_path / "mixed", source, "--source", source)
+    assert "raw: left out, label in no class: sad 60." in done.stdout
+    assert "raw: no image of tristesse." in done.stdout
+
+    described = tmp_path / "expects.yaml"
+    described.write_text(f"network: bundle:{place / 'network'}\nexpect: 0.5\n")
+    for command in (
+        ("remember", described, source, "--out", file),
+        ("assess", described, source, "--source", source),
+    ):
+        assert "on raw's test set, not 50 %" in refused(*command)
+    file.write_bytes(b"all that is left")
+    assert "already exists" in refused("remember", place / "network", source, "--out", file)
+    assert file.read_bytes() == b"all that is left"
+
+
+def test_an_onnx_file_gives_features(tmp_path: Path) -> None:
+    """It is converted for them, and answers as it does in ONNX Runtime."""
+    onnx_file(tmp_path / "theirs.onnx", len(CLASSES))
+    told = f"classes: [{', '.join(CLASSES)}]\nnormalisation: {{mean: [0], deviation: [1], white: 255}}\n"
+    (tmp_path / "theirs.yaml").write_text(told)
+    (tmp_path / "named.yaml").write_text(f"{told}network: onnx:theirs.onnx\n")
+    images = np.random.default_rng(0).integers(0, 40, (8, 48, 48), np.uint8)
+    for name in ("theirs.onnx", "named.yaml"):
+        model = open_model(tmp_path / name)
+        assert np.allclose(model.pytorch.predict(images), model.engine(images), atol=1e-5)
+    exported(tmp_path / "exported", CLASSES)
+    with pytest.raises(CrossferError, match="name the bundle or run that it was exported from"):
+        _ = open_model(tmp_path / "exported").pytorch

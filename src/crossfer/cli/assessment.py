@@ -10,7 +10,7 @@ import typer
 
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import AnyModel, CroppedOption, LabelOption, check_outputs, pairs_of
-from crossfer.cli.output import say, table_of
+from crossfer.cli.output import say, say_left_out, table_of
 
 if TYPE_CHECKING:
     from crossfer.evaluation.assessing import Assessed
@@ -110,6 +110,8 @@ def _say(found: Assessed) -> None:
     """Print an assessment: the answer first."""
     from crossfer.report.assessed import answer, curve, measured
 
+    if found.warning:
+        say(f"WARNING: {found.warning}")
     for number, sentence in enumerate(answer(found)):
         say(sentence, "" if number else "bold")
     table = table_of("accuracy, %", "", "95 % interval")
@@ -122,13 +124,14 @@ def _say(found: Assessed) -> None:
         )
     out_console.print(table)
     say(f"{found.source}, validation: {measured(found.known)}")
+    say_left_out(found.source_left_out, found.source)
+    if found.source_lacks:
+        say(f"{found.source}: no image of {', '.join(found.source_lacks)}.")
     if found.truth:
         say(f"{found.dataset}, by its labels: {measured(found.truth)}")
     people = f" of {found.people:,} people" if found.people else ""
     say(f"{found.dataset}: {found.images:,} faces{people}.")
-    if found.left_out:
-        counts = ", ".join(f"{name} {count:,}" for name, count in found.left_out.items())
-        say(f"Left out, label in no class: {counts}.")
+    say_left_out(found.left_out)
     if found.inputs:
         table = table_of("pixels", found.source, found.dataset, "standard deviations")
         for one in found.inputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -330,9 +331,13 @@ def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
         for one, n, gain in zip(found.curve, (0, 25, 50, 80), (0, 2, 5, 9), strict=True)
     )
     said = curve(replace(found, curve=(now, few, some, every)))
-    assert said.startswith("50 labels would help: +5.0 points here, −0.5 on ")
+    assert said.startswith(
+        "50 labels would help: +5.0 points here (+4 of 80 test images), −0.5 on "
+    )
     assert "all 80 give +4.0 more" in said
     said = curve(replace(found, curve=(now, few)))
+    lacking = curve(replace(found, curve=(now, few), lacks=("fear",)))
+    assert "among all classes of the network, fear too" in lacking and "fear" not in said
     assert said.startswith("No number of labels up to 25 gained more than 2 points in every draw")
 
 
@@ -348,6 +353,23 @@ def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "contains no picture" in refused("assess", network, empty, "--source", source)
+    Image.fromarray(np.full((300, 300), 90, np.uint8)).save(empty / "wall.jpg")
+    said = refused("assess", network, empty, "--source", source)
+    assert f"first: {empty / 'wall.jpg'}: no face found" in said and "add --cropped" in said
+    assert "prepare them (`crossfer prepare`), then name the dataset" in refused(
+        "assess", network, empty, "--source", source, "--labels"
+    )
+
+
+def test_pictures_that_are_left_out_are_named(place: Path, tmp_path: Path) -> None:
+    """And a picture without a suffix is recognised by its first bytes."""
+    for number, file in enumerate(sorted((place / "new/raw").glob("*.png"))[:4]):
+        shutil.copy(file, tmp_path / f"a{number}")
+    (tmp_path / "broken.jpg").write_bytes(b"none")
+    source = place / "source/data"
+    done = crossfer("assess", place / "network", tmp_path, "--source", source, "--cropped")
+    assert f"{tmp_path.name}: 4 faces." in done.stdout
+    assert f"can be read: 1 (first: {tmp_path / 'broken.jpg'})." in done.stdout
 
 
 def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_path: Path) -> None:
@@ -370,6 +392,7 @@ def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_pa
     classifier(("angry", "happy", "tristesse", "neutral")).save(tmp_path / "mixed")
     done = crossfer("assess", tmp_path / "mixed", source, "--source", source)
     assert "raw: left out, label in no class: sad 60." in done.stdout
+    assert "25 % of these faces are labelled sad, none of the network's classes" in done.stdout
     assert "raw: no image of tristesse." in done.stdout
 
     described = tmp_path / "expects.yaml"

@@ -65,16 +65,29 @@ def assess(
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
     from crossfer.datasets.dataset import is_prepared
+    from crossfer.datasets.prepare import NO_FACE
     from crossfer.deploy.assess import assess as run
-    from crossfer.deploy.assess import classes_of_model, of_memory, of_run, of_source, opened
+    from crossfer.deploy.assess import (
+        classes_of_model,
+        of_memory,
+        of_run,
+        of_source,
+        opened,
+        pictures_left_out,
+    )
     from crossfer.deploy.compare import check_labels
     from crossfer.deploy.models import open_model
-    from crossfer.errors import CrossferError
+    from crossfer.errors import CrossferError, some_of
     from crossfer.files import write_json
 
     if cropped and is_prepared(dataset):
         raise CrossferError(
             f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
+        )
+    if labels and dataset.is_dir() and not is_prepared(dataset):
+        raise CrossferError(
+            f"--labels: {dataset} holds no labels; label the photographs (`crossfer label`), prepare "
+            "them (`crossfer prepare`), then name the dataset"
         )
     check_outputs({"--json": as_json}, [model, dataset, *filter(None, (source, memory))])
     if source and memory:
@@ -91,6 +104,7 @@ def assess(
         finding = partial(bars.count, "faces")
         with opened(dataset, opened_model, cropped, finding) as faces:
             check_labels(asked, [*sources, faces])
+            left_out = {} if is_prepared(dataset) else pictures_left_out(faces)
             found = run(
                 opened_model,
                 faces,
@@ -100,6 +114,9 @@ def assess(
                 progress=partial(bars.count, "labels"),
             )
     _say(found)
+    for reason, names in left_out.items():
+        hint = "; if they are cut-out faces, add --cropped" if reason == NO_FACE else ""
+        say(f"Pictures left out, {reason}: {len(names):,} (first: {some_of(names, 3)}){hint}.")
     if as_json:
         as_json.parent.mkdir(parents=True, exist_ok=True)
         write_json(as_json, found.as_json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt
 from crossfer.classes import UNLABELLED, ClassSet
+from crossfer.datasets.card import SKIPPED
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.prepare import prepare
-from crossfer.datasets.readers.in_memory import in_memory
-from crossfer.datasets.record import SPLITS
+from crossfer.datasets.readers.in_memory import READER, InMemorySource
+from crossfer.datasets.record import SPLITS, Record
 from crossfer.datasets.splits import take_fraction
 from crossfer.deploy.checks import check_classes, check_expected, classes_without_image
 from crossfer.deploy.compare import class_set_of
@@ -37,6 +39,7 @@ from crossfer.evaluation.drift import (
 )
 from crossfer.evaluation.estimate import LabelledScores, estimates
 from crossfer.evaluation.intervals import accuracy_interval, count_people
+from crossfer.evaluation.metrics import decide
 from crossfer.evaluation.mistaken import misread
 from crossfer.loading import faces_of
 from crossfer.machine import Machine
@@ -52,6 +55,11 @@ FIRST, DRAWS = 25, 3
 """Number of labels at the first point of the curve, doubled at each next one; samples per point."""
 MOST, LEAST = 2_000, 20
 """Maximum validation faces of the source for the curve; minimum for comparing features."""
+
+PHOTOGRAPHS = replace(
+    READER, layout="photographs with a face in each; if they are cut-out faces, add --cropped"
+)
+CROPPED = replace(READER, layout="pictures of cut-out faces")
 
 Codes = NDArray[np.integer] | None
 
@@ -123,7 +131,7 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> SourceRefer
         rows,
         source.left_out,
         classes_without_image(source),
-        misread(labels, said.argmax(1), class_set.names, where),
+        misread(labels, decide(said, source.classes), class_set.names, where),
     )
 
 
@@ -183,7 +191,7 @@ def opened(
     Raises
     ------
     CrossferError
-        If it contains neither.
+        If it contains neither, or more than half of the pictures cannot be used.
     """
     if is_prepared(path):
         dataset = open_dataset(path)
@@ -191,7 +199,7 @@ def opened(
         yield dataset
         return
     with sources_in([path]) as sources, TemporaryDirectory(prefix="crossfer-") as folder:
-        pictures = [source.file for source in sources.found if not source.is_video]
+        pictures = [source for source in sources.found if not source.is_video]
         if not pictures:
             raise CrossferError(f"{path}: contains no picture; extract frames from videos first")
         framing = model.engine.framing
@@ -202,8 +210,20 @@ def opened(
             channels=framing.channels,
             eyes=Preparation.eyes if cropped else (framing.eye_distance, framing.eye_height),
         )
-        data = in_memory([(file, UNLABELLED) for file in pictures], name=path.name)
+        records = [Record(one.file, UNLABELLED, one.name) for one in pictures]
+        data = InMemorySource(
+            path.name, lambda options: iter(records), CROPPED if cropped else PHOTOGRAPHS
+        )
         yield prepare(data, Path(folder) / "faces", how, progress=progress)
+
+
+def pictures_left_out(dataset: Dataset) -> dict[str, list[str]]:
+    """Return the names of the pictures that could not be used in `opened`, by reason."""
+    found: dict[str, list[str]] = {}
+    with (dataset.folder / SKIPPED).open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["reason"], []).append(row["origin"])
+    return found
 
 
 def assess(
@@ -268,6 +288,8 @@ def assess(
         images=len(rows),
         people=count_people(people),
         left_out=dataset.left_out,
+        lacks=classes_without_image(dataset) if len(labelled) else (),
+        tested=len(dataset.rows("test")),
         source=known.name,
         source_left_out=dict(known.left_out),
         source_lacks=known.lacking,

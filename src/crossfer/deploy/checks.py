@@ -8,6 +8,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.deploy.models import Model
 from crossfer.errors import CrossferError
+from crossfer.evaluation.metrics import decide
 from crossfer.evaluation.mistaken import misread, unexpected
 
 CHECKED: tuple[Split, ...] = ("validation", "test", "training")
@@ -42,7 +43,7 @@ def misread_on(model: Model, source: Dataset) -> str | None:
     """Say how a classifier seems to be read wrongly, by its answers on its source; None: it does not."""
     split = _first_of(source, CHECKED)
     rows = source.rows(split)
-    decisions = model.answers(source, rows).argmax(1)
+    decisions = decide(model.answers(source, rows), source.classes)
     names = source.class_set.names
     return misread(source.labels[rows], decisions, names, f"{source.name}'s {split} set")
 
@@ -59,7 +60,7 @@ def check_expected(model: Model, source: Dataset) -> None:
         return
     split = _first_of(source, ("test", *CHECKED))
     rows = source.rows(split)
-    right = model.answers(source, rows).argmax(1) == source.labels[rows]
+    right = decide(model.answers(source, rows), source.classes) == source.labels[rows]
     if problem := unexpected(right, model.expect, f"{source.name}'s {split} set"):
         raise CrossferError(f"{model.name}: expect: {problem}")
 

@@ -56,6 +56,10 @@ class Assessed(Row):
     people: int | None
     left_out: dict[str, int]
     """Images whose label is none of the network's classes, by label."""
+    lacks: tuple[str, ...]
+    """The network's classes without a labelled image; empty where no image is labelled."""
+    tested: int
+    """Labelled images of the test set, on which the curve is measured."""
     source: str
     source_left_out: dict[str, int]
     """Images of the source whose label is none of the network's classes, by label."""

@@ -84,7 +84,7 @@ def assess(
         raise CrossferError(
             f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
         )
-    if labels and dataset.is_dir() and not is_prepared(dataset):
+    if labels and dataset.exists() and not is_prepared(dataset):
         raise CrossferError(
             f"--labels: {dataset} holds no labels; label the photographs (`crossfer label`), prepare "
             "them (`crossfer prepare`), then name the dataset"

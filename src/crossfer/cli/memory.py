@@ -40,6 +40,7 @@ def remember(
     """
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
+    from crossfer.deploy.checks import classes_without_image
     from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
     from crossfer.deploy.remember import remember as run
@@ -56,6 +57,8 @@ def remember(
         memory = run(opened, dataset, max_mb, partial(bars.count, "remember"))
     out.parent.mkdir(parents=True, exist_ok=True)
     say_left_out(dataset.left_out, dataset.name)
+    if lacking := classes_without_image(dataset):
+        say(f"{dataset.name}: no image of {', '.join(lacking)}.")
     _say(memory, memory.save(out).stat().st_size, dataset.name)
     say(f"written: {out}")
 
@@ -80,7 +83,10 @@ def _say(memory: Memory, size: int, source: str) -> None:
     )
     if memory.calibration:
         right = memory.calibration.right
-        say(f"right on {right.mean():.1%} of {len(right)} validation images".replace("%", " %"))
+        say(
+            f"right on {100 * right.mean():.1f} % of {len(right):,} validation images; compare this with "
+            "the accuracy that you know of the model"
+        )
     else:
         say(
             f"{source} has fewer than 20 validation images: the file does not do for crossfer assess"

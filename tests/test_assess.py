@@ -414,8 +414,9 @@ def test_an_onnx_file_gives_features(tmp_path: Path) -> None:
     told = f"classes: [{', '.join(CLASSES)}]\nnormalisation: {{mean: [0], deviation: [1], white: 255}}\n"
     (tmp_path / "theirs.yaml").write_text(told)
     (tmp_path / "named.yaml").write_text(f"{told}network: onnx:theirs.onnx\n")
+    (tmp_path / "measured.yaml").write_text(f"{told}network: onnxruntime:theirs.onnx\n")
     images = np.random.default_rng(0).integers(0, 40, (8, 48, 48), np.uint8)
-    for name in ("theirs.onnx", "named.yaml"):
+    for name in ("theirs.onnx", "named.yaml", "measured.yaml"):
         model = open_model(tmp_path / name)
         assert np.allclose(model.pytorch.predict(images), model.engine(images), atol=1e-5)
     exported(tmp_path / "exported", CLASSES)

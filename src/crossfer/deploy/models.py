@@ -88,12 +88,15 @@ class Model:
         if not isinstance(self.engine.classifier.network, RuntimeNetwork):
             return self.engine.classifier
         assert self.described, "only a description names an ONNX file"
+        place = self.described.network.partition(":")[2]
+        config = replace(self.described, network=f"{ONNX}:{place}")
         try:
-            return self.described.deployed(self.described.outputs or FER7)
+            return config.deployed(config.outputs or FER7)
         except CrossferError as error:
+            why, _, _ = str(error).partition("; ")  # without the advice to an experiment
             raise CrossferError(
-                f"{self.name}: gives no features, as it cannot be converted to PyTorch ({error}); "
-                "name the network in PyTorch"
+                f"{self.name}: gives no features: {why}; name its PyTorch code and weights in a YAML "
+                "file (network:, weights:)"
             ) from None
 
     @property

@@ -34,6 +34,7 @@ from crossfer.labelling.queue import next_face
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
 from tests import tiny_onnx
+from tests.commands import refused
 
 FACE = FaceLocation("a" * 64, (10.0, 10.0, 50.0, 60.0))
 SUGGESTED = Suggested("model", "happy", 0.6, True)
@@ -474,3 +475,9 @@ def test_what_cannot_be_recorded_is_refused(start: Callable[..., Session]) -> No
     session = start()
     with pytest.raises(CrossferError, match="no face is selected"):
         session.unname([])
+
+
+def test_a_folder_without_a_picture_is_no_folder_without_a_face(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/notes").write_text("no picture")
+    assert "contains no picture" in refused("label", tmp_path / "photos", "--table")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
 from crossfer.deploy.models import open_model
+from crossfer.errors import CrossferError
 from crossfer.evaluation.drift import (
     FeatureDrift,
     Features,
@@ -37,7 +39,7 @@ from crossfer.memory.file import load_memory
 from crossfer.networks.spec import NetworkConfig
 from crossfer.report.assessed import answer, curve
 from tests.commands import crossfer, refused
-from tests.pixel_networks import STEP, classifier
+from tests.pixel_networks import STEP, classifier, exported, onnx_file
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -214,7 +216,7 @@ def test_no_estimate_looks_at_a_label_of_the_new_faces(place: Path) -> None:
     others = [name if name == "unlabelled" else "happy" for name in labels]
     changed = replace(new, table=new.samples.set_column(column, "label", [others]))
     first, second = (assess(model, one, known, class_set) for one in (new, changed))
-    assert first == second
+    assert first == replace(second, lacks=first.lacks)
     sure = (Estimate("ATC", 80.0, (70.0, 89.0)), Estimate("DoC", 82.0, (75.0, 88.0)))
     worse = replace(first, estimates=sure, known=replace(first.known, accuracy=92.0))
     assert worse.verdict == "worse" and answer(worse)[0].endswith("here than on the source.")
@@ -262,6 +264,7 @@ def test_a_memory_file_stands_for_the_source(
     file, json_file = tmp_path / "memory.safetensors", tmp_path / "assessed.json"
     done = crossfer("remember", network, source.folder, "--out", file)
     assert done.exit_code == 0, done.exception
+    assert " % of 160 validation images; compare this with the accuracy" in done.stdout
     model, new = open_model(network), open_dataset(place / "new/data")
     class_set = classes_of_model(model, {})
     by_faces = assess(model, new, of_source(model, source, class_set), class_set)
@@ -329,9 +332,13 @@ def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
         for one, n, gain in zip(found.curve, (0, 25, 50, 80), (0, 2, 5, 9), strict=True)
     )
     said = curve(replace(found, curve=(now, few, some, every)))
-    assert said.startswith("50 labels would help: +5.0 points here, −0.5 on ")
+    assert said.startswith(
+        "50 labels would help: +5.0 points here (+4 of 80 test images), −0.5 on "
+    )
     assert "all 80 give +4.0 more" in said
     said = curve(replace(found, curve=(now, few)))
+    lacking = curve(replace(found, curve=(now, few), lacks=("fear",)))
+    assert "among all classes of the network, fear too" in lacking and "fear" not in said
     assert said.startswith("No number of labels up to 25 gained more than 2 points in every draw")
 
 
@@ -347,3 +354,71 @@ def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "contains no picture" in refused("assess", network, empty, "--source", source)
+    Image.fromarray(np.full((300, 300), 90, np.uint8)).save(empty / "wall.jpg")
+    said = refused("assess", network, empty, "--source", source)
+    assert f"first: {empty / 'wall.jpg'}: no face found" in said and "add --cropped" in said
+    assert "prepare them (`crossfer prepare`), then name the dataset" in refused(
+        "assess", network, empty, "--source", source, "--labels"
+    )
+
+
+def test_pictures_that_are_left_out_are_named(place: Path, tmp_path: Path) -> None:
+    """And a picture without a suffix is recognised by its first bytes."""
+    for number, file in enumerate(sorted((place / "new/raw").glob("*.png"))[:4]):
+        shutil.copy(file, tmp_path / f"a{number}")
+    (tmp_path / "broken.jpg").write_bytes(b"none")
+    source = place / "source/data"
+    done = crossfer("assess", place / "network", tmp_path, "--source", source, "--cropped")
+    assert f"{tmp_path.name}: 4 faces." in done.stdout
+    assert f"can be read: 1 (first: {tmp_path / 'broken.jpg'})." in done.stdout
+
+
+def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_path: Path) -> None:
+    """The source's images are deleted afterwards; assess deletes nothing, and warns."""
+    source, file = place / "source/data", tmp_path / "memory.safetensors"
+    classifier((*CLASSES[2:], *CLASSES[:2])).save(tmp_path / "order")
+    said = refused("remember", tmp_path / "order", source, "--out", file)
+    assert "the order of its classes seems wrong: on raw's validation set" in said
+    done = crossfer("assess", tmp_path / "order", source, "--source", source)
+    assert done.exit_code == 0 and done.stdout.startswith("WARNING: the order of its classes")
+
+    classifier(("joie", "peur", "tristesse", "neutral")).save(tmp_path / "french")
+    for command in (
+        ("remember", tmp_path / "french", source, "--out", file),
+        ("assess", tmp_path / "french", source, "--source", source),
+    ):
+        said = refused(*command)
+        assert "no image of joie, peur, tristesse, 3 of the 4 classes" in said
+        assert "--label LABEL=CLASS" in said
+    classifier(("angry", "happy", "tristesse", "neutral")).save(tmp_path / "mixed")
+    done = crossfer("assess", tmp_path / "mixed", source, "--source", source)
+    assert "raw: left out, label in no class: sad 60." in done.stdout
+    assert "25 % of these faces are labelled sad, none of the network's classes" in done.stdout
+    assert "raw: no image of tristesse." in done.stdout
+
+    described = tmp_path / "expects.yaml"
+    described.write_text(f"network: bundle:{place / 'network'}\nexpect: 0.5\n")
+    for command in (
+        ("remember", described, source, "--out", file),
+        ("assess", described, source, "--source", source),
+    ):
+        assert "on raw's test set, not 50 %" in refused(*command)
+    file.write_bytes(b"all that is left")
+    assert "already exists" in refused("remember", place / "network", source, "--out", file)
+    assert file.read_bytes() == b"all that is left"
+
+
+def test_an_onnx_file_gives_features(tmp_path: Path) -> None:
+    """It is converted for them, and answers as it does in ONNX Runtime."""
+    onnx_file(tmp_path / "theirs.onnx", len(CLASSES))
+    told = f"classes: [{', '.join(CLASSES)}]\nnormalisation: {{mean: [0], deviation: [1], white: 255}}\n"
+    (tmp_path / "theirs.yaml").write_text(told)
+    (tmp_path / "named.yaml").write_text(f"{told}network: onnx:theirs.onnx\n")
+    (tmp_path / "measured.yaml").write_text(f"{told}network: onnxruntime:theirs.onnx\n")
+    images = np.random.default_rng(0).integers(0, 40, (8, 48, 48), np.uint8)
+    for name in ("theirs.onnx", "named.yaml", "measured.yaml"):
+        model = open_model(tmp_path / name)
+        assert np.allclose(model.pytorch.predict(images), model.engine(images), atol=1e-5)
+    exported(tmp_path / "exported", CLASSES)
+    with pytest.raises(CrossferError, match="name the bundle or run that it was exported from"):
+        _ = open_model(tmp_path / "exported").pytorch

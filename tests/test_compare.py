@@ -25,6 +25,7 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.spread import spreads
+from crossfer.report.compared import measures
 from tests import tiny_onnx
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file
@@ -171,6 +172,18 @@ def test_every_form_of_a_network_answers_alike(
         (found,) = compare(old, new, [(data, data)], CompareOptions(rounds=20)).found.datasets
         assert found.evidence == replace(one.evidence, groups={})
         assert found.new.calibration_error == pytest.approx(one.new.calibration_error, abs=1e-3)
+
+
+def test_without_a_flip_no_interval_of_zero_width_is_claimed(
+    data: Dataset, networks: dict[str, Path]
+) -> None:
+    """The accuracy has a conservative one, the means over classes have none."""
+    old = open_model(networks["old"])
+    (one,) = compare(old, old, [(data, data)], CompareOptions(rounds=20)).found.datasets
+    accuracy, balanced, f1, calibration = (change for *_, change in measures(one))
+    assert balanced == f1 == (0.0, None)
+    for _, interval in (accuracy, calibration):
+        assert interval and interval[0] < 0 < interval[1]
 
 
 def test_the_intervals_hold_the_truth() -> None:

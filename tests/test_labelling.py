@@ -36,6 +36,7 @@ from crossfer.labelling.queue import next_face
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
 from tests import tiny_onnx
+from tests.commands import refused
 
 FACE = FaceLocation("a" * 64, (10.0, 10.0, 50.0, 60.0))
 SUGGESTED = Suggested("model", "happy", 0.6, True)
@@ -481,3 +482,9 @@ def test_what_cannot_be_recorded_is_refused(start: Callable[..., Session]) -> No
 def test_what_the_next_command_makes_is_what_the_model_reads() -> None:
     assert framing_options(Framing()) == ""
     assert framing_options(Framing(64, 3, 0.4)) == " --side 64 --colour --eyes 0.4,0.42"
+
+
+def test_a_folder_without_a_picture_is_no_folder_without_a_face(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/notes").write_text("no picture")
+    assert "contains no picture" in refused("label", tmp_path / "photos", "--table")

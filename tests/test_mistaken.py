@@ -71,7 +71,7 @@ def test_a_deployed_model_is_what_it_is_said_to_be_or_nothing_is_compared(
     same = list(range(7))
     assert refused(monkeypatch, same, 0.6, expect=0.66) == ""
     said = refused(monkeypatch, [0, 1, 2, 3, 6, 5, 4], 0.6)
-    assert "on old the network predicts neutral for sad, sad for neutral" in said
+    assert "on old's validation set the network predicts neutral for sad, sad for neutral" in said
     assert said.endswith("may be angry, disgust, fear, happy, neutral, surprise, sad")
     assert "near chance" in refused(monkeypatch, same, 0.0)
     said = refused(monkeypatch, same, 0.5, expect=0.75)

@@ -10,7 +10,7 @@ import typer
 
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import AnyModel, CroppedOption, LabelOption, check_outputs, pairs_of
-from crossfer.cli.output import say, table_of
+from crossfer.cli.output import say, say_left_out, table_of
 
 if TYPE_CHECKING:
     from crossfer.evaluation.assessing import Assessed
@@ -65,16 +65,29 @@ def assess(
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
     from crossfer.datasets.dataset import is_prepared
+    from crossfer.datasets.prepare import NO_FACE
     from crossfer.deploy.assess import assess as run
-    from crossfer.deploy.assess import classes_of_model, of_memory, of_run, of_source, opened
+    from crossfer.deploy.assess import (
+        classes_of_model,
+        of_memory,
+        of_run,
+        of_source,
+        opened,
+        pictures_left_out,
+    )
     from crossfer.deploy.compare import check_labels
     from crossfer.deploy.models import open_model
-    from crossfer.errors import CrossferError
+    from crossfer.errors import CrossferError, some_of
     from crossfer.files import write_json
 
     if cropped and is_prepared(dataset):
         raise CrossferError(
             f"--cropped: {dataset} is a prepared dataset, so this has no effect; leave it out"
+        )
+    if labels and dataset.exists() and not is_prepared(dataset):
+        raise CrossferError(
+            f"--labels: {dataset} holds no labels; label the photographs (`crossfer label`), prepare "
+            "them (`crossfer prepare`), then name the dataset"
         )
     check_outputs({"--json": as_json}, [model, dataset, *filter(None, (source, memory))])
     if source and memory:
@@ -91,6 +104,7 @@ def assess(
         finding = partial(bars.count, "faces")
         with opened(dataset, opened_model, cropped, finding) as faces:
             check_labels(asked, [*sources, faces])
+            left_out = {} if is_prepared(dataset) else pictures_left_out(faces)
             found = run(
                 opened_model,
                 faces,
@@ -100,6 +114,9 @@ def assess(
                 progress=partial(bars.count, "labels"),
             )
     _say(found)
+    for reason, names in left_out.items():
+        hint = "; if they are cut-out faces, add --cropped" if reason == NO_FACE else ""
+        say(f"Pictures left out, {reason}: {len(names):,} (first: {some_of(names, 3)}){hint}.")
     if as_json:
         as_json.parent.mkdir(parents=True, exist_ok=True)
         write_json(as_json, found.as_json())
@@ -110,6 +127,8 @@ def _say(found: Assessed) -> None:
     """Print an assessment: the answer first."""
     from crossfer.report.assessed import answer, curve, measured
 
+    if found.warning:
+        say(f"WARNING: {found.warning}")
     for number, sentence in enumerate(answer(found)):
         say(sentence, "" if number else "bold")
     table = table_of("accuracy, %", "", "95 % interval")
@@ -122,13 +141,14 @@ def _say(found: Assessed) -> None:
         )
     out_console.print(table)
     say(f"{found.source}, validation: {measured(found.known)}")
+    say_left_out(found.source_left_out, found.source)
+    if found.source_lacks:
+        say(f"{found.source}: no image of {', '.join(found.source_lacks)}.")
     if found.truth:
         say(f"{found.dataset}, by its labels: {measured(found.truth)}")
     people = f" of {found.people:,} people" if found.people else ""
     say(f"{found.dataset}: {found.images:,} faces{people}.")
-    if found.left_out:
-        counts = ", ".join(f"{name} {count:,}" for name, count in found.left_out.items())
-        say(f"Left out, label in no class: {counts}.")
+    say_left_out(found.left_out)
     if found.inputs:
         table = table_of("pixels", found.source, found.dataset, "standard deviations")
         for one in found.inputs:

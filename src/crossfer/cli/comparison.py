@@ -11,7 +11,7 @@ import typer
 
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import AnyModel, LabelOption, check_outputs, pairs_of
-from crossfer.cli.output import say, table_of
+from crossfer.cli.output import say, say_left_out, table_of
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
@@ -195,9 +195,7 @@ def _say_dataset(found: Compared, one: OnDataset) -> None:
     out_console.print(table)
     for text in questions(one):
         say(text)
-    if one.left_out:
-        counts = ", ".join(f"{label} {count:,}" for label, count in one.left_out.items())
-        say(f"Left out, label in no class: {counts}.")
+    say_left_out(one.left_out)
     table = table_of("class", "images", "old", "new", "change", "won : lost")
     for i, name in enumerate(found.classes):
         if change_ := one.change.classes[i]:

@@ -161,6 +161,10 @@ def _say_found(session: Session) -> None:
         lines.append(f"labels of missing faces, kept in the journals: {session.unknown:,}")
     for line in lines:
         say(line)
+    if not gallery.faces and not gallery.problems:
+        raise CrossferError(
+            f"{gallery.folder}: contains no picture; name the folder of your photos"
+        )
     if not gallery.faces:
         hint = "" if gallery.cropped else "; if they are cut-out faces, add --cropped"
         raise CrossferError(f"{gallery.folder}: no face found in any photo{hint}")

@@ -10,7 +10,7 @@ import typer
 
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import LabelOption, check_finite, check_outputs, pairs_of
-from crossfer.cli.output import say
+from crossfer.cli.output import say, say_left_out
 from crossfer.errors import CrossferError
 
 if TYPE_CHECKING:
@@ -40,40 +40,25 @@ def remember(
     """
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
+    from crossfer.deploy.checks import classes_without_image
     from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
-    from crossfer.loading import faces_of
-    from crossfer.machine import Machine
-    from crossfer.memory.file import Memory
+    from crossfer.deploy.remember import remember as run
 
     check_finite({"--max-mb": max_mb})
     check_outputs({"--out": out}, [model, source])
+    if out.exists():
+        raise CrossferError(f"--out {out}: already exists; name another file, or remove it")
     opened = open_model(model)
-    if (classifier := opened.classifier) is None:
-        raise CrossferError(
-            f"{model}: {opened.kind}: gives no features; name the bundle or run that it was "
-            "exported from"
-        )
     dataset, labels = open_dataset(source).check(), pairs_of("--label", label or [])
     check_labels(labels, [dataset])
     dataset = dataset.with_classes(class_set_of(opened.classes, labels, opened))
-    opened.check(dataset)
-    rows = dataset.rows("training")
-    if not len(rows):
-        raise CrossferError(
-            f"{source}: no training image with a class of the model; name another dataset"
-        )
     with Bars(error_console) as bars:
-        memory = Memory.of(
-            classifier,
-            faces_of(dataset, rows),
-            Machine.of(),
-            max_mb,
-            partial(bars.count, "remember"),
-            faces_of(dataset, dataset.rows("validation")),
-            dataset.name,
-        )
+        memory = run(opened, dataset, max_mb, partial(bars.count, "remember"))
     out.parent.mkdir(parents=True, exist_ok=True)
+    say_left_out(dataset.left_out, dataset.name)
+    if lacking := classes_without_image(dataset):
+        say(f"{dataset.name}: no image of {', '.join(lacking)}.")
     _say(memory, memory.save(out).stat().st_size, dataset.name)
     say(f"written: {out}")
 
@@ -96,7 +81,13 @@ def _say(memory: Memory, size: int, source: str) -> None:
         f"{_span(memory.gaussians.ranks)}, moments of {features} features and of "
         f"{memory.projected.sums.shape[1]} random projections of them"
     )
-    if not memory.calibration:
+    if memory.calibration:
+        right = memory.calibration.right
+        say(
+            f"right on {100 * right.mean():.1f} % of {len(right):,} validation images; compare this with "
+            "the accuracy that you know of the model"
+        )
+    else:
         say(
             f"{source} has fewer than 20 validation images: the file does not do for crossfer assess"
         )

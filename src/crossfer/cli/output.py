@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -33,3 +34,11 @@ def table_of(*columns: str, padding: PaddingDimensions = (0, 1, 0, 0)) -> Table:
     for column in made.columns[1:]:
         column.justify = "right"
     return made
+
+
+def say_left_out(counts: Mapping[str, int], name: str = "") -> None:
+    """Print the number of images of a dataset whose label is in no class, by label."""
+    if counts:
+        listed = ", ".join(f"{label} {count:,}" for label, count in counts.items())
+        left_out = "left out, label in no class"
+        say(f"{name}: {left_out}: {listed}." if name else f"{left_out.capitalize()}: {listed}.")

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from crossfer.datasets.record import Picture, Pixels
+from crossfer.datasets.walk import HEIF_BRANDS
 
 MOST_PIXELS = 100_000_000
 """No face needs more, and a small file can claim any number."""
@@ -43,8 +44,6 @@ FORMATS = {
     "WEBP": "PIL.WebP",
 }
 """The formats that are read, and their plugins of Pillow.  It has more, and some start programs (EPS)."""
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-"""What the bytes 8 to 11 of a HEIF file say, after ``ftyp`` (ISO/IEC 23008-12)."""
 MACHINE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 """Errors that say nothing about a picture: its disk is gone, or too many files are open."""
 RANGES = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]

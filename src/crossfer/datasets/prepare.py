@@ -35,6 +35,8 @@ from crossfer.progress import OnProgress, silent
 if TYPE_CHECKING:
     from crossfer.executors.ray import Ray
 
+NO_FACE = "no face found"
+"""Why a picture is left out."""
 COMPARED = 5_000
 """Up to so many faces are compared with each other at once: it takes seconds."""
 
@@ -199,7 +201,7 @@ def _write_faces(
                 if problem:
                     unusable.append(Skipped(record.origin, str(problem)))
                 elif block.found[index] in ("centre", "box") and how.no_face != "keep":
-                    dropped.append(Skipped(record.origin, "no face found"))
+                    dropped.append(Skipped(record.origin, NO_FACE))
                 else:
                     pixels = block.images[index].tobytes()
                     images.write(pixels)

@@ -21,6 +21,18 @@ VIDEO_SUFFIXES = frozenset(
         *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
     }
 )
+TEXT_SUFFIXES = frozenset(
+    {
+        *(".csv", ".tsv", ".txt", ".lst", ".log", ".md", ".html", ".json", ".jsonl"),
+        *(".yaml", ".yml", ".xml", ".ini", ".py", ".ipynb", ".pdf", ".doc", ".docx", ".xls"),
+        *(".xlsx", ".db", ".parquet", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"),
+        *(".zip", ".tar", ".gz", ".7z", ".rar"),
+    }
+)
+"""Of what is no picture, whatever its first bytes are."""
+PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""What the bytes 8 to 11 of a HEIF file say, after ``ftyp`` (ISO/IEC 23008-12)."""
 STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 
 
@@ -52,3 +64,30 @@ def files_below(folder: Path) -> Iterator[str]:
         for name in sorted(names):
             if not name.startswith("."):
                 yield os.path.join(root, name)
+
+
+def is_picture(file: str | Path) -> bool:
+    """Tell whether a file may be a picture: by its suffix, or, with an unknown one, by its first bytes."""
+    suffix = os.path.splitext(file)[1].lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    if suffix in VIDEO_SUFFIXES | TEXT_SUFFIXES:
+        return False
+    start = start_of(file)
+    kind, brand = start[4:8], start[8:12]
+    return (
+        start.startswith(PICTURE_STARTS)
+        or (start[:4] == b"RIFF" and brand == b"WEBP")
+        or (kind == b"ftyp" and brand in (*HEIF_BRANDS, b"avif"))
+    )
+
+
+def start_of(file: str | Path) -> bytes:
+    """Return what a file begins with: nothing where it is no regular one, as a pipe, or may not be read."""
+    try:
+        if not os.path.isfile(file):
+            return b""
+        with open(file, "rb") as data:
+            return data.read(1024)
+    except OSError:
+        return b""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 
 from crossfer.adaptation import adapt
 from crossfer.classes import UNLABELLED, ClassSet
+from crossfer.datasets.card import SKIPPED
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.prepare import prepare
-from crossfer.datasets.readers.in_memory import in_memory
-from crossfer.datasets.record import SPLITS
+from crossfer.datasets.readers.in_memory import READER, InMemorySource
+from crossfer.datasets.record import SPLITS, Record
 from crossfer.datasets.splits import take_fraction
+from crossfer.deploy.checks import check_classes, check_expected, classes_without_image
 from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import Model
 from crossfer.deploy.sources import sources_in
@@ -36,6 +39,8 @@ from crossfer.evaluation.drift import (
 )
 from crossfer.evaluation.estimate import LabelledScores, estimates
 from crossfer.evaluation.intervals import accuracy_interval, count_people
+from crossfer.evaluation.metrics import decide
+from crossfer.evaluation.mistaken import misread
 from crossfer.loading import faces_of
 from crossfer.machine import Machine
 from crossfer.memory.file import AGAIN, MEMORY, Memory, load_memory
@@ -50,6 +55,11 @@ FIRST, DRAWS = 25, 3
 """Number of labels at the first point of the curve, doubled at each next one; samples per point."""
 MOST, LEAST = 2_000, 20
 """Maximum validation faces of the source for the curve; minimum for comparing features."""
+
+PHOTOGRAPHS = replace(
+    READER, layout="photographs with a face in each; if they are cut-out faces, add --cropped"
+)
+CROPPED = replace(READER, layout="pictures of cut-out faces")
 
 Codes = NDArray[np.integer] | None
 
@@ -68,6 +78,12 @@ class SourceReference:
         Statistics of the faces and of their features; None if not available.
     dataset, rows
         The faces; None if not available.
+    left_out
+        Number of images whose label is none of the classifier's classes, by label.
+    lacking
+        The classifier's classes without an image.
+    warning
+        How the classifier seems to be read wrongly; None if it does not.
     """
 
     name: str
@@ -76,6 +92,9 @@ class SourceReference:
     features: Features | None = None
     dataset: Dataset | None = None
     rows: NDArray[np.int64] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    lacking: tuple[str, ...] = ()
+    warning: str | None = None
 
 
 def of_source(model: Model, source: Dataset, class_set: ClassSet) -> SourceReference:
@@ -84,23 +103,36 @@ def of_source(model: Model, source: Dataset, class_set: ClassSet) -> SourceRefer
     Raises
     ------
     CrossferError
-        If there is none, or their shape is wrong.
+        If there is none, their shape is wrong, most of the classes have no image, or the accuracy is not as
+        the classifier's description expects.
     """
     source = source.with_classes(class_set)
     model.check(source)
+    check_classes(model, source)
     rows = source.rows("validation")
     if not len(rows):
         raise CrossferError(
             f"{source.folder}: no validation image of one of {', '.join(class_set.names)}: they "
             "calibrate the estimates; name another --source"
         )
-    people = source.people(rows)
-    answers = LabelledScores.of(model.answers(source, rows), source.labels[rows], people)
+    check_expected(model, source)
+    people, labels, said = source.people(rows), source.labels[rows], model.answers(source, rows)
+    where = f"{source.name}'s validation set"
     images = np.asarray(source.images[rows])
     far = None
     if len(rows) >= LEAST and (classifier := _with_head(model)) is not None:
         far = Features.of(_features(classifier, images), people)
-    return SourceReference(source.name, answers, pixels_of(images), far, source, rows)
+    return SourceReference(
+        source.name,
+        LabelledScores.of(said, labels, people),
+        pixels_of(images),
+        far,
+        source,
+        rows,
+        source.left_out,
+        classes_without_image(source),
+        misread(labels, decide(said, source.classes), class_set.names, where),
+    )
 
 
 def of_memory(model: Model, file: Path) -> SourceReference:
@@ -159,7 +191,7 @@ def opened(
     Raises
     ------
     CrossferError
-        If it contains neither.
+        If it contains neither, or more than half of the pictures cannot be used.
     """
     if is_prepared(path):
         dataset = open_dataset(path)
@@ -167,7 +199,7 @@ def opened(
         yield dataset
         return
     with sources_in([path]) as sources, TemporaryDirectory(prefix="crossfer-") as folder:
-        pictures = [source.file for source in sources.found if not source.is_video]
+        pictures = [source for source in sources.found if not source.is_video]
         if not pictures:
             raise CrossferError(f"{path}: contains no picture; extract frames from videos first")
         framing = model.engine.framing
@@ -178,8 +210,20 @@ def opened(
             channels=framing.channels,
             eyes=Preparation.eyes if cropped else (framing.eye_distance, framing.eye_height),
         )
-        data = in_memory([(file, UNLABELLED) for file in pictures], name=path.name)
+        records = [Record(one.file, UNLABELLED, one.name) for one in pictures]
+        data = InMemorySource(
+            path.name, lambda options: iter(records), CROPPED if cropped else PHOTOGRAPHS
+        )
         yield prepare(data, Path(folder) / "faces", how, progress=progress)
+
+
+def pictures_left_out(dataset: Dataset) -> dict[str, list[str]]:
+    """Return the names of the pictures that could not be used in `opened`, by reason."""
+    found: dict[str, list[str]] = {}
+    with (dataset.folder / SKIPPED).open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["reason"], []).append(row["origin"])
+    return found
 
 
 def assess(
@@ -244,7 +288,12 @@ def assess(
         images=len(rows),
         people=count_people(people),
         left_out=dataset.left_out,
+        lacks=classes_without_image(dataset) if len(labelled) else (),
+        tested=len(dataset.rows("test")),
         source=known.name,
+        source_left_out=dict(known.left_out),
+        source_lacks=known.lacking,
+        warning=known.warning,
         known=_measured(right, known.answers.subjects),
         estimates=estimates(known.answers, said, people),
         inputs=input_drift(known.pixels, pixels_of(images)) if known.pixels else (),
@@ -267,12 +316,7 @@ def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
 def _memory_of(model: Model, file: Path) -> Memory:
     """Read a classifier's memory file."""
     memory = load_memory(file)
-    if model.classifier is None:
-        raise CrossferError(
-            f"{file}: {model.name} ({model.kind}) shows no features; name the bundle or the run "
-            "that it was made of"
-        )
-    memory.check(model.classifier, file)
+    memory.check(model.pytorch, file)
     return memory
 
 
@@ -351,11 +395,10 @@ def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
 
 def _with_head(model: Model) -> Classifier | None:
     """Return the PyTorch classifier if it has a linear last layer, otherwise None."""
-    if (classifier := model.classifier) is None:
-        return None
     try:
+        classifier = model.pytorch
         classifier.layer_names("head")
-    except ValueError:
+    except (CrossferError, ValueError):
         return None
     return classifier
 

@@ -458,6 +458,11 @@ def _class_notes(old: Model, new: Model, how: CompareOptions) -> Iterator[str]:
                 else "the other is wrong on all their images"
             )
             yield f"only the {who} network has {', '.join(alone)}: {what}"
+        if model.expect is not None:
+            yield (
+                f"expect: of the {who} network is not checked here: it is the accuracy on its "
+                "source's test set"
+            )
 
 
 def _framing_notes(who: str, model: Model, dataset: Dataset) -> Iterator[str]:

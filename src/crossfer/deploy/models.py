@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Model:
         Number of parameters; None if they cannot be counted.
     bytes
         Size of the file with its weights.
+    described
+        Its description; None for a folder.
     """
 
     name: str
@@ -62,14 +65,40 @@ class Model:
     framing: Framing | None
     parameters: int | None
     bytes: int
+    described: NetworkConfig | None = None
+
+    @cached_property
+    def pytorch(self) -> Classifier:
+        """The classifier in PyTorch, which gives features; an ONNX file is converted.
+
+        Raises
+        ------
+        CrossferError
+            If it is exported, or cannot be converted.
+        """
+        if not isinstance(self.engine, TorchEngine):
+            raise CrossferError(
+                f"{self.name}: {self.kind}: gives no features; name the bundle or run that it was "
+                "exported from"
+            )
+        if not isinstance(self.engine.classifier.network, RuntimeNetwork):
+            return self.engine.classifier
+        assert self.described, "only a description names an ONNX file"
+        place = self.described.network.partition(":")[2]
+        config = replace(self.described, network=f"{ONNX}:{place}")
+        try:
+            return config.deployed(config.outputs or FER7)
+        except CrossferError as error:
+            why, _, _ = str(error).partition("; ")  # without the advice to an experiment
+            raise CrossferError(
+                f"{self.name}: gives no features: {why}; name its PyTorch code and weights in a YAML "
+                "file (network:, weights:)"
+            ) from None
 
     @property
-    def classifier(self) -> Classifier | None:
-        """The classifier in PyTorch, which shows its features; None if it runs in ONNX Runtime."""
-        if not isinstance(self.engine, TorchEngine):
-            return None
-        found = self.engine.classifier
-        return None if isinstance(found.network, RuntimeNetwork) else found
+    def expect(self) -> float | None:
+        """Its expected accuracy on the source's test set, a fraction; None if it is not described."""
+        return self.described.expect if self.described else None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -192,7 +221,10 @@ def _onnx(file: Path, threads: int) -> Model:
         if (beside := file.with_suffix(suffix)).is_file():
             content = read_description(beside)
             if content.setdefault("network", f"onnx:{file.name}") != f"onnx:{file.name}":
-                raise CrossferError(f"{beside}: network: is not {file.name}; remove it")
+                raise CrossferError(
+                    f"{beside}: describes another network than {file.name}; copy the ONNX file to "
+                    "another name, and write a description of that name beside it"
+                )
             return _described(beside, content, threads, str(file))
     if inputs[0].type == "tensor(uint8)":
         raise CrossferError(
@@ -222,8 +254,9 @@ def _described(file: Path, content: dict[str, Any], threads: int, name: str = ""
         raise CrossferError(text if str(file.parent) in text else f"{file}: {text}") from None
 
 
-def _built(config: NetworkConfig, threads: int, name: str) -> Model:
-    kind, _, place = config.network.partition(":")
+def _built(described: NetworkConfig, threads: int, name: str) -> Model:
+    kind, _, place = described.network.partition(":")
+    config = described
     if kind == ONNX:
         config = replace(config, network=f"{RUNTIME}:{place}")  # which need not be trainable
     with threads_of(threads):
@@ -234,12 +267,12 @@ def _built(config: NetworkConfig, threads: int, name: str) -> Model:
     engine = TorchEngine(classifier, identity, parallel=onnx is not None and threads == 1)
     if onnx:
         size = sum(file.stat().st_size for file in files_of(onnx))
-        return Model(name, "ONNX file", engine, None, _count(onnx), size)
+        return Model(name, "ONNX file", engine, None, _count(onnx), size, described)
     if weights := config.weights_file:
         size = weights.stat().st_size
     else:
         size = sum(t.nbytes for t in classifier.network.state_dict().values())
-    return _torch(name, "weights", engine, None, size)
+    return replace(_torch(name, "weights", engine, None, size), described=described)
 
 
 def _identity(weights: str, classes: Sequence[str], preprocessing: Preprocessing) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from crossfer.datasets.archives import is_archive, unpack_all
-from crossfer.datasets.walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
+from crossfer.datasets.walk import VIDEO_SUFFIXES, files_below, is_picture
 from crossfer.errors import CrossferError
 
 
@@ -49,7 +49,7 @@ def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
     ----------
     paths
         Files, folders and archives.  A named file is a picture unless it has a video's suffix; in folders and
-        archives, files with other suffixes are counted and left out.
+        archives, files that are neither by their suffix or first bytes are counted and left out.
 
     Raises
     ------
@@ -68,20 +68,20 @@ def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
                 folder = Path(unpacked.enter_context(TemporaryDirectory(prefix="crossfer-")))
                 others += len(unpack_all(path, folder))
             elif path.exists():
-                found[str(path)] = Source(str(path), path, _is(path, VIDEO_SUFFIXES))
+                found[str(path)] = Source(str(path), path, _is_video(path))
                 continue
             else:
                 raise CrossferError(f"{path}: no such file or folder")
             for file in map(Path, files_below(folder)):
-                if not _is(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
+                if not (_is_video(file) or is_picture(file)):
                     others += 1
                     continue
                 name = os.path.join(path, file.relative_to(folder))
-                found[name] = Source(name, file, _is(file, VIDEO_SUFFIXES))
+                found[name] = Source(name, file, _is_video(file))
         if not found:
             raise CrossferError(f"{', '.join(map(str, paths))}: contains no picture and no video")
         yield Sources(list(found.values()), others)
 
 
-def _is(file: Path, suffixes: frozenset[str]) -> bool:
-    return file.suffix.lower() in suffixes
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_SUFFIXES

@@ -56,7 +56,17 @@ class Assessed(Row):
     people: int | None
     left_out: dict[str, int]
     """Images whose label is none of the network's classes, by label."""
+    lacks: tuple[str, ...]
+    """The network's classes without a labelled image; empty where no image is labelled."""
+    tested: int
+    """Labelled images of the test set, on which the curve is measured."""
     source: str
+    source_left_out: dict[str, int]
+    """Images of the source whose label is none of the network's classes, by label."""
+    source_lacks: tuple[str, ...]
+    """The network's classes without an image of the source."""
+    warning: str | None
+    """How the network seems to be read wrongly, by its answers on the source."""
     known: Truth
     """On the source's validation set: what the estimates are calibrated by."""
     estimates: tuple[Estimate, ...]

@@ -1,7 +1,8 @@
-"""Detect a wrong class order: outputs that stand for other classes than declared."""
+"""Detect a network that is read wrongly: outputs that stand for other classes, accuracy near chance."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,11 @@ from crossfer.evaluation.rows import Metrics
 
 MOST = 12
 """Maximum number of classes for which the best order is searched."""
+ABOVE_CHANCE = 5.0
+"""Points above the most frequent class that the interval of an accuracy must reach."""
+FAR = 3.0
+"""Tolerated difference from the expected accuracy, in points, outside the interval."""
+CHECK = "check its classes, normalisation, colour order and framing"
 
 
 def guesses(measured: Metrics) -> bool:
@@ -90,3 +96,74 @@ def mistaken_order(
     if wilson_interval(better, len(judged))[0] <= wilson_interval(right, len(judged))[1]:
         return None
     return best_assignment(confusion(labels, decisions, classes))
+
+
+def misread(
+    labels: NDArray[np.integer],
+    decisions: NDArray[np.integer],
+    names: Sequence[str],
+    where: str,
+    outputs: Sequence[str] = (),
+) -> str | None:
+    """Say how a deployed network seems to be read wrongly.
+
+    Parameters
+    ----------
+    labels, decisions
+        Integer (N,), 0 … C - 1, on images of the dataset that it was trained on.
+    names
+        Names of the C classes.
+    where
+        Name of the images.
+    outputs
+        Names of the network's outputs in order; by default the classes.
+
+    Returns
+    -------
+    str or None
+        Another class order that is far more accurate, or an accuracy near chance; None if it is neither.
+    """
+    outputs = outputs or names
+    if order := mistaken_order(labels, decisions, len(names)):
+        pairs = [f"{names[said]} for {names[i]}" for i, said in enumerate(order) if said != i]
+        better = f"; its outputs may be {', '.join(_renamed(names, outputs, order))}"
+        return (
+            f"the order of its classes seems wrong: on {where} the network predicts "
+            f"{', '.join(pairs)}" + (better if set(names) & set(outputs) else "")
+        )
+    right, count = int((labels == decisions).sum()), len(labels)
+    frequent = 100 * int(np.bincount(labels).max()) / count
+    if wilson_interval(right, count)[1] >= frequent + ABOVE_CHANCE:
+        return None
+    return (
+        f"the deployed network has {100 * right / count:.1f} % on {where}, near chance "
+        f"({frequent:.1f} %); {CHECK}"
+    )
+
+
+def unexpected(right: NDArray[np.bool_], expect: float, where: str) -> str | None:
+    """Say that an accuracy is not as expected; None if it is.
+
+    Parameters
+    ----------
+    right
+        bool (N,): whether each answer is right.
+    expect
+        The expected accuracy, a fraction.
+    where
+        Name of the images.
+    """
+    hits, count, wanted = int(right.sum()), len(right), 100 * expect
+    low, high = wilson_interval(hits, count)
+    if low <= wanted <= high or abs(100 * hits / count - wanted) <= FAR:
+        return None
+    return (
+        f"the deployed network has {100 * hits / count:.1f} % ({low:.1f} to {high:.1f}) on {where}, "
+        f"not {wanted:g} %; {CHECK}"
+    )
+
+
+def _renamed(names: Sequence[str], theirs: Sequence[str], order: Sequence[int]) -> list[str]:
+    """Return the names of a network's outputs in another class order."""
+    true = {names[said]: names[meant] for meant, said in enumerate(order)}
+    return [true.get(name, name) for name in theirs]

@@ -22,7 +22,7 @@ from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, iou
 from crossfer.datasets.pictures import UnreadableImage, decoded, encoded, open_picture
 from crossfer.datasets.record import Box, Pixels
-from crossfer.datasets.walk import IMAGE_SUFFIXES, files_below
+from crossfer.datasets.walk import files_below, is_picture
 from crossfer.deploy.predictor import NO_FACE, Predictor, Seen, in_order
 from crossfer.errors import CrossferError
 from crossfer.files import alone, write_bytes, write_json
@@ -203,7 +203,7 @@ class Gallery:
         files = [
             Path(file).relative_to(self.folder).as_posix() for file in files_below(self.folder)
         ]
-        names = [name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        names = [name for name in files if is_picture(self.folder / name)]
         self.others = len(files) - len(names)
         self.problems = {name: UNNAMEABLE for name in names if not _nameable(name)}
         return [name for name in names if name not in self.problems]

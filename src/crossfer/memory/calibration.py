@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from crossfer.evaluation.drift import Features, Pixels, pixels_of
 from crossfer.evaluation.estimate import GROUP, BinnedScores, LabelledScores
@@ -37,6 +38,11 @@ class Calibration:
     answers: BinnedScores
     pixels: Pixels
     features: Features
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the answer on each face is right, in no order: bool (N,)."""
+        return next(iter(self.answers.answers().right.values()))
 
     @classmethod
     def of(

@@ -203,7 +203,7 @@ class Memory:
             if sorted(classifier.classes) == sorted(self.classes):
                 raise CrossferError(
                     f"{file}: made for a model whose classes are in the order {', '.join(self.classes)}; "
-                    "list them so under classes: of the experiment"
+                    f"list them so under classes:, or {AGAIN}"
                 )
             if set(self.classes) < set(classifier.classes):
                 raise CrossferError(

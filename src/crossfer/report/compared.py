@@ -25,11 +25,15 @@ MEASURES = {
 """What is measured, in order, and how it is written."""
 
 Values = tuple[float, Interval]
+Difference = tuple[float, Interval | None]
 
 
-def measures(one: OnDataset) -> list[tuple[str, Values, Values, Values]]:
+def measures(one: OnDataset) -> list[tuple[str, Values, Values, Difference]]:
     """Return a row for each measure: its name; of the old network, of the new one and of the change, each the
     value and its 95 % interval.
+
+    Resampling finds no variation of a mean over classes where no answer differs: its change has no interval
+    then.
     """
     found = []
     for key, name in MEASURES.items():
@@ -40,6 +44,7 @@ def measures(one: OnDataset) -> list[tuple[str, Values, Values, Values]]:
         else:
             spread = one.spreads[key]
             own, other, change = spread.old, spread.new, spread.change
+            change = None if change[0] == change[1] else change
         found.append((name, (old, own), (new, other), (new - old, change)))
     return found
 

@@ -16,9 +16,12 @@ from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
 from crossfer.datasets.walk import (
     IMAGE_SUFFIXES,
     PACKED_SUFFIXES,
+    PICTURE_STARTS,
     STRAY_FOLDERS,
     VIDEO_SUFFIXES,
     files_below,
+    is_picture,
+    start_of,
 )
 from crossfer.errors import CrossferError
 
@@ -28,45 +31,18 @@ LOOK = 50
 COPY_MARK = re.compile(r"(\s*\(\d+\)|[\s_-]+(copy|kopie|copie|copia)(\s*\(?\d+\)?)?)+$", re.I)
 
 
-PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
-TEXT_SUFFIXES = frozenset(
-    {
-        *(".csv", ".tsv", ".txt", ".lst", ".log", ".md", ".html", ".json", ".jsonl"),
-        *(".yaml", ".yml", ".xml", ".ini", ".py", ".ipynb", ".pdf", ".doc", ".docx", ".xls"),
-        *(".xlsx", ".db", ".parquet", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"),
-        *(".zip", ".tar", ".gz", ".7z", ".rar"),
-    }
-)
-"""Of what is no picture, whatever its first bytes are."""
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "stand-in.txt"})
 """Files that systems leave behind, and our own note: nobody misses them."""
 
 
-def is_picture(file: str) -> bool:
-    """Tell by its first bytes whether a file is a picture."""
-    start = _start(file)
-    return start.startswith(PICTURE_STARTS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
-
-
 def is_text(file: Path) -> bool:
     """Tell by its first bytes whether a file is a text."""
-    start = _start(file)
+    start = start_of(file)
     return (
         bool(start)
         and (start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" not in start)
         and not (start.startswith(PICTURE_STARTS) or start[:2] in (b"PK", b"\x1f\x8b"))
     )
-
-
-def _start(file: str | Path) -> bytes:
-    """Return what a file begins with: nothing where it is no regular one, as a pipe, or may not be read."""
-    try:
-        if not os.path.isfile(file):
-            return b""
-        with open(file, "rb") as data:
-            return data.read(1024)
-    except OSError:
-        return b""
 
 
 def what_is(file: str) -> str:
@@ -97,8 +73,7 @@ def image_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> Iter
     """
     for file in files_below(folder):
         suffix = os.path.splitext(file)[1].lower()
-        known = suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES | TEXT_SUFFIXES
-        if suffix in suffixes or (suffixes >= IMAGE_SUFFIXES and not known and is_picture(file)):
+        if suffix in suffixes or (suffixes >= IMAGE_SUFFIXES and is_picture(file)):
             yield Path(file)
 
 

@@ -1,0 +1,76 @@
+"""Check a classifier on its source: classes without an image, class order, accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crossfer.datasets.dataset import Dataset
+from crossfer.datasets.record import Split
+from crossfer.deploy.models import Model
+from crossfer.errors import CrossferError
+from crossfer.evaluation.metrics import decide
+from crossfer.evaluation.mistaken import misread, unexpected
+
+CHECKED: tuple[Split, ...] = ("validation", "test", "training")
+"""The first of these splits that has an image is checked; for `expect`, the test set first."""
+
+
+def classes_without_image(source: Dataset) -> tuple[str, ...]:
+    """Return the names of the classes of which a dataset has no image in any split."""
+    names = source.class_set.names
+    counts = np.bincount(source.labels[source.labels >= 0], minlength=len(names))
+    return tuple(name for name, count in zip(names, counts, strict=True) if not count)
+
+
+def check_classes(model: Model, source: Dataset) -> None:
+    """Refuse a source that lacks most of a classifier's classes: its labels have other names.
+
+    Raises
+    ------
+    CrossferError
+        If it has no image of more than half of them.
+    """
+    lacking, names = classes_without_image(source), source.class_set.names
+    if 2 * len(lacking) > len(names):
+        raise CrossferError(
+            f"{source.folder}: no image of {', '.join(lacking)}, {len(lacking)} of the {len(names)} "
+            f"classes of {model.name}; its labels are {', '.join(source.card['classes'])}; map them "
+            "with --label LABEL=CLASS, or correct the model's classes:"
+        )
+
+
+def misread_on(model: Model, source: Dataset) -> str | None:
+    """Say how a classifier seems to be read wrongly, by its answers on its source; None: it does not."""
+    split = _first_of(source, CHECKED)
+    rows = source.rows(split)
+    decisions = decide(model.answers(source, rows), source.classes)
+    names = source.class_set.names
+    return misread(source.labels[rows], decisions, names, f"{source.name}'s {split} set")
+
+
+def check_expected(model: Model, source: Dataset) -> None:
+    """Refuse a classifier whose accuracy on its source is not as its description expects.
+
+    Raises
+    ------
+    CrossferError
+        If it is far from `Model.expect`.
+    """
+    if model.expect is None:
+        return
+    split = _first_of(source, ("test", *CHECKED))
+    rows = source.rows(split)
+    right = decide(model.answers(source, rows), source.classes) == source.labels[rows]
+    if problem := unexpected(right, model.expect, f"{source.name}'s {split} set"):
+        raise CrossferError(f"{model.name}: expect: {problem}")
+
+
+def _first_of(source: Dataset, splits: tuple[Split, ...]) -> Split:
+    """Return the first of some splits that has an image of a class."""
+    for split in splits:
+        if len(source.rows(split)):
+            return split
+    raise CrossferError(
+        f"{source.folder}: no image of one of {', '.join(source.class_set.names)}; name the dataset "
+        "that the model was trained on"
+    )

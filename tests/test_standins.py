@@ -123,7 +123,7 @@ def test_mug_runs_from_neutral_to_apex_and_back(raw: Path) -> None:
 def test_the_same_bytes_on_however_many_processors(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layouts, "FEW", 0)  # by several processes this time
+    monkeypatch.setattr(layouts, "FEW_JOBS", 0)  # by several processes this time
     again = write("jaffe", tmp_path / "again", images=SMALL["jaffe"])
     assert digest(again) == digest(raw / "jaffe")
 

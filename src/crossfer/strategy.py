@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, ClassVar, Literal, get_args
-
-from pydantic import Field
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from crossfer.memory.closed_form import ClosedForm
 from crossfer.memory.exemplars import ExemplarChoice
@@ -32,8 +30,16 @@ REPLAY = Recipe(epochs=16, batch_size=64, learning_rate=0.02, warmup=0.1, averag
 """Of the fully connected layers, beside features drawn from a memory."""
 
 
-OF_ITS_KIND = Field(discriminator="kind")
-"""Says which of several dataclasses a mapping is."""
+class _ByKind:
+    """Tells Pydantic, which alone needs it, that ``kind`` says which of several dataclasses a mapping is."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import Field
+
+        return handler.generate_schema(Annotated[source, Field(discriminator="kind")])
+
+
+BY_KIND = _ByKind()
 
 Layers = Literal["none", "norms", "head", "FC", "FC+CL", "body", "all"]
 Data = Literal["source", "target", "source+target"]
@@ -96,11 +102,11 @@ class Strategy:
     exemplars: int | None = None
     choice: ExemplarChoice = "random"
     share: float | None = None
-    penalty: Annotated[Penalty | None, OF_ITS_KIND] = None
+    penalty: Annotated[Penalty | None, BY_KIND] = None
     merge: Literal[False, True, Merge] = False
-    memory: Annotated[FromMemory | None, OF_ITS_KIND] = None
+    memory: Annotated[FromMemory | None, BY_KIND] = None
     rank: int | None = None
-    unlabelled: Annotated[Unlabelled | None, OF_ITS_KIND] = None
+    unlabelled: Annotated[Unlabelled | None, BY_KIND] = None
     paper: str = field(default="", compare=False)
     recipe: Recipe | None = None
 

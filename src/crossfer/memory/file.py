@@ -207,8 +207,8 @@ class Memory:
                 )
             if set(self.classes) < set(classifier.classes):
                 raise CrossferError(
-                    f"{file}: made for a model with the classes {', '.join(self.classes)}; a memory file "
-                    "cannot be combined with new classes, so leave those out of classes:"
+                    f"{file}: made for a model with fewer classes, and cannot be combined with new ones; "
+                    f"write classes: [{', '.join(self.classes)}]"
                 )
             raise CrossferError(
                 f"{file}: made for a model with the classes {', '.join(self.classes)}, not "

@@ -54,7 +54,7 @@ ALTERED: dict[str, Callable[[Faces, np.random.Generator], Faces]] = {
     "rotated by 20°": rotated,
     "noise (deviation 25)": noisy,
     "16×16 pixels, enlarged": small,
-    "mouth covered": covered,
+    "lower third covered": covered,
     "blur (σ 1.5), 60 % contrast, noise (12)": blurred,
 }
 

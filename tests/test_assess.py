@@ -18,6 +18,7 @@ from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
 from crossfer.deploy.models import open_model
+from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError
 from crossfer.evaluation.drift import (
     FeatureDrift,
@@ -419,6 +420,10 @@ def test_an_onnx_file_gives_features(tmp_path: Path) -> None:
     for name in ("theirs.onnx", "named.yaml", "measured.yaml"):
         model = open_model(tmp_path / name)
         assert np.allclose(model.pytorch.predict(images), model.engine(images), atol=1e-5)
+    assert isinstance(model.engine, TorchEngine)
+    model.engine.classifier.save(tmp_path / "bundle")  # as a run that only measures it
+    with pytest.raises(CrossferError, match="runs in ONNX Runtime and gives no features"):
+        _ = open_model(tmp_path / "bundle").pytorch
     exported(tmp_path / "exported", CLASSES)
     with pytest.raises(CrossferError, match="name the bundle or run that it was exported from"):
         _ = open_model(tmp_path / "exported").pytorch

@@ -396,6 +396,8 @@ def test_what_gains_nothing_is_not_named_to_be_shipped() -> None:
     assert words.headline([answer]) == "Keep the old model."
     assert answer.network[0] == "FC's network"
     assert words.shipped(view, choice.run).startswith("FC's network: ")
+    other = replace(results, recommendations=(replace(choice, strategy=BL, run="BL-0"),))
+    assert words.shipped(View(other), choice.run).startswith("FC's network: ")
 
 
 def test_two_seeds_that_do_not_guess_do_not_guess_together() -> None:

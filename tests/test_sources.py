@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -488,3 +489,14 @@ def test_modules_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
     for name, size in (("old", 1), ("new", 2), ("old", 1)):
         network = Spec("my_net:build", folder=tmp_path / name).build()
         assert isinstance(network, nn.Linear) and network.in_features == size
+    (tmp_path / "old" / "asked_for_later.py").write_text("")
+    Spec("my_net:build", folder=tmp_path / "new").build()
+    importlib.import_module("asked_for_later")  # as a network of the other folder may
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "my_part.py").write_text(
+        "from torch import nn\n\n\nclass Part(nn.Identity):\n    pass\n"
+    )
+    (tmp_path / "my_whole.py").write_text("from torch import nn\n\nbuild = nn.Identity\n")
+    Spec("my_whole:build", folder=tmp_path).build()
+    one, other = (Spec("my_part:Part", folder=tmp_path / "inside").build() for _ in range(2))
+    assert type(one) is type(other), "its folder lies in that of another"

@@ -229,6 +229,11 @@ def test_an_empty_set_comes_with_options_that_its_files_take(tmp_path: Path) -> 
     assert "--split NAME=test" in line
     few = made(many(tmp_path / "b", *(f"{s}/sad/{s}.png" for s in ("train", "test"))))
     assert any("validation set is empty: too few" in line for line in remarks(few))
+    lone = made(many(tmp_path / "c", "sad/1.png", "happy/2.png"))
+    assert any("validation set is empty: too few" in line for line in remarks(lone))
+    kept = many(tmp_path / "d", *(f"sad/{n}.png" for n in range(9)), "unlabelled/1.png")
+    tested = remarks(made(kept, sizes=(0, 20, 80)))
+    assert "its training set is empty, as asked for" in tested
     pixels = "".join(f"{n % 7},{pixels_row(n)},Training\n" for n in range(30))
     table = made(text(tmp_path / "fer.csv", f"emotion,pixels,Usage\n{pixels}"))
     (line,) = (line for line in remarks(table) if "test set is empty" in line)

@@ -65,8 +65,8 @@ def _empty_in_words(dataset: Dataset) -> list[str]:
     empty = [split for split in SPLITS if not len(dataset.rows(split))]
     if len(empty) == len(SPLITS):
         return ["warning: no picture has a label; `crossfer label` lets you label some"]
-    split = dataset.card["split"]
-    meant = [name for name in empty if split["asked"] and not split["asked"][name]]
+    split, sizes = dataset.card["split"], dataset.card["preparation"].get("sizes")
+    meant = [name for name in empty if split["asked"] and sizes and not sizes[SPLITS.index(name)]]
     return [f"its {name} set is empty, as asked for" for name in meant] + [
         _why_empty(name, split["how"], dataset.card["reader"])
         for name in empty

@@ -112,7 +112,7 @@ class Detector:
 
         Returns
         -------
-        list of Found
+        list of Detection
             Best first; empty where there is none, or the picture is too small to hold one.
         """
         height, width = image.shape[:2]

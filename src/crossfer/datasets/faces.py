@@ -230,7 +230,7 @@ def choose(faces: Sequence[Detection], shape: tuple[int, ...], box: Box | None) 
 
     Returns
     -------
-    Found or None
+    Detection or None
         With a box: the face that shares the largest part with it, if any does.  Otherwise the largest
         central one: area times closeness, which falls from 1 in the picture's middle to 0 in its corners.
     """

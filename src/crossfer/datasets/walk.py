@@ -27,10 +27,11 @@ TEXT_SUFFIXES = frozenset(
         *(".yaml", ".yml", ".xml", ".ini", ".py", ".ipynb", ".pdf", ".doc", ".docx", ".xls"),
         *(".xlsx", ".db", ".parquet", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"),
         *(".zip", ".tar", ".gz", ".7z", ".rar"),
+        *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2", ".thm"),  # beside a JPEG
     }
 )
 """Of what is no picture, whatever its first bytes are."""
-PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """What the bytes 8 to 11 of a HEIF file say, after ``ftyp`` (ISO/IEC 23008-12)."""
 STRAY_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
@@ -77,6 +78,7 @@ def is_picture(file: str | Path) -> bool:
     kind, brand = start[4:8], start[8:12]
     return (
         start.startswith(PICTURE_STARTS)
+        or (start[:2] == b"BM" and b"\0" in start)  # a text may begin so, too
         or (start[:4] == b"RIFF" and brand == b"WEBP")
         or (kind == b"ftyp" and brand in (*HEIF_BRANDS, b"avif"))
     )

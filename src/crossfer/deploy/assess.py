@@ -163,9 +163,13 @@ def of_run(folder: Path, model: Model) -> SourceReference:
         raise CrossferError(
             f"{folder}: not a finished run; name the dataset that it was trained on with --source"
         )
-    parts = read_run(folder)["identity"]["source"]["parts"]
-    said = [load_predictions(folder, part["fingerprint"], "validation") for part in parts]
-    if not (said := [one for one in said if len(one.rows)]):
+    try:
+        parts = read_run(folder)["identity"]["source"]["parts"]
+        prints = [part["fingerprint"] for part in parts]
+    except (KeyError, TypeError) as error:
+        raise CrossferError(f"{folder}: cannot be read as a run ({error!r})") from None
+    found = [load_predictions(folder, fingerprint, "validation") for fingerprint in prints]
+    if not (said := [one for one in found if len(one.rows)]):
         raise CrossferError(
             f"{folder}: has no predictions for its source's validation set; name the source with "
             "--source"
@@ -330,8 +334,8 @@ def _curve(
         raise CrossferError(f"{model.name}: --labels trains its last layer, but {NOT_ADAPTED}")
     if classifier is None:
         raise CrossferError(
-            f"{model.name}: --labels trains a linear last layer, which only a run or bundle can "
-            "have; leave --labels out"
+            f"{model.name}: --labels trains a linear last layer, which it lacks or does not show; "
+            "leave --labels out"
         )
     if len(learnt) < FIRST or not len(tested):
         raise CrossferError(

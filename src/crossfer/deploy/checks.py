@@ -12,7 +12,7 @@ from crossfer.evaluation.metrics import decide
 from crossfer.evaluation.mistaken import misread, unexpected
 
 CHECKED: tuple[Split, ...] = ("validation", "test", "training")
-"""The first of these splits that has an image is checked; for `expect`, the test set first."""
+"""The first of these splits that has an image is checked."""
 
 
 def classes_without_image(source: Dataset) -> tuple[str, ...]:
@@ -35,13 +35,18 @@ def check_classes(model: Model, source: Dataset) -> None:
         raise CrossferError(
             f"{source.folder}: no image of {', '.join(lacking)}, {len(lacking)} of the {len(names)} "
             f"classes of {model.name}; its labels are {', '.join(source.card['classes'])}; map them "
-            "with --label LABEL=CLASS, or correct the model's classes:"
+            "with --label LABEL=CLASS, or correct `classes:` of the model"
         )
 
 
 def misread_on(model: Model, source: Dataset) -> str | None:
     """Say how a classifier seems to be read wrongly, by its answers on its source; None: it does not."""
-    split = _first_of(source, CHECKED)
+    split = next((split for split in CHECKED if len(source.rows(split))), None)
+    if split is None:
+        raise CrossferError(
+            f"{source.folder}: no image of one of {', '.join(source.class_set.names)}; name the dataset "
+            "that the model was trained on"
+        )
     rows = source.rows(split)
     decisions = decide(model.answers(source, rows), source.classes)
     names = source.class_set.names
@@ -49,28 +54,16 @@ def misread_on(model: Model, source: Dataset) -> str | None:
 
 
 def check_expected(model: Model, source: Dataset) -> None:
-    """Refuse a classifier whose accuracy on its source is not as its description expects.
+    """Refuse a classifier whose accuracy on its source's test set is not as its description expects.
 
     Raises
     ------
     CrossferError
         If it is far from `Model.expect`.
     """
-    if model.expect is None:
+    rows = source.rows("test")
+    if model.expect is None or not len(rows):
         return
-    split = _first_of(source, ("test", *CHECKED))
-    rows = source.rows(split)
     right = decide(model.answers(source, rows), source.classes) == source.labels[rows]
-    if problem := unexpected(right, model.expect, f"{source.name}'s {split} set"):
+    if problem := unexpected(right, model.expect, f"{source.name}'s test set"):
         raise CrossferError(f"{model.name}: expect: {problem}")
-
-
-def _first_of(source: Dataset, splits: tuple[Split, ...]) -> Split:
-    """Return the first of some splits that has an image of a class."""
-    for split in splits:
-        if len(source.rows(split)):
-            return split
-    raise CrossferError(
-        f"{source.folder}: no image of one of {', '.join(source.class_set.names)}; name the dataset "
-        "that the model was trained on"
-    )

@@ -83,7 +83,11 @@ class Model:
             )
         if not isinstance(self.engine.classifier.network, RuntimeNetwork):
             return self.engine.classifier
-        assert self.described, "only a description names an ONNX file"
+        if self.described is None:
+            raise CrossferError(
+                f"{self.name}: runs in ONNX Runtime and gives no features; name its ONNX file with a "
+                "description, or its PyTorch code and weights in a YAML file (network:, weights:)"
+            )
         place = self.described.network.partition(":")[2]
         config = replace(self.described, network=f"{ONNX}:{place}")
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
@@ -200,8 +200,9 @@ class Experiment(_Checked):
         Every run is repeated for each seed.
     recipes
         Changes to the default recipes: by strategy name, and ``default`` for all of them. A strategy's own
-        ``recipe`` changes ``default``, and ``recipes`` by its name changes both. For BL and FU also the name
-        of a recipe, as in ``{BL: strong}``: ``quick``, the default, ``strong`` or ``long``.
+        ``recipe`` changes ``default`` (a `Recipe` sets every key), and ``recipes`` by its name changes both.
+        For BL and FU also the name of a recipe, as in ``{BL: strong}``: ``quick``, the default, ``strong`` or
+        ``long``.
     selection
         Rule for the epoch to keep: the latest that is not shown to be worse than the best (see
         `crossfer.selection`) on the validation sets of the training data (``trained-on``), or of
@@ -261,7 +262,10 @@ class Experiment(_Checked):
         if not isinstance(content, Mapping):
             return content
         strategies, recipes = content.get("strategies", ()), content.get("recipes", {})
-        if not (isinstance(strategies, Sequence) and isinstance(recipes, Mapping)):
+        if isinstance(strategies, (str, Mapping)) or not isinstance(strategies, Iterable):
+            return content
+        content = {**content, "strategies": (strategies := list(strategies))}
+        if not isinstance(recipes, Mapping):
             return content
         found = dict(recipes)
         for strategy in strategies:

@@ -28,7 +28,7 @@ from crossfer.executors import Events, Failure, Task, Work
 from crossfer.executors.graph import Emit
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
-from crossfer.experiment.folder import MEASURED_SPLITS, load_answers, parts_of
+from crossfer.experiment.folder import BUNDLE_FILES, MEASURED_SPLITS, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic, key_of
 from crossfer.experiment.names import EXPERIMENT
 from crossfer.experiment.plan import Run
@@ -46,7 +46,7 @@ from crossfer.experiment.workers import (
 from crossfer.machine import Machine, describe, threads_of
 from crossfer.networks.classifier import WEIGHTS
 from crossfer.provenance import versions
-from crossfer.run_folder import RUN, altered, load_predictions, load_run, read_run
+from crossfer.run_folder import PREDICTIONS, RUN, altered, load_predictions, load_run, read_run
 from crossfer.terms import SIDES
 
 HOLDS = "key, files and metrics verified"
@@ -181,7 +181,7 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
     called = replace(stored, strategy=record.strategy, about=record.about, folder=record.folder)
     if called != record:
         yield "run.json and results.json disagree"
-    for name in read_run(folder)["files"]:
+    for name in dict.fromkeys((*BUNDLE_FILES, PREDICTIONS, *read_run(folder)["files"])):
         if why := altered(folder, name):
             yield f"{name}: {why}"
     datasets = {dataset.name: dataset for dataset in results.datasets}

@@ -224,7 +224,7 @@ def grouped(
 
     Returns
     -------
-    list of Group
+    list of PersonGroup
         Named people first, by name; then suggestions, the largest first.
     """
     if not faces:
@@ -282,10 +282,8 @@ def linked(
             row, column = place[member], list(known).index(name)
             means[row, column] = means[column, row] = np.inf
     np.fill_diagonal(means, np.inf)
-    nearest, least = (
-        means.argmin(1),
-        means.min(1),
-    )  # of each group: looked for again only if it changed
+    # The nearest group of each, looked for again only if it changed.
+    nearest, least = means.argmin(1), means.min(1)
     while True:
         row = int(least.argmin())
         one, other = sorted((row, int(nearest[row])))

@@ -29,7 +29,7 @@ LIBRARIES = (TIMM, TORCHVISION, TRANSFORMERS, ONNX, RUNTIME)
 _FACTORIES: set[Path] = set()
 """Folders from which factories were imported."""
 _ADDED: list[str] = []
-"""The one of them that is in `sys.path` for this reason."""
+"""Those of them that were added to `sys.path`: behind the user's own, the one that was used last first."""
 
 
 @dataclass(frozen=True)
@@ -252,18 +252,21 @@ def _function(name: str, folder: Path | None) -> Any:
 
 
 def _look_first_in(folder: Path) -> None:
-    """Let modules be imported from a folder, also if another factory's folder had some of the same names."""
+    """Let modules be imported from a folder first, also if another factory's had some of the same names."""
     names = {file.stem for file in folder.glob("*.py")}
     names |= {file.parent.name for file in folder.glob("*/__init__.py")}
-    others = _FACTORIES - {folder}
     for name, module in [*sys.modules.items()]:
-        file = getattr(module, "__file__", None)
-        if file and name.partition(".")[0] in names and others & {*Path(file).parents}:
+        places = Path(getattr(module, "__file__", None) or "").parents
+        home = next((place for place in places if place == folder or place in _FACTORIES), folder)
+        if home != folder and name.partition(".")[0] in names:
             del sys.modules[name]
     _FACTORIES.add(folder)
-    while _ADDED:
+    place = str(folder)
+    if place in _ADDED:
+        _ADDED.remove(place)
         with suppress(ValueError):  # removed by somebody else
-            sys.path.remove(_ADDED.pop())
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-        _ADDED.append(str(folder))
+            sys.path.remove(place)
+    if place not in sys.path:
+        others = [sys.path.index(other) for other in _ADDED if other in sys.path]
+        sys.path.insert(min(others, default=len(sys.path)), place)
+        _ADDED.append(place)

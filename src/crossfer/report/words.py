@@ -153,8 +153,8 @@ def shipped(view: View, run: str, folder: str = "") -> str:
     facts = view.runs[run]
     if facts.target and _guesses(view, facts.target):
         return ""
-    advised = [c for c in view.results.recommendations if c.run == run]
-    ship = all(_sentence_of(view, choice)[1] != "keep" for choice in advised)
+    row = facts.target and view.averaged(facts.target, facts.strategy, facts.fraction)
+    ship = not row or _sentence(view, view.dataset(row.target), row)[1] != "keep"
     return f"{_which(view, facts, ship)}: {'/'.join(filter(None, [folder, facts.folder]))}"
 
 
@@ -561,8 +561,9 @@ def no_comparison(view: View, row: Result) -> str:
 
 
 def _guesses(view: View, target: str) -> bool:
-    """Tell whether each seed's baseline guesses: a mean over few seeds is too uncertain to tell."""
-    return all(guesses(row.on_source.test) for row in view.baselines(target))
+    """Tell whether the baseline guesses: a mean over few seeds is too uncertain to tell, so each of them."""
+    rows = [view.before(target), *view.baselines(target)]
+    return all(guesses(row.on_source.test) for row in rows)
 
 
 def _sentence_of(view: View, choice: Recommendation) -> tuple[str, Advice]:

@@ -72,7 +72,8 @@ def recognise(path: Path) -> tuple[Reader, str]:
         raise CrossferError(f"{path}: no such file or folder")
     for reader in READERS.values():
         if why := reader.recognise(path):
-            if reader in BY_NAMES and (table := manifest.recognise(path)):
+            own_table = reader is fer2013.READER and fer2013.find_table(path)
+            if reader in BY_NAMES and not own_table and (table := manifest.recognise(path)):
                 raise CrossferError(
                     f"{path}: {why}, but {table}; choose with --as {reader.name} or --as manifest"
                 )

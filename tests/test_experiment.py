@@ -172,6 +172,9 @@ def test_a_recipe_in_a_strategy_changes_its_default_and_what_all_have() -> None:
     whole = replace(FINE_TUNING, epochs=9)
     assert recipe(Strategy(**mine, recipe=whole), default=general) == whole
     assert recipe("MIX", default=general) == replace(GENTLE, **general), "the default recipe of MIX"
+    listed = {"mine": Strategy(**mine, recipe=whole)}
+    of_view = check_experiment(SMALL | {"strategies": listed.values()})  # no sequence
+    assert of_view.recipe(of_view.strategies[-1]) == whole
 
 
 def test_recipes_may_share_with_yaml_merge_keys(tmp_path: Path) -> None:

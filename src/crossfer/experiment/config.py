@@ -259,9 +259,9 @@ class Experiment(_Checked):
     @classmethod
     def _own_recipes_are_changes(cls, content: Any) -> Any:
         """Move the recipe of each strategy that is not built in to `recipes`, below what is given there."""
-        if not isinstance(content, Mapping):
+        if not isinstance(content, Mapping) or "strategies" not in content:
             return content
-        strategies, recipes = content.get("strategies", ()), content.get("recipes", {})
+        strategies, recipes = content["strategies"], content.get("recipes", {})
         if isinstance(strategies, (str, Mapping)) or not isinstance(strategies, Iterable):
             return content
         content = {**content, "strategies": (strategies := list(strategies))}

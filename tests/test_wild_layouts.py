@@ -374,6 +374,12 @@ def test_a_table_beside_pictures_that_a_known_dataset_names_is_not_passed_over(
     assert set(rows(made(raw, reader="ck48"), "label").values()) == {"sad", "happy"}
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_that_begin_at_one_are_asked_about(first: int, tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{first + n % 6}/{n}.png" for n in range(24)))
+    assert ("if yours begin at 1" in said(made(raw, order="alphabetical"))) == (first == 1)
+
+
 def test_a_table_of_labels_is_called_like_its_folder(tmp_path: Path) -> None:
     for folder in ("faces of June", "photos-labels"):
         raw = many(tmp_path / folder, *(f"{n}.png" for n in range(8)))

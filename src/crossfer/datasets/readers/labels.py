@@ -152,7 +152,12 @@ def _meaning(codes: set[str], options: ReadOptions) -> tuple[dict[str, str | Non
         raise CrossferError(
             f"--order {options.order} has no number {', '.join(missing)}, but the labels are {listed}"
         )
-    return order, f"the numbers in the order {options.order}: {_in_words(order, ordered)}"
+    said = f"the numbers in the order {options.order}: {_in_words(order, ordered)}"
+    if "0" in order and "0" not in codes:
+        said += (
+            f"; none is 0: if yours begin at 1, name each with --label {ordered[0]}=NAME instead"
+        )
+    return order, said
 
 
 def _in_words(order: Mapping[str, str | None], codes: Iterable[str]) -> str:

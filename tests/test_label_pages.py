@@ -14,7 +14,8 @@ from playwright.sync_api import expect
 
 from crossfer.app.labelling import label_pages
 from crossfer.deploy import load
-from crossfer.labelling import Gallery, LabelOptions, Session, journal
+from crossfer.labelling import Gallery, LabelOptions, Session
+from crossfer.labelling.journal import Journals
 from crossfer.labelling.people import Describer
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
@@ -84,7 +85,7 @@ def test_twenty_faces_are_labelled_by_keyboard_and_nothing_is_lost(
             press(tab, key, f"Saved: {CLASSES[number % 4]}")
             expect(tab.locator("#count")).not_to_have_text(before or "")
             expected[CLASSES[number % 4]] += 1
-            assert len(journal.read(tmp_path / "journals").events) == number + 1
+            assert len(Journals(tmp_path / "journals").read().events) == number + 1
         assert tab.inner_text("#count") == f"20 of {PHOTOS}"
         press(tab, "Backspace", "Taken back.")
         press(tab, "x", "Saved: not a face.")

@@ -26,7 +26,7 @@ from crossfer.evaluation.estimate import negative_entropy
 from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import in_words, led
 from crossfer.framing import Framing
-from crossfer.labelling import Gallery, LabelOptions, Session, Unguided, journal, people
+from crossfer.labelling import Gallery, LabelOptions, Session, Unguided, people
 from crossfer.labelling.agreement import agreement, cohens_kappa
 from crossfer.labelling.decisions import NOT_A_FACE, decide
 from crossfer.labelling.journal import Event, FaceLocation, Journal, Journals, Suggested
@@ -101,7 +101,7 @@ def test_a_key_press_is_on_the_disk_and_is_read_as_it_was_written(tmp_path: Path
     written.append(ann.write(Event("undo", undoes=written[1].id)))
     (file,) = tmp_path.glob("*.jsonl")
     assert len(file.read_text().splitlines()) == 5  # on disk, though nothing was closed
-    assert journal.read(tmp_path).events == written
+    assert Journals(tmp_path).read().events == written
     assert json.loads(file.read_text().splitlines()[1])["changed"] is True
     assert [event.by for event in written] == ["Ann Ö/.."] * 4
 
@@ -114,7 +114,7 @@ def test_people_and_computers_that_write_at_the_same_time_lose_nothing(tmp_path:
             written.append(writer.write(Event("label", (place(name),), "happy")))
             assert {e.id for e in reader.read().events} == {e.id for e in written}
     assert len(list(tmp_path.iterdir())) == 3
-    assert {e.id for e in journal.read(tmp_path).events} == {e.id for e in written}
+    assert {e.id for e in Journals(tmp_path).read().events} == {e.id for e in written}
     assert len({e.id for e in written}) == 9
 
 
@@ -134,7 +134,7 @@ def test_what_a_kill_cut_off_is_passed_over_and_the_rest_is_there(tmp_path: Path
         assert [file.name in note for note in read.notes] == [True] * (end > begin)
     again = Journal(tmp_path, "ann")
     again.write(Event("label", (place("z"),), "sad"))
-    assert [e.label for e in journal.read(tmp_path).events] == ["happy", "sad"]
+    assert [e.label for e in Journals(tmp_path).read().events] == ["happy", "sad"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_journal_that_is_none_of_ours_is_refused_and_left_alone(
     file = tmp_path / "other.jsonl"
     file.write_bytes(lines)
     with pytest.raises(CrossferError, match=f"{file}.*{complaint}"):
-        journal.read(tmp_path)
+        Journals(tmp_path).read()
     assert file.read_bytes() == lines
 
 
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(
             ann.write(Event("label", (FACE,), "happy"))
     assert file.read_bytes() == before
     ann.write(Event("label", (FACE,), "fear"))
-    assert [event.label for event in journal.read(tmp_path).events] == ["sad", "fear"]
+    assert [event.label for event in Journals(tmp_path).read().events] == ["sad", "fear"]
 
 
 def test_the_last_word_of_each_person_counts_and_an_undo_takes_it_back() -> None:

@@ -22,8 +22,10 @@ def _escaped(character: str) -> str:
 
 def some_of(names: Sequence[str], most: int, counted: bool = False) -> str:
     """Name the first few of many: ``a, b, …``, and how many they are: ``a, b, … (7)``."""
-    more = (", …", f" ({len(names)})" if counted else "") if len(names) > most else ()
-    return "".join([", ".join(names[:most]), *more])
+    first = ", ".join(names[:most])
+    if len(names) <= most:
+        return first
+    return f"{first}, … ({len(names)})" if counted else f"{first}, …"
 
 
 def one_line(error: Exception) -> str:

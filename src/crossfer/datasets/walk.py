@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = frozenset(
         *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
     }
 )
-TEXT_SUFFIXES = frozenset(
+OTHER_SUFFIXES = frozenset(
     {
         *(".csv", ".tsv", ".txt", ".lst", ".log", ".md", ".html", ".json", ".jsonl"),
         *(".yaml", ".yml", ".xml", ".ini", ".py", ".ipynb", ".pdf", ".doc", ".docx", ".xls"),
@@ -72,7 +72,7 @@ def is_picture(file: str | Path) -> bool:
     suffix = os.path.splitext(file)[1].lower()
     if suffix in IMAGE_SUFFIXES:
         return True
-    if suffix in VIDEO_SUFFIXES | TEXT_SUFFIXES:
+    if suffix in VIDEO_SUFFIXES | OTHER_SUFFIXES:
         return False
     start = start_of(file)
     kind, brand = start[4:8], start[8:12]

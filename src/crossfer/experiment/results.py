@@ -255,19 +255,7 @@ def write_results(collected: Collected, folder: Path) -> None:
     write_csv(folder / FLIPS, (*NETWORK, *IMAGE), _flipped_images(collected))
     rows = [_table_row(row, "seed") for row in results.results]
     write_csv(folder / TABLE, rows[0], rows)
-    against = {
-        (c.target, c.fraction, c.strategy, c.side): c.p_holm
-        for c in results.comparisons
-        if c.against == BL
-    }
-    rows = [
-        _table_row(row, "seeds")
-        | {
-            f"{side}_p": against.get((row.target, row.fraction, row.strategy, side))
-            for side in SIDES
-        }
-        for row in results.summary
-    ]
+    rows = list(_summary_rows(results))
     write_csv(folder / SUMMARY, rows[0], rows)
     write_json(folder / RESULTS, results.as_json())
 
@@ -434,6 +422,15 @@ def _table_row(row: Result, seeds: str) -> dict[str, Any]:
         table[CHANGES[side]] = changed.points
         table |= _ends(CHANGES[side], changed.interval)
     return {**table, **asdict(row.cost), "run": " ".join(row.runs)}
+
+
+def _summary_rows(results: Results) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``summary.csv``, with the p-values of the comparisons with BL."""
+    compared = [c for c in results.comparisons if c.against == BL]
+    p = {(c.target, c.fraction, c.strategy, c.side): c.p_holm for c in compared}
+    for row in results.summary:
+        key = (row.target, row.fraction, row.strategy)
+        yield _table_row(row, "seeds") | {f"{side}_p": p.get((*key, side)) for side in SIDES}
 
 
 def _ends(name: str, interval: tuple[float, float] | None) -> dict[str, float | None]:

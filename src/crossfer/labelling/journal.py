@@ -228,11 +228,6 @@ class Journals:
         return events
 
 
-def read(folder: Path) -> History:
-    """Read all journals of a folder once: see `Journals.read`."""
-    return Journals(folder).read()
-
-
 def _events(file: Path, lines: list[bytes], start: int) -> Iterator[Event]:
     """Parse the lines from an index on; the first line is the header."""
     head = _parsed(file, 1, lines[0])

@@ -255,10 +255,10 @@ def _look_first_in(folder: Path) -> None:
     """Let modules be imported from a folder first, also if another factory's had some of the same names."""
     names = {file.stem for file in folder.glob("*.py")}
     names |= {file.parent.name for file in folder.glob("*/__init__.py")}
-    for name, module in [*sys.modules.items()]:
-        places = Path(getattr(module, "__file__", None) or "").parents
+    for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+        places = Path(getattr(sys.modules[name], "__file__", None) or "").parents
         home = next((place for place in places if place == folder or place in _FACTORIES), folder)
-        if home != folder and name.partition(".")[0] in names:
+        if home != folder:
             del sys.modules[name]
     _FACTORIES.add(folder)
     place = str(folder)

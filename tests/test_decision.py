@@ -431,7 +431,7 @@ def test_the_command_recommends_within_limits(folder: Path) -> None:
     told = crossfer("recommend", folder)
     assert told.exit_code == 0
     words = " ".join(told.stdout.split())
-    assert "FU kept FER2013 within 0.3 points and gained 40.0 on JAFFE: use it." in words
+    assert "FU kept FER2013 (−0.3 points) and gained 40.0 on JAFFE: use it." in words
     assert "FC left FER2013 unchanged and gained 30.0 on mug: use it." in words
     assert "RE is 1.0 points better on the test set" in words
     limited = crossfer("recommend", folder, "--past-data", "none", "--max-source-drop", 2, "--json")

@@ -410,14 +410,14 @@ def test_the_gate_is_an_exit_status(
     def gate(*options: str) -> Any:
         return CliRunner().invoke(app, ["gate", str(out), "--strategy", "RE", *options])
 
-    monkeypatch.setattr("crossfer.report.words.guesses", lambda measured: True)
+    monkeypatch.setattr("crossfer.report.verdict.guesses", lambda measured: True)
     guessed = gate("--junit", str(tmp_path / "gate.xml"))
     assert guessed.exit_code == 1 and "do not ship it" in guessed.stdout
     assert "No comparison: BL has" in guessed.stdout
     (case,) = ElementTree.parse(tmp_path / "gate.xml").getroot()
     assert case.get("name") == "an update" and case[0].get("type") == "no update"
     monkeypatch.setattr(
-        "crossfer.report.words.guesses", lambda measured: False
+        "crossfer.report.verdict.guesses", lambda measured: False
     )  # so small a network does
     lenient = ["--max-source-drop", "100", "--min-target-gain", "-100", "--max-class-drop", "100"]
     passed = gate(*lenient, "--max-size-ratio", "1", "--junit", str(tmp_path / "gate.xml"))

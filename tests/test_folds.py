@@ -180,7 +180,7 @@ def test_every_command_understands_folds(
 ) -> None:
     out, results = finished
     monkeypatch.setattr(
-        "crossfer.report.words.guesses", lambda measured: False
+        "crossfer.report.verdict.guesses", lambda measured: False
     )  # so small a network does
     assert {one.state for one in status(out)} == {"finished"}
     assert not any(verdict.problems for verdict in verify(out))

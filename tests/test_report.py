@@ -42,7 +42,7 @@ from crossfer.evaluation.rows import (
     StrategyComparison,
     StrategyFacts,
 )
-from crossfer.report import answers, charts, explain, tables, words, write_report
+from crossfer.report import advice, answers, charts, explain, tables, words, write_report
 from crossfer.report.view import View, mean
 from crossfer.terms import BL, SIDES, Side
 from tests.browser import browser, check_page, needs_chromium, opened
@@ -250,7 +250,7 @@ WORSE = {"BL": (64.0, 40.0), "FC": (33.0, 60.0)}
     [
         (
             STUDY,
-            "FU kept FER2013 within 0.3 points and gained 40.3 on JAFFE: use it.",
+            "FU kept FER2013 (+0.3 points) and gained 40.3 on JAFFE: use it.",
             "Use FU: train from random weights on source and target together.",
         ),
         (
@@ -275,13 +275,13 @@ WORSE = {"BL": (64.0, 40.0), "FC": (33.0, 60.0)}
 def test_the_answer(strategies: dict[str, tuple[float, float]], sentence: str, short: str) -> None:
     results = made_results({"jaffe": strategies}, images={"jaffe": 67})
     assert answers(results) == [sentence]
-    assert words.headline(words.answers(View(results))) == short
+    assert advice.headline(advice.answers(View(results))) == short
 
 
 def test_the_headline_depends_on_the_target_only_if_another_strategy_does_better() -> None:
     def headline(**targets: dict[str, tuple[float, float]]) -> str:
         results = made_results(targets, images=dict.fromkeys(targets, 67))
-        return words.headline(words.answers(View(results)))
+        return advice.headline(advice.answers(View(results)))
 
     assert headline(jaffe=LEAST | {"FC": (64.3, 80.0)}, mug=LITTLE) == (
         "FC for JAFFE; FC with care for mug."
@@ -291,7 +291,7 @@ def test_the_headline_depends_on_the_target_only_if_another_strategy_does_better
 
 
 def test_the_answer_says_what_it_costs_and_how_sure_it_is() -> None:
-    (answer,) = words.answers(View(made_results({"jaffe": STUDY}, images={"jaffe": 67})))
+    (answer,) = advice.answers(View(made_results({"jaffe": STUDY}, images={"jaffe": 67})))
     notes = " ".join((*answer.cautions, *answer.notes)).replace("\N{NO-BREAK SPACE}", " ")
     assert "It cost 18 min of training, 4,000 images seen; the quickest, FC, took 20 s" in notes
     assert "alone forgot much: FC −21.0, RE −28.7 points on FER2013." in notes
@@ -335,7 +335,7 @@ def with_fallen_fear(results: Results, fall: ClassChange) -> Results:
 def test_a_class_that_falls_is_warned_of_on_the_first_screen(tmp_path: Path) -> None:
     made = made_results({"jaffe": STUDY}, images={"jaffe": 67})
     results = with_fallen_fear(made, ClassChange(500, -47.0, (-52.0, -42.0)))
-    (answer,) = words.answers(View(results))
+    (answer,) = advice.answers(View(results))
     assert answer.verdict == "care"
     assert answer.sentence.endswith("use it only if lower recall of fear is acceptable.")
     warning = answer.warnings[0].replace("\N{NO-BREAK SPACE}", " ")
@@ -345,7 +345,7 @@ def test_a_class_that_falls_is_warned_of_on_the_first_screen(tmp_path: Path) -> 
     page = write_report(results, tmp_path).read_text(encoding="utf-8")
     assert page.index(answer.warnings[0]) < page.index('<section id="fig6">')
     one_of_six = with_fallen_fear(made, ClassChange(6, -16.7, (-50.0, 0.0)))
-    (answer,) = words.answers(View(one_of_six))
+    (answer,) = advice.answers(View(one_of_six))
     assert answer.verdict == "use"
     assert "may be chance" in answer.cautions[0]
     assert not any("fear" in warning for warning in answer.warnings)
@@ -366,7 +366,7 @@ def test_these_images_and_other_people_are_two_questions(tmp_path: Path) -> None
         datasets=(results.source, jaffe),
         comparisons=tuple(map(of_three, results.comparisons)),
     )
-    (answer,) = words.answers(View(results))
+    (answer,) = advice.answers(View(results))
     told = (*answer.warnings, *answer.cautions)
     said = [text.replace("\N{NO-BREAK SPACE}", " ") for text in told]
     assert (
@@ -379,8 +379,8 @@ def test_these_images_and_other_people_are_two_questions(tmp_path: Path) -> None
 
 def test_the_network_to_ship_is_named() -> None:
     one = made_results({"jaffe": STUDY})
-    assert words.answers(View(one))[0].network == ("The network to ship", "runs/FU-jaffe-1.0-0")
-    (answer,) = words.answers(View(made_results({"jaffe": STUDY}, seeds=(0, 1, 2))))
+    assert advice.answers(View(one))[0].network == ("The network to ship", "runs/FU-jaffe-1.0-0")
+    (answer,) = advice.answers(View(made_results({"jaffe": STUDY}, seeds=(0, 1, 2))))
     assert answer.network == (
         "The network to ship (seed 2, the best on the validation data)",
         "runs/FU-jaffe-1.0-2",
@@ -391,13 +391,13 @@ def test_what_gains_nothing_is_not_named_to_be_shipped() -> None:
     results = made_results({"jaffe": {"BL": (64.0, 60.0), "FC": (64.0, 50.0)}})
     choice = replace(results.recommendations[0], strategy="FC", run="FC-jaffe-1.0-0", fraction=1.0)
     view = View(replace(results, recommendations=(choice,)))
-    (answer,) = words.answers(view)
+    (answer,) = advice.answers(view)
     assert answer.verdict == "keep" and answer.sentence.endswith("no good reason to change.")
-    assert words.headline([answer]) == "Keep the old model."
+    assert advice.headline([answer]) == "Keep the old model."
     assert answer.network[0] == "FC's network"
-    assert words.shipped(view, choice.run).startswith("FC's network: ")
+    assert advice.shipped(view, choice.run).startswith("FC's network: ")
     other = replace(results, recommendations=(replace(choice, strategy=BL, run="BL-0"),))
-    assert words.shipped(View(other), choice.run).startswith("FC's network: ")
+    assert advice.shipped(View(other), choice.run).startswith("FC's network: ")
 
 
 def test_two_seeds_that_do_not_guess_do_not_guess_together() -> None:
@@ -409,9 +409,9 @@ def test_two_seeds_that_do_not_guess_do_not_guess_together() -> None:
         return replace(row, on_source=replace(row.on_source, test=test))
 
     unsure = replace(results, summary=tuple(map(wide, results.summary)))
-    assert words.answers(View(unsure))[0].verdict == "use"
+    assert advice.answers(View(unsure))[0].verdict == "use"
     guessing = replace(unsure, results=tuple(map(wide, results.results)))
-    assert words.answers(View(guessing))[0].verdict == "none"
+    assert advice.answers(View(guessing))[0].verdict == "none"
 
 
 def test_a_comparison_looks_the_same_from_the_other_side() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossfer.evaluation.rows import Recommendation, Results
 from crossfer.files import write_bytes
-from crossfer.report import words
+from crossfer.report import advice, words
 from crossfer.report.figures import fig6
 from crossfer.report.page import render
 from crossfer.report.view import View, shown
@@ -52,7 +52,7 @@ def answers(results: Results) -> list[str]:
         f"{answer.target}: {answer.sentence}"
         if several and answer.verdict == "none"  # the others name their target
         else answer.sentence
-        for answer in words.answers(view)
+        for answer in advice.answers(view)
     ]
     for target in view.targets:
         sentences += [f"{shown(target)}: {why}" for why in words.diverged(view, target.name)]
@@ -67,12 +67,12 @@ def copied(results: Results) -> list[str]:
 
 def explain(results: Results, choice: Recommendation) -> list[str]:
     """Return why `crossfer.evaluation.decision.recommend` chose so, and what was given up, in sentences."""
-    return words.explain(View(results), choice)
+    return advice.explain(View(results), choice)
 
 
 def shipped(results: Results, run: str, folder: str | Path = "") -> str:
     """Name the bundle with a run's network, below the experiment's folder."""
-    return words.shipped(View(results), run, str(folder))
+    return advice.shipped(View(results), run, str(folder))
 
 
 def _write(file: Path, content: bytes) -> Path:

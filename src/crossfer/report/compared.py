@@ -14,6 +14,7 @@ from crossfer.evaluation.rows import FlippedImage, Interval
 from crossfer.files import write_bytes
 from crossfer.report import tables, words
 from crossfer.report.page import template
+from crossfer.report.verdict import FELL
 from crossfer.report.view import number, signed, span, surprise
 
 MEASURES = {
@@ -77,7 +78,7 @@ def warnings(one: OnDataset, classes: tuple[str, ...]) -> list[str]:
     fell = sorted(
         (change.points, label)
         for label, change in enumerate(one.change.classes)
-        if change is not None and change.points <= -words.FELL
+        if change is not None and change.points <= -FELL
     )
     found = []
     for points, label in fell:

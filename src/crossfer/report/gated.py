@@ -15,8 +15,9 @@ from crossfer.evaluation.comparing import asked_of
 from crossfer.evaluation.decision import to_ship
 from crossfer.evaluation.gate import Criterion, Limits, ask, gate
 from crossfer.evaluation.rows import Result, Results
-from crossfer.report import words
+from crossfer.report.advice import shipped
 from crossfer.report.compared import warnings
+from crossfer.report.verdict import fallen, no_comparison
 from crossfer.report.view import View
 from crossfer.terms import BL
 
@@ -113,7 +114,7 @@ def of_experiment(
                 {**facts, "run": run},
                 gate(row, evidence, limits, results.classes, groups, _size_ratio(results, row)),
                 {"source": results.source.name, "target": row.target},
-                [*words.fallen(view, row), words.shipped(view, run, str(finished.out))],
+                [*fallen(view, row), shipped(view, run, str(finished.out))],
                 single=len(row.seeds) == 1,
             )
         )
@@ -239,7 +240,7 @@ def _no_update(view: View, row: Result) -> str:
     """Say why there is no update to decide on; empty if there is one."""
     if row.strategy == BL:
         return f"{BL}, the old network, is recommended: there is no update to ship"
-    return words.no_comparison(view, row)
+    return no_comparison(view, row)
 
 
 def _network(results: Results, row: Result) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import jinja2
 
-from crossfer.report import charts, tables, view, words
+from crossfer.evaluation.suggested import in_words
+from crossfer.report import advice, charts, tables, view, words
 from crossfer.report.citing import cited
 from crossfer.report.figures import inline
 from crossfer.templates import environment
@@ -41,7 +42,7 @@ def render(
     str
         HTML; whatever comes from the data is escaped.
     """
-    found = words.answers(asked)
+    found = advice.answers(asked)
     places = ("data", "cache")
     config = {key: value for key, value in asked.results.config.items() if key not in places}
     return template("page.html.j2").render(
@@ -51,8 +52,9 @@ def render(
         results=asked.results,
         answers=found,
         words=words,
+        suggested=in_words,
         tables=tables,
-        headline=words.headline(found),
+        headline=advice.headline(found),
         tradeoffs=charts.tradeoffs(asked),
         curves=charts.curves(asked, folder),
         fig6=inline(figure),

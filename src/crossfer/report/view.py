@@ -173,6 +173,11 @@ def duration(seconds: float | None) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
+def people(count: int | None) -> str:
+    """Write a number of people: ``1 person``, ``12 people``."""
+    return "1 person" if count == 1 else f"{count} people"
+
+
 def listed(words: Sequence[str]) -> str:
     """Join words as people do: ``a, b and c``."""
     if not words:

@@ -21,7 +21,8 @@ from crossfer.experiment import Progress, check_experiment, search
 from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of
 from crossfer.experiment.plan import Run
-from crossfer.experiment.search import TUNED, Searched, Trial, Tuned
+from crossfer.experiment.search import Searched, Tuned
+from crossfer.experiment.trials import TUNED, Trial
 from crossfer.selection import MARGIN
 from crossfer.strategies import STRATEGIES
 
@@ -206,7 +207,7 @@ class Faults(Progress):
                 raise RuntimeError("CUDA out of memory.\nTried to allocate 2.00 GiB")
             return execute(run, runs_folder, *arguments)
 
-        patch.setattr(sys.modules["crossfer.experiment.search"], "execute", execute_or_fail)
+        patch.setattr(sys.modules["crossfer.experiment.trials"], "execute", execute_or_fail)
 
     def failed(self, run: Run, why: str) -> None:
         self.said.append(why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +37,17 @@ STARTED, ENDED, FAILED = "started", "ended", "failed"
 """Events of a trial about its runs."""
 
 Numbers = Mapping[str, int | float]
-TUNED = ("learning_rate", "epochs", "batch_size", "weight_decay", "label_smoothing")
+RANGES: Mapping[str, tuple[float, float]] = {
+    "learning_rate": (1e-5, 1.0),
+    "epochs": (1, math.inf),
+    "batch_size": (8, 256),
+    "weight_decay": (1e-7, 1e-1),
+    "label_smoothing": (0.0, 0.3),
+}
+"""The tuned hyper-parameters, and where they are looked for: epochs within the budget.
+
+All but label smoothing on a logarithmic scale.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +178,30 @@ class Trials:
     @property
     def default(self) -> dict[str, int | float]:
         """The tuned hyper-parameters in the experiment's recipe."""
-        recipe = asdict(self.experiment.recipe(self.strategy))
-        return {name: recipe[name] for name in TUNED}
+        recipe: dict[str, Any] = asdict(self.experiment.recipe(self.strategy))
+        return {name: recipe[name] for name in RANGES}
 
     @property
     def first(self) -> dict[str, int | float]:
         """The recipe of the first trial: the default, limited to the budget."""
         return self.default | {"epochs": min(self.default["epochs"], self.most)}
+
+    @property
+    def nearest(self) -> dict[str, int | float]:
+        """The recipe in the ranges that is nearest to the first trial's."""
+        first = self.first
+        return {name: min(max(first[name], low), high) for name, (low, high) in RANGES.items()}
+
+    def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Return `RANGES` as Optuna's distributions."""
+        found = import_optuna().distributions
+        ranges = dict(RANGES, epochs=(1, self.most))
+        return {
+            name: (found.IntDistribution if isinstance(low, int) else found.FloatDistribution)(
+                low, high, log=name != "label_smoothing"
+            )
+            for name, (low, high) in ranges.items()
+        }
 
     def planned(self, recipe: Numbers) -> list[Run]:
         """Plan the baseline, the runs that the strategy starts from, and the strategy with a recipe."""
@@ -192,18 +220,13 @@ class Trials:
         optuna, study = import_optuna(), self.study
         waiting = optuna.trial.TrialState.WAITING
         if number == 0 and not study.get_trials(deepcopy=False, states=(waiting,)):
-            study.enqueue_trial(self.first)  # again where the first one was interrupted
+            # Again where the first one was interrupted.  Optuna learns from the nearest recipe in the ranges.
+            study.enqueue_trial(self.nearest)
         # Seeded by the trial's number, so that an interrupted trial gets the same recipe and resumes.
         chance = int(np.random.SeedSequence([self.asked.seed, number]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=chance)
-        trial = study.ask()
-        recipe = {
-            "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1.0, log=True),
-            "epochs": trial.suggest_int("epochs", 1, self.most, log=True),
-            "batch_size": trial.suggest_int("batch_size", 8, 256, log=True),
-            "weight_decay": trial.suggest_float("weight_decay", 1e-7, 1e-1, log=True),
-            "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.3),
-        }
+        trial = study.ask(self.distributions())
+        recipe = trial.params if number else self.first
         measured = self.measure(recipe, self.best, tell)
         trial.set_user_attr("measured", asdict(measured))
         if measured.value is None:

@@ -37,7 +37,7 @@ from crossfer.evaluation.estimate import (
     thresholded_confidence,
 )
 from crossfer.memory.file import load_memory
-from crossfer.networks.spec import NetworkConfig
+from crossfer.networks.config import NetworkConfig
 from crossfer.report.assessed import answer, curve
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file

@@ -17,8 +17,8 @@ from crossfer.datasets import Dataset, Preparation, in_memory, open_dataset, pre
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
 from crossfer.networks import NetworkConfig
+from crossfer.networks.preprocessing import Normalisation
 from crossfer.networks.sources import Spec
-from crossfer.networks.spec import Normalisation
 from crossfer.strategy import Strategy
 from tests.commands import crossfer, refused
 

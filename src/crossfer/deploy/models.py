@@ -30,10 +30,11 @@ from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from crossfer.machine import threads_of
 from crossfer.networks.classifier import WEIGHTS, Classifier
+from crossfer.networks.config import NetworkConfig
+from crossfer.networks.description import DESCRIPTIONS, read_description
 from crossfer.networks.onnx_files import RuntimeNetwork, digest_of, files_of
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import ONNX, RUNTIME
-from crossfer.networks.spec import DESCRIPTIONS, NetworkConfig, read_description
 from crossfer.validation import adapter, first_error
 
 

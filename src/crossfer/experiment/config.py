@@ -29,7 +29,8 @@ from crossfer.errors import CrossferError
 from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import NetworkConfig
-from crossfer.networks.spec import BUNDLE, is_description, read_description
+from crossfer.networks.config import BUNDLE
+from crossfer.networks.description import is_description, read_description
 from crossfer.run_folder import IMAGE_COLUMNS
 from crossfer.strategies import BASELINE, DEFAULT, DEPLOYED, STRATEGIES, starts, strategy_called
 from crossfer.strategy import Strategy

@@ -1,11 +1,11 @@
 """Classifiers: networks with classes, preprocessing and named layers; building, saving and loading them."""
 
 from crossfer.networks.classifier import Classifier, load
+from crossfer.networks.config import NetworkConfig
 from crossfer.networks.growth import grow
 from crossfer.networks.layers import LAYERS, NamedLayers
-from crossfer.networks.preprocessing import Preprocessing, normalise
+from crossfer.networks.preprocessing import Normalisation, Preprocessing, normalise
 from crossfer.networks.sources import Spec
-from crossfer.networks.spec import NetworkConfig, Normalisation
 from crossfer.networks.study import study_cnn
 from crossfer.networks.trial import check_network
 

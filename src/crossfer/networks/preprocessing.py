@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from crossfer.framing import SIDE, shape_of
+
+PER_IMAGE = "per-image"
+MAPPED = "{mean: […], deviation: […], white: 1}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,43 @@ class Preprocessing:
             scale = f" of pixels up to {self.white:g}" if self.white != 1 else ""
             how = f"mean {mean} and deviation {deviation}{scale}"
         return f"{self.side}×{self.side} {colours}, {how}"
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Normalisation of pixels, as a configuration has it: see `Preprocessing`."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    white: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.mean, *self.deviation, self.white))):
+            raise ValueError("mean, deviation and white must be numbers")
+        if any(mean > self.white for mean in self.mean):
+            raise ValueError(
+                f"mean {max(self.mean):g} exceeds white: {self.white:g}; set white: 255 if mean "
+                "and deviation refer to bytes"
+            )
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """Read it from a mapping.
+
+        Raises
+        ------
+        ValueError
+            If a key is unknown or missing, or a value is no number.
+        """
+        if not {"mean", "deviation"} <= told.keys() <= {"mean", "deviation", "white"}:
+            raise ValueError(f"normalisation: write {MAPPED}")
+        try:
+            sizes = {key: tuple(map(float, told[key])) for key in ("mean", "deviation")}
+            return cls(**sizes, white=float(told.get("white", 1.0)))
+        except TypeError:
+            raise ValueError(f"normalisation: write {MAPPED}") from None
 
 
 def normalise(images: Tensor, how: Preprocessing | None = None) -> Tensor:

@@ -13,9 +13,9 @@ from crossfer.errors import CrossferError, some_of
 from crossfer.machine import Machine
 from crossfer.networks.answers import failed_on, find_logits, problem_of
 from crossfer.networks.classifier import Classifier
+from crossfer.networks.config import Classes, NetworkConfig
 from crossfer.networks.layers import training_mode
 from crossfer.networks.sources import STUDY
-from crossfer.networks.spec import Classes, NetworkConfig
 
 MOST_NAMES = 4
 MIXED = 0.003

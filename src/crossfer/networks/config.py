@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_c
 from crossfer.networks.hubs import Own, config_of_transformers
 from crossfer.networks.layers import LAYERS, NamedLayers
 from crossfer.networks.onnx_files import files_of
-from crossfer.networks.preprocessing import Preprocessing
+from crossfer.networks.preprocessing import MAPPED, PER_IMAGE, Normalisation, Preprocessing
 from crossfer.networks.sources import (
     LIBRARIES,
     ONNX,
@@ -35,7 +34,6 @@ from crossfer.networks.sources import (
     Spec,
 )
 from crossfer.networks.weights import read_weights
-from crossfer.yaml_files import read_yaml
 
 BUNDLE = "bundle"
 SOURCES = (*LIBRARIES, BUNDLE)
@@ -43,12 +41,9 @@ SOURCES = (*LIBRARIES, BUNDLE)
 WITH_WEIGHTS = (TRANSFORMERS, ONNX, RUNTIME, BUNDLE)
 """Sources whose networks are deployed by default."""
 
+GRAY = "order: a gray network reads no colours; remove it"
 AS_BUILT, START = Path("as-built"), Path("start")
 """Instead of a file of weights: deploy the source's weights, or start training from them."""
-
-
-DESCRIPTIONS = (".yaml", ".yml", ".json")
-"""Suffixes of files with the keys of ``model:``."""
 
 FILES_OF_TENSORS = ("*.safetensors", "*.bin")
 """Files of weights in a folder of transformers."""
@@ -57,7 +52,7 @@ Classes = ClassSet | str | Sequence[str]
 """The classes of a classifier."""
 
 
-def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
+def outputs_by_class(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
     """Return the outputs of each class, from the names of a network's outputs.
 
     An output belongs to the class of its name or, if there is none, to the class that has its name as a
@@ -65,72 +60,6 @@ def outputs_of(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]]:
     """
     means = [name if name in classes.names else classes.members.get(name) for name in theirs]
     return [[i for i, own in enumerate(means) if own == name] for name in classes.names]
-
-
-def is_description(path: str) -> bool:
-    """Tell whether it is the path of a file with the keys of ``model:``, and no source of a network."""
-    return ":" not in path and Path(path).suffix.lower() in DESCRIPTIONS
-
-
-def read_description(file: Path) -> dict[str, Any]:
-    """Read the keys of ``model:`` from a file; other files that they name are relative to its folder.
-
-    Raises
-    ------
-    CrossferError
-        If it cannot be read or is no mapping of these keys.
-    """
-    content = read_yaml(file)
-    if not isinstance(content, dict):
-        raise CrossferError(
-            f"{file}: not a mapping; write the keys of model: in an experiment: network:, "
-            "weights:, …"
-        )
-    if isinstance(content.get("model"), dict):
-        raise CrossferError(f"{file}: write the keys of model:, without model: itself")
-    return content | {"folder": file.parent / str(content.get("folder") or "")}
-
-
-PER_IMAGE = "per-image"
-GRAY = "order: a gray network reads no colours; remove it"
-MAPPED = "{mean: […], deviation: […], white: 1}"
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Normalisation of pixels: see `crossfer.networks.preprocessing.Preprocessing`."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    white: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (*self.mean, *self.deviation, self.white))):
-            raise ValueError("mean, deviation and white must be numbers")
-        if any(mean > self.white for mean in self.mean):
-            raise ValueError(
-                f"mean {max(self.mean):g} exceeds white: {self.white:g}; set white: 255 if mean "
-                "and deviation refer to bytes"
-            )
-
-    @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Normalisation:
-        """Read it from a mapping.
-
-        Raises
-        ------
-        ValueError
-            If a key is unknown or missing, or a value is no number.
-        """
-        if not {"mean", "deviation"} <= told.keys() <= {"mean", "deviation", "white"}:
-            raise ValueError(f"normalisation: write {MAPPED}")
-        try:
-            sizes = {key: tuple(map(float, told[key])) for key in ("mean", "deviation")}
-            return cls(**sizes, white=float(told.get("white", 1.0)))
-        except TypeError:
-            raise ValueError(f"normalisation: write {MAPPED}") from None
 
 
 @dataclass(frozen=True)
@@ -362,7 +291,7 @@ class NetworkConfig:
     def unknown(self, classes: Classes) -> tuple[str, ...]:
         """Return the classes that it has no output for."""
         wanted = ClassSet.of(classes)
-        outputs = outputs_of(wanted, self.outputs or wanted.names)
+        outputs = outputs_by_class(wanted, self.outputs or wanted.names)
         return tuple(name for name, own in zip(wanted.names, outputs, strict=True) if not own)
 
     def spec(self, classes: Classes = FER7) -> Spec:
@@ -469,7 +398,7 @@ class NetworkConfig:
         """
         wanted = ClassSet.of(classes)
         spec, theirs = self.spec(wanted), self.outputs or wanted.names
-        outputs = outputs_of(wanted, theirs)
+        outputs = outputs_by_class(wanted, theirs)
         if not any(outputs):
             raise CrossferError(
                 f"model.classes: none of {', '.join(filter(None, theirs))} is a class of the experiment or a "

@@ -599,6 +599,10 @@ def test_weights_that_a_factory_brings_are_deployed_as_built() -> None:
     built = network(weights=Path("as-built"), arguments={"width": 4})
     assert built.is_deployed and len(built.weights_digest) == 64
     assert built.weights_digest != network(weights=Path("as-built")).weights_digest
+    eyes = network(
+        weights=Path("as-built"), arguments={"width": 4, "outputs": 2}, classes=("open", "closed")
+    )
+    assert len(eyes.weights_digest) == 64 and eyes.same_layers("FC") == "head", "of any classes"
 
 
 def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -> None:

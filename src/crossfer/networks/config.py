@@ -360,10 +360,10 @@ class NetworkConfig:
         first: dict[tuple[str, ...], str] = {}
         # Without the network, a run can still be read: each key stands for itself.
         with suppress(CrossferError), torch.random.fork_rng([]):
-            model = self.build()
-            for kind in LAYERS:
+            network = self._network(self.spec())
+            for kind, names_of in LAYERS.items():
                 with suppress(ValueError):
-                    names = tuple(sorted(model.layer_names(kind)))
+                    names = tuple(sorted(names_of(network, self._layers)))
                     alike[kind] = first.setdefault(names, kind)
         return alike
 
@@ -377,11 +377,15 @@ class NetworkConfig:
         sha = hashlib.sha256()
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(0)
-            for name, tensor in sorted(self.build().network.state_dict().items()):
+            for name, tensor in sorted(self._network(self.spec()).state_dict().items()):
                 sha.update(
                     name.encode() + tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
                 )
         return sha.hexdigest()
+
+    def _network(self, spec: Spec) -> torch.nn.Module:
+        """Build the network alone, with the weights of its source."""
+        return load(self._bundle).network if self._bundle else spec.build()
 
     def build(self, classes: Classes = FER7) -> Classifier:
         """Build it with the weights of its source.
@@ -405,7 +409,7 @@ class NetworkConfig:
                 f"label of one ({', '.join(wanted.names)}); assign labels to classes with classes:"
             )
         return Classifier(
-            load(self._bundle).network if self._bundle else spec.build(),
+            self._network(spec),
             wanted.names,
             outputs,
             self.preprocessing,

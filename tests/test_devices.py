@@ -136,6 +136,12 @@ def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Pa
     assert same == run, "how many devices trained it is no part of its identity"
 
 
+def test_more_devices_than_images_of_a_batch_are_refused() -> None:
+    four = replace(Machine.of("cpu", "32-true"), count=4)
+    with pytest.raises(CrossferError, match="^devices: 4: more than the 3 images of a batch; use"):
+        train(network(), faces(3, 1), {}, RECIPE, 3, four)
+
+
 def test_a_dataset_travels_without_its_images(prepared: dict[str, Dataset]) -> None:
     one, other = prepared["fer2013"], prepared["jaffe"]
     half = replace(one, table=one.samples.slice(0, 80))

@@ -45,6 +45,10 @@ EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "
             "mixup cannot be combined with devices: 2",
         ),
         (
+            {"recipes": {"FC": {"batch_size": 3}}, "devices": 4},
+            "devices: 4: more than the 3 images of a batch of FC; use fewer",
+        ),
+        (
             {"recipes": {"GFR": {"views": 0}}, "strategies": ["GFR"]},
             "GFR needs views of at least 1",
         ),

@@ -400,6 +400,11 @@ class Experiment(_Checked):
 
     def _check_recipe(self, strategy: Strategy, recipe: Recipe) -> None:
         """Refuse what the training would refuse, hours later."""
+        if recipe.batch_size < self.devices:
+            raise CrossferError(
+                f"devices: {self.devices}: more than the {recipe.batch_size} images of a batch of "
+                f"{strategy.name}; use fewer, or set a larger batch_size in recipes"
+            )
         sampled = isinstance(strategy.memory, FeatureReplay)
         if recipe.mixup and (strategy.penalty or sampled or self.devices > 1):
             what = f"the loss of {strategy.name}"

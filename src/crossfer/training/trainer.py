@@ -198,6 +198,11 @@ class Training:
             raise ValueError(
                 "no parameter of the network requires a gradient, so nothing would be trained"
             )
+        steps, images = training.steps(recipe.batch_size)
+        if images < self.devices.count:
+            raise CrossferError(
+                f"devices: {self.devices.count}: more than the {images} images of a batch; use fewer"
+            )
         self.training = training.to(device)
         if self.objective.relabel:  # in place, from epoch to epoch
             self.training = replace(self.training, labels=self.training.labels.clone())
@@ -221,7 +226,6 @@ class Training:
         self.optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
         self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         self.mixing = _mixing(recipe, penalty, self.devices)
-        steps, images = self.training.steps(recipe.batch_size)
         self.partners = _partners(self.training, images).to(device)
         self.forward = backend.compiled(self.part, recipe.epochs * steps * images)
         # The network, not the part: frozen layers may calculate in every step.

@@ -139,7 +139,7 @@ def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Pa
 def test_more_devices_than_images_of_a_batch_are_refused() -> None:
     four = replace(Machine.of("cpu", "32-true"), count=4)
     with pytest.raises(CrossferError, match="^devices: 4: more than the 3 images of a batch; use"):
-        train(network(), faces(3, 1), {}, RECIPE, 3, four)
+        train(network(), faces(3, 1), {}, RECIPE, 3, four, keep="last")
 
 
 def test_a_dataset_travels_without_its_images(prepared: dict[str, Dataset]) -> None:

@@ -65,7 +65,7 @@ def assess(
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
     from crossfer.datasets.dataset import is_prepared
-    from crossfer.datasets.prepare import NO_FACE
+    from crossfer.datasets.detector import NO_FACE
     from crossfer.deploy.assess import assess as run
     from crossfer.deploy.assess import (
         classes_of_model,

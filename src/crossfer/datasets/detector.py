@@ -49,6 +49,9 @@ EDGE = 0.1
 LEAST_WORKING = 192
 """The networks know no faces of a dozen blurred pixels: smaller pictures are enlarged to this."""
 
+NO_FACE = "no face found"
+"""Why a picture is left out, or has no answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Detection:

@@ -21,6 +21,7 @@ from crossfer.datasets.dataset import (
     open_dataset,
     sample_table,
 )
+from crossfer.datasets.detector import NO_FACE
 from crossfer.datasets.duplicates import across_splits
 from crossfer.datasets.earlier import check_draw, earlier_state
 from crossfer.datasets.extract import Block, Extraction, are_cropped, blocks
@@ -35,8 +36,6 @@ from crossfer.progress import OnProgress, silent
 if TYPE_CHECKING:
     from crossfer.executors.ray import Ray
 
-NO_FACE = "no face found"
-"""Why a picture is left out."""
 COMPARED = 5_000
 """Up to so many faces are compared with each other at once: it takes seconds."""
 

@@ -116,8 +116,8 @@ class ExportOptions:
 def export(
     classifier: Classifier,
     out: str | Path,
-    what: ExportOptions = ExportOptions(),
-    origin: str = "",  # noqa: B008
+    what: ExportOptions = ExportOptions(),  # noqa: B008
+    origin: str = "",
 ) -> dict[str, VariantCheck]:
     """Export a classifier; nothing is written if a variant differs too much from PyTorch.
 

@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from crossfer.deploy.predictor import NO_FACE, RowBatch, as_record, columns, portions
+from crossfer.datasets.detector import NO_FACE
+from crossfer.deploy.predictor import RowBatch, as_record, columns, portions
 from crossfer.errors import CrossferError
 from crossfer.files import alone, written
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.datasets.detector import Detection, Detector, check_smallest
+from crossfer.datasets.detector import NO_FACE, Detection, Detector, check_smallest
 from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, is_plausible
 from crossfer.datasets.pictures import UnreadableImage, open_picture, timed_frames
@@ -35,7 +35,6 @@ PICTURES, FRAMES = 16, 4
 """Number of pictures, and of video frames, that a thread takes at a time."""
 AHEAD = 2
 """Number of such portions waiting per thread, which bounds memory."""
-NO_FACE = "no face found"
 SMOOTH = 0.5
 """Default time constant of the averaging of probabilities in a video, in seconds."""
 

@@ -24,15 +24,13 @@ def latency_ratio(old: Sequence[float], new: Sequence[float]) -> float:
     return float(np.median(np.asarray(new) / np.asarray(old)))
 
 
-def ratio_draws(old: Sequence[float], new: Sequence[float], resamples: int = RESAMPLES) -> Draws:
-    """Return bootstrap draws of the median ratio: float64 (resamples,).
+def ratio_draws(old: Sequence[float], new: Sequence[float]) -> Draws:
+    """Return bootstrap draws of the median ratio: float64 (RESAMPLES,); the same times give the same draws.
 
     Parameters
     ----------
     old, new
         Times of R rounds, in the order of measurement.
-    resamples
-        Number of draws; the same times give the same draws.
     """
     ratios = np.asarray(new) / np.asarray(old)
     together = max(1, min(BLOCK, len(ratios) // LEAST_BLOCKS))
@@ -41,8 +39,8 @@ def ratio_draws(old: Sequence[float], new: Sequence[float], resamples: int = RES
     table = np.stack([block[:shortest] for block in blocks])
     rng = np.random.default_rng(0)
     parts = []
-    for start in range(0, resamples, 1000):
-        chosen = rng.integers(len(table), size=(min(1000, resamples - start), len(table)))
+    for start in range(0, RESAMPLES, 1000):
+        chosen = rng.integers(len(table), size=(min(1000, RESAMPLES - start), len(table)))
         parts.append(np.median(table[chosen].reshape(len(chosen), -1), axis=1))
     value, draws = float(np.median(ratios)), np.concatenate(parts)
-    return value + (draws - value) * for_few(len(table), resamples, rng)
+    return value + (draws - value) * for_few(len(table), RESAMPLES, rng)

@@ -123,8 +123,8 @@ def _train_and_write(
     stopping: Callable[[], bool],
 ) -> None:
     """Train a run, and write its folder."""
-    alone = run.devices == 1 or run.strategy.layers == "none"
-    if alone:
+    single = run.devices == 1 or run.strategy.layers == "none"
+    if single:
         trained, most = _train(run, folder, runs_folder, datasets, machine, on_step, stopping)
     else:
         train = partial(_train, run, folder, runs_folder, datasets)

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.datasets.detector import NO_FACE
 from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, iou
 from crossfer.datasets.pictures import UnreadableImage, decoded, encoded, open_picture
 from crossfer.datasets.record import Box, Pixels
 from crossfer.datasets.walk import files_below, is_picture
-from crossfer.deploy.predictor import NO_FACE, Predictor, Seen, in_order
+from crossfer.deploy.predictor import Predictor, Seen, in_order
 from crossfer.errors import CrossferError
 from crossfer.files import alone, write_bytes, write_json
 from crossfer.framing import Framing

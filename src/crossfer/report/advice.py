@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crossfer.datasets.audit import FEW_PEOPLE
 from crossfer.evaluation.decision import merit
 from crossfer.evaluation.rows import DatasetFacts, Recommendation, Result, RunFacts
 from crossfer.evaluation.suggested import in_words, led
@@ -29,9 +30,6 @@ FEW_IMAGES = 100
 
 FEW_SEEDS = 5
 """An interval over fewer seeds is wide for that reason alone."""
-
-FEW_PEOPLE = 20
-"""With fewer people than this in a test set, little is known about others."""
 
 
 @dataclass(frozen=True)

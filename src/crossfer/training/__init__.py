@@ -4,20 +4,11 @@ from crossfer.networks.preprocessing import normalise
 from crossfer.training.batches import Faces, Mixture
 from crossfer.training.loss import Objective
 from crossfer.training.prediction import accuracy, features, predict
-from crossfer.training.recipe import (
-    FINE_TUNING,
-    FINE_TUNING_LAST_LAYERS,
-    FROM_SCRATCH,
-    Augmentation,
-    Recipe,
-)
+from crossfer.training.recipe import Augmentation, Recipe
 from crossfer.training.specialised import specialised
 from crossfer.training.trainer import State, Term, Trained, train
 
 __all__ = [
-    "FINE_TUNING",
-    "FINE_TUNING_LAST_LAYERS",
-    "FROM_SCRATCH",
     "Augmentation",
     "Faces",
     "Mixture",

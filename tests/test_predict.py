@@ -27,11 +27,12 @@ from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.datasets.pictures import encoded, open_picture
 from crossfer.deploy.output import table
-from crossfer.deploy.predictor import AHEAD, PredictOptions, Predictor, in_order, tapered
+from crossfer.deploy.predictor import PredictOptions, Predictor
 from crossfer.deploy.sources import sources_in
 from crossfer.deploy.tracking import FaceTracker
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
+from crossfer.pooled import AHEAD, in_order, tapered
 from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE, LAB_TFEID
 from tests import commands, tiny_onnx

@@ -27,7 +27,7 @@ from crossfer.framing import SMALLEST
 
 if TYPE_CHECKING:
     from crossfer.deploy.output import Counted
-    from crossfer.deploy.predictor import RowBatch
+    from crossfer.deploy.rows import RowBatch
 
 command = partial(app.command, rich_help_panel="Use")
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from crossfer.datasets.detector import NO_FACE
-from crossfer.deploy.predictor import RowBatch, as_record, columns, portions
+from crossfer.deploy.rows import RowBatch, as_record, columns
 from crossfer.errors import CrossferError
 from crossfer.files import alone, written
+from crossfer.pooled import portions
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 AT_ONCE = 10_000

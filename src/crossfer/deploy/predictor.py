@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,13 +17,15 @@ from crossfer.datasets.detector import NO_FACE, Detection, Detector, check_small
 from crossfer.datasets.extract import one_thread_each
 from crossfer.datasets.faces import align, cut, is_plausible
 from crossfer.datasets.pictures import UnreadableImage, open_picture, timed_frames
-from crossfer.datasets.record import Box, Pixels
+from crossfer.datasets.record import Pixels
 from crossfer.datasets.walk import VIDEO_SUFFIXES
 from crossfer.deploy.engine import Engine, Mirrored
+from crossfer.deploy.rows import FaceRow, RowBatch, Seen, as_record, columns
 from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import FaceTracker
-from crossfer.errors import CrossferError, legible
+from crossfer.errors import CrossferError
 from crossfer.framing import SMALLEST, Framing
+from crossfer.pooled import in_order, portions, tapered
 from crossfer.processor import available_cores
 from crossfer.progress import OnProgress, silent
 
@@ -33,36 +34,10 @@ if TYPE_CHECKING:
 
 PICTURES, FRAMES = 16, 4
 """Number of pictures, and of video frames, that a thread takes at a time."""
-AHEAD = 2
-"""Number of such portions waiting per thread, which bounds memory."""
 SMOOTH = 0.5
 """Default time constant of the averaging of probabilities in a video, in seconds."""
 
-Point = tuple[float, float]
 Given = TypeVar("Given")
-Made = TypeVar("Made")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A face in a picture.
-
-    Parameters
-    ----------
-    box
-        Left, top, width and height in pixels of the picture; may extend beyond it.
-    eyes
-        x, y of the person's left and right eye; ``None`` without detection.
-    score
-        Score of the detector, 0–1; ``None`` without detection.
-    probabilities
-        float32 (classes,).
-    """
-
-    box: Box
-    eyes: tuple[Point, Point] | None
-    score: float | None
-    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -90,41 +65,6 @@ class PredictOptions:
             raise CrossferError(
                 f"frames per second is {self.per_second:g}: must be a number above 0"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class FaceRow:
-    """A row of the table: a face in a picture or frame, or a problem.
-
-    Parameters
-    ----------
-    source
-        The picture or video.
-    frame, seconds
-        In a video, the frame, from 0, and its time.
-    face
-        Number of the face, from 1: in a picture by descending score, in a video the same for the same face.
-    seen
-        The face; ``None`` if there is a problem.
-    problem
-        Empty if there is a face.
-    """
-
-    source: str
-    frame: int | None = None
-    seconds: float | None = None
-    face: int | None = None
-    seen: Seen | None = None
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RowBatch:
-    """Some rows of a source, in order; `last` marks its last part."""
-
-    source: Source
-    rows: list[FaceRow]
-    last: bool
 
 
 class Predictor:
@@ -422,69 +362,6 @@ def framed(picture: Pixels, face: Detection | None, framing: Framing) -> Pixels:
         return cut(picture, (0, 0, width, height), framing)[0]
     left_eye, right_eye = face.landmarks[:2]
     return align(picture, left_eye, right_eye, framing)[0]
-
-
-def columns(classes: Sequence[str]) -> list[str]:
-    """Return the columns of a table of faces.
-
-    Returns
-    -------
-    list of str
-        ``source``; ``frame`` and ``seconds`` (of videos); ``face``; ``left``, ``top``, ``width``, ``height``
-        in pixels; the person's own ``left_eye_x`` … ``right_eye_y``; ``score``, the detector's, 0–1;
-        ``class``; ``p_`` and a class: its probability; ``problem``.
-    """
-    eyes = [f"{side}_eye_{axis}" for side in ("left", "right") for axis in "xy"]
-    box = ["left", "top", "width", "height"]
-    said = [f"p_{name}" for name in classes]
-    return ["source", "frame", "seconds", "face", *box, *eyes, "score", "class", *said, "problem"]
-
-
-def as_record(row: FaceRow, classes: Sequence[str]) -> dict[str, Any]:
-    """Return a row as a record of the table: a value for each of `columns`, or ``None``."""
-    values: list[Any] = [None] * (11 + len(classes))
-    if row.seen:
-        seen = row.seen
-        eyes = [value for eye in seen.eyes or ((None, None), (None, None)) for value in eye]
-        said = [round(float(p), 6) for p in seen.probabilities]
-        best = classes[int(seen.probabilities.argmax())]
-        pixels = [None if value is None else round(value, 2) for value in (*seen.box, *eyes)]
-        score = None if seen.score is None else round(seen.score, 4)
-        values = [row.face, *pixels, score, best, *said]
-    seconds = None if row.seconds is None else round(row.seconds, 3)
-    names = columns(classes)
-    source = legible(row.source)
-    return dict(zip(names, [source, row.frame, seconds, *values, row.problem], strict=True))
-
-
-def in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Given], Made], given: Iterable[Given]
-) -> Iterator[Made]:
-    """Apply `work` in a pool and yield the results in order, with a bounded queue."""
-    most = AHEAD * available_cores()
-    waiting: deque[Future[Made]] = deque()
-    for one in given:
-        waiting.append(pool.submit(work, one))
-        if len(waiting) > most:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def tapered(given: Sequence[Given], size: int) -> Iterator[list[Given]]:
-    """Yield lists of at most `size` items, the last ones smaller, so that all threads end together."""
-    start, threads = 0, available_cores()
-    while start < len(given):
-        fitting = -(-(len(given) - start) // (2 * threads))
-        yield list(given[start : start + min(size, fitting)])
-        start += min(size, fitting)
-
-
-def portions(given: Iterable[Given], size: int) -> Iterator[list[Given]]:
-    """Yield lists of at most `size` items."""
-    rest = iter(given)
-    while some := list(islice(rest, size)):
-        yield some
 
 
 def _opened(file: Path) -> Pixels | str:

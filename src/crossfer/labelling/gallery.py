@@ -24,11 +24,13 @@ from crossfer.datasets.faces import align, cut, iou
 from crossfer.datasets.pictures import UnreadableImage, decoded, encoded, open_picture
 from crossfer.datasets.record import Box, Pixels
 from crossfer.datasets.walk import files_below, is_picture
-from crossfer.deploy.predictor import Predictor, Seen, in_order
+from crossfer.deploy.predictor import Predictor
+from crossfer.deploy.rows import Seen
 from crossfer.errors import CrossferError
 from crossfer.files import alone, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.labelling.journal import FaceLocation
+from crossfer.pooled import in_order
 from crossfer.processor import available_cores
 from crossfer.progress import OnProgress, silent
 

@@ -28,7 +28,8 @@ from crossfer.datasets.record import Record
 from crossfer.errors import CrossferError
 from crossfer.executors import Task
 from crossfer.executors.copies import Files, Sent, _fetch
-from crossfer.executors.ray import Ray, Unseen, _check_versions, run_on_ray
+from crossfer.executors.ray import Ray, _check_versions, run_on_ray
+from crossfer.executors.travel import Unseen
 from crossfer.experiment import check_experiment, load_results, run_experiment
 from crossfer.framing import Framing
 from tests.test_docs import ON_A_CLUSTER, follow

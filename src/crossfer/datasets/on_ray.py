@@ -27,7 +27,8 @@ from crossfer.datasets.record import Record
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Task
 from crossfer.executors.graph import Emit
-from crossfer.executors.ray import Carry, Ray, Unseen, run_on_ray
+from crossfer.executors.ray import Ray, run_on_ray
+from crossfer.executors.travel import Carry, Unseen
 from crossfer.files import digest
 from crossfer.progress import OnProgress
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossfer.errors import one_line
 from crossfer.executors.graph import Emit, Open, Work
-from crossfer.executors.ray import CannotBegin, Carry, Unseen
+from crossfer.executors.travel import CannotBegin, Carry, Unseen
 from crossfer.files import digest, write_bytes
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.decision import Constraints, front, recommend
 from crossfer.evaluation.evidence import Evidence, Key
 from crossfer.evaluation.gate import Groups, Limits, PairedOutcomes, ask, bound_of, gate, p_of
+from crossfer.evaluation.paired import compare
 from crossfer.evaluation.rows import (
     Ahead,
     Measurements,
@@ -384,16 +385,15 @@ def test_the_number_of_images_that_would_prove_it_does() -> None:
 
 @pytest.mark.parametrize(
     ("images", "people", "limit"),
-    [(40, 8, 1), (60, None, 1), (3, None, 1), (9, 1, 5), (30, 30, 5), (6, 3, 10)],
+    [(40, 8, 1), (60, None, 1), (3, None, 1), (30, 30, 5), (6, 3, 10)],
 )
 def test_without_any_flip_as_many_images_do(images: int, people: int | None, limit: float) -> None:
     """Then no variance tells how many: it is the imagined images that have to be outweighed."""
 
     def test_set(count: int) -> PairedOutcomes:
         rows = np.arange(count)
-        right, several = np.ones((1, count), bool), people is not None and people > 1
-        each = images // (people or images)
-        subjects = rows // each if several else np.zeros(count, np.int64) if people else None
+        right = np.ones((1, count), bool)
+        subjects = rows // (images // people) if people else None
         labels = np.zeros(count, np.int64)
         return PairedOutcomes("source", right, right, labels, subjects, -limit, {}, 1)
 
@@ -404,6 +404,17 @@ def test_without_any_flip_as_many_images_do(images: int, people: int | None, lim
         for count in (round(0.9 * found.needed), round(1.05 * found.needed))
     }
     assert list(verdicts.values()) == ["not proven", "pass"], verdicts
+
+
+def test_one_person_proves_nothing_about_others() -> None:
+    right, zeros = np.ones((1, 2000), bool), np.zeros(2000, np.int64)
+    wrong = right & (np.arange(2000) < 900)
+    (found,) = ask([PairedOutcomes("source", right, right, zeros, zeros, -5)], Limits(5), NAMES)
+    assert (found.verdict, found.needed, found.people) == ("not proven", None, 1)
+    (known,) = ask([PairedOutcomes("source", right, right, zeros, None, -5)], Limits(5), NAMES)
+    assert known.verdict == "pass", "2,000 people, as far as is known"
+    paired = compare(right, wrong, zeros)
+    assert paired.p == 1 and paired.p_images is not None and paired.p_images < 1e-9
 
 
 def test_a_larger_network_is_seen() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -206,3 +209,21 @@ def test_seeds_are_averaged_with_their_deviation() -> None:
     assert (row.seeds, row.runs) == ((0, 1), ("BL-0", "BL-1"))
     assert row.cost.peak_memory_bytes == 2e8
     assert row.balance == pytest.approx((62 + 42) / 2)
+
+
+def test_only_strategies_with_the_same_seeds_are_compared() -> None:
+    def rows(**seeds: Sequence[int]) -> list[Result]:
+        return [replace(ROWS[0], strategy=n, seeds=(s,)) for n, own in seeds.items() for s in own]
+
+    def kept(**seeds: Sequence[int]) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for row in summary.complete(rows(**seeds)):
+            found.setdefault(row.strategy, []).append(row.seeds[0])
+        return found
+
+    every = [0, 1, 2]
+    whole = {"BL": every, "FC": every, "RE": every}
+    assert kept(BL=every, FC=every, RE=every) == whole
+    assert kept(BL=every, FC=every, RE=every, FU=[0, 2]) == whole, "FU failed on one"
+    assert kept(BL=every, FC=[1], FU=[1]) == {"BL": [1], "FC": [1], "FU": [1]}, "as all did"
+    assert kept(BL=[0, 1], FC=[0], FU=[1]) == {"BL": [0], "FC": [0]}, "something, at least"

@@ -129,6 +129,7 @@ def to_ship(row: Result, results: Iterable[Result]) -> Result:
     """Return the network of a mean row with the best mean of both validation accuracies."""
     same = (row.target, row.fraction, row.strategy)
     own = [one for one in results if (one.target, one.fraction, one.strategy) == same]
+    own = [one for one in own if one.seeds[0] in row.seeds]
     return max(own, key=lambda one: one.balance)
 
 
@@ -140,12 +141,10 @@ def leads(summary: Sequence[Result], validation: Evidence) -> list[Ahead]:
     found = []
     for target in dict.fromkeys(row.target for row in summary):
         for one, other in combinations(comparable(summary, target), 2):
-            shared = tuple(seed for seed in one.seeds if seed in other.seeds)
-            for side in SIDES if shared else ():
+            for side in SIDES:
                 name: str = side
                 subjects = validation.subjects[target, side]
-                rows = [replace(row, seeds=shared) for row in (one, other)]
-                mine, theirs = (validation.right(row, side).mean(0) for row in rows)
+                mine, theirs = (validation.right(row, side).mean(0) for row in (one, other))
                 ahead = lead({name: mine}, {name: theirs}, {name: subjects})
                 found.append(
                     Ahead(
@@ -206,9 +205,6 @@ def _behind(row: Result, best: Result, sides: Sequence[Side], ahead: Iterable[Ah
         for one in ahead
         if one.side in sides and (sign := signs.get((one.strategy, one.against)))
     ]
-    if not found:  # no seed in common
-        accuracies = [best.on(s).validation.accuracy - row.on(s).validation.accuracy for s in sides]
-        found = [(difference, 0.0) for difference in accuracies]
     points, errors = np.transpose(found) / 100
     return Lead(float(points.mean()), float(np.sqrt((errors**2).sum())) / len(errors))
 

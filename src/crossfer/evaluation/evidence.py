@@ -160,7 +160,7 @@ def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[StrategyC
     """Compare every two strategies that share target and fraction, the baseline included, on both test sets.
 
     p-values are corrected within two families: comparisons with the baseline, and comparisons of two updates.
-    Only the seeds that both have are used.
+    All have the same seeds (`crossfer.evaluation.summary.complete`).
     """
     found: list[StrategyComparison] = []
     for first, second in combinations(summary, 2):
@@ -168,9 +168,6 @@ def comparisons(summary: Sequence[Result], evidence: Evidence) -> list[StrategyC
         if first.target != second.target or len(shares) > 1:
             continue
         fraction = max(shares, default=None)
-        first, second = _same_seeds(first, second)
-        if not first.seeds:
-            continue
         for side in SIDES:
             rights = evidence.right(second, side), evidence.right(first, side)
             (after, before), folds = as_many(len(first.seeds), *rights)
@@ -217,18 +214,9 @@ def _changed(row: Result, side: Side, evidence: Evidence, classes: bool) -> Chan
     return with_class_intervals(change, after, before, evidence.labels(row, side), subjects, folds)
 
 
-def _same_seeds(*rows: Result) -> list[Result]:
-    """Restrict means to the seeds that all of them have, since a run may have failed."""
-    shared = tuple(s for s in rows[0].seeds if all(s in row.seeds for row in rows))
-    return [replace(row, seeds=shared) for row in rows]
-
-
 def _mean_interval(
     value: float, members: Sequence[Result], side: Side, evidence: Evidence
-) -> Interval | None:
-    members = _same_seeds(*members)
-    if not members[0].seeds:
-        return None
+) -> Interval:
     test_sets: dict[str, list[Result]] = {}
     for row in members:
         test_sets.setdefault(row.target if side == "target" else "", []).append(row)

@@ -250,13 +250,14 @@ class _Test:
 
     @property
     def p(self) -> float:
-        """One-sided p-value of the hypothesis that the limit is broken."""
-        return p_of(self.draws, self.least)
+        """One-sided p-value of the hypothesis that the limit is broken; 1 if only one person is known."""
+        return 1.0 if self.people == 1 else p_of(self.draws, self.least)
 
     def answered(self, p: float, alpha: float, own_alpha: float) -> Criterion:
         """Return the verdict; `own_alpha` is the level of this test after Holm's correction."""
         sign = 1 if self.at_least else -1
-        bound = max(self.lowest, min(self.value, bound_of(self.draws, own_alpha)))
+        bound = -math.inf if self.people == 1 else bound_of(self.draws, own_alpha)
+        bound = max(self.lowest, min(self.value, bound))
         broken = self.value < self.least
         verdict: Verdict = "fail" if broken else "pass" if p <= alpha else "not proven"
         return Criterion(
@@ -277,10 +278,10 @@ class _Test:
         """Return the number of images with which these results would be proven, rounded up to two digits.
 
         Beyond `MOST` images by the normal approximation: n (z s / (value − least))², with the standard error
-        s of n = `MOST`; with several seeds ``None``, since these differ too much.
+        s of n = `MOST`; with several seeds ``None``, since these differ too much, and with one person.
         """
         distance = self.value - self.least
-        if distance <= 0:
+        if distance <= 0 or self.people == 1:
             return None
 
         def is_proof(draws: Draws) -> bool:
@@ -308,10 +309,7 @@ def _repeated(scores: Sequence[Right], subjects: Codes, images: int) -> tuple[li
     rows, own = np.arange(images), scores[0].shape[1]
     if subjects is not None:
         codes = np.unique(subjects, return_inverse=True)[1]
-        if codes.max() == 0:  # the variation between people is unknown
-            subjects = None
-        else:
-            subjects = codes[rows % own] + (codes.max() + 1) * (rows // own)
+        subjects = codes[rows % own] + (codes.max() + 1) * (rows // own)
     return [each[:, rows % own] for each in scores], subjects
 
 

@@ -31,7 +31,7 @@ def compare(
 
     McNemar's test assumes independent images and fixed networks.  If images share subjects, or a strategy has
     several seeds, `Paired.p` comes from the paired bootstrap over subjects and seeds, and agrees with the
-    interval.
+    interval.  Images of one person say nothing about others: `Paired.p` is 1.
 
     Parameters
     ----------
@@ -42,14 +42,15 @@ def compare(
     draws = resample(after, before, subjects, folds=folds)
     networks = len(after)
     p_images = mcnemar(gained, lost) if networks == 1 else None
-    exact = p_images if independent(subjects) else None
+    exact, people = p_images if independent(subjects) else None, count_people(subjects)
+    p = p_value(draws) if exact is None else exact
     return Paired(
         difference=change(after, before),
         interval=interval(change(after, before), draws),
         gained=gained / networks,
         lost=lost / networks,
-        people=count_people(subjects),
-        p=p_value(draws) if exact is None else exact,
+        people=people,
+        p=1.0 if people == 1 else p,
         test="bootstrap" if exact is None else "McNemar",
         p_images=p_images,
     )

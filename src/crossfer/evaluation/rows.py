@@ -189,7 +189,7 @@ class Paired(Row):
     people: int | None
     """Subjects in the test set; None where they are not known."""
     p: float
-    """That such a difference is chance, for other images, people and trainings."""
+    """That such a difference is chance, for other images, people and trainings; 1 with a single person."""
     test: Literal["McNemar", "bootstrap"]
     """Where `p` comes from."""
     p_images: float | None

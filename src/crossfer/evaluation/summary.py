@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -22,6 +24,28 @@ from crossfer.evaluation.rows import (
 
 FINE_TUNED = "fine-tunings"
 """The name of the mean over `FINE_TUNINGS`."""
+
+
+def complete(results: Sequence[Result]) -> list[Result]:
+    """Keep what can be compared where runs have failed: strategies that all have the same seeds.
+
+    Of the seeds, those that most strategies have, so many that as many rows as possible are left.  A strategy
+    that lacks one of them on a target is left out there: the seeds on which it did not fail flatter it.
+    """
+    seeds: dict[tuple[str, float | None, str], set[int]] = {}
+    for row in results:
+        seeds.setdefault((row.target, row.fraction, row.strategy), set()).update(row.seeds)
+    common = [seed for seed, _ in Counter(chain.from_iterable(seeds.values())).most_common()]
+
+    def rows(shared: set[int]) -> int:
+        return len(shared) * sum(shared <= own for own in seeds.values())
+
+    shared = max((set(common[:count]) for count in range(1, len(common) + 1)), key=rows)
+    return [
+        row
+        for row in results
+        if shared <= seeds[row.target, row.fraction, row.strategy] and shared.issuperset(row.seeds)
+    ]
 
 
 def by_strategy(results: Iterable[Result]) -> list[Result]:

@@ -220,15 +220,22 @@ def in_turn(
     runs_folder: Path,
     dropped: Mapping[str, Sequence[int]],
     failed: Mapping[str, str],
+    new: Sequence[int] = (),
 ) -> list[Chain]:
-    """Measure every chain whose runs are finished: the accuracy matrix and its metrics."""
-    found = []
+    """Measure every chain whose runs are finished: the accuracy matrix and its metrics.
+
+    Images of the source whose classes are `new` to the model do not count, as everywhere.
+    """
+    found, without = [], {planned.datasets[0].name: new}
     for chain in planned.chains:
         if any(run.key in failed for run in chain.runs):
             continue
         last = chain.runs[-1]
         matrix = tuple(
-            tuple(_tested(run, dataset, runs_folder, dropped) for dataset in chain.datasets)
+            tuple(
+                _tested(run, dataset, runs_folder, dropped, without.get(dataset.name, ()))
+                for dataset in chain.datasets
+            )
             for run in chain.runs
         )
         found.append(
@@ -268,8 +275,12 @@ def leave_one_out(
 
 
 def _tested(
-    run: Run, dataset: Dataset, runs_folder: Path, dropped: Mapping[str, Sequence[int]]
+    run: Run,
+    dataset: Dataset,
+    runs_folder: Path,
+    dropped: Mapping[str, Sequence[int]],
+    without: Sequence[int] = (),
 ) -> float:
     """Return a network's accuracy on a dataset's test set, among the dataset's classes, in per cent."""
-    said = load_answers(folder_of(run, runs_folder), parts_of(dataset), "test", dropped)
+    said = load_answers(folder_of(run, runs_folder), parts_of(dataset), "test", dropped, without)
     return accuracy(said.labels, said.decisions)

@@ -179,7 +179,8 @@ def collect(
     dropped = leakage.dropped if leakage else {}
     names = experiment.classes.names
     new = experiment.model.unknown(experiment.classes)
-    of_source = TestSet(source, dropped, [names.index(name) for name in new])
+    numbers = [names.index(name) for name in new]
+    of_source = TestSet(source, dropped, numbers)
     test_sets: dict[tuple[str, Side], TestSet] = {}
     for target in targets:
         folds = planned.folds.get(target.name, ())
@@ -193,9 +194,8 @@ def collect(
         for ((target, *_), side), said in chosen_by.items()
     }
     validation = Evidence(chosen_by, people)
-    averaged = summary.by_strategy(measured)
-    alone = {target.name for target in single}
-    over_targets = summary.over_targets([row for row in averaged if row.target in alone])
+    averaged = summary.by_strategy(summary.complete(measured))
+    alone = [row for row in averaged if row.target in {target.name for target in single}]
     records = [_record(run, runs_folder, out) for run in runs if run.key not in failed]
     known = {strategy.name: strategy for strategy in experiment.strategies}
     ahead = leads(averaged, validation)
@@ -218,11 +218,11 @@ def collect(
         failed=tuple(_failure(run, failed[run.key]) for run in runs if run.key in failed),
         results=tuple(with_intervals(measured, evidence)),
         summary=tuple(with_intervals(averaged, evidence, classes=True)),
-        averages=tuple(with_mean_intervals(over_targets, averaged, evidence)),
+        averages=tuple(with_mean_intervals(summary.over_targets(alone), alone, evidence)),
         comparisons=tuple(comparisons(averaged, evidence)),
         validation=tuple(ahead),
         recommendations=tuple(recommend(measured, averaged, facts, ahead)),
-        in_turn=tuple(in_turn(planned, runs_folder, dropped, failed)),
+        in_turn=tuple(in_turn(planned, runs_folder, dropped, failed, numbers)),
         leave_one_out=tuple(leave_one_out(planned, runs_folder, dropped, failed)),
         new_classes=new,
         network=tuple(network),

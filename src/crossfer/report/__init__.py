@@ -45,7 +45,7 @@ def write_report(results: Results, folder: str | Path, contact_sheet: bytes | No
 
 
 def answers(results: Results) -> list[str]:
-    """Return the answer for each target, the trainings that diverged, and what stand-ins are worth."""
+    """Return the answer for each target, what diverged or failed, and what stand-ins are worth."""
     view = View(results)
     several = len(view.targets) > 1
     sentences = [
@@ -56,7 +56,8 @@ def answers(results: Results) -> list[str]:
     ]
     for target in view.targets:
         sentences += [f"{shown(target)}: {why}" for why in words.diverged(view, target.name)]
-    return [*sentences, *([words.STAND_IN] if results.stand_in else [])]
+    about = [words.averaged_over(view), words.STAND_IN if results.stand_in else ""]
+    return [*sentences, *filter(None, about)]
 
 
 def copied(results: Results) -> list[str]:

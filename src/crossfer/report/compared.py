@@ -98,12 +98,14 @@ def questions(one: OnDataset) -> list[str]:
     pair = found.paired
     counts = f"{number(pair.gained, 0)} won, {number(pair.lost, 0)} lost"
     who = "images" if pair.people is None else "people"
+    test = "McNemar" if pair.test == "McNemar" else "bootstrap over people"
+    proof = f"{test}, p {_equals(found.p_holm)} after Holm's correction ({_people(one)})"
+    if pair.people == 1:
+        proof = "not known: all images are of one person"
     return [
         f"These images: {counts}; McNemar's exact test, p {_equals(found.p_images_holm)} after Holm's "
         "correction.",
-        f"Other {who}: {signed(pair.difference)} points, 95 % interval {span(pair.interval)}; "
-        f"{'McNemar' if pair.test == 'McNemar' else 'bootstrap over people'}, p {_equals(found.p_holm)} "
-        f"after Holm's correction ({_people(one)}).",
+        f"Other {who}: {signed(pair.difference)} points, 95 % interval {span(pair.interval)}; {proof}.",
     ]
 
 

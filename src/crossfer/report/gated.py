@@ -278,6 +278,10 @@ def _missing(criterion: Criterion) -> str:
     """Say how many test images would prove a condition that is not proven."""
     if criterion.needed is None and criterion.measured == criterion.limit:
         return "no number of test images can prove a value exactly at the limit"
+    if criterion.people == 1:
+        return (
+            "all images are of one person, which proves nothing about others; test on more people"
+        )
     if criterion.needed is None:
         return "the trainings differ too much for any number of test images; train with more seeds"
     if criterion.side is None:

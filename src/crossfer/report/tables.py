@@ -181,11 +181,18 @@ class ChainRow(NamedTuple):
 
 
 def in_turn(view: View) -> list[ChainRow]:
-    """Return each strategy's accuracy matrix and figures, mean over seeds; the best average first."""
-    found = []
+    """Return each strategy's accuracy matrix and figures, mean over seeds; the best average first.
+
+    As everywhere, only strategies with the same seeds are compared.
+    """
+    found, seeds = [], {*view.seeds}
     for name in view.names:
-        chains = [chain for chain in view.results.in_turn if chain.strategy == name]
-        if not chains:
+        chains = [
+            chain
+            for chain in view.results.in_turn
+            if chain.strategy == name and chain.seed in seeds
+        ]
+        if {chain.seed for chain in chains} != seeds:
             continue
         names = chains[0].datasets
         steps = [BL, *(f"then {view.shown(target)}" for target in names[1:])]

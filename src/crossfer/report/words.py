@@ -33,9 +33,26 @@ def failures(view: View) -> str | None:
     if not view.failed:
         return None
     runs = len(view.failed) + len(view.results.runs)
+    said = f"{len(view.failed)} of {runs} runs failed. Run the same command again to retry them."
+    return " ".join(filter(None, [said, averaged_over(view)]))
+
+
+def averaged_over(view: View) -> str:
+    """Say which seeds averages cover, and what they leave out, where runs failed; empty where none did."""
+    averaged = {(row.target, row.strategy, row.fraction) for row in view.results.summary}
+    rows = view.results.results
+    lacking = dict.fromkeys(
+        f"{row.strategy} ({view.shown(row.target)})"
+        for row in rows
+        if (row.target, row.strategy, row.fraction) not in averaged
+    )
+    if not lacking and {row.seeds[0] for row in rows} <= {*view.seeds}:
+        return ""
+    of = "seed" if len(view.seeds) == 1 else "seeds"
+    without = f", without {listed([*lacking])} for lack of results" if lacking else ""
     return (
-        f"{len(view.failed)} of {runs} runs failed. Their results are missing, and averages cover "
-        "the other runs. Run the same command again to retry them."
+        f"Averages and comparisons cover {of} {listed([*map(str, view.seeds)])}{without}: only the same "
+        "seeds can be compared. results.csv has all."
     )
 
 

@@ -576,9 +576,12 @@ def test_the_report_says_what_was_kept_and_by_how_many_images() -> None:
             "target": {"images": 20, "subjects": 1},
         },
     }
-    run: Any = SimpleNamespace(chosen=chosen, kept_epoch=6)
+    identity = {"recipe": {"epochs": 12}}
+    run: Any = SimpleNamespace(chosen=chosen, kept_epoch=6, identity=identity)
     assert words.kept(run) == "epoch 6 of 12; 12 is behind by 0.012 ± 0.020 nats"
     assert words.chosen_by(run) == "3,589 images (source), 20 images of 1 person (target)"
+    run.identity = {"recipe": {"epochs": 48}}
+    assert words.kept(run).startswith("epoch 6 of 12 (of 4 passes each); 12 is")
     last: Any = SimpleNamespace(chosen=None, kept_epoch=12)
     assert (words.kept(last), words.chosen_by(last)) == ("epoch 12", "–")
 

@@ -8,6 +8,7 @@ from crossfer.datasets.audit import FEW_PEOPLE
 from crossfer.evaluation.decision import merit
 from crossfer.evaluation.rows import DatasetFacts, Recommendation, Result, RunFacts
 from crossfer.evaluation.suggested import in_words, led
+from crossfer.report.tables import fine_tunings
 from crossfer.report.verdict import MUCH, NOTHING, Advice, fall_in_words, falls, judge, only_guesses
 from crossfer.report.view import (
     View,
@@ -338,12 +339,7 @@ def _close(view: View, choice: Recommendation, after: Result) -> str | None:
 
 def _forgotten(view: View, target: DatasetFacts) -> str | None:
     """Say what fine-tuning on the target alone did to the source."""
-    tuned = [
-        s.name
-        for s in view.strategies
-        if s.start == "baseline" and s.data == "target" and s.past_data == "none"
-    ]
-    rows = view.most(target.name, tuned)
+    rows = view.most(target.name, fine_tunings(view))
     changes = {row.strategy: row.memory_integrity.points for row in rows}
     losses = changes.values()
     if not losses:

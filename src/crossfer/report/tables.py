@@ -302,14 +302,15 @@ def matrix(name: str, measured: Metrics, classes: Sequence[str]) -> Matrix:
 
 
 def recipes(view: View) -> tuple[list[str], list[tuple[str, list[Any]]]]:
-    """Return the hyper-parameters' names, and each strategy's values; a deployed network has none."""
+    """Return the hyper-parameters' names, and the values of each strategy that trains a network."""
     used: dict[str, dict[str, Any]] = {}
+    trained = [strategy.name for strategy in view.strategies if strategy.layers != "none"]
     for row in view.results.results:
         identity = view.runs[row.runs[0]].identity
         if "recipe" in identity:
             used.setdefault(row.strategy, _flat(identity["recipe"]))
     keys = list(dict.fromkeys(key for recipe in used.values() for key in recipe))
-    return keys, [(n, [used[n].get(key) for key in keys]) for n in view.names if n in used]
+    return keys, [(n, [used[n].get(key) for key in keys]) for n in trained if n in used]
 
 
 def machines(view: View) -> list[Mapping[str, Any]]:

@@ -120,7 +120,13 @@ def kept(run: RunFacts) -> str:
     if not (chosen := run.chosen):
         return f"epoch {run.kept_epoch}" if run.kept_epoch else "–"
     what = chosen["what"]
-    said = f"{'share' if what == 'alpha' else what} {chosen['kept'][what]:g} of {chosen['of']}"
+    said = (
+        f"{'share' if what == 'alpha' else what} {chosen['kept'][what]:g}, of {chosen['of']} tried"
+    )
+    if what == "epoch":
+        passes = run.identity["recipe"]["epochs"] // chosen["of"]
+        each = f" (of {passes} passes each)" if passes > 1 else ""
+        said = f"epoch {chosen['kept'][what]:g} of {chosen['of']}{each}"
     doubt = chosen["in_doubt"]
     if doubt[what] == chosen["kept"][what]:
         return said
@@ -152,7 +158,7 @@ def _lost_after(run: RunFacts) -> float:
 
 def chosen_by(run: RunFacts) -> str:
     """Say by how many validation images of how many people an epoch or a mixture was chosen."""
-    if not run.chosen:
+    if not run.chosen or run.chosen["of"] == 1:
         return "–"
     sides = []
     for side, by in run.chosen["by"].items():

@@ -117,11 +117,12 @@ class Faces:
 
     def steps(self, size: int) -> tuple[int, int]:
         """Return how many steps an epoch has with batches nearest to a size, and how many images each."""
-        steps = max(1, round(len(self) / size))
+        most = len(self) // min(2, size)  # batch normalisation needs two
+        steps = max(1, min(round(len(self) / size), most))
         return steps, len(self) // steps
 
     def batches(self, size: int, generator: torch.Generator) -> Tensor:
-        """Deal every image once into equal batches, nearest to a size; hardly one is left over.
+        """Deal images into equal batches, nearest to a size; fewer than there are batches are left over.
 
         Returns
         -------

@@ -54,7 +54,7 @@ class Recipe:
     Parameters
     ----------
     epochs
-        Passes over the training set.
+        Passes over the training set; each leaves out fewer images, others each time, than it has batches.
     batch_size
         Approximate batch size: the training set is divided into equal batches closest to it.
     learning_rate

@@ -55,7 +55,7 @@ def squares(count: int = 56, seed: int = 0) -> Faces:
 
 
 def small() -> Classifier:
-    return untrained(lambda: Classifier(study_cnn(0.1)), 0)
+    return untrained(lambda: Classifier(study_cnn(0.05)), 0)
 
 
 def weights_equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:

@@ -267,12 +267,15 @@ def test_control_c_stops_cleanly_and_says_how_to_go_on(
     process.start()
     assert process.pid
     stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
-    while not (stdout.is_file() and "4 runs" in stdout.read_text()):
-        assert process.is_alive(), stderr.read_text()
-        time.sleep(0.1)
-    for _ in range(times):
-        os.kill(process.pid, signal.SIGINT)
-    process.join(60)
+    try:
+        while not (stdout.is_file() and "4 runs" in stdout.read_text()):
+            assert process.is_alive(), stderr.read_text()
+            time.sleep(0.1)
+        for _ in range(times):
+            os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+    finally:
+        process.kill()
     said = stderr.read_text()
     if times == 1:
         assert said == "stopped; run the same command again to resume\n"

@@ -147,14 +147,17 @@ def follow(page: Path) -> None:
 
 
 def run(line: str) -> None:
-    """Run a line of a shell; crossfer's commands in this process, which has imported PyTorch already."""
+    """Run a line of a shell; crossfer's commands in this process, which has imported PyTorch already.
+
+    On a cluster, in one process at a time, so that one imports it.
+    """
     command, _, otherwise = line.partition(" || ")
     words = [found for word in shlex.split(command, comments=True) for found in expanded(word)]
     if words[:1] != ["crossfer"]:
         subprocess.run(["bash", "-ec", line], check=True, timeout=60)
         return
-    here = ["--workers", "1"] if words[1] == "run" and "--on" not in words else []
-    result = CliRunner().invoke(app, words[1:] + here)
+    alone = ["--workers", "1"] if words[1] == "run" else []
+    result = CliRunner().invoke(app, words[1:] + alone)
     allowed = (0, 1) if otherwise else (0,)
     assert result.exit_code in allowed, (line, result.output, result.exception)
 

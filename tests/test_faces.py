@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +26,14 @@ from crossfer.standins.layouts import portrait
 from crossfer.standins.worlds import LAB_JAFFE
 
 GRAY = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def found_anew() -> Iterator[None]:
+    """Have faces looked for whenever a detector is asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Detector, "__call__", inspect.unwrap(Detector.__call__))
+        yield
 
 
 def face(left: float, top: float, side: float, score: float = 0.99) -> Detection:

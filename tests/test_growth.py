@@ -176,7 +176,7 @@ def test_integrity_is_over_the_old_classes_and_the_report_speaks_of_both(tmp_pat
             "copies": "ignore",
             "fractions": [1.0],
         }
-        told |= {"strategies": ["FC"], "recipes": {"default": {"epochs": 6, "batch_size": 16}}}
+        told |= {"strategies": ["FC"], "recipes": {"default": {"epochs": 2, "batch_size": 32}}}
         (tmp_path / f"{name}.yaml").write_text(json.dumps(told | {"data": "."} | changes))
         given = ["run", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name / "runs")]
         (tmp_path / name).mkdir(exist_ok=True)

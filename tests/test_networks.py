@@ -768,7 +768,7 @@ def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_p
 
 
 def test_stand_ins_in_colour_reach_a_network_in_colour(tmp_path: Path) -> None:
-    standins.write("tfeid", tmp_path / "tfeid", images=20)
+    standins.write("tfeid", tmp_path / "tfeid", images=7)
     dataset = prepare(tmp_path / "tfeid", tmp_path / "out", Preparation(channels=3, side=64))
     assert dataset.images.shape[1:] == network().preprocessing.image_shape
     assert (dataset.images[..., 0] != dataset.images[..., 2]).any()

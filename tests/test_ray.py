@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +36,9 @@ from crossfer.executors.travel import Unseen
 from crossfer.experiment import check_experiment, load_results, run_experiment
 from crossfer.framing import Framing
 from tests.test_docs import ON_A_CLUSTER, follow
-from tests.test_executors import (  # noqa: F401
-    DIAMOND,
-    Log,
-    imported_once,
-    opened,
-    opened_copy,
-)
+from tests.test_executors import DIAMOND, Log, opened, opened_copy
 
-pytest.importorskip("ray", reason="the extra “ray”")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra “ray”")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +61,16 @@ def cluster() -> Iterator[Ray]:
         process.stdin.close()
 
 
-def test_a_graph_on_ray_whatever_happens_to_its_processes(cluster: Ray, tmp_path: Path) -> None:
+@pytest.fixture
+def imported_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the process that is connected import everything anew, as users' does."""
+    own = multiprocessing.get_context(None)
+    monkeypatch.setattr(multiprocessing, "get_context", own.get_context)
+
+
+def test_a_graph_on_ray_whatever_happens_to_its_processes(
+    cluster: Ray, tmp_path: Path, imported_anew: None
+) -> None:
     lost = [Task("killed-once"), Task("fails"), Task("x", ("fails",))]
     tasks = [*DIAMOND, *lost]
     (tmp_path / "always.txt").write_text("sent")
@@ -119,7 +125,8 @@ def test_faces_found_on_ray_are_those_found_here(
     torn.write_bytes(torn.read_bytes()[:500])
     counts: list[tuple[int, ...]] = []
     here = prepare(raw, tmp_path / "here")
-    there = prepare(raw, tmp_path / "there", on=cluster, progress=lambda *n: counts.append(n))
+    one = replace(cluster, at_a_time=1)  # one process imports
+    there = prepare(raw, tmp_path / "there", on=one, progress=lambda *n: counts.append(n))
     for file in ("images.npy", "samples.parquet", "skipped.csv"):
         assert (here.folder / file).read_bytes() == (there.folder / file).read_bytes(), file
     assert (

@@ -130,7 +130,9 @@ def test_the_trials_of_another_experiment_are_not_taken_over(data: Path, tmp_pat
     assert "momentum" not in RANGES  # but it was so when the others were found
     assert check_experiment(content | {"recipes": written}).recipe(STRATEGIES["FC"]).momentum == 0.5
     elsewhere = check_experiment(
-        content | {"source": "jaffe", "targets": ["fer2013"], "strategies": ["HEAD"], "recipes": {}}
+        content
+        | {"source": "jaffe", "targets": ["fer2013"], "strategies": ["HEAD"]}
+        | {"recipes": {"default": {"epochs": 1}}}
     )
     found = search(elsewhere, tmp_path / "out", trials=1, budget=0.3)
     assert [one.name for one in found.strategies] == ["HEAD"]  # nothing of other data beside it

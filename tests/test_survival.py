@@ -8,8 +8,8 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def test_a_failed_run_does_not_fail_the_others(
     prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, mine = tmp_path / "out", {"name": "after", "start": "RE", "layers": "FC", "data": "target"}
-    content = configuration(prepared, strategies=["FC", "RE", mine, "FU"], seeds=[0, 1])
+    content = configuration(prepared, strategies=["FC", "RE", mine], seeds=[0, 1])
     whole = run_experiment(check_experiment(content), tmp_path / "whole")
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(content))
@@ -102,14 +102,14 @@ def test_a_failed_run_does_not_fail_the_others(
         "RE · jaffe · 100% · seed 1": "it starts from BL · seed 1, which failed",
         "after · jaffe · 100% · seed 1": "it starts from RE · jaffe · 100% · seed 1, which failed",
     }
-    assert {row.strategy for row in results.summary} == {"BL", "FC", "FU"}
+    assert {row.strategy for row in results.summary} == {"BL", "FC"}
     assert {row.seeds[0] for row in results.results} == {0}, "seed 1 has nothing to compare with"
-    assert "6 of 10 runs failed" in (out / "report.html").read_text()
+    assert "6 of 8 runs failed" in (out / "report.html").read_text()
     (error,) = out.glob("runs/RE-*/error.txt")
     assert "Traceback" in error.read_text()
     monkeypatch.undo()
     finished = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/run.json")}
-    assert len(finished) == 4
+    assert len(finished) == 2
     again = run_experiment(check_experiment(content), out)
     assert again.failed == ()
     assert all(file.stat().st_mtime_ns == time for file, time in finished.items())
@@ -244,9 +244,14 @@ def test_no_room_for_weights_is_an_error_of_the_system_that_names_the_file(tmp_p
     assert list(tmp_path.iterdir()) == [file]
 
 
-def crossfer(*arguments: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "crossfer", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def commanded(command: list[str], folder: Path) -> None:
+    """Do what a command does, in a process that has imported everything; write down what it says."""
+    for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+        with (folder / name).open("w") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.argv = command
+    main()
 
 
 @pytest.mark.parametrize(("times", "workers"), [(1, "auto"), (2, "1")])
@@ -256,17 +261,27 @@ def test_control_c_stops_cleanly_and_says_how_to_go_on(
     content = configuration(prepared, recipes={"default": {"epochs": 100_000}})
     file, out = tmp_path / "tiny.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(content))
-    with crossfer("run", file, "--out", out, "--workers", workers) as process:
-        assert process.stdout and process.stderr
-        assert any("4 runs" in line for line in process.stdout)
+    command = ["crossfer", "run", str(file), "--out", str(out), "--workers", workers]
+    processes = multiprocessing.get_context("forkserver")
+    process = processes.Process(target=commanded, args=(command, tmp_path))
+    process.start()
+    assert process.pid
+    stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
+    try:
+        while not (stdout.is_file() and "4 runs" in stdout.read_text()):
+            assert process.is_alive(), stderr.read_text()
+            time.sleep(0.1)
         for _ in range(times):
-            process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-        status = process.wait(60)
+            os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+    finally:
+        process.kill()
+    said = stderr.read_text()
     if times == 1:
-        assert (status, said) == (130, "stopped; run the same command again to resume\n")
+        assert said == "stopped; run the same command again to resume\n"
+        assert process.exitcode == 130
     else:
-        assert status in (130, -signal.SIGINT)
+        assert process.exitcode in (130, -signal.SIGINT)
     assert "Traceback" not in said
     assert not list(out.rglob("*.partial"))
 

@@ -202,8 +202,8 @@ def ask(
     tests = [test for one in sets for test in _tests(one, limits, classes)]
     if limits.max_latency_ratio is not None and latencies is not None:
         tests.append(_latency(*latencies, limits.max_latency_ratio))
-    corrected = holm([test.p for test in tests])
-    ranks = np.argsort(np.argsort([test.p for test in tests], kind="stable"), kind="stable")
+    every = [test.p for test in tests]
+    corrected, ranks = holm(every), np.searchsorted(np.sort(every), every)  # the same for equal p
     alpha = 1 - limits.confidence
     # Holm's procedure stops at the first hypothesis that it keeps, whose level is that of all others.
     proven = sum(p <= alpha for p in corrected)

@@ -9,6 +9,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -219,7 +220,7 @@ def _rows(data: Any, where: str, image: str, label: str) -> _Rows:
         if len(images) != len(labels):
             raise CrossferError(f"{where}: {len(images):,} images, but {len(labels):,} labels")
         return _Rows(_list(labels), _by_position(images).__getitem__)
-    labels, names = _targets(data)
+    labels, names = _targets(data, where)
     if len(labels) != len(data):  # its labels come with its pictures only
         labels = [_pair(data, row, where)[1] for row in range(len(data))]
     return _Rows(labels, lambda row: data[row][0], names)
@@ -255,13 +256,34 @@ def _groups(rows: _Rows, used: set[str]) -> dict[str, list[str | None]]:
     }
 
 
-def _targets(data: Any) -> tuple[list[Any], Sequence[str] | None]:
+def _targets(data: Any, where: str) -> tuple[list[Any], Sequence[str] | None]:
     """Return the labels (none where only the pictures' rows have them) and the names of the classes."""
     if hasattr(data, "indices") and hasattr(data, "dataset"):  # torch.utils.data.Subset
-        labels, names = _targets(data.dataset)
+        labels, names = _targets(data.dataset, where)
         return [labels[row] for row in data.indices] if labels else [], names
-    translated = getattr(data, "target_transform", None) is not None
-    return _list(() if translated else getattr(data, "targets", ())), getattr(data, "classes", None)
+    if isinstance(getattr(data, "datasets", None), list):  # torch.utils.data.ConcatDataset
+        return _joined([_targets(part, where) for part in data.datasets], where)
+    if getattr(data, "target_transform", None) is not None:
+        return [], None  # its numbers are no longer those of its targets and classes
+    labels = _list(getattr(data, "targets", ()))
+    return labels if len(labels) == len(data) else [], getattr(data, "classes", None)
+
+
+def _joined(
+    parts: Sequence[tuple[list[Any], Sequence[str] | None]], where: str
+) -> tuple[list[Any], Sequence[str] | None]:
+    """Return the labels of several datasets as one, with the names that all of them have."""
+    known = {tuple(names) for _, names in parts if names}
+    if len(known) > 1:
+        one, other = (", ".join(names) for names in sorted(known)[:2])
+        raise CrossferError(
+            f"{where}: its datasets number their classes differently ({one}; {other}); prepare each "
+            "by itself"
+        )
+    named = all(names for _, names in parts)
+    complete = all(labels for labels, _ in parts)
+    labels = [label for labels, _ in parts for label in labels] if complete else []
+    return labels, known.pop() if known and named else None
 
 
 def _pair(data: Any, row: int, where: str) -> Any:
@@ -370,7 +392,8 @@ def _is_name(raw: Any) -> bool:
 
 def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:
     """Return a class's name; numbers below 0 stand for “no label”, as Hugging Face has it."""
-    raw = raw.item() if hasattr(raw, "item") else raw
+    with suppress(ValueError, RuntimeError):  # several numbers; that is refused below
+        raw = raw.item() if hasattr(raw, "item") else raw
     if isinstance(raw, str) and classes and raw not in classes and NUMBER.fullmatch(raw.strip()):
         raw = int(raw)
     if _is_missing(raw) or (isinstance(raw, int | float) and raw < 0):

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import unicodedata
 import zipfile
 from base64 import b64decode
 from collections import Counter
@@ -27,6 +28,8 @@ from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from tests.raw_files import many, noise, picture, pixels_row, text
+
+CLASSES = ("sad", "happy")
 
 
 def made(raw: Path, **options: Any) -> Dataset:
@@ -847,3 +850,39 @@ def test_an_archive_is_not_unpacked_into_the_folder_beside_it(tmp_path: Path) ->
             file.write(picture(tmp_path / f"{n}.png", n), f"{('sad', 'happy')[n % 2]}/{n}.png")
     made(raw)
     assert own.read_text() == "3" and sorted(own.parent.iterdir()) == [own]
+
+
+def test_a_stray_picture_does_not_put_everybody_into_several_splits(tmp_path: Path) -> None:
+    names = [f"{('sad', 'happy')[n % 2]}/p{n // 4}/{n}.png" for n in range(24)]
+    raw = many(tmp_path / "raw", *names, "happy/extra.png")
+    dataset = made(raw)
+    found = rows(dataset, "subject")
+    assert found["happy/extra.png"] is None and found["sad/p0/0.png"] == "p0"
+    assert "1 pictures have no subject (first: happy/extra.png)" in said(dataset)
+    beside = many(tmp_path / "beside", *names[:8], *(f"sad/{n}.png" for n in range(24, 40)))
+    assert set(rows(made(beside), "subject").values()) == {None}
+
+
+def test_a_person_written_in_two_ways_is_one_and_no_word_for_nobody_is_a_person(
+    tmp_path: Path,
+) -> None:
+    forms = [unicodedata.normalize("NFC", "Jörg"), unicodedata.normalize("NFD", "Jörg")]
+    people = many(
+        tmp_path / "p", *(f"{c}/{forms[c == 'sad']}{n}/{n}.png" for c in CLASSES for n in "12")
+    )
+    assert set(rows(made(people), "subject").values()) == {"Jörg1", "Jörg2"}
+    written = [*forms, "4", "4.0", "nan", "N/A", "unknown", "?"]
+    raw = many(tmp_path / "t", *(f"{n}.png" for n in range(8)))
+    table = text(
+        raw / "labels.csv",
+        "path,label,subject\n"
+        + "".join(f"{n}.png,{CLASSES[n % 2]},{who}\n" for n, who in enumerate(written)),
+    )
+    dataset = made(table)
+    assert list(rows(dataset, "subject").values()) == ["Jörg", "Jörg", "4", "4", *[None] * 4]
+    assert "4 pictures have no subject" in said(dataset)
+    images = [noise(n) for n in range(4)]
+    memory = in_memory((images, [*CLASSES] * 2), name="m", subject=["4", 4.0, None, float("nan")])
+    dataset = prepare(memory, tmp_path / "m", Preparation())
+    assert list(rows(dataset, "subject").values()) == ["4", "4", None, None]
+    assert "2 pictures have no subject" in said(dataset)

@@ -161,7 +161,7 @@ def _check_labels(items: Sequence[Item], options: ReadOptions, where: str) -> No
 
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:
-    """Name every file that was neither taken nor mentioned, and how many paths name nobody."""
+    """Name every file that was neither taken nor mentioned."""
     if place.is_dir() and "*" not in reader.own_files:
         known = set[str]()
         for item in items:
@@ -178,13 +178,6 @@ def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item
             if os.path.normpath(file) not in known:
                 origin = Path(file).relative_to(place).as_posix()
                 yield Skipped(origin, what_is(file), picture=False)
-    records = [item for item in items if isinstance(item, Record)]
-    nobody = [record for record in records if record.subject is None]
-    if nobody and len(nobody) < len(records):
-        yield Remark(
-            f"warning: {len(nobody):,} pictures have no subject (first: {nobody[0].origin}); each "
-            "counts as another person"
-        )
 
 
 def _usable(
@@ -218,6 +211,12 @@ def _usable(
         odd = [item for item in left_out if item.picture] or left_out
         detail = f" ({odd[0].origin}: {odd[0].reason}{_remedy(odd[0].reason)})" if odd else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
+    nobody = [record for record in records if record.subject is None]
+    if nobody and len(nobody) < len(records):
+        remarks.append(
+            f"warning: {len(nobody):,} pictures have no subject (first: {nobody[0].origin}); each "
+            "counts as another person"
+        )
     if torn := [item for item in left_out if item.reason == TWO_LABELS]:
         remarks.append(
             f"warning: {len(torn):,} rows give a picture another label than another row (first: "

@@ -34,6 +34,7 @@ from crossfer.datasets.record import (
     Remark,
     Skipped,
     Split,
+    subject_of_text,
 )
 from crossfer.errors import CrossferError
 
@@ -374,7 +375,7 @@ def _read(
             partial(_picture, rows.picture, row),
             label,
             origin,
-            subject=None if who in (None, "") else str(who),
+            subject=None if who is None else subject_of_text(who),
             split=splits.get(str(given.get("split", part)).strip()),
             box=_box(given.get("box"), f"{name} {origin}"),
             groups={

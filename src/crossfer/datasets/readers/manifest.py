@@ -33,6 +33,7 @@ from crossfer.datasets.record import (
     Remark,
     Skipped,
     Split,
+    subject_of_text,
 )
 from crossfer.errors import CrossferError
 
@@ -238,7 +239,7 @@ class _Reading:
             raise CrossferError(f"{self.table} row {number}: {error}") from None
         if label is None:
             return self._skipped(origin, reason, name)
-        subject = row[columns.subject] if columns.subject else None
+        subject = subject_of_text(row[columns.subject]) if columns.subject else None
         picture: Picture
         if isinstance(name, Encoded):
             picture = name.open
@@ -258,7 +259,7 @@ class _Reading:
             picture,
             label,
             origin,
-            subject=subject or None,
+            subject=subject,
             split=self._split(row, name),
             box=box,
             relative=self.relative,

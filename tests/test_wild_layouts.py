@@ -886,3 +886,34 @@ def test_a_person_written_in_two_ways_is_one_and_no_word_for_nobody_is_a_person(
     dataset = prepare(memory, tmp_path / "m", Preparation())
     assert list(rows(dataset, "subject").values()) == ["4", "4", None, None]
     assert "2 pictures have no subject" in said(dataset)
+
+
+def test_what_several_rows_say_of_a_picture_does_not_depend_on_their_order(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{n}.png" for n in range(8)))
+    listed = [f"{n}.png,{CLASSES[n % 2]},p{n},train\n" for n in range(6)]
+    listed += [
+        "6.png,sad,,test\n",
+        "7.png,happy,,val\n",
+        "0.png,sad,,test\n",
+        "1.png,happy,x,train\n",
+    ]
+    for number, order in enumerate((listed, listed[::-1])):
+        table = text(raw / f"labels{number}.csv", "path,label,subject,split\n" + "".join(order))
+        dataset = made(table)
+        found = rows(dataset, "subject", "split")
+        assert found.pop("0.png", None) or found.pop(f"0.png row {number}") == ("p0", "test")
+        assert not any("1.png" in origin for origin in found) and len(found) == 6
+        assert "1 pictures are listed in several splits (first: 0.png" in said(dataset)
+        assert "2 rows give a picture another subject" in said(dataset)
+
+
+def test_folders_of_another_split_than_the_names_of_their_pictures_are_told(tmp_path: Path) -> None:
+    names = [
+        f"{part}/{c}/Training_{n}.jpg" for n, part in enumerate(("train", "val")) for c in CLASSES
+    ]
+    popular = [f"test/{c}/PublicTest_9.jpg" for c in CLASSES]
+    dataset = made(many(tmp_path / "raw", *names, *popular))
+    assert "2 pictures are in folders of another split than their names say (first: val/" in said(
+        dataset
+    )
+    assert "(--as folder uses the folders)" in said(dataset)

@@ -22,12 +22,21 @@ from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.files import SYSTEM_FILES, find, what_is
 from crossfer.datasets.readers.in_memory import InMemorySource
 from crossfer.datasets.readers.labels import number_in
-from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
+from crossfer.datasets.record import (
+    SPLITS,
+    Item,
+    Reader,
+    ReadOptions,
+    Record,
+    Remark,
+    Skipped,
+    Split,
+)
 from crossfer.datasets.walk import files_below
 from crossfer.errors import CrossferError, legible, some_of
 
 STAND_IN_NOTE = "STAND-IN.txt"
-TWO_LABELS = "two labels for one picture"
+TWO_LABELS, TWO_SUBJECTS = "two labels for one picture", "two subjects for one picture"
 TABLES = ("labels", "metadata", "annotations", "data")
 """Names of tables that say nothing of the dataset: it is called like their folder."""
 
@@ -187,10 +196,10 @@ def _usable(
     there, seen = cache(os.path.exists), set[tuple[Any, ...]]()
     records, left_out, remarks = list[Record](), list[Skipped](), list[str]()
     items = [_legible(item) for item in items]
-    labels: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    listed: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for item in items:
         if isinstance(item, Record):
-            labels[_face(item)].add(item.label)
+            listed[_face(item)].append(item)
     for item in items:
         if isinstance(item, Remark):
             remarks += [item.text] if item.text else []
@@ -200,13 +209,15 @@ def _usable(
             records.append(item)
         elif not there(item.picture):
             left_out.append(Skipped(item.origin, "no such file"))
-        elif len(labels[_face(item)]) > 1:
+        elif len({row.label for row in listed[_face(item)]}) > 1:
             left_out.append(Skipped(item.origin, TWO_LABELS))
+        elif len({row.subject for row in listed[_face(item)]} - {None}) > 1:
+            left_out.append(Skipped(item.origin, TWO_SUBJECTS))
         elif _face(item) in seen:
             left_out.append(Skipped(item.origin, "listed more than once"))
         else:
             seen.add(_face(item))
-            records.append(item)
+            records.append(_as_listed(item, listed[_face(item)]))
     if not records:
         odd = [item for item in left_out if item.picture] or left_out
         detail = f" ({odd[0].origin}: {odd[0].reason}{_remedy(odd[0].reason)})" if odd else ""
@@ -217,16 +228,42 @@ def _usable(
             f"warning: {len(nobody):,} pictures have no subject (first: {nobody[0].origin}); each "
             "counts as another person"
         )
-    if torn := [item for item in left_out if item.reason == TWO_LABELS]:
+    for reason, what in ((TWO_LABELS, "label"), (TWO_SUBJECTS, "subject")):
+        if torn := [item for item in left_out if item.reason == reason]:
+            remarks.append(
+                f"warning: {len(torn):,} rows give a picture another {what} than another row (first: "
+                f"{torn[0].origin}); none of them is used{_remedy(reason)}"
+            )
+    several = [same[0].origin for same in listed.values() if len(_splits(same)) > 1]
+    if several:
         remarks.append(
-            f"warning: {len(torn):,} rows give a picture another label than another row (first: "
-            f"{torn[0].origin}); none of them is used{_remedy(TWO_LABELS)}"
+            f"warning: {len(several):,} pictures are listed in several splits (first: {several[0]}); "
+            "the test set counts before validation, validation before training"
         )
     return records, left_out, remarks
 
 
+def _as_listed(record: Record, listed: Sequence[Record]) -> Record:
+    """Return a record with what all rows of its face say: the last of their splits, so that none leaks."""
+    if len(listed) == 1:
+        return record
+    subjects = [row.subject for row in listed if row.subject is not None]
+    splits = sorted(_splits(listed), key=SPLITS.index)
+    return dataclasses.replace(
+        record,
+        subject=subjects[0] if subjects else None,
+        split=splits[-1] if splits else None,
+    )
+
+
+def _splits(listed: Sequence[Record]) -> set[Split]:
+    return {row.split for row in listed if row.split is not None}
+
+
 def _remedy(reason: str) -> str:
-    return "; with several faces in a picture, each needs a box" if reason == TWO_LABELS else ""
+    if reason not in (TWO_LABELS, TWO_SUBJECTS):
+        return ""
+    return "; with several faces in a picture, each needs a box"
 
 
 def _face(record: Record) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from PIL import Image
 from crossfer.datasets.pictures import UnreadableImage, decoded
 from crossfer.datasets.readers.columns import ALIASES, plain
 from crossfer.datasets.readers.files import labelled
-from crossfer.datasets.readers.labels import meet, understood
+from crossfer.datasets.readers.labels import meet, told_beside, understood
 from crossfer.datasets.readers.splitnames import splits_of
 from crossfer.datasets.record import (
     LONGEST_GROUP,
@@ -132,6 +132,7 @@ def in_memory(
     several = isinstance(data, Mapping) and image not in data
     parts = _parts(data, name, columns) if several else {"": data}
     reads, labels, others = [], set[str](), dict[str, None]()
+    unnamed: list[tuple[list[str | None], Mapping[str, list[str | None]]]] = []
     for part, rows_data in parts.items():
         where = f"{name} {part}".strip()
         rows = _rows(rows_data, where, image, label)
@@ -149,11 +150,13 @@ def in_memory(
                 f"{where}: its labels are names, so classes= has no effect; leave it out"
             )
         named = classes or rows.names
-        found = (_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels))
+        found = [_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels)]
         labels |= {label for label in found if label is not None} | set(map(str, named or ()))
         used = {image, label, *(column for column in columns.values() if isinstance(column, str))}
         groups = _groups(rows, used)
         others |= dict.fromkeys(groups)
+        if not named:
+            unnamed.append((found, groups))
         splits = _splits(extra.get("split", parts), where)
         reads.append(partial(_read, rows, extra, groups, part, splits, named, name))
     for role in ("subject", "split"):
@@ -171,10 +174,14 @@ def in_memory(
                 f"{name}: order={order!r} here, and {options.order} in the preparation; leave one out"
             )
         meet(options, labels)
+        known = replace(options, order=options.order or order)
         try:
-            known, said = understood(labels, replace(options, order=options.order or order))
+            known, told = told_beside(_beside(unnamed), known)
+            known, said = understood(labels, known)
         except CrossferError as error:
             raise CrossferError(f"{name}: {error}") from None
+        if told:
+            yield Remark(told)
         if said:
             yield Remark(said)
             if order is None and options.order is None:
@@ -185,6 +192,16 @@ def in_memory(
             yield from read(known)
 
     return InMemorySource(name, read_all)
+
+
+def _beside(
+    parts: Iterable[tuple[list[str | None], Mapping[str, list[str | None]]]],
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the labels of several parts, each with the texts of its other columns."""
+    for labels, groups in parts:
+        for row, label in enumerate(labels):
+            if label is not None:
+                yield label, {column: texts[row] for column, texts in groups.items()}
 
 
 def _parts(

@@ -14,7 +14,7 @@ from crossfer.classes import is_known
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.columns import Columns, are_shares, columns_in
 from crossfer.datasets.readers.files import image_files, labelled, labelled_or_unknown
-from crossfer.datasets.readers.labels import meet, understood
+from crossfer.datasets.readers.labels import meet, number_in, told_beside, understood
 from crossfer.datasets.readers.lookup import Lookup
 from crossfer.datasets.readers.tables import (
     Encoded,
@@ -72,6 +72,12 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     tables.sort(key=lambda table: splits.get(names[table]) is None)
     labels = {name for table in tables for name in _labels(table, _columns(table, options))}
     meet(options, labels)
+    if any(map(number_in, labels)):
+        try:
+            options, said = told_beside(_beside(tables, options), options)
+        except CrossferError as error:
+            raise CrossferError(f"{path}: {error}") from None
+        yield Remark(said)
     options, said = understood(labels, options)
     yield Remark(said)
     seen: set[str] = set()
@@ -321,6 +327,17 @@ def _labels(table: Path, columns: Columns) -> Iterator[str]:
     for row in _rows(table):
         if label := row[columns.label]:
             yield _named(label, names or [])
+
+
+def _beside(
+    tables: Sequence[Path], options: ReadOptions
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield what tables write as labels, and the columns that say nothing else."""
+    for table in tables:
+        columns, names = _columns(table, options), class_names(table)
+        for row in _rows(table) if columns.label else ():
+            others = {name: row.get(name) for name in columns.others}
+            yield _named(row[str(columns.label)], names.get(str(columns.label), [])), others
 
 
 def _rows(table: Path) -> Iterator[dict[str, Any]]:

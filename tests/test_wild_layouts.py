@@ -917,3 +917,62 @@ def test_folders_of_another_split_than_the_names_of_their_pictures_are_told(tmp_
         dataset
     )
     assert "(--as folder uses the folders)" in said(dataset)
+
+
+def test_a_picture_of_16_bits_with_a_transparent_level_is_as_bright_as_without(
+    tmp_path: Path,
+) -> None:
+    levels = Image.fromarray(noise(1).astype(np.uint16) * 257)
+    levels.save(tmp_path / "plain.png")
+    levels.save(tmp_path / "transparent.png", transparency=5)
+    assert Image.open(tmp_path / "transparent.png").has_transparency_data
+    assert np.array_equal(open_picture(tmp_path / "transparent.png"), noise(1))
+    assert np.array_equal(open_picture(tmp_path / "plain.png"), noise(1))
+
+
+def test_a_table_of_windows_has_the_columns_that_its_user_reads(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{n}.png" for n in range(4)))
+    lines = "".join(f"{n}.png;{('Wut', 'Überraschung')[n % 2]};€\n" for n in range(4))
+    (raw / "t.csv").write_bytes(f"Datei;Gefühl;Prüfer\n{lines}".encode("cp1252"))
+    with pytest.raises(CrossferError, match="columns datei, gefühl, prüfer"):
+        made(raw / "t.csv")
+    for name in ("Gefühl", unicodedata.normalize("NFD", "Gefühl")):
+        dataset = made(raw / "t.csv", columns={"path": "Datei", "label": name})
+        assert set(rows(dataset, "label", "group.prüfer").values()) == {
+            ("wut", "€"),
+            ("überraschung", "€"),
+        }
+
+
+def test_composed_names_in_a_table_find_decomposed_ones_on_the_disk(tmp_path: Path) -> None:
+    names = [f"Bilder/Müller{n}/{n}.png" for n in range(4)]
+    raw = many(tmp_path / "raw", *(unicodedata.normalize("NFD", name) for name in names))
+    text(
+        raw / "t.csv",
+        "path,label\n" + "".join(f"{n},{c}\n" for n, c in zip(names, CLASSES * 2, strict=True)),
+    )
+    assert len(rows(made(raw), "label")) == 4
+
+
+def test_classes_may_be_marked_by_true_and_columns_that_may_be_classes_are_named(
+    tmp_path: Path,
+) -> None:
+    raw = many(tmp_path / "raw", *(f"{n}.png" for n in range(6)))
+    marks = ("True,False,False", "False,True,FALSE", "0.0,0,true")
+    table = text(
+        raw / "t.csv",
+        "path,happy,sad,bored\n" + "".join(f"{n}.png,{marks[n % 3]}\n" for n in range(6)),
+    )
+    dataset = made(table)
+    assert sorted(rows(dataset, "label").values()) == ["happy", "happy", "sad", "sad"]
+    why = "no class is marked, but bored is; if that is a class, add --label bored=bored"
+    assert dataset.card["skipped"] == {why: 2}
+    assert len(made(table, labels={"bored": "bored"}).images) == 6
+
+
+def test_a_packed_table_finds_the_pictures_beside_it(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(4)))
+    lines = "".join(f"images/{n}.png,{CLASSES[n % 2]}\n" for n in range(4))
+    with gzip.open(raw / "t.csv.gz", "wt") as file:
+        file.write("path,label\n" + lines)
+    assert len(made(raw / "t.csv.gz").images) == 4

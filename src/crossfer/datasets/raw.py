@@ -96,8 +96,10 @@ def read_raw(
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         left_out = archives.unpack_all(source, place)
-        if options.root is None and archives.is_single(source):  # its pictures are beside it
-            options = dataclasses.replace(options, root=source.parent)
+        inside = [*place.iterdir()]
+        if archives.is_single(source) and len(inside) == 1 and inside[0].is_file():
+            place = inside[0]  # a packed table, whose pictures are beside it
+            options = dataclasses.replace(options, root=options.root or source.parent)
     try:
         reader, why = _reader(place, how)
         _check_takes(reader, how)

@@ -976,3 +976,56 @@ def test_a_packed_table_finds_the_pictures_beside_it(tmp_path: Path) -> None:
     with gzip.open(raw / "t.csv.gz", "wt") as file:
         file.write("path,label\n" + lines)
     assert len(made(raw / "t.csv.gz").images) == 4
+
+
+def test_two_columns_that_could_be_the_label_are_told_wherever_the_table_is_left(
+    tmp_path: Path,
+) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(4)))
+    lines = "".join(f"images/{n}.png,{CLASSES[n % 2]},{CLASSES[0]}\n" for n in range(4))
+    text(raw / "t.csv", "path,emotion,expression\n" + lines)
+    both = "emotion and expression could both be the label; choose with --column label=emotion"
+    with pytest.raises(CrossferError, match=both):
+        made(raw)
+    assert len(made(raw, columns={"label": "emotion"}).images) == 4
+    many(raw, *(f"images/{c}/{n}.png" for c in CLASSES for n in (5, 6)))
+    for n in range(4):
+        (raw / f"images/{n}.png").unlink()
+    assert f"t.csv: not used ({both})" in said(made(raw))
+
+
+def test_small_things_are_said_too(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(4)), "images/new\nline.png")
+    labels: list[Any] = [["very bored"], "very_bored", ["Very-Bored "], "awake"]
+    lines = [
+        json.dumps({"path": f"images/{n}.png", "label": label, "note": "x" * (199 + n)})
+        for n, label in enumerate(labels)
+    ]
+    table = text(raw / "t.jsonl", "\n".join(lines))
+    dataset = made(table)
+    assert list(rows(dataset, "label").values()) == ["very bored"] * 3 + ["awake"]
+    assert "note: 2 values of more than 200 characters are not kept" in said(dataset)
+    assert list(rows(dataset, "group.note").values())[2:] == [None, None]
+    whole = made(raw)
+    assert "images/new\\nline.png" in (whole.folder / "skipped.csv").read_text()
+    text(table, table.read_text().replace('["very bored"]', '["very bored", "sad"]'))
+    with pytest.raises(CrossferError, match=r"t.jsonl row 1: \['very bored', 'sad'\] are several"):
+        made(table)
+    for name, why in (
+        ("t.xlsx", "save a table as CSV or Parquet"),
+        ("t.rar", "of a kind that is not"),
+    ):
+        with pytest.raises(CrossferError, match=f"{name}: unknown layout, .*{why}"):
+            made(text(raw / name, "\0"))
+
+
+def test_a_name_that_is_twice_in_an_archive_is_told(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{CLASSES[n % 2]}/{n}.png" for n in range(4)))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for n in range(4):
+            file.write(raw / f"{CLASSES[n % 2]}/{n}.png", f"{CLASSES[n % 2]}/{n}.png")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.write(raw / "sad/2.png", "sad/0.png")
+    dataset = made(tmp_path / "a.zip")
+    assert dataset.card["skipped"] == {"in the archive twice; the last is used": 1}
+    assert len(dataset.images) == 4

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -23,6 +24,7 @@ from crossfer.datasets.readers.files import SYSTEM_FILES, find, what_is
 from crossfer.datasets.readers.in_memory import InMemorySource
 from crossfer.datasets.readers.labels import number_in
 from crossfer.datasets.record import (
+    LONGEST_GROUP,
     SPLITS,
     Item,
     Reader,
@@ -37,6 +39,8 @@ from crossfer.errors import CrossferError, legible, some_of
 
 STAND_IN_NOTE = "STAND-IN.txt"
 TWO_LABELS, TWO_SUBJECTS = "two labels for one picture", "two subjects for one picture"
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What breaks a line, or moves the cursor: file names may hold it."""
 TABLES = ("labels", "metadata", "annotations", "data")
 """Names of tables that say nothing of the dataset: it is called like their folder."""
 
@@ -224,6 +228,8 @@ def _usable(
         odd = [item for item in left_out if item.picture] or left_out
         detail = f" ({odd[0].origin}: {odd[0].reason}{_remedy(odd[0].reason)})" if odd else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
+    records, said = _without_long_groups(records)
+    remarks += said
     nobody = [record for record in records if record.subject is None]
     if nobody and len(nobody) < len(records):
         remarks.append(
@@ -243,6 +249,21 @@ def _usable(
             "the test set counts before validation, validation before training"
         )
     return records, left_out, remarks
+
+
+def _without_long_groups(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
+    """Leave out of the groups what is too long to tell results apart by, and say of which columns."""
+    kept, long = list[Record](), Counter[str]()
+    for record in records:
+        if odd := [name for name, text in record.groups.items() if len(text) > LONGEST_GROUP]:
+            long.update(odd)
+            groups = {name: text for name, text in record.groups.items() if name not in odd}
+            record = dataclasses.replace(record, groups=groups)
+        kept.append(record)
+    return kept, [
+        f"{name}: {count:,} values of more than {LONGEST_GROUP} characters are not kept"
+        for name, count in sorted(long.items())
+    ]
 
 
 def _as_listed(record: Record, listed: Sequence[Record]) -> Record:
@@ -277,13 +298,17 @@ def _face(record: Record) -> tuple[Any, ...]:
 
 
 def _legible(item: Item) -> Item:
-    """Write out what is no text in what a record says."""
+    """Write out what is no text, and no line, in what a record says."""
+
+    def written(text: str) -> str:
+        return CONTROL.sub(lambda found: repr(found[0])[1:-1], legible(text))
+
     texts = (
         (name, getattr(item, name, None))
         for name in ("origin", "label", "subject", "reason", "text")
     )
     odd: dict[str, Any] = {
-        name: legible(text) for name, text in texts if text and text != legible(text)
+        name: written(text) for name, text in texts if text and text != written(text)
     }
     return dataclasses.replace(item, **odd) if odd else item
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 LONGEST_GROUP = 200
-"""In characters, of a group's value: what is longer (landmarks, say) is nothing to tell results apart by."""
+"""In characters, of a group's value: what is longer (landmarks, say) is nothing to tell results apart by.
+
+Readers give one character more at most, and `crossfer.datasets.raw` leaves these values out."""
 NOBODY = frozenset({"", "-", "?", "nan", "<na>", "na", "n/a", "#n/a", "none", "null", "unknown"})
 """What columns say, in lower case, where a subject is not known."""
 Box = tuple[float, float, float, float]

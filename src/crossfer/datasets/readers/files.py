@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from crossfer.classes import comparable
+from crossfer.datasets.archives import SUFFIXES as ARCHIVES
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.labels import label_of, meet
 from crossfer.datasets.record import Item, ReadOptions, Record, Remark, Skipped, Split
@@ -54,8 +55,10 @@ def what_is(file: str) -> str:
         return "a table that is not used"
     if suffix in (".json", ".xls", ".xlsx", ".ods", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"):
         return "an unsupported data format; save a table as CSV or Parquet"
-    if suffix in PACKED_SUFFIXES:
+    if file.lower().endswith(ARCHIVES):
         return "an archive beside the files; unpack it, or name it alone"
+    if suffix in PACKED_SUFFIXES:
+        return "an archive of a kind that is not read; unpack it"
     if suffix in IMAGE_SUFFIXES:
         return "a picture that is in no list"
     return "a text" if is_text(Path(file)) else "not a picture"

@@ -395,11 +395,7 @@ def _read(
             subject=None if who is None else subject_of_text(who),
             split=splits.get(str(given.get("split", part)).strip()),
             box=_box(given.get("box"), f"{name} {origin}"),
-            groups={
-                column: text
-                for column, values in groups.items()
-                if (text := values[row]) and len(text) <= LONGEST_GROUP
-            },
+            groups={column: text for column, values in groups.items() if (text := values[row])},
         )
 
 

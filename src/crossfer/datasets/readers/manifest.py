@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -40,6 +41,8 @@ from crossfer.errors import CrossferError
 DEPTH = 2
 """How deep in a folder tables are looked for."""
 LOOK = 20
+SEVERAL = re.compile(r"\[.*,.*\]")
+"""A list with more than one value, as texts show it."""
 
 
 def recognise(path: Path) -> str | None:
@@ -126,12 +129,14 @@ def _check_columns(table: Path, columns: Columns, options: ReadOptions) -> None:
 
 
 def unused(table: Path, top: Path) -> str:
-    """Say that a table is not read."""
+    """Say that a table is not read: its columns, or why they do not tell where picture and label are."""
     try:
         names = ", ".join(filter(None, columns_of(table)))[:120]
-    except CrossferError:
-        names = ""
-    return f"{table.relative_to(top).as_posix()}: not used (columns {names or 'unknown'})"
+        why = f"columns {names or 'unknown'}"
+        _columns(table)
+    except CrossferError as error:
+        why = str(error).removeprefix(f"{table}: ")
+    return f"{table.relative_to(top).as_posix()}: not used ({why})"
 
 
 def contradiction(
@@ -270,9 +275,9 @@ class _Reading:
             box=box,
             relative=self.relative,
             groups={
-                column: text
+                column: text[: LONGEST_GROUP + 1]
                 for column in columns.others
-                if isinstance(text := row.get(column), str) and text and len(text) <= LONGEST_GROUP
+                if isinstance(text := row.get(column), str) and text
             },
         )
 
@@ -324,8 +329,13 @@ def _labels(table: Path, columns: Columns) -> Iterator[str]:
         return
     if names := class_names(table).get(columns.label):
         yield from names
-    for row in _rows(table):
-        if label := row[columns.label]:
+    for number, row in any_rows(table):
+        if isinstance(row, dict) and (label := row[columns.label]):
+            if SEVERAL.fullmatch(label):
+                raise CrossferError(
+                    f"{table} row {number}: {label} are several labels; give each picture one in the "
+                    f"column {columns.label}, or name another with --column label=NAME"
+                )
             yield _named(label, names or [])
 
 

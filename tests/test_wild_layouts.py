@@ -881,6 +881,10 @@ def test_a_person_written_in_two_ways_is_one_and_no_word_for_nobody_is_a_person(
     dataset = made(table)
     assert list(rows(dataset, "subject").values()) == ["Jörg", "Jörg", "4", "4", *[None] * 4]
     assert "4 pictures have no subject" in said(dataset)
+    text(table, table.read_text().replace("N/A", "NA"))
+    assert "1 pictures are of a subject NA" in said(made(table))
+    text(table, "path,label,subject\n0.png,sad,NA\n1.png,happy,KA\n2.png,sad,NA\n")
+    assert "NA" not in said(made(table))  # one of JAFFE's people
     images = [noise(n) for n in range(4)]
     memory = in_memory((images, [*CLASSES] * 2), name="m", subject=["4", 4.0, None, float("nan")])
     dataset = prepare(memory, tmp_path / "m", Preparation())

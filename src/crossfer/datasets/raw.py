@@ -236,6 +236,12 @@ def _usable(
             f"warning: {len(nobody):,} pictures have no subject (first: {nobody[0].origin}); each "
             "counts as another person"
         )
+    called = Counter(record.subject for record in records if record.subject is not None)
+    if "NA" in called and not all(re.fullmatch("[A-Z]{2}", who) for who in called):  # as in JAFFE
+        remarks.append(
+            f"warning: {called['NA']:,} pictures are of a subject NA, who is read as a person; if it "
+            "means nobody, leave the value empty"
+        )
     for reason, what in ((TWO_LABELS, "label"), (TWO_SUBJECTS, "subject")):
         if torn := [item for item in left_out if item.reason == reason]:
             remarks.append(

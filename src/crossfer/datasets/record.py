@@ -19,8 +19,8 @@ LONGEST_GROUP = 200
 """In characters, of a group's value: what is longer (landmarks, say) is nothing to tell results apart by.
 
 Readers give one character more at most, and `crossfer.datasets.raw` leaves these values out."""
-NOBODY = frozenset({"", "-", "?", "nan", "<na>", "na", "n/a", "#n/a", "none", "null", "unknown"})
-"""What columns say, in lower case, where a subject is not known."""
+NOBODY = frozenset({"", "-", "?", "nan", "<na>", "n/a", "#n/a", "none", "null", "unknown"})
+"""What columns say, in lower case, where a subject is not known; NA is one of JAFFE's ten people."""
 Box = tuple[float, float, float, float]
 Pixels = NDArray[np.uint8]
 Picture = Path | Pixels | Callable[[], Any]

@@ -296,7 +296,7 @@ class Session:
         if who is None or len(who) > journal.LONGEST_NAME or not who.isprintable():
             raise CrossferError(
                 f"{name[:80]!r}: invalid name; use at most {journal.LONGEST_NAME} characters, and no "
-                "word for nobody (unknown, none, NA)"
+                "word for nobody (unknown, none)"
             )
         own, others = (tuple(self._face(f).place for f in some) for some in (faces, apart))
         self._write(Event("subject", own, who, apart=others))

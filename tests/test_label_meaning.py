@@ -272,3 +272,32 @@ def test_columns_in_memory_are_kept_as_groups_and_likely_people_are_named() -> N
     assert Remark("not used, kept as groups: age, subject_id") in items
     taken = list(in_memory(table, name="mine", subject="subject_id").read(ReadOptions()))
     assert [item.groups for item in taken if isinstance(item, Record)][0] == {"age": "31"}
+
+
+def test_a_column_of_names_beside_numbers_says_what_these_mean(tmp_path: Path) -> None:
+    """Elsewhere they would be in FER2013's order, against the names in the next column."""
+    order = sorted(FER7)
+    raw = empty(tmp_path, *(f"{n}.png" for n in range(14)))
+    lines = [f"{n}.png,{n % 7},{order[n % 7] if n else ''},{order[n % 5]}" for n in range(14)]
+
+    def written(*columns: int) -> Path:
+        kept = [[line.split(",")[at] for at in (0, 1, *columns)] for line in lines]
+        names = [["path", "label", "emotion", "guess"][at] for at in (0, 1, *columns)]
+        return text(raw / "faces.csv", "\n".join(map(",".join, [names, *kept])))
+
+    labels, told = read(written(2, 3))
+    assert [*labels.values()] == order * 2
+    assert "the numbers mean what the column emotion says: 0 angry, 1 disgust, 2 fear" in told[0]
+    assert read(written(2), labels={"angry": "cross"})[0]["7.png"] == "cross"
+    assert [*read(written(3), order="fer2013")[0].values()] == [*FER7] * 2
+    with pytest.raises(
+        CrossferError, match=r"(?s)column guess .* --column label=guess, or --order"
+    ):
+        read(written(3))
+    table: dict[str, list[Any]] = {
+        "image": [np.full((8, 8), n, np.uint8) for n in range(14)],
+        "label": [n % 7 for n in range(14)],
+        "emotion": order * 2,
+    }
+    items = in_memory(table, name="mine").read(ReadOptions())
+    assert [item.label for item in items if isinstance(item, Record)] == order * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -488,3 +489,16 @@ def test_a_folder_without_a_picture_is_no_folder_without_a_face(tmp_path: Path) 
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/notes").write_text("no picture")
     assert "contains no picture" in refused("label", tmp_path / "photos", "--table")
+
+
+def test_a_name_is_one_in_every_spelling_and_no_word_for_nobody(
+    start: Callable[..., Session],
+) -> None:
+    session = start()
+    faces = list(session.gallery.faces)[:2]
+    session.name(faces[:1], unicodedata.normalize("NFC", "Zoë"))
+    session.name(faces[1:], unicodedata.normalize("NFD", "Zoë"))
+    session.to_describe(100)
+    assert [(group.name, group.named) for group in session.groups()][0] == ("Zoë", 2)
+    with pytest.raises(CrossferError, match="'unknown': invalid name"):
+        session.name(faces, "unknown")

@@ -559,3 +559,33 @@ def test_a_line_of_yolo_is_a_box_or_a_polygon(
     records, reasons = read(tmp_path)
     assert [r.box for r in records] == ([pytest.approx(box)] if box else [])
     assert len(records) + sum(reasons.values()) == 1
+
+
+def test_names_of_classes_in_memory_are_those_of_the_numbers_that_are_given() -> None:
+    """`target_transform` makes other numbers of them; joined datasets may have other names."""
+
+    class Turned(Torchvision):
+        def __init__(self) -> None:
+            self.target_transform = lambda number: 1 - number
+
+        def __getitem__(self, row: int) -> tuple[object, int]:
+            image, number = super().__getitem__(row)
+            return image, self.target_transform(number)
+
+    join: Any = torch.utils.data.ConcatDataset
+    other: Any = Torchvision()
+    other.classes = ("neutral", "angry")
+    with pytest.raises(CrossferError, match="the meaning of the numbers 0, 1 is unknown"):
+        taken(Turned())
+    assert names(taken(Turned(), classes=["neutral", "angry"])) == names(taken(Torchvision()))
+    joined = join([Torchvision(), Torchvision()])
+    assert names(taken(joined)) == names(taken(Torchvision())) * 2
+    assert names(taken(torch.utils.data.Subset(joined, [1, 3]))) == ["angry", "neutral"]
+    with pytest.raises(CrossferError, match="number their classes differently"):
+        taken(join([Torchvision(), other]))
+
+
+def test_labels_of_several_numbers_are_refused_in_pairs_too() -> None:
+    for one_hot in (np.eye(7)[3], torch.eye(7)[3]):
+        with pytest.raises(CrossferError, match="must be a number or a name"):
+            taken([(np.zeros((4, 6), np.uint8), one_hot)])

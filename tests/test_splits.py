@@ -119,3 +119,19 @@ def test_who_has_a_place_keeps_it_and_others_bring_the_parts_closer_to_their_sha
     assert np.array_equal(parts[:half], before)
     assert set(parts.tolist()) <= {0, 1, 2}
     assert not shared_subjects(subjects, [str(part) for part in parts])
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=200),
+    st.lists(st.integers(1, 20), min_size=2, max_size=3),
+    st.integers(0, 3),
+)
+def test_without_subjects_every_part_is_within_one_image_of_its_share(
+    labels: list[int], shares: list[int], seed: int
+) -> None:
+    """Of every class, and of all of them: classes too small to divide do not all round one way."""
+    array = np.array(labels)
+    parts = divide(array, [None] * len(labels), shares, seed)
+    for rows in (array >= 0, *(array == label for label in set(labels))):
+        wanted = rows.sum() * np.array(shares) / sum(shares)
+        assert np.abs(np.bincount(parts[rows], minlength=len(shares)) - wanted).max() <= 1 + 1e-6

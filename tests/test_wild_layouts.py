@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import unicodedata
 import zipfile
 from base64 import b64decode
 from collections import Counter
@@ -27,6 +28,8 @@ from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 from tests.raw_files import many, noise, picture, pixels_row, text
+
+CLASSES = ("sad", "happy")
 
 
 def made(raw: Path, **options: Any) -> Dataset:
@@ -847,3 +850,186 @@ def test_an_archive_is_not_unpacked_into_the_folder_beside_it(tmp_path: Path) ->
             file.write(picture(tmp_path / f"{n}.png", n), f"{('sad', 'happy')[n % 2]}/{n}.png")
     made(raw)
     assert own.read_text() == "3" and sorted(own.parent.iterdir()) == [own]
+
+
+def test_a_stray_picture_does_not_put_everybody_into_several_splits(tmp_path: Path) -> None:
+    names = [f"{('sad', 'happy')[n % 2]}/p{n // 4}/{n}.png" for n in range(24)]
+    raw = many(tmp_path / "raw", *names, "happy/extra.png")
+    dataset = made(raw)
+    found = rows(dataset, "subject")
+    assert found["happy/extra.png"] is None and found["sad/p0/0.png"] == "p0"
+    assert "1 pictures have no subject (first: happy/extra.png)" in said(dataset)
+    beside = many(tmp_path / "beside", *names[:8], *(f"sad/{n}.png" for n in range(24, 40)))
+    assert set(rows(made(beside), "subject").values()) == {None}
+
+
+def test_a_person_written_in_two_ways_is_one_and_no_word_for_nobody_is_a_person(
+    tmp_path: Path,
+) -> None:
+    forms = [unicodedata.normalize("NFC", "Jörg"), unicodedata.normalize("NFD", "Jörg")]
+    people = many(
+        tmp_path / "p", *(f"{c}/{forms[c == 'sad']}{n}/{n}.png" for c in CLASSES for n in "12")
+    )
+    assert set(rows(made(people), "subject").values()) == {"Jörg1", "Jörg2"}
+    written = [*forms, "4", "4.0", "nan", "N/A", "unknown", "?"]
+    raw = many(tmp_path / "t", *(f"{n}.png" for n in range(8)))
+    table = text(
+        raw / "labels.csv",
+        "path,label,subject\n"
+        + "".join(f"{n}.png,{CLASSES[n % 2]},{who}\n" for n, who in enumerate(written)),
+    )
+    dataset = made(table)
+    assert list(rows(dataset, "subject").values()) == ["Jörg", "Jörg", "4", "4", *[None] * 4]
+    assert "4 pictures have no subject" in said(dataset)
+    text(table, table.read_text().replace("N/A", "NA"))
+    assert "1 pictures are of a subject NA" in said(made(table))
+    text(table, "path,label,subject\n0.png,sad,NA\n1.png,happy,KA\n2.png,sad,NA\n")
+    assert "NA" not in said(made(table))  # one of JAFFE's people
+    images = [noise(n) for n in range(4)]
+    memory = in_memory((images, [*CLASSES] * 2), name="m", subject=["4", 4.0, None, float("nan")])
+    dataset = prepare(memory, tmp_path / "m", Preparation())
+    assert list(rows(dataset, "subject").values()) == ["4", "4", None, None]
+    assert "2 pictures have no subject" in said(dataset)
+
+
+def test_what_several_rows_say_of_a_picture_does_not_depend_on_their_order(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{n}.png" for n in range(8)))
+    listed = [f"{n}.png,{CLASSES[n % 2]},p{n},train\n" for n in range(6)]
+    listed += [
+        "6.png,sad,,test\n",
+        "7.png,happy,,val\n",
+        "0.png,sad,,test\n",
+        "1.png,happy,x,train\n",
+    ]
+    for number, order in enumerate((listed, listed[::-1])):
+        table = text(raw / f"labels{number}.csv", "path,label,subject,split\n" + "".join(order))
+        dataset = made(table)
+        found = rows(dataset, "subject", "split")
+        assert found.pop("0.png", None) or found.pop(f"0.png row {number}") == ("p0", "test")
+        assert not any("1.png" in origin for origin in found) and len(found) == 6
+        assert "1 pictures are listed in several splits (first: 0.png" in said(dataset)
+        assert "2 rows give a picture another subject" in said(dataset)
+
+
+def test_folders_of_another_split_than_the_names_of_their_pictures_are_told(tmp_path: Path) -> None:
+    names = [
+        f"{part}/{c}/Training_{n}.jpg" for n, part in enumerate(("train", "val")) for c in CLASSES
+    ]
+    popular = [f"test/{c}/PublicTest_9.jpg" for c in CLASSES]
+    dataset = made(many(tmp_path / "raw", *names, *popular))
+    assert "2 pictures are in folders of another split than their names say (first: val/" in said(
+        dataset
+    )
+    assert "(--as folder uses the folders)" in said(dataset)
+
+
+def test_a_picture_of_16_bits_with_a_transparent_level_is_as_bright_as_without(
+    tmp_path: Path,
+) -> None:
+    levels = Image.fromarray(noise(1).astype(np.uint16) * 257)
+    levels.save(tmp_path / "plain.png")
+    levels.save(tmp_path / "transparent.png", transparency=5)
+    assert Image.open(tmp_path / "transparent.png").has_transparency_data
+    assert np.array_equal(open_picture(tmp_path / "transparent.png"), noise(1))
+    assert np.array_equal(open_picture(tmp_path / "plain.png"), noise(1))
+
+
+def test_a_table_of_windows_has_the_columns_that_its_user_reads(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{n}.png" for n in range(4)))
+    lines = "".join(f"{n}.png;{('Wut', 'Überraschung')[n % 2]};€\n" for n in range(4))
+    (raw / "t.csv").write_bytes(f"Datei;Gefühl;Prüfer\n{lines}".encode("cp1252"))
+    with pytest.raises(CrossferError, match="columns datei, gefühl, prüfer"):
+        made(raw / "t.csv")
+    for name in ("Gefühl", unicodedata.normalize("NFD", "Gefühl")):
+        dataset = made(raw / "t.csv", columns={"path": "Datei", "label": name})
+        assert set(rows(dataset, "label", "group.prüfer").values()) == {
+            ("wut", "€"),
+            ("überraschung", "€"),
+        }
+
+
+def test_composed_names_in_a_table_find_decomposed_ones_on_the_disk(tmp_path: Path) -> None:
+    names = [f"Bilder/Müller{n}/{n}.png" for n in range(4)]
+    raw = many(tmp_path / "raw", *(unicodedata.normalize("NFD", name) for name in names))
+    text(
+        raw / "t.csv",
+        "path,label\n" + "".join(f"{n},{c}\n" for n, c in zip(names, CLASSES * 2, strict=True)),
+    )
+    assert len(rows(made(raw), "label")) == 4
+
+
+def test_classes_may_be_marked_by_true_and_columns_that_may_be_classes_are_named(
+    tmp_path: Path,
+) -> None:
+    raw = many(tmp_path / "raw", *(f"{n}.png" for n in range(6)))
+    marks = ("True,False,False", "False,True,FALSE", "0.0,0,true")
+    table = text(
+        raw / "t.csv",
+        "path,happy,sad,bored\n" + "".join(f"{n}.png,{marks[n % 3]}\n" for n in range(6)),
+    )
+    dataset = made(table)
+    assert sorted(rows(dataset, "label").values()) == ["happy", "happy", "sad", "sad"]
+    why = "no class is marked, but bored is; if that is a class, add --label bored=bored"
+    assert dataset.card["skipped"] == {why: 2}
+    assert len(made(table, labels={"bored": "bored"}).images) == 6
+
+
+def test_a_packed_table_finds_the_pictures_beside_it(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(4)))
+    lines = "".join(f"images/{n}.png,{CLASSES[n % 2]}\n" for n in range(4))
+    with gzip.open(raw / "t.csv.gz", "wt") as file:
+        file.write("path,label\n" + lines)
+    assert len(made(raw / "t.csv.gz").images) == 4
+
+
+def test_two_columns_that_could_be_the_label_are_told_wherever_the_table_is_left(
+    tmp_path: Path,
+) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(4)))
+    lines = "".join(f"images/{n}.png,{CLASSES[n % 2]},{CLASSES[0]}\n" for n in range(4))
+    text(raw / "t.csv", "path,emotion,expression\n" + lines)
+    both = "emotion and expression could both be the label; choose with --column label=emotion"
+    with pytest.raises(CrossferError, match=both):
+        made(raw)
+    assert len(made(raw, columns={"label": "emotion"}).images) == 4
+    many(raw, *(f"images/{c}/{n}.png" for c in CLASSES for n in (5, 6)))
+    for n in range(4):
+        (raw / f"images/{n}.png").unlink()
+    assert f"t.csv: not used ({both})" in said(made(raw))
+
+
+def test_small_things_are_said_too(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(4)), "images/new\nline.png")
+    labels: list[Any] = [["very bored"], "very_bored", ["Very-Bored "], "awake"]
+    lines = [
+        json.dumps({"path": f"images/{n}.png", "label": label, "note": "x" * (199 + n)})
+        for n, label in enumerate(labels)
+    ]
+    table = text(raw / "t.jsonl", "\n".join(lines))
+    dataset = made(table)
+    assert list(rows(dataset, "label").values()) == ["very bored"] * 3 + ["awake"]
+    assert "note: 2 values of more than 200 characters are not kept" in said(dataset)
+    assert list(rows(dataset, "group.note").values())[2:] == [None, None]
+    whole = made(raw)
+    assert "images/new\\nline.png" in (whole.folder / "skipped.csv").read_text()
+    text(table, table.read_text().replace('["very bored"]', '["very bored", "sad"]'))
+    with pytest.raises(CrossferError, match=r"t.jsonl row 1: \['very bored', 'sad'\] are several"):
+        made(table)
+    for name, why in (
+        ("t.xlsx", "save a table as CSV or Parquet"),
+        ("t.rar", "of a kind that is not"),
+    ):
+        with pytest.raises(CrossferError, match=f"{name}: unknown layout, .*{why}"):
+            made(text(raw / name, "\0"))
+
+
+def test_a_name_that_is_twice_in_an_archive_is_told(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"{CLASSES[n % 2]}/{n}.png" for n in range(4)))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for n in range(4):
+            file.write(raw / f"{CLASSES[n % 2]}/{n}.png", f"{CLASSES[n % 2]}/{n}.png")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.write(raw / "sad/2.png", "sad/0.png")
+    dataset = made(tmp_path / "a.zip")
+    assert dataset.card["skipped"] == {"in the archive twice; the last is used": 1}
+    assert len(dataset.images) == 4

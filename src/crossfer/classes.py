@@ -83,14 +83,15 @@ def canonical(name: object) -> str:
     """Return the canonical spelling of a class.
 
     Case, separators, a leading number, synonyms and frequent misspellings are normalised: ``0_Angry`` and
-    ``Anger`` are ``angry``.  An unknown name is returned in lower case.
+    ``Anger`` are ``angry``.  An unknown name is returned in lower case with single spaces: ``Very_bored`` is
+    ``very bored``.
     """
     text = comparable(name)
     plain = SEPARATORS.sub(" ", text).strip()
     for spelling in (plain, NUMBER_BEFORE.sub("", plain, count=1)):
         if spelling in SYNONYMS:
             return SYNONYMS[spelling]
-    return text
+    return plain if any(map(str.isalpha, plain)) else text  # -1 is no 1
 
 
 def is_known(name: object) -> bool:

@@ -189,7 +189,7 @@ def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped
     Returns
     -------
     list of Skipped
-        Links and devices, which are not created.
+        Links and devices, which are not created, and files of a name that comes again.
 
     Raises
     ------
@@ -217,6 +217,8 @@ def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped
                     continue
                 file = folder / inside
                 file.parent.mkdir(parents=True, exist_ok=True)
+                if file.exists():
+                    skipped.append(Skipped(member.name, "in the archive twice; the last is used"))
                 with source, file.open("wb") as target:
                     while block := source.read(AT_ONCE):
                         allowance -= len(block)

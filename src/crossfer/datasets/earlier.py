@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from crossfer.datasets.dataset import DATASET_CARD, SAMPLES, is_prepared
 from crossfer.datasets.preparation import Preparation
-from crossfer.datasets.record import SPLITS, Split
+from crossfer.datasets.record import SPLITS, Split, spelled
 from crossfer.errors import CrossferError
 
 CONTENT = ("picture", "sha256")
@@ -80,7 +80,7 @@ def earlier_state(folder: Path) -> Earlier | None:
     people: dict[str, Counter[Split]] = defaultdict(Counter)
     for who, split in zip(table["subject"], table["split"], strict=True):
         if who is not None:
-            people[who][split] += 1
+            people[spelled(who)][split] += 1
     return Earlier(
         draw,
         content,

@@ -279,12 +279,12 @@ def _from_pillow(image: Image.Image) -> Pixels:
     if image.width * image.height > MOST_PIXELS:
         raise UnreadableImage("too many pixels to be a photograph")
     image = _upright(image)
+    if image.mode[0] in "IF":  # more than 8 bits: I, I;16, I;16B, F
+        return _from_array(np.asarray(image))
     if image.has_transparency_data:
         gray = image.mode in GRAY_MODES
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image.convert("RGBA")).convert("L" if gray else "RGB")
-    if image.mode[0] in "IF":  # more than 8 bits: I, I;16, I;16B, F
-        return _from_array(np.asarray(image))
     return np.array(image.convert("L" if image.mode in GRAY_MODES else "RGB"))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -22,12 +23,24 @@ from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.files import SYSTEM_FILES, find, what_is
 from crossfer.datasets.readers.in_memory import InMemorySource
 from crossfer.datasets.readers.labels import number_in
-from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
+from crossfer.datasets.record import (
+    LONGEST_GROUP,
+    SPLITS,
+    Item,
+    Reader,
+    ReadOptions,
+    Record,
+    Remark,
+    Skipped,
+    Split,
+)
 from crossfer.datasets.walk import files_below
 from crossfer.errors import CrossferError, legible, some_of
 
 STAND_IN_NOTE = "STAND-IN.txt"
-TWO_LABELS = "two labels for one picture"
+TWO_LABELS, TWO_SUBJECTS = "two labels for one picture", "two subjects for one picture"
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What breaks a line, or moves the cursor: file names may hold it."""
 TABLES = ("labels", "metadata", "annotations", "data")
 """Names of tables that say nothing of the dataset: it is called like their folder."""
 
@@ -87,8 +100,10 @@ def read_raw(
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         left_out = archives.unpack_all(source, place)
-        if options.root is None and archives.is_single(source):  # its pictures are beside it
-            options = dataclasses.replace(options, root=source.parent)
+        inside = [*place.iterdir()]
+        if archives.is_single(source) and len(inside) == 1 and inside[0].is_file():
+            place = inside[0]  # a packed table, whose pictures are beside it
+            options = dataclasses.replace(options, root=options.root or source.parent)
     try:
         reader, why = _reader(place, how)
         _check_takes(reader, how)
@@ -161,7 +176,7 @@ def _check_labels(items: Sequence[Item], options: ReadOptions, where: str) -> No
 
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:
-    """Name every file that was neither taken nor mentioned, and how many paths name nobody."""
+    """Name every file that was neither taken nor mentioned."""
     if place.is_dir() and "*" not in reader.own_files:
         known = set[str]()
         for item in items:
@@ -178,13 +193,6 @@ def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item
             if os.path.normpath(file) not in known:
                 origin = Path(file).relative_to(place).as_posix()
                 yield Skipped(origin, what_is(file), picture=False)
-    records = [item for item in items if isinstance(item, Record)]
-    nobody = [record for record in records if record.subject is None]
-    if nobody and len(nobody) < len(records):
-        yield Remark(
-            f"warning: {len(nobody):,} pictures have no subject (first: {nobody[0].origin}); each "
-            "counts as another person"
-        )
 
 
 def _usable(
@@ -194,10 +202,10 @@ def _usable(
     there, seen = cache(os.path.exists), set[tuple[Any, ...]]()
     records, left_out, remarks = list[Record](), list[Skipped](), list[str]()
     items = [_legible(item) for item in items]
-    labels: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    listed: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for item in items:
         if isinstance(item, Record):
-            labels[_face(item)].add(item.label)
+            listed[_face(item)].append(item)
     for item in items:
         if isinstance(item, Remark):
             remarks += [item.text] if item.text else []
@@ -207,27 +215,84 @@ def _usable(
             records.append(item)
         elif not there(item.picture):
             left_out.append(Skipped(item.origin, "no such file"))
-        elif len(labels[_face(item)]) > 1:
+        elif len({row.label for row in listed[_face(item)]}) > 1:
             left_out.append(Skipped(item.origin, TWO_LABELS))
+        elif len({row.subject for row in listed[_face(item)]} - {None}) > 1:
+            left_out.append(Skipped(item.origin, TWO_SUBJECTS))
         elif _face(item) in seen:
             left_out.append(Skipped(item.origin, "listed more than once"))
         else:
             seen.add(_face(item))
-            records.append(item)
+            records.append(_as_listed(item, listed[_face(item)]))
     if not records:
         odd = [item for item in left_out if item.picture] or left_out
         detail = f" ({odd[0].origin}: {odd[0].reason}{_remedy(odd[0].reason)})" if odd else ""
         raise CrossferError(f"{place}: no usable image{detail}; expected {reader.layout}")
-    if torn := [item for item in left_out if item.reason == TWO_LABELS]:
+    records, said = _without_long_groups(records)
+    remarks += said
+    nobody = [record for record in records if record.subject is None]
+    if nobody and len(nobody) < len(records):
         remarks.append(
-            f"warning: {len(torn):,} rows give a picture another label than another row (first: "
-            f"{torn[0].origin}); none of them is used{_remedy(TWO_LABELS)}"
+            f"warning: {len(nobody):,} pictures have no subject (first: {nobody[0].origin}); each "
+            "counts as another person"
+        )
+    called = Counter(record.subject for record in records if record.subject is not None)
+    if "NA" in called and not all(re.fullmatch("[A-Z]{2}", who) for who in called):  # as in JAFFE
+        remarks.append(
+            f"warning: {called['NA']:,} pictures are of a subject NA, who is read as a person; if it "
+            "means nobody, leave the value empty"
+        )
+    for reason, what in ((TWO_LABELS, "label"), (TWO_SUBJECTS, "subject")):
+        if torn := [item for item in left_out if item.reason == reason]:
+            remarks.append(
+                f"warning: {len(torn):,} rows give a picture another {what} than another row (first: "
+                f"{torn[0].origin}); none of them is used{_remedy(reason)}"
+            )
+    several = [same[0].origin for same in listed.values() if len(_splits(same)) > 1]
+    if several:
+        remarks.append(
+            f"warning: {len(several):,} pictures are listed in several splits (first: {several[0]}); "
+            "the test set counts before validation, validation before training"
         )
     return records, left_out, remarks
 
 
+def _without_long_groups(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
+    """Leave out of the groups what is too long to tell results apart by, and say of which columns."""
+    kept, long = list[Record](), Counter[str]()
+    for record in records:
+        if odd := [name for name, text in record.groups.items() if len(text) > LONGEST_GROUP]:
+            long.update(odd)
+            groups = {name: text for name, text in record.groups.items() if name not in odd}
+            record = dataclasses.replace(record, groups=groups)
+        kept.append(record)
+    return kept, [
+        f"{name}: {count:,} values of more than {LONGEST_GROUP} characters are not kept"
+        for name, count in sorted(long.items())
+    ]
+
+
+def _as_listed(record: Record, listed: Sequence[Record]) -> Record:
+    """Return a record with what all rows of its face say: the last of their splits, so that none leaks."""
+    if len(listed) == 1:
+        return record
+    subjects = [row.subject for row in listed if row.subject is not None]
+    splits = sorted(_splits(listed), key=SPLITS.index)
+    return dataclasses.replace(
+        record,
+        subject=subjects[0] if subjects else None,
+        split=splits[-1] if splits else None,
+    )
+
+
+def _splits(listed: Sequence[Record]) -> set[Split]:
+    return {row.split for row in listed if row.split is not None}
+
+
 def _remedy(reason: str) -> str:
-    return "; with several faces in a picture, each needs a box" if reason == TWO_LABELS else ""
+    if reason not in (TWO_LABELS, TWO_SUBJECTS):
+        return ""
+    return "; with several faces in a picture, each needs a box"
 
 
 def _face(record: Record) -> tuple[Any, ...]:
@@ -239,13 +304,17 @@ def _face(record: Record) -> tuple[Any, ...]:
 
 
 def _legible(item: Item) -> Item:
-    """Write out what is no text in what a record says."""
+    """Write out what is no text, and no line, in what a record says."""
+
+    def written(text: str) -> str:
+        return CONTROL.sub(lambda found: repr(found[0])[1:-1], legible(text))
+
     texts = (
         (name, getattr(item, name, None))
         for name in ("origin", "label", "subject", "reason", "text")
     )
     odd: dict[str, Any] = {
-        name: legible(text) for name, text in texts if text and text != legible(text)
+        name: written(text) for name, text in texts if text and text != written(text)
     }
     return dataclasses.replace(item, **odd) if odd else item
 

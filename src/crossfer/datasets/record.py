@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,11 @@ from numpy.typing import NDArray
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 LONGEST_GROUP = 200
-"""In characters, of a group's value: what is longer (landmarks, say) is nothing to tell results apart by."""
+"""In characters, of a group's value: what is longer (landmarks, say) is nothing to tell results apart by.
+
+Readers give one character more at most, and `crossfer.datasets.raw` leaves these values out."""
+NOBODY = frozenset({"", "-", "?", "nan", "<na>", "n/a", "#n/a", "none", "null", "unknown"})
+"""What columns say, in lower case, where a subject is not known; NA is one of JAFFE's ten people."""
 Box = tuple[float, float, float, float]
 Pixels = NDArray[np.uint8]
 Picture = Path | Pixels | Callable[[], Any]
@@ -129,8 +135,22 @@ class ReadOptions:
 
     def subject_of(self, origin: str) -> str | None:
         """Return what the `subject` expression finds in a relative path."""
-        found = self.subject.search(origin) if self.subject else None
+        found = self.subject.search(spelled(origin)) if self.subject else None
         return (found.group(1 if found.re.groups else 0) or None) if found else None
+
+
+def spelled(name: str) -> str:
+    """Return a name with composed accents: some systems write ö as o and ¨, and one person were two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def subject_of_text(value: object) -> str | None:
+    """Return the subject that a column's value names, in one spelling; ``None`` for what names nobody.
+
+    A column of whole numbers becomes one of fractions where a value is missing: ``4.0`` is 4.
+    """
+    name = " ".join(spelled(str(value)).split())
+    return None if name.lower() in NOBODY else re.sub(r"^(\d+)\.0+$", r"\1", name)
 
 
 @dataclass(frozen=True)

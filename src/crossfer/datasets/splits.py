@@ -23,7 +23,8 @@ def divide(
 
     Subjects are kept whole: they are dealt out, the largest first, to the part that lacks their images
     most, and then moved and swapped while that brings the parts' class counts closer to their shares.
-    An image without a subject counts as a subject of its own.
+    An image without a subject counts as a subject of its own: each class is divided within an image of
+    its shares, and so are all of these images together.
 
     Parameters
     ----------
@@ -58,14 +59,21 @@ def divide(
         counts = np.zeros((len(names), have.shape[1]))
         np.add.at(counts, (group, labels[named]), 1)
         parts[named] = _deal(counts, shares_array, generator, have)[group]
+    owed = np.zeros(len(shares))  # to each part: small classes must not all round one way
     for label in np.unique(labels[free & ~named]):
         rows = generator.permutation(np.flatnonzero(free & ~named & (labels == label)))
         lacking = shares_array
         if have[:, label].any():
             lacking = shares_array * (have[:, label].sum() + len(rows)) - have[:, label]
             lacking = lacking.clip(0) / lacking.clip(0).sum()
-        bounds = np.round(np.cumsum(lacking)[:-1] * len(rows)).astype(int)
-        for part, chosen in enumerate(np.split(rows, bounds)):
+        exact = np.round(lacking * len(rows), 9)
+        counts = np.floor(exact).astype(int)
+        owed += exact - counts
+        first = np.argsort(np.where(exact > counts, -owed, np.inf), kind="stable")
+        more = first[: len(rows) - counts.sum()]
+        counts[more] += 1
+        owed[more] -= 1
+        for part, chosen in enumerate(np.split(rows, np.cumsum(counts)[:-1])):
             parts[chosen] = part
     return parts
 

@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Concatenate, ParamSpec, TypeVar
 
 from crossfer.classes import canonical
+from crossfer.datasets.record import subject_of_text
 from crossfer.errors import CrossferError, some_of
 from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import suggestions
@@ -291,10 +292,11 @@ class Session:
         """
         if not faces:
             raise CrossferError(NO_FACE)
-        who = " ".join(name.split())
-        if not who or len(who) > journal.LONGEST_NAME or not who.isprintable():
+        who = subject_of_text(name)
+        if who is None or len(who) > journal.LONGEST_NAME or not who.isprintable():
             raise CrossferError(
-                f"{name[:80]!r}: invalid name; use at most {journal.LONGEST_NAME} characters"
+                f"{name[:80]!r}: invalid name; use at most {journal.LONGEST_NAME} characters, and no "
+                "word for nobody (unknown, none)"
             )
         own, others = (tuple(self._face(f).place for f in some) for some in (faces, apart))
         self._write(Event("subject", own, who, apart=others))

@@ -22,6 +22,7 @@ from crossfer.datasets.readers import (
     tfeid,
     yolo,
 )
+from crossfer.datasets.readers.files import what_is
 from crossfer.datasets.readers.inventory import found_in, way_on
 from crossfer.datasets.readers.tables import columns_of
 from crossfer.datasets.record import Reader
@@ -87,4 +88,6 @@ def recognise(path: Path) -> tuple[Reader, str]:
             f"{path}: a table with the columns {columns}; name yours with --column path=NAME and "
             "--column label=NAME; `crossfer datasets` lists what others need"
         )
-    raise CrossferError(f"{path}: unknown layout; `crossfer datasets` lists those that can be read")
+    raise CrossferError(
+        f"{path}: unknown layout, {what_is(str(path))}; `crossfer datasets` lists those that can be read"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossfer.classes import FER8, canonical
-from crossfer.datasets.record import Box, ReadOptions
+from crossfer.datasets.record import Box, ReadOptions, spelled
 from crossfer.errors import CrossferError, some_of
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -130,18 +130,29 @@ class Columns:
 
     def marked(self, row: Mapping[str, str]) -> tuple[str, str]:
         """Return the class that a row marks, or else why there is none."""
-        values = [row[name].removesuffix(".0") for name in self.marks]
-        if not set(values) <= {"0", "1", ""}:
+        if any(_mark(row[name]) is None for name in self.marks):
             return "", "its classes are not marked by 0 and 1"
-        marked = [name for name, value in zip(self.marks, values, strict=True) if value == "1"]
-        if len(marked) != 1:
-            return "", "no class is marked" if not marked else "several classes are marked"
+        marked = [name for name in self.marks if _mark(row[name])]
+        if len(marked) > 1:
+            return "", "several classes are marked"
+        if not marked:
+            more = [name for name in self.others if _mark(row.get(name, ""))]
+            also = f", but {more[0]} is; if that is a class, add --label {more[0]}={more[0]}"
+            return "", f"no class is marked{also if more else ''}"
         return marked[0], ""
+
+
+def _mark(value: object) -> bool | None:
+    """Tell whether a value is 1 or 0, which some tools write as True or 1.0; ``None`` for any other."""
+    text = str(value).strip().lower()
+    if text in ("1", "1.0", "true"):
+        return True
+    return False if text in ("0", "0.0", "false", "") else None
 
 
 def plain(name: str) -> str:
     """Return a column's name as it is compared: without case, spaces and separators."""
-    return re.sub(r"[^\w]|_", "", name).lower()
+    return re.sub(r"[^\w]|_", "", spelled(name)).lower()
 
 
 def columns_in(names: Sequence[str], options: ReadOptions, where: str = "") -> Columns:

@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from crossfer.classes import comparable
+from crossfer.datasets.archives import SUFFIXES as ARCHIVES
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.labels import label_of, meet
-from crossfer.datasets.record import ReadOptions, Record, Skipped, Split
+from crossfer.datasets.record import Item, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.datasets.walk import (
     IMAGE_SUFFIXES,
     PACKED_SUFFIXES,
@@ -54,8 +55,10 @@ def what_is(file: str) -> str:
         return "a table that is not used"
     if suffix in (".json", ".xls", ".xlsx", ".ods", ".npy", ".npz", ".mat", ".pkl", ".h5", ".hdf5"):
         return "an unsupported data format; save a table as CSV or Parquet"
-    if suffix in PACKED_SUFFIXES:
+    if file.lower().endswith(ARCHIVES):
         return "an archive beside the files; unpack it, or name it alone"
+    if suffix in PACKED_SUFFIXES:
+        return "an archive of a kind that is not read; unpack it"
     if suffix in IMAGE_SUFFIXES:
         return "a picture that is in no list"
     return "a text" if is_text(Path(file)) else "not a picture"
@@ -216,7 +219,7 @@ class NamedFiles:
         file = most_look_like(path, self.parse)
         return f"image files are named like {file.name}" if file else None
 
-    def read(self, path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+    def read(self, path: Path, options: ReadOptions) -> Iterator[Item]:
         """Yield one record an image; of several copies of an image the one with the plainest name."""
         files = {file: self.parse(file) for file in image_files(path)}
         splits = _splits_of({file for file, named in files.items() if named}, path, options)
@@ -225,6 +228,7 @@ class NamedFiles:
             if named:
                 rival = plainest.setdefault(named.identity, file)
                 plainest[named.identity] = min(rival, file, key=_plainness)
+        other: list[str] = []
         for file, named in files.items():
             origin = file.relative_to(path).as_posix()
             if named is None:
@@ -241,8 +245,17 @@ class NamedFiles:
                 if label is None:
                     yield Skipped(origin, reason)
                 else:
-                    split = named.split or splits.get(file)
+                    here = splits.get(file)
+                    split = named.split or here
+                    # FER2013's popular copy has its validation and test set in one folder.
+                    if here not in (None, split) and (split, here) != ("validation", "test"):
+                        other.append(origin)
                     yield Record(file, label, origin, subject=named.subject, split=split)
+        if other:
+            yield Remark(
+                f"warning: {len(other):,} pictures are in folders of another split than their names "
+                f"say (first: {other[0]}); the names are used (--as folder uses the folders)"
+            )
 
 
 def _splits_of(files: Set[Path], top: Path, options: ReadOptions) -> dict[Path, Split | None]:

@@ -14,7 +14,16 @@ from crossfer.datasets.readers.inventory import found_in, way_on
 from crossfer.datasets.readers.labels import understood
 from crossfer.datasets.readers.levels import Folders
 from crossfer.datasets.readers.tables import tables_near
-from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
+from crossfer.datasets.record import (
+    Item,
+    Reader,
+    ReadOptions,
+    Record,
+    Remark,
+    Skipped,
+    Split,
+    spelled,
+)
 from crossfer.errors import CrossferError, some_of
 
 CROWD = 8
@@ -65,7 +74,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         else:
             labels = {folders: label for folders, (label, _) in found.items()}
             told = splitnames.mapped((name for names in kinds for name in names), options)
-            people, said = _people(places, labels, splits, told)
+            people, said = _people(places, labels, splits, told, Counter(files.values()))
         yield Remark(said)
     shown = {file: found[folders][0] for file, folders in files.items() if folders in found}
     for table in tables_near(path, manifest.DEPTH):
@@ -92,7 +101,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
 
 def _folders_above(file: Path, path: Path) -> Folders:
     """Return the folders above a picture; of ``aia/aia_anger`` the second is a class, anger."""
-    folders = list(file.relative_to(path).parts[:-1])
+    folders = list(map(spelled, file.relative_to(path).parts[:-1]))
     for index in range(1, len(folders)):
         above, name = folders[index - 1], folders[index]
         rest = name[len(above) :].lstrip("_- ")
@@ -167,10 +176,12 @@ def _people(
     labels: Mapping[Folders, object],
     splits: Mapping[Folders, Split | None],
     told: Set[str],
+    pictures: Mapping[Folders, int],
 ) -> tuple[dict[Folders, str], str]:
     """Look for a level of folders that are people: most of them hold several classes.
 
-    Those that the user `told` to be splits are none.
+    Those that the user `told` to be splits are none. A level that all pictures have comes before one that
+    most have: a few that lie beside the people's folders must not put everybody into several splits.
 
     Returns
     -------
@@ -179,20 +190,40 @@ def _people(
     said : str
         What was taken for people, or could be; empty where nothing is like that.
     """
-    found: dict[int, dict[str, set[object]]] = defaultdict(lambda: defaultdict(set))
-    counts: Counter[int] = Counter()
+    found: dict[int, dict[Folders, str]] = defaultdict(dict)
     for folders, place in places.items():
         for index, name in enumerate(folders):
             if index != place and not (
                 splits[folders] and (splitnames.affixed(name) or name in told)
             ):
-                found[index - place][name].add(labels[folders])
-                counts[index - place] += 1
-    possible = {
-        level: names
-        for level, names in found.items()
-        if counts[level] == len(places) and len(names) > 1
+                found[index - place][folders] = name
+    most = sum(pictures[folders] for folders in places) / 2
+    whole = {level: named for level, named in found.items() if len(named) == len(places)}
+    mostly = {
+        level: named
+        for level, named in found.items()
+        if sum(pictures[folders] for folders in named) > most
     }
+    people, said = _level_of_people(whole, places, labels)
+    if people or len(mostly) == len(whole):
+        return people, said
+    more, told_of_more = _level_of_people(mostly, places, labels)
+    return more, told_of_more if more else said or told_of_more
+
+
+def _level_of_people(
+    found: Mapping[int, Mapping[Folders, str]],
+    places: Mapping[Folders, int],
+    labels: Mapping[Folders, object],
+) -> tuple[dict[Folders, str], str]:
+    """Choose among levels of folders; see `_people`."""
+    possible: dict[int, dict[str, set[object]]] = {}
+    for level, named in found.items():
+        held: dict[str, set[object]] = defaultdict(set)
+        for folders, name in named.items():
+            held[name].add(labels[folders])
+        if len(held) > 1:
+            possible[level] = held
     if not possible:
         return {}, ""
     likely = {
@@ -208,13 +239,12 @@ def _people(
     numbered = all(any(map(str.isdigit, name)) for name in names)
     kinds = {word for name in names for word in _words(name)}
     if not likely or rival or kinds & NOT_PEOPLE or not (numbered or len(names) >= CROWD):
-        before = next(iter(places.values())) + level
+        before = places[next(iter(found[level]))] + level
         return {}, (
             f"folders {where} the classes ({some}) are not read as subjects; if they are, add "
             f"--subject '^{'[^/]+/' * before}([^/]+)/'"
         )
-    people = {folders: folders[place + level] for folders, place in places.items()}
-    return people, (
+    return dict(found[level]), (
         f"subjects: the {len(names):,} folders {where} the classes ({some}), since each has "
         "several classes; --subject '' turns this off"
     )

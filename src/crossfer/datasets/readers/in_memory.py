@@ -9,6 +9,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 from crossfer.datasets.pictures import UnreadableImage, decoded
 from crossfer.datasets.readers.columns import ALIASES, plain
 from crossfer.datasets.readers.files import labelled
-from crossfer.datasets.readers.labels import meet, understood
+from crossfer.datasets.readers.labels import meet, told_beside, understood
 from crossfer.datasets.readers.splitnames import splits_of
 from crossfer.datasets.record import (
     LONGEST_GROUP,
@@ -33,6 +34,7 @@ from crossfer.datasets.record import (
     Remark,
     Skipped,
     Split,
+    subject_of_text,
 )
 from crossfer.errors import CrossferError
 
@@ -130,6 +132,7 @@ def in_memory(
     several = isinstance(data, Mapping) and image not in data
     parts = _parts(data, name, columns) if several else {"": data}
     reads, labels, others = [], set[str](), dict[str, None]()
+    unnamed: list[tuple[list[str | None], Mapping[str, list[str | None]]]] = []
     for part, rows_data in parts.items():
         where = f"{name} {part}".strip()
         rows = _rows(rows_data, where, image, label)
@@ -147,11 +150,13 @@ def in_memory(
                 f"{where}: its labels are names, so classes= has no effect; leave it out"
             )
         named = classes or rows.names
-        found = (_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels))
+        found = [_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels)]
         labels |= {label for label in found if label is not None} | set(map(str, named or ()))
         used = {image, label, *(column for column in columns.values() if isinstance(column, str))}
         groups = _groups(rows, used)
         others |= dict.fromkeys(groups)
+        if not named:
+            unnamed.append((found, groups))
         splits = _splits(extra.get("split", parts), where)
         reads.append(partial(_read, rows, extra, groups, part, splits, named, name))
     for role in ("subject", "split"):
@@ -169,10 +174,14 @@ def in_memory(
                 f"{name}: order={order!r} here, and {options.order} in the preparation; leave one out"
             )
         meet(options, labels)
+        known = replace(options, order=options.order or order)
         try:
-            known, said = understood(labels, replace(options, order=options.order or order))
+            known, told = told_beside(_beside(unnamed), known)
+            known, said = understood(labels, known)
         except CrossferError as error:
             raise CrossferError(f"{name}: {error}") from None
+        if told:
+            yield Remark(told)
         if said:
             yield Remark(said)
             if order is None and options.order is None:
@@ -183,6 +192,16 @@ def in_memory(
             yield from read(known)
 
     return InMemorySource(name, read_all)
+
+
+def _beside(
+    parts: Iterable[tuple[list[str | None], Mapping[str, list[str | None]]]],
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the labels of several parts, each with the texts of its other columns."""
+    for labels, groups in parts:
+        for row, label in enumerate(labels):
+            if label is not None:
+                yield label, {column: texts[row] for column, texts in groups.items()}
 
 
 def _parts(
@@ -219,7 +238,7 @@ def _rows(data: Any, where: str, image: str, label: str) -> _Rows:
         if len(images) != len(labels):
             raise CrossferError(f"{where}: {len(images):,} images, but {len(labels):,} labels")
         return _Rows(_list(labels), _by_position(images).__getitem__)
-    labels, names = _targets(data)
+    labels, names = _targets(data, where)
     if len(labels) != len(data):  # its labels come with its pictures only
         labels = [_pair(data, row, where)[1] for row in range(len(data))]
     return _Rows(labels, lambda row: data[row][0], names)
@@ -255,13 +274,34 @@ def _groups(rows: _Rows, used: set[str]) -> dict[str, list[str | None]]:
     }
 
 
-def _targets(data: Any) -> tuple[list[Any], Sequence[str] | None]:
+def _targets(data: Any, where: str) -> tuple[list[Any], Sequence[str] | None]:
     """Return the labels (none where only the pictures' rows have them) and the names of the classes."""
     if hasattr(data, "indices") and hasattr(data, "dataset"):  # torch.utils.data.Subset
-        labels, names = _targets(data.dataset)
+        labels, names = _targets(data.dataset, where)
         return [labels[row] for row in data.indices] if labels else [], names
-    translated = getattr(data, "target_transform", None) is not None
-    return _list(() if translated else getattr(data, "targets", ())), getattr(data, "classes", None)
+    if isinstance(getattr(data, "datasets", None), list):  # torch.utils.data.ConcatDataset
+        return _joined([_targets(part, where) for part in data.datasets], where)
+    if getattr(data, "target_transform", None) is not None:
+        return [], None  # its numbers are no longer those of its targets and classes
+    labels = _list(getattr(data, "targets", ()))
+    return labels if len(labels) == len(data) else [], getattr(data, "classes", None)
+
+
+def _joined(
+    parts: Sequence[tuple[list[Any], Sequence[str] | None]], where: str
+) -> tuple[list[Any], Sequence[str] | None]:
+    """Return the labels of several datasets as one, with the names that all of them have."""
+    known = {tuple(names) for _, names in parts if names}
+    if len(known) > 1:
+        one, other = (", ".join(names) for names in sorted(known)[:2])
+        raise CrossferError(
+            f"{where}: its datasets number their classes differently ({one}; {other}); prepare each "
+            "by itself"
+        )
+    named = all(names for _, names in parts)
+    complete = all(labels for labels, _ in parts)
+    labels = [label for labels, _ in parts for label in labels] if complete else []
+    return labels, known.pop() if known and named else None
 
 
 def _pair(data: Any, row: int, where: str) -> Any:
@@ -352,14 +392,10 @@ def _read(
             partial(_picture, rows.picture, row),
             label,
             origin,
-            subject=None if who in (None, "") else str(who),
+            subject=None if who is None else subject_of_text(who),
             split=splits.get(str(given.get("split", part)).strip()),
             box=_box(given.get("box"), f"{name} {origin}"),
-            groups={
-                column: text
-                for column, values in groups.items()
-                if (text := values[row]) and len(text) <= LONGEST_GROUP
-            },
+            groups={column: text for column, values in groups.items() if (text := values[row])},
         )
 
 
@@ -370,7 +406,8 @@ def _is_name(raw: Any) -> bool:
 
 def _class(raw: Any, classes: Sequence[str] | None, where: str) -> str | None:
     """Return a class's name; numbers below 0 stand for “no label”, as Hugging Face has it."""
-    raw = raw.item() if hasattr(raw, "item") else raw
+    with suppress(ValueError, RuntimeError):  # several numbers; that is refused below
+        raw = raw.item() if hasattr(raw, "item") else raw
     if isinstance(raw, str) and classes and raw not in classes and NUMBER.fullmatch(raw.strip()):
         raw = int(raw)
     if _is_missing(raw) or (isinstance(raw, int | float) and raw < 0):

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from crossfer.datasets.readers.columns import ALIASES, plain
+from crossfer.datasets.readers.columns import ALIASES, columns_in, plain
 from crossfer.datasets.readers.tables import columns_of, tables_near
+from crossfer.datasets.record import ReadOptions
 from crossfer.datasets.walk import IMAGE_SUFFIXES, PACKED_SUFFIXES, VIDEO_SUFFIXES, files_below
 from crossfer.errors import CrossferError
 
@@ -56,6 +57,10 @@ def way_on(path: Path) -> str:
                 f"{tables[0]} begins with a picture, not with a header: add a first line with its columns' "
                 "names, for example path,label"
             )
+        try:
+            columns_in(names, ReadOptions(), str(tables[0]))
+        except CrossferError as error:  # which column is the label?
+            return str(error)
         return (
             f"if that table lists them: crossfer prepare {shlex.quote(str(tables[0]))} "
             f"{' '.join(_roles(names))} [--root FOLDER]"

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 
-from crossfer.classes import FER7, FER8, NO_EXPRESSION, RAFDB11, canonical, comparable, is_known
+from crossfer.classes import (
+    FER7,
+    FER8,
+    NO_EXPRESSION,
+    RAFDB11,
+    UNLABELLED,
+    canonical,
+    comparable,
+    is_known,
+)
 from crossfer.datasets.record import ReadOptions
 from crossfer.errors import CrossferError
 
@@ -109,6 +120,71 @@ def understood(names: Iterable[str], options: ReadOptions) -> tuple[ReadOptions,
         )
     labels |= {name: canonical(name) for name in unknown}
     return replace(options, labels=labels), said
+
+
+def told_beside(
+    rows: Iterable[tuple[str, Mapping[str, object]]], options: ReadOptions
+) -> tuple[ReadOptions, str]:
+    """Take the meaning of numbers from a column of class names beside them, where there is one.
+
+    Parameters
+    ----------
+    rows
+        The label of each, and the texts of its other columns.
+    options
+        With the user's own label map and order, which come first.
+
+    Returns
+    -------
+    options : ReadOptions
+        Their label map now also covers these numbers.
+    said : str
+        How the numbers are read, in one line; empty where no column says it.
+
+    Raises
+    ------
+    CrossferError
+        If a number goes with several names, or with none, in every such column.
+    """
+    if options.order is not None or any(number_in(name) for name in options.labels):
+        return options, ""
+    codes, others = set[str](), set[str]()
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    class_of = cache(lambda text: canonical(text) if is_known(text) else None)
+    for label, beside in rows:
+        if (code := number_in(label)) is None:
+            continue
+        codes.add(code)
+        for column, text in beside.items():
+            if column not in others and isinstance(text, str) and text:
+                name = class_of(text)
+                found[column][code] |= {name} if name else set()
+                if name is None:
+                    others.add(column)
+    told: dict[str, dict[str, set[str]]] = {}
+    for column, names in found.items():
+        distinct = set().union(*names.values()) - {*NO_EXPRESSION, UNLABELLED}
+        if column not in others and len(distinct) > 1:
+            told[column] = names
+    if not told:
+        return options, ""
+    for column, names in told.items():
+        if names.keys() == codes and all(len(some) == 1 for some in names.values()):
+            theirs = {code: next(iter(some)) for code, some in names.items()}
+            meet(options, theirs.values())
+            meaning = {code: label_of(name, options.labels) for code, name in theirs.items()}
+            words = _in_words(meaning, sorted(codes, key=int))
+            return (
+                replace(options, labels={**options.labels, **meaning}),
+                f"the numbers mean what the column {column} says: {words}",
+            )
+    column, names = next(iter(told.items()))
+    odd = min((code for code in codes if len(names.get(code, ())) != 1), key=int)
+    which = " and ".join(sorted(names.get(odd, ()))[:2]) or "empty"
+    raise CrossferError(
+        f"the labels are numbers, and the column {column} names classes, but not one for each number "
+        f"(for {odd} it is {which}); choose with --column label={column}, or --order for the numbers"
+    )
 
 
 def meet(options: ReadOptions, names: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from crossfer.datasets.readers.files import image_files
+from crossfer.datasets.record import spelled
 
 DEEPEST = 3
 """So many names at the end of a path are compared."""
@@ -45,7 +46,7 @@ class Lookup:
         # Where a folder is named, it must fit: 5.png of another class is another picture.
         for length in range(min(len(path.parts), DEEPEST), min(len(path.parts), 2) - 1, -1):
             end = PurePosixPath(*path.parts[-length:])
-            found = self._by_end.get(end.with_suffix("").as_posix().lower(), [])
+            found = self._by_end.get(_as_compared(end.with_suffix("").as_posix()), [])
             if len(found) == 1:
                 return found[0]
             same = [file for file in found if file.suffix.lower() == path.suffix.lower()]
@@ -56,7 +57,7 @@ class Lookup:
     def several(self, name: str) -> list[Path]:
         """Return the pictures of a name without a folder, where several have it."""
         path = PurePosixPath(_clean(name))
-        found = self._by_end.get(path.stem.lower(), []) if len(path.parts) == 1 else []
+        found = self._by_end.get(_as_compared(path.stem), []) if len(path.parts) == 1 else []
         return found if len(found) > 1 else []
 
     @cached_property
@@ -66,8 +67,13 @@ class Lookup:
         for file in image_files(self.top) if self.top.is_dir() else ():
             parts = file.relative_to(self.top).with_suffix("").parts
             for length in range(1, min(len(parts), DEEPEST) + 1):
-                found["/".join(parts[-length:]).lower()].append(file)
+                found[_as_compared("/".join(parts[-length:]))].append(file)
         return found
+
+
+def _as_compared(name: str) -> str:
+    """Return a path in lower case with composed accents, which some systems take apart."""
+    return spelled(name).lower()
 
 
 def _clean(name: str) -> str:

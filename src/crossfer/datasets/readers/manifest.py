@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,7 +15,7 @@ from crossfer.classes import is_known
 from crossfer.datasets.readers import splitnames
 from crossfer.datasets.readers.columns import Columns, are_shares, columns_in
 from crossfer.datasets.readers.files import image_files, labelled, labelled_or_unknown
-from crossfer.datasets.readers.labels import meet, understood
+from crossfer.datasets.readers.labels import meet, number_in, told_beside, understood
 from crossfer.datasets.readers.lookup import Lookup
 from crossfer.datasets.readers.tables import (
     Encoded,
@@ -33,12 +34,15 @@ from crossfer.datasets.record import (
     Remark,
     Skipped,
     Split,
+    subject_of_text,
 )
 from crossfer.errors import CrossferError
 
 DEPTH = 2
 """How deep in a folder tables are looked for."""
 LOOK = 20
+SEVERAL = re.compile(r"\[.*,.*\]")
+"""A list with more than one value, as texts show it."""
 
 
 def recognise(path: Path) -> str | None:
@@ -71,6 +75,12 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     tables.sort(key=lambda table: splits.get(names[table]) is None)
     labels = {name for table in tables for name in _labels(table, _columns(table, options))}
     meet(options, labels)
+    if any(map(number_in, labels)):
+        try:
+            options, said = told_beside(_beside(tables, options), options)
+        except CrossferError as error:
+            raise CrossferError(f"{path}: {error}") from None
+        yield Remark(said)
     options, said = understood(labels, options)
     yield Remark(said)
     seen: set[str] = set()
@@ -119,12 +129,14 @@ def _check_columns(table: Path, columns: Columns, options: ReadOptions) -> None:
 
 
 def unused(table: Path, top: Path) -> str:
-    """Say that a table is not read."""
+    """Say that a table is not read: its columns, or why they do not tell where picture and label are."""
     try:
         names = ", ".join(filter(None, columns_of(table)))[:120]
-    except CrossferError:
-        names = ""
-    return f"{table.relative_to(top).as_posix()}: not used (columns {names or 'unknown'})"
+        why = f"columns {names or 'unknown'}"
+        _columns(table)
+    except CrossferError as error:
+        why = str(error).removeprefix(f"{table}: ")
+    return f"{table.relative_to(top).as_posix()}: not used ({why})"
 
 
 def contradiction(
@@ -238,7 +250,7 @@ class _Reading:
             raise CrossferError(f"{self.table} row {number}: {error}") from None
         if label is None:
             return self._skipped(origin, reason, name)
-        subject = row[columns.subject] if columns.subject else None
+        subject = subject_of_text(row[columns.subject]) if columns.subject else None
         picture: Picture
         if isinstance(name, Encoded):
             picture = name.open
@@ -258,14 +270,14 @@ class _Reading:
             picture,
             label,
             origin,
-            subject=subject or None,
+            subject=subject,
             split=self._split(row, name),
             box=box,
             relative=self.relative,
             groups={
-                column: text
+                column: text[: LONGEST_GROUP + 1]
                 for column in columns.others
-                if isinstance(text := row.get(column), str) and text and len(text) <= LONGEST_GROUP
+                if isinstance(text := row.get(column), str) and text
             },
         )
 
@@ -317,9 +329,25 @@ def _labels(table: Path, columns: Columns) -> Iterator[str]:
         return
     if names := class_names(table).get(columns.label):
         yield from names
-    for row in _rows(table):
-        if label := row[columns.label]:
+    for number, row in any_rows(table):
+        if isinstance(row, dict) and (label := row[columns.label]):
+            if SEVERAL.fullmatch(label):
+                raise CrossferError(
+                    f"{table} row {number}: {label} are several labels; give each picture one in the "
+                    f"column {columns.label}, or name another with --column label=NAME"
+                )
             yield _named(label, names or [])
+
+
+def _beside(
+    tables: Sequence[Path], options: ReadOptions
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield what tables write as labels, and the columns that say nothing else."""
+    for table in tables:
+        columns, names = _columns(table, options), class_names(table)
+        for row in _rows(table) if columns.label else ():
+            others = {name: row.get(name) for name in columns.others}
+            yield _named(row[str(columns.label)], names.get(str(columns.label), [])), others
 
 
 def _rows(table: Path) -> Iterator[dict[str, Any]]:

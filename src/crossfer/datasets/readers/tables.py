@@ -36,11 +36,18 @@ LONGEST_HEADER = 2**16
 
 
 def encoding_of(file: Path) -> str:
-    """Return how a text is encoded: UTF-16 where it begins so, UTF-8 where it can be, else Latin-1."""
+    """Return how a text is encoded: UTF-16 where it begins so, else the first of three that it can be.
+
+    UTF-8, or what Windows writes; Latin-1 has a character for every byte.
+    """
     with file.open("rb") as data:
         if data.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return "utf-16"
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    return next((name for name in ("utf-8-sig", "cp1252") if _can_be(file, name)), "latin-1")
+
+
+def _can_be(file: Path, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
     try:
         with file.open("rb") as data:
             while chunk := data.read(2**20):
@@ -48,8 +55,8 @@ def encoding_of(file: Path) -> str:
                     decoder.decode(chunk)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8-sig"
+        return False
+    return True
 
 
 def header(file: Path) -> list[str]:
@@ -232,6 +239,8 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 1:
+        return _text(value[0])
     if value is None or value != value:  # NaN is not itself
         return ""
     # A column of whole numbers becomes one of fractions where a value is missing.
@@ -320,9 +329,11 @@ def box_of(values: Iterable[str | float]) -> Box | None:
 def _first_line(file: Path) -> str:
     """Return the first line that is not blank, of those a file begins with."""
     with file.open("rb") as data:
-        start = data.read(LONGEST_HEADER)
-    wide = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return _first(start.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines())
+        start = data.read(LONGEST_HEADER).removeprefix(codecs.BOM_UTF8)
+    first = _first(start.decode("ascii", errors="replace").splitlines())
+    if not first.isascii():  # the rows may tell how it is encoded
+        first = _first(start.decode(encoding_of(file), errors="replace").splitlines())
+    return first
 
 
 def _first(lines: Iterable[str]) -> str:

@@ -225,7 +225,10 @@ def test_a_class_that_falls_does_not_pass_unseen(
     gate = crossfer("gate", file, "--max-drop", 1, "--max-class-drop", 10, "--junit", junit)
     assert gate.exit_code == 1
     assert "FAIL  faces, recall of sad: -47.0 points measured" in gate.stdout
-    assert 'failures="1"' in junit.read_text()
+    assert (
+        'failures="1"' in junit.read_text()
+        and warning in junit.read_text().split("<system-out>")[1]
+    )
     with flips.open(newline="") as table:
         rows = list(csv.DictReader(table))
     kinds = [row["flip"] for row in rows]
@@ -303,6 +306,15 @@ def test_a_class_that_one_alone_can_say(data: Dataset, networks: dict[str, Path]
     (one,) = found.datasets
     assert one.left_out == {"neutral": 100} and one.new.images == 300
     assert found.notes == ("only the new network has neutral: images of them are left out",)
+    file = folder / "shared.json"
+    drawn = replace(found, datasets=(replace(one, stand_in=True),))
+    file.write_text(json.dumps(drawn.as_json()))
+    (decision,) = json.loads(crossfer("gate", file, "--json").stdout)["answers"]
+    assert decision["remarks"] == [
+        "only the new network has neutral: images of them are left out.",
+        "faces: left out, label in none of the compared classes: neutral 100.",
+        "Drawn stand-ins: these numbers say nothing about real faces.",
+    ]
 
 
 def test_a_classifier_brings_what_labels_its_classes_stand_for(
@@ -470,6 +482,19 @@ def test_what_the_gate_cannot_read_is_one_line(
         ),
     ):
         file.write_text(content)
+        assert words in refused("gate", file)
+    said = one["evidence"]
+    for changes, words in (
+        ({"old": found["old"] | {"bytes": 0}}, "damaged (bytes)"),
+        ({"latency": found["latency"] | {"old": [0.0] * 20}}, "damaged (latency)"),
+        ({"classes": found["classes"][:3]}, "damaged (faces: classes)"),
+        (
+            {"datasets": [one | {"evidence": said | {"new": [4, *said["new"][1:]]}}]},
+            "damaged (faces: evidence)",
+        ),
+        ({"datasets": [one | {"split": "training"}]}, "training images of faces; compare on the"),
+    ):
+        file.write_text(json.dumps(found | changes))
         assert words in refused("gate", file)
     file.write_text(json.dumps(found))
     assert "no such file or folder" in refused("gate", tmp_path / "no", "--max-latency-ratio", 1)

@@ -224,6 +224,8 @@ def test_a_variant_that_answers_differently_is_refused(
     with pytest.raises(CrossferError, match="fp16: agrees with PyTorch on .*--least-equal"):
         export(classifier, tmp_path / "out", ExportOptions(half=True))
     assert not list(tmp_path.iterdir())
+    with pytest.raises(CrossferError, match="int8: an answer is not a number; leave this variant"):
+        exporting._check_parity("int8", float("nan"), 1.0, None)
 
 
 def test_what_cannot_be_exported_is_one_line(

@@ -498,3 +498,33 @@ def test_portions_get_smaller_so_that_all_threads_end_together(count: int, size:
     lengths = list(map(len, found))
     assert all(size >= a >= b for a, b in zip(lengths, lengths[1:], strict=False))
     assert not lengths or lengths[-1] == 1
+
+
+def test_an_answer_that_is_not_a_number_is_a_problem(tmp_path: Path) -> None:
+    """Of a damaged network; resumed or not, in every table, in videos, in Python and in the app."""
+    from crossfer.app.try_page import TriedModel, answers
+
+    model = tiny_onnx.write(tmp_path / "model", tiny_onnx.network(most=100))
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    shown = {name: np.full((48, 48), value, np.uint8) for name, value in (("a", 200), ("b", 50))}
+    for name, pixels in shown.items():
+        cv2.imwrite(str(faces / f"{name}.png"), pixels)
+    film(faces / "c.avi", [shown["b"], shown["a"], shown["b"]])
+    problem = "the classifier's answer is not a number"
+    rows = rows_of(model, faces, how=PredictOptions(cropped=True))
+    assert [row["problem"] for row in rows] == [problem, "", "", problem, ""]
+    assert np.isfinite([row["p_dark"] for row in rows if not row["problem"]]).all()
+    for suffix in ("csv", "jsonl", "parquet"):
+        out = tmp_path / f"faces.{suffix}"
+        told = commands.crossfer("predict", model, faces, "--cropped", "--out", out)
+        assert told.exit_code == 0 and f"not read, {problem}: 2" in told.stdout
+    alone = commands.refused("predict", model, faces / "a.png", "--cropped")
+    assert alone == "none of 1 pictures and videos could be read and answered"
+    found = crossfer.load(model)
+    with pytest.raises(CrossferError, match=f"a.png: {problem}; check its weights"):
+        found.analyze(faces / "a.png", cropped=True)
+    with pytest.raises(CrossferError, match=f"{problem} for row 1"):
+        found.predict(np.stack([shown["b"], shown["a"]]))
+    with pytest.raises(CrossferError, match=f"new: {problem}"):
+        answers(shown["a"], [TriedModel("new", found.engine)], None)

@@ -93,7 +93,9 @@ def predict(
         if given and not video:
             say(f"{option}: there is no video, so it had no effect")
     if counted.sources and not counted.faces and counted.unreadable.total() == counted.sources:
-        raise CrossferError(f"none of {counted.sources:,} pictures and videos could be read")
+        raise CrossferError(
+            f"none of {counted.sources:,} pictures and videos could be read and answered"
+        )
 
 
 def _say(part: RowBatch, classes: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from crossfer.datasets.pictures import UnreadableImage, open_picture, timed_fram
 from crossfer.datasets.record import Pixels
 from crossfer.datasets.walk import VIDEO_SUFFIXES
 from crossfer.deploy.engine import Engine, Mirrored
-from crossfer.deploy.rows import FaceRow, RowBatch, Seen, as_record, columns
+from crossfer.deploy.rows import NO_NUMBER, FaceRow, RowBatch, Seen, as_record, columns
 from crossfer.deploy.sources import Source, sources_in
 from crossfer.deploy.tracking import FaceTracker
 from crossfer.errors import CrossferError
@@ -125,7 +125,7 @@ class Predictor:
         Raises
         ------
         CrossferError
-            If their shape or type is wrong.
+            If their shape or type is wrong, or an answer is not a number.
         """
         shape, faces = self.engine.framing.shape, np.asarray(faces)
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
@@ -133,7 +133,10 @@ class Predictor:
             raise CrossferError(
                 f"faces are {faces.dtype} of {given}, but the classifier reads uint8 of {wanted}"
             )
-        return self.engine(faces)
+        said = self.engine(faces)
+        if len(wrong := np.flatnonzero(~np.isfinite(said).all(1))):
+            raise CrossferError(f"faces: {NO_NUMBER} for row {wrong[0]}; check its weights")
+        return said
 
     def look(self, pictures: Sequence[Pixels], cropped: bool = False) -> list[list[Seen]]:
         """Detect and classify the faces of pictures.
@@ -186,19 +189,22 @@ class Predictor:
         Raises
         ------
         CrossferError
-            If the picture cannot be read.
+            If the picture cannot be read, or an answer is not a number.
         """
         if isinstance(picture, str) and "://" in picture:
             raise CrossferError(f"{picture}: an address; download the picture first")
         given = Path(picture) if isinstance(picture, str) else picture
+        name = given if isinstance(given, Path) else "the picture"
         if isinstance(given, Path) and given.suffix.lower() in VIDEO_SUFFIXES:
             raise CrossferError(f"{given}: a video; use analyze_many")
         try:
             pixels = open_picture(given)
         except UnreadableImage as error:
-            name = given if isinstance(given, Path) else "the picture"
             raise CrossferError(f"{name}: {error}") from None
-        return [self._as_deepface(face) for face in self.look([pixels], cropped)[0]]
+        seen = self.look([pixels], cropped)[0]
+        if not all(face.is_answered for face in seen):
+            raise CrossferError(f"{name}: {NO_NUMBER}; check its weights")
+        return [self._as_deepface(face) for face in seen]
 
     def analyze_many(
         self,
@@ -278,10 +284,12 @@ class Predictor:
             for source, picture in zip(some, opened, strict=True):
                 faces = [] if isinstance(picture, str) else next(seen)
                 why = picture if isinstance(picture, str) else NO_FACE
+                answered = [face for face in faces if face.is_answered]
                 rows = [
                     FaceRow(source.name, face=number, seen=face)
-                    for number, face in enumerate(faces, 1)
+                    for number, face in enumerate(answered, 1)
                 ]
+                rows += [FaceRow(source.name, problem=NO_NUMBER)] * (len(faces) - len(answered))
                 parts.append(RowBatch(source, rows or [FaceRow(source.name, problem=why)], True))
             return parts
 
@@ -391,8 +399,13 @@ def _seen(picture: Pixels, face: Detection | None, probabilities: NDArray[np.flo
 def _tracked(
     source: str, frame: int, seconds: float, faces: list[Seen], tracker: FaceTracker
 ) -> Iterator[FaceRow]:
-    boxes = [face.box for face in faces]
-    said = [face.probabilities for face in faces]
-    for face, (number, smoothed) in zip(faces, tracker.update(seconds, boxes, said), strict=True):
+    answered = [face for face in faces if face.is_answered]  # NaN would stay in the smoothed mean
+    boxes = [face.box for face in answered]
+    said = [face.probabilities for face in answered]
+    for face, (number, smoothed) in zip(
+        answered, tracker.update(seconds, boxes, said), strict=True
+    ):
         seen = Seen(face.box, face.eyes, face.score, smoothed)
         yield FaceRow(source, frame, seconds, number, seen)
+    for _ in range(len(faces) - len(answered)):
+        yield FaceRow(source, frame, seconds, problem=NO_NUMBER)

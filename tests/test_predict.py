@@ -14,12 +14,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 import crossfer
 from crossfer.cli import main
@@ -484,11 +486,37 @@ def test_two_archives_of_one_name_do_not_mix(exported: Path, tmp_path: Path) -> 
         {"labels": ["a"]},
         {"models": {"fp32": {"file": "model.onnx"}, "int8": {}}},
         {"models": {"fp32": {"file": "model.onnx"}, "int8": "model.onnx"}},
+        {"models": {"fp32": {"file": "../other/model.onnx"}}},
+        {"classes": ["angry", "anger", "happy"]},
+        {"labels": {"bored": "sleepy"}},
+        {"framing": {"side": 48.0}},
+        {"framing": {"side": 48, "channels": True}},
     ],
 )
 def test_a_card_that_somebody_wrote_is_checked(card: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(CrossferError, match="model.json: damaged"):
         crossfer.load(tiny_onnx.write(tmp_path / "exported", **card))
+
+
+def test_weights_in_another_file_belong_to_an_exported_classifier(tmp_path: Path) -> None:
+    """Two of the same graph differ, in identity and in their measured size."""
+    from crossfer.deploy.models import open_model
+
+    found = []
+    for number in (1, 2):
+        folder, network = tiny_onnx.write(tmp_path / str(number)), tiny_onnx.network()
+        numbers = numpy_helper.to_array(network.graph.initializer[-1]) * number
+        network.graph.initializer[-1].CopyFrom(numpy_helper.from_array(numbers, "numbers"))
+        set_external_data(network.graph.initializer[-1], "weights")
+        onnx.save_model(network, folder / "model.onnx")
+        found.append(open_model(folder))
+    one, other = found
+    assert one.engine.identity != other.engine.identity
+    (graph, weights), (graph_of_other, _) = (
+        [tmp_path / number / name for name in ("model.onnx", "weights")] for number in "12"
+    )
+    assert graph.read_bytes() == graph_of_other.read_bytes()
+    assert one.bytes == graph.stat().st_size + weights.stat().st_size
 
 
 @given(st.integers(0, 500), st.integers(1, 40))

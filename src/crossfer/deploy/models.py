@@ -27,12 +27,13 @@ from crossfer.deploy.engine import (
 )
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError
+from crossfer.external_data import digest_of, files_of
 from crossfer.framing import Framing
 from crossfer.machine import threads_of
 from crossfer.networks.classifier import WEIGHTS, Classifier
 from crossfer.networks.config import NetworkConfig
 from crossfer.networks.description import DESCRIPTIONS, read_description
-from crossfer.networks.onnx_files import RuntimeNetwork, digest_of, files_of
+from crossfer.networks.onnx_files import RuntimeNetwork
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import ONNX, RUNTIME
 from crossfer.validation import adapter, first_error
@@ -203,10 +204,8 @@ def _folder(folder: Path, threads: int) -> Model:
 def _exported(folder: Path, variant: str, name: str, threads: int) -> Model:
     engine = OnnxEngine(folder, variant, threads)
     file = folder / str(read_card(folder)["models"][variant]["file"])
-    size = file.stat().st_size
-    return Model(
-        name, f"exported classifier, {variant}", engine, engine.framing, _count(file), size
-    )
+    kind = f"exported classifier, {variant}"
+    return Model(name, kind, engine, engine.framing, _count(file), _size(file))
 
 
 def _onnx(file: Path, threads: int) -> Model:
@@ -271,8 +270,7 @@ def _built(described: NetworkConfig, threads: int, name: str) -> Model:
     identity = _identity(weights, classifier.classes, classifier.preprocessing)
     engine = TorchEngine(classifier, identity, parallel=onnx is not None and threads == 1)
     if onnx:
-        size = sum(file.stat().st_size for file in files_of(onnx))
-        return Model(name, "ONNX file", engine, None, _count(onnx), size, described)
+        return Model(name, "ONNX file", engine, None, _count(onnx), _size(onnx), described)
     if weights := config.weights_file:
         size = weights.stat().st_size
     else:
@@ -288,6 +286,11 @@ def _identity(weights: str, classes: Sequence[str], preprocessing: Preprocessing
 def _torch(name: str, kind: str, engine: TorchEngine, framing: Framing | None, size: int) -> Model:
     numbers = sum(parameter.numel() for parameter in engine.classifier.parameters())
     return Model(name, kind, engine, framing, numbers, size)
+
+
+def _size(file: Path) -> int:
+    """Return the bytes of an ONNX file, with its weights in other files."""
+    return sum(part.stat().st_size for part in files_of(file))
 
 
 def _count(file: Path) -> int | None:

@@ -15,13 +15,13 @@ import torch
 
 from crossfer.classes import FER7, ClassSet, canonical
 from crossfer.errors import CrossferError
+from crossfer.external_data import files_of
 from crossfer.files import digest
 from crossfer.framing import SIDE
 from crossfer.networks.answers import failed_on, problem_of
 from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
 from crossfer.networks.layers import LAYERS, NamedLayers
-from crossfer.networks.onnx_files import files_of
 from crossfer.networks.preprocessing import MAPPED, PER_IMAGE, Normalisation, Preprocessing
 from crossfer.networks.sources import (
     LIBRARIES,

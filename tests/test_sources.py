@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from crossfer.networks import (
     Classifier,
     NetworkConfig,
     Normalisation,
+    Preprocessing,
     Spec,
     check_network,
     load,
@@ -500,3 +502,25 @@ def test_modules_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
     Spec("my_whole:build", folder=tmp_path).build()
     one, other = (Spec("my_part:Part", folder=tmp_path / "inside").build() for _ in range(2))
     assert type(one) is type(other), "its folder lies in that of another"
+
+
+def test_a_bundle_and_its_factory_may_be_moved_together(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "my_moved.py").write_text("from torch import nn\n\nbuild = nn.Flatten\n")
+    spec = Spec("my_moved:build", folder=old)
+    Classifier(spec.build(), preprocessing=Preprocessing(side=16), spec=spec, answers=256).save(
+        old / "bundle"
+    )
+    old.rename(new)
+    del sys.modules["my_moved"]
+    assert load(new / "bundle").spec == Spec("my_moved:build", folder=new)
+    (new / "my_moved.py").rename(new / "bundle" / "my_moved.py")
+    assert load(new / "bundle").spec == Spec("my_moved:build", folder=new / "bundle")
+    (new / "bundle" / "my_moved.py").unlink()
+    del sys.modules["my_moved"]
+    with pytest.raises(
+        CrossferError,
+        match=f"no module my_moved in {old} or on Python's path; put my_moved.py there",
+    ):
+        load(new / "bundle")

@@ -25,6 +25,8 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.spread import spreads
+from crossfer.framing import Framing
+from crossfer.networks import NetworkConfig
 from crossfer.report.compared import measures
 from tests import tiny_onnx
 from tests.commands import crossfer, refused
@@ -515,3 +517,40 @@ def test_damaged_data_are_refused(data: Dataset, networks: dict[str, Path], tmp_
     np.save(copy / "images.npy", images)
     assert len(open_dataset(copy).images) == len(images)
     assert "changed or damaged" in refused("compare", networks["old"], networks["bundle"], copy)
+
+
+def test_faces_are_cut_out_for_a_described_network_as_it_says(
+    data: Dataset, networks: dict[str, Path], tmp_path: Path
+) -> None:
+    """Where it does not, `predict` says what is assumed, once; a bundle says it itself."""
+    for name in ("theirs.yaml", "theirs.onnx"):
+        shutil.copy(networks["onnx"].parent / name, tmp_path / name)
+    file, description = tmp_path / "theirs.onnx", tmp_path / "theirs.yaml"
+    said = yaml.safe_load(description.read_text())
+    assumed = open_model(file)
+    assert assumed.framing is None
+    picture = data.folder.parent / "faces" / "0.png"
+    note = "no framing is described, so faces are cut out with the eyes 0.42 of the side apart"
+    assert crossfer("predict", file, picture, picture).stdout.count(note) == 1
+    assert note not in crossfer("predict", file, picture, "--cropped").stdout
+    for framing, why in (
+        ({"eyes": 0.3}, "write a mapping; the keys are side, channels, eye_distance, eye_height"),
+        ({"eye_distance": 3}, "framing: eye_distance is 3: must be between 0.1 and 0.8"),
+        ({"side": 64}, "framing: side is 64, but the network reads 48×48 gray"),
+        ({"eye_height": "low"}, "framing.eye_height"),
+    ):
+        description.write_text(yaml.safe_dump(said | {"framing": framing}))
+        assert why in refused("predict", file, picture)
+    framing = Framing(48, 1, 0.3, 0.35)
+    own = {"eye_distance": 0.3, "eye_height": 0.35}
+    description.write_text(yaml.safe_dump(said | {"framing": own}))
+    model = open_model(file)
+    assert model.framing == model.engine.framing == framing
+    assert model.engine.identity != assumed.engine.identity
+    assert note not in crossfer("predict", file, picture).stdout
+    bundle = classifier(CLASSES, column=0)
+    bundle.framing = framing
+    description.write_text(yaml.safe_dump({"network": f"bundle:{bundle.save(tmp_path / 'b')}"}))
+    assert open_model(description).engine.framing == framing
+    other = vars(Framing())
+    assert NetworkConfig(f"bundle:{tmp_path / 'b'}", framing=other).framed == Framing()

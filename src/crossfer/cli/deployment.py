@@ -69,6 +69,8 @@ def predict(
     from crossfer.deploy.sources import sources_in
 
     how = PredictOptions(cropped, smooth, fps)
+    for note in () if cropped else predictor.notes:
+        say(note)
     with sources_in(paths) as sources:
         if out is None:
             counted = Counted()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,6 @@ from crossfer.networks.classifier import WEIGHTS, Classifier
 from crossfer.networks.config import NetworkConfig
 from crossfer.networks.description import DESCRIPTIONS, read_description
 from crossfer.networks.onnx_files import RuntimeNetwork
-from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.sources import ONNX, RUNTIME
 from crossfer.validation import adapter, first_error
 
@@ -130,6 +129,18 @@ class Model:
     def mirrored(self) -> Model:
         """The same, but it averages the probabilities of each face and its mirror image."""
         return replace(self, name=f"{self.name} (mirror)", engine=Mirrored(self.engine))
+
+    @property
+    def notes(self) -> list[str]:
+        """What is assumed where faces are cut out for it."""
+        if self.framing is not None:
+            return []
+        assumed = self.engine.framing
+        return [
+            f"{self.name}: no framing is described, so faces are cut out with the eyes "
+            f"{assumed.eye_distance:g} of the side apart and {assumed.eye_height:g} below the upper edge; "
+            "add framing: {eye_distance: …, eye_height: …} to its description"
+        ]
 
     def check(self, dataset: Dataset, more: str = "") -> None:
         """Refuse a dataset whose faces have another shape.
@@ -267,20 +278,21 @@ def _built(described: NetworkConfig, threads: int, name: str) -> Model:
         classifier = config.deployed(config.outputs or FER7)
     onnx = config.spec(FER7).file
     weights = digest_of(onnx) if onnx else config.weights_digest
-    identity = _identity(weights, classifier.classes, classifier.preprocessing)
+    identity = _identity(weights, classifier)
     engine = TorchEngine(classifier, identity, parallel=onnx is not None and threads == 1)
     if onnx:
-        return Model(name, "ONNX file", engine, None, _count(onnx), _size(onnx), described)
+        return Model(name, "ONNX file", engine, config.framed, _count(onnx), _size(onnx), described)
     if weights := config.weights_file:
         size = weights.stat().st_size
     else:
         size = sum(t.nbytes for t in classifier.network.state_dict().values())
-    return replace(_torch(name, "weights", engine, None, size), described=described)
+    return replace(_torch(name, "weights", engine, config.framed, size), described=described)
 
 
-def _identity(weights: str, classes: Sequence[str], preprocessing: Preprocessing) -> str:
+def _identity(weights: str, classifier: Classifier) -> str:
     """Return a digest of all on which the answers of a described network depend."""
-    return hashlib.sha256(repr((weights, tuple(classes), preprocessing)).encode()).hexdigest()
+    said = (weights, classifier.classes, classifier.preprocessing, classifier.framing)
+    return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 def _torch(name: str, kind: str, engine: TorchEngine, framing: Framing | None, size: int) -> Model:

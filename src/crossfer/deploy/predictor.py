@@ -78,6 +78,8 @@ class Predictor:
         Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
     mirror
         Whether to average the probabilities of each face and its mirror image.
+    notes
+        What is assumed where it cuts out faces.
 
     Examples
     --------
@@ -88,8 +90,15 @@ class Predictor:
     >>> model.analyze_many(["photos/", "clip.mp4"]).to_csv("faces.csv")  # doctest: +SKIP
     """
 
-    def __init__(self, engine: Engine, smallest: float = SMALLEST, mirror: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        smallest: float = SMALLEST,
+        mirror: bool = False,
+        notes: Sequence[str] = (),
+    ) -> None:
         check_smallest(smallest)
+        self.notes = tuple(notes)
         self.engine, self.smallest = Mirrored(engine) if mirror else engine, smallest
         self._classifier: Classifier | None = getattr(engine, "classifier", None)
 

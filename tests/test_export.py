@@ -197,6 +197,7 @@ def test_colours_their_order_and_unanswerable_classes_are_exported(tmp_path: Pat
     expected = classifier.predict(faces)
     assert faces.shape[1:] == (64, 64, 3) and not expected[:, 2].any()
     assert model.predict(faces) == pytest.approx(expected, abs=1e-5)
+    assert "sets above" not in (tmp_path / "out" / "README.md").read_text(), "none is listed"
 
 
 class ByItsValues(nn.Module):

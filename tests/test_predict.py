@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
+import PIL.Image
 import pyarrow.parquet
 import pytest
 from hypothesis import given
@@ -458,7 +459,7 @@ def test_other_paths_do_not_go_on_with_a_table(
     ("given", "why"),
     [
         (np.zeros((48, 48)) - 1, "some pixels are below 0"),
-        ("https://example.org/a.jpg", "an address; download the picture first"),
+        ("https://example.org/a.jpg", "https://example.org/a.jpg: an address; download it first"),
         ("clip.mp4", "a video; use analyze_many"),
         (Path(), "not a file"),
     ],
@@ -556,3 +557,27 @@ def test_an_answer_that_is_not_a_number_is_a_problem(tmp_path: Path) -> None:
         found.predict(np.stack([shown["b"], shown["a"]]))
     with pytest.raises(CrossferError, match=f"new: {problem}"):
         answers(shown["a"], [TriedModel("new", found.engine)], None)
+
+
+def test_what_is_no_file_or_no_array_is_said(exported: Path, photographs: Path) -> None:
+    model: Any = crossfer.load(exported)
+    face = np.zeros((48, 48), np.uint8)
+    assert model.predict([]).shape == (0, 3)
+    assert len(model.analyze_many(photographs / f"{who}.png" for who in range(2))) == 2
+    for call, why in (
+        (lambda: model.predict([face, face[:40]]), "faces are of several sizes"),
+        (lambda: model.predict(face for _ in range(2)), "faces are no numbers"),
+        (lambda: model.analyze_many([face]), "reads files, not ndarray; call analyze for each"),
+        (lambda: model.analyze_many(PIL.Image.new("L", (48, 48))), "reads files, not Image"),
+        (
+            lambda: model.analyze_many("https://example.org/a.mp4"),
+            "https://example.org/a.mp4: an ad",
+        ),
+    ):
+        with pytest.raises(CrossferError, match=why):
+            call()
+    address = commands.refused("predict", exported, "https://example.org/a.jpg")
+    assert address == "https://example.org/a.jpg: an address; download it first"
+    for card, why in (({"format": "1"}, "has format '1', but this version reads 1"),):
+        with pytest.raises(CrossferError, match=why):
+            crossfer.load(tiny_onnx.write_card(tiny_onnx.write(exported.parent / "odd"), **card))

@@ -70,7 +70,7 @@ class Model:
 
     @cached_property
     def pytorch(self) -> Classifier:
-        """The classifier in PyTorch, which gives features; an ONNX file is converted.
+        """The classifier in PyTorch, which gives features and is exported; an ONNX file is converted.
 
         Raises
         ------
@@ -79,14 +79,14 @@ class Model:
         """
         if not isinstance(self.engine, TorchEngine):
             raise CrossferError(
-                f"{self.name}: {self.kind}: gives no features; name the bundle or run that it was "
+                f"{self.name}: {self.kind}: has no PyTorch network; name the bundle or run that it was "
                 "exported from"
             )
         if not isinstance(self.engine.classifier.network, RuntimeNetwork):
             return self.engine.classifier
         if self.described is None:
             raise CrossferError(
-                f"{self.name}: runs in ONNX Runtime and gives no features; name its ONNX file with a "
+                f"{self.name}: runs in ONNX Runtime, so it has no PyTorch network; name its ONNX file with a "
                 "description, or its PyTorch code and weights in a YAML file (network:, weights:)"
             )
         place = self.described.network.partition(":")[2]
@@ -96,8 +96,8 @@ class Model:
         except CrossferError as error:
             why, _, _ = str(error).partition("; ")  # without the advice to an experiment
             raise CrossferError(
-                f"{self.name}: gives no features: {why}; name its PyTorch code and weights in a YAML "
-                "file (network:, weights:)"
+                f"{self.name}: cannot be converted to PyTorch: {why}; name its PyTorch code and weights in "
+                "a YAML file (network:, weights:)"
             ) from None
 
     @property
@@ -197,7 +197,10 @@ def open_model(path: str | Path, threads: int = 1) -> Model:
     if path.suffix.lower() == ".onnx":
         return _onnx(path, threads)
     if path.suffix.lower() in DESCRIPTIONS:
-        return _described(path, read_description(path), threads)
+        content, beside = read_description(path), path.with_suffix(".onnx")
+        if not content.keys() & {"network", "weights"} and beside.is_file():
+            raise CrossferError(f"{path}: names no network; name {beside}")
+        return _described(path, content, threads)
     raise CrossferError(
         f"{path}: not a folder, ONNX or YAML file; for weights, name a YAML file with network:, "
         "weights:, classes: and normalisation:, as under model: in an experiment"

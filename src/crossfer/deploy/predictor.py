@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from crossfer.datasets.record import Pixels
 from crossfer.datasets.walk import VIDEO_SUFFIXES
 from crossfer.deploy.engine import Engine, Mirrored
 from crossfer.deploy.rows import NO_NUMBER, FaceRow, RowBatch, Seen, as_record, columns
-from crossfer.deploy.sources import Source, sources_in
+from crossfer.deploy.sources import Source, check_address, sources_in
 from crossfer.deploy.tracking import FaceTracker
 from crossfer.errors import CrossferError
 from crossfer.framing import SMALLEST, Framing
@@ -136,7 +137,15 @@ class Predictor:
         CrossferError
             If their shape or type is wrong, or an answer is not a number.
         """
-        shape, faces = self.engine.framing.shape, np.asarray(faces)
+        shape = self.engine.framing.shape
+        try:
+            faces = np.asarray(faces)
+        except ValueError:
+            raise CrossferError("faces are of several sizes; give one array of them") from None
+        if faces.shape == (0,):  # an empty list
+            faces = np.empty((0, *shape), np.uint8)
+        if faces.dtype == object:
+            raise CrossferError("faces are no numbers; give one array of them")
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             given, wanted = ("×".join(map(str, s)) for s in (faces.shape[1:], shape))
             raise CrossferError(
@@ -200,8 +209,8 @@ class Predictor:
         CrossferError
             If the picture cannot be read, or an answer is not a number.
         """
-        if isinstance(picture, str) and "://" in picture:
-            raise CrossferError(f"{picture}: an address; download the picture first")
+        if isinstance(picture, str):
+            check_address(picture)
         given = Path(picture) if isinstance(picture, str) else picture
         name = given if isinstance(given, Path) else "the picture"
         if isinstance(given, Path) and given.suffix.lower() in VIDEO_SUFFIXES:
@@ -217,7 +226,7 @@ class Predictor:
 
     def analyze_many(
         self,
-        paths: str | Path | Sequence[str | Path],
+        paths: str | Path | Iterable[str | Path],
         cropped: bool = False,
         smooth: float = SMOOTH,
         per_second: float | None = None,
@@ -241,14 +250,21 @@ class Predictor:
         Raises
         ------
         CrossferError
-            If pandas is not installed, or a path is not there.
+            If pandas is not installed, or a path is none or not there.
         """
         try:
             import pandas
         except ModuleNotFoundError:
             raise CrossferError("analyze_many needs pandas: pip install pandas") from None
-        how, given = PredictOptions(cropped, smooth, per_second), paths
-        given = [given] if isinstance(given, str | Path) else given
+        how = PredictOptions(cropped, smooth, per_second)
+        one = isinstance(paths, str | os.PathLike) or not isinstance(paths, Iterable)
+        given: list[Any] = [paths] if one else list(paths)
+        if other := [
+            type(each).__name__ for each in given if not isinstance(each, str | os.PathLike)
+        ]:
+            raise CrossferError(
+                f"analyze_many reads files, not {other[0]}; call analyze for each picture in memory"
+            )
         with sources_in(given) as sources:
             rows = [
                 as_record(row, self.classes)

@@ -214,7 +214,13 @@ def _images(model: Any, file: Path) -> Images:
             "images"
         )
     kinds = library("onnx").TensorProto
-    if (kind := inputs[0].type.tensor_type.elem_type) != kinds.FLOAT:
+    kind = inputs[0].type.tensor_type.elem_type
+    if kind == kinds.UINT8:
+        raise CrossferError(
+            f"{file}: its input is uint8; for predict and compare write model.json beside it instead of a "
+            "description (docs/deploy.md), or export it with float32 images as its input"
+        )
+    if kind != kinds.FLOAT:
         raise CrossferError(
             f"{file}: its input is {kinds.DataType.Name(kind).lower()}; it must be float32 images, so export "
             "it with such an input"

@@ -477,6 +477,7 @@ def test_what_the_gate_cannot_read_is_one_line(
         (json.dumps(found | {"format": 0}), "has format 0"),
         (json.dumps(found | {"classes": 3}), "damaged (classes)"),
         (json.dumps(found | {"datasets": []}), "damaged (datasets)"),
+        (json.dumps(found | {"datasets": [one, one]}), "damaged (datasets)"),
         (json.dumps(found | {"latency": found["latency"] | {"new": []}}), "damaged (latency)"),
         (
             json.dumps(found | {"datasets": [one | {"evidence": one["evidence"] | {"new": [0]}}]}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -257,11 +256,9 @@ class Predictor:
         except ModuleNotFoundError:
             raise CrossferError("analyze_many needs pandas: pip install pandas") from None
         how = PredictOptions(cropped, smooth, per_second)
-        one = isinstance(paths, str | os.PathLike) or not isinstance(paths, Iterable)
+        one = isinstance(paths, str | Path) or not isinstance(paths, Iterable)
         given: list[Any] = [paths] if one else list(paths)
-        if other := [
-            type(each).__name__ for each in given if not isinstance(each, str | os.PathLike)
-        ]:
+        if other := [type(each).__name__ for each in given if not isinstance(each, str | Path)]:
             raise CrossferError(
                 f"analyze_many reads files, not {other[0]}; call analyze for each picture in memory"
             )

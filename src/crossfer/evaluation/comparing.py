@@ -187,7 +187,8 @@ class Compared(Row):
             return "latency"
         if not all(0 < time < inf for time in (*times[0], *times[1])):
             return "latency"
-        return "" if self.datasets else "datasets"
+        names = {one.name for one in self.datasets}
+        return "" if self.datasets and len(names) == len(self.datasets) else "datasets"
 
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""

@@ -223,7 +223,8 @@ def junit(decisions: Sequence[Decision]) -> bytes:
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(bad))
     said = [f"{decision.title}: {remark}" for decision in decisions for remark in decision.remarks]
-    ElementTree.SubElement(suite, "system-out").text = "\n".join(said)
+    if said:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(said)
     return bytes(ElementTree.tostring(suite, "utf-8", xml_declaration=True))
 
 

@@ -422,7 +422,7 @@ def test_an_onnx_file_gives_features(tmp_path: Path) -> None:
         assert np.allclose(model.pytorch.predict(images), model.engine(images), atol=1e-5)
     assert isinstance(model.engine, TorchEngine)
     model.engine.classifier.save(tmp_path / "bundle")  # as a run that only measures it
-    with pytest.raises(CrossferError, match="runs in ONNX Runtime and gives no features"):
+    with pytest.raises(CrossferError, match="runs in ONNX Runtime, so it has no PyTorch"):
         _ = open_model(tmp_path / "bundle").pytorch
     exported(tmp_path / "exported", CLASSES)
     with pytest.raises(CrossferError, match="name the bundle or run that it was exported from"):

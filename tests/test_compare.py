@@ -25,6 +25,8 @@ from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.spread import spreads
+from crossfer.framing import Framing
+from crossfer.networks import NetworkConfig
 from crossfer.report.compared import measures
 from tests import tiny_onnx
 from tests.commands import crossfer, refused
@@ -225,7 +227,10 @@ def test_a_class_that_falls_does_not_pass_unseen(
     gate = crossfer("gate", file, "--max-drop", 1, "--max-class-drop", 10, "--junit", junit)
     assert gate.exit_code == 1
     assert "FAIL  faces, recall of sad: -47.0 points measured" in gate.stdout
-    assert 'failures="1"' in junit.read_text()
+    assert (
+        'failures="1"' in junit.read_text()
+        and warning in junit.read_text().split("<system-out>")[1]
+    )
     with flips.open(newline="") as table:
         rows = list(csv.DictReader(table))
     kinds = [row["flip"] for row in rows]
@@ -303,6 +308,15 @@ def test_a_class_that_one_alone_can_say(data: Dataset, networks: dict[str, Path]
     (one,) = found.datasets
     assert one.left_out == {"neutral": 100} and one.new.images == 300
     assert found.notes == ("only the new network has neutral: images of them are left out",)
+    file = folder / "shared.json"
+    drawn = replace(found, datasets=(replace(one, stand_in=True),))
+    file.write_text(json.dumps(drawn.as_json()))
+    (decision,) = json.loads(crossfer("gate", file, "--json").stdout)["answers"]
+    assert decision["remarks"] == [
+        "only the new network has neutral: images of them are left out.",
+        "faces: left out, label in none of the compared classes: neutral 100.",
+        "Drawn stand-ins: these numbers say nothing about real faces.",
+    ]
 
 
 def test_a_classifier_brings_what_labels_its_classes_stand_for(
@@ -463,6 +477,7 @@ def test_what_the_gate_cannot_read_is_one_line(
         (json.dumps(found | {"format": 0}), "has format 0"),
         (json.dumps(found | {"classes": 3}), "damaged (classes)"),
         (json.dumps(found | {"datasets": []}), "damaged (datasets)"),
+        (json.dumps(found | {"datasets": [one, one]}), "damaged (datasets)"),
         (json.dumps(found | {"latency": found["latency"] | {"new": []}}), "damaged (latency)"),
         (
             json.dumps(found | {"datasets": [one | {"evidence": one["evidence"] | {"new": [0]}}]}),
@@ -470,6 +485,19 @@ def test_what_the_gate_cannot_read_is_one_line(
         ),
     ):
         file.write_text(content)
+        assert words in refused("gate", file)
+    said = one["evidence"]
+    for changes, words in (
+        ({"old": found["old"] | {"bytes": 0}}, "damaged (bytes)"),
+        ({"latency": found["latency"] | {"old": [0.0] * 20}}, "damaged (latency)"),
+        ({"classes": found["classes"][:3]}, "damaged (faces: classes)"),
+        (
+            {"datasets": [one | {"evidence": said | {"new": [4, *said["new"][1:]]}}]},
+            "damaged (faces: evidence)",
+        ),
+        ({"datasets": [one | {"split": "training"}]}, "training images of faces; compare on the"),
+    ):
+        file.write_text(json.dumps(found | changes))
         assert words in refused("gate", file)
     file.write_text(json.dumps(found))
     assert "no such file or folder" in refused("gate", tmp_path / "no", "--max-latency-ratio", 1)
@@ -490,3 +518,40 @@ def test_damaged_data_are_refused(data: Dataset, networks: dict[str, Path], tmp_
     np.save(copy / "images.npy", images)
     assert len(open_dataset(copy).images) == len(images)
     assert "changed or damaged" in refused("compare", networks["old"], networks["bundle"], copy)
+
+
+def test_faces_are_cut_out_for_a_described_network_as_it_says(
+    data: Dataset, networks: dict[str, Path], tmp_path: Path
+) -> None:
+    """Where it does not, `predict` says what is assumed, once; a bundle says it itself."""
+    for name in ("theirs.yaml", "theirs.onnx"):
+        shutil.copy(networks["onnx"].parent / name, tmp_path / name)
+    file, description = tmp_path / "theirs.onnx", tmp_path / "theirs.yaml"
+    said = yaml.safe_load(description.read_text())
+    assumed = open_model(file)
+    assert assumed.framing is None
+    picture = data.folder.parent / "faces" / "0.png"
+    note = "no framing is described, so faces are cut out with the eyes 0.42 of the side apart"
+    assert crossfer("predict", file, picture, picture).stdout.count(note) == 1
+    assert note not in crossfer("predict", file, picture, "--cropped").stdout
+    for framing, why in (
+        ({"eyes": 0.3}, "write a mapping; the keys are side, channels, eye_distance, eye_height"),
+        ({"eye_distance": 3}, "framing: eye_distance is 3: must be between 0.1 and 0.8"),
+        ({"side": 64}, "framing: side is 64, but the network reads 48×48 gray"),
+        ({"eye_height": "low"}, "framing.eye_height"),
+    ):
+        description.write_text(yaml.safe_dump(said | {"framing": framing}))
+        assert why in refused("predict", file, picture)
+    framing = Framing(48, 1, 0.3, 0.35)
+    own = {"eye_distance": 0.3, "eye_height": 0.35}
+    description.write_text(yaml.safe_dump(said | {"framing": own}))
+    model = open_model(file)
+    assert model.framing == model.engine.framing == framing
+    assert model.engine.identity != assumed.engine.identity
+    assert note not in crossfer("predict", file, picture).stdout
+    bundle = classifier(CLASSES, column=0)
+    bundle.framing = framing
+    description.write_text(yaml.safe_dump({"network": f"bundle:{bundle.save(tmp_path / 'b')}"}))
+    assert open_model(description).engine.framing == framing
+    other = vars(Framing())
+    assert NetworkConfig(f"bundle:{tmp_path / 'b'}", framing=other).framed == Framing()

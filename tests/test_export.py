@@ -197,6 +197,7 @@ def test_colours_their_order_and_unanswerable_classes_are_exported(tmp_path: Pat
     expected = classifier.predict(faces)
     assert faces.shape[1:] == (64, 64, 3) and not expected[:, 2].any()
     assert model.predict(faces) == pytest.approx(expected, abs=1e-5)
+    assert "sets above" not in (tmp_path / "out" / "README.md").read_text(), "none is listed"
 
 
 class ByItsValues(nn.Module):
@@ -224,6 +225,8 @@ def test_a_variant_that_answers_differently_is_refused(
     with pytest.raises(CrossferError, match="fp16: agrees with PyTorch on .*--least-equal"):
         export(classifier, tmp_path / "out", ExportOptions(half=True))
     assert not list(tmp_path.iterdir())
+    with pytest.raises(CrossferError, match="int8: an answer is not a number; leave this variant"):
+        exporting._check_parity("int8", float("nan"), 1.0, None)
 
 
 def test_what_cannot_be_exported_is_one_line(

@@ -419,7 +419,7 @@ def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: s
     ("wrong", "words"),
     [
         (network("missing"), "model.network: tests.tiny_networks:missing failed: AttributeError"),
-        (NetworkConfig(network="no_such:module"), "model.network: .*No module named 'no_such'"),
+        (NetworkConfig(network="no_such:module"), "model.network: .*no module no_such on Python"),
         (network("no_network"), "returns str, not a torch.nn.Module"),
         (network(arguments={"depth": 3}), "failed: TypeError.*depth"),
         (network(arguments={"outputs": 8}), r"returns \(2, 8\) for two faces, not \(2, 7\)"),

@@ -14,12 +14,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+import PIL.Image
 import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 import crossfer
 from crossfer.cli import main
@@ -456,7 +459,7 @@ def test_other_paths_do_not_go_on_with_a_table(
     ("given", "why"),
     [
         (np.zeros((48, 48)) - 1, "some pixels are below 0"),
-        ("https://example.org/a.jpg", "an address; download the picture first"),
+        ("https://example.org/a.jpg", "https://example.org/a.jpg: an address; download it first"),
         ("clip.mp4", "a video; use analyze_many"),
         (Path(), "not a file"),
     ],
@@ -484,11 +487,37 @@ def test_two_archives_of_one_name_do_not_mix(exported: Path, tmp_path: Path) -> 
         {"labels": ["a"]},
         {"models": {"fp32": {"file": "model.onnx"}, "int8": {}}},
         {"models": {"fp32": {"file": "model.onnx"}, "int8": "model.onnx"}},
+        {"models": {"fp32": {"file": "../other/model.onnx"}}},
+        {"classes": ["angry", "anger", "happy"]},
+        {"labels": {"bored": "sleepy"}},
+        {"framing": {"side": 48.0}},
+        {"framing": {"side": 48, "channels": True}},
     ],
 )
 def test_a_card_that_somebody_wrote_is_checked(card: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(CrossferError, match="model.json: damaged"):
         crossfer.load(tiny_onnx.write(tmp_path / "exported", **card))
+
+
+def test_weights_in_another_file_belong_to_an_exported_classifier(tmp_path: Path) -> None:
+    """Two of the same graph differ, in identity and in their measured size."""
+    from crossfer.deploy.models import open_model
+
+    found = []
+    for number in (1, 2):
+        folder, network = tiny_onnx.write(tmp_path / str(number)), tiny_onnx.network()
+        numbers = numpy_helper.to_array(network.graph.initializer[-1]) * number
+        network.graph.initializer[-1].CopyFrom(numpy_helper.from_array(numbers, "numbers"))
+        set_external_data(network.graph.initializer[-1], "weights")
+        onnx.save_model(network, folder / "model.onnx")
+        found.append(open_model(folder))
+    one, other = found
+    assert one.engine.identity != other.engine.identity
+    (graph, weights), (graph_of_other, _) = (
+        [tmp_path / number / name for name in ("model.onnx", "weights")] for number in "12"
+    )
+    assert graph.read_bytes() == graph_of_other.read_bytes()
+    assert one.bytes == graph.stat().st_size + weights.stat().st_size
 
 
 @given(st.integers(0, 500), st.integers(1, 40))
@@ -498,3 +527,57 @@ def test_portions_get_smaller_so_that_all_threads_end_together(count: int, size:
     lengths = list(map(len, found))
     assert all(size >= a >= b for a, b in zip(lengths, lengths[1:], strict=False))
     assert not lengths or lengths[-1] == 1
+
+
+def test_an_answer_that_is_not_a_number_is_a_problem(tmp_path: Path) -> None:
+    """Of a damaged network; resumed or not, in every table, in videos, in Python and in the app."""
+    from crossfer.app.try_page import TriedModel, answers
+
+    model = tiny_onnx.write(tmp_path / "model", tiny_onnx.network(most=100))
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    shown = {name: np.full((48, 48), value, np.uint8) for name, value in (("a", 200), ("b", 50))}
+    for name, pixels in shown.items():
+        cv2.imwrite(str(faces / f"{name}.png"), pixels)
+    film(faces / "c.avi", [shown["b"], shown["a"], shown["b"]])
+    problem = "the classifier's answer is not a number"
+    rows = rows_of(model, faces, how=PredictOptions(cropped=True))
+    assert [row["problem"] for row in rows] == [problem, "", "", problem, ""]
+    assert np.isfinite([row["p_dark"] for row in rows if not row["problem"]]).all()
+    for suffix in ("csv", "jsonl", "parquet"):
+        out = tmp_path / f"faces.{suffix}"
+        told = commands.crossfer("predict", model, faces, "--cropped", "--out", out)
+        assert told.exit_code == 0 and f"not read, {problem}: 2" in told.stdout
+    alone = commands.refused("predict", model, faces / "a.png", "--cropped")
+    assert alone == "none of 1 pictures and videos could be read and answered"
+    found = crossfer.load(model)
+    with pytest.raises(CrossferError, match=f"a.png: {problem}; check its weights"):
+        found.analyze(faces / "a.png", cropped=True)
+    with pytest.raises(CrossferError, match=f"{problem} for row 1"):
+        found.predict(np.stack([shown["b"], shown["a"]]))
+    with pytest.raises(CrossferError, match=f"new: {problem}"):
+        answers(shown["a"], [TriedModel("new", found.engine)], None)
+
+
+def test_what_is_no_file_or_no_array_is_said(exported: Path, photographs: Path) -> None:
+    model: Any = crossfer.load(exported)
+    face = np.zeros((48, 48), np.uint8)
+    assert model.predict([]).shape == (0, 3)
+    assert len(model.analyze_many(photographs / f"{who}.png" for who in range(2))) == 2
+    for call, why in (
+        (lambda: model.predict([face, face[:40]]), "faces are of several sizes"),
+        (lambda: model.predict(face for _ in range(2)), "faces are no numbers"),
+        (lambda: model.analyze_many([face]), "reads files, not ndarray; call analyze for each"),
+        (lambda: model.analyze_many(PIL.Image.new("L", (48, 48))), "reads files, not Image"),
+        (
+            lambda: model.analyze_many("https://example.org/a.mp4"),
+            "https://example.org/a.mp4: an ad",
+        ),
+    ):
+        with pytest.raises(CrossferError, match=why):
+            call()
+    address = commands.refused("predict", exported, "https://example.org/a.jpg")
+    assert address == "https://example.org/a.jpg: an address; download it first"
+    for card, why in (({"format": "1"}, "has format '1', but this version reads 1"),):
+        with pytest.raises(CrossferError, match=why):
+            crossfer.load(tiny_onnx.write_card(tiny_onnx.write(exported.parent / "odd"), **card))

@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ from crossfer.networks import (
     Classifier,
     NetworkConfig,
     Normalisation,
+    Preprocessing,
     Spec,
     check_network,
     load,
     normalise,
 )
+from tests import tiny_onnx
+from tests.commands import crossfer, refused
 
 FAMILIES = {
     "ResNet": "resnet18",
@@ -378,6 +382,8 @@ def test_an_onnx_file_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     assert "not a readable ONNX model" in said("torn.onnx")
     assert "its input is float16; it must be float32 images" in said("half.onnx")
     assert "no such file" in said("none.onnx")
+    (tmp_path / "bytes.onnx").write_bytes(tiny_onnx.network().SerializeToString())
+    assert "write model.json beside it instead of a description" in said("bytes.onnx")
 
 
 def test_a_library_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -500,3 +506,49 @@ def test_modules_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
     Spec("my_whole:build", folder=tmp_path).build()
     one, other = (Spec("my_part:Part", folder=tmp_path / "inside").build() for _ in range(2))
     assert type(one) is type(other), "its folder lies in that of another"
+
+
+def test_a_bundle_and_its_factory_may_be_moved_together(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "my_moved.py").write_text("from torch import nn\n\nbuild = nn.Flatten\n")
+    spec = Spec("my_moved:build", folder=old)
+    Classifier(spec.build(), preprocessing=Preprocessing(side=16), spec=spec, answers=256).save(
+        old / "bundle"
+    )
+    old.rename(new)
+    del sys.modules["my_moved"]
+    assert load(new / "bundle").spec == Spec("my_moved:build", folder=new)
+    (new / "my_moved.py").rename(new / "bundle" / "my_moved.py")
+    assert load(new / "bundle").spec == Spec("my_moved:build", folder=new / "bundle")
+    (new / "bundle" / "my_moved.py").unlink()
+    del sys.modules["my_moved"]
+    with pytest.raises(
+        CrossferError,
+        match=f"no module my_moved in {old} or on Python's path; put my_moved.py there",
+    ):
+        load(new / "bundle")
+
+
+def test_a_described_onnx_file_is_exported(tmp_path: Path) -> None:
+    """What reads normalised images becomes what reads bytes; a description alone names no network."""
+    needs("onnx", "onnxruntime", "onnx2torch")
+    export(untrained(small, 1).eval(), tmp_path / "net.onnx")
+    description = tmp_path / "net.yaml"
+    told: dict[str, Any] = {"classes": list(FER7), "normalisation": "per-image"}
+    description.write_text(yaml.safe_dump(told | {"framing": {"eye_height": 0.3}}))
+    out = tmp_path / "exported"
+    done = crossfer("export", tmp_path / "net.onnx", "--out", out)
+    assert done.exit_code == 0, done.exception
+    theirs, ours = open_model(tmp_path / "net.onnx"), open_model(out)
+    assert ours.framing == theirs.framing
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    assert np.allclose(ours.engine(shown), theirs.engine(shown), atol=1e-5)
+    again = refused("export", out, "--out", tmp_path / "again")
+    assert again == (
+        f"{out}: exported classifier, fp32: has no PyTorch network; name the bundle or run that it was "
+        "exported from"
+    )
+    assert refused("predict", description, tmp_path) == (
+        f"{description}: names no network; name {tmp_path / 'net.onnx'}"
+    )

@@ -20,8 +20,12 @@ def network(
     kind: int = TensorProto.UINT8,
     outputs: int = 3,
     channels: int = 1,
+    most: float | None = None,
 ) -> onnx.ModelProto:
-    """Return a network: softmax of the mean pixel (of colours, the first) times a number for each output."""
+    """Return a network: softmax of the mean pixel (of colours, the first) times a number for each output.
+
+    A face that is brighter than `most` on average is answered with NaN.
+    """
     numbers = np.linspace(-0.02, 0.02, outputs, dtype=np.float32)[None]
     shape: list[str | int | None] = ["n", 48, 48, *([3] if channels == 3 else [])]
     nodes = [
@@ -30,8 +34,17 @@ def network(
         helper.make_node("Reshape", ["mean", "by channel"], ["channels"]),
         helper.make_node("Gather", ["channels", "first"], ["column"], axis=1),
         helper.make_node("MatMul", ["column", "numbers"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node(
+            "Softmax", ["logits"], ["probabilities" if most is None else "said"], axis=1
+        ),
     ]
+    if most is not None:
+        nodes += [
+            helper.make_node("Sub", ["most", "column"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),
+            helper.make_node("Div", ["root", "root"], ["one"]),
+            helper.make_node("Mul", ["said", "one"], ["probabilities"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -42,6 +55,11 @@ def network(
             numpy_helper.from_array(np.array([-1, channels], np.int64), "by channel"),
             numpy_helper.from_array(np.array([0], np.int64), "first"),
             numpy_helper.from_array(numbers, "numbers"),
+            *(
+                []
+                if most is None
+                else [numpy_helper.from_array(np.array([[most]], np.float32), "most")]
+            ),
         ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -40,8 +40,10 @@ class Framing:
     eye_height: float = 0.42
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
+        if type(self.channels) is not int or self.channels not in (1, 3):
             raise CrossferError(f"channels is {self.channels}: must be 1 (gray) or 3 (RGB)")
+        if type(self.side) is not int:
+            raise CrossferError(f"side is {self.side}: must be a whole number of pixels")
         ranges = {"side": (16, 1024), "eye_distance": (0.1, 0.8), "eye_height": (0.1, 0.9)}
         for name, (least, most) in ranges.items():
             value = getattr(self, name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import numpy as np
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +24,8 @@ from crossfer.datasets.pictures import data_uri, decoded, open_picture
 from crossfer.datasets.record import Pixels
 from crossfer.deploy.engine import Engine
 from crossfer.deploy.predictor import faces_in, framed
+from crossfer.deploy.rows import NO_NUMBER
+from crossfer.errors import CrossferError
 from crossfer.framing import SMALLEST
 
 MOST_FACES = 12
@@ -101,6 +104,11 @@ def answers(
         ``classes``), ``found`` (how many faces), and of the surest `MOST_FACES` the ``faces``: ``box`` (left,
         top, width, height as shares of the picture) and, for each model, ``seen`` (the address of the face as
         it reads it) and ``probabilities``.
+
+    Raises
+    ------
+    CrossferError
+        If an answer is not a number.
     """
     height, width = picture.shape[:2]
     found = faces_in(picture, find)
@@ -114,16 +122,19 @@ def answers(
         "faces": [
             {
                 "box": _box(face, width, height),
-                "models": [_answer(picture, face, one.engine) for one in candidates],
+                "models": [_answer(picture, face, one) for one in candidates],
             }
             for face in found[:MOST_FACES]
         ],
     }
 
 
-def _answer(picture: Pixels, face: Detection | None, engine: Engine) -> dict[str, Any]:
+def _answer(picture: Pixels, face: Detection | None, model: TriedModel) -> dict[str, Any]:
+    engine = model.engine
     seen = framed(picture, face, engine.framing)
     said = engine(seen[None])[0]
+    if not np.isfinite(said).all():
+        raise CrossferError(f"{model.name}: {NO_NUMBER}; check its weights")
     return {
         "seen": data_uri(seen),
         "side": engine.framing.side,

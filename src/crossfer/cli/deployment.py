@@ -70,6 +70,8 @@ def predict(
 
     how = PredictOptions(cropped, smooth, fps)
     with sources_in(paths) as sources:
+        for note in () if cropped else predictor.notes:
+            say(note)
         if out is None:
             counted = Counted()
             for part in predictor.parts(sources.found, how):
@@ -93,7 +95,9 @@ def predict(
         if given and not video:
             say(f"{option}: there is no video, so it had no effect")
     if counted.sources and not counted.faces and counted.unreadable.total() == counted.sources:
-        raise CrossferError(f"none of {counted.sources:,} pictures and videos could be read")
+        raise CrossferError(
+            f"none of {counted.sources:,} pictures and videos could be read and answered"
+        )
 
 
 def _say(part: RowBatch, classes: tuple[str, ...]) -> None:
@@ -123,7 +127,12 @@ def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
 
 @command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A bundle or a run.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A bundle or a run; or a YAML or ONNX file, as `crossfer compare` takes."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to create.")],
     half: Annotated[
         bool, typer.Option("--half", help="Also write a variant with 16-bit weights.")
@@ -166,10 +175,10 @@ def export(
     Example:  crossfer export runs/mine/runs/KEY --out exported --int8 --calibrate data/mine
     """
     from crossfer.datasets import open_dataset
-    from crossfer.deploy import load
     from crossfer.deploy.card import Accuracy
     from crossfer.deploy.export import ExportOptions
     from crossfer.deploy.export import export as write
+    from crossfer.deploy.models import open_model
     from crossfer.experiment.finished import results_of, tested
     from crossfer.report.citing import methods
     from crossfer.report.view import shown
@@ -214,7 +223,10 @@ def export(
 
         fetched = found_runtime(runtime)
     with fetched as package:  # before anything is written: it may not be had
-        classifier = load(model).classifier
+        opened = open_model(model)
+        classifier = opened.pytorch
+        for note in opened.notes:
+            say(note)
         written = write(classifier, out, what, origin)
         page = write_web(out, package) if package else None  # pyrefly: ignore[unbound-name]  # only web has one
     for variant, found in written.items():

@@ -57,7 +57,8 @@ def load(
         from crossfer.deploy.models import open_model
         from crossfer.deploy.predictor import Predictor
 
-        return Predictor(open_model(folder).engine, smallest, mirror)
+        model = open_model(folder)
+        return Predictor(model.engine, smallest, mirror, model.notes)
     if not folder.is_dir():
         raise CrossferError(
             f"{folder}: no such folder; name what `crossfer export` wrote, a bundle or a run"

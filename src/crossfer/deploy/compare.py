@@ -349,7 +349,7 @@ def read(file: str | Path) -> Compared:
         )
     if content.get("format") != FORMAT:
         raise CrossferError(
-            f"{file}: has format {content.get('format')}, but this version reads {FORMAT}; compare "
+            f"{file}: has format {content.get('format')!r}, but this version reads {FORMAT}; compare "
             "again"
         )
     try:

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.classes import canonical
 from crossfer.errors import CrossferError, one_line
+from crossfer.external_data import digest_of
 from crossfer.files import digest
 from crossfer.framing import Framing
 
@@ -197,19 +199,27 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
     if card.get("format") != FORMAT:
         raise CrossferError(
-            f"{file}: has format {card.get('format')}, but this version reads {FORMAT}; export it "
+            f"{file}: has format {card.get('format')!r}, but this version reads {FORMAT}; export it "
             "again"
         )
     try:
         Framing(**card["framing"])
-        names = card["classes"]
-        if not _is_texts(names) or len(set(names)) != len(names) or len(names) < 2:
+        names, labels = card["classes"], card.get("labels") or {}
+        if not _is_texts(names) or len(set(names)) < 2:
             raise CrossferError("classes: a list of at least two different names is needed")
-        if not _is_texts([*dict(card.get("labels") or {}).values()]):
+        known = list(map(canonical, names))
+        if twice := [name for name in known if known.count(name) > 1]:
+            raise CrossferError(f"classes: {twice[0]} is listed twice")
+        if not (isinstance(labels, dict) and _is_texts([*labels.values()])):
             raise CrossferError("labels: a mapping of labels to classes is needed")
+        if strangers := set(map(canonical, labels.values())) - set(known):
+            raise CrossferError(f"labels: {min(strangers)} is none of the classes")
         card["models"]["fp32"]
-        if not _is_texts([model["file"] for model in card["models"].values()]):
+        files = [model["file"] for model in card["models"].values()]
+        if not _is_texts(files):
             raise CrossferError("models: each needs the name of its file")
+        if beyond := [name for name in files if Path(name).root or ".." in Path(name).parts]:
+            raise CrossferError(f"models: {beyond[0]} is not in this folder")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
     return card
@@ -220,11 +230,11 @@ def _is_texts(values: Any) -> bool:
 
 
 def _checked(file: Path, expected: str | None) -> str:
-    """Return a file's SHA-256; refuse one that is not the one expected."""
+    """Return what a network's answers depend on; refuse a file whose SHA-256 is not the one expected."""
     if not file.is_file():
         raise CrossferError(f"{file}: no such file; export it again")
-    found = digest(file)
-    if expected not in (None, found):
+    found = digest_of(file)
+    if expected not in (None, found) and expected != digest(file):  # that of the file alone
         raise CrossferError(
             f"{file}: changed since it was exported (SHA-256 differs); export it again"
         )

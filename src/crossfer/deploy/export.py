@@ -353,7 +353,11 @@ def _parity(
 
 
 def _check_parity(variant: str, difference: float, equal: float, asked: float | None) -> None:
-    if not difference <= LARGEST_DIFFERENCE.get(variant, np.inf):
+    if np.isnan(difference):
+        raise CrossferError(
+            f"{variant}: an answer is not a number; leave this variant out, or check the network's weights"
+        )
+    if difference > LARGEST_DIFFERENCE.get(variant, np.inf):
         raise CrossferError(
             f"{variant}: probabilities differ from PyTorch's by up to {difference:.2g}, more than "
             f"{LARGEST_DIFFERENCE[variant]:g}: this network cannot be exported by tracing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,13 @@ from crossfer.deploy.engine import (
 )
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError
+from crossfer.external_data import digest_of, files_of
 from crossfer.framing import Framing
 from crossfer.machine import threads_of
 from crossfer.networks.classifier import WEIGHTS, Classifier
 from crossfer.networks.config import NetworkConfig
 from crossfer.networks.description import DESCRIPTIONS, read_description
-from crossfer.networks.onnx_files import RuntimeNetwork, digest_of, files_of
-from crossfer.networks.preprocessing import Preprocessing
+from crossfer.networks.onnx_files import RuntimeNetwork
 from crossfer.networks.sources import ONNX, RUNTIME
 from crossfer.validation import adapter, first_error
 
@@ -70,7 +70,7 @@ class Model:
 
     @cached_property
     def pytorch(self) -> Classifier:
-        """The classifier in PyTorch, which gives features; an ONNX file is converted.
+        """The classifier in PyTorch, which gives features and is exported; an ONNX file is converted.
 
         Raises
         ------
@@ -79,14 +79,14 @@ class Model:
         """
         if not isinstance(self.engine, TorchEngine):
             raise CrossferError(
-                f"{self.name}: {self.kind}: gives no features; name the bundle or run that it was "
+                f"{self.name}: {self.kind}: has no PyTorch network; name the bundle or run that it was "
                 "exported from"
             )
         if not isinstance(self.engine.classifier.network, RuntimeNetwork):
             return self.engine.classifier
         if self.described is None:
             raise CrossferError(
-                f"{self.name}: runs in ONNX Runtime and gives no features; name its ONNX file with a "
+                f"{self.name}: runs in ONNX Runtime, so it has no PyTorch network; name its ONNX file with a "
                 "description, or its PyTorch code and weights in a YAML file (network:, weights:)"
             )
         place = self.described.network.partition(":")[2]
@@ -96,8 +96,8 @@ class Model:
         except CrossferError as error:
             why, _, _ = str(error).partition("; ")  # without the advice to an experiment
             raise CrossferError(
-                f"{self.name}: gives no features: {why}; name its PyTorch code and weights in a YAML "
-                "file (network:, weights:)"
+                f"{self.name}: cannot be converted to PyTorch: {why}; name its PyTorch code and weights in "
+                "a YAML file (network:, weights:)"
             ) from None
 
     @property
@@ -129,6 +129,18 @@ class Model:
     def mirrored(self) -> Model:
         """The same, but it averages the probabilities of each face and its mirror image."""
         return replace(self, name=f"{self.name} (mirror)", engine=Mirrored(self.engine))
+
+    @property
+    def notes(self) -> list[str]:
+        """What is assumed where faces are cut out for it."""
+        if self.framing is not None:
+            return []
+        assumed = self.engine.framing
+        return [
+            f"{self.name}: no framing is described, so faces are cut out with the eyes "
+            f"{assumed.eye_distance:g} of the side apart and {assumed.eye_height:g} below the upper edge; "
+            "add framing: {eye_distance: …, eye_height: …} to its description"
+        ]
 
     def check(self, dataset: Dataset, more: str = "") -> None:
         """Refuse a dataset whose faces have another shape.
@@ -185,7 +197,10 @@ def open_model(path: str | Path, threads: int = 1) -> Model:
     if path.suffix.lower() == ".onnx":
         return _onnx(path, threads)
     if path.suffix.lower() in DESCRIPTIONS:
-        return _described(path, read_description(path), threads)
+        content, beside = read_description(path), path.with_suffix(".onnx")
+        if not content.keys() & {"network", "weights"} and beside.is_file():
+            raise CrossferError(f"{path}: names no network; name {beside}")
+        return _described(path, content, threads)
     raise CrossferError(
         f"{path}: not a folder, ONNX or YAML file; for weights, name a YAML file with network:, "
         "weights:, classes: and normalisation:, as under model: in an experiment"
@@ -203,10 +218,8 @@ def _folder(folder: Path, threads: int) -> Model:
 def _exported(folder: Path, variant: str, name: str, threads: int) -> Model:
     engine = OnnxEngine(folder, variant, threads)
     file = folder / str(read_card(folder)["models"][variant]["file"])
-    size = file.stat().st_size
-    return Model(
-        name, f"exported classifier, {variant}", engine, engine.framing, _count(file), size
-    )
+    kind = f"exported classifier, {variant}"
+    return Model(name, kind, engine, engine.framing, _count(file), _size(file))
 
 
 def _onnx(file: Path, threads: int) -> Model:
@@ -268,26 +281,31 @@ def _built(described: NetworkConfig, threads: int, name: str) -> Model:
         classifier = config.deployed(config.outputs or FER7)
     onnx = config.spec(FER7).file
     weights = digest_of(onnx) if onnx else config.weights_digest
-    identity = _identity(weights, classifier.classes, classifier.preprocessing)
+    identity = _identity(weights, classifier)
     engine = TorchEngine(classifier, identity, parallel=onnx is not None and threads == 1)
     if onnx:
-        size = sum(file.stat().st_size for file in files_of(onnx))
-        return Model(name, "ONNX file", engine, None, _count(onnx), size, described)
+        return Model(name, "ONNX file", engine, config.framed, _count(onnx), _size(onnx), described)
     if weights := config.weights_file:
         size = weights.stat().st_size
     else:
         size = sum(t.nbytes for t in classifier.network.state_dict().values())
-    return replace(_torch(name, "weights", engine, None, size), described=described)
+    return replace(_torch(name, "weights", engine, config.framed, size), described=described)
 
 
-def _identity(weights: str, classes: Sequence[str], preprocessing: Preprocessing) -> str:
+def _identity(weights: str, classifier: Classifier) -> str:
     """Return a digest of all on which the answers of a described network depend."""
-    return hashlib.sha256(repr((weights, tuple(classes), preprocessing)).encode()).hexdigest()
+    said = (weights, classifier.classes, classifier.preprocessing, classifier.framing)
+    return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 def _torch(name: str, kind: str, engine: TorchEngine, framing: Framing | None, size: int) -> Model:
     numbers = sum(parameter.numel() for parameter in engine.classifier.parameters())
     return Model(name, kind, engine, framing, numbers, size)
+
+
+def _size(file: Path) -> int:
+    """Return the bytes of an ONNX file, with its weights in other files."""
+    return sum(part.stat().st_size for part in files_of(file))
 
 
 def _count(file: Path) -> int | None:

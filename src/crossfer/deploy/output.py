@@ -38,6 +38,7 @@ class Counted:
     unreadable: Counter[str] = field(default_factory=Counter)
     """Number of sources by reason."""
     _highest: int = 0
+    _problems: set[str] = field(default_factory=set)
 
     def add(self, part: RowBatch) -> None:
         """Count the rows of a part."""
@@ -52,11 +53,13 @@ class Counted:
         if problem == NO_FACE:
             self.without_a_face += 1
         elif problem:
-            self.unreadable[problem] += 1
+            self._problems.add(problem)
 
     def end(self) -> None:
         """Count a picture or video after its rows."""
         self.sources, self.faces, self._highest = self.sources + 1, self.faces + self._highest, 0
+        self.unreadable.update(self._problems)
+        self._problems.clear()
 
 
 class Table:

@@ -20,8 +20,8 @@ from crossfer.datasets.pictures import UnreadableImage, open_picture, timed_fram
 from crossfer.datasets.record import Pixels
 from crossfer.datasets.walk import VIDEO_SUFFIXES
 from crossfer.deploy.engine import Engine, Mirrored
-from crossfer.deploy.rows import FaceRow, RowBatch, Seen, as_record, columns
-from crossfer.deploy.sources import Source, sources_in
+from crossfer.deploy.rows import NO_NUMBER, FaceRow, RowBatch, Seen, as_record, columns
+from crossfer.deploy.sources import Source, check_address, sources_in
 from crossfer.deploy.tracking import FaceTracker
 from crossfer.errors import CrossferError
 from crossfer.framing import SMALLEST, Framing
@@ -78,6 +78,8 @@ class Predictor:
         Side of the smallest face to detect, see `crossfer.datasets.detector.Detector`.
     mirror
         Whether to average the probabilities of each face and its mirror image.
+    notes
+        What is assumed where it cuts out faces.
 
     Examples
     --------
@@ -88,8 +90,15 @@ class Predictor:
     >>> model.analyze_many(["photos/", "clip.mp4"]).to_csv("faces.csv")  # doctest: +SKIP
     """
 
-    def __init__(self, engine: Engine, smallest: float = SMALLEST, mirror: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        smallest: float = SMALLEST,
+        mirror: bool = False,
+        notes: Sequence[str] = (),
+    ) -> None:
         check_smallest(smallest)
+        self.notes = tuple(notes)
         self.engine, self.smallest = Mirrored(engine) if mirror else engine, smallest
         self._classifier: Classifier | None = getattr(engine, "classifier", None)
 
@@ -125,15 +134,26 @@ class Predictor:
         Raises
         ------
         CrossferError
-            If their shape or type is wrong.
+            If their shape or type is wrong, or an answer is not a number.
         """
-        shape, faces = self.engine.framing.shape, np.asarray(faces)
+        shape = self.engine.framing.shape
+        try:
+            faces = np.asarray(faces)
+        except ValueError:
+            raise CrossferError("faces are of several sizes; give one array of them") from None
+        if faces.shape == (0,):  # an empty list
+            faces = np.empty((0, *shape), np.uint8)
+        if faces.dtype == object:
+            raise CrossferError("faces are no numbers; give one array of them")
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             given, wanted = ("×".join(map(str, s)) for s in (faces.shape[1:], shape))
             raise CrossferError(
                 f"faces are {faces.dtype} of {given}, but the classifier reads uint8 of {wanted}"
             )
-        return self.engine(faces)
+        said = self.engine(faces)
+        if len(wrong := np.flatnonzero(~np.isfinite(said).all(1))):
+            raise CrossferError(f"faces: {NO_NUMBER} for row {wrong[0]}; check its weights")
+        return said
 
     def look(self, pictures: Sequence[Pixels], cropped: bool = False) -> list[list[Seen]]:
         """Detect and classify the faces of pictures.
@@ -186,23 +206,26 @@ class Predictor:
         Raises
         ------
         CrossferError
-            If the picture cannot be read.
+            If the picture cannot be read, or an answer is not a number.
         """
-        if isinstance(picture, str) and "://" in picture:
-            raise CrossferError(f"{picture}: an address; download the picture first")
+        if isinstance(picture, str):
+            check_address(picture)
         given = Path(picture) if isinstance(picture, str) else picture
+        name = given if isinstance(given, Path) else "the picture"
         if isinstance(given, Path) and given.suffix.lower() in VIDEO_SUFFIXES:
             raise CrossferError(f"{given}: a video; use analyze_many")
         try:
             pixels = open_picture(given)
         except UnreadableImage as error:
-            name = given if isinstance(given, Path) else "the picture"
             raise CrossferError(f"{name}: {error}") from None
-        return [self._as_deepface(face) for face in self.look([pixels], cropped)[0]]
+        seen = self.look([pixels], cropped)[0]
+        if not all(face.is_answered for face in seen):
+            raise CrossferError(f"{name}: {NO_NUMBER}; check its weights")
+        return [self._as_deepface(face) for face in seen]
 
     def analyze_many(
         self,
-        paths: str | Path | Sequence[str | Path],
+        paths: str | Path | Iterable[str | Path],
         cropped: bool = False,
         smooth: float = SMOOTH,
         per_second: float | None = None,
@@ -226,14 +249,19 @@ class Predictor:
         Raises
         ------
         CrossferError
-            If pandas is not installed, or a path is not there.
+            If pandas is not installed, or a path is none or not there.
         """
         try:
             import pandas
         except ModuleNotFoundError:
             raise CrossferError("analyze_many needs pandas: pip install pandas") from None
-        how, given = PredictOptions(cropped, smooth, per_second), paths
-        given = [given] if isinstance(given, str | Path) else given
+        how = PredictOptions(cropped, smooth, per_second)
+        one = isinstance(paths, str | Path) or not isinstance(paths, Iterable)
+        given: list[Any] = [paths] if one else list(paths)
+        if other := [type(each).__name__ for each in given if not isinstance(each, str | Path)]:
+            raise CrossferError(
+                f"analyze_many reads files, not {other[0]}; call analyze for each picture in memory"
+            )
         with sources_in(given) as sources:
             rows = [
                 as_record(row, self.classes)
@@ -278,10 +306,12 @@ class Predictor:
             for source, picture in zip(some, opened, strict=True):
                 faces = [] if isinstance(picture, str) else next(seen)
                 why = picture if isinstance(picture, str) else NO_FACE
+                answered = [face for face in faces if face.is_answered]
                 rows = [
                     FaceRow(source.name, face=number, seen=face)
-                    for number, face in enumerate(faces, 1)
+                    for number, face in enumerate(answered, 1)
                 ]
+                rows += [FaceRow(source.name, problem=NO_NUMBER)] * (len(faces) - len(answered))
                 parts.append(RowBatch(source, rows or [FaceRow(source.name, problem=why)], True))
             return parts
 
@@ -391,8 +421,13 @@ def _seen(picture: Pixels, face: Detection | None, probabilities: NDArray[np.flo
 def _tracked(
     source: str, frame: int, seconds: float, faces: list[Seen], tracker: FaceTracker
 ) -> Iterator[FaceRow]:
-    boxes = [face.box for face in faces]
-    said = [face.probabilities for face in faces]
-    for face, (number, smoothed) in zip(faces, tracker.update(seconds, boxes, said), strict=True):
+    answered = [face for face in faces if face.is_answered]  # NaN would stay in the smoothed mean
+    boxes = [face.box for face in answered]
+    said = [face.probabilities for face in answered]
+    for face, (number, smoothed) in zip(
+        answered, tracker.update(seconds, boxes, said), strict=True
+    ):
         seen = Seen(face.box, face.eyes, face.score, smoothed)
         yield FaceRow(source, frame, seconds, number, seen)
+    for _ in range(len(faces) - len(answered)):
+        yield FaceRow(source, frame, seconds, problem=NO_NUMBER)

@@ -15,6 +15,9 @@ from crossfer.errors import legible
 
 Point = tuple[float, float]
 
+NO_NUMBER = "the classifier's answer is not a number"
+"""The problem of a face for which a damaged network, or one in half precision, gives NaN."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -36,6 +39,11 @@ class Seen:
     eyes: tuple[Point, Point] | None
     score: float | None
     probabilities: NDArray[np.float32]
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its probabilities are numbers."""
+        return bool(np.isfinite(self.probabilities).all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,18 @@ class Sources:
     others: int
 
 
+def check_address(given: str | Path) -> None:
+    """Refuse an address, in which a `Path` has one slash less.
+
+    Raises
+    ------
+    CrossferError
+        If it is one.
+    """
+    if found := re.match(r"(\w{2,}):/+(.*)", os.fspath(given)):
+        raise CrossferError("{}://{}: an address; download it first".format(*found.groups()))
+
+
 @contextmanager
 def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
     """Find the pictures and videos; archives are unpacked temporarily.
@@ -54,7 +67,7 @@ def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
     Raises
     ------
     CrossferError
-        If a path is missing, an archive is unsafe, or there is no picture or video.
+        If a path is missing or an address, an archive is unsafe, or there is no picture or video.
     """
     if not paths:
         raise CrossferError("no path is given; name pictures, videos, folders or archives")
@@ -71,6 +84,7 @@ def sources_in(paths: Sequence[str | Path]) -> Iterator[Sources]:
                 found[str(path)] = Source(str(path), path, _is_video(path))
                 continue
             else:
+                check_address(path)
                 raise CrossferError(f"{path}: no such file or folder")
             for file in map(Path, files_below(folder)):
                 if not (_is_video(file) or is_picture(file)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -161,7 +162,13 @@ class Compared(Row):
     @property
     def damaged(self) -> str:
         """What does not fit together, as where somebody changed the file; empty if all does."""
+        if not (self.old.bytes > 0 and self.new.bytes > 0):
+            return "bytes"
+        count = len(self.classes)
         for one in self.datasets:
+            by_class = one.change.classes, one.old.recall, one.new.recall
+            if {len(values) for values in by_class} != {count}:
+                return f"{one.name}: classes"
             said = one.evidence
             columns = [
                 said.rows,
@@ -173,9 +180,15 @@ class Compared(Row):
             ]
             if len({len(column) for column in columns if column}) != 1 or not said.labels:
                 return f"{one.name}: evidence"
-        if not (self.latency.old and len(self.latency.old) == len(self.latency.new)):
+            if not {*said.labels, *said.old, *said.new} <= set(range(count)):
+                return f"{one.name}: evidence"
+        times = self.latency.old, self.latency.new
+        if not times[0] or len(times[0]) != len(times[1]):
             return "latency"
-        return "" if self.datasets else "datasets"
+        if not all(0 < time < inf for time in (*times[0], *times[1])):
+            return "latency"
+        names = {one.name for one in self.datasets}
+        return "" if self.datasets and len(names) == len(self.datasets) else "datasets"
 
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""

@@ -340,13 +340,13 @@ def read_card(folder: Path) -> Card:
             "framing": Framing(**content["framing"]),
             "layers": NamedLayers(**{key: tuple(v) for key, v in content["layers"].items()}),
             "answers": int(content["answers"]),
-            "labels": content.get("labels"),  # bundles from before 0.1 have no labels
+            "labels": dict(content.get("labels") or {}),  # bundles from before 0.1 have no labels
         }
         card = Card(files, spec, described)
-        card.output_names  # noqa: B018  (refuses an output that is not there)
+        Classifier(nn.Identity(), **described)  # refuses what does not fit together
         recorded = content.pop("digest")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CrossferError(f"{folder / CLASSIFIER_CARD}: damaged ({error!r})") from None
+        raise CrossferError(f"{folder / CLASSIFIER_CARD}: damaged ({one_line(error)})") from None
     if _digest(content) != recorded:
         raise CrossferError(
             f"{folder / CLASSIFIER_CARD}: changed by hand; save the classifier again"
@@ -405,7 +405,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise CrossferError(
-            f"{file}: has format {found}, but this version reads {FORMAT}; save it again with this "
+            f"{file}: has format {found!r}, but this version reads {FORMAT}; save it again with this "
             "version"
         )
     return content

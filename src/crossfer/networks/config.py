@@ -15,13 +15,13 @@ import torch
 
 from crossfer.classes import FER7, ClassSet, canonical
 from crossfer.errors import CrossferError
+from crossfer.external_data import files_of
 from crossfer.files import digest
-from crossfer.framing import SIDE
+from crossfer.framing import SIDE, Framing
 from crossfer.networks.answers import failed_on, problem_of
 from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
 from crossfer.networks.layers import LAYERS, NamedLayers
-from crossfer.networks.onnx_files import files_of
 from crossfer.networks.preprocessing import MAPPED, PER_IMAGE, Normalisation, Preprocessing
 from crossfer.networks.sources import (
     LIBRARIES,
@@ -41,6 +41,7 @@ SOURCES = (*LIBRARIES, BUNDLE)
 WITH_WEIGHTS = (TRANSFORMERS, ONNX, RUNTIME, BUNDLE)
 """Sources whose networks are deployed by default."""
 
+FRAMING = ("side", "channels", "eye_distance", "eye_height")
 GRAY = "order: a gray network reads no colours; remove it"
 AS_BUILT, START = Path("as-built"), Path("start")
 """Instead of a file of weights: deploy the source's weights, or start training from them."""
@@ -98,6 +99,10 @@ class NetworkConfig:
         Names of its outputs, in order, in any known spelling; by default the model's own, or the experiment's
         if no weights are deployed.  An output belongs to the class of its name, or to the class that has its
         name as a label; otherwise it is never predicted.  A class without an output is new to the model.
+    framing
+        How its faces are cut out of pictures: ``eye_distance`` and ``eye_height``, see
+        `crossfer.framing.Framing`; by default the bundle's own, or that of `crossfer.prepare`.  The networks
+        of an experiment have the framing of its source.
     FC, CL
         Module names of its fully connected layers and of its last convolution, if module order does not give
         them.
@@ -107,7 +112,7 @@ class NetworkConfig:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
-    NOT_IDENTITY: ClassVar = frozenset({"folder", "weights", "expect"})
+    NOT_IDENTITY: ClassVar = frozenset({"folder", "weights", "framing", "expect"})
     """Paths, whose content `built` and `weights_digest` identify, and values that are only checked."""
 
     network: str = STUDY
@@ -120,6 +125,7 @@ class NetworkConfig:
     normalisation: Normalisation | Literal["per-image"] | None = None
     order: Literal["RGB", "BGR"] | None = None
     classes: tuple[str, ...] = ()
+    framing: Mapping[str, int | float] | None = None
     FC: tuple[str, ...] = ()
     CL: tuple[str, ...] = ()
     expect: float | None = None
@@ -198,6 +204,10 @@ class NetworkConfig:
             yield f"classes: {twice[0]} is listed twice; remove one"
         if len(names) == 1:
             yield f"classes: only {names[0]}; name the class of every output"
+        if not (
+            isinstance(self.framing or {}, Mapping) and set(self.framing or ()) <= set(FRAMING)
+        ):
+            yield f"framing: {self.framing!r}: write a mapping; the keys are {', '.join(FRAMING)}"
         if self.expect is not None and not 0 < self.expect <= 1:
             yield "expect: must be a fraction, above 0 and at most 1"
         if not self.is_deployed:
@@ -276,6 +286,24 @@ class NetworkConfig:
             return replace(how, order=self.order or how.order)
         except ValueError as error:
             raise CrossferError(str(error)) from None
+
+    @property
+    def framed(self) -> Framing | None:
+        """The framing of its faces; None if neither it nor its bundle says it."""
+        if self.framing is None and not self._card:
+            return None
+        how = self.preprocessing
+        reads = {"side": how.side, "channels": how.channels}
+        own = vars(self._card.described["framing"]) if self._card else {}
+        given: dict[str, Any] = {**own, **reads, **(self.framing or {})}
+        if other := [key for key in reads if given[key] != reads[key]]:
+            raise CrossferError(
+                f"model.framing: {other[0]} is {given[other[0]]}, but the network reads {how}; remove it"
+            )
+        try:
+            return Framing(**given)
+        except CrossferError as error:
+            raise CrossferError(f"model.framing: {error}") from None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -413,6 +441,7 @@ class NetworkConfig:
             wanted.names,
             outputs,
             self.preprocessing,
+            self.framed,
             layers=self._layers,
             spec=spec,
             answers=len(theirs),

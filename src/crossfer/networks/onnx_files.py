@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import shutil
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.shape_prop import ShapeProp
 
 from crossfer.errors import CrossferError
-from crossfer.files import digest
+from crossfer.external_data import files_of
 from crossfer.networks.answers import are_probabilities
 from crossfer.networks.hubs import Own, library
 from crossfer.networks.layers import OfTokens
@@ -83,22 +82,6 @@ def from_onnx(file: Path, check: bool = True) -> nn.Module:
         runtime = RuntimeNetwork(model.SerializeToString(), images.last, {first: False})
         _check(network.eval(), runtime, shown, file)
     return network
-
-
-def files_of(graph: Path) -> list[Path]:
-    """Return an ONNX file and the files beside it that hold its weights (*external data*)."""
-    model = library("onnx").load(graph, load_external_data=False)
-    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
-    names = sorted({entry.value for entry in entries if entry.key == "location"})
-    return [graph, *(graph.parent / name for name in names)]
-
-
-def digest_of(graph: Path) -> str:
-    """Return the SHA-256 of an ONNX file; with external data, of the digests of all its files."""
-    digests = [digest(file) for file in files_of(graph)]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
 
 
 def copy_whole(graph: Path, place: Path) -> None:
@@ -231,7 +214,13 @@ def _images(model: Any, file: Path) -> Images:
             "images"
         )
     kinds = library("onnx").TensorProto
-    if (kind := inputs[0].type.tensor_type.elem_type) != kinds.FLOAT:
+    kind = inputs[0].type.tensor_type.elem_type
+    if kind == kinds.UINT8:
+        raise CrossferError(
+            f"{file}: its input is uint8; for predict and compare write model.json beside it instead of a "
+            "description (docs/deploy.md), or export it with float32 images as its input"
+        )
+    if kind != kinds.FLOAT:
         raise CrossferError(
             f"{file}: its input is {kinds.DataType.Name(kind).lower()}; it must be float32 images, so export "
             "it with such an input"

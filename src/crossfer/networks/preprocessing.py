@@ -58,6 +58,8 @@ class Preprocessing:
             raise ValueError(
                 f"normalisation: a mean and deviation for each of {self.channels} channels"
             )
+        if not all(map(math.isfinite, (*self.mean, *self.deviation, self.white))):
+            raise ValueError("normalisation: mean, deviation and white must be finite numbers")
         if self.deviation and min(self.deviation) <= 0:
             raise ValueError("normalisation: every deviation must be above 0")
         if self.white <= 0:

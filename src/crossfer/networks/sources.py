@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,21 @@ class Spec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], beside: Path) -> Spec:
-        """Read what `as_json` wrote; an ONNX file is in the folder `beside`."""
+        """Read what `as_json` wrote; an ONNX file is in the folder `beside`.
+
+        A factory that is not where it was is looked for in that folder and in the one around it: both may
+        have been moved.
+        """
         spec = cls(**content)
-        return replace(spec, folder=beside) if spec.file else spec
+        if spec.file:
+            return replace(spec, folder=beside)
+        if spec.network == STUDY or spec.kind in LIBRARIES:
+            return spec
+        top = spec.kind.partition(".")[0]
+        places = [place for place in (spec.folder, beside, beside.parent) if place is not None]
+        if spec.folder is None and find_spec(top):
+            return spec
+        return replace(spec, folder=next((p for p in places if _has(p, top)), spec.folder))
 
     def build(self, bare: bool = False) -> nn.Module:
         """Build the network, with the weights of its source.
@@ -245,10 +258,24 @@ def _function(name: str, folder: Path | None) -> Any:
     module, _, function = name.partition(":")
     if folder:
         _look_first_in(folder.resolve())
-    found: Any = importlib.import_module(module)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # what the factory's module needs itself
+        top = module.partition(".")[0]
+        places = f"in {folder} or on" if folder else "on"
+        raise CrossferError(
+            f"no module {error.name} {places} Python's path; put {top}.py there, or in a bundle's folder or "
+            "beside it"
+        ) from None
     for part in function.split("."):
         found = getattr(found, part)
     return found
+
+
+def _has(folder: Path, module: str) -> bool:
+    return (folder / f"{module}.py").is_file() or (folder / module / "__init__.py").is_file()
 
 
 def _look_first_in(folder: Path) -> None:

@@ -92,6 +92,12 @@ def warnings(one: OnDataset, classes: tuple[str, ...]) -> list[str]:
     return [*found, *(f"{one.name}: {note}." for note in one.notes)]
 
 
+def left_out(one: OnDataset) -> str:
+    """Say how many images of a dataset were not asked about, by label."""
+    listed = ", ".join(f"{label} {count:,}" for label, count in one.left_out.items())
+    return f"{one.name}: left out, label in none of the compared classes: {listed}."
+
+
 def questions(one: OnDataset) -> list[str]:
     """Answer both questions that a paired test may ask: about these images, and about other people."""
     found = one.difference

@@ -11,18 +11,21 @@ from xml.etree import ElementTree
 
 from crossfer.deploy.compare import read
 from crossfer.errors import CrossferError
-from crossfer.evaluation.comparing import asked_of
+from crossfer.evaluation.comparing import Compared, asked_of
 from crossfer.evaluation.decision import to_ship
 from crossfer.evaluation.gate import Criterion, Limits, ask, gate
 from crossfer.evaluation.rows import Result, Results
 from crossfer.report.advice import shipped
-from crossfer.report.compared import warnings
+from crossfer.report.compared import left_out, warnings
 from crossfer.report.verdict import fallen, no_comparison
 from crossfer.report.view import View
+from crossfer.report.words import STAND_IN
 from crossfer.terms import BL
 
 if TYPE_CHECKING:
     from crossfer.experiment.finished import Finished
+
+ONE_SEED = "One seed: the bounds do not cover another training."
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,6 @@ class Decision:
         What the test sets are called, by `Criterion.side`.
     remarks
         What else to say.
-    single
-        Whether nothing is known about other trainings that could be.
     """
 
     title: str
@@ -51,7 +52,6 @@ class Decision:
     criteria: Sequence[Criterion]
     names: Mapping[str, str]
     remarks: Sequence[str]
-    single: bool = False
 
     @property
     def passed(self) -> bool:
@@ -64,7 +64,8 @@ class Decision:
 
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {**self.facts, "criteria": [asdict(criterion) for criterion in self.criteria]}
+        criteria = [asdict(criterion) for criterion in self.criteria]
+        return {**self.facts, "criteria": criteria, "remarks": list(self.remarks)}
 
 
 def of_experiment(
@@ -114,8 +115,12 @@ def of_experiment(
                 {**facts, "run": run},
                 gate(row, evidence, limits, results.classes, groups, _size_ratio(results, row)),
                 {"source": results.source.name, "target": row.target},
-                [*fallen(view, row), shipped(view, run, str(finished.out))],
-                single=len(row.seeds) == 1,
+                [
+                    *fallen(view, row),
+                    *([ONE_SEED] if len(row.seeds) == 1 else []),
+                    *([STAND_IN] if view.stand_in else []),
+                    shipped(view, run, str(finished.out)),
+                ],
             )
         )
     return found
@@ -146,9 +151,14 @@ def of_comparison(
     Raises
     ------
     CrossferError
-        If the file is no comparison, or one of these is not in it.
+        If the file is no comparison, or not one of test images, or one of these is not in it.
     """
     found = read(file)
+    for one in found.datasets:
+        if one.split != "test":
+            raise CrossferError(
+                f"{file}: compares {one.split} images of {one.name}; compare on the test split"
+            )
     names = [one.name for one in found.datasets]
     if target is not None and target not in names:
         raise CrossferError(f"--target {target}: choose among {', '.join(names)}")
@@ -180,13 +190,16 @@ def of_comparison(
             {"old": found.old.name, "new": found.new.name},
             criteria,
             {name: name for name in names},
-            [f"WARNING: {w}" for one in found.datasets for w in warnings(one, found.classes)],
+            _remarks(found),
         )
     ]
 
 
 def junit(decisions: Sequence[Decision]) -> bytes:
-    """Return every condition as a test case in JUnit's XML; one that fails or is not proven is a failure."""
+    """Return every condition as a test case in JUnit's XML; one that fails or is not proven is a failure.
+
+    The remarks are the suite's output.
+    """
     suite = ElementTree.Element("testsuite", name="crossfer gate")
     bad = 0
     for decision in decisions:
@@ -209,7 +222,20 @@ def junit(decisions: Sequence[Decision]) -> bytes:
                 )
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(bad))
+    said = [f"{decision.title}: {remark}" for decision in decisions for remark in decision.remarks]
+    if said:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(said)
     return bytes(ElementTree.tostring(suite, "utf-8", xml_declaration=True))
+
+
+def _remarks(found: Compared) -> list[str]:
+    """Say what else a comparison found, most important first."""
+    return [
+        *(f"WARNING: {text}" for one in found.datasets for text in warnings(one, found.classes)),
+        *(f"{note}." for note in found.notes),
+        *(left_out(one) for one in found.datasets if one.left_out),
+        *([STAND_IN] if any(one.stand_in for one in found.datasets) else []),
+    ]
 
 
 def _to_ship(results: Results, strategy: str | None, target: str | None) -> list[Result]:

@@ -265,7 +265,8 @@ class Gallery:
         faces = []
         for face in seen:
             place = FaceLocation(digest, _within(face.box, width, height))
-            shares = tuple(map(float, face.probabilities)) if self.guided else ()
+            guided = self.guided and face.is_answered
+            shares = tuple(map(float, face.probabilities)) if guided else ()
             made = PhotoFace(_id(place), "", place, face.score, shares)
             write_bytes(self.picture(made.id), encoded(_shown(pixels, face)))
             faces.append(made)

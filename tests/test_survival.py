@@ -23,8 +23,10 @@ from crossfer.adaptation import adapt
 from crossfer.cli import app, main
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
-from crossfer.experiment import Progress, check_experiment, load_results, run_experiment
+from crossfer.experiment import Progress, check_experiment, load_results, run_experiment, verify
+from crossfer.experiment.folder import check_weights
 from crossfer.experiment.plan import Run
+from crossfer.experiment.status import status
 from crossfer.files import alone
 from crossfer.networks.weights import save_tensors
 from crossfer.report import write_report
@@ -366,3 +368,36 @@ def test_weights_and_predictions_that_are_not_what_was_trained_are_not_used(
     assert [row.on_source.test for row in again.results] == [
         row.on_source.test for row in before.results
     ]
+
+
+def test_a_cache_is_found_below_a_link_and_after_a_move(
+    prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    out = tmp_path / "link" / "out"
+    content = configuration(prepared, strategies=["FC"], cache=str(tmp_path / "cache"))
+    run_experiment(check_experiment(content), out)
+    for moved in (False, True):
+        out = out.resolve().rename(tmp_path / "moved") if moved else out
+        assert {one.state for one in status(out)} == {"finished"}
+        verdicts = verify(out)
+        assert [verdict.problems for verdict in verdicts] == [()] * 3
+        assert verdicts[-1].checked == ("derived results verified",)
+
+
+def test_a_file_that_one_may_not_read_is_not_to_be_deleted(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And everybody may read weights who may read the other files."""
+    results = run_experiment(check_experiment(configuration(prepared, strategies=["BL"])), tmp_path)
+    folder = tmp_path / results.runs[0].folder
+    modes = {file.name: file.stat().st_mode for file in folder.iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+    def forbidden(file: Path) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+
+    monkeypatch.setattr("crossfer.run_folder.digest", forbidden)
+    with pytest.raises(CrossferError, match="this user may not read it; change its permissions"):
+        check_weights(folder)

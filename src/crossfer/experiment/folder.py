@@ -16,7 +16,7 @@ from crossfer.experiment.names import ERROR
 from crossfer.experiment.plan import Run
 from crossfer.files import write_bytes
 from crossfer.networks.classifier import CLASSIFIER_CARD, WEIGHTS
-from crossfer.run_folder import altered, is_finished, load_predictions
+from crossfer.run_folder import FORBIDDEN, altered, is_finished, load_predictions
 
 BUNDLE_FILES = (WEIGHTS, CLASSIFIER_CARD)
 """The files of the classifier: a run's folder is a bundle."""
@@ -30,6 +30,17 @@ MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
 def folder_of(run: Run, runs_folder: Path) -> Path:
     """Return the folder of a run, which its key identifies, whatever its name was when it was trained."""
     return next(runs_folder.glob(f"*-{run.key}"), runs_folder / run.folder)
+
+
+def place_of(folder: Path, out: Path) -> str:
+    """Return how files in `out` name a folder: relatively if it is inside, since both are moved together.
+
+    Otherwise absolutely: from elsewhere, or below a symbolic link, a relative path would lead astray.
+    """
+    for inside, root in ((folder, out), (folder.resolve(), out.resolve())):
+        if inside.is_relative_to(root) and ".." not in (found := inside.relative_to(root)).parts:
+            return found.as_posix()
+    return folder.resolve().as_posix()
 
 
 def record_failure(run: Run, runs_folder: Path, why: str) -> None:
@@ -46,11 +57,14 @@ def check_weights(folder: Path) -> None:
     Raises
     ------
     CrossferError
-        If one of its files is missing or changed.
+        If one of its files is missing, changed, or forbidden to this user.
     """
     for name in BUNDLE_FILES:
         if why := altered(folder, name):
-            raise CrossferError(f"{folder / name}: {why}; delete its folder to train it again")
+            mend = "delete its folder to train it again"
+            if why == FORBIDDEN:
+                mend = "change its permissions"
+            raise CrossferError(f"{folder / name}: {why}; {mend}")
 
 
 class Part(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import filelock
 
 from crossfer.errors import CrossferError
 from crossfer.executors.slurm import Job, queued
+from crossfer.experiment.folder import place_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.names import ERROR, LOCKS
 from crossfer.files import write_json
@@ -52,13 +52,9 @@ class RunStatus:
 def write_plan(
     out: Path, runs_folder: Path, runs: Sequence[tuple[str, str]], arithmetic: Arithmetic
 ) -> None:
-    """Write an experiment's runs (keys and labels), their arithmetic, and the version.
-
-    The path of the runs is relative to the experiment's folder.
-    """
+    """Write an experiment's runs (keys and labels), their folder and arithmetic, and the version."""
     listed = [{"key": key, "label": label} for key, label in runs]
-    place = Path(os.path.relpath(runs_folder, out)).as_posix()
-    content = {"runs_folder": place, "runs": listed, "arithmetic": asdict(arithmetic)}
+    content = {"runs_folder": place_of(runs_folder, out), "runs": listed, "arithmetic": asdict(arithmetic)}
     write_json(out / PLAN, content | {"crossfer": versions()["crossfer"]})
 
 

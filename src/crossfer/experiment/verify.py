@@ -221,7 +221,8 @@ def _collected_again(finished: Finished) -> Verdict:
         finished.experiment, planned, runs_folder, out, failed, results.leakage, results.network
     )
     now, then = collected.results.as_json(), results.as_json()
-    compared = now.keys() - {"crossfer", "config"}  # which version it was, and what was asked
+    # Which version it was, what was asked, and what `_differences` has compared of each run.
+    compared = now.keys() - {"crossfer", "config", "runs"}
     found = (_difference(now[key], then[key], key) for key in now if key in compared)
     if difference := next(filter(None, found), None):
         return Verdict(RESULTS, (), (difference,))

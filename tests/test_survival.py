@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import resource
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,14 @@ from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_results, run_experiment, verify
 from crossfer.experiment.folder import check_weights
 from crossfer.experiment.plan import Run
+from crossfer.experiment.run import run_one
 from crossfer.experiment.status import status
-from crossfer.files import alone
+from crossfer.files import alone, digest
+from crossfer.machine import threads_of
 from crossfer.networks.weights import save_tensors
 from crossfer.report import write_report
+from crossfer.training import State
+from crossfer.training.checkpoint import Checkpoints, read_checkpoint
 from tests.stress import kill
 from tests.test_training import small
 
@@ -401,3 +407,99 @@ def test_a_file_that_one_may_not_read_is_not_to_be_deleted(
     monkeypatch.setattr("crossfer.run_folder.digest", forbidden)
     with pytest.raises(CrossferError, match="this user may not read it; change its permissions"):
         check_weights(folder)
+
+
+class Noted(Heard):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def noted(self, run: Run, what: str) -> None:
+        self.notes.append(f"{run.strategy.name}: {what}")
+
+
+def weights_of(out: Path) -> dict[str, str]:
+    return {file.parent.name: digest(file) for file in out.glob("runs/*/model.safetensors")}
+
+
+def test_what_started_from_other_weights_is_named_and_trained_again(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, heard = check_experiment(configuration(prepared)), Noted()
+    results = run_experiment(experiment, tmp_path)
+    before = weights_of(tmp_path)
+    (folder,) = tmp_path.glob("runs/BL-*")
+
+    def otherwise(strategy: Any, *arguments: Any, **options: Any) -> Any:
+        trained = adapt(strategy, *arguments, **options)
+        if strategy.name == "BL":
+            next(trained.model.parameters()).data += 0.01
+        return trained
+
+    shutil.rmtree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{EXECUTE}.adapt", otherwise)
+        run_one(tmp_path, results.runs[0].key)
+    found = {verdict.label.split(" · ")[0]: verdict.problems for verdict in verify(tmp_path)}
+    assert found.pop("FU") == (), "it starts at random"
+    why = "BL · seed 0, which it starts from, has other weights now; run the experiment again"
+    assert [found[name][-1] for name in ("FC", "RE")] == [why, why]
+    monkeypatch.setattr(f"{EXECUTE}.adapt", otherwise)
+    run_experiment(experiment, tmp_path, heard)
+    why = "trained again, since BL · seed 0, which it starts from, has other weights now"
+    assert heard.notes == [f"FC: {why}", f"RE: {why}"]
+    now = weights_of(tmp_path)
+    assert {name[:2] for name in now if now[name] != before[name]} == {"BL", "FC", "RE"}
+    assert not any(verdict.problems for verdict in verify(tmp_path))
+
+
+def test_a_training_resumes_with_its_threads_and_elsewhere_that_is_recorded(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = check_experiment(configuration(prepared, strategies=["BL"]))
+    whole = run_experiment(experiment, tmp_path / "whole", threads=2)
+    out, key = tmp_path / "out", whole.runs[0].key
+    run_experiment(experiment, out)
+    (folder,) = out.glob("runs/BL-*")
+    for processor in ("", "another"):
+        (folder / "run.json").unlink()
+        with threads_of(2), pytest.raises(KeyboardInterrupt):
+            run_one(out, key, stopping=lambda: True)
+        if processor:
+            monkeypatch.setattr("crossfer.machine.processor", lambda: "another")
+        heard = Noted()
+        run_one(out, key, heard)
+        notes = ["BL: resumes with 2 threads, as it began, for the same bits"]
+        assert weights_of(out) == weights_of(tmp_path / "whole")
+        content = json.loads((folder / "run.json").read_text())
+        assert content["machine"]["threads"] == 2
+        run_experiment(experiment, out)
+        first = verify(out)[0]
+        if not processor:
+            assert heard.notes == notes
+            assert (content["resumed"], len(first.checked)) == ([], 1)
+        else:
+            assert "BL: resumes on another system (processor was " in heard.notes[0]
+            assert "training resumed on another system (processor was " in first.checked[1]
+
+
+@pytest.mark.parametrize("what", ["damaged", "of another version or training"])
+def test_a_checkpoint_that_is_of_no_use_is_named(
+    what: str, prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    experiment, heard = check_experiment(configuration(prepared, strategies=["BL"])), Noted()
+    key = run_experiment(experiment, tmp_path).runs[0].key
+    before = weights_of(tmp_path)
+    (file,) = tmp_path.glob("runs/BL-*/run.json")
+    file.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run_one(tmp_path, key, stopping=lambda: True)
+    checkpoint = file.with_name("checkpoint.safetensors")
+    if what == "damaged":
+        spoil(checkpoint)
+    else:
+        state, facts = read_checkpoint(checkpoint) or (State(), {})
+        Checkpoints(checkpoint, facts=facts).save(replace(state, kept=state.weights))
+    run_one(tmp_path, key, heard)
+    assert heard.notes == [f"BL: its checkpoint is {what}, so it is trained from the beginning"]
+    assert weights_of(tmp_path) == before

@@ -49,9 +49,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        if missing := [key for key in RUN_KEYS if key not in content]:
+        if missing := [key for key in (*RUN_KEYS, "files") if key not in content]:
             raise KeyError(missing[0])
-        return {**content, "files": dict(content["files"])}
+        found = {name: dict(content.get(name, {})) for name in ("files", "starts_from")}
+        return {**content, **found}
     except PermissionError:
         raise CrossferError(f"{folder / RUN}: {FORBIDDEN}; change its permissions") from None
     except FileNotFoundError:

@@ -39,7 +39,10 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Threads per process; default 1 with several workers or on a cluster, else all cores.",
+        help=(
+            "Threads per process; default 1 with several workers or on a cluster, else all cores. A "
+            "training that resumes on a CPU keeps its own number, and so gets the same bits."
+        ),
         show_default=False,
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from crossfer.experiment.names import ERROR
 from crossfer.experiment.plan import Run
 from crossfer.files import write_bytes
 from crossfer.networks.classifier import CLASSIFIER_CARD, WEIGHTS
-from crossfer.run_folder import FORBIDDEN, altered, is_finished, load_predictions
+from crossfer.run_folder import FORBIDDEN, altered, is_finished, load_predictions, read_run
 
 BUNDLE_FILES = (WEIGHTS, CLASSIFIER_CARD)
 """The files of the classifier: a run's folder is a bundle."""
@@ -65,6 +66,20 @@ def check_weights(folder: Path) -> None:
             if why == FORBIDDEN:
                 mend = "change its permissions"
             raise CrossferError(f"{folder / name}: {why}; {mend}")
+
+
+def changed_start(folder: Path) -> str | None:
+    """Return the label of a run from which a finished run started, and whose weights are others now.
+
+    Runs that cannot be read are not looked at, nor is anything in a folder of an earlier version.
+    """
+    for key, weights in read_run(folder)["starts_from"].items():
+        for above in folder.parent.glob(f"*-{key}"):
+            with suppress(CrossferError):
+                content = read_run(above)
+                if content["files"].get(WEIGHTS) != weights:
+                    return str(content["label"])
+    return None
 
 
 class Part(NamedTuple):

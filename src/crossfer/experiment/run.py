@@ -32,6 +32,7 @@ from crossfer.experiment.results import RESULTS, collect, read_results, write_re
 from crossfer.experiment.status import planned_arithmetic, write_plan
 from crossfer.experiment.tracking import Tracking, tracking_to
 from crossfer.experiment.workers import (
+    NOTE,
     STEP,
     WAITING,
     Workers,
@@ -241,6 +242,7 @@ class _Events(Events):
         tell: dict[str, Callable[[Run, Any], None]] = {
             STEP: self.progress.step,
             WAITING: self.progress.waiting,
+            NOTE: self.progress.noted,
             SUBMITTED: self.progress.submitted,
         }
         tell[what](self.runs[key], value)

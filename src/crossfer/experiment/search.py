@@ -49,7 +49,7 @@ from crossfer.experiment.trials import (
     Trials,
     import_optuna,
 )
-from crossfer.experiment.workers import STEP, Workers, carry_out, how_many, task_of
+from crossfer.experiment.workers import NOTE, STEP, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.machine import Machine
 from crossfer.strategy import Strategy
@@ -305,6 +305,8 @@ class _Events(Events):
             self.progress.started(value)
         elif what == STEP:
             self.progress.step(self.runs[key], value)
+        elif what == NOTE:
+            self.progress.noted(self.runs[key], value)
         elif what == FAILED:
             self.progress.failed(self.runs[key], value)
         elif what == ENDED:

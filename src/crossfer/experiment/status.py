@@ -54,7 +54,11 @@ def write_plan(
 ) -> None:
     """Write an experiment's runs (keys and labels), their folder and arithmetic, and the version."""
     listed = [{"key": key, "label": label} for key, label in runs]
-    content = {"runs_folder": place_of(runs_folder, out), "runs": listed, "arithmetic": asdict(arithmetic)}
+    content = {
+        "runs_folder": place_of(runs_folder, out),
+        "runs": listed,
+        "arithmetic": asdict(arithmetic),
+    }
     write_json(out / PLAN, content | {"crossfer": versions()["crossfer"]})
 
 

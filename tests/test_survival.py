@@ -26,6 +26,7 @@ from crossfer.cli import app, main
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import Progress, check_experiment, load_results, run_experiment, verify
+from crossfer.experiment.finished import Finished
 from crossfer.experiment.folder import check_weights
 from crossfer.experiment.plan import Run
 from crossfer.experiment.run import run_one
@@ -503,3 +504,25 @@ def test_a_checkpoint_that_is_of_no_use_is_named(
     run_one(tmp_path, key, heard)
     assert heard.notes == [f"BL: its checkpoint is {what}, so it is trained from the beginning"]
     assert weights_of(tmp_path) == before
+
+
+def test_predictions_that_another_experiment_made_again_for_its_data_are_not_missed_in_silence(
+    prepared: dict[str, Dataset], raw: Path, tmp_path: Path
+) -> None:
+    """Predictions that are damaged are not trusted for any dataset: each experiment makes its own again."""
+    how = Preparation(seed=1, faces="cropped")
+    other = prepare(raw / "jaffe", tmp_path / "other", how, name="other")
+    first = configuration(prepared, strategies=["FC"], cache=str(tmp_path / "cache"))
+    second = first | {"targets": [str(other.folder)]}
+    run_experiment(check_experiment(first), tmp_path / "a")
+    (file,) = tmp_path.glob("cache/BL-*/predictions.parquet")
+    spoil(file)
+    run_experiment(check_experiment(second), tmp_path / "b")
+    why = f"{file}: has no predictions for jaffe, test; run the experiment again"
+    results = load_results(tmp_path / "a")
+    with pytest.raises(CrossferError, match=f"^{why}$"):  # as `crossfer gate` does
+        Finished(tmp_path / "a", results).evidence(results.results)
+    assert f"jaffe, test: {why}" in verify(tmp_path / "a")[0].problems
+    run_experiment(check_experiment(first), tmp_path / "a")
+    for out in (tmp_path / "a", tmp_path / "b"):
+        assert not any(verdict.problems for verdict in verify(out))

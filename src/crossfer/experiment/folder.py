@@ -17,7 +17,14 @@ from crossfer.experiment.names import ERROR
 from crossfer.experiment.plan import Run
 from crossfer.files import write_bytes
 from crossfer.networks.classifier import CLASSIFIER_CARD, WEIGHTS
-from crossfer.run_folder import FORBIDDEN, altered, is_finished, load_predictions, read_run
+from crossfer.run_folder import (
+    FORBIDDEN,
+    PREDICTIONS,
+    altered,
+    is_finished,
+    load_predictions,
+    read_run,
+)
 
 BUNDLE_FILES = (WEIGHTS, CLASSIFIER_CARD)
 """The files of the classifier: a run's folder is a bundle."""
@@ -135,7 +142,7 @@ def load_answers(
     Raises
     ------
     CrossferError
-        If the predictions cannot be read.
+        If the predictions cannot be read, or lack the images.
     """
     return Answers.joined([_load_part(folder, part, split, dropped, without) for part in parts])
 
@@ -178,6 +185,12 @@ def _load_part(
     without: Sequence[int],
 ) -> Answers:
     said = load_predictions(folder, part.fingerprint, split)
+    if not len(
+        said.rows
+    ):  # another experiment on this `cache:` had to make them again, for its own data
+        raise CrossferError(
+            f"{folder / PREDICTIONS}: has no predictions for {part.name}, {split}; run the experiment again"
+        )
     kept = ~np.isin(said.rows, dropped.get(part.name, ())) & ~np.isin(said.labels, without)
     return Answers.of(
         said.labels[kept], said.probabilities[kept], part.classes, said.rows[kept] + part.start

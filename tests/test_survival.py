@@ -526,3 +526,63 @@ def test_predictions_that_another_experiment_made_again_for_its_data_are_not_mis
     run_experiment(check_experiment(first), tmp_path / "a")
     for out in (tmp_path / "a", tmp_path / "b"):
         assert not any(verdict.problems for verdict in verify(out))
+
+
+def test_one_damaged_run_does_not_stop_the_others_and_the_advice_is_its_own(
+    prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(configuration(prepared)))
+    command = ["run", str(file), "--out", str(out), "--workers", "1"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (folder,) = out.glob("runs/FC-*")
+    (folder / "run.json").write_text("{}")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert "run.json: damaged (KeyError('key')); delete the folder\n" in done.stderr
+    assert "run the same command" not in done.stderr
+    assert {run.strategy for run in load_results(out).runs} == {"BL", "RE", "FU"}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_the_state_of_an_experiment_that_one_may_only_read(
+    code: int, prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = run_experiment(
+        check_experiment(configuration(prepared, strategies=["FC", "RE"])), tmp_path
+    )
+    for run in results.runs[1:]:
+        (tmp_path / run.folder / "run.json").unlink()
+    owner = tmp_path / "runs" / ".locks" / f"{results.runs[1].key}.owner"
+    owner.write_text("process 7 on elsewhere")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    found = status(tmp_path)
+    assert [one.state for one in found] == ["finished", "running", "interrupted"]
+    assert found[1].detail.startswith("process 7 on elsewhere, unless it has ended")
+
+
+def test_whoever_reads_the_output_may_stop_and_its_terminal_may_be_narrow(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(configuration(prepared)))
+    with crossfer("run", file, "--out", out, "--workers", "1") as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()  # as `head -1` does
+        assert (process.wait(120), process.stderr.read()) == (0, "")
+    assert (out / "report.html").is_file()
+    told = CliRunner().invoke(app, ["report", str(out)], env={"COLUMNS": "40"})
+    assert " target  strategy  source %  target %  integrity " in told.stdout
+    assert " jaffe   FC " in told.stdout
+
+    def read_only(*_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("crossfer.report.write_report", read_only)
+    told = CliRunner().invoke(app, ["report", str(out)])
+    assert "copy the folder to where you may write" in str(told.exception)

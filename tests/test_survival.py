@@ -469,7 +469,9 @@ def test_a_training_resumes_with_its_threads_and_elsewhere_that_is_recorded(
         if processor:
             monkeypatch.setattr("crossfer.machine.processor", lambda: "another")
         heard = Noted()
-        run_one(out, key, heard)
+        with pytest.raises(KeyboardInterrupt):
+            run_one(out, key, heard, stopping=lambda: True)
+        run_one(out, key)
         notes = ["BL: resumes with 2 threads, as it began, for the same bits"]
         assert weights_of(out) == weights_of(tmp_path / "whole")
         content = json.loads((folder / "run.json").read_text())

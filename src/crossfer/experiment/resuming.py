@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,27 @@ def begun(
     facts: dict[str, Any] = {
         "key": run.key,
         "starts_from": {
-            above.key: read_run(folder_of(above, runs_folder))["files"][WEIGHTS]
+            above.key: read_run(folder_of(above, runs_folder))["files"].get(WEIGHTS)
             for above in run.needed
         },
         "machine": {name: now[name] for name in (*SYSTEM, "threads")},
         "resumed": [],
     }
     if before := _before(folder, facts, say):
-        then = before["machine"]
+        then, facts["resumed"] = before["machine"], before["resumed"]
         if any(then[name] != now[name] for name in SYSTEM):
             facts["resumed"] = [*before["resumed"], then]
             say(f"resumes {on_other_system(then, now)}, so its bits may differ")
-        if alone and then["threads"] != now["threads"]:
+        if alone:
             facts["machine"]["threads"] = then["threads"]
-            say(f"resumes with {then['threads']} threads, as it began, for the same bits")
-    with threads_of(facts["machine"]["threads"]) if alone else nullcontext():
+    threads = facts["machine"]["threads"]
+    if threads == now["threads"]:
+        yield facts
+        return
+    say(
+        f"resumes with {threads} thread{'' if threads == 1 else 's'}, as it began, for the same bits"
+    )
+    with threads_of(threads):
         yield facts
 
 

@@ -747,3 +747,28 @@ def test_the_app_shows_what_flipped(finished: tuple[Path, Results, int]) -> None
                 if (row["dataset"], row["flip"]) == (name, way)
             ]
         assert changed.picture(0).shape == (48, 48)
+
+
+def test_moved_together_with_its_raw_files_nothing_is_prepared_or_divided_again(
+    raw: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(raw / "jaffe", tmp_path / "here" / "jaffe")
+    changes: dict[str, Any] = {"source": data / "fer2013", "strategies": ["BL"]}
+    changes["targets"] = [{"path": "jaffe", "faces": "cropped"}]
+
+    def at(place: Path) -> Experiment:
+        return check_experiment(SMALL | changes | {"data": place})
+
+    first = run_experiment(at(tmp_path / "here"), tmp_path / "here" / "out")
+    photos = tmp_path / "here" / "jaffe"  # one is added, so that splits are kept and not drawn
+    shutil.copy(next(photos.glob("KA.HA1.*")), photos / "KA.HA4.999.tiff")
+    second = run_experiment(at(tmp_path / "here"), tmp_path / "here" / "out")
+    assert first.datasets[1].fingerprint != second.datasets[1].fingerprint
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(CrossferError, match=r"not there, or .*another path on this machine; start"):
+        open_datasets(at(there), there / "out", Progress(), checked=True)
+    heard = Heard()
+    again = run_experiment(at(there), there / "out", heard)
+    assert again.datasets == second.datasets
+    assert heard.images == 0
+    assert len(list((there / "out" / "datasets").glob("*"))) == 1

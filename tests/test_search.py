@@ -206,11 +206,11 @@ class Faults(Progress):
     def __init__(self, patch: pytest.MonkeyPatch, fails: Callable[[Run], bool]) -> None:
         self.said: list[str] = []
 
-        def execute_or_fail(run: Run, runs_folder: Path, *arguments: Any) -> Path:
+        def execute_or_fail(run: Run, runs_folder: Path, *arguments: Any, **more: Any) -> Path:
             if fails(run):
                 folder_of(run, runs_folder).mkdir(parents=True)
                 raise RuntimeError("CUDA out of memory.\nTried to allocate 2.00 GiB")
-            return execute(run, runs_folder, *arguments)
+            return execute(run, runs_folder, *arguments, **more)
 
         patch.setattr(sys.modules["crossfer.experiment.trials"], "execute", execute_or_fail)
 
@@ -318,3 +318,25 @@ def test_the_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert told.exit_code == 1, told.output
     assert "HEAD: every trial failed: " in told.stderr and " FC " in told.stdout
     assert yaml.safe_load((tmp_path / "out" / "recipes.yaml").read_text()).keys() == {"FC"}
+
+
+def test_a_journal_whose_process_was_killed_goes_on_and_a_damaged_one_is_named(
+    found: tuple[Path, Searched], data: Path, tmp_path: Path
+) -> None:
+    out, experiment = tmp_path / "out", check_experiment(CONTENT | {"data": data})
+    shutil.copytree(found[0], out)
+    journal = out / "trials.journal"
+    whole = journal.read_bytes()
+    arguments: dict[str, Any] = {"trials": 2, "budget": 2.5, "strategies": ["FC"]}
+    journal.write_bytes(whole + b'{"op_code": 4, "wor')
+    again = search(experiment, out, **arguments)
+    assert again.strategies == found[1].strategies
+    assert journal.read_bytes().startswith(whole)
+    lines = whole.splitlines(keepends=True)
+    for damaged in ([*lines[:3], b"?\n", *lines[3:]], [*lines[:3], b"{}\n", *lines[3:]]):
+        journal.write_bytes(b"".join(damaged))
+        with pytest.raises(CrossferError, match=r"trials.journal: damaged \(.*\); delete it"):
+            search(experiment, out, **arguments)
+    journal.write_bytes(whole.replace(b'"measured"', b'"measures"'))
+    with pytest.raises(CrossferError, match=r"trials.journal: damaged \(KeyError.*; delete it"):
+        search(experiment, out, **arguments)

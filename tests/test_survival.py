@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import resource
@@ -11,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,18 @@ from crossfer.adaptation import adapt
 from crossfer.cli import app, main
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
-from crossfer.experiment import Progress, check_experiment, load_results, run_experiment
+from crossfer.experiment import Progress, check_experiment, load_results, run_experiment, verify
+from crossfer.experiment.finished import Finished
+from crossfer.experiment.folder import check_weights
 from crossfer.experiment.plan import Run
-from crossfer.files import alone
+from crossfer.experiment.run import run_one
+from crossfer.experiment.status import status
+from crossfer.files import alone, digest
+from crossfer.machine import threads_of
 from crossfer.networks.weights import save_tensors
 from crossfer.report import write_report
+from crossfer.training import State
+from crossfer.training.checkpoint import Checkpoints, read_checkpoint
 from tests.stress import kill
 from tests.test_training import small
 
@@ -381,3 +390,216 @@ def test_weights_and_predictions_that_are_not_what_was_trained_are_not_used(
     assert [row.on_source.test for row in again.results] == [
         row.on_source.test for row in before.results
     ]
+
+
+def test_a_cache_is_found_below_a_link_and_after_a_move(
+    prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    out = tmp_path / "link" / "out"
+    content = configuration(prepared, strategies=["FC"], cache=str(tmp_path / "cache"))
+    run_experiment(check_experiment(content), out)
+    for moved in (False, True):
+        out = out.resolve().rename(tmp_path / "moved") if moved else out
+        assert {one.state for one in status(out)} == {"finished"}
+        verdicts = verify(out)
+        assert [verdict.problems for verdict in verdicts] == [()] * 3
+        assert verdicts[-1].checked == ("derived results verified",)
+
+
+def test_a_file_that_one_may_not_read_is_not_to_be_deleted(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And everybody may read weights who may read the other files."""
+    results = run_experiment(check_experiment(configuration(prepared, strategies=["BL"])), tmp_path)
+    folder = tmp_path / results.runs[0].folder
+    modes = {file.name: file.stat().st_mode for file in folder.iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+    def forbidden(file: Path) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+
+    monkeypatch.setattr("crossfer.run_folder.digest", forbidden)
+    with pytest.raises(CrossferError, match="this user may not read it; change its permissions"):
+        check_weights(folder)
+
+
+class Noted(Heard):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def noted(self, run: Run, what: str) -> None:
+        self.notes.append(f"{run.strategy.name}: {what}")
+
+
+def weights_of(out: Path) -> dict[str, str]:
+    return {file.parent.name: digest(file) for file in out.glob("runs/*/model.safetensors")}
+
+
+def test_what_started_from_other_weights_is_named_and_trained_again(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, heard = check_experiment(configuration(prepared)), Noted()
+    results = run_experiment(experiment, tmp_path)
+    before = weights_of(tmp_path)
+    (folder,) = tmp_path.glob("runs/BL-*")
+
+    def otherwise(strategy: Any, *arguments: Any, **options: Any) -> Any:
+        trained = adapt(strategy, *arguments, **options)
+        if strategy.name == "BL":
+            next(trained.model.parameters()).data += 0.01
+        return trained
+
+    shutil.rmtree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{EXECUTE}.adapt", otherwise)
+        run_one(tmp_path, results.runs[0].key)
+    found = {verdict.label.split(" · ")[0]: verdict.problems for verdict in verify(tmp_path)}
+    assert found.pop("FU") == (), "it starts at random"
+    why = "BL · seed 0, which it starts from, has other weights now; run the experiment again"
+    assert [found[name][-1] for name in ("FC", "RE")] == [why, why]
+    monkeypatch.setattr(f"{EXECUTE}.adapt", otherwise)
+    run_experiment(experiment, tmp_path, heard)
+    why = "trained again, since BL · seed 0, which it starts from, has other weights now"
+    assert heard.notes == [f"FC: {why}", f"RE: {why}"]
+    now = weights_of(tmp_path)
+    assert {name[:2] for name in now if now[name] != before[name]} == {"BL", "FC", "RE"}
+    assert not any(verdict.problems for verdict in verify(tmp_path))
+
+
+def test_a_training_resumes_with_its_threads_and_elsewhere_that_is_recorded(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = check_experiment(configuration(prepared, strategies=["BL"]))
+    whole = run_experiment(experiment, tmp_path / "whole", threads=2)
+    out, key = tmp_path / "out", whole.runs[0].key
+    run_experiment(experiment, out)
+    (folder,) = out.glob("runs/BL-*")
+    for processor in ("", "another"):
+        (folder / "run.json").unlink()
+        with threads_of(2), pytest.raises(KeyboardInterrupt):
+            run_one(out, key, stopping=lambda: True)
+        if processor:
+            monkeypatch.setattr("crossfer.machine.processor", lambda: "another")
+        heard = Noted()
+        with pytest.raises(KeyboardInterrupt):
+            run_one(out, key, heard, stopping=lambda: True)
+        run_one(out, key)
+        notes = ["BL: resumes with 2 threads, as it began, for the same bits"]
+        assert weights_of(out) == weights_of(tmp_path / "whole")
+        content = json.loads((folder / "run.json").read_text())
+        assert content["machine"]["threads"] == 2
+        run_experiment(experiment, out)
+        first = verify(out)[0]
+        if not processor:
+            assert heard.notes == notes
+            assert (content["resumed"], len(first.checked)) == ([], 1)
+        else:
+            assert "BL: resumes on another system (processor was " in heard.notes[0]
+            assert "training resumed on another system (processor was " in first.checked[1]
+
+
+@pytest.mark.parametrize("what", ["damaged", "of another version or training"])
+def test_a_checkpoint_that_is_of_no_use_is_named(
+    what: str, prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    experiment, heard = check_experiment(configuration(prepared, strategies=["BL"])), Noted()
+    key = run_experiment(experiment, tmp_path).runs[0].key
+    before = weights_of(tmp_path)
+    (file,) = tmp_path.glob("runs/BL-*/run.json")
+    file.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run_one(tmp_path, key, stopping=lambda: True)
+    checkpoint = file.with_name("checkpoint.safetensors")
+    if what == "damaged":
+        spoil(checkpoint)
+    else:
+        state, facts = read_checkpoint(checkpoint) or (State(), {})
+        Checkpoints(checkpoint, facts=facts).save(replace(state, kept=state.weights))
+    run_one(tmp_path, key, heard)
+    assert heard.notes == [f"BL: its checkpoint is {what}, so it is trained from the beginning"]
+    assert weights_of(tmp_path) == before
+
+
+def test_predictions_that_another_experiment_made_again_for_its_data_are_not_missed_in_silence(
+    prepared: dict[str, Dataset], raw: Path, tmp_path: Path
+) -> None:
+    """Predictions that are damaged are not trusted for any dataset: each experiment makes its own again."""
+    how = Preparation(seed=1, faces="cropped")
+    other = prepare(raw / "jaffe", tmp_path / "other", how, name="other")
+    first = configuration(prepared, strategies=["FC"], cache=str(tmp_path / "cache"))
+    second = first | {"targets": [str(other.folder)]}
+    run_experiment(check_experiment(first), tmp_path / "a")
+    (file,) = tmp_path.glob("cache/BL-*/predictions.parquet")
+    spoil(file)
+    run_experiment(check_experiment(second), tmp_path / "b")
+    why = f"{file}: has no predictions for jaffe, test; run the experiment again"
+    results = load_results(tmp_path / "a")
+    with pytest.raises(CrossferError, match=f"^{why}$"):  # as `crossfer gate` does
+        Finished(tmp_path / "a", results).evidence(results.results)
+    assert f"jaffe, test: {why}" in verify(tmp_path / "a")[0].problems
+    run_experiment(check_experiment(first), tmp_path / "a")
+    for out in (tmp_path / "a", tmp_path / "b"):
+        assert not any(verdict.problems for verdict in verify(out))
+
+
+def test_one_damaged_run_does_not_stop_the_others_and_the_advice_is_its_own(
+    prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(configuration(prepared)))
+    command = ["run", str(file), "--out", str(out), "--workers", "1"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (folder,) = out.glob("runs/FC-*")
+    (folder / "run.json").write_text("{}")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert "run.json: damaged (KeyError('key')); delete the folder\n" in done.stderr
+    assert "run the same command" not in done.stderr
+    assert {run.strategy for run in load_results(out).runs} == {"BL", "RE", "FU"}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_the_state_of_an_experiment_that_one_may_only_read(
+    code: int, prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = run_experiment(
+        check_experiment(configuration(prepared, strategies=["FC", "RE"])), tmp_path
+    )
+    for run in results.runs[1:]:
+        (tmp_path / run.folder / "run.json").unlink()
+    owner = tmp_path / "runs" / ".locks" / f"{results.runs[1].key}.owner"
+    owner.write_text("process 7 on elsewhere")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    found = status(tmp_path)
+    assert [one.state for one in found] == ["finished", "running", "interrupted"]
+    assert found[1].detail.startswith("process 7 on elsewhere, unless it has ended")
+
+
+def test_whoever_reads_the_output_may_stop_and_its_terminal_may_be_narrow(
+    prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(configuration(prepared)))
+    with crossfer("run", file, "--out", out, "--workers", "1") as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()  # as `head -1` does
+        assert (process.wait(120), process.stderr.read()) == (0, "")
+    assert (out / "report.html").is_file()
+    told = CliRunner().invoke(app, ["report", str(out)], env={"COLUMNS": "40"})
+    assert " target  strategy  source %  target %  integrity " in told.stdout
+    assert " jaffe   FC " in told.stdout
+
+    def read_only(*_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("crossfer.report.write_report", read_only)
+    told = CliRunner().invoke(app, ["report", str(out)])
+    assert "copy the folder to where you may write" in str(told.exception)

@@ -27,6 +27,7 @@ from crossfer.selection import MARGIN
 from crossfer.training import (
     Augmentation,
     Faces,
+    Misfit,
     Mixture,
     Recipe,
     State,
@@ -207,8 +208,25 @@ def test_a_damaged_checkpoint_is_none(tmp_path: Path) -> None:
     assert checkpoints.load() is None
     checkpoints.save(State({"a": torch.ones(2)}))
     assert checkpoints.load() is not None
-    checkpoints.file.write_bytes(checkpoints.file.read_bytes()[:-3])
-    assert checkpoints.load() is None
+    whole = checkpoints.file.read_bytes()
+    for damaged in (whole[:-3], whole[:-3] + b"?" + whole[-2:], whole.replace(b'"step', b'"stop')):
+        checkpoints.file.write_bytes(damaged)
+        assert checkpoints.load() is None
+
+
+def test_a_state_of_another_training_is_refused_before_it_is_used(tmp_path: Path) -> None:
+    faces, machine, stops = squares(), Machine.of("cpu"), Stops(tmp_path, (1, 1))
+    train(small(), faces, {"source": faces}, RECIPE, 0, machine, on_state=stops.keep)
+    ((_, state),) = stops
+    some = next(iter(state.weights))
+    for other in (
+        replace(state, weights={some: state.weights[some]}),
+        replace(state, kept=state.kept | {some: torch.zeros(3)}),
+        replace(state, averaged=state.weights),
+        replace(state, inside={}),
+    ):
+        with pytest.raises(Misfit):
+            train(small(), faces, {"source": faces}, RECIPE, 0, machine, resume=other)
 
 
 def test_selection_keeps_the_best_epoch_or_the_last() -> None:

@@ -130,6 +130,7 @@ def other_seed(folder: Path) -> None:
         (other_weights, "model.safetensors: changed or damaged since it was written"),
         (other_seed, "identity"),
         (lambda folder: (folder / "predictions.parquet").unlink(), "predictions.parquet"),
+        (lambda folder: (folder / "history.csv").write_text("epoch\n"), "history.csv: changed"),
         (lambda folder: (folder / "run.json").write_text("{"), "damaged"),
     ],
 )

@@ -28,6 +28,9 @@ HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"
 IMAGE_COLUMNS = ("dataset", "fingerprint", "split", "row", "label")
 """The columns of predictions that identify an image; a column for each class follows, with its name."""
 
+FORBIDDEN = "this user may not read it"
+"""What is wrong with a file that may well be undamaged."""
+
 RUN_KEYS = tuple(field.name for field in fields(RunFacts) if field.name != "folder")
 
 
@@ -42,13 +45,20 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises
     ------
     CrossferError
-        If it is damaged.
+        If it is not there, or damaged.
     """
     try:
         content = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        if missing := [key for key in RUN_KEYS if key not in content]:
+        if missing := [key for key in (*RUN_KEYS, "files") if key not in content]:
             raise KeyError(missing[0])
-        return {**content, "files": dict(content["files"])}
+        found = {name: dict(content.get(name, {})) for name in ("files", "starts_from")}
+        return {**content, **found}
+    except PermissionError:
+        raise CrossferError(f"{folder / RUN}: {FORBIDDEN}; change its permissions") from None
+    except FileNotFoundError:
+        raise CrossferError(
+            f"{folder / RUN}: not there; restore it, or run the experiment again"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CrossferError(f"{folder / RUN}: damaged ({error!r}); delete the folder") from None
 
@@ -76,6 +86,8 @@ def altered(folder: Path, name: str) -> str | None:
     try:
         if digest(folder / name) == recorded:
             return None
+    except PermissionError:
+        return FORBIDDEN
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return f"changed or damaged since it was written (SHA-256 differs from {RUN})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 import re
 import signal
 import sys
@@ -15,8 +16,20 @@ from typer.core import TyperGroup
 
 from crossfer.errors import CrossferError
 
-out_console = Console(highlight=False, markup=False, emoji=False)
-error_console = Console(stderr=True, highlight=False, emoji=False)  # :two: is a name, too
+
+class _Output(Console):
+    """A terminal, or a program to which the output is piped and which may end early, such as ``head``."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: a command does more than print."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
+out_console = _Output(highlight=False, markup=False, emoji=False)
+error_console = _Output(stderr=True, highlight=False, emoji=False)  # :two: is a name, too
 
 
 class _Stoppable(TyperGroup):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -9,6 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.measure import Measurement
 
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import JsonOption, cluster_of, workers_of
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 command = partial(app.command, rich_help_panel="Experiments")
 NUMBERS = ("source %", "target %", "integrity", "gain", "seconds")
 """Columns of the table after a run."""
+MOST = 1000
+"""Width of a terminal, in characters, that has room for any table."""
 SLURM_PANEL = "With --on slurm (same values as for sbatch)"
 SlurmOption = Annotated[str | None, typer.Option(rich_help_panel=SLURM_PANEL)]
 
@@ -39,7 +43,10 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Threads per process; default 1 with several workers or on a cluster, else all cores.",
+        help=(
+            "Threads per process; default 1 with several workers or on a cluster, else all cores. A "
+            "training that resumes on a CPU keeps its own number, and so gets the same bits."
+        ),
         show_default=False,
     ),
 ]
@@ -359,7 +366,15 @@ def report(
     from crossfer.report import write_report
 
     results = load_results(folder)
-    report_file = write_report(results, folder)
+    try:
+        report_file = write_report(results, folder)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise CrossferError(
+            f"{folder}: the report is written into it, which is not allowed ({error.strerror}); copy the "
+            "folder to where you may write"
+        ) from None
     _say_answer(results, report_file)
 
 
@@ -470,7 +485,10 @@ def _say_answer(results: Results, report_file: Path) -> None:
                 f"{row.cost.seconds:.0f}",
             )
         table.add_section()
-    out_console.print(table)
+    # On a narrow terminal Rich would leave out the names; so it is the terminal that wraps the lines.
+    least = Measurement.get(out_console, out_console.options.update(width=MOST), table).minimum
+    table.width = least if out_console.width < least else None
+    out_console.print(table, crop=False)
     for sentence in [*answers(results), *copied(results)]:
         out_console.print(sentence)
     say(f"\nReport: {report_file.resolve()}")
@@ -478,8 +496,12 @@ def _say_answer(results: Results, report_file: Path) -> None:
 
 def _say_failures(results: Results) -> None:
     """Name the runs that failed; then the command has failed too."""
+    from crossfer.experiment.run import BECAUSE_OF
+
     for run in results.failed:
         error_console.print(f"failed: {run.label}: {run.why}", markup=False, soft_wrap=True)
-    if results.failed:
+    reasons = [run.why for run in results.failed if not run.why.startswith(BECAUSE_OF)]
+    if not all("; " in why for why in reasons):  # some do not say what to do
         error_console.print("run the same command again to retry the failed runs")
+    if results.failed:
         raise typer.Exit(1)

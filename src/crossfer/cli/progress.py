@@ -124,6 +124,10 @@ class Shown(Bars, ExperimentProgress):
         """Say who trains the run."""
         self.say(f"{run.label}: {owner} is training it; waiting")
 
+    def noted(self, run: Run, what: str) -> None:
+        """Say what is unusual about a run."""
+        self.say(f"{run.label}: {what}")
+
     def failed(self, run: Run, why: str) -> None:
         """Say why at once; the others go on."""
         self.say(f"{run.label} failed: {why}")

@@ -388,7 +388,7 @@ class RunFacts(Row):
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     folder: str = ""
-    """Where it lies, relative to the experiment's folder."""
+    """Where it lies: relative to the experiment's folder, or absolute if it is outside."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,10 @@ class OnCluster:
         dict
             Failures by key.
         """
-        complete = {task.key for task in tasks if self._is_complete(task.key)}
+        complete = set[str]()
+        for task in tasks:  # each after those that it starts from, which may get other weights
+            if complete.issuperset(task.after) and self._is_complete(task.key):
+                complete.add(task.key)
         for task in tasks:
             if task.key in complete:
                 events.started(task.key)

@@ -28,11 +28,13 @@ from crossfer.experiment.folder import (
     BUNDLE_FILES,
     CHECKPOINT,
     MEASURED_SPLITS,
+    changed_start,
     check_weights,
     folder_of,
 )
 from crossfer.experiment.names import ERROR, LOCKS
 from crossfer.experiment.plan import Run
+from crossfer.experiment.resuming import begun, discard
 from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
 from crossfer.framing import Framing
 from crossfer.loading import faces_of
@@ -43,8 +45,8 @@ from crossfer.networks import Classifier, load
 from crossfer.provenance import versions
 from crossfer.run_folder import HISTORY, PREDICTIONS, RUN, altered, is_finished, load_run, read_run
 from crossfer.selection import BEHIND
-from crossfer.training import Trained, predict, specialised
-from crossfer.training.checkpoint import Checkpoints
+from crossfer.training import Misfit, Trained, predict, specialised
+from crossfer.training.checkpoint import Checkpoints, Facts
 from crossfer.training.devices import on_devices
 from crossfer.training.trainer import State
 
@@ -58,10 +60,12 @@ def execute(
     on_step: Callable[[int], None] = lambda images: None,
     on_wait: Callable[[str], None] = lambda owner: None,
     stopping: Callable[[], bool] = lambda: False,
+    on_note: Callable[[str], None] = lambda what: None,
 ) -> Path:
     """Train and measure a run, unless that is done; return its folder.
 
-    If it fails, the traceback is written to ``error.txt`` in its folder.
+    A finished run is trained again if one that it starts from has other weights now.  If it fails, the
+    traceback is written to ``error.txt`` in its folder.
 
     Parameters
     ----------
@@ -82,17 +86,33 @@ def execute(
     stopping
         Called after each training step; if it returns true, a checkpoint is written and `KeyboardInterrupt`
         raised.
+    on_note
+        Called with what is unusual: that it is trained again, or how it resumes.
     """
     locks = runs_folder / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
     with alone(locks / run.key, on_wait):
         folder = folder_of(run, runs_folder)
         try:
+            if is_finished(folder) and (above := changed_start(folder)):
+                on_note(
+                    f"trained again, since {above}, which it starts from, has other weights now"
+                )
+                (folder / RUN).unlink()
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
-                _train_and_write(
-                    run, folder, runs_folder, datasets, measured_on, machine, on_step, stopping
-                )
+                begin = partial(begun, run, folder, runs_folder, machine, on_note)
+                train = partial(
+                    _train_and_write, run, folder, runs_folder, datasets, measured_on, machine,
+                    on_step, stopping,
+                )  # fmt: skip
+                try:
+                    with begin() as facts:
+                        train(facts)
+                except Misfit:
+                    discard(folder, "is of another version or training", on_note)
+                    with begin() as facts:
+                        train(facts)
             else:
                 _measure(folder, measured_on, machine)
                 _remember_again(run, folder, datasets, machine)
@@ -121,13 +141,14 @@ def _train_and_write(
     machine: Machine,
     on_step: Callable[[int], None],
     stopping: Callable[[], bool],
+    facts: Facts,
 ) -> None:
     """Train a run, and write its folder."""
     single = run.devices == 1 or run.strategy.layers == "none"
+    train = partial(_train, run, folder, runs_folder, datasets, facts)
     if single:
-        trained, most = _train(run, folder, runs_folder, datasets, machine, on_step, stopping)
+        trained, most = train(machine, on_step, stopping)
     else:
-        train = partial(_train, run, folder, runs_folder, datasets)
         trained, most = on_devices(run.devices, machine, train, on_step)
     source = run.source.open(datasets)
     began = time.perf_counter()
@@ -138,7 +159,12 @@ def _train_and_write(
     write_csv(folder / HISTORY, history[0] if history else (), history)
     parameters = list(trained.model.parameters())
     memory = _remember(run, folder, source, machine)
-    files = (*BUNDLE_FILES, PREDICTIONS, *((MEMORY,) if (folder / MEMORY).is_file() else ()))
+    files = (
+        *BUNDLE_FILES,
+        PREDICTIONS,
+        HISTORY,
+        *((MEMORY,) if (folder / MEMORY).is_file() else ()),
+    )
     content: dict[str, Any] = {
         "key": run.key,
         "label": run.label,
@@ -161,7 +187,9 @@ def _train_and_write(
             "peak_memory_bytes": most,
         },
         "memory": memory,
-        "machine": describe(machine) | {"devices": 1 if alone else run.devices},
+        "starts_from": facts["starts_from"],
+        "resumed": facts["resumed"],
+        "machine": describe(machine) | {"devices": 1 if single else run.devices},
         "versions": versions(),
         "files": {name: digest(folder / name) for name in files},
     }
@@ -173,6 +201,7 @@ def _train(
     folder: Path,
     runs_folder: Path,
     datasets: Sequence[Dataset],
+    facts: Facts,
     machine: Machine,
     on_step: Callable[[int], None],
     stopping: Callable[[], bool] = lambda: False,
@@ -189,7 +218,7 @@ def _train(
     baseline = start
     if run.strategy.looks_back and run.baseline and run.baseline is not run.parent:
         baseline = load_network(folder_of(run.baseline, runs_folder))
-    checkpoints = Checkpoints(folder / CHECKPOINT)
+    checkpoints = Checkpoints(folder / CHECKPOINT, facts=facts)
     resume = checkpoints.load()
     if resume:
         on_step(resume.images_seen)
@@ -355,7 +384,12 @@ def _measure(folder: Path, measured_on: Sequence[Dataset], machine: Machine) -> 
 
 def is_complete(folder: Path, measured_on: Sequence[Dataset]) -> bool:
     """Tell whether a run is finished, undamaged, and measured on all of these datasets."""
-    if not is_finished(folder) or any(altered(folder, name) for name in read_run(folder)["files"]):
+    try:
+        # Nothing depends on the history, and only another training would mend it.
+        files = [name for name in read_run(folder)["files"] if name != HISTORY]
+    except CrossferError:  # it is not there, or damaged
+        return False
+    if changed_start(folder) or any(altered(folder, name) for name in files):
         return False
     return not _not_measured(_predicted_before(folder), measured_on)
 

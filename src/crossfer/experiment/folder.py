@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,14 @@ from crossfer.experiment.names import ERROR
 from crossfer.experiment.plan import Run
 from crossfer.files import write_bytes
 from crossfer.networks.classifier import CLASSIFIER_CARD, WEIGHTS
-from crossfer.run_folder import altered, is_finished, load_predictions
+from crossfer.run_folder import (
+    FORBIDDEN,
+    PREDICTIONS,
+    altered,
+    is_finished,
+    load_predictions,
+    read_run,
+)
 
 BUNDLE_FILES = (WEIGHTS, CLASSIFIER_CARD)
 """The files of the classifier: a run's folder is a bundle."""
@@ -30,6 +38,17 @@ MEASURED_SPLITS: tuple[Split, ...] = ("validation", "test")
 def folder_of(run: Run, runs_folder: Path) -> Path:
     """Return the folder of a run, which its key identifies, whatever its name was when it was trained."""
     return next(runs_folder.glob(f"*-{run.key}"), runs_folder / run.folder)
+
+
+def place_of(folder: Path, out: Path) -> str:
+    """Return how files in `out` name a folder: relatively if it is inside, since both are moved together.
+
+    Otherwise absolutely: from elsewhere, or below a symbolic link, a relative path would lead astray.
+    """
+    for inside, root in ((folder, out), (folder.resolve(), out.resolve())):
+        if inside.is_relative_to(root) and ".." not in (found := inside.relative_to(root)).parts:
+            return found.as_posix()
+    return folder.resolve().as_posix()
 
 
 def record_failure(run: Run, runs_folder: Path, why: str) -> None:
@@ -46,11 +65,28 @@ def check_weights(folder: Path) -> None:
     Raises
     ------
     CrossferError
-        If one of its files is missing or changed.
+        If one of its files is missing, changed, or forbidden to this user.
     """
     for name in BUNDLE_FILES:
         if why := altered(folder, name):
-            raise CrossferError(f"{folder / name}: {why}; delete its folder to train it again")
+            mend = "delete its folder to train it again"
+            if why == FORBIDDEN:
+                mend = "change its permissions"
+            raise CrossferError(f"{folder / name}: {why}; {mend}")
+
+
+def changed_start(folder: Path) -> str | None:
+    """Return the label of a run from which a finished run started, and whose weights are others now.
+
+    Runs that cannot be read are not looked at, nor is anything in a folder of an earlier version.
+    """
+    for key, weights in read_run(folder)["starts_from"].items():
+        for above in folder.parent.glob(f"*-{key}"):
+            with suppress(CrossferError):
+                content = read_run(above)
+                if content["files"].get(WEIGHTS) != weights:
+                    return str(content["label"])
+    return None
 
 
 class Part(NamedTuple):
@@ -106,7 +142,7 @@ def load_answers(
     Raises
     ------
     CrossferError
-        If the predictions cannot be read.
+        If the predictions cannot be read, or lack the images.
     """
     return Answers.joined([_load_part(folder, part, split, dropped, without) for part in parts])
 
@@ -149,6 +185,12 @@ def _load_part(
     without: Sequence[int],
 ) -> Answers:
     said = load_predictions(folder, part.fingerprint, split)
+    if not len(
+        said.rows
+    ):  # another experiment on this `cache:` had to make them again, for its own data
+        raise CrossferError(
+            f"{folder / PREDICTIONS}: has no predictions for {part.name}, {split}; run the experiment again"
+        )
     kept = ~np.isin(said.rows, dropped.get(part.name, ())) & ~np.isin(said.labels, without)
     return Answers.of(
         said.labels[kept], said.probabilities[kept], part.classes, said.rows[kept] + part.start

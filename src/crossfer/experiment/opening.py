@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from glob import escape
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from crossfer.adaptation import check_strategy
 from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.earlier import can_keep
+from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.prepare import prepare
 from crossfer.datasets.raw import is_unchanged, name_of
 from crossfer.datasets.splits import take_fraction
@@ -81,8 +83,8 @@ def open_datasets(
 ) -> list[Dataset]:
     """Open an experiment's source and targets; raw ones are prepared in its folder.
 
-    With `checked`, hashes are not compared again, since another process did so: for ten million faces each
-    worker would read 23 GB.
+    With `checked`, nothing is prepared and no hash compared again, since another process did so: for ten
+    million faces each worker would read 23 GB.
     """
     datasets: list[Dataset] = []
     for config in (experiment.source, *experiment.targets):
@@ -188,16 +190,24 @@ def _dataset(
     shown = config.name or path.stem
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     folder = out / DATASETS / f"{path.stem}-{place}"
+    if checked:
+        if not is_prepared(folder):
+            raise CrossferError(
+                f"{folder}: not there, or {path} is another path on this machine; start the experiment "
+                "again with `crossfer run`"
+            )
+        dataset = open_dataset(folder)
+        return dataset.called(config.name or name_of(path, dataset.card["reader"]))
+    if not folder.exists():  # the experiment may have been moved together with its raw files
+        others = (out / DATASETS).glob(f"{escape(path.stem)}-*")
+        if moved := next((other for other in sorted(others) if _fits(other, path, how)), None):
+            moved.rename(folder)
     with suppress(CrossferError):  # not there, damaged, or of another version: it is made anew
         dataset = open_dataset(folder)
-        card = dataset.card
-        name = config.name or name_of(path, card["reader"])
-        if checked:
-            return dataset.called(name)
         dataset.check()
-        if card["preparation"] == how.as_json() and is_unchanged(path, how, card["raw_state"]):
+        if _fits(folder, path, how):
             sweep(folder)
-            return dataset.called(name)
+            return dataset.called(config.name or name_of(path, dataset.card["reader"]))
     dataset = prepare(
         path,
         folder,
@@ -209,3 +219,11 @@ def _dataset(
     )
     progress.prepared(dataset)
     return dataset
+
+
+def _fits(folder: Path, path: Path, how: Preparation) -> bool:
+    """Tell whether a folder contains what would be prepared: of these raw files as they are, in this way."""
+    with suppress(CrossferError):
+        card = open_dataset(folder).card
+        return card["preparation"] == how.as_json() and is_unchanged(path, how, card["raw_state"])
+    return False

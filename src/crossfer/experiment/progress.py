@@ -45,6 +45,9 @@ class Progress:
     def waiting(self, run: Run, owner: str) -> None:
         """Another process is training the same run."""
 
+    def noted(self, run: Run, what: str) -> None:
+        """A run is trained again, or its checkpoint is not used as usual; why, in a line."""
+
     def step(self, run: Run, images: int) -> None:
         """A run was trained on that many more images."""
 

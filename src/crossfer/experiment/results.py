@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -48,7 +47,7 @@ from crossfer.evaluation.rows import (
 )
 from crossfer.evaluation.summary import mean_change, mean_cost, over_folds
 from crossfer.experiment.config import Experiment
-from crossfer.experiment.folder import folder_of, parts_of, said_by_folds
+from crossfer.experiment.folder import folder_of, parts_of, place_of, said_by_folds
 from crossfer.experiment.leakage import test_rows
 from crossfer.experiment.plan import Run
 from crossfer.experiment.protocols import Plan, in_turn, leave_one_out, united_targets
@@ -165,8 +164,8 @@ def collect(
     run share its results.  Images that `leakage` drops are left out, and on the source those of classes that
     are new to the model.  `network` contains the findings of the check of the network.
 
-    Failed runs (reasons by key) are listed and left out, and so are seeds without a baseline.  Paths of runs
-    are relative to the experiment's folder, `out`.
+    Failed runs (reasons by key) are listed and left out, and so are seeds without a baseline.  Folders
+    of runs inside the experiment's folder, `out`, are relative to it.
 
     Raises
     ------
@@ -393,7 +392,7 @@ def _record(run: Run, runs_folder: Path, out: Path) -> RunFacts:
     folder = folder_of(run, runs_folder)
     return replace(
         load_run(folder),
-        folder=Path(os.path.relpath(folder, out)).as_posix(),
+        folder=place_of(folder, out),
         strategy=run.strategy.name,
         about=run.strategy.about,
     )

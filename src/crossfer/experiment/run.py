@@ -32,6 +32,7 @@ from crossfer.experiment.results import RESULTS, collect, read_results, write_re
 from crossfer.experiment.status import planned_arithmetic, write_plan
 from crossfer.experiment.tracking import Tracking, tracking_to
 from crossfer.experiment.workers import (
+    NOTE,
     STEP,
     WAITING,
     Workers,
@@ -47,6 +48,10 @@ from crossfer.run_folder import is_finished, load_run
 
 BEGUN = (LOCK, f"{LOCK}.owner", EXPERIMENT, f"{EXPERIMENT}.partial")
 """Files that the folder of an experiment that has just started may contain."""
+
+
+BECAUSE_OF = "it starts from "
+"""How the reason begins why a run failed because of another one."""
 
 
 def run_experiment(
@@ -241,6 +246,7 @@ class _Events(Events):
         tell: dict[str, Callable[[Run, Any], None]] = {
             STEP: self.progress.step,
             WAITING: self.progress.waiting,
+            NOTE: self.progress.noted,
             SUBMITTED: self.progress.submitted,
         }
         tell[what](self.runs[key], value)
@@ -262,7 +268,7 @@ class _Events(Events):
 
 def _why(failure: Failure, runs: Mapping[str, Run]) -> str:
     if failure.because_of:
-        return f"it starts from {runs[failure.because_of].label}, which failed"
+        return f"{BECAUSE_OF}{runs[failure.because_of].label}, which failed"
     return failure.why
 
 
@@ -270,7 +276,10 @@ def _say_versions(finished: Sequence[Run], runs_folder: Path, progress: Progress
     """Report finished runs of other versions: they are reused, and may differ by rounding."""
     now = versions()
     for run in finished:
-        then = load_run(folder_of(run, runs_folder)).versions
+        try:
+            then = load_run(folder_of(run, runs_folder)).versions
+        except CrossferError:
+            continue  # this run fails, and says so; the others go on
         other = {name: str(then[name]) for name in ("crossfer", "torch") if then[name] != now[name]}
         if other:
             progress.reused(run, other)

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from crossfer.datasets.dataset import Dataset
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Row
 from crossfer.executors import Events, Task, Work
 from crossfer.executors.graph import Emit
@@ -49,7 +49,7 @@ from crossfer.experiment.trials import (
     Trials,
     import_optuna,
 )
-from crossfer.experiment.workers import STEP, Workers, carry_out, how_many, task_of
+from crossfer.experiment.workers import NOTE, STEP, Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.machine import Machine
 from crossfer.strategy import Strategy
@@ -176,6 +176,7 @@ def search(
     machine = Machine.of(experiment.device, experiment.precision, experiment.deterministic)
     with alone_in(out):
         check_model(experiment, machine)
+        _cut_unfinished_line(out / JOURNAL)
         asked = Search(experiment, out, tuple(tuned), trials, budget, seed)
         datasets = open_datasets(experiment, out, progress)
         every = _trials_on(asked, datasets, machine)
@@ -225,10 +226,7 @@ def _chosen(experiment: Experiment, names: Sequence[str]) -> list[str]:
 
 def _trials_on(asked: Search, datasets: list[Dataset], machine: Machine) -> dict[str, Trials]:
     """Return the trials of each strategy."""
-    optuna = import_optuna()
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(asked.out / JOURNAL))
-    )
+    storage = _open_journal(asked.out / JOURNAL)
     known = {strategy.name: strategy for strategy in asked.experiment.strategies}
     every = {
         name: Trials(asked, known[name], datasets, machine, storage) for name in asked.strategies
@@ -237,6 +235,38 @@ def _trials_on(asked: Search, datasets: list[Dataset], machine: Machine) -> dict
         others = (other.needed for other in every.values() if other is not one)
         one.spared = frozenset(one.starts).union(*others)
     return every
+
+
+def _open_journal(file: Path) -> Any:
+    """Return Optuna's storage of all trials, whose finished ones can be read.
+
+    Raises
+    ------
+    CrossferError
+        If it is damaged.
+    """
+    storages = import_optuna().storages
+    try:
+        storage = storages.JournalStorage(storages.journal.JournalFileBackend(str(file)))
+        for study in storage.get_all_studies():
+            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+                if trial.state.is_finished():
+                    adapter(Trial).validate_python(trial.user_attrs["measured"])
+    except OSError:
+        raise
+    except Exception as error:  # whatever Optuna makes of it
+        raise CrossferError(
+            f"{file}: damaged ({one_line(error)}); delete it to begin the trials again"
+        ) from None
+    return storage
+
+
+def _cut_unfinished_line(file: Path) -> None:
+    """Remove a journal's last line if its process was killed in it; Optuna would go on in that line."""
+    content = file.read_bytes() if file.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        write_bytes(file, whole)
 
 
 def _open_worker(asked: Search) -> Work:
@@ -305,6 +335,8 @@ class _Events(Events):
             self.progress.started(value)
         elif what == STEP:
             self.progress.step(self.runs[key], value)
+        elif what == NOTE:
+            self.progress.noted(self.runs[key], value)
         elif what == FAILED:
             self.progress.failed(self.runs[key], value)
         elif what == ENDED:

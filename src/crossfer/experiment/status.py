@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ import filelock
 
 from crossfer.errors import CrossferError
 from crossfer.executors.slurm import Job, queued
+from crossfer.experiment.folder import place_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.names import ERROR, LOCKS
 from crossfer.files import write_json
@@ -52,13 +53,13 @@ class RunStatus:
 def write_plan(
     out: Path, runs_folder: Path, runs: Sequence[tuple[str, str]], arithmetic: Arithmetic
 ) -> None:
-    """Write an experiment's runs (keys and labels), their arithmetic, and the version.
-
-    The path of the runs is relative to the experiment's folder.
-    """
+    """Write an experiment's runs (keys and labels), their folder and arithmetic, and the version."""
     listed = [{"key": key, "label": label} for key, label in runs]
-    place = Path(os.path.relpath(runs_folder, out)).as_posix()
-    content = {"runs_folder": place, "runs": listed, "arithmetic": asdict(arithmetic)}
+    content = {
+        "runs_folder": place_of(runs_folder, out),
+        "runs": listed,
+        "arithmetic": asdict(arithmetic),
+    }
     write_json(out / PLAN, content | {"crossfer": versions()["crossfer"]})
 
 
@@ -114,10 +115,10 @@ def _read_plan(out: Path) -> dict[str, Any]:
 
 def _status_of(key: str, label: str, runs_folder: Path, job: Job | None) -> RunStatus:
     folder = next(runs_folder.glob(f"*-{key}"), None)
-    if owner := _owner(runs_folder / LOCKS / key):
-        return RunStatus(key, label, "running", f"{owner}, {job}" if job else owner)
     if folder and (folder / RUN).is_file():
         return RunStatus(key, label, "finished")
+    if owner := _owner(runs_folder / LOCKS / key):
+        return RunStatus(key, label, "running", f"{owner}, {job}" if job else owner)
     if job:
         return RunStatus(key, label, "running" if job.runs else "queued", str(job))
     if folder is None:
@@ -129,18 +130,20 @@ def _status_of(key: str, label: str, runs_folder: Path, job: Job | None) -> RunS
 
 
 def _owner(lock: Path) -> str:
-    """Return the holder of a lock; empty if it is free."""
+    """Return the holder of a lock; empty if it is free, or if nobody says that they hold it."""
     if not lock.exists():
         return ""
-    owner = "another process"
+    owner = ""
     with suppress(OSError):
         owner = lock.with_name(f"{lock.name}.owner").read_text(encoding="utf-8")
     held = filelock.FileLock(lock)
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
-        return owner
-    except PermissionError:  # somebody else's experiment
-        return f"{owner}, unless it has ended: this user may not open its lock"
+        return owner or "another process"
+    except OSError as error:  # somebody else's experiment, or a read-only disk
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return owner and f"{owner}, unless it has ended: this user may not open its lock"
     held.release()
     return ""

@@ -22,7 +22,7 @@ from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
-from crossfer.experiment.workers import Steps
+from crossfer.experiment.workers import NOTE, Steps
 from crossfer.machine import Machine
 from crossfer.run_folder import load_run
 from crossfer.selection import Lead, lead
@@ -286,7 +286,15 @@ class Trials:
         measured_on = [self.source, *([self._target(run)] if run.target else self.targets)]
         datasets = [self.source, *self.targets]
         try:
-            folder = execute(run, self.runs_folder, datasets, measured_on, self.machine, steps)
+            folder = execute(
+                run,
+                self.runs_folder,
+                datasets,
+                measured_on,
+                self.machine,
+                steps,
+                on_note=lambda what: tell(NOTE, what),
+            )
         except OSError:
             raise
         except Exception as error:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,13 +28,20 @@ from crossfer.executors import Events, Failure, Task, Work
 from crossfer.executors.graph import Emit
 from crossfer.experiment.execute import execute
 from crossfer.experiment.finished import Finished
-from crossfer.experiment.folder import BUNDLE_FILES, MEASURED_SPLITS, load_answers, parts_of
+from crossfer.experiment.folder import (
+    BUNDLE_FILES,
+    MEASURED_SPLITS,
+    changed_start,
+    load_answers,
+    parts_of,
+)
 from crossfer.experiment.identity import Arithmetic, key_of
 from crossfer.experiment.names import EXPERIMENT
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
+from crossfer.experiment.resuming import ELSEWHERE, on_other_system
 from crossfer.experiment.run import load_results
 from crossfer.experiment.workers import (
     STEP,
@@ -54,8 +61,6 @@ SAME_BITS = "retrained with the same bits"
 DIFFERENCES = "differences"
 """The event of a run that was trained again; its value are the differences."""
 
-ELSEWHERE = ("processor", "instructions", "device")
-"""If one of these differs, rounding differs, and training amplifies it."""
 TOLERANCE = 0.01
 """Level of McNemar's exact test, for all sets of a run together, by which accuracies may then differ."""
 
@@ -132,6 +137,8 @@ def verify(
     verdicts: dict[str, Verdict] = {}
 
     def say(record: RunFacts, problems: Sequence[str], *checked: str) -> None:
+        if not problems:
+            checked += tuple(_resumed(record, out / record.folder))
         verdicts[record.key] = Verdict(record.label, () if problems else checked, tuple(problems))
         on_verdict(verdicts[record.key])
 
@@ -184,6 +191,8 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
     for name in dict.fromkeys((*BUNDLE_FILES, PREDICTIONS, *read_run(folder)["files"])):
         if why := altered(folder, name):
             yield f"{name}: {why}"
+    if above := changed_start(folder):
+        yield f"{above}, which it starts from, has other weights now; run the experiment again"
     datasets = {dataset.name: dataset for dataset in results.datasets}
     for row in results.results:
         if record.key not in row.runs:
@@ -199,6 +208,13 @@ def _differences(record: RunFacts, finished: Finished) -> Iterator[str]:
                 for name in _FROM_ANSWERS:
                     if (now := getattr(again, name)) != (then := getattr(told, name)):
                         yield f"{dataset.name}, {split}: {name} is {now}, not {then}"
+
+
+def _resumed(record: RunFacts, folder: Path) -> Iterator[str]:
+    """Yield each interruption after which a run was trained on another system."""
+    systems = read_run(folder).get("resumed", [])
+    for then, now in pairwise([*systems, record.machine]):
+        yield f"training resumed {on_other_system(then, now)}, so its bits may differ"
 
 
 _FROM_ANSWERS = [f.name for f in fields(Metrics) if f.name not in ("interval", "deviation")]
@@ -221,7 +237,8 @@ def _collected_again(finished: Finished) -> Verdict:
         finished.experiment, planned, runs_folder, out, failed, results.leakage, results.network
     )
     now, then = collected.results.as_json(), results.as_json()
-    compared = now.keys() - {"crossfer", "config"}  # which version it was, and what was asked
+    # Which version it was, what was asked, and what `_differences` has compared of each run.
+    compared = now.keys() - {"crossfer", "config", "runs"}
     found = (_difference(now[key], then[key], key) for key in now if key in compared)
     if difference := next(filter(None, found), None):
         return Verdict(RESULTS, (), (difference,))
@@ -349,7 +366,8 @@ class _Again:
                         found.append(
                             f"{name} was {then[name]} and is now {now[name]}, so bits may differ"
                         )
-                if any(now.get(name) != then.get(name, now.get(name)) for name in ELSEWHERE):
+                other = any(now.get(name) != then.get(name, now.get(name)) for name in ELSEWHERE)
+                if other or read_run(before).get("resumed"):
                     beyond, otherwise = _beyond_chance(before, after, measured_on)
                     said = (
                         f"retrained on another system: at most {otherwise:.1%} of a set's "

@@ -21,8 +21,8 @@ from crossfer.processor import available_cores
 Workers = int | Literal["auto"]
 """Number of processes that train at the same time; ``"auto"``: see `how_many`."""
 
-STEP, WAITING = "step", "waiting"
-"""Events of a run: images seen, and the process that it waits for."""
+STEP, WAITING, NOTE = "step", "waiting", "note"
+"""Events of a run: images seen, the process that it waits for, and what is unusual about it."""
 
 SECONDS_BETWEEN_STEPS = 0.2
 WORTH_PROCESSES = 20_000
@@ -55,6 +55,7 @@ def work_on(
             steps,
             lambda owner: tell(WAITING, owner),
             stopping,
+            lambda what: tell(NOTE, what),
         )
         steps.tell()
 

@@ -50,8 +50,11 @@ def save_tensors(
         for name, tensor in tensors.items()
     }
     with written(file) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode
         try:
             save_file(contiguous, beside, metadata)
+            beside.chmod(mode)  # as of any other file; safetensors lets only its owner read it
         except SafetensorError as error:  # the error of the system is only in its text
             told = re.search(r"os error (\d+)", str(error))
             code = int(told[1]) if told else errno.EIO

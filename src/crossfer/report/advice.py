@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from crossfer.datasets.audit import FEW_PEOPLE
 from crossfer.evaluation.decision import merit
@@ -173,7 +174,7 @@ def shipped(view: View, run: str, folder: str = "") -> str:
         return ""
     row = facts.target and view.averaged(facts.target, facts.strategy, facts.fraction)
     ship = not row or judge(view, row)[1] != "keep"
-    return f"{_which(view, facts, ship)}: {'/'.join(filter(None, [folder, facts.folder]))}"
+    return f"{_which(view, facts, ship)}: {(Path(folder) / facts.folder).as_posix()}"
 
 
 def _which(view: View, facts: RunFacts, ship: bool) -> str:

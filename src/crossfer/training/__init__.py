@@ -6,11 +6,12 @@ from crossfer.training.loss import Objective
 from crossfer.training.prediction import accuracy, features, predict
 from crossfer.training.recipe import Augmentation, Recipe
 from crossfer.training.specialised import specialised
-from crossfer.training.trainer import State, Term, Trained, train
+from crossfer.training.trainer import Misfit, State, Term, Trained, train
 
 __all__ = [
     "Augmentation",
     "Faces",
+    "Misfit",
     "Mixture",
     "Objective",
     "Recipe",

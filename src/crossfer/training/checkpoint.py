@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -22,6 +25,9 @@ TENSORS = ("weights", "momenta", "averaged", "kept", "best", "inside")
 PROGRESS = ("kept_epoch", "history", "images_seen", "seconds", "step")
 """The two parts of a state: tensors, and the rest."""
 
+Facts = Mapping[str, Any]
+"""What is stored beside each state, such as the number of threads; JSON."""
+
 
 @dataclass
 class Checkpoints:
@@ -34,6 +40,7 @@ class Checkpoints:
     _began: float = field(default_factory=time.monotonic)
     _spent: float = 0.0
     _next: float = FIRST_TAKES
+    facts: Facts = field(default_factory=dict)
 
     def save_if_due(self, standing: Callable[[], State]) -> None:
         """Write the state as it stands, if there is time for it."""
@@ -46,19 +53,43 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Write a state in the place of the last."""
-        tensors = {f"{part}/{n}": t for part in TENSORS for n, t in getattr(state, part).items()}
-        progress = json.dumps({key: getattr(state, key) for key in PROGRESS})
-        save_tensors(tensors, self.file, {"progress": progress})
+        tensors = {
+            f"{part}/{name}": tensor.detach().cpu()
+            for part in TENSORS
+            for name, tensor in getattr(state, part).items()
+        }
+        progress = {key: getattr(state, key) for key in PROGRESS}
+        told = {"progress": json.dumps(progress), "facts": json.dumps(self.facts)}
+        save_tensors(tensors, self.file, told | {"sha256": _digest(told, tensors)})
 
     def load(self) -> State | None:
         """Return the last state, or None where there is none that can be read."""
-        parts: dict[str, dict[str, Tensor]] = {part: {} for part in TENSORS}
-        try:
-            with safe_open(self.file, "pt") as content:
-                progress = json.loads(content.metadata()["progress"])
-                for key in content.keys():  # noqa: SIM118  (no mapping)
-                    part, name = key.split("/", 1)
-                    parts[part][name] = content.get_tensor(key)
-            return State(**(parts | progress))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        found = read_checkpoint(self.file)
+        return found[0] if found else None
+
+
+def read_checkpoint(file: Path) -> tuple[State, Facts] | None:
+    """Return a checkpoint's state and facts, or None where there is none that can be read."""
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in TENSORS}
+    try:
+        with safe_open(file, "pt") as content:
+            told = dict(content.metadata())
+            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+        sha256 = told.pop("sha256", None)  # not in those of earlier versions
+        if sha256 and sha256 != _digest(told, tensors):
             return None
+        for key, tensor in tensors.items():
+            part, name = key.split("/", 1)
+            parts[part][name] = tensor
+        return State(**(parts | json.loads(told["progress"]))), json.loads(told.get("facts", "{}"))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+
+
+def _digest(told: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of what a checkpoint holds, in hexadecimal digits."""
+    sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

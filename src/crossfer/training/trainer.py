@@ -66,6 +66,10 @@ class State:
     inside: Weights = field(default_factory=dict)
 
 
+class Misfit(CrossferError):
+    """A state that belongs to another training."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """What a training gives: the network with the weights kept, how it went, and what it cost.
@@ -146,7 +150,7 @@ def train(
     ValueError
         If there is no training image, no parameter to train, or no validation image for the selection.
     CrossferError
-        If the training diverges.
+        If the training diverges, or the state to resume from does not fit (`Misfit`).
     """
     if not len(training):
         raise ValueError("there is no image to train on")
@@ -382,6 +386,8 @@ class Training:
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a state, of the same training."""
+        if not self._fits(state):
+            raise Misfit("the checkpoint belongs to another training; delete it to begin again")
         self.part.load_state_dict(state.weights)
         for name, momentum in state.momenta.items():
             # In the layout of its parameter: the fused step walks both in memory order.
@@ -391,6 +397,18 @@ class Training:
             self.averaged.load_state_dict(state.averaged)
         self.began -= state.seconds
         self.state = state
+
+    def _fits(self, state: State) -> bool:
+        """Tell whether a state has the tensors of this training, in their shapes."""
+        whole, trained = _shapes(self.part.state_dict()), _shapes(self.parameters)
+        inside = {"loss", "generator", "dropout", *(["labels"] if self.objective.relabel else [])}
+        return (
+            _shapes(state.weights) == whole
+            and _shapes(state.momenta).items() <= trained.items()
+            and _shapes(state.averaged) == ({} if self.averaged is None else whole)
+            and _shapes(state.kept) == (whole if state.history else {})
+            and state.inside.keys() == (inside if state.step else set())
+        )
 
     def result(self) -> Trained:
         """Return the network with the weights kept."""
@@ -444,6 +462,10 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([mean for mean, _ in pairs], [now for _, now in pairs], 1 - decay)
     for mean, now in zip(averaged.buffers(), network.buffers(), strict=True):
         mean.copy_(now)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _copy(weights: Weights) -> Weights:

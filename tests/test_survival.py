@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -587,7 +588,9 @@ def test_whoever_reads_the_output_may_stop_and_its_terminal_may_be_narrow(
 ) -> None:
     file, out = tmp_path / "tiny.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(configuration(prepared)))
-    with crossfer("run", file, "--out", out, "--workers", "1") as process:
+    command = [sys.executable, "-m", "crossfer", "run", file, "--out", out, "--workers", "1"]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
         assert process.stdout and process.stderr
         assert process.stdout.readline()
         process.stdout.close()  # as `head -1` does

@@ -46,7 +46,7 @@ def begun(
         ``key``; ``starts_from``: SHA-256 of the weights of each run that it needs, by key; ``machine``;
         ``resumed``: the other systems on which it was trained before, if any.
     """
-    alone = run.devices == 1 and machine.device.type == "cpu"
+    single = run.devices == 1 and machine.device.type == "cpu"
     now = describe(machine) | {"devices": run.devices}
     facts: dict[str, Any] = {
         "key": run.key,
@@ -62,7 +62,7 @@ def begun(
         if any(then[name] != now[name] for name in SYSTEM):
             facts["resumed"] = [*before["resumed"], then]
             say(f"resumes {on_other_system(then, now)}, so its bits may differ")
-        if alone:
+        if single:
             facts["machine"]["threads"] = then["threads"]
     threads = facts["machine"]["threads"]
     if threads == now["threads"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -327,6 +328,25 @@ def test_the_light_install_says_what_the_rest_needs(photographs: Path, tmp_path:
     assert done.returncode == 2
     assert done.stderr.startswith("error: this needs ") and "crossfer[train]" in done.stderr
     assert done.stderr.count("\n") == 1
+    done = without_pytorch(code, "label", photographs, "--by", "ann")
+    assert "crossfer[app,train]" in done.stderr, "both at once"
+    done = without_pytorch("import crossfer\nassert 'train' in dir(crossfer)\ncrossfer.train\n")
+    assert "this needs torch: pip install 'crossfer[train]'" in done.stderr
+
+
+def test_what_a_terminal_cannot_write_is_escaped(exported: Path, photographs: Path) -> None:
+    """On Windows a pipe has an old code page; exit status 1 would mean something else."""
+    told = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [
+        sys.executable,
+        "-m",
+        "crossfer",
+        "predict",
+        str(exported),
+        str(photographs / "no−such"),
+    ]
+    done = subprocess.run(command, capture_output=True, env=told, check=False)
+    assert done.returncode == 2 and b"no\\u2212such: no such file" in done.stderr
 
 
 def damaged(folder: Path, what: str) -> Path:

@@ -22,6 +22,8 @@ The study on your own faces, in a dozen lines:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from crossfer.extras import needed
+
 if TYPE_CHECKING:
     __version__: str
     from crossfer.adaptation import adapt
@@ -108,5 +110,16 @@ def __getattr__(name: str) -> Any:
         return version("crossfer")
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(module), name)
+            try:
+                return getattr(import_module(module), name)
+            except ModuleNotFoundError as error:
+                why = needed(error)
+                if why is None:
+                    raise
+                raise ModuleNotFoundError(why, name=error.name) from None
     raise AttributeError(f"module 'crossfer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names that a shell completes, also before they are used."""
+    return [*globals(), *__all__]

@@ -8,6 +8,8 @@ that must be compiled; templates are Jinja2's, as the report's are.  Scripts are
 nothing to build.
 """
 
+import starlette  # noqa: F401  (first, so that the extra app is named where it is missing)
+
 from crossfer.app.pages import Page, create_app, rendered
 from crossfer.app.server import serve
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -15,6 +16,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from crossfer.errors import CrossferError
+from crossfer.extras import needed
 
 
 class _Output(Console):
@@ -113,27 +115,25 @@ def _in_words(error: CrossferError | OSError) -> str:
     return " ".join(text.split())
 
 
-LEFT_OUT = {
-    **dict.fromkeys(("starlette", "uvicorn"), "app"),
-    **dict.fromkeys(("onnx",), "deploy"),
-    **dict.fromkeys(("jinja2", "matplotlib", "numba", "pyarrow", "pydantic"), "train"),
-    **dict.fromkeys(("safetensors", "torch", "yaml"), "train"),
-}
-"""What the light install leaves out, and the extra that brings it."""
+EXTRAS = {"export": ("deploy",), "label": ("app", "train")}
+"""Extras that a command needs in any case: named together, not one after the other."""
 
 
 def main() -> None:
     """Run the command line; what the user can mend is one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):  # a pipe on Windows may not know −, nor a file's name
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except (CrossferError, OSError) as error:
         _end(_in_words(error))
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in LEFT_OUT:
+        why = needed(error, EXTRAS.get(sys.argv[1], ()))
+        if why is None:
             raise
-        _end(f"this needs {missing}: pip install 'crossfer[{LEFT_OUT[missing]}]'")
+        _end(why)
 
 
 def _end(why: str) -> NoReturn:

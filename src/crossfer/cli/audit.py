@@ -58,7 +58,9 @@ def audit(
         if path.resolve() in [other.resolve() for other in datasets[:number]]:
             raise CrossferError(f"{path}: given twice; remove one")
     check_outputs({"--page": page}, datasets)
-    with TemporaryDirectory(prefix="crossfer-audit-") as elsewhere, Shown(error_console) as shown:
+    # Windows deletes no file that is in use, as prepared datasets are.
+    prepared = TemporaryDirectory(prefix="crossfer-audit-", ignore_cleanup_errors=True)
+    with prepared as elsewhere, Shown(error_console) as shown:
         opened = [
             open_dataset(path)
             if is_prepared(path)

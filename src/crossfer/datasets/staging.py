@@ -92,11 +92,11 @@ def resumable(staging: Path, raw: Raw, extraction: Extraction) -> Path:
     key = hashlib.sha256(
         repr((raw.state, extraction, version("crossfer"), origins)).encode()
     ).hexdigest()
-    known = raw.state and note.is_file() and note.read_text() == key
+    known = raw.state and note.is_file() and note.read_text("utf-8") == key
     if not known:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        note.write_text(key)
+        note.write_text(key, "utf-8")
     return folder
 
 

@@ -202,7 +202,9 @@ def opened(
         dataset.check()
         yield dataset
         return
-    with sources_in([path]) as sources, TemporaryDirectory(prefix="crossfer-") as folder:
+    # Windows deletes no file that is in use, as a prepared dataset is.
+    prepared = TemporaryDirectory(prefix="crossfer-", ignore_cleanup_errors=True)
+    with sources_in([path]) as sources, prepared as folder:
         pictures = [source for source in sources.found if not source.is_video]
         if not pictures:
             raise CrossferError(f"{path}: contains no picture; extract frames from videos first")

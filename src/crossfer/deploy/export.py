@@ -146,6 +146,8 @@ def export(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CrossferError(f"{out}: already exists; name another folder, or remove it")
+    import onnx  # noqa: F401  (what writes the file needs it, at the end)
+
     for dataset in (*what.calibrate, *what.measure):
         dataset.check_shape(classifier.framing.shape, "the classifier")
     drawn = drawn_faces(classifier.framing)

@@ -146,10 +146,10 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """The name of its folder: a readable part and the key."""
+        """The name of its folder: a readable part, of a length that file systems allow, and the key."""
         readable = self.label.replace(" · ", "-").replace(" ", "").replace("%", "")
         safe = "".join(c if c.isalnum() or c in "+-" else "_" for c in readable)
-        return f"{safe}-{self.key}"
+        return f"{safe[:75]}-{self.key}"
 
     @property
     def training_images(self) -> int:

@@ -80,7 +80,7 @@ def write(
     try:
         size = {} if images is None else {"images": images}
         STANDINS[name](beside, progress, **size)
-        (beside / "STAND-IN.txt").write_text(NOTICE.format(name=name.upper()))
+        (beside / "STAND-IN.txt").write_text(NOTICE.format(name=name.upper()), "utf-8")
         place_folder(beside, folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)

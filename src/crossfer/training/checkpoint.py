@@ -74,7 +74,8 @@ def read_checkpoint(file: Path) -> tuple[State, Facts] | None:
     try:
         with safe_open(file, "pt") as content:
             told = dict(content.metadata())
-            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+            # Copied: Windows would not replace a file that is in use.
+            tensors = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118
         sha256 = told.pop("sha256", None)  # not in those of earlier versions
         if sha256 and sha256 != _digest(told, tensors):
             return None

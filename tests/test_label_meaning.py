@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from crossfer.classes import FER7, RAFDB11
 from crossfer.cli.remarks import remarks
 from crossfer.datasets import Preparation, in_memory, prepare
 from crossfer.datasets.raw import read_raw
 from crossfer.datasets.readers import READERS, recognise
-from crossfer.datasets.readers.labels import ORDERS
+from crossfer.datasets.readers.labels import ORDERS, label_of, told_beside, understood
 from crossfer.datasets.record import ReadOptions, Record, Remark
 from crossfer.errors import CrossferError
 from tests.raw_files import empty, picture, text
@@ -301,3 +302,69 @@ def test_a_column_of_names_beside_numbers_says_what_these_mean(tmp_path: Path) -
     }
     items = in_memory(table, name="mine").read(ReadOptions())
     assert [item.label for item in items if isinstance(item, Record)] == order * 2
+
+
+NAMES = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, "the numbers mean what the column name says"),
+        ({(0, "name"): "n/a"}, "the numbers mean what the column name says"),
+        ({(0, "name"): "hapy"}, "for 0 it is angry and hapy"),
+        ({(row, "name"): "bored" for row in (4, 11)}, "bored"),
+        (
+            {(row, "other"): NAMES[(row + 1) % 7] for row in range(14)},
+            "columns name and other name",
+        ),
+    ],
+)
+def test_a_column_of_names_is_believed_or_asked_about(
+    change: dict[tuple[int, str], str], told: str
+) -> None:
+    rows = [{"label": str(row % 7), "name": NAMES[row % 7]} for row in range(14)]
+    for (row, column), name in change.items():
+        rows[row][column] = name
+    beside = [(row["label"], {k: v for k, v in row.items() if k != "label"}) for row in rows]
+    if "for" in told or "columns" in told:
+        with pytest.raises(CrossferError, match=told):
+            told_beside(beside, ReadOptions())
+    else:
+        known, said = told_beside(beside, ReadOptions())
+        assert told in said
+        assert known.labels["5"] == "sad", "FER2013's 5 is surprise"
+
+
+def test_one_label_is_translated_in_all_its_spellings() -> None:
+    options, _ = understood(
+        ["Very_bored", "very bored", "happy"], ReadOptions({"very_bored": None})
+    )
+    assert [label_of(x, options.labels) for x in ("Very_bored", "very bored")] == [None, None]
+
+
+@pytest.mark.parametrize("translate", [int, torch.tensor])
+def test_a_transform_that_changes_no_number_keeps_the_names(translate: Any) -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (14, 48, 48), dtype=np.uint8)
+
+    class Folder:
+        classes, targets = NAMES, [row % 7 for row in range(14)]
+        target_transform = staticmethod(translate)
+
+        def __len__(self) -> int:
+            return 14
+
+        def __getitem__(self, row: int) -> Any:
+            return pictures[row], self.target_transform(self.targets[row])
+
+    def labels(data: Any) -> list[str]:
+        found = in_memory(data, name="x").read(ReadOptions())
+        return [one.label for one in found if isinstance(one, Record)]
+
+    assert labels(Folder()) == NAMES * 2
+
+    class Turned(Folder):
+        target_transform = staticmethod(lambda number: 6 - number)
+
+    with pytest.raises(CrossferError, match="its numbers are not those of its classes"):
+        labels(Turned())

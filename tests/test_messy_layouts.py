@@ -575,7 +575,7 @@ def test_names_of_classes_in_memory_are_those_of_the_numbers_that_are_given() ->
     join: Any = torch.utils.data.ConcatDataset
     other: Any = Torchvision()
     other.classes = ("neutral", "angry")
-    with pytest.raises(CrossferError, match="the meaning of the numbers 0, 1 is unknown"):
+    with pytest.raises(CrossferError, match="its numbers are not those of its classes"):
         taken(Turned())
     assert names(taken(Turned(), classes=["neutral", "angry"])) == names(taken(Torchvision()))
     joined = join([Torchvision(), Torchvision()])

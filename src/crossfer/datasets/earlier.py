@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from crossfer.datasets.dataset import DATASET_CARD, SAMPLES, is_prepared
 from crossfer.datasets.preparation import Preparation
-from crossfer.datasets.record import SPLITS, Split, spelled
+from crossfer.datasets.record import SPLITS, Split, spelled, subject_of_text
 from crossfer.errors import CrossferError
 
 CONTENT = ("picture", "sha256")
@@ -79,8 +79,8 @@ def earlier_state(folder: Path) -> Earlier | None:
     rows = list(zip(table[content], table["origin"], table["split"], strict=True))
     people: dict[str, Counter[Split]] = defaultdict(Counter)
     for who, split in zip(table["subject"], table["split"], strict=True):
-        if who is not None:
-            people[spelled(who)][split] += 1
+        for one in {spelled(who), subject_of_text(who)} - {None} if who is not None else ():
+            people[str(one)][split] += 1
     return Earlier(
         draw,
         content,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from crossfer.datasets.readers import READERS
 from crossfer.datasets.readers.labels import ORDERS, check_label_map
-from crossfer.datasets.record import SPLITS, ReadOptions, Split
+from crossfer.datasets.record import SPLITS, ReadOptions, Split, spelled
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
 
@@ -169,7 +169,7 @@ class Preparation:
         """What readers are told."""
         return ReadOptions(
             self.labels,
-            re.compile(self.subject) if self.subject else None,
+            re.compile(spelled(self.subject)) if self.subject else None,
             people=self.subject is None,
             everything=self.everything,
             columns=self.columns,

@@ -23,8 +23,8 @@ def divide(
 
     Subjects are kept whole: they are dealt out, the largest first, to the part that lacks their images
     most, and then moved and swapped while that brings the parts' class counts closer to their shares.
-    An image without a subject counts as a subject of its own: each class is divided within an image of
-    its shares, and so are all of these images together.
+    An image without a subject counts as a subject of its own: without `fixed`, each class is divided within
+    an image of its shares, and so are all of these images together.
 
     Parameters
     ----------

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
-from crossfer.datasets.record import Box
+from crossfer.classes import canonical
+from crossfer.datasets.record import Box, spelled
 from crossfer.errors import CrossferError
 from crossfer.files import sync
 
@@ -306,15 +307,17 @@ def _as_json(event: Event, at: str) -> dict[str, Any]:
 def _from_json(said: Mapping[str, Any]) -> Event:
     if said["did"] not in get_args(Did):
         raise ValueError
-    suggested = said.get("suggested")
+    suggested, label = said.get("suggested"), said.get("label")
+    if label is not None:  # journals of earlier versions have other spellings
+        label = (spelled if said["did"] == "subject" else canonical)(str(label))
     return Event(
         said["did"],
         _places(said.get("faces", ())),
-        None if said.get("label") is None else str(said["label"]),
+        label,
         suggested
         and Suggested(
             str(suggested["model"]),
-            str(suggested["label"]),
+            canonical(str(suggested["label"])),
             float(suggested["probability"]),
             bool(suggested["shown"]),
         ),

@@ -181,7 +181,7 @@ def _people(
     """Look for a level of folders that are people: most of them hold several classes.
 
     Those that the user `told` to be splits are none. A level that all pictures have comes before one that
-    most have: a few that lie beside the people's folders must not put everybody into several splits.
+    nine of ten have: a few that lie beside the people's folders must not put everybody into several splits.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def _people(
                 splits[folders] and (splitnames.affixed(name) or name in told)
             ):
                 found[index - place][folders] = name
-    most = sum(pictures[folders] for folders in places) / 2
+    most = 0.9 * sum(pictures[folders] for folders in places)
     whole = {level: named for level, named in found.items() if len(named) == len(places)}
     mostly = {
         level: named

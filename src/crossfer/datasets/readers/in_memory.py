@@ -22,7 +22,7 @@ from PIL import Image
 from crossfer.datasets.pictures import UnreadableImage, decoded
 from crossfer.datasets.readers.columns import ALIASES, plain
 from crossfer.datasets.readers.files import labelled
-from crossfer.datasets.readers.labels import meet, told_beside, understood
+from crossfer.datasets.readers.labels import meet, number_in, told_beside, understood
 from crossfer.datasets.readers.splitnames import splits_of
 from crossfer.datasets.record import (
     LONGEST_GROUP,
@@ -45,6 +45,8 @@ EXPECTED = (
 PIXEL_TEXT = re.compile(r"\s*(\d{1,3}\s+){15,}\d{1,3}\s*")
 """At least sixteen gray levels: no path looks like that."""
 NUMBER = re.compile(r"-?\d+")
+RENUMBERED: Sequence[str] = ()
+"""Instead of the names of classes that are not those of the numbers."""
 Read = Callable[[ReadOptions], Iterator[Item]]
 
 READER = Reader(
@@ -133,6 +135,7 @@ def in_memory(
     parts = _parts(data, name, columns) if several else {"": data}
     reads, labels, others = [], set[str](), dict[str, None]()
     unnamed: list[tuple[list[str | None], Mapping[str, list[str | None]]]] = []
+    renumbered: list[str] = []
     for part, rows_data in parts.items():
         where = f"{name} {part}".strip()
         rows = _rows(rows_data, where, image, label)
@@ -149,7 +152,9 @@ def in_memory(
             raise CrossferError(
                 f"{where}: its labels are names, so classes= has no effect; leave it out"
             )
-        named = classes or rows.names
+        named = classes or rows.names or None
+        if not classes and rows.names == RENUMBERED:
+            renumbered.append(where)
         found = [_class(raw, named, f"{where} row {row}") for row, raw in enumerate(rows.labels)]
         labels |= {label for label in found if label is not None} | set(map(str, named or ()))
         used = {image, label, *(column for column in columns.values() if isinstance(column, str))}
@@ -175,6 +180,11 @@ def in_memory(
             )
         meet(options, labels)
         known = replace(options, order=options.order or order)
+        if renumbered and known.order is None and not any(map(number_in, known.labels)):
+            raise CrossferError(
+                f"{renumbered[0]}: its numbers are not those of its classes (a target_transform changes "
+                "them, or a part has no names); name the class of each with classes=, or give order="
+            )
         try:
             known, told = told_beside(_beside(unnamed), known)
             known, said = understood(labels, known)
@@ -281,16 +291,24 @@ def _targets(data: Any, where: str) -> tuple[list[Any], Sequence[str] | None]:
         return [labels[row] for row in data.indices] if labels else [], names
     if isinstance(getattr(data, "datasets", None), list):  # torch.utils.data.ConcatDataset
         return _joined([_targets(part, where) for part in data.datasets], where)
-    if getattr(data, "target_transform", None) is not None:
-        return [], None  # its numbers are no longer those of its targets and classes
-    labels = _list(getattr(data, "targets", ()))
-    return labels if len(labels) == len(data) else [], getattr(data, "classes", None)
+    labels, names = _list(getattr(data, "targets", ())), getattr(data, "classes", None)
+    translate = getattr(data, "target_transform", None)
+    if translate is not None and not _keeps(translate, labels, where):
+        return [], names and RENUMBERED
+    return labels if len(labels) == len(data) else [], names
+
+
+def _keeps(translate: Callable[[Any], Any], labels: list[Any], where: str) -> bool:
+    """Tell whether a transform, such as ``int``, leaves the number of each class what it is."""
+    each = {repr(label): label for label in labels}.values()
+    same = (_class(translate(one), None, where) == _class(one, None, where) for one in each)
+    return bool(labels) and all(same)
 
 
 def _joined(
     parts: Sequence[tuple[list[Any], Sequence[str] | None]], where: str
 ) -> tuple[list[Any], Sequence[str] | None]:
-    """Return the labels of several datasets as one, with the names that all of them have."""
+    """Return the labels of several datasets as one, with the names of the classes if all have the same."""
     known = {tuple(names) for _, names in parts if names}
     if len(known) > 1:
         one, other = (", ".join(names) for names in sorted(known)[:2])
@@ -298,10 +316,11 @@ def _joined(
             f"{where}: its datasets number their classes differently ({one}; {other}); prepare each "
             "by itself"
         )
+    some = any(names is not None for _, names in parts)
     named = all(names for _, names in parts)
     complete = all(labels for labels, _ in parts)
     labels = [label for labels, _ in parts for label in labels] if complete else []
-    return labels, known.pop() if known and named else None
+    return labels, known.pop() if named else RENUMBERED if some else None
 
 
 def _pair(data: Any, row: int, where: str) -> Any:

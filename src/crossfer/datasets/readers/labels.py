@@ -18,7 +18,7 @@ from crossfer.classes import (
     comparable,
     is_known,
 )
-from crossfer.datasets.record import ReadOptions
+from crossfer.datasets.record import ReadOptions, subject_of_text
 from crossfer.errors import CrossferError
 
 
@@ -74,8 +74,8 @@ def is_named(name: str, options: ReadOptions) -> bool:
     """Tell whether a name is that of a class: one that is known, or that the user translates."""
     if number_in(name) is not None:
         return False
-    own = {comparable(theirs) for theirs in options.labels}
-    return is_known(name) or comparable(name) in own
+    own = {spelling(theirs) for theirs in options.labels for spelling in (comparable, canonical)}
+    return is_known(name) or not own.isdisjoint((comparable(name), canonical(name)))
 
 
 def understood(names: Iterable[str], options: ReadOptions) -> tuple[ReadOptions, str]:
@@ -144,40 +144,56 @@ def told_beside(
     Raises
     ------
     CrossferError
-        If a number goes with several names, or with none, in every such column.
+        If a number goes with several names, or with none, in every such column, or two columns differ.
     """
     if options.order is not None or any(number_in(name) for name in options.labels):
         return options, ""
     codes, others = set[str](), set[str]()
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    strange: dict[str, set[str]] = defaultdict(set)
     class_of = cache(lambda text: canonical(text) if is_known(text) else None)
+    is_missing = cache(lambda text: subject_of_text(text) is None)  # n/a, ?, …
     for label, beside in rows:
         if (code := number_in(label)) is None:
             continue
         codes.add(code)
         for column, text in beside.items():
-            if column not in others and isinstance(text, str) and text:
-                name = class_of(text)
-                found[column][code] |= {name} if name else set()
-                if name is None:
+            if column in others or not isinstance(text, str) or is_missing(text):
+                continue
+            if class_of(text) is None:
+                strange[column].add(canonical(text))
+                if len(strange[column]) > MOST_UNKNOWN:
                     others.add(column)
+            found[column][code].add(canonical(text))
     told: dict[str, dict[str, set[str]]] = {}
     for column, names in found.items():
         distinct = set().union(*names.values()) - {*NO_EXPRESSION, UNLABELLED}
-        if column not in others and len(distinct) > 1:
+        known = distinct - strange[column]
+        # Names, if most of them are known; the others may be classes, too, or mistakes.
+        if column not in others and len(known) > max(1, len(strange[column])):
             told[column] = names
     if not told:
         return options, ""
-    for column, names in told.items():
-        if names.keys() == codes and all(len(some) == 1 for some in names.values()):
-            theirs = {code: next(iter(some)) for code, some in names.items()}
-            meet(options, theirs.values())
-            meaning = {code: label_of(name, options.labels) for code, name in theirs.items()}
-            words = _in_words(meaning, sorted(codes, key=int))
-            return (
-                replace(options, labels={**options.labels, **meaning}),
-                f"the numbers mean what the column {column} says: {words}",
-            )
+    complete = {
+        column: {code: min(some) for code, some in names.items()}
+        for column, names in told.items()
+        if names.keys() == codes and all(len(some) == 1 for some in names.values())
+    }
+    if len({tuple(sorted(theirs.items())) for theirs in complete.values()}) > 1:
+        one, other, *_ = complete
+        raise CrossferError(
+            f"the labels are numbers, and the columns {one} and {other} name other classes for them; choose "
+            f"with --column label={one}, or --order for the numbers"
+        )
+    for column, theirs in complete.items():
+        meet(options, theirs.values())
+        own = {code: name for code, name in theirs.items() if name in strange[column]}
+        meaning = own | {c: label_of(n, options.labels) for c, n in theirs.items() if c not in own}
+        words = _in_words(meaning, sorted(codes, key=int))
+        return (
+            replace(options, labels={**options.labels, **meaning}),
+            f"the numbers mean what the column {column} says: {words}",
+        )
     column, names = next(iter(told.items()))
     odd = min((code for code in codes if len(names.get(code, ())) != 1), key=int)
     which = " and ".join(sorted(names.get(odd, ()))[:2]) or "empty"

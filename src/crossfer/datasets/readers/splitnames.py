@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from crossfer.datasets.record import ReadOptions, Split
+from crossfer.datasets.record import ReadOptions, Split, spelled
 from crossfer.errors import CrossferError
 
 SPLIT_NAMES: dict[str, Split] = {
@@ -35,6 +35,10 @@ EVAL = frozenset({"eval", "evaluation"})
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
+def _spelling(name: str) -> str:
+    return spelled(name).strip().lower()
+
+
 def exact(name: str) -> Split | None:
     """Return the split that a name is, whole."""
     return SPLIT_NAMES.get(re.sub(r"[\s_-]", "", name).lower())
@@ -59,7 +63,7 @@ def affixed(name: str) -> Split | None:
 def unclear(name: str) -> bool:
     """Tell whether a name begins like that of a split, but is none that is known: ``testdaten``."""
     known = exact(name) or affixed(name) or len({exact(word) for word in WORDS.findall(name)}) > 1
-    return not known and bool(re.match(r"(train|test|valid)", name.strip().lower()))
+    return not known and bool(re.match(r"(train|test|valid)", _spelling(name)))
 
 
 def of_table(table: Path, top: Path) -> str:
@@ -70,8 +74,8 @@ def of_table(table: Path, top: Path) -> str:
 
 def mapped(names: Iterable[str], options: ReadOptions) -> set[str]:
     """Return those of some names that the user maps to a split, or to none."""
-    own = {name.strip().lower() for name in options.splits}
-    return {name for name in names if name.strip().lower() in own}
+    own = {_spelling(name) for name in options.splits}
+    return {name for name in names if _spelling(name) in own}
 
 
 def splits_of(names: Iterable[str], options: ReadOptions) -> dict[str, Split | None]:
@@ -89,15 +93,15 @@ def splits_of(names: Iterable[str], options: ReadOptions) -> dict[str, Split | N
     dict
         From each name to its split, ``None`` for a name of no split.
     """
-    own = {name.strip().lower(): split for name, split in options.splits.items()}
+    own = {_spelling(name): split for name, split in options.splits.items()}
     found: dict[str, Split | None] = {}
     for name in sorted(set(names)):
-        key = name.strip().lower()
+        key = _spelling(name)
         found[name] = own[key] if key in own else exact(name) or affixed(name)
     others = {name for name, split in found.items() if split == "test" and not _is_eval(name)}
     if others and "validation" not in found.values():
         for name, split in found.items():
-            if split == "test" and _is_eval(name) and name.strip().lower() not in own:
+            if split == "test" and _is_eval(name) and _spelling(name) not in own:
                 found[name] = "validation"
     return found
 
@@ -123,9 +127,9 @@ def split_by(
 
 def check_mapped(options: ReadOptions, names: Iterable[str]) -> None:
     """Refuse a translation of a name that is not there."""
-    there = {name.strip().lower() for name in names}
+    there = {_spelling(name) for name in names}
     for name in options.splits:
-        if name.strip().lower() not in there:
+        if _spelling(name) not in there:
             some = ", ".join(sorted(there)[:8]) or "none"
             raise CrossferError(f"--split {name}: no such folder or value; there are {some}")
 

@@ -239,8 +239,8 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 1:
-        return _text(value[0])
+    if isinstance(value, list) and len(value) < 2:
+        return _text(value[0]) if value else ""
     if value is None or value != value:  # NaN is not itself
         return ""
     # A column of whole numbers becomes one of fractions where a value is missing.

@@ -222,8 +222,19 @@ def test_only_strategies_with_the_same_seeds_are_compared() -> None:
         return found
 
     every = [0, 1, 2]
-    whole = {"BL": every, "FC": every, "RE": every}
-    assert kept(BL=every, FC=every, RE=every) == whole
-    assert kept(BL=every, FC=every, RE=every, FU=[0, 2]) == whole, "FU failed on one"
+    whole = {"BL": every, "FC": every, "RE": every, "KD": every}
+    assert kept(BL=every, FC=every, RE=every, KD=every) == whole
+    assert kept(BL=every, FC=every, RE=every, KD=every, FU=[0, 2]) == whole, "FU failed on one"
     assert kept(BL=every, FC=[1], FU=[1]) == {"BL": [1], "FC": [1], "FU": [1]}, "as all did"
     assert kept(BL=[0, 1], FC=[0], FU=[1]) == {"BL": [0], "FC": [0]}, "something, at least"
+    assert kept(BL=[0, 1], FU=[1]) == {"BL": [1], "FU": [1]}, "an update, if there is one"
+    apart = [replace(row, target="mug", seeds=(7,)) for row in rows(BL=[7], FC=[7])]
+    both = summary.complete([*rows(BL=every, FC=every), *apart])
+    assert len(both) == 8, "each target has seeds of its own"
+
+
+def test_a_mean_over_targets_has_all_of_them() -> None:
+    mug = [replace(row, target="mug") for row in ROWS if row.strategy != "FU"]
+    averages = summary.over_targets([*ROWS, *mug])
+    assert {row.targets for row in averages} == {("jaffe", "mug")}
+    assert {row.strategy for row in averages} == {"FC", "FC+CL", "RE", "fine-tunings"}

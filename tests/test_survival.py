@@ -140,9 +140,11 @@ def test_whatever_fails_the_report_copes(
     assert {row.strategy: row.seeds for row in mixed.summary} == {
         "BL": (0,),
         "RE": (0,),
-    }, "only the same seeds can be compared"
+    }, "only the same seeds are compared"
     page = write_report(mixed, tmp_path / "mixed").read_text()
-    assert "comparisons cover seed 0, without FC (JAFFE stand-in) for lack of results" in page
+    assert (
+        "of the same seeds only (JAFFE stand-in: seed 0, without FC); results.csv has all" in page
+    )
     monkeypatch.setattr(f"{EXECUTE}.adapt", broken("BL 0"))
     with pytest.raises(CrossferError, match="BL · seed 0 failed: RuntimeError: out of memory"):
         run_experiment(check_experiment(configuration(prepared)), tmp_path / "none")

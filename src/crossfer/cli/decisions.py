@@ -59,6 +59,7 @@ def recommend(
     from crossfer.evaluation.decision import Constraints
     from crossfer.evaluation.decision import recommend as choose
     from crossfer.experiment import load_results
+    from crossfer.report import averaged_over
 
     check_finite({"--max-source-drop": max_source_drop})
     results = load_results(folder)
@@ -73,6 +74,8 @@ def recommend(
         return
     for choice in choices:
         _say_choice(results, choice, folder)
+    if note := averaged_over(results):
+        say(note)
 
 
 def _say_choice(results: Results, choice: Recommendation, folder: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 
 import numpy as np
 
@@ -21,31 +19,51 @@ from crossfer.evaluation.rows import (
     Metrics,
     Result,
 )
+from crossfer.terms import BL
 
 FINE_TUNED = "fine-tunings"
 """The name of the mean over `FINE_TUNINGS`."""
 
 
 def complete(results: Sequence[Result]) -> list[Result]:
-    """Keep what can be compared where runs have failed: strategies that all have the same seeds.
+    """Keep what can be compared where runs have failed: on each target, strategies that have the same seeds.
 
-    Of the seeds, those that most strategies have, so many that as many rows as possible are left.  A strategy
-    that lacks one of them on a target is left out there: the seeds on which it did not fail flatter it.
+    A strategy that lacks one of these seeds is left out: the seeds on which it did not fail flatter it.
     """
-    seeds: dict[tuple[str, float | None, str], set[int]] = {}
-    for row in results:
-        seeds.setdefault((row.target, row.fraction, row.strategy), set()).update(row.seeds)
-    common = [seed for seed, _ in Counter(chain.from_iterable(seeds.values())).most_common()]
+    kept = []
+    for target in dict.fromkeys(row.target for row in results):
+        own = [row for row in results if row.target == target]
+        seeds: dict[tuple[float | None, str], set[int]] = {}
+        for row in own:
+            seeds.setdefault((row.fraction, row.strategy), set()).update(row.seeds)
+        updates = [found for (_, strategy), found in seeds.items() if strategy != BL]
+        shared = seeds_in_common(updates or seeds.values())
+        kept += [
+            row
+            for row in own
+            if shared <= seeds[row.fraction, row.strategy] and shared.issuperset(row.seeds)
+        ]
+    return kept
 
-    def rows(shared: set[int]) -> int:
-        return len(shared) * sum(shared <= own for own in seeds.values())
 
-    shared = max((set(common[:count]) for count in range(1, len(common) + 1)), key=rows)
-    return [
-        row
-        for row in results
-        if shared <= seeds[row.target, row.fraction, row.strategy] and shared.issuperset(row.seeds)
-    ]
+def seeds_in_common(seeds: Iterable[Collection[int]]) -> set[int]:
+    """Return the seeds of which most results are left if those without one of them are left out.
+
+    Parameters
+    ----------
+    seeds
+        Those of each strategy; not all empty.
+    """
+    every = [frozenset(own) for own in seeds]
+    shared: set[frozenset[int]] = set()
+    for own in every:
+        shared |= {own, *(own & other for other in shared)}
+
+    def left(some: frozenset[int]) -> tuple[int, int]:
+        strategies = sum(some <= own for own in every)
+        return strategies * len(some), strategies
+
+    return set(max(sorted(shared, key=sorted), key=left))
 
 
 def by_strategy(results: Iterable[Result]) -> list[Result]:
@@ -76,13 +94,15 @@ def by_strategy(results: Iterable[Result]) -> list[Result]:
 def over_targets(summary: Sequence[Result]) -> list[Average]:
     """Average over the targets as sections III.1 and III.2 do: one row for each (fraction, strategy).
 
-    The last row of each fraction, ``"fine-tunings"``, is the mean over FC, FC+CL and RE, if there.
+    The last row of each fraction, ``"fine-tunings"``, is the mean over FC, FC+CL and RE, if there.  What
+    lacks a target, since a run failed, has no mean.
     """
-    rows = []
+    rows, targets = [], {row.target for row in summary}
     for fraction in sorted({r.fraction for r in summary if r.fraction is not None}):
         names = dict.fromkeys(r.strategy for r in summary if r.fraction == fraction)
         for name in [*names, FINE_TUNED]:
-            if members := behind_average(fraction, name, summary):
+            members = behind_average(fraction, name, summary)
+            if members and _cover(members, targets):
                 rows.append(
                     Average(
                         fraction=fraction,
@@ -99,6 +119,14 @@ def behind_average(fraction: float, strategy: str, summary: Iterable[Result]) ->
     """Return the rows whose mean is a row of `over_targets`."""
     names = FINE_TUNINGS if strategy == FINE_TUNED else (strategy,)
     return [r for r in summary if r.fraction == fraction and r.strategy in names]
+
+
+def _cover(members: Sequence[Result], targets: set[str]) -> bool:
+    """Tell whether every strategy has every target."""
+    return all(
+        {row.target for row in members if row.strategy == name} == targets
+        for name in {row.strategy for row in members}
+    )
 
 
 def over_folds(several: Sequence[Metrics]) -> Metrics:

@@ -193,8 +193,13 @@ def collect(
         for ((target, *_), side), said in chosen_by.items()
     }
     validation = Evidence(chosen_by, people)
-    averaged = summary.by_strategy(summary.complete(measured))
-    alone = [row for row in averaged if row.target in {target.name for target in single}]
+    kept = summary.complete(measured)
+    averaged = summary.by_strategy(kept)
+    own = [row for row in kept if row.target in {target.name for target in single}]
+    everywhere = set.intersection(
+        *({row.seeds[0] for row in own if row.target == target.name} for target in single)
+    )
+    alone = summary.by_strategy(row for row in own if row.seeds[0] in everywhere)
     records = [_record(run, runs_folder, out) for run in runs if run.key not in failed]
     known = {strategy.name: strategy for strategy in experiment.strategies}
     ahead = leads(averaged, validation)

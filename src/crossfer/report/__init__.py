@@ -66,6 +66,11 @@ def copied(results: Results) -> list[str]:
     return words.copies(View(results)) if found else []
 
 
+def averaged_over(results: Results) -> str:
+    """Say which seeds are compared, and what is left out, where runs failed; empty where none did."""
+    return words.averaged_over(View(results))
+
+
 def explain(results: Results, choice: Recommendation) -> list[str]:
     """Return why `crossfer.evaluation.decision.recommend` chose so, and what was given up, in sentences."""
     return advice.explain(View(results), choice)

@@ -257,7 +257,10 @@ def _to_ship(results: Results, strategy: str | None, target: str | None) -> list
                 )
             found = [row for row in results.summary if (row.target, row.strategy) == wanted]
             if not found:
-                raise CrossferError(f"{wanted[1]}, {choice.target}: every run failed")
+                raise CrossferError(
+                    f"{wanted[1]}, {choice.target}: not compared, since a run failed; run the "
+                    "experiment again"
+                )
             rows.append(max(found, key=lambda row: row.fraction or 0))
     return rows
 

@@ -185,15 +185,8 @@ def in_turn(view: View) -> list[ChainRow]:
 
     As everywhere, only strategies with the same seeds are compared.
     """
-    found, seeds = [], {*view.seeds}
-    for name in view.names:
-        chains = [
-            chain
-            for chain in view.results.in_turn
-            if chain.strategy == name and chain.seed in seeds
-        ]
-        if {chain.seed for chain in chains} != seeds:
-            continue
+    found = []
+    for name, chains in view.in_turn.items():
         names = chains[0].datasets
         steps = [BL, *(f"then {view.shown(target)}" for target in names[1:])]
         matrix = np.mean([chain.accuracy for chain in chains], axis=0)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from crossfer.evaluation.decision import comparable
-from crossfer.evaluation.rows import DatasetFacts, Interval, Recommendation, Result, Results
+from crossfer.evaluation.rows import Chain, DatasetFacts, Interval, Recommendation, Result, Results
+from crossfer.evaluation.summary import seeds_in_common
 from crossfer.terms import BL, Side
 
 COLOURS = {BL: "#8b8f98", "FC": "#e69f00", "FC+CL": "#d55e00", "RE": "#cc79a7", "FU": "#0072b2"}
@@ -41,6 +42,34 @@ class View:
     def seeds(self) -> list[int]:
         """The seeds of all runs, ascending."""
         return sorted({seed for row in self.results.summary for seed in row.seeds})
+
+    def seeds_of(self, target: str) -> list[int]:
+        """Return the seeds of a target's means, ascending."""
+        rows = self.results.summary
+        return sorted({seed for row in rows if row.target == target for seed in row.seeds})
+
+    @cached_property
+    def seeds_in_turn(self) -> list[int]:
+        """The seeds of which targets in turn are compared, ascending; empty where none was trained."""
+        every = [
+            {chain.seed for chain in self.results.in_turn if chain.strategy == name}
+            for name in self.names
+        ]
+        return sorted(seeds_in_common(filter(None, every))) if any(every) else []
+
+    @cached_property
+    def in_turn(self) -> dict[str, list[Chain]]:
+        """The chains of each strategy that has all of these seeds."""
+        found = {
+            name: [
+                chain
+                for chain in self.results.in_turn
+                if chain.strategy == name and chain.seed in self.seeds_in_turn
+            ]
+            for name in self.names
+        }
+        asked = {*self.seeds_in_turn}
+        return {n: own for n, own in found.items() if own and {c.seed for c in own} == asked}
 
     @cached_property
     def colours(self) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossfer.evaluation.comparing import Difference
 from crossfer.evaluation.decision import KEPT
 from crossfer.evaluation.rows import DatasetFacts, RunFacts, StrategyComparison
-from crossfer.report.view import View, listed, people, shown
+from crossfer.report.view import View, listed, people, percent, shown
 
 LEVEL = 0.05
 """A difference that chance alone brings about more often than this may be chance."""
@@ -40,20 +40,30 @@ def failures(view: View) -> str | None:
 def averaged_over(view: View) -> str:
     """Say which seeds averages cover, and what they leave out, where runs failed; empty where none did."""
     averaged = {(row.target, row.strategy, row.fraction) for row in view.results.summary}
-    rows = view.results.results
-    lacking = dict.fromkeys(
-        f"{row.strategy} ({view.shown(row.target)})"
-        for row in rows
-        if (row.target, row.strategy, row.fraction) not in averaged
-    )
-    if not lacking and {row.seeds[0] for row in rows} <= {*view.seeds}:
+    found = []
+    for target in view.targets:
+        rows = [row for row in view.results.results if row.target == target.name]
+        kept = view.seeds_of(target.name)
+        lacking = dict.fromkeys(
+            row.strategy + (f" ({percent(row.fraction)})" if len(view.fractions) > 1 else "")
+            for row in rows
+            if (row.target, row.strategy, row.fraction) not in averaged
+        )
+        if lacking or {row.seeds[0] for row in rows} > {*kept}:
+            without = f", without {listed([*lacking])}" if lacking else ""
+            found.append(f"{shown(target)}: {_seeds(kept)}{without}")
+    chains = view.results.in_turn
+    lacking = dict.fromkeys(c.strategy for c in chains if c.strategy not in view.in_turn)
+    if lacking or {chain.seed for chain in chains} > {*view.seeds_in_turn}:
+        without = f", without {listed([*lacking])}" if lacking else ""
+        found.append(f"in turn: {_seeds(view.seeds_in_turn)}{without}")
+    if not found:
         return ""
-    of = "seed" if len(view.seeds) == 1 else "seeds"
-    without = f", without {listed([*lacking])} for lack of results" if lacking else ""
-    return (
-        f"Averages and comparisons cover {of} {listed([*map(str, view.seeds)])}{without}: only the same "
-        "seeds can be compared. results.csv has all."
-    )
+    return f"Averages and comparisons are of the same seeds only ({'; '.join(found)}); results.csv has all."
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {listed([*map(str, seeds)])}"
 
 
 def copies(view: View) -> list[str]:
@@ -201,8 +211,11 @@ def network(config: Mapping[str, Any]) -> str:
 def certainty(view: View) -> str:
     """Say how often everything was measured."""
     said = f"Means over {len(view.seeds)} seeds; the intervals also cover other trainings."
+    single = [shown(t) for t in view.targets if len(view.seeds_of(t.name)) == 1]
     if len(view.seeds) == 1:
         said = "Measured with one seed: the intervals do not cover other trainings."
+    elif single:
+        said = f"{said[:-1]}, but those of {listed(single)}, with one seed left, do not."
     return " ".join([said, *(_by_folds(target) for target in view.targets if target.folds)])
 
 

@@ -407,12 +407,21 @@ def test_colours_are_standardised_together() -> None:
             {"weights": Path("w"), "classes": FER7, "normalisation": "per-image", "expect": 58.0},
             "expect: must be a fraction",
         ),
+        ({"framing": []}, r"framing: \[\]: write a mapping"),
     ],
 )
 def test_a_network_that_makes_no_sense_says_so(changes: dict[str, Any], words: str) -> None:
     content: dict[str, Any] = {"network": "nets:tiny", "input": COLOUR} | changes
     with pytest.raises(ValueError, match=words):
         NetworkConfig(**content)
+
+
+def test_a_framing_without_keys_is_none_and_one_that_is_no_number_is_refused() -> None:
+    assert network(framing={}).framed is None
+    for value in ("0.4", None, True):
+        wrong = network(framing={"eye_distance": value})
+        with pytest.raises(CrossferError, match=f"eye_distance is {value!r}: must be a number"):
+            wrong.build()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ import pytest
 from typer.testing import CliRunner
 
 from crossfer.cli import app
+from crossfer.datasets import Dataset
 from crossfer.errors import CrossferError
 from crossfer.executors import Failure, Slurm, Task, run_on_slurm
 from crossfer.executors.slurm import JOBS, cancel, queued
+from crossfer.experiment import check_experiment, run_experiment, verify
 from tests.test_executors import DIAMOND, Log
+from tests.test_survival import EXECUTE, configuration, otherwise, weights_of
 
 # A cluster of one patient machine: sbatch carries out the whole array at once and answers like the real one.
 SBATCH = r"""
@@ -52,6 +56,20 @@ for index in $(seq 0 $last); do
     fi
 done
 echo "$number;here"
+"""
+AT_ONCE = r"bash $CLUSTER/script > ${file/\%a/$index} 2>&1"
+IN_BACKGROUND = r"""bash $CLUSTER/later $CLUSTER/script-$number ${file/\%a/$index} $* > /dev/null 2>&1 &
+        cp $CLUSTER/script $CLUSTER/script-$number
+        echo "$number|$index|PENDING|(Dependency)" >> $CLUSTER/queue"""
+LATER = r"""
+job="^$SLURM_JOB_ID|$SLURM_ARRAY_TASK_ID|"
+until grep -q "$job" $CLUSTER/queue; do sleep 0.1; done
+for number in $(echo "$*" | sed -n 's/.*afterany:\([0-9]*\).*/\1/p'); do
+    while grep -q "^$number|" $CLUSTER/queue; do sleep 0.1; done
+done
+sed -i "/$job/s/PENDING/RUNNING/" $CLUSTER/queue
+bash $1 > $2 2>&1
+sed -i "/$job/d" $CLUSTER/queue
 """
 SQUEUE = 'test ! -e $CLUSTER/down || { echo "Unable to contact slurm controller" >&2; exit 1; }\n'
 SQUEUE += "cat $CLUSTER/queue\n"
@@ -176,6 +194,49 @@ def test_what_is_queued_is_not_submitted_again_and_can_be_taken_back(
     assert queued(tmp_path / "slurm") == {}
     with pytest.raises(CrossferError, match="refused: Unable to contact slurm controller"):
         cancel(tmp_path / "slurm")
+
+
+def test_what_starts_from_a_lost_run_is_submitted_too_and_trained_again(
+    cluster: Path, prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not where that run is only measured again."""
+    assert AT_ONCE in SBATCH
+    (cluster / "sbatch").write_text("#!/bin/bash\n" + SBATCH.replace(AT_ONCE, IN_BACKGROUND))
+    (cluster / "later").write_text(LATER)
+    often = partial(run_on_slurm, look_every=0.2, until_seen=5.0)
+    monkeypatch.setattr("crossfer.experiment.clusters.run_on_slurm", often)
+    root = Path(__file__).parent.parent
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'src'}{os.pathsep}{root}")
+    experiment, out = check_experiment(configuration(prepared, strategies=["FC"])), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{EXECUTE}.adapt", otherwise)
+        run_experiment(experiment, out)
+    before = weights_of(out)
+    (baseline,) = out.glob("runs/BL-*")
+    (baseline / "run.json").unlink()
+    assert not run_experiment(experiment, out, on=Slurm()).failed
+    now = weights_of(out)
+    assert all(now[name] != before[name] for name in before)
+    assert not any(verdict.problems for verdict in verify(out))
+    submitted = [line for line in asked(cluster, "sbatch") if "--array" in line]
+    assert len(submitted) == 2 and "--dependency=afterany:11" in submitted[1]
+    (baseline / "predictions.parquet").unlink()
+    assert not run_experiment(experiment, out, on=Slurm()).failed
+    assert weights_of(out) == now
+    assert len([line for line in asked(cluster, "sbatch") if "--array" in line]) == 3
+
+
+def test_what_is_done_counts_after_what_it_depends_on(cluster: Path, tmp_path: Path) -> None:
+    for key in "bd":
+        (tmp_path / key).touch()
+    log = Log()
+    assert submit(DIAMOND, tmp_path, log) == {}
+    assert list(json.loads((tmp_path / "slurm" / JOBS).read_text()).values()) == [
+        ["a"],
+        ["b", "c"],
+        ["d"],
+    ]
+    assert [line[1] for line in log.lines if line[0] == "succeeded"] == list("abcd")
 
 
 def watch(folder: Path, environment: dict[str, str]) -> None:

@@ -22,6 +22,7 @@ from crossfer.classes import FER7, FER8
 from crossfer.deploy.export import export as exported
 from crossfer.deploy.models import Model, open_model
 from crossfer.errors import CrossferError
+from crossfer.external_data import AT_ONCE, digest_of, files_of
 from crossfer.files import digest
 from crossfer.machine import Machine
 from crossfer.networks import (
@@ -246,6 +247,42 @@ def test_weights_in_a_file_beside_an_onnx_file_belong_to_it(tmp_path: Path) -> N
     assert np.array_equal(bundle.predict(shown), before)
     with pytest.raises(CrossferError, match="runs in ONNX Runtime, and only a network in PyTorch"):
         exported(bundle, tmp_path / "exported")
+
+
+def entry(name: str, field: int = 13) -> bytes:
+    """Return the location of a tensor's external data as protobuf writes it."""
+    onnx = pytest.importorskip("onnx")
+    value = onnx.StringStringEntryProto(key="location", value=name)
+    tensor = onnx.TensorProto(external_data=[value])
+    return bytes([8 * field + 2]) + tensor.SerializeToString()[1:]
+
+
+def test_files_of_weights_are_those_that_tensors_name(tmp_path: Path) -> None:
+    """With long names, too; never the graph itself or what lies outside its folder."""
+    graph = tmp_path / "folder" / "network.onnx"
+    long = "w" * 140
+    names = ("data", "below/data", long, "x" * 127, "y" * 128, "ümlaut")
+    (graph.parent / "below").mkdir(parents=True)
+    for name in (*names, "../outside", "remark", long[:127], long[:12]):
+        (graph.parent / name).write_text(name)
+    outside = ("../outside", str(tmp_path / "outside"), "below/../data", "network.onnx", "missing")
+    strange = ("z" * 5000, "nul\0", "", ".", "./network.onnx")
+    tensors = b"".join(map(entry, (*names, "./data", *outside, *strange)))
+    graph.write_bytes(tensors + entry("remark", field=14) + entry("data")[:-1])
+    assert files_of(graph) == [graph, *(graph.parent / name for name in sorted(names))]
+    graph.write_bytes(entry("remark", field=14))
+    assert files_of(graph) == [graph] and digest_of(graph) == digest(graph)
+
+
+@pytest.mark.parametrize("name", ["w" * 100, "w" * 200])
+def test_a_name_of_weights_may_lie_anywhere_in_the_graph(name: str, tmp_path: Path) -> None:
+    """Also where one piece of the file ends and the next one begins."""
+    graph, one = tmp_path / "network.onnx", entry(name)
+    for short in (*range(1, len(name)), len(name)):
+        (tmp_path / name[:short]).touch()
+    for inside in (*range(20), len(one) // 2, len(one) - 1, len(one)):
+        graph.write_bytes(bytes(AT_ONCE - inside) + one + bytes(AT_ONCE))
+        assert files_of(graph) == [graph, tmp_path / name], inside
 
 
 def keras(file: Path, activation: str = "Relu") -> NetworkConfig:

@@ -441,6 +441,14 @@ def weights_of(out: Path) -> dict[str, str]:
     return {file.parent.name: digest(file) for file in out.glob("runs/*/model.safetensors")}
 
 
+def otherwise(strategy: Any, *arguments: Any, **options: Any) -> Any:
+    """Adapt, but end in another baseline."""
+    trained = adapt(strategy, *arguments, **options)
+    if strategy.name == "BL":
+        next(trained.model.parameters()).data += 0.01
+    return trained
+
+
 def test_what_started_from_other_weights_is_named_and_trained_again(
     prepared: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,13 +456,6 @@ def test_what_started_from_other_weights_is_named_and_trained_again(
     results = run_experiment(experiment, tmp_path)
     before = weights_of(tmp_path)
     (folder,) = tmp_path.glob("runs/BL-*")
-
-    def otherwise(strategy: Any, *arguments: Any, **options: Any) -> Any:
-        trained = adapt(strategy, *arguments, **options)
-        if strategy.name == "BL":
-            next(trained.model.parameters()).data += 0.01
-        return trained
-
     shutil.rmtree(folder)
     with monkeypatch.context() as patch:
         patch.setattr(f"{EXECUTE}.adapt", otherwise)

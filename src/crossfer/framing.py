@@ -31,7 +31,7 @@ class Framing:
     Raises
     ------
     CrossferError
-        If a value is outside its range.
+        If a value is no number, or outside its range.
     """
 
     side: int = SIDE
@@ -47,6 +47,8 @@ class Framing:
         ranges = {"side": (16, 1024), "eye_distance": (0.1, 0.8), "eye_height": (0.1, 0.9)}
         for name, (least, most) in ranges.items():
             value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise CrossferError(f"{name} is {value!r}: must be a number")
             if not least <= value <= most:
                 raise CrossferError(f"{name} is {value}: must be between {least} and {most}")
 

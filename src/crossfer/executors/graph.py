@@ -90,6 +90,22 @@ def levels(tasks: Sequence[Task]) -> list[list[str]]:
     return found
 
 
+def done_of(tasks: Sequence[Task], is_done: Callable[[str], bool]) -> set[str]:
+    """Return the keys of the tasks that are done, as are all that they depend on.
+
+    Parameters
+    ----------
+    tasks
+        In any order.
+    is_done
+        Whether a task alone is done; only asked where those that it depends on are.
+    """
+    after, done = {task.key: task.after for task in tasks}, set[str]()
+    for level in levels(tasks):
+        done.update([key for key in level if done.issuperset(after[key]) and is_done(key)])
+    return done
+
+
 @dataclass
 class Frontier:
     """The unfinished part of a graph.

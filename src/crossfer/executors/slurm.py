@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfer.errors import CrossferError
-from crossfer.executors.graph import Events, Failure, Frontier, Task, levels
+from crossfer.executors.graph import Events, Failure, Frontier, Task, done_of, levels
 from crossfer.executors.processes import THREADS
 from crossfer.files import write_json
 
@@ -118,7 +118,8 @@ def run_on_slurm(
         Command that runs the task whose key is appended to it.  After SIGTERM it should write a checkpoint
         and end with a status above 128.
     is_done
-        Returns whether a task is finished, from the files on disk.
+        Returns whether a task is finished, from the files on disk.  It counts only after those that the task
+        depends on.
     events
         Receives events.
     slurm
@@ -141,7 +142,8 @@ def run_on_slurm(
         If SLURM refuses a job, or does not answer for five minutes.
     """
     frontier = Frontier(tasks, events)
-    open_ = {task.key for task in tasks if not is_done(task.key)}
+    after = {task.key: task.after for task in tasks}
+    open_ = after.keys() - done_of(tasks, is_done)
     jobs = _submit(levels(tasks), open_, command, events, slurm, folder)
     started, gone = set[str](), dict[str, float]()
     keys = [key for level in levels(tasks) for key in level]
@@ -152,7 +154,8 @@ def run_on_slurm(
             if key in frontier.failures or key in frontier.succeeded:
                 continue
             job = queue.get(key)
-            done = (job is None or job.runs) and is_done(key)
+            ready = frontier.succeeded.issuperset(after[key]) and (job is None or job.runs)
+            done = ready and is_done(key)
             if key not in started and (done or (job and job.runs)):
                 started.add(key)
                 frontier.start(key)

@@ -16,9 +16,10 @@ import torch
 from crossfer.errors import CrossferError
 from crossfer.executors import Events, Failure, Open, Slurm, Task, Work, run_on_slurm
 from crossfer.executors.copies import Files, marked
+from crossfer.executors.graph import done_of
 from crossfer.executors.ray import Ray, run_on_ray
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.execute import is_complete
+from crossfer.experiment.execute import is_complete, keeps_weights
 from crossfer.experiment.folder import folder_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.opening import DATASETS, open_datasets
@@ -101,10 +102,12 @@ class OnCluster:
         dict
             Failures by key.
         """
-        complete = set[str]()
-        for task in tasks:  # each after those that it starts from, which may get other weights
-            if complete.issuperset(task.after) and self._is_complete(task.key):
-                complete.add(task.key)
+        whole = {task.key for task in tasks if self._is_complete(task.key)}
+        # A run whose start may get other weights is not complete; one that is only measured keeps its own.
+        settled = done_of(tasks, lambda key: key in whole or self._keeps_weights(key))
+        complete = {
+            task.key for task in tasks if task.key in whole and settled.issuperset(task.after)
+        }
         for task in tasks:
             if task.key in complete:
                 events.started(task.key)
@@ -128,6 +131,9 @@ class OnCluster:
     def _is_complete(self, key: str) -> bool:
         run = self._runs[key]
         return is_complete(folder_of(run, self.runs_folder), self.planned.measured_on(run))
+
+    def _keeps_weights(self, key: str) -> bool:
+        return keeps_weights(folder_of(self._runs[key], self.runs_folder))
 
     @property
     def _runs(self) -> dict[str, Run]:

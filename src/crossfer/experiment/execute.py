@@ -394,6 +394,15 @@ def is_complete(folder: Path, measured_on: Sequence[Dataset]) -> bool:
     return not _not_measured(_predicted_before(folder), measured_on)
 
 
+def keeps_weights(folder: Path) -> bool:
+    """Tell whether a run is finished and keeps its weights, though it may lack measurements."""
+    try:
+        changed = changed_start(folder)
+    except CrossferError:  # it is not there, or damaged
+        return False
+    return not changed and not any(altered(folder, name) for name in BUNDLE_FILES)
+
+
 def _predicted_before(folder: Path) -> list[pa.Table]:
     """Return the predictions of a finished run; empty if they are damaged."""
     return [] if altered(folder, PREDICTIONS) else [pa.parquet.read_table(folder / PREDICTIONS)]

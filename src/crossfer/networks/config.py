@@ -142,6 +142,8 @@ class NetworkConfig:
                 object.__setattr__(self, key, tuple(value))
         if isinstance(self.normalisation, Mapping):
             object.__setattr__(self, "normalisation", Normalisation.of(self.normalisation))
+        if self.framing == {}:
+            object.__setattr__(self, "framing", None)
         for problem in self._problems():
             raise ValueError(problem)
 
@@ -204,8 +206,8 @@ class NetworkConfig:
             yield f"classes: {twice[0]} is listed twice; remove one"
         if len(names) == 1:
             yield f"classes: only {names[0]}; name the class of every output"
-        if not (
-            isinstance(self.framing or {}, Mapping) and set(self.framing or ()) <= set(FRAMING)
+        if self.framing is not None and not (
+            isinstance(self.framing, Mapping) and set(self.framing) <= set(FRAMING)
         ):
             yield f"framing: {self.framing!r}: write a mapping; the keys are {', '.join(FRAMING)}"
         if self.expect is not None and not 0 < self.expect <= 1:

@@ -221,7 +221,7 @@ def test_a_state_of_another_training_is_refused_before_it_is_used(tmp_path: Path
     some = next(iter(state.weights))
     for other in (
         replace(state, weights={some: state.weights[some]}),
-        replace(state, kept=state.kept | {some: torch.zeros(3)}),
+        replace(state, kept=state.kept | {some: torch.zeros(99)}),
         replace(state, averaged=state.weights),
         replace(state, inside={}),
     ):

@@ -144,13 +144,18 @@ def spelled(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def names_nobody(text: str) -> bool:
+    """Tell whether a text stands for a missing value, as ``n/a``, ``?`` and ``unknown`` do."""
+    return text.strip().lower() in NOBODY
+
+
 def subject_of_text(value: object) -> str | None:
     """Return the subject that a column's value names, in one spelling; ``None`` for what names nobody.
 
     A column of whole numbers becomes one of fractions where a value is missing: ``4.0`` is 4.
     """
     name = " ".join(spelled(str(value)).split())
-    return None if name.lower() in NOBODY else re.sub(r"^(\d+)\.0+$", r"\1", name)
+    return None if names_nobody(name) else re.sub(r"^(\d+)\.0+$", r"\1", name)
 
 
 @dataclass(frozen=True)

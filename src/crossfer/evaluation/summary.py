@@ -46,6 +46,13 @@ def complete(results: Sequence[Result]) -> list[Result]:
     return kept
 
 
+def on_all(results: Sequence[Result], targets: Collection[str]) -> list[Result]:
+    """Keep the rows of some targets, and of these the seeds that all targets have."""
+    seeds = [{row.seeds[0] for row in results if row.target == target} for target in targets]
+    shared = set.intersection(*seeds)
+    return [row for row in results if row.target in targets and row.seeds[0] in shared]
+
+
 def seeds_in_common(seeds: Iterable[Collection[int]]) -> set[int]:
     """Return the seeds of which most results are left if those without one of them are left out.
 

@@ -101,18 +101,19 @@ def execute(
                 (folder / RUN).unlink()
             if not is_finished(folder):
                 folder.mkdir(exist_ok=True)
-                begin = partial(begun, run, folder, runs_folder, machine, on_note)
-                train = partial(
-                    _train_and_write, run, folder, runs_folder, datasets, measured_on, machine,
-                    on_step, stopping,
-                )  # fmt: skip
+
+                def train() -> None:
+                    with begun(run, folder, runs_folder, machine, on_note) as facts:
+                        _train_and_write(
+                            run, folder, runs_folder, datasets, measured_on, machine,
+                            on_step, stopping, facts,
+                        )  # fmt: skip
+
                 try:
-                    with begin() as facts:
-                        train(facts)
+                    train()
                 except Misfit:
                     discard(folder, "is of another version or training", on_note)
-                    with begin() as facts:
-                        train(facts)
+                    train()
             else:
                 _measure(folder, measured_on, machine)
                 _remember_again(run, folder, datasets, machine)

@@ -198,14 +198,12 @@ def _dataset(
             )
         dataset = open_dataset(folder)
         return dataset.called(config.name or name_of(path, dataset.card["reader"]))
-    if not folder.exists():  # the experiment may have been moved together with its raw files
-        others = (out / DATASETS).glob(f"{escape(path.stem)}-*")
-        if moved := next((other for other in sorted(others) if _fits(other, path, how)), None):
-            moved.rename(folder)
+    if not folder.exists() and (moved := _moved(out / DATASETS, path, how)):
+        moved.rename(folder)
     with suppress(CrossferError):  # not there, damaged, or of another version: it is made anew
         dataset = open_dataset(folder)
         dataset.check()
-        if _fits(folder, path, how):
+        if _fits(dataset, path, how):
             sweep(folder)
             return dataset.called(config.name or name_of(path, dataset.card["reader"]))
     dataset = prepare(
@@ -221,9 +219,16 @@ def _dataset(
     return dataset
 
 
-def _fits(folder: Path, path: Path, how: Preparation) -> bool:
-    """Tell whether a folder contains what would be prepared: of these raw files as they are, in this way."""
-    with suppress(CrossferError):
-        card = open_dataset(folder).card
-        return card["preparation"] == how.as_json() and is_unchanged(path, how, card["raw_state"])
-    return False
+def _moved(folder: Path, path: Path, how: Preparation) -> Path | None:
+    """Return what was prepared of these raw files when they, and the experiment, were elsewhere."""
+    for other in sorted(folder.glob(f"{escape(path.stem)}-*")):
+        with suppress(CrossferError):
+            if _fits(open_dataset(other), path, how):
+                return other
+    return None
+
+
+def _fits(dataset: Dataset, path: Path, how: Preparation) -> bool:
+    """Tell whether a dataset is what would be prepared: of these raw files as they are, in this way."""
+    card = dataset.card
+    return card["preparation"] == how.as_json() and is_unchanged(path, how, card["raw_state"])

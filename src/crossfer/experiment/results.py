@@ -195,11 +195,7 @@ def collect(
     validation = Evidence(chosen_by, people)
     kept = summary.complete(measured)
     averaged = summary.by_strategy(kept)
-    own = [row for row in kept if row.target in {target.name for target in single}]
-    everywhere = set.intersection(
-        *({row.seeds[0] for row in own if row.target == target.name} for target in single)
-    )
-    alone = summary.by_strategy(row for row in own if row.seeds[0] in everywhere)
+    alone = summary.by_strategy(summary.on_all(kept, [target.name for target in single]))
     records = [_record(run, runs_folder, out) for run in runs if run.key not in failed]
     known = {strategy.name: strategy for strategy in experiment.strategies}
     ahead = leads(averaged, validation)

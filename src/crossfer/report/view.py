@@ -49,27 +49,24 @@ class View:
         return sorted({seed for row in rows if row.target == target for seed in row.seeds})
 
     @cached_property
-    def seeds_in_turn(self) -> list[int]:
-        """The seeds of which targets in turn are compared, ascending; empty where none was trained."""
-        every = [
-            {chain.seed for chain in self.results.in_turn if chain.strategy == name}
-            for name in self.names
-        ]
-        return sorted(seeds_in_common(filter(None, every))) if any(every) else []
-
-    @cached_property
     def in_turn(self) -> dict[str, list[Chain]]:
-        """The chains of each strategy that has all of these seeds."""
-        found = {
-            name: [
-                chain
-                for chain in self.results.in_turn
-                if chain.strategy == name and chain.seed in self.seeds_in_turn
-            ]
+        """Each strategy's chains, all of the same seeds: what lacks one, since a run failed, is left out."""
+        every = {
+            name: [chain for chain in self.results.in_turn if chain.strategy == name]
             for name in self.names
         }
-        asked = {*self.seeds_in_turn}
-        return {n: own for n, own in found.items() if own and {c.seed for c in own} == asked}
+        seeds = {name: {chain.seed for chain in own} for name, own in every.items() if own}
+        shared = seeds_in_common(seeds.values()) if seeds else set()
+        return {
+            name: [chain for chain in every[name] if chain.seed in shared]
+            for name, own in seeds.items()
+            if shared <= own
+        }
+
+    @property
+    def seeds_in_turn(self) -> list[int]:
+        """The seeds of these chains, ascending; empty where no targets were learnt in turn."""
+        return sorted({chain.seed for own in self.in_turn.values() for chain in own})
 
     @cached_property
     def colours(self) -> dict[str, str]:

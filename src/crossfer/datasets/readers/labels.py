@@ -18,7 +18,7 @@ from crossfer.classes import (
     comparable,
     is_known,
 )
-from crossfer.datasets.record import ReadOptions, subject_of_text
+from crossfer.datasets.record import ReadOptions, names_nobody
 from crossfer.errors import CrossferError
 
 
@@ -152,7 +152,7 @@ def told_beside(
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     strange: dict[str, set[str]] = defaultdict(set)
     class_of = cache(lambda text: canonical(text) if is_known(text) else None)
-    is_missing = cache(lambda text: subject_of_text(text) is None)  # n/a, ?, …
+    is_missing = cache(names_nobody)
     for label, beside in rows:
         if (code := number_in(label)) is None:
             continue
@@ -185,7 +185,8 @@ def told_beside(
             f"the labels are numbers, and the columns {one} and {other} name other classes for them; choose "
             f"with --column label={one}, or --order for the numbers"
         )
-    for column, theirs in complete.items():
+    if complete:
+        column, theirs = next(iter(complete.items()))
         meet(options, theirs.values())
         own = {code: name for code, name in theirs.items() if name in strange[column]}
         meaning = own | {c: label_of(n, options.labels) for c, n in theirs.items() if c not in own}

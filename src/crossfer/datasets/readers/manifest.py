@@ -75,7 +75,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     tables.sort(key=lambda table: splits.get(names[table]) is None)
     labels = {name for table in tables for name in _labels(table, _columns(table, options))}
     meet(options, labels)
-    if any(map(number_in, labels)):
+    if any(map(number_in, labels)) and any(_columns(table, options).others for table in tables):
         try:
             options, said = told_beside(_beside(tables, options), options)
         except CrossferError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import crossfer
-from crossfer.machine import Machine
+from crossfer.machine import Machine, measured_faster
 from crossfer.networks import Classifier
 from crossfer.training import Recipe, specialised
 from crossfer.training.backends import BACKENDS, Plain, backend_of
@@ -55,6 +56,24 @@ def test_the_plain_descent_is_pytorch_s_to_the_bit() -> None:
             optimizer.zero_grad()
             assert weight.grad is None
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("slow", "chosen"), [(torch.bfloat16, "32-true"), (torch.float32, "bf16-mixed")]
+)
+def test_bfloat16_is_chosen_where_the_processor_has_it_and_multiplies_faster_in_it(
+    slow: torch.dtype, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def product(a: torch.Tensor, b: torch.Tensor) -> None:
+        time.sleep(0.002 if a.dtype == slow else 0)
+
+    monkeypatch.setattr("crossfer.machine.cpuinfo", lambda key: ["fpu avx512_bf16"])
+    monkeypatch.setattr(torch, "mm", product)
+    measured_faster.cache_clear()
+    try:
+        assert Machine.of("cpu").precision == chosen
+    finally:
+        measured_faster.cache_clear()
 
 
 @pytest.mark.parametrize("what", ["FC", "FC+CL"])

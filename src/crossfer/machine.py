@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -56,7 +59,7 @@ class Machine:
             ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision
             ``"bf16-mixed"``, ``"32-true"`` (a GPU may use TF32 for convolutions, PyTorch's default), or
-            ``"auto"``: bfloat16 if the hardware supports it.
+            ``"auto"``: bfloat16 where it is supported and, on a CPU, was measured to be faster.
         deterministic
             On a GPU, use deterministic kernels, so that the same call gives the same bits; otherwise the
             fastest. A CPU is always deterministic. PyTorch warns about layers without a deterministic
@@ -83,7 +86,7 @@ class Machine:
         kind = found[0] if device == "auto" else device
         where = torch.device(kind) if kind == "cpu" else torch.device(kind, 0)
         if precision == "auto":
-            precision = "bf16-mixed" if _multiplies_bfloat16(where) else "32-true"
+            precision = "bf16-mixed" if _bfloat16_is_faster(where) else "32-true"
         fixed = kind == "cpu" or (kind == "cuda" and deterministic)
         return cls(where, precision, fixed).settled()
 
@@ -173,13 +176,36 @@ def _order_of_sums(fixed: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS asks for it
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def _bfloat16_is_faster(device: torch.device) -> bool:
+    """Tell whether a device multiplies faster in bfloat16; a processor that has it is measured."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         flags = " ".join(cpuinfo("flags")[:1]).split()
-        return "avx512_bf16" in flags or "amx_bf16" in flags
+        return ("avx512_bf16" in flags or "amx_bf16" in flags) and measured_faster()
     return False
+
+
+@functools.cache
+def measured_faster() -> bool:
+    """Tell whether this process multiplies matrices faster in bfloat16 than in single precision.
+
+    Some processors with ``avx512_bf16`` do not. The ratios that were measured (0.6 to 6, docs/benchmarks.md)
+    are far from 1, so the answer is the same in each process. It takes about a tenth of a second.
+
+    Returns
+    -------
+    bool
+        By the fastest of five products of two 768 × 768 matrices in each precision.
+    """
+    fastest = dict.fromkeys((torch.bfloat16, torch.float32), math.inf)
+    pairs = {kind: torch.ones(2, 768, 768, dtype=kind) for kind in fastest}
+    for _ in range(5):
+        for kind, (a, b) in pairs.items():
+            began = time.perf_counter()
+            torch.mm(a, b)
+            fastest[kind] = min(fastest[kind], time.perf_counter() - began)
+    return fastest[torch.bfloat16] < fastest[torch.float32]
 
 
 def keep_freed_memory() -> None:

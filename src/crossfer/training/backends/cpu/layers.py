@@ -7,6 +7,7 @@ device, with other types, in another layout.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from torch.nn import functional as F
 from crossfer.networks.layers import is_just, layers_in_order
 from crossfer.training.backends.cpu.descent import Linear
 from crossfer.training.backends.cpu.kernels import kernels, moments
+
+SHORT_ROW = 512
+"""The most numbers in a row of pixels that is processed as one pixel: they stay in a core's first cache."""
 
 
 def fuse(network: nn.Module) -> nn.Module:
@@ -143,9 +147,8 @@ class _Training(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         # Around a number near the mean, squares lose nothing.
         pivot = x[0, :, 0, 0].float()
-        sums = np.empty((len(x), 2, len(pivot)), np.float32)
-        moments(_array(x), pivot.numpy(), sums)
-        first, second = _sum(sums) / (x.numel() // len(pivot))
+        count = x.numel() // len(pivot)
+        first, second = _sums(moments, _joined(x, 1), [x], [pivot]) / count
         mean, variance = (first + pivot).float(), (second - first**2).clamp_min(0).float()
         inverse = (variance + eps).rsqrt()
         scale = weight * inverse
@@ -167,16 +170,14 @@ class _Training(torch.autograd.Function):
         """
         x, scale, shift, mean, inverse = ctx.saved_tensors
         dy, dx = dy.contiguous(memory_format=torch.channels_last), torch.empty_like(x)
-        vectors = scale.numpy(), shift.numpy()
-        sums = np.empty((len(x), 2, len(scale)), np.float32)
-        loops = kernels(ctx.side)
-        loops.slopes(_array(x), _array(dy), *vectors, mean.numpy(), sums)
-        of_bias, of_x = _sum(sums).float()
+        loops, joined = kernels(ctx.side), _joined(x, ctx.side)
+        of_bias, of_x = _sums(loops.slopes, joined, [x, dy], [scale, shift, mean]).float()
         count = x.numel() // len(scale)
         of_weight = of_x * inverse
         slope = -scale * inverse * of_weight / count
         offset = -scale * of_bias / count - slope * mean
-        loops.backward(_array(x), _array(dy), *vectors, slope.numpy(), offset.numpy(), _array(dx))
+        vectors = (_vector(values, joined) for values in (scale, shift, slope, offset))
+        loops.backward(_array(x, joined), _array(dy, joined), *vectors, _array(dx, joined))
         return dx, of_weight, of_bias, None, None
 
 
@@ -187,17 +188,39 @@ def _forward(x: Tensor, scale: Tensor, shift: Tensor, side: int) -> Tensor:
         dtype=x.dtype,
         memory_format=torch.channels_last,
     )
-    kernels(side).forward(_array(x), scale.detach().numpy(), shift.detach().numpy(), _array(y))
+    joined = _joined(x, side)
+    vectors = (_vector(values, joined) for values in (scale, shift))
+    kernels(side).forward(_array(x, joined), *vectors, _array(y, joined))
     return y
 
 
-def _array(images: Tensor) -> NDArray[Any]:
-    """Look at images, (N, C, H, W) with channels last, as the loops do: (N, H, W, C)."""
-    images = images.detach().permute(0, 2, 3, 1)
-    bits = images.view(torch.uint16) if images.dtype == torch.bfloat16 else images
-    return bits.numpy()
+def _sums(
+    loop: Callable[..., None], joined: int, images: list[Tensor], vectors: list[Tensor]
+) -> Tensor:
+    """Return the two sums of a loop over all images, float64 (2, C)."""
+    count, channels = images[0].shape[:2]
+    sums = np.empty((count, 2, joined * channels), np.float32)
+    loop(*(_array(x, joined) for x in images), *(_vector(v, joined) for v in vectors), sums)
+    return torch.from_numpy(sums).view(count, 2, joined, channels).sum((0, 2), dtype=torch.float64)
 
 
-def _sum(sums: NDArray[np.float32]) -> Tensor:
-    """Sum over images, float64."""
-    return torch.from_numpy(sums).sum(0, dtype=torch.float64)
+def _joined(images: Tensor, side: int) -> int:
+    """Return how many pixels of (N, C, H, W) a loop takes as one: a whole row if it is short and not pooled.
+
+    Each pixel costs a loop some nanoseconds, as much as 64 of its numbers.
+    """
+    _, channels, _, width = images.shape
+    return width if side == 1 and width * channels <= SHORT_ROW else 1
+
+
+def _array(images: Tensor, joined: int) -> NDArray[Any]:
+    """View images, (N, C, H, W) with channels last, as the loops do: (N, H, W / joined, joined * C)."""
+    count, channels, height, width = images.shape
+    shape = (count, height, width // joined, joined * channels)
+    pixels = images.detach().permute(0, 2, 3, 1).view(shape)
+    return (pixels.view(torch.uint16) if images.dtype == torch.bfloat16 else pixels).numpy()
+
+
+def _vector(values: Tensor, joined: int) -> NDArray[np.float32]:
+    """Return a number for each channel, as often as pixels are joined: float32 (joined * C,)."""
+    return values.detach().repeat(joined).numpy()

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from crossfer.errors import CrossferError
 from crossfer.extras import needed
+from crossfer.processor import spin_briefly
 
 
 class _Output(Console):
@@ -125,6 +126,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, _stop)
+    spin_briefly()
     try:
         app()
     except (CrossferError, OSError) as error:

@@ -1,7 +1,7 @@
 """Strategies on other shifts of FER2013: more of the same faces, blurred faces, and noisy ones.
 
     python benchmarks/shifts.py --data data/fer2013 --out runs/shifts [--strategies BL FU GFR] [--workers 2]
-    python benchmarks/strategies.py runs/shifts/same-blurred
+    python benchmarks/strategies.py runs/shifts/results-same-blurred
 
 The source is 6,000 of FER2013's training images.  The targets are others: 6,000 as they are (``same``), with
 2,500 to test on; 2,000 ``blurred`` (σ 1.5 pixels), at 60 % of their contrast and with noise (deviation 12),
@@ -92,7 +92,7 @@ def main() -> None:
             "cache": given.out.resolve() / "runs",
         }
     )
-    results = given.out / "-".join(given.targets)
+    results = given.out / f"results-{'-'.join(given.targets)}"
     run_experiment(experiment, results, Said(), workers=given.workers)
     print(results)
 

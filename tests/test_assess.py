@@ -368,10 +368,14 @@ def test_pictures_that_are_left_out_are_named(place: Path, tmp_path: Path) -> No
     for number, file in enumerate(sorted((place / "new/raw").glob("*.png"))[:4]):
         shutil.copy(file, tmp_path / f"a{number}")
     (tmp_path / "broken.jpg").write_bytes(b"none")
+    (tmp_path / "clip.mp4").write_bytes(b"none")
+    (tmp_path / "notes.txt").write_text("none")
     source = place / "source/data"
     done = crossfer("assess", place / "network", tmp_path, "--source", source, "--cropped")
     assert f"{tmp_path.name}: 4 faces." in done.stdout
     assert f"can be read: 1 (first: {tmp_path / 'broken.jpg'})." in done.stdout
+    assert "videos, skipped: 1; extract their frames" in done.stdout
+    assert "neither pictures nor videos, skipped: 1" in done.stdout
 
 
 def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_path: Path) -> None:

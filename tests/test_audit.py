@@ -80,6 +80,8 @@ def test_the_command_takes_raw_files_and_writes_a_page_without_pictures(
     page = tmp_path / "audit.html"
     done = CliRunner().invoke(app, ["audit", str(dirty), "--json", "--strict", "--page", str(page)])
     assert done.exit_code == 1
+    assert f"prepare it first: crossfer prepare {dirty}" in done.stderr
+    assert "split: official" in done.stderr and "skipped.csv" not in done.stderr
     content = json.loads(done.stdout)
     assert content["datasets"][0]["splits"][2]["also_in_training"] == 2
     into_test = {o["first"]["split"]: o["exact"] for o in content["overlaps"] if o["leaks"]}

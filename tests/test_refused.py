@@ -253,6 +253,9 @@ def test_what_is_read_is_not_written_over(prepared: dict[str, Dataset], tmp_path
         ("gate", junit, "--junit", junit),
     ):
         assert "which is read; name another file" in refused(*command), command
+    twice = tmp_path / "twice.json", tmp_path / "." / "a" / ".." / "twice.json"
+    compare = ("compare", junit, junit, folder, "--json", twice[0], "--flips", twice[1])
+    assert "--flips" in (said := refused(*compare)) and "written by --json too" in said
     open_dataset(folder).check()
     for _ in range(2):  # its own page lies in the dataset, and is made again
         assert crossfer("look", folder).exit_code == 0

@@ -100,9 +100,10 @@ def assess(
         known = of_source(opened_model, sources[0], class_set)
     else:
         known = of_memory(opened_model, memory) if memory else of_run(model, opened_model)
+    notes: list[str] = []
     with Bars(error_console) as bars:
         finding = partial(bars.count, "faces")
-        with opened(dataset, opened_model, cropped, finding) as faces:
+        with opened(dataset, opened_model, cropped, finding, notes.append) as faces:
             check_labels(asked, [*sources, faces])
             left_out = {} if is_prepared(dataset) else pictures_left_out(faces)
             found = run(
@@ -117,6 +118,8 @@ def assess(
     for reason, names in left_out.items():
         hint = "; if they are cut-out faces, add --cropped" if reason == NO_FACE else ""
         say(f"Pictures left out, {reason}: {len(names):,} (first: {some_of(names, 3)}){hint}.")
+    for note in notes:
+        say(note)
     if as_json:
         as_json.parent.mkdir(parents=True, exist_ok=True)
         write_json(as_json, found.as_json())

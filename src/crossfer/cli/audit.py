@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,9 +15,10 @@ from rich.table import Table
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import JsonOption, check_outputs
 from crossfer.cli.output import say, say_json, table_of
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, legible
 
 if TYPE_CHECKING:
+    from crossfer.datasets import Dataset
     from crossfer.datasets.audit import DatasetAudit
     from crossfer.evaluation.rows import Overlap
 
@@ -72,6 +74,9 @@ def audit(
             for number, path in enumerate(datasets)
         ]
         found = ask(opened, shown.comparing)
+        for path, dataset in zip(datasets, opened, strict=True):
+            if not is_prepared(path):
+                _say_prepared(path, dataset)
     if page:
         write_page(found, page)
     if as_json:
@@ -85,6 +90,15 @@ def audit(
             say(f"page: {page.resolve()}")
     if strict and found.leaks:
         raise typer.Exit(1)
+
+
+def _say_prepared(path: Path, dataset: Dataset) -> None:
+    """Print how a raw dataset was prepared, beside the audit, which may be JSON."""
+    from crossfer.cli.remarks import remarks
+
+    first = f"{path}: prepared temporarily; for other options prepare it first: crossfer prepare {quote(str(path))}"
+    for line in (first, *(f"  {line}" for line in remarks(dataset, kept=False))):
+        error_console.print(legible(line), soft_wrap=True)
 
 
 def _say(one: DatasetAudit) -> None:

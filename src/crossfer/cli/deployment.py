@@ -89,7 +89,7 @@ def predict(
                     rows.add(part)
                 counted = rows.counted
             say(f"written: {out}")
-    _say_counted(counted, sources.others, cropped)
+    _say_counted(counted, sources.note(), cropped)
     video = any(source.is_video for source in sources.found)
     for option, given in {"--fps": fps is not None, "--smooth": smooth != SMOOTH}.items():
         if given and not video:
@@ -113,15 +113,13 @@ def _say(part: RowBatch, classes: tuple[str, ...]) -> None:
         say(f"{place}: face {row.face} at {left},{top} ({width}×{height}): {said}")
 
 
-def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
+def _say_counted(counted: Counted, others: str, cropped: bool) -> None:
     lines = [f"faces: {counted.faces:,}, in pictures and videos: {counted.sources:,}"]
     if counted.without_a_face:
         hint = "" if cropped else " (if they are cut-out faces, add --cropped)"
         lines.append(f"without a face: {counted.without_a_face:,}{hint}")
     lines += [f"not read, {reason}: {count:,}" for reason, count in counted.unreadable.items()]
-    if others:
-        lines.append(f"neither pictures nor videos, skipped: {others:,}")
-    for line in lines:
+    for line in filter(None, [*lines, others]):
         say(line)
 
 

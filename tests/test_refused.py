@@ -22,6 +22,8 @@ from crossfer.networks.sources import Spec
 from crossfer.strategy import Strategy
 from tests.commands import crossfer, refused
 
+IDLE = {"name": "mine", "start": "baseline", "layers": "none", "data": "target"}
+DEPLOYED = {"network": "bundle:a"}
 EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "newer"]}
 
 
@@ -81,6 +83,24 @@ EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "
             },
             "trains nothing, so exemplars have no effect",
         ),
+        ({"strategies": [IDLE]}, "mine: changes nothing: it would be baseline again"),
+        ({"strategies": [IDLE | {"merge": True}]}, "mine: changes nothing"),
+        ({"strategies": ["FC", IDLE | {"start": "FC"}]}, "it would be FC again; choose layers"),
+        ({"strategies": ["BL"], "selection": "target"}, "selection: target has no effect on BL"),
+        ({"strategies": ["TENT"], "selection": "both"}, "has no effect on BL, TENT; remove it"),
+        (
+            {"strategies": [IDLE | {"layers": "all", "merge": True}], "selection": "target"},
+            "has no effect on BL, mine",
+        ),
+        (
+            {"strategies": ["BL"], "recipes": {"default": {"epochs": 7}}, "model": DEPLOYED},
+            "recipes.default: nothing is trained, so it has no effect; remove it",
+        ),
+        (
+            {"strategies": ["TENT"], "recipes": {"default": {"label_smoothing": 0.3}}}
+            | {"model": DEPLOYED},
+            "recipes.default.label_smoothing: has no effect without labels; remove it",
+        ),
     ],
 )
 def test_a_configuration(changes: dict[str, Any], words: str) -> None:
@@ -123,6 +143,20 @@ def test_a_strategy_names_what_there_is_to_choose_from(changes: dict[str, Any], 
 def test_a_strategy_in_python_takes_penalties_only(penalty: Any) -> None:
     with pytest.raises(ValueError, match=r"^mine: penalty: .*: write Distillation\(…\) or "):
         Strategy("mine", "baseline", layers="all", data="target", penalty=penalty)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategies": ["RIDGE"], "selection": "target"},
+        {"strategies": ["BL"], "selection": "last"},
+        {"strategies": ["WiSE-FT"], "selection": "last"},
+        {"strategies": [IDLE | {"data": "source+target", "merge": True}]},
+        {"strategies": ["TENT"], "recipes": {"default": {"label_smoothing": 0.3}}},
+    ],
+)
+def test_what_has_an_effect_is_possible(changes: dict[str, Any]) -> None:
+    check_experiment(EXPERIMENT | changes)
 
 
 def test_mixup_for_the_others_is_possible() -> None:

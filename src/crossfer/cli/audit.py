@@ -96,8 +96,11 @@ def _say_prepared(path: Path, dataset: Dataset) -> None:
     """Print how a raw dataset was prepared, beside the audit, which may be JSON."""
     from crossfer.cli.remarks import remarks
 
-    first = f"{path}: prepared temporarily; for other options prepare it first: crossfer prepare {quote(str(path))}"
-    for line in (first, *(f"  {line}" for line in remarks(dataset, kept=False))):
+    first = "prepared temporarily; for other options prepare it first: crossfer prepare"
+    for line in (
+        f"{path}: {first} {quote(str(path))}",
+        *(f"  {line}" for line in remarks(dataset, kept=False)),
+    ):
         error_console.print(legible(line), soft_wrap=True)
 
 

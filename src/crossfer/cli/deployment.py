@@ -21,7 +21,7 @@ from crossfer.cli.options import (
     VariantOption,
     check_cropped,
 )
-from crossfer.cli.output import say
+from crossfer.cli.output import say, say_left_out
 from crossfer.errors import CrossferError
 from crossfer.framing import SMALLEST
 
@@ -233,6 +233,8 @@ def export(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
             f"within {found.difference:.2g} of PyTorch's, {found.equal:.1%} equal answers{accuracies}"
         )
+    for one in written["fp32"].accuracies:
+        say_left_out(one.left_out, one.dataset)
     if classifier.outputs != tuple((number,) for number in range(len(classifier.classes))):
         say(f"the outputs are in this order now: {', '.join(classifier.classes)}")
     say(f"written: {out}")

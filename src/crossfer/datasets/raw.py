@@ -177,7 +177,7 @@ def _check_labels(items: Sequence[Item], options: ReadOptions, where: str) -> No
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:
     """Name every file that was neither taken nor mentioned."""
-    if place.is_dir() and "*" not in reader.own_files:
+    if place.is_dir():
         known = set[str]()
         for item in items:
             if isinstance(item, Remark):

@@ -67,3 +67,12 @@ def check_expected(model: Model, source: Dataset) -> None:
     right = decide(model.answers(source, rows), source.classes) == source.labels[rows]
     if problem := unexpected(right, model.expect, f"{source.name}'s test set"):
         raise CrossferError(f"{model.name}: expect: {problem}")
+
+
+def left_out(dataset: Dataset, split: Split) -> dict[str, int]:
+    """Count the images of a split whose label belongs to no class, by label."""
+    everything = dataset.with_own_classes()
+    rows = everything.rows(split)
+    rows = rows[dataset.labels[rows] < 0]
+    labels = everything.samples.column("label").take(rows).to_pylist()
+    return {name: labels.count(name) for name in sorted(set(labels))}

@@ -453,10 +453,11 @@ def test_the_command_ends_with_a_table_and_how_it_stands(
         (["--order", "random"], "choose among uncertainty, balance, files"),
         (["--out", str(photos / "labels")], "is inside the folder of photos"),
         (["--model", str(model), "--classes", "a,b"], "the model has its own classes"),
-        (["--by", "x" * 61], "write the annotator's name"),
     ):
         status, told = run(*words)
         assert status == 2 and complaint in " ".join(told.split()), told
+    with pytest.raises(CrossferError, match="write the annotator's name"):
+        Journal(out, "x" * 61)
 
 
 def test_a_face_has_one_name_whatever_else_is_found(start: Callable[..., Session]) -> None:

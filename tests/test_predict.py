@@ -582,6 +582,14 @@ def test_an_answer_that_is_not_a_number_is_a_problem(tmp_path: Path) -> None:
 def test_what_is_no_file_or_no_array_is_said(exported: Path, photographs: Path) -> None:
     model: Any = crossfer.load(exported)
     face = np.zeros((48, 48), np.uint8)
+    PIL.Image.fromarray(face).save(exported.parent / "a.png")
+    with pytest.warns(UserWarning, match="^per_second: there is no video, so it had no effect$"):
+        model.analyze_many(exported.parent / "a.png", cropped=True, per_second=2)
+    (exported.parent / "notes").mkdir()
+    (exported.parent / "a.png").rename(exported.parent / "notes" / "a.png")
+    (exported.parent / "notes" / "b.txt").write_text("none")
+    with pytest.warns(UserWarning, match="^neither pictures nor videos, skipped: 1$"):
+        model.analyze_many(exported.parent / "notes", cropped=True)
     assert model.predict([]).shape == (0, 3)
     assert len(model.analyze_many(photographs / f"{who}.png" for who in range(2))) == 2
     for call, why in (

@@ -16,6 +16,7 @@ from crossfer import Machine
 from crossfer.datasets import Dataset, Preparation, in_memory, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
+from crossfer.experiment.opening import check_paths
 from crossfer.networks import NetworkConfig
 from crossfer.networks.preprocessing import Normalisation
 from crossfer.networks.sources import Spec
@@ -159,6 +160,15 @@ def test_what_has_an_effect_is_possible(changes: dict[str, Any]) -> None:
     check_experiment(EXPERIMENT | changes)
 
 
+def test_a_data_root_that_is_not_there(tmp_path: Path) -> None:
+    """Also where all paths are absolute."""
+    (tmp_path / "old").mkdir()
+    content = EXPERIMENT | {"source": tmp_path / "old", "targets": [tmp_path / "old"]}
+    with pytest.raises(CrossferError, match="nowhere: no such data root; correct --data or data:"):
+        check_paths(check_experiment(content | {"data": tmp_path / "nowhere"}))
+    check_paths(check_experiment(content | {"data": tmp_path}))
+
+
 def test_mixup_for_the_others_is_possible() -> None:
     recipes = {"default": {"mixup": 0.2}, "MIX+KD": {"mixup": 0}}
     experiment = check_experiment(EXPERIMENT | {"recipes": recipes})
@@ -205,6 +215,7 @@ def test_an_option(tmp_path: Path) -> None:
     Image.new("L", (48, 48)).save(tmp_path / "a.png")
     comparison = tmp_path / "compared.json"
     comparison.write_text('{"kind": "comparison"}')
+    prepared = ("prepare", tmp_path, "--out", tmp_path / "x")
     for command, words in {
         ("export", "run", "--out", "x", "--calibrate", "data"): "--calibrate: only for --int8",
         ("audit", tmp_path, tmp_path / "." / "a" / ".."): "given twice; remove one",
@@ -222,18 +233,15 @@ def test_an_option(tmp_path: Path) -> None:
         ("label", tmp_path, "--table", "--port", 0): "--port: --table opens no page",
         ("label", tmp_path, "--table", "--open"): "--open: --table opens no page",
         ("label", tmp_path, "--table", "--order", "files"): "--order: --table opens no page",
+        ("label", tmp_path, "--table", "--by", "me"): "--by: --table opens no page",
+        ("label", tmp_path, "--table", "--also", "bored"): "--also: --table opens no page",
         ("app", comparison, "--smallest", 0.3): "is a comparison, and no face is looked for",
-        ("prepare", tmp_path, "--out", "x", "--classes", ""): "classes: one has no name",
-        (
-            "prepare",
-            tmp_path,
-            "--out",
-            "x",
-            "--label",
-            "Happy=joy",
-            "--label",
-            "happy=sad",
-        ): "given twice",
+        (*prepared, "--classes", ""): "classes: one has no name",
+        (*prepared, "--classes", "sad,sad"): "classes: sad is named twice; remove one",
+        (*prepared, "--crop", 0.5, "--no-face", "drop"): "crop has no effect with no_face: drop",
+        (*prepared, "--sizes", "0,0,1", "--seed", 5): "seed has no effect, since sizes puts all",
+        (*prepared, "--root", tmp_path / "none"): "none: no such folder",
+        (*prepared, "--label", "Happy=joy", "--label", "happy=sad"): "given twice",
     }.items():
         assert words in refused(*command), command
 
@@ -306,11 +314,14 @@ def test_the_advice_of_a_dataset_can_be_followed(tmp_path: Path) -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(rng.integers(0, 256, (48, 48), np.uint8)).save(file)
     command = ["prepare", raw, "--out", out, "--faces", "cropped", "--subject", r"/(S\d+)_"]
-    said = crossfer(*command).stdout.replace("\n", " ")
+    said = crossfer(*command, "--replace").stdout.replace("\n", " ")
+    assert "--replace: there was no dataset to replace" in said
     remedy = re.search(r"in more than one split, .*?\((--.*?) divides again\)", said)
     assert remedy and f"crossfer look '{out}'" in said
-    again = crossfer(*command, *remedy[1].split())
+    again = crossfer(*command, *remedy[1].split(), "--split", "train=test")
     assert again.exit_code == 0 and "in more than one split" not in again.stdout
+    assert "--split: only tells which names are splits" in again.stdout
+    assert "no dataset to replace" not in again.stdout
 
 
 def test_a_gray_network_reads_no_colours() -> None:

@@ -119,7 +119,8 @@ def _say_counted(counted: Counted, others: str, cropped: bool) -> None:
         hint = "" if cropped else " (if they are cut-out faces, add --cropped)"
         lines.append(f"without a face: {counted.without_a_face:,}{hint}")
     lines += [f"not read, {reason}: {count:,}" for reason, count in counted.unreadable.items()]
-    for line in filter(None, [*lines, others]):
+    lines += [others] if others else []
+    for line in lines:
         say(line)
 
 

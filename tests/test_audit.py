@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from crossfer.cli import app
 from crossfer.datasets import Preparation, prepare
 from crossfer.datasets.audit import audit
+from tests.commands import refused
 
 
 @pytest.fixture(scope="module")
@@ -88,5 +89,11 @@ def test_the_command_takes_raw_files_and_writes_a_page_without_pictures(
     assert into_test == {"training": 2}
     assert "never on test sets" in content["selection"]
     html = page.read_text(encoding="utf-8")
+    (dirty / "elsewhere").mkdir()
+    (dirty / "train/happy/ann_1.png").rename(dirty / "elsewhere/happy.png")
+    said = refused("audit", dirty)
+    (dirty / "elsewhere/happy.png").rename(dirty / "train/happy/ann_1.png")
+    (dirty / "elsewhere").rmdir()
+    assert " --" in said and f"first, with the option: crossfer prepare {dirty}" in said
     assert "2 of 6 test images (33.3%)" in html
     assert "<img" not in html

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crossfer.datasets import Dataset
     from crossfer.datasets.audit import DatasetAudit
     from crossfer.evaluation.rows import Overlap
+    from crossfer.progress import OnProgress
 
 command = partial(app.command, rich_help_panel="Faces")
 
@@ -50,7 +51,7 @@ def audit(
     from tempfile import TemporaryDirectory
 
     from crossfer.cli.progress import Shown
-    from crossfer.datasets import open_dataset, prepare
+    from crossfer.datasets import open_dataset
     from crossfer.datasets.audit import SELECTION, write_page
     from crossfer.datasets.audit import as_json as plain
     from crossfer.datasets.audit import audit as ask
@@ -66,11 +67,7 @@ def audit(
         opened = [
             open_dataset(path)
             if is_prepared(path)
-            else prepare(
-                path,
-                Path(elsewhere) / str(number),
-                progress=partial(shown.preparing, path.name),
-            )
+            else _prepared(path, Path(elsewhere) / str(number), partial(shown.preparing, path.name))
             for number, path in enumerate(datasets)
         ]
         found = ask(opened, shown.comparing)
@@ -90,6 +87,19 @@ def audit(
             say(f"page: {page.resolve()}")
     if strict and found.leaks:
         raise typer.Exit(1)
+
+
+def _prepared(path: Path, out: Path, progress: OnProgress) -> Dataset:
+    """Prepare a raw dataset; options that an error names are those of another command."""
+    from crossfer.datasets import prepare
+
+    try:
+        return prepare(path, out, progress=progress)
+    except CrossferError as error:
+        if " --" not in str(error):
+            raise
+        first = f"prepare it first, with the option: crossfer prepare {quote(str(path))}"
+        raise CrossferError(f"{error}; {first}") from None
 
 
 def _say_prepared(path: Path, dataset: Dataset) -> None:

@@ -27,7 +27,7 @@ from crossfer.experiment.opening import (
 )
 from crossfer.experiment.plan import Run
 from crossfer.experiment.progress import Progress
-from crossfer.experiment.protocols import Plan, left_out, plan_all
+from crossfer.experiment.protocols import Plan, not_in_turn, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.status import planned_arithmetic, write_plan
 from crossfer.experiment.tracking import Tracking, tracking_to
@@ -104,7 +104,7 @@ def run_experiment(
     tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
     with alone_in(out):
         said = check_model(experiment, machine)
-        progress.tried([*said, *left_out(experiment)])
+        progress.tried([*said, *not_in_turn(experiment)])
         content = experiment.model_dump(mode="json", by_alias=True)
         if not (out / EXPERIMENT).exists():
             write_json(out / EXPERIMENT, content)

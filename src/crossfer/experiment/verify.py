@@ -427,10 +427,4 @@ def _beyond_chance(
 
 def _needed(run: Run) -> set[str]:
     """Return the keys of the runs that one depends on, and those that they depend on."""
-    keys = set[str]()
-    left = list(run.needed)
-    while left:
-        above = left.pop()
-        keys.add(above.key)
-        left += above.needed
-    return keys
+    return {key for above in run.needed for key in (above.key, *_needed(above))}

@@ -31,7 +31,7 @@ WORTH_PROCESSES = 20_000
 
 def task_of(run: Run) -> Task:
     """Return the task of a run."""
-    return Task(run.key, tuple(dict.fromkeys(other.key for other in run.needed)))
+    return Task(run.key, tuple(other.key for other in run.needed))
 
 
 def work_on(

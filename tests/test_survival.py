@@ -433,8 +433,10 @@ class Noted(Heard):
         super().__init__()
         self.notes: list[str] = []
 
-    def noted(self, run: Run, what: str) -> None:
-        self.notes.append(f"{run.strategy.name}: {what}")
+    def said(self, line: str) -> None:
+        label, _, what = line.partition(" · seed 0: ")
+        if what:
+            self.notes.append(f"{label.partition(' · ')[0]}: {what}")
 
 
 def weights_of(out: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import count_people
+from crossfer.executors.graph import Emit
 from crossfer.experiment.data import rows_to_learn
 from crossfer.experiment.folder import (
     BUNDLE_FILES,
@@ -35,6 +36,7 @@ from crossfer.experiment.folder import (
 )
 from crossfer.experiment.names import ERROR, LOCKS
 from crossfer.experiment.plan import Run
+from crossfer.experiment.progress import SAID, Steps
 from crossfer.experiment.resuming import begun, discard
 from crossfer.files import alone, digest, write_bytes, write_csv, write_json, written
 from crossfer.framing import Framing
@@ -58,10 +60,8 @@ def execute(
     datasets: Sequence[Dataset],
     measured_on: Sequence[Dataset],
     machine: Machine,
-    on_step: Callable[[int], None] = lambda images: None,
-    on_wait: Callable[[str], None] = lambda owner: None,
+    tell: Emit,
     stopping: Callable[[], bool] = lambda: False,
-    on_note: Callable[[str], None] = lambda what: None,
 ) -> Path:
     """Train and measure a run, unless that is done; return its folder.
 
@@ -80,30 +80,25 @@ def execute(
         The datasets on whose validation and test sets it is measured.
     machine
         Device and precision.
-    on_step
-        Called after each training step with the number of its images.
-    on_wait
-        Called with the name of another process that trains this run, before waiting for it.
+    tell
+        Called with `STEP` and the number of images after training steps, and with `SAID` and a line about
+        what is unusual: who else trains it and is waited for, that it is trained again, how it resumes.
     stopping
         Called after each training step; if it returns true, a checkpoint is written and `KeyboardInterrupt`
         raised.
-    on_note
-        Called with what is unusual: that it is trained again, or how it resumes.
     """
-    locks = runs_folder / LOCKS
+    locks, steps, say = runs_folder / LOCKS, Steps(tell), partial(tell, SAID)
     locks.mkdir(parents=True, exist_ok=True)
-    with alone(locks / run.key, on_wait):
+    with alone(locks / run.key, lambda owner: say(f"{owner} is training it; waiting")):
         execution = Execution(run, runs_folder, datasets, measured_on, machine)
         try:
             if is_finished(execution.folder) and (above := changed_start(execution.folder)):
-                on_note(
-                    f"trained again, since {above}, which it starts from, has other weights now"
-                )
+                say(f"trained again, since {above}, which it starts from, has other weights now")
                 (execution.folder / RUN).unlink()
             if is_finished(execution.folder):
                 execution.complete()
             else:
-                execution.finish(on_step, stopping, on_note)
+                execution.finish(steps, stopping, say)
         except OSError:
             raise  # a full disk, say: no fault of the run
         except Exception:
@@ -112,6 +107,7 @@ def execute(
             raise
         for leftover in (CHECKPOINT, ERROR):
             (execution.folder / leftover).unlink(missing_ok=True)
+    steps.tell()
     return execution.folder
 
 
@@ -180,12 +176,12 @@ class Execution:
         self,
         on_step: Callable[[int], None],
         stopping: Callable[[], bool],
-        on_note: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         """Train, or resume from the checkpoint, and write the folder; see `execute`."""
 
         def train_and_write() -> None:
-            with begun(self.run, self.folder, self.runs_folder, self.machine, on_note) as facts:
+            with begun(self.run, self.folder, self.runs_folder, self.machine, say) as facts:
                 trained, most = self._trained(facts, on_step, stopping)
                 self._write(trained, most, facts)
 
@@ -193,7 +189,7 @@ class Execution:
         try:
             train_and_write()
         except Misfit:
-            discard(self.folder, "is of another version or training", on_note)
+            discard(self.folder, "is of another version or training", say)
             train_and_write()
 
     def complete(self) -> None:

@@ -26,15 +26,12 @@ from crossfer.experiment.opening import (
     open_datasets,
 )
 from crossfer.experiment.plan import Run
-from crossfer.experiment.progress import Progress
+from crossfer.experiment.progress import SAID, STEP, Progress
 from crossfer.experiment.protocols import Plan, not_in_turn, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.status import planned_arithmetic, write_plan
 from crossfer.experiment.tracking import Tracking, tracking_to
 from crossfer.experiment.workers import (
-    NOTE,
-    STEP,
-    WAITING,
     Workers,
     carry_out,
     how_many,
@@ -101,17 +98,18 @@ def run_experiment(
     machine, arithmetic = machine_of(experiment, on)
     if on:
         on.check()
-    tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
+    tracking = tracking_to(experiment.tracking, experiment.name, out, progress.said)
     with alone_in(out):
         said = check_model(experiment, machine)
-        progress.tried([*said, *not_in_turn(experiment)])
+        for line in (*said, *not_in_turn(experiment)):
+            progress.said(line)
         content = experiment.model_dump(mode="json", by_alias=True)
         if not (out / EXPERIMENT).exists():
             write_json(out / EXPERIMENT, content)
         source, *targets = open_datasets(experiment, out, progress)
         planned = plan_all(experiment, source, targets, arithmetic)
         for name, folds in planned.folds.items():
-            progress.divided(name, in_words(folds))
+            progress.said(f"{name}: {in_words(folds)}")
         leakage = look_for_leakage(
             experiment.copies, planned.divisions, out / LEAKAGE, progress.comparing
         )
@@ -243,13 +241,13 @@ class _Events(Events):
         self.progress.started(self.runs[key])
 
     def told(self, key: str, what: str, value: Any) -> None:
-        tell: dict[str, Callable[[Run, Any], None]] = {
-            STEP: self.progress.step,
-            WAITING: self.progress.waiting,
-            NOTE: self.progress.noted,
-            SUBMITTED: self.progress.submitted,
-        }
-        tell[what](self.runs[key], value)
+        run = self.runs[key]
+        if what == STEP:
+            self.progress.step(run, value)
+        elif what == SAID:
+            self.progress.said(f"{run.label}: {value}")
+        elif what == SUBMITTED:
+            self.progress.submitted(run, value)
 
     def succeeded(self, key: str) -> None:
         run = self.runs[key]

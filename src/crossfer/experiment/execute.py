@@ -182,7 +182,9 @@ class Execution:
 
         def train_and_write() -> None:
             with begun(self.run, self.folder, self.runs_folder, self.machine, say) as facts:
-                trained, most = self._trained(facts, on_step, stopping)
+                train = partial(self.train, facts)
+                devices = self.run.devices
+                trained, most = on_devices(devices, self.machine, train, on_step, stopping)
                 self._write(trained, most, facts)
 
         self.folder.mkdir(exist_ok=True)
@@ -210,7 +212,7 @@ class Execution:
         facts: Facts,
         machine: Machine,
         on_step: Callable[[int], None],
-        stopping: Callable[[], bool] = lambda: False,
+        stopping: Callable[[], bool],
     ) -> tuple[Trained, int]:
         """Train, or resume from the checkpoint; return the result and the peak memory in bytes.
 
@@ -219,7 +221,7 @@ class Execution:
         facts
             What checkpoints say beside the state.
         machine
-            Of several devices, the one that this process trains on.
+            Of several devices, the one that this process trains on; the first writes checkpoints.
         on_step, stopping
             As for `execute`.
         """
@@ -240,10 +242,13 @@ class Execution:
         reset_peak_memory(machine.device)
 
         def on_state(standing: Callable[[], State]) -> None:
-            if stopping():
+            stop, first = stopping(), machine.number == 0
+            if first and stop:
                 checkpoints.save(standing())
+            elif first:
+                checkpoints.save_if_due(standing)
+            if stop:
                 raise KeyboardInterrupt
-            checkpoints.save_if_due(standing)
 
         trained = adapt(
             strategy,
@@ -258,7 +263,7 @@ class Execution:
             keep=run.keep,
             resume=resume,
             on_step=on_step,
-            on_state=on_state if machine.number == 0 else lambda standing: None,
+            on_state=on_state,
         )
         return trained, peak_memory(machine.device)
 
@@ -294,14 +299,6 @@ class Execution:
         except CrossferError as error:
             return {"none": str(error)}
         return {"bytes": file.stat().st_size, "seconds": time.perf_counter() - began}
-
-    def _trained(
-        self, facts: Facts, on_step: Callable[[int], None], stopping: Callable[[], bool]
-    ) -> tuple[Trained, int]:
-        train = partial(self.train, facts)
-        if self.run.devices == 1:
-            return train(self.machine, on_step, stopping)
-        return on_devices(self.run.devices, self.machine, train, on_step)
 
     def _start(self) -> Classifier:
         """Return the initial network."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfer.datasets.folds import in_words
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Results
 from crossfer.executors import Events, Failure, Task, Work, run_here
 from crossfer.executors.slurm import SUBMITTED
@@ -213,7 +213,7 @@ def run_one(
 
 def _begun(out: Path) -> tuple[Experiment, Plan, Machine]:
     """Return an experiment that another process has started, with open datasets."""
-    if (content := read_json(out / EXPERIMENT)) is None:
+    if (content := _read(out / EXPERIMENT)) is None:
         raise CrossferError(f"{out}: no experiment in this folder; start one with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
     arithmetic = planned_arithmetic(out)
@@ -289,11 +289,11 @@ def load_results(folder: str | Path) -> Results:
     Raises
     ------
     CrossferError
-        If there are none, or they belong to another version or configuration.
+        If there are none, they or the configuration are damaged, or they belong to another version or
+        configuration.
     """
-    file, asked = Path(folder) / RESULTS, read_json(Path(folder) / EXPERIMENT)
-    content = read_json(file)
-    if content is None:
+    file, asked = Path(folder) / RESULTS, _read(Path(folder) / EXPERIMENT)
+    if (content := _read(file)) is None:
         raise CrossferError(f"{file}: no results; finish the experiment with `crossfer run` first")
     results = read_results(content, file)
     if asked not in (None, results.config):
@@ -301,6 +301,16 @@ def load_results(folder: str | Path) -> Results:
             f"{file}: belongs to another configuration than {EXPERIMENT}; run the experiment again"
         )
     return results
+
+
+def _read(file: Path) -> Any:
+    """Return the content of one of an experiment's JSON files; None if it is not there."""
+    try:
+        return read_json(file)
+    except ValueError as error:
+        raise CrossferError(
+            f"{file}: damaged ({one_line(error)}); run the experiment again, which writes it anew"
+        ) from None
 
 
 def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:

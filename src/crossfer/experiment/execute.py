@@ -98,7 +98,7 @@ def execute(
             if is_finished(execution.folder):
                 execution.complete()
             else:
-                execution.finish(steps, stopping, say)
+                execution.carry_out(steps, stopping, say)
         except OSError:
             raise  # a full disk, say: no fault of the run
         except Exception:
@@ -172,7 +172,7 @@ class Execution:
             raise CrossferError(f"{folder}: contains no usable memory file ({why})")
         return load_memory(folder / MEMORY)
 
-    def finish(
+    def carry_out(
         self,
         on_step: Callable[[int], None],
         stopping: Callable[[], bool],

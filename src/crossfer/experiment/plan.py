@@ -313,20 +313,14 @@ def _check_splits(experiment: Experiment, source: Dataset, targets: Sequence[Dat
         for strategy in experiment.strategies
     )
     for dataset in (source, *targets):
+        unused = dataset is source and not learnt_from
         # Who learns from unlabelled images says below what it needs.
-        trained_on = (dataset is not source or learnt_from) and not len(
-            dataset.unlabelled("training")
-        )
+        optional = ["training"] if unused or len(dataset.unlabelled("training")) else []
         for split in ("training", "validation", "test"):
-            if not len(dataset.rows(split)) and (split != "training" or trained_on):
-                unused = dataset is source and not learnt_from
-                remembered = (
-                    dataset is source and split == "training" and experiment.model.is_deployed
-                )
-                raise CrossferError(
-                    f"{dataset.folder}: its {split} set is empty; "
-                    f"{_how_to_fill(dataset, unused, remembered)}"
-                )
+            if not len(dataset.rows(split)) and split not in optional:
+                old = dataset is source and split == "training"
+                advice = _how_to_fill(dataset, unused, old and experiment.model.is_deployed)
+                raise CrossferError(f"{dataset.folder}: its {split} set is empty; {advice}")
     new = experiment.model.unknown(experiment.classes)
     if not set(source.classes) - {experiment.classes.names.index(name) for name in new}:
         raise CrossferError(

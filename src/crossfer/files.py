@@ -56,10 +56,16 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Return the content of a JSON file; None if it is not there, or damaged."""
+    """Return the content of a JSON file; None if it is not there.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

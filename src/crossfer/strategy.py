@@ -206,11 +206,6 @@ class Strategy:
         return tuple(self.data.split("+"))
 
     @property
-    def labels(self) -> Literal["all", "none"]:
-        """Which of the target's training labels it looks at."""
-        return "none" if self.unlabelled else "all"
-
-    @property
     def looks_back(self) -> bool:
         """Whether it needs the baseline beside the network that it starts from."""
         return bool(self.merge) or self.choice == "herding" or self.memory is not None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 from typing import Any
-
-import numpy as np
 
 from crossfer.datasets.pictures import data_uri
 from crossfer.evaluation.comparing import Compared, ComparedNetwork, OnDataset
@@ -119,11 +118,6 @@ def size(network: ComparedNetwork) -> str:
     """Say how large a network is."""
     numbers = "" if network.parameters is None else f", {network.parameters:,} parameters"
     return f"{network.bytes / 1e6:.1f} MB{numbers}"
-
-
-def median(times: Iterable[float]) -> float:
-    """Return the median of some times."""
-    return float(np.median(list(times)))
 
 
 def write_page(

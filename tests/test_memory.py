@@ -398,7 +398,7 @@ def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
 
 def test_layers_that_two_networks_share_calculate_once_for_all_mixtures(monkeypatch: Any) -> None:
     machine, before, validation = (
-        Machine.of("cpu"),
+        Machine.of("cpu", "32-true"),
         small(0),
         {"source": faces(), "target": faces(1)},
     )
@@ -506,6 +506,7 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
         Recipe(epochs=2, batch_size=16, learning_rate=0.01),
         0,
         machine,
+        keep="last",
     )
     assert all(torch.equal(v, untouched[k]) for k, v in deployed.state_dict().items())
     changed = [

@@ -831,6 +831,26 @@ def test_lines_of_json_may_leave_out_what_they_have_not(tmp_path: Path) -> None:
     assert len(found) == 7 and set(found.values()) == {None, "p0", "p1", "p2"}
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_column_that_is_there_twice_but_for_its_case_replaces_no_other(
+    suffix: str, tmp_path: Path
+) -> None:
+    raw = many(tmp_path / "raw", "images/0.png", "images/1.png")
+    lines = [
+        {"path": f"images/{n}.png", "label": "sad", "Label": "happy", "subject": str(n)}
+        for n in range(2)
+    ]
+    if suffix == "parquet":
+        pa.parquet.write_table(pa.Table.from_pylist(lines), raw / "labels.parquet")
+    elif suffix == "jsonl":
+        text(raw / "labels.jsonl", "\n".join(map(json.dumps, lines)))
+    else:
+        table(raw / "labels.csv", ",".join(lines[0]), [",".join(line.values()) for line in lines])
+    for place in (raw, raw / f"labels.{suffix}"):
+        with pytest.raises(CrossferError, match=rf"labels.{suffix}.*: has the column 'label' twice"):
+            made(place)
+
+
 def test_no_subjects_are_taken_from_a_table_where_none_are_wanted(tmp_path: Path) -> None:
     raw = many(tmp_path / "raw", *(f"images/{n}.png" for n in range(8)))
     lines = [f"images/{n}.png,{('sad', 'happy')[n % 2]},p{n % 4}\n" for n in range(8)]

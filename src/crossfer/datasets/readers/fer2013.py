@@ -20,6 +20,7 @@ from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import (
     LONGEST_LINE,
     all_with_columns,
+    check_names,
     delimiter_of,
     encoding_of,
     header,
@@ -136,8 +137,7 @@ def read_rows(file: Path) -> Iterator[PixelRow]:
         return "skip"
 
     names = header(file)
-    if len(set(names)) < len(names):
-        raise CrossferError(f"{file}: its header has a column twice; rename one")
+    check_names(file, names)
     try:
         with file.open("rb") as data:  # whose name may be no text, as pyarrow wants it
             table = pyarrow.csv.read_csv(

@@ -553,20 +553,36 @@ def test_any_table_with_affectnet_s_columns_has_its_numbers_and_boxes(tmp_path: 
         assert np.array_equal(dataset.images[1], noise(1, 96)[48:, 48:])
 
 
+def test_columns_of_affectnet_s_tables_that_are_not_used_are_told(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"1/{n}.png" for n in range(4)))
+    names = "subDirectory_filePath,expression,gender,subject,usage"
+    lines = [
+        f"1/{n}.png,{(6, 1)[n % 2]},f,p{n},{'test' if n > 2 else 'training'}" for n in range(4)
+    ]
+    file = table(raw / "faces.csv", names, lines)
+    with pytest.raises(CrossferError, match=r"usage, subject would .* --as manifest --order affe"):
+        made(raw)
+    dataset = made(raw, reader="manifest", order="affectnet")
+    assert rows(dataset, "label", "subject", "split")["1/3.png"] == ("happy", "p3", "test")
+    table(file, names.removesuffix(",subject,usage"), [",".join(x.split(",")[:3]) for x in lines])
+    assert "faces.csv: not used: gender" in said(made(raw))
+
+
 def test_fer_plus_names_its_pictures_in_folders(tmp_path: Path) -> None:
     raw = many(
         tmp_path / "raw", "images/FER2013Train/fer0000000.png", "images/FER2013Test/fer0000002.png"
     )
     header = (
-        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF,age"
     )
     lines = [
-        "Training,fer0000000.png,0,9,1,0,0,0,0,0,0,0",
-        "PublicTest,fer0000001.png,9,0,0,0,0,0,0,0,0,0",
-        "PrivateTest,fer0000002.png,0,0,0,9,0,0,0,0,0,0",
+        "Training,fer0000000.png,0,9,1,0,0,0,0,0,0,0,30",
+        "PublicTest,fer0000001.png,9,0,0,0,0,0,0,0,0,0,30",
+        "PrivateTest,fer0000002.png,0,0,0,9,0,0,0,0,0,0,30",
     ]
     table(raw / "fer2013new.csv", header, lines)
     dataset = made(raw)
+    assert "fer2013new.csv: not used: age" in said(dataset)
     assert dataset.card["reader"] == "ferplus" and dataset.card["skipped"] == {"no such file": 1}
     assert [*rows(dataset, "label", "split").values()] == [("happy", "training"), ("sad", "test")]
 

@@ -309,6 +309,12 @@ def check_names(where: object, names: Sequence[str]) -> None:
         raise CrossferError(f"{where}: has the column {twice!r} twice; rename one")
 
 
+def not_used(names: Iterable[str], used: Iterable[str]) -> list[str]:
+    """Say which columns of a table are not used; nothing where all are."""
+    others = [name for name in names if name and name not in set(used)]
+    return [f"not used: {', '.join(others)}"] if others else []
+
+
 def lines_of(file: Path, text: TextIO) -> Iterator[str]:
     """Yield the lines of a text, and keep none in memory.
 

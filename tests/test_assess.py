@@ -7,6 +7,8 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from PIL import Image
 from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
+from crossfer.deploy.checks import unchecked
 from crossfer.deploy.models import open_model
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError
@@ -404,6 +407,16 @@ def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_pa
         ("assess", described, source, "--source", source),
     ):
         assert "on raw's test set, not 50 %" in refused(*command)
+    model = replace(open_model(described), name="theirs")
+    untested: Any = SimpleNamespace(name="raw", rows=lambda split: [])
+    told = [unchecked(model, one) for one in (open_dataset(source), untested, None)]
+    assert told == [
+        [],
+        ["theirs: expect: is not checked here: raw has no test image of its classes"],
+        ["theirs: expect: is not checked here: it is the accuracy on its source's test set"],
+    ]
+    done = crossfer("predict", described, place / "source/raw/0.png", "--cropped")
+    assert "expect: is not checked here" in done.stdout
     file.write_bytes(b"all that is left")
     assert "already exists" in refused("remember", place / "network", source, "--out", file)
     assert file.read_bytes() == b"all that is left"

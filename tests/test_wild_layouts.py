@@ -572,9 +572,7 @@ def test_fer_plus_names_its_pictures_in_folders(tmp_path: Path) -> None:
     raw = many(
         tmp_path / "raw", "images/FER2013Train/fer0000000.png", "images/FER2013Test/fer0000002.png"
     )
-    header = (
-        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF,age"
-    )
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF,age"
     lines = [
         "Training,fer0000000.png,0,9,1,0,0,0,0,0,0,0,30",
         "PublicTest,fer0000001.png,9,0,0,0,0,0,0,0,0,0,30",
@@ -863,7 +861,9 @@ def test_a_column_that_is_there_twice_but_for_its_case_replaces_no_other(
     else:
         table(raw / "labels.csv", ",".join(lines[0]), [",".join(line.values()) for line in lines])
     for place in (raw, raw / f"labels.{suffix}"):
-        with pytest.raises(CrossferError, match=rf"labels.{suffix}.*: has the column 'label' twice"):
+        with pytest.raises(
+            CrossferError, match=rf"labels.{suffix}.*: has the column 'label' twice"
+        ):
             made(place)
 
 

@@ -75,6 +75,7 @@ def assess(
         opened,
         pictures_left_out,
     )
+    from crossfer.deploy.checks import unchecked
     from crossfer.deploy.compare import check_labels
     from crossfer.deploy.models import open_model
     from crossfer.errors import CrossferError, some_of
@@ -114,6 +115,9 @@ def assess(
                 progress=partial(bars.count, "labels"),
             )
     _say(found)
+    of = sources[0].with_classes(class_set) if sources else None
+    for note in unchecked(opened_model, of):
+        say(f"{note}.")
     for reason, names in left_out.items():
         hint = "; if they are cut-out faces, add --cropped" if reason == NO_FACE else ""
         say(f"Pictures left out, {reason}: {len(names):,} (first: {some_of(names, 3)}){hint}.")

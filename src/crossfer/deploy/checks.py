@@ -67,3 +67,13 @@ def check_expected(model: Model, source: Dataset) -> None:
     right = decide(model.answers(source, rows), source.classes) == source.labels[rows]
     if problem := unexpected(right, model.expect, f"{source.name}'s test set"):
         raise CrossferError(f"{model.name}: expect: {problem}")
+
+
+def unchecked(model: Model, source: Dataset | None = None) -> list[str]:
+    """Say that a described accuracy is not checked, where there is no test image of the source."""
+    if model.expect is None or (source and len(source.rows("test"))):
+        return []
+    why = "it is the accuracy on its source's test set"
+    if source:
+        why = f"{source.name} has no test image of its classes"
+    return [f"{model.name}: expect: is not checked here: {why}"]

@@ -303,7 +303,7 @@ def table_rows(
 
 
 def check_names(where: object, names: Sequence[str]) -> None:
-    """Refuse a column that is there twice, upper and lower case being one: the last would replace the first."""
+    """Refuse a column that is there twice, in upper or lower case: the last would replace the first."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise CrossferError(f"{where}: has the column {twice!r} twice; rename one")

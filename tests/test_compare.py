@@ -20,7 +20,14 @@ from scipy.stats import binomtest
 
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy import load
-from crossfer.deploy.compare import ClassifierComparison, CompareOptions, compare, read
+from crossfer.deploy.compare import (
+    ClassifierComparison,
+    CompareOptions,
+    Pictures,
+    compare,
+    measure_latency,
+    read,
+)
 from crossfer.deploy.models import open_model
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
@@ -302,6 +309,13 @@ def test_the_gate_asks_of_groups_latency_and_size(
     assert verdicts("--max-size-ratio", 1e-6)["size"]["verdict"] == "fail"
     gained = verdicts("--target", "faces", "--min-target-gain", 90)["accuracy"]
     assert (gained["limit"], gained["verdict"]) == (90, "fail")
+
+
+def test_a_batch_that_no_memory_holds_is_refused(data: Dataset, networks: dict[str, Path]) -> None:
+    model, rows = open_model(networks["exported"]), np.arange(4)
+    how = CompareOptions(batch=10**15)
+    with pytest.raises(CrossferError, match=r"--batch 1000000000000000: .*; use fewer"):
+        measure_latency(model, model, Pictures("faces", data, data, rows, rows), how)
 
 
 def test_what_slows_the_machine_down_meets_both() -> None:

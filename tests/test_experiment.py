@@ -456,7 +456,7 @@ def test_the_gate_is_an_exit_status(
     assert isinstance(unknown, CrossferError) and "choose among found" in str(unknown)
     column = Finished._column
 
-    def of_target(finished: Finished, row: Any, side: str, name: str) -> Any:
+    def of_target(finished: Finished, row: Any, side: Any, name: str) -> Any:
         return None if (side, name) == ("source", "found") else column(finished, row, side, name)
 
     monkeypatch.setattr(Finished, "_column", of_target)

@@ -20,7 +20,7 @@ from crossfer.report.compared import left_out, warnings
 from crossfer.report.verdict import fallen, no_comparison
 from crossfer.report.view import View
 from crossfer.report.words import STAND_IN
-from crossfer.terms import BL, SIDES, Side
+from crossfer.terms import BL, SIDES
 
 if TYPE_CHECKING:
     from crossfer.experiment.finished import Finished
@@ -107,7 +107,7 @@ def of_experiment(
             found.append(Decision(title, suite, {**facts, "run": None, "why": why}, [], {}, [why]))
             continue
         groups = {column: finished.groups(row, column) for column in by}
-        names: dict[Side, str] = {"source": results.source.name, "target": row.target}
+        names: dict[str, str] = {"source": results.source.name, "target": row.target}
         run = _network(results, row)
         found.append(
             Decision(

@@ -530,6 +530,10 @@ def test_a_card_that_somebody_wrote_is_checked(card: dict[str, Any], tmp_path: P
             {"models": {"fp32": {"file": "model.onnx", "sha265": "0"}}},
             "model.json: models.fp32.sha265: unknown key, perhaps sha256; known are file, sha256",
         ),
+        (
+            {"models": {name: {"file": "model.onnx"} for name in ("fp32", "int16")}},
+            "model.json: models.int16: unknown key",
+        ),
     ],
 )
 def test_a_key_of_a_card_that_would_have_no_effect_is_refused(

@@ -71,9 +71,9 @@ def check_expected(model: Model, source: Dataset) -> None:
 
 def unchecked(model: Model, source: Dataset | None = None) -> list[str]:
     """Say that a described accuracy is not checked, where there is no test image of the source."""
-    if model.expect is None or (source and len(source.rows("test"))):
+    if model.expect is None or (source is not None and len(source.rows("test"))):
         return []
     why = "it is the accuracy on its source's test set"
-    if source:
+    if source is not None:
         why = f"{source.name} has no test image of its classes"
     return [f"{model.name}: expect: is not checked here: {why}"]

@@ -227,6 +227,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
     _check_keys(file, card, (*KEYS, *WEB_KEYS))
+    _check_keys(file, card["models"], [*VARIANTS], "models.")
     for variant, model in card["models"].items():
         _check_keys(file, model, MODEL_KEYS, f"models.{variant}.")
     return card

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossfer.adaptation import untrained
+from crossfer.app.opening import pages_of
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
 from crossfer.deploy.checks import unchecked
@@ -42,6 +43,7 @@ from crossfer.evaluation.estimate import (
 from crossfer.memory.file import load_memory
 from crossfer.networks.config import NetworkConfig
 from crossfer.report.assessed import answer, curve
+from tests.browser import asked, served
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file
 
@@ -417,6 +419,8 @@ def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_pa
     ]
     done = crossfer("predict", described, place / "source/raw/0.png", "--cropped")
     assert "expect: is not checked here" in done.stdout
+    with served(pages_of([described])) as address:
+        assert "expect: is not checked here" in asked(address, "/try")[1]
     file.write_bytes(b"all that is left")
     assert "already exists" in refused("remember", place / "network", source, "--out", file)
     assert file.read_bytes() == b"all that is left"

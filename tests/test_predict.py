@@ -519,6 +519,31 @@ def test_a_card_that_somebody_wrote_is_checked(card: dict[str, Any], tmp_path: P
         crossfer.load(tiny_onnx.write(tmp_path / "exported", **card))
 
 
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        (
+            {"lables": {"joy": "happy"}},
+            "model.json: lables: unknown key, perhaps labels; known are f",
+        ),
+        (
+            {"models": {"fp32": {"file": "model.onnx", "sha265": "0"}}},
+            "model.json: models.fp32.sha265: unknown key, perhaps sha256; known are file, sha256",
+        ),
+        (
+            {"models": {name: {"file": "model.onnx"} for name in ("fp32", "int16")}},
+            "model.json: models.int16: unknown key",
+        ),
+    ],
+)
+def test_a_key_of_a_card_that_would_have_no_effect_is_refused(
+    card: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CrossferError, match=said):
+        crossfer.load(tiny_onnx.write(tmp_path / "exported", **card))
+    crossfer.load(tiny_onnx.write(tmp_path / "web", name="mine", shown="fp32"))
+
+
 def test_weights_in_another_file_belong_to_an_exported_classifier(tmp_path: Path) -> None:
     """Two of the same graph differ, in identity and in their measured size."""
     from crossfer.deploy.models import open_model

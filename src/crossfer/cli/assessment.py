@@ -68,6 +68,7 @@ def assess(
     from crossfer.datasets.detector import NO_FACE
     from crossfer.deploy.assess import assess as run
     from crossfer.deploy.assess import of_memory, of_run, of_source, opened, pictures_left_out
+    from crossfer.deploy.checks import unchecked
     from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
     from crossfer.errors import CrossferError, some_of
@@ -108,6 +109,9 @@ def assess(
                 progress=partial(bars.count, "labels"),
             )
     _say(found)
+    of = sources[0].with_classes(class_set) if sources else None
+    for note in unchecked(opened_model, of):
+        say(f"{note}.")
     for reason, names in left_out.items():
         hint = "; if they are cut-out faces, add --cropped" if reason == NO_FACE else ""
         say(f"Pictures left out, {reason}: {len(names):,} (first: {some_of(names, 3)}){hint}.")

@@ -70,7 +70,7 @@ def predict(
 
     how = PredictOptions(cropped, smooth, fps)
     with sources_in(paths) as sources:
-        for note in () if cropped else predictor.notes:
+        for note in (*(() if cropped else predictor.notes), *predictor.unchecked):
             say(note)
         if out is None:
             counted = Counted()
@@ -175,6 +175,7 @@ def export(
     """
     from crossfer.datasets import open_dataset
     from crossfer.deploy.card import Accuracy
+    from crossfer.deploy.checks import unchecked
     from crossfer.deploy.export import ExportOptions
     from crossfer.deploy.export import export as write
     from crossfer.deploy.models import open_model
@@ -224,7 +225,7 @@ def export(
     with fetched as package:  # before anything is written: it may not be had
         opened = open_model(model)
         classifier = opened.pytorch
-        for note in opened.notes:
+        for note in (*opened.notes, *unchecked(opened)):
             say(note)
         written = write(classifier, out, what, origin)
         page = write_web(out, package) if package else None  # pyrefly: ignore[unbound-name]  # only web has one

@@ -112,6 +112,8 @@ def label(
 
         listen(port).close()  # before the faces are looked for, which may take long
     predictor = _predictor(model, classes, smallest, variant)
+    for note in predictor.unchecked:
+        say(note)
     gallery = Gallery(photos, folder / FACES, predictor, cropped)
     session = Session(folder, gallery, how, describer(cropped))
     with Bars(error_console) as bars:

@@ -126,10 +126,12 @@ class Preparation:
         self._check_faces()
         if self.sizes is not None and not (
             len(self.sizes) == len(SPLITS)
-            and all(math.isfinite(size) and size >= 0 for size in self.sizes)
-            and sum(self.sizes) > 0
+            and all(size >= 0 for size in self.sizes)
+            and 0 < sum(self.sizes) < math.inf
         ):
-            raise CrossferError("sizes: must be three numbers, none negative and not all 0")
+            raise CrossferError(
+                "sizes: must be three numbers, none negative and not all 0, with a finite sum"
+            )
         if self.seed < 0:
             raise CrossferError(f"seed is {self.seed}: must not be negative")
         if self.seed and self.sizes is not None and sum(size > 0 for size in self.sizes) == 1:

@@ -301,7 +301,12 @@ def measure_latency(old: Model, new: Model, pictures: Pictures, how: CompareOpti
         images = np.asarray(dataset.images[rows[: how.batch]])
         return np.resize(images, (how.batch, *images.shape[1:]))
 
-    own, other = batch(pictures.old, pictures.old_rows), batch(pictures.new, pictures.new_rows)
+    try:
+        own, other = batch(pictures.old, pictures.old_rows), batch(pictures.new, pictures.new_rows)
+    except MemoryError:
+        raise CrossferError(
+            f"--batch {how.batch}: so many faces do not fit in memory; use fewer"
+        ) from None
 
     def rounds(count: int, faces: int) -> tuple[list[float], list[float]]:
         calls = (lambda: old.engine(own[:faces]), lambda: new.engine(other[:faces]))

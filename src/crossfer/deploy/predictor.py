@@ -81,6 +81,8 @@ class Predictor:
         Whether to average the probabilities of each face and its mirror image.
     notes
         What is assumed where it cuts out faces.
+    unchecked
+        What its description says that was not checked.
 
     Examples
     --------
@@ -97,9 +99,10 @@ class Predictor:
         smallest: float = SMALLEST,
         mirror: bool = False,
         notes: Sequence[str] = (),
+        unchecked: Sequence[str] = (),
     ) -> None:
         check_smallest(smallest)
-        self.notes = tuple(notes)
+        self.notes, self.unchecked = tuple(notes), tuple(unchecked)
         self.engine, self.smallest = Mirrored(engine) if mirror else engine, smallest
         self._classifier: Classifier | None = getattr(engine, "classifier", None)
 

@@ -28,9 +28,10 @@ from crossfer.memory.merging import (
 from crossfer.memory.penalties import fisher
 from crossfer.memory.routing import Router
 from crossfer.networks import Classifier, grow
-from crossfer.networks.adapters import adapt_linear, fold
+from crossfer.networks.adapters import adapt_linear, fold, large_matrices
 from crossfer.networks.answers import find_logits
 from crossfer.networks.experts import NOT_ADAPTED, Experts
+from crossfer.networks.layers import plain_linear
 from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.training.split import Body, alike, as_it_was, noise
@@ -193,9 +194,15 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
     Raises
     ------
     CrossferError
-        If the network has no batch normalisation, no linear head that gives its outputs, or no bias in it.
+        If the network has no batch normalisation, no plain linear head that gives its outputs, no bias in it,
+        or no layer that is large enough for adapters.
     """
     how, memory = strategy.unlabelled, strategy.memory
+    if strategy.rank:
+        try:
+            large_matrices(classifier, strategy.rank, classifier.layer_names(strategy.layers))
+        except ValueError as error:
+            raise CrossferError(f"{strategy.name}: {error}; or {SUITS_OTHERS}") from None
     if isinstance(how, AdaBN) and not batch_norms(classifier):
         raise CrossferError(
             f"{strategy.name}: the network has no batch normalisation to adapt; {SUITS_OTHERS}"
@@ -208,11 +215,18 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         raise CrossferError(
             f"{strategy.name}: needs the network's last linear layer: {error}; or {SUITS_OTHERS}"
         ) from None
+    try:
+        gives_outputs = _gives_outputs(classifier, name)
+        if isinstance(how, T3A) or isinstance(memory, ClosedForm | Router):
+            plain_linear(classifier.network, name)
+    except CrossferError as error:
+        raise CrossferError(f"{strategy.name}: {error}; or {SUITS_OTHERS}") from None
     replaced = isinstance(how, Shot | T3A) or isinstance(memory, ClosedForm)
-    if replaced and not _gives_outputs(classifier, name):
+    if replaced and not gives_outputs:
         raise CrossferError(
-            f"{strategy.name}: the network's last linear layer {name} does not give its outputs, something "
-            f"follows it; {SUITS_OTHERS}"
+            f"{strategy.name}: the network's last layer {name} does not give its outputs: it is a "
+            "convolution, something follows it, or another head gives them; name the one that does, "
+            f"model.FC: [its name], or {SUITS_OTHERS}"
         )
     biased = isinstance(memory, Router | SLDA) or (
         isinstance(memory, Ridge) and not memory.projected
@@ -225,17 +239,23 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
 
 @torch.no_grad()
 def _gives_outputs(classifier: Classifier, head: str) -> bool:
-    """Tell whether a layer's results are the network's outputs."""
+    """Tell whether a layer's results for vectors are the network's outputs.
+
+    Raises
+    ------
+    CrossferError
+        If the network does not call the layer.
+    """
     device = next(classifier.parameters()).device
     pictures = torch.zeros(1, *classifier.preprocessing.image_shape, dtype=torch.uint8)
     with as_it_was(classifier):
         shown = noise(pictures.to(device), classifier.preprocessing)
         outputs, _ = find_logits(classifier.eval().network(shown), classifier.answers)
+        given = Body(classifier.network, head)(shown).flatten(1)
         try:
-            given = Body(classifier.network, head)(shown)
-        except RuntimeError:  # the network does not use the layer as a module
+            return alike(classifier.network.get_submodule(head)(given).flatten(1), outputs)
+        except RuntimeError:  # it is no function of a vector, as a convolution is not
             return False
-        return alike(classifier.network.get_submodule(head)(given).flatten(1), outputs)
 
 
 def _without_labels(
@@ -298,7 +318,10 @@ def _with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Cla
     new = [index for index in unknown if bool((labels == index).any())]
     if not new:
         return copy.deepcopy(classifier)
-    (head,) = classifier.layer_names("head")
+    try:
+        (head,) = classifier.layer_names("head")
+    except ValueError as error:
+        raise CrossferError(f"model: {error}, so that it can learn a new class") from None
     network = specialised(classifier, faces.images, machine.device)
     given = {
         classifier.classes[index]: features(network, head, faces.images[labels == index], machine)

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossfer.machine import Machine
 from crossfer.memory.file import Memory
 from crossfer.memory.statistics import Moments
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
+from crossfer.networks.layers import plain_linear
 from crossfer.networks.sources import project
 from crossfer.training import Faces, Trained, specialised
 from crossfer.training.cut import cut_of
@@ -269,8 +270,8 @@ def with_head(model: Classifier, head: Head) -> Classifier:
         if spec := changed.spec:
             changed.spec = replace(spec, projected={**spec.projected, name: count})
         name = f"{name}.head"
-    linear = changed.network.get_submodule(name)
-    assert isinstance(linear, nn.Linear) and linear.bias is not None, "see check_strategy"
+    linear = plain_linear(changed.network, name)
+    assert linear.bias is not None, "see check_strategy"
     linear.weight.zero_()
     linear.bias.fill_(NEVER)
     for row, bias, outputs in zip(head.rows, head.biases, changed.outputs, strict=True):

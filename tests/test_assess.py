@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
-from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
+from crossfer.deploy.assess import _with_head, assess, classes_of_model, of_memory, of_source
 from crossfer.deploy.models import open_model
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError
@@ -37,10 +38,12 @@ from crossfer.evaluation.estimate import (
     thresholded_confidence,
 )
 from crossfer.memory.file import load_memory
+from crossfer.networks import Classifier, Preprocessing
 from crossfer.networks.config import NetworkConfig
 from crossfer.report.assessed import answer, curve
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file
+from tests.tiny_networks import read_head
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -341,6 +344,17 @@ def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
     lacking = curve(replace(found, curve=(now, few), lacks=("fear",)))
     assert "among all classes of the network, fear too" in lacking and "fear" not in said
     assert said.startswith("No number of labels up to 25 gained more than 2 points in every draw")
+
+
+def test_a_head_that_is_not_called_shows_no_features() -> None:
+    """What needs none is assessed nevertheless."""
+
+    class Own:
+        """A model whose head is read, not called."""
+
+        pytorch = Classifier(read_head(), preprocessing=Preprocessing(3, 32)).eval()
+
+    assert _with_head(cast(Any, Own())) is None
 
 
 def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         try:
             large_matrices(classifier, strategy.rank, classifier.layer_names(strategy.layers))
         except ValueError as error:
-            raise CrossferError(f"{strategy.name}: {error}; or {SUITS_OTHERS}") from None
+            raise _said_of(strategy, error) from None
     if isinstance(how, AdaBN) and not batch_norms(classifier):
         raise CrossferError(
             f"{strategy.name}: the network has no batch normalisation to adapt; {SUITS_OTHERS}"
@@ -220,7 +220,7 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         if isinstance(how, T3A) or isinstance(memory, ClosedForm | Router):
             plain_linear(classifier.network, name)
     except CrossferError as error:
-        raise CrossferError(f"{strategy.name}: {error}; or {SUITS_OTHERS}") from None
+        raise _said_of(strategy, error) from None
     replaced = isinstance(how, Shot | T3A) or isinstance(memory, ClosedForm)
     if replaced and not gives_outputs:
         raise CrossferError(
@@ -235,6 +235,12 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         raise CrossferError(
             f"{strategy.name}: the network's last layer {name} has no bias; {SUITS_OTHERS}"
         )
+
+
+def _said_of(strategy: Strategy, error: ValueError) -> CrossferError:
+    """Return what is wrong with a network as a reason against a strategy."""
+    said = str(error).removeprefix("model: ")
+    return CrossferError(f"{strategy.name}: {said}; or {SUITS_OTHERS}")
 
 
 @torch.no_grad()
@@ -289,10 +295,10 @@ def _grown(
     """Return copies of both networks with an output for every class of the target."""
     if "target" not in training:
         return copy.deepcopy(start), baseline
-    grown = _with_classes(start, training["target"], machine)
+    grown = with_classes(start, training["target"], machine)
     if baseline is start:
         return grown, copy.deepcopy(grown)
-    return grown, _with_classes(baseline, training["target"], machine)
+    return grown, with_classes(baseline, training["target"], machine)
 
 
 def _answerable(classifier: Classifier, faces: Faces) -> Faces:
@@ -311,8 +317,14 @@ def _answerable(classifier: Classifier, faces: Faces) -> Faces:
     return replace(faces, known=known)[rows]
 
 
-def _with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Classifier:
-    """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`."""
+def with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Classifier:
+    """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`.
+
+    Raises
+    ------
+    CrossferError
+        If the network has no head that can be extended.
+    """
     labels = faces.labels.cpu()
     unknown = [classifier.classes.index(name) for name in classifier.unknown]
     new = [index for index in unknown if bool((labels == index).any())]

@@ -17,6 +17,10 @@ from crossfer.references import bibtex
 from crossfer.templates import environment
 
 
+ARITHMETIC = {"32-true": " in single precision", "bf16-mixed": " in bfloat16"}
+"""How a card names a precision."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """Accuracy of a classifier on a test set.
@@ -76,6 +80,7 @@ def model_card(
     origin: str,
     processor: str,
     methods: Collection[str] = (),
+    precision: str = "",
 ) -> str:
     """Return the text of ``README.md``.
 
@@ -97,6 +102,8 @@ def model_card(
         Processor of the latency measurements.
     methods
         Keywords of `crossfer.references` for the strategies and methods used.
+    precision
+        In which the accuracies before the export were computed, as `Machine.precision`; may be empty.
     """
     of_data = (keywords_of(card["citation"], card["stand_in"], card["faces"]) for card in datasets)
     template = environment("crossfer.deploy", escape=False).get_template("card.md.j2")
@@ -108,6 +115,7 @@ def model_card(
         measured=measured,
         files=VARIANTS,
         tested=tested,
+        arithmetic=ARITHMETIC.get(precision, ""),
         datasets={card["fingerprint"]: card for card in datasets}.values(),
         origin=origin,
         mixture=isinstance(classifier.network, Experts),

@@ -90,8 +90,7 @@ def large_matrices(
     ]
     if not large:
         raise CrossferError(
-            f"model: no trained linear layer is larger than an adapter of rank {rank}; remove the "
-            "strategies with adapters"
+            f"model: no trained linear layer is larger than an adapter of rank {rank}; choose a smaller rank"
         )
     return large
 

@@ -564,7 +564,9 @@ def test_adapters_leave_a_weight_that_is_normalised_and_the_network_it_was_copie
         before = start.eval()(shown)
     adapted = copy.deepcopy(start)
     adapt_linear(adapted, 2, 0)
-    assert not any(isinstance(m, LowRank) for m in adapted.network.get_submodule(normalised).modules())
+    assert not any(
+        isinstance(m, LowRank) for m in adapted.network.get_submodule(normalised).modules()
+    )
     fold(adapted)
     with torch.no_grad():
         assert torch.allclose(adapted(shown), before, atol=1e-6)

@@ -137,7 +137,11 @@ def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
         ("ER-50-herding", "fully_convolutional", "ER-50-herding: needs the network's last"),
         ("SLDA", "fully_convolutional", "SLDA: needs the network's last linear layer"),
         ("AdaBN", "Vision", "AdaBN: the network has no batch normalisation"),
-        ("T3A", "scaled", "T3A: .* last layer 1 does not give its outputs.* name the one that does"),
+        (
+            "T3A",
+            "scaled",
+            "T3A: .* last layer 1 does not give its outputs.* name the one that does",
+        ),
         ("RIDGE", "scaled", "RIDGE: .* last layer 1 does not give its outputs"),
         ("T3A", "cosine", "T3A: its last layer head is no plain torch.nn.Linear"),
         ("RIDGE", "weight_normalised", "RIDGE: its last layer head is no plain torch.nn.Linear"),
@@ -149,7 +153,7 @@ def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
 def test_what_a_strategy_needs_untrained_is_checked_before_anything_runs(
     strategy: str, factory: str, lacks: str, data: Path, tmp_path: Path
 ) -> None:
-    model = {"network": f"tests.tiny_networks:{factory}", "input": GRAY}
+    model: dict[str, Any] = {"network": f"tests.tiny_networks:{factory}", "input": GRAY}
     if factory in ("Residual", "cosine", "weight_normalised", "read_head"):
         model["arguments"] = {"channels": 1}
     content = {"name": "x", "source": "fer2013", "targets": ["jaffe"], "data": data}
@@ -234,9 +238,10 @@ def test_a_network_with_group_norm_adapts_its_normalisations() -> None:
         )  # fmt: skip
 
     how = Preprocessing(3, 32)
-    start, sides = untrained(lambda: Classifier(grouped(), preprocessing=how), 0), {
-        "target": faces(COLOUR)
-    }
+    start, sides = (
+        untrained(lambda: Classifier(grouped(), preprocessing=how), 0),
+        {"target": faces(COLOUR)},
+    )
     before = start.get_parameter("network.1.weight").clone()
     recipe = Recipe(epochs=1, batch_size=8)
     adapted = adapt(STRATEGIES["TENT"], start, start, sides, {}, recipe, 0, Machine.of("cpu"))

@@ -341,9 +341,7 @@ def test_an_onnx_file_of_two_dense_layers_learns_from_a_memory_file(
     needs("onnx", "onnxruntime", "onnx2torch")
     monkeypatch.setattr(statistics, "PER_DIRECTION", 1)
     (tmp_path / "two.onnx").write_bytes(tiny_onnx.two_dense().SerializeToString())
-    config = NetworkConfig(
-        f"onnx:{tmp_path / 'two.onnx'}", classes=FER7, normalisation="per-image"
-    )
+    config = NetworkConfig(f"onnx:{tmp_path / 'two.onnx'}", classes=FER7, normalisation="per-image")
     start, machine = config.deployed(), Machine.of("cpu", "32-true")
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (140, 32, 32), generator=generator, dtype=torch.uint8)

@@ -132,7 +132,7 @@ def cosine(channels: int = 3) -> nn.Module:
 def weight_normalised(channels: int = 3) -> nn.Module:
     """Build a network whose head has a normalised weight."""
     model = Residual(channels)
-    model.head = nn.utils.parametrizations.weight_norm(model.head)
+    nn.utils.parametrizations.weight_norm(model.head)
     return model
 
 

@@ -16,7 +16,6 @@ from crossfer.provenance import versions
 from crossfer.references import bibtex
 from crossfer.templates import environment
 
-
 ARITHMETIC = {"32-true": " in single precision", "bf16-mixed": " in bfloat16"}
 """How a card names a precision."""
 

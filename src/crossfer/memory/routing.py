@@ -123,7 +123,11 @@ def _check_row(mixture: Classifier, old: Classifier, images: Tensor, w: Tensor, 
     score = Body(old.network, head)(given).flatten(1).double() @ w + b
     try:
         both, _ = find_logits(mixture.network.get_submodule("old")(given), answers + 1)
-    except (RuntimeError, TypeError, ValueError):  # an operation that expects as many outputs as before
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # an operation that expects as many outputs as before
         both = own
     if not (alike(both[:, :answers], own) and alike(both[:, answers:], score[:, None])):
         raise CrossferError(

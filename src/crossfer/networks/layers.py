@@ -76,8 +76,8 @@ def plain_linear(network: nn.Module, name: str) -> nn.Linear:
     layer = network.get_submodule(name)
     if not isinstance(layer, nn.Linear):
         raise CrossferError(
-            f"model: its last layer {name} is a {type(layer).__name__}, not a linear layer; name its head "
-            "with model.FC"
+            f"model: its last layer {name} is a {type(layer).__name__}, not a linear layer; if another one "
+            "is its head, name it, model.FC: [its name]"
         )
     # timm's, which its mobile networks have, casts its weight when it is scripted, and only then.
     theirs = ("torch.nn.", "crossfer.", "timm.layers.linear")
@@ -85,7 +85,7 @@ def plain_linear(network: nn.Module, name: str) -> nn.Linear:
     if not _is_plain(layer) or (own and not type(layer).__module__.startswith(theirs)):
         raise CrossferError(
             f"model: its last layer {name} is no plain torch.nn.Linear (it has a forward of its own, a "
-            "normalised weight or hooks), so its weight cannot be replaced; build the network with a plain one"
+            "normalised weight or hooks), so its weight cannot be replaced; build it with a plain one"
         )
     return layer
 

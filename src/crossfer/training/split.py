@@ -164,8 +164,8 @@ class Body(nn.Module):
         finally:
             hook.remove()
         raise CrossferError(
-            f"model: the network has {self.layer}, but does not call it (forward reads its weight?); name its "
-            "head with model.FC, or call the layer in forward"
+            f"model: the network has {self.layer}, but does not call it (forward reads its weight?); call it "
+            "in forward, or name another head, model.FC: [its name]"
         )
 
 

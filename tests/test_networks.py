@@ -76,7 +76,8 @@ def faces(shape: tuple[int, int, int], count: int = 28, seed: int = 0) -> Faces:
 
 def tiny(name: str) -> tuple[Classifier, tuple[int, int, int]]:
     build, shape = ZOO[name]
-    return untrained(lambda: Classifier(build()), 0).eval(), shape
+    how = Preprocessing(*shape[:2])
+    return untrained(lambda: Classifier(build(), preprocessing=how), 0).eval(), shape
 
 
 def test_the_model_may_be_described_in_a_file_of_its_own(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_any_classifier_is_cut_before_layers_that_are_given_vectors(
 
 def test_a_network_without_a_vector_for_each_face_has_no_memory() -> None:
     model = Classifier(tiny_networks.WithAnIdleHead(), preprocessing=Preprocessing(3, 32)).eval()
-    with pytest.raises(CrossferError, match="idle does not map one vector .* FC: "):
+    with pytest.raises(CrossferError, match="idle does not map one vector .* model.FC: "):
         cut_of(model)
     how = Preprocessing(side=32)
     with pytest.raises(CrossferError, match="^model: the network has no linear layer"):

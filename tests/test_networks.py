@@ -76,7 +76,7 @@ def faces(shape: tuple[int, int, int], count: int = 28, seed: int = 0) -> Faces:
 
 def tiny(name: str) -> tuple[Classifier, tuple[int, int, int]]:
     build, shape = ZOO[name]
-    how = Preprocessing(*shape[:2])
+    how = Preprocessing(1 if shape[0] == 1 else 3, shape[1])
     return untrained(lambda: Classifier(build(), preprocessing=how), 0).eval(), shape
 
 

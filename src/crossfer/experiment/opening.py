@@ -93,7 +93,7 @@ def check_data(
     labels = np.concatenate([target.labels[target.rows("training")] for target in targets])
     shown = [index for index, name in enumerate(names) if name in new and index in labels]
     grows = shown and any(
-        "target" in one.needs and one.labels == "all" for one in experiment.strategies
+        "target" in one.needs and not one.unlabelled for one in experiment.strategies
     )
     projecting = [
         one.name
@@ -141,9 +141,9 @@ def open_datasets(
             tested = len(dataset.rows("test"))
             dataset = with_validation(dataset)
             if taken := tested - len(dataset.rows("test")):
-                progress.divided(
-                    dataset.name,
-                    f"no validation set, so {taken:,} of its {tested:,} test images are used for validation",
+                progress.said(
+                    f"{dataset.name}: no validation set, so {taken:,} of its {tested:,} test images are "
+                    "used for validation"
                 )
         for other in datasets:
             if dataset.name == other.name:

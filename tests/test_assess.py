@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from PIL import Image
 from crossfer.adaptation import untrained
 from crossfer.app.opening import pages_of
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
-from crossfer.deploy.assess import assess, of_memory, of_source
+from crossfer.deploy.assess import _with_head, assess, of_memory, of_source
 from crossfer.deploy.checks import unchecked
 from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import open_model
@@ -42,11 +42,13 @@ from crossfer.evaluation.estimate import (
     thresholded_confidence,
 )
 from crossfer.memory.file import load_memory
+from crossfer.networks import Classifier, Preprocessing
 from crossfer.networks.config import NetworkConfig
 from crossfer.report.assessed import answer, curve
 from tests.browser import asked, served
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file
+from tests.tiny_networks import read_head
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -347,6 +349,17 @@ def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
     lacking = curve(replace(found, curve=(now, few), lacks=("fear",)))
     assert "among all classes of the network, fear too" in lacking and "fear" not in said
     assert said.startswith("No number of labels up to 25 gained more than 2 points in every draw")
+
+
+def test_a_head_that_is_not_called_shows_no_features() -> None:
+    """What needs none is assessed nevertheless."""
+
+    class Own:
+        """A model whose head is read, not called."""
+
+        pytorch = Classifier(read_head(), preprocessing=Preprocessing(3, 32)).eval()
+
+    assert _with_head(cast(Any, Own())) is None
 
 
 def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path) -> None:

@@ -565,6 +565,28 @@ def test_adapters_begin_as_nothing_and_end_in_plain_weights() -> None:
         adapt_linear(small(), 500, 0)
 
 
+@pytest.mark.parametrize("normalised", ["fc1", "fc3"])
+def test_adapters_leave_a_weight_that_is_normalised_and_the_network_it_was_copied_from(
+    normalised: str,
+) -> None:
+    """Copies share the class that PyTorch makes for such a layer."""
+    start = small(0)
+    nn.utils.parametrizations.weight_norm(start.network.get_submodule(normalised))
+    shown = torch.rand(2, 1, 48, 48)
+    with torch.no_grad():
+        before = start.eval()(shown)
+    adapted = copy.deepcopy(start)
+    adapt_linear(adapted, 2, 0)
+    assert not any(
+        isinstance(m, LowRank) for m in adapted.network.get_submodule(normalised).modules()
+    )
+    fold(adapted)
+    with torch.no_grad():
+        assert torch.allclose(adapted(shown), before, atol=1e-6)
+        assert torch.equal(start(shown), before)
+    assert adapted.state_dict().keys() == start.state_dict().keys()
+
+
 def test_adapters_stand_on_attention_too() -> None:
     model, images = Classifier(Vision().eval()).eval(), torch.randn(3, 1, 32, 32)
     names = list(model.state_dict())

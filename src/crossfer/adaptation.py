@@ -27,9 +27,10 @@ from crossfer.memory.merging import (
 )
 from crossfer.memory.penalties import fisher
 from crossfer.networks import Classifier, grow
-from crossfer.networks.adapters import adapt_linear, fold
+from crossfer.networks.adapters import adapt_linear, fold, large_matrices
 from crossfer.networks.answers import find_logits
 from crossfer.networks.experts import NOT_ADAPTED, Experts
+from crossfer.networks.layers import plain_linear
 from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.training.split import Body, alike, as_it_was, noise
@@ -201,8 +202,14 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
     Raises
     ------
     CrossferError
-        If the network has no batch normalisation, no linear head that gives its outputs, or no bias in it.
+        If the network has no batch normalisation, no plain linear head that gives its outputs, no bias in it,
+        or no layer that is large enough for adapters.
     """
+    if strategy.rank:
+        try:
+            large_matrices(classifier, strategy.rank, classifier.layer_names(strategy.layers))
+        except ValueError as error:
+            raise _said_of(strategy, error) from None
     methods = filter(None, (strategy.unlabelled, strategy.memory))
     needs = {need for method in methods for need in method.needs}
     if strategy.choice == "herding":
@@ -219,10 +226,17 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         raise CrossferError(
             f"{strategy.name}: needs the network's last linear layer: {error}; or {SUITS_OTHERS}"
         ) from None
-    if "outputs" in needs and not _gives_outputs(classifier, name):
+    try:
+        gives_outputs = _gives_outputs(classifier, name)
+        if "plain" in needs:
+            plain_linear(classifier.network, name)
+    except CrossferError as error:
+        raise _said_of(strategy, error) from None
+    if "outputs" in needs and not gives_outputs:
         raise CrossferError(
-            f"{strategy.name}: the network's last linear layer {name} does not give its outputs, something "
-            f"follows it; {SUITS_OTHERS}"
+            f"{strategy.name}: the network's last layer {name} does not give its outputs: it is a "
+            "convolution, something follows it, or another head gives them; name the one that does, "
+            f"model.FC: [its name], or {SUITS_OTHERS}"
         )
     if "bias" in needs and getattr(classifier.network.get_submodule(name), "bias", None) is None:
         raise CrossferError(
@@ -230,19 +244,31 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         )
 
 
+def _said_of(strategy: Strategy, error: ValueError) -> CrossferError:
+    """Return what is wrong with a network as a reason against a strategy."""
+    said = str(error).removeprefix("model: ")
+    return CrossferError(f"{strategy.name}: {said}; or {SUITS_OTHERS}")
+
+
 @torch.no_grad()
 def _gives_outputs(classifier: Classifier, head: str) -> bool:
-    """Tell whether a layer's results are the network's outputs."""
+    """Tell whether a layer's results for vectors are the network's outputs.
+
+    Raises
+    ------
+    CrossferError
+        If the network does not call the layer.
+    """
     device = next(classifier.parameters()).device
     pictures = torch.zeros(1, *classifier.preprocessing.image_shape, dtype=torch.uint8)
     with as_it_was(classifier):
         shown = noise(pictures.to(device), classifier.preprocessing)
         outputs, _ = find_logits(classifier.eval().network(shown), classifier.answers)
+        given = Body(classifier.network, head)(shown).flatten(1)
         try:
-            given = Body(classifier.network, head)(shown)
-        except RuntimeError:  # the network does not use the layer as a module
+            return alike(classifier.network.get_submodule(head)(given).flatten(1), outputs)
+        except RuntimeError:  # it is no function of a vector, as a convolution is not
             return False
-        return alike(classifier.network.get_submodule(head)(given).flatten(1), outputs)
 
 
 def _without_labels(
@@ -276,10 +302,10 @@ def _grown(
     """Return copies of both networks with an output for every class of the target."""
     if "target" not in training:
         return copy.deepcopy(start), baseline
-    grown = _with_classes(start, training["target"], machine)
+    grown = with_classes(start, training["target"], machine)
     if baseline is start:
         return grown, copy.deepcopy(grown)
-    return grown, _with_classes(baseline, training["target"], machine)
+    return grown, with_classes(baseline, training["target"], machine)
 
 
 def _answerable(classifier: Classifier, faces: Faces) -> Faces:
@@ -298,14 +324,23 @@ def _answerable(classifier: Classifier, faces: Faces) -> Faces:
     return replace(faces, known=known)[rows]
 
 
-def _with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Classifier:
-    """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`."""
+def with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Classifier:
+    """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`.
+
+    Raises
+    ------
+    CrossferError
+        If the network has no head that can be extended.
+    """
     labels = faces.labels.cpu()
     unknown = [classifier.classes.index(name) for name in classifier.unknown]
     new = [index for index in unknown if bool((labels == index).any())]
     if not new:
         return copy.deepcopy(classifier)
-    (head,) = classifier.layer_names("head")
+    try:
+        (head,) = classifier.layer_names("head")
+    except ValueError as error:
+        raise CrossferError(f"model: {error}, so that it can learn a new class") from None
     network = specialised(classifier, faces.images, machine.device)
     given = {
         classifier.classes[index]: features(network, head, faces.images[labels == index], machine)

@@ -13,8 +13,8 @@ PastData = Literal["none", "statistics", "some per class", "all source"]
 PAST_DATA: tuple[PastData, ...] = get_args(PastData)
 """From the least to the most."""
 
-Needs = tuple[Literal["norms", "head", "outputs", "bias"], ...]
-"""Of a network: batch normalisation; a linear last layer, one that gives the outputs, one with a bias."""
+Needs = tuple[Literal["norms", "head", "outputs", "plain", "bias"], ...]
+"""Of a network: batch normalisation; a linear last layer, that gives the outputs, is plain, has a bias."""
 
 Side = Literal["source", "target"]
 SIDES: tuple[Side, ...] = get_args(Side)

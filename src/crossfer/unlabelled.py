@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
+from crossfer.networks.layers import plain_linear
 from crossfer.strict import Strict
 from crossfer.terms import Needs
 from crossfer.training import Faces, Objective, features, normalise, specialised
@@ -60,14 +61,13 @@ class T3A(Strict):
     kind: Literal["templates"] = "templates"
     kept: int = 100
     trains: ClassVar[Literal[False]] = False
-    needs: ClassVar[Needs] = ("head", "outputs")
+    needs: ClassVar[Needs] = ("head", "outputs", "plain")
 
     def applied(self, model: Classifier, images: Tensor, machine: Machine) -> Classifier:
         """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3)."""
         adapted = copy.deepcopy(model).cpu()
         (name,) = adapted.layer_names("head")
-        head = adapted.network.get_submodule(name)
-        assert isinstance(head, nn.Linear), "a head is a linear layer"
+        head = plain_linear(adapted.network, name)
         found = features(specialised(model, images, machine.device), name, images, machine)
         with torch.no_grad():
             head.weight.copy_(templates(head.weight, head.bias, found, self.kept))

@@ -216,6 +216,7 @@ def export(
         [asdict(facts) for facts, _ in known],
         methods(made[0], made[1].strategy) if made else (),
         least_equal,
+        str(made[1].machine.get("precision", "")) if made else "",
     )
     fetched: AbstractContextManager[Path | None] = nullcontext()
     if web:

@@ -405,10 +405,10 @@ def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
 
 
 def _with_head(model: Model) -> Classifier | None:
-    """Return the PyTorch classifier if it has a linear last layer, otherwise None."""
+    """Return the PyTorch classifier if it has, and calls, a linear last layer, otherwise None."""
     try:
         classifier = model.pytorch
-        classifier.layer_names("head")
+        _features(classifier, np.zeros((1, *classifier.preprocessing.image_shape), np.uint8))
     except (CrossferError, ValueError):
         return None
     return classifier

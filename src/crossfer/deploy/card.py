@@ -16,6 +16,9 @@ from crossfer.provenance import versions
 from crossfer.references import bibtex
 from crossfer.templates import environment
 
+ARITHMETIC = {"32-true": " in single precision", "bf16-mixed": " in bfloat16"}
+"""How a card names a precision."""
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -79,6 +82,7 @@ def model_card(
     origin: str,
     processor: str,
     methods: Collection[str] = (),
+    precision: str = "",
 ) -> str:
     """Return the text of ``README.md``.
 
@@ -100,6 +104,8 @@ def model_card(
         Processor of the latency measurements.
     methods
         Keywords of `crossfer.references` for the strategies and methods used.
+    precision
+        In which the accuracies before the export were computed, as `Machine.precision`; may be empty.
     """
     of_data = (keywords_of(card["citation"], card["stand_in"], card["faces"]) for card in datasets)
     template = environment("crossfer.deploy", escape=False).get_template("card.md.j2")
@@ -111,6 +117,7 @@ def model_card(
         measured=measured,
         files=VARIANTS,
         tested=tested,
+        arithmetic=ARITHMETIC.get(precision, ""),
         datasets={card["fingerprint"]: card for card in datasets}.values(),
         origin=origin,
         mixture=isinstance(classifier.network, Experts),

@@ -88,6 +88,8 @@ class ExportOptions:
     least_equal
         Minimum fraction (0–1) of faces on which a smaller variant must predict as PyTorch does; ``None``:
         `LEAST_EQUAL`.
+    precision
+        In which the known accuracies were computed, as `crossfer.machine.Machine.precision`; may be empty.
     """
 
     half: bool = False
@@ -98,6 +100,7 @@ class ExportOptions:
     data: Sequence[Mapping[str, Any]] = ()
     methods: Collection[str] = ()
     least_equal: float | None = None
+    precision: str = ""
 
     def __post_init__(self) -> None:
         if self.int8 and not self.calibrate:
@@ -196,6 +199,7 @@ def export(
                 origin,
                 processor(),
                 what.methods,
+                what.precision,
             ).encode(),
         )
         place_folder(beside, out)

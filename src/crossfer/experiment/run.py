@@ -21,6 +21,7 @@ from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.experiment.opening import (
     DATASETS,
+    check_data,
     check_model,
     check_paths,
     open_datasets,
@@ -108,6 +109,7 @@ def run_experiment(
             write_json(out / EXPERIMENT, content)
         source, *targets = open_datasets(experiment, out, progress)
         planned = plan_all(experiment, source, targets, arithmetic)
+        check_data(experiment, machine, source, targets)
         for name, folds in planned.folds.items():
             progress.said(f"{name}: {in_words(folds)}")
         leakage = look_for_leakage(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossfer.machine import Machine
 from crossfer.memory.adaptation import Adaptation
@@ -21,6 +21,7 @@ from crossfer.memory.file import Memory
 from crossfer.memory.statistics import Moments
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
+from crossfer.networks.layers import plain_linear
 from crossfer.networks.sources import project
 from crossfer.strict import Strict
 from crossfer.terms import Needs
@@ -82,7 +83,9 @@ class Ridge(ClosedForm):
     @property
     def needs(self) -> Needs:
         """What it needs of a network: a projection comes with a head of its own, which has a bias."""
-        return ("head", "outputs") if self.projected else ("head", "outputs", "bias")
+        return (
+            ("head", "outputs", "plain") if self.projected else ("head", "outputs", "plain", "bias")
+        )
 
     def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
         """Return the head, from the memory and the target's penultimate features, float (N, D)."""
@@ -112,7 +115,7 @@ class SLDA(ClosedForm):
         ε.
     """
 
-    needs: ClassVar[Needs] = ("head", "outputs", "bias")
+    needs: ClassVar[Needs] = ("head", "outputs", "plain", "bias")
 
     kind: Literal["slda"] = "slda"
     shrinkage: float = 1e-4
@@ -275,8 +278,8 @@ def with_head(model: Classifier, head: Head) -> Classifier:
         if spec := changed.spec:
             changed.spec = replace(spec, projected={**spec.projected, name: count})
         name = f"{name}.head"
-    linear = changed.network.get_submodule(name)
-    assert isinstance(linear, nn.Linear) and linear.bias is not None, "see check_strategy"
+    linear = plain_linear(changed.network, name)
+    assert linear.bias is not None, "see check_strategy"
     linear.weight.zero_()
     linear.bias.fill_(NEVER)
     for row, bias, outputs in zip(head.rows, head.biases, changed.outputs, strict=True):

@@ -51,6 +51,10 @@ PER_MEAN = 14
 """Bytes of a number in the JSON of `Calibration`."""
 OVERHEAD = 12_288
 """Maximum bytes of names and small numbers."""
+NO_PROJECTIONS = (
+    "the memory file has no random projections: it would be too large, or has too few images; make one with "
+    "`crossfer remember --max-mb` and name it as memory:, or use more images"
+)
 AGAIN = "make it again with `crossfer remember MODEL SOURCE --out FILE`"
 
 
@@ -169,10 +173,7 @@ class Memory:
             If there was no room for them.
         """
         if not (count := self.projected.sums.shape[1]):
-            raise CrossferError(
-                "the memory file has no random projections: it would be too large, or has too few images; "
-                "make one with `crossfer remember --max-mb` and name it as memory:, or use more images"
-            )
+            raise CrossferError(NO_PROJECTIONS)
         return projection(self.moments.sums.shape[1], count)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -298,6 +299,33 @@ def fingerprint(classifier: Classifier) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         sha.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def check_projections(classifier: Classifier, labels: Tensor, machine: Machine) -> None:
+    """Refuse a source whose memory file, of the default size, would have no random projections.
+
+    Parameters
+    ----------
+    classifier
+        The network, whose weights do not matter.
+    labels
+        Of the source's training images, int64 (N,).
+    machine
+        Where it is.
+
+    Raises
+    ------
+    CrossferError
+        If there would be none, or no memory file.
+    """
+    cut = cut_of(classifier)
+    one = torch.zeros(1, *classifier.preprocessing.image_shape, dtype=torch.uint8)
+    at_cut = cut.features(classifier, one, machine)
+    last = cut.penultimate(at_cut, machine).shape[1]
+    images = sum(len(rows) for _, rows, _ in _in_chunks(labels))
+    sizes = sizes_within(MAX_MB, len(classifier.classes), at_cut.shape[1], last, images)
+    if not sizes[1]:
+        raise CrossferError(NO_PROJECTIONS)
 
 
 def projection(size: int, count: int) -> Tensor:

@@ -50,7 +50,7 @@ class Router(Strict):
     """
 
     LAYERS: ClassVar = ("none",)
-    needs: ClassVar[Needs] = ("head", "bias")
+    needs: ClassVar[Needs] = ("head", "plain", "bias")
 
     kind: Literal["router"] = "router"
     prior: float = 0.5
@@ -130,7 +130,11 @@ def _check_row(mixture: Classifier, old: Classifier, images: Tensor, w: Tensor, 
     score = Body(old.network, head)(given).flatten(1).double() @ w + b
     try:
         both, _ = find_logits(mixture.network.get_submodule("old")(given), answers + 1)
-    except (RuntimeError, TypeError):  # an operation that expects as many outputs as before
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # an operation that expects as many outputs as before
         both = own
     if not (alike(both[:, :answers], own) and alike(both[:, answers:], score[:, None])):
         raise CrossferError(

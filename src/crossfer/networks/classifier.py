@@ -332,7 +332,12 @@ def read_card(folder: Path) -> Card:
     content = _read(folder / CLASSIFIER_CARD)
     try:
         files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
+        for name in files:  # it is hashed: a device would never end
+            if name != Path(name).name:
+                raise ValueError(f"{name!r} is not a file in its folder")
         spec = Spec.from_json(content["network"], folder)
+        if spec.file and spec.file not in [folder / name for name in files]:
+            raise ValueError(f"{spec.network!r} is not one of its files")
         described: dict[str, Any] = {
             "classes": tuple(map(str, content["classes"])),
             "outputs": tuple(tuple(map(int, outputs)) for outputs in content["outputs"]),
@@ -413,6 +418,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _check_file(file: Path, recorded: str) -> None:
     try:
+        if file.exists() and not file.is_file():
+            raise CrossferError(f"{file}: not a regular file; get the bundle again")
         found = digest(file)
     except OSError as error:
         raise CrossferError(f"{file}: cannot be read ({error.strerror})") from None

@@ -158,7 +158,10 @@ def test_a_damaged_bundle_is_one_line(what: str, words: str, tmp_path: Path) -> 
         ({"outputs": [[0], [1], [2], [3], [4], [5], [-1]]}, "outputs: -1 is not one of 7"),
         ({"classes": ["angry"] * 7}, "classes: one is listed twice"),
         ({"preprocessing": {"side": 48, "mean": [0], "deviation": [float("nan")]}}, "finite"),
-        ({"files": {"model.safetensors": "", "/dev/zero": ""}}, "/dev/zero' is not a file in its folder"),
+        (
+            {"files": {"model.safetensors": "", "/dev/zero": ""}},
+            "/dev/zero' is not a file in its folder",
+        ),
         ({"files": {"model.safetensors": "", "../x": ""}}, "../x' is not a file in its folder"),
         ({"network": {"network": "onnx:/dev/zero"}}, "onnx:/dev/zero' is not one of its files"),
     ],

@@ -129,7 +129,11 @@ def test_a_bundle_opens_no_other_file_and_asks_no_server(
 ) -> None:
     needs("timm", "torchvision", "transformers")
     monkeypatch.setattr("socket.getaddrinfo", forbidden)
-    arguments = {"checkpoint_path": str(tmp_path / "none.pth"), "pretrained": True, "num_classes": 7}
+    arguments = {
+        "checkpoint_path": str(tmp_path / "none.pth"),
+        "pretrained": True,
+        "num_classes": 7,
+    }
     assert Spec("timm:resnet10t", arguments).build(bare=True)
     assert Spec("torchvision:lraspp_mobilenet_v3_large").build(bare=True)
     config = {"model_type": "timm_wrapper", "architecture": "resnet10t"}

@@ -26,7 +26,7 @@ from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
 from crossfer.networks.onnx_files import copy_whole
 from crossfer.networks.prediction import probabilities_of
 from crossfer.networks.preprocessing import Preprocessing
-from crossfer.networks.sources import LIBRARIES, STUDY, Spec
+from crossfer.networks.sources import Spec
 from crossfer.networks.weights import save_tensors
 
 CLASSIFIER_CARD, WEIGHTS = "classifier.json", "model.safetensors"
@@ -265,7 +265,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def _check_factory(self, spec: Spec) -> None:
         """Refuse a factory whose network is another one, so that `load` would return something else."""
-        if spec.network == STUDY or spec.kind in LIBRARIES:
+        if not spec.factory:
             return
         if spec.kind == "__main__":
             raise CrossferError(

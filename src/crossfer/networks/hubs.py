@@ -183,7 +183,7 @@ def from_transformers(place: str, arguments: Mapping[str, Any], bare: bool) -> n
 
 
 def _without_kernels(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without code of a hub and without files of timm; the architecture is the same."""
+    """Return a configuration without code of a hub and files of timm; the architecture is the same."""
     kept = {
         key: value
         for key, value in config.items()
@@ -203,7 +203,9 @@ def config_of_transformers(place: str) -> dict[str, Any]:
         If there is no such model in a folder or in a hub.
     """
     try:
-        return dict(_transformers().AutoConfig.from_pretrained(place, trust_remote_code=False).to_dict())
+        return dict(
+            _transformers().AutoConfig.from_pretrained(place, trust_remote_code=False).to_dict()
+        )
     except (OSError, ValueError) as error:
         raise CrossferError(
             f"model.network: {TRANSFORMERS}:{place}: no such folder with a config.json, nor found in a hub "

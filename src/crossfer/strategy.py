@@ -16,6 +16,7 @@ from crossfer.memory.merging import Merge
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Penalty, SourceDistillation
 from crossfer.memory.replay import FeatureReplay
 from crossfer.memory.routing import Router
+from crossfer.strict import Strict
 from crossfer.terms import PastData
 from crossfer.training.recipe import FINE_TUNING, FINE_TUNING_LAST_LAYERS, FROM_SCRATCH, Recipe
 from crossfer.unlabelled import Shot, Tent, Unlabelled
@@ -48,7 +49,7 @@ PARTS = {"penalty": Penalty, "memory": FromMemory, "unlabelled": Unlabelled, "re
 
 
 @dataclass(frozen=True)
-class Strategy:
+class Strategy(Strict):
     """A way to update a network on new faces.
 
     Parameters
@@ -90,7 +91,6 @@ class Strategy:
         The default hyper-parameters; in a configuration, changes to those that it would have by default.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
     NOT_IDENTITY: ClassVar = frozenset({"name", "about", "paper", "recipe", "start"})
     """What does not determine a run's weights beside its recipe and the run that it starts from."""
 

@@ -17,19 +17,18 @@ from torch.nn import functional as F
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
+from crossfer.strict import Strict
 from crossfer.training import Faces, Objective, features, normalise, specialised
 from crossfer.training.statistics import AT_ONCE, batch_norms, renew_statistics
 
 
 @dataclass(frozen=True)
-class AdaBN:
+class AdaBN(Strict):
     """Estimate the statistics of every batch normalisation again, on the target's images.
 
     Li, Wang, Shi, Liu, Hou, Adaptive batch normalization for practical domain adaptation, Pattern Recognition
     2018, algorithm 1: mean and variance over all images of the target; weights stay unchanged.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["batch-norm"] = "batch-norm"
     trains: ClassVar[bool] = False
@@ -46,7 +45,7 @@ class AdaBN:
 
 
 @dataclass(frozen=True)
-class T3A:
+class T3A(Strict):
     """Replace the rows of the last layer by templates of the target's features.
 
     Iwasawa and Matsuo, Test-time classifier adjustment module for model-agnostic domain generalization,
@@ -55,8 +54,6 @@ class T3A:
     new row.  The paper adapts on the stream of test images; here on the target's training images, before any
     test.  The bias is zero, so probabilities are not calibrated.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["templates"] = "templates"
     kept: int = 100
@@ -107,7 +104,7 @@ def templates(weight: Tensor, bias: Tensor | None, given: Tensor, kept: int) -> 
 
 
 @dataclass(frozen=True)
-class Tent:
+class Tent(Strict):
     """Minimise the entropy of the predictions.
 
     Wang, Shelhamer, Liu, Olshausen, Darrell, Tent: fully test-time adaptation by entropy minimization, ICLR
@@ -115,8 +112,6 @@ class Tent:
     only, whose statistics are those of the target.  Offline: several epochs over the target's training
     images, before any test.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["entropy"] = "entropy"
     trains: ClassVar[bool] = True
@@ -127,7 +122,7 @@ class Tent:
 
 
 @dataclass(frozen=True)
-class Shot:
+class Shot(Strict):
     """Maximise information and learn from pseudo-labels; the last layer stays unchanged.
 
     Liang, Hu, Feng, Do we really need to access the source data? Source hypothesis transfer (SHOT), ICML
@@ -135,8 +130,6 @@ class Shot:
     `weight` times the cross-entropy with pseudo-labels (`pseudo_labels`), which are assigned again in every
     epoch.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["information-maximisation"] = "information-maximisation"
     weight: float = 0.3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -18,7 +17,7 @@ from crossfer.classes import ClassSet, canonical
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
 from crossfer.deploy.models import Model
-from crossfer.errors import CrossferError, one_line
+from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.comparing import (
     FORMAT,
@@ -31,7 +30,7 @@ from crossfer.evaluation.comparing import (
 )
 from crossfer.evaluation.measure import find_flips, flipped_image
 from crossfer.evaluation.rows import FlippedImage
-from crossfer.files import write_csv
+from crossfer.files import read_versioned, write_csv
 from crossfer.machine import threads_of
 from crossfer.processor import processor
 from crossfer.progress import OnProgress, silent
@@ -337,21 +336,8 @@ def read(file: str | Path) -> Compared:
     CrossferError
         If it is not one, or another version wrote it.
     """
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CrossferError(
-            f"{file}: not a comparison ({one_line(error)}); write one with `crossfer compare … --json FILE`"
-        ) from None
-    if not isinstance(content, dict) or content.get("kind") != "comparison":
-        raise CrossferError(
-            f"{file}: not a comparison; write one with `crossfer compare … --json FILE`"
-        )
-    if content.get("format") != FORMAT:
-        raise CrossferError(
-            f"{file}: has format {content.get('format')!r}, but this version reads {FORMAT}; compare "
-            "again"
-        )
+    again = "write one with `crossfer compare … --json FILE`"
+    content = read_versioned(Path(file), FORMAT, again, kind="comparison")
     try:
         compared = adapter(Compared).validate_python(content)
     except ValidationError as error:

@@ -7,7 +7,6 @@ faces as they are cut out, uint8 (N, side, side) gray or (N, side, side, 3) RGB,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from crossfer.classes import canonical
 from crossfer.errors import CrossferError, one_line
 from crossfer.external_data import digest_of
-from crossfer.files import digest
+from crossfer.files import digest, read_versioned
 from crossfer.framing import Framing
 
 EXPORT_CARD = "model.json"
@@ -193,15 +192,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         If it is damaged or of another version.
     """
     file = folder / EXPORT_CARD
-    try:
-        card = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
-    if card.get("format") != FORMAT:
-        raise CrossferError(
-            f"{file}: has format {card.get('format')!r}, but this version reads {FORMAT}; export it "
-            "again"
-        )
+    card = read_versioned(file, FORMAT, "export it again")
     try:
         Framing(**card["framing"])
         names, labels = card["classes"], card.get("labels") or {}

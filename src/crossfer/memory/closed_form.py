@@ -21,13 +21,14 @@ from crossfer.memory.statistics import Moments
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
 from crossfer.networks.sources import project
+from crossfer.strict import Strict
 from crossfer.training import Faces, Trained, specialised
 from crossfer.training.cut import cut_of
 from crossfer.training.loss import cross_entropy
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(Strict):
     """Ridge regression on one-hot labels: exactly the joint solution for old and new images.
 
     ``W = (Σ w x xᵀ + λ I)⁻¹ Σ w x yᵀ`` over the images of both, with x centred and an intercept.  With
@@ -45,7 +46,6 @@ class Ridge:
         λ, as a fraction of the mean variance of the features, times the total weight of the images.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
     LAYERS: ClassVar = ("none",)
 
     kind: Literal["ridge"] = "ridge"
@@ -67,7 +67,7 @@ class Ridge:
 
 
 @dataclass(frozen=True)
-class SLDA:
+class SLDA(Strict):
     """Linear discriminant analysis, updated with one target image after the other.
 
     Hayes and Kanan, Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis, CVPR
@@ -81,7 +81,6 @@ class SLDA:
         ε.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
     LAYERS: ClassVar = ("none",)
 
     kind: Literal["slda"] = "slda"

@@ -27,7 +27,7 @@ from crossfer.memory.calibration import Calibration
 from crossfer.memory.statistics import Gaussians, Moments
 from crossfer.networks import Classifier
 from crossfer.networks.sources import STUDY
-from crossfer.networks.weights import save_tensors
+from crossfer.networks.weights import content_digest, save_tensors
 from crossfer.progress import OnProgress, silent
 from crossfer.training import Faces, specialised
 from crossfer.training.cut import cut_of
@@ -244,7 +244,7 @@ class Memory:
         }
         if self.calibration:
             told["calibration"] = json.dumps(self.calibration.as_json())
-        told["digest"] = _digest(tensors, told)
+        told["digest"] = content_digest(tensors, told)
         # One entry: safetensors writes several in random order, and equal memories should be equal files.
         save_tensors(tensors, Path(file), {SAID: json.dumps(told)})
         return Path(file)
@@ -272,7 +272,7 @@ def load_memory(file: str | Path) -> Memory:
         raise CrossferError(
             f"{file}: has format {told['format']}, but this version reads {FORMAT}; {AGAIN}"
         )
-    if told.pop("digest") != _digest(tensors, told):
+    if told.pop("digest") != content_digest(tensors, told):
         raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {AGAIN}")
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
     calibration = json.loads(told.get("calibration", "null"))
@@ -368,12 +368,3 @@ def _in_chunks(labels: Tensor) -> list[tuple[int, Tensor, bool]]:
             "describe single images; add images"
         )
     return chunks
-
-
-def _digest(tensors: dict[str, Tensor], told: dict[str, str]) -> str:
-    """Return the SHA-256 of a file's content."""
-    sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()

@@ -15,13 +15,14 @@ from crossfer.memory.drift import compensated
 from crossfer.memory.file import Memory
 from crossfer.memory.penalties import SourceDistillation
 from crossfer.networks import Classifier
+from crossfer.strict import Strict
 from crossfer.training import Faces, Mixture, Recipe, Trained, specialised, train
 from crossfer.training.cut import Cut, cut_of
 from crossfer.training.inputs import Anew, Kept
 
 
 @dataclass(frozen=True)
-class FeatureReplay:
+class FeatureReplay(Strict):
     """Generative feature replay: samples from each class's Gaussian replace the old images.
 
     Every batch contains `draws` samples per target image, with the label of their class.  The old network is
@@ -43,7 +44,6 @@ class FeatureReplay:
         How samples follow features that have changed; runs from before there was a way have another key.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
     LAYERS: ClassVar = ("FC", "head")
 
     kind: Literal["feature-replay"] = "feature-replay"

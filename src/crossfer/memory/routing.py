@@ -25,12 +25,13 @@ from crossfer.networks.answers import find_logits
 from crossfer.networks.experts import Experts
 from crossfer.networks.preprocessing import normalise
 from crossfer.networks.sources import widen
+from crossfer.strict import Strict
 from crossfer.training import Faces, Trained
 from crossfer.training.split import Body, alike
 
 
 @dataclass(frozen=True)
-class Router:
+class Router(Strict):
     """Linear discriminant analysis of the source's and the target's penultimate features.
 
     ``log p(target | f) / p(source | f) = w · f + b`` for Gaussian features with the same covariance Σ on both
@@ -46,7 +47,6 @@ class Router:
         λ, as a fraction of the mean variance.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
     LAYERS: ClassVar = ("none",)
 
     kind: Literal["router"] = "router"

@@ -34,6 +34,7 @@ from crossfer.networks.sources import (
     Spec,
 )
 from crossfer.networks.weights import read_weights
+from crossfer.strict import Strict
 
 BUNDLE = "bundle"
 SOURCES = (*LIBRARIES, BUNDLE)
@@ -64,7 +65,7 @@ def outputs_by_class(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Strict):
     """How to build a network, and what its weights do not define.
 
     Parameters
@@ -111,7 +112,6 @@ class NetworkConfig:
         stops if the baseline is far from it.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
     NOT_IDENTITY: ClassVar = frozenset({"folder", "weights", "framing", "expect"})
     """Paths, whose content `built` and `weights_digest` identify, and values that are only checked."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import re
 import warnings
@@ -59,6 +61,15 @@ def save_tensors(
             told = re.search(r"os error (\d+)", str(error))
             code = int(told[1]) if told else errno.EIO
             raise OSError(code, os.strerror(code) if told else str(error)) from None
+
+
+def content_digest(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
+    """Return the SHA-256 of tensors on the CPU and of what a file says beside them, in hexadecimal digits."""
+    sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
 
 
 def read_weights(file: Path, wanted: Collection[str], key: str = "") -> Weights:

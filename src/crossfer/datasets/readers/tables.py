@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from functools import lru_cache, partial
@@ -20,6 +19,7 @@ from crossfer.datasets.readers.files import is_text
 from crossfer.datasets.record import Box
 from crossfer.datasets.walk import STRAY_FOLDERS
 from crossfer.errors import CrossferError
+from crossfer.files import parsed
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
@@ -122,7 +122,7 @@ def class_names(path: Path) -> dict[str, list[str]]:
     if path.suffix.lower() != PARQUET:
         return {}
     try:
-        about = json.loads((_schema(path).metadata or {})[b"huggingface"])["info"]["features"]
+        about = parsed((_schema(path).metadata or {})[b"huggingface"])["info"]["features"]
         return {
             str(name).strip().lower(): [str(text) for text in kind["names"]]
             for name, kind in about.items()
@@ -228,8 +228,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
+                row = parsed(line)
+            except ValueError:
                 row = None
             yield number, row if isinstance(row, dict) else "not a JSON object"
 

@@ -16,6 +16,7 @@ from crossfer import __version__
 from crossfer.app.opening import pages_of
 from crossfer.cli import app, main
 from crossfer.cli.application import error_console, out_console
+from crossfer.cli.output import say, say_json, table_of
 from crossfer.datasets import READERS
 from crossfer.errors import CrossferError
 from crossfer.experiment import load_results
@@ -157,6 +158,18 @@ def test_the_package_imports_quickly_and_its_heart_needs_but_torch_and_numpy() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stdout + done.stderr
+
+
+def test_a_name_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b]0;x\x07b\x9b31m\u202fc\r"
+    rows = table_of("images")
+    rows.add_row(name)
+    say(name)
+    out_console.print(rows)
+    assert capsys.readouterr().out.count("a\\x1b]0;x\\x07b\\x9b31m\u202fc\\r") == 2
+    say_json({name: 1})
+    told = capsys.readouterr().out
+    assert "\x9b" not in told and json.loads(told) == {name: 1}
 
 
 def test_a_name_between_colons_is_printed_as_it_is() -> None:

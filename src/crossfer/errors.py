@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from unicodedata import category
 
 
 class CrossferError(ValueError):
@@ -13,7 +14,16 @@ class CrossferError(ValueError):
 
     def __str__(self) -> str:
         text = re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", super().__str__())
-        return "".join(c if c.isprintable() or c.isspace() else _escaped(c) for c in text)
+        return printable(text)
+
+
+def printable(text: str) -> str:
+    """Escape control characters: in a name of a file, they would be commands to the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" or category(c) == "Zs" else _escaped(c) for c in text
+    )
 
 
 def _escaped(character: str) -> str:

@@ -275,16 +275,20 @@ def load_memory(file: str | Path) -> Memory:
         )
     if told.pop("digest") != content_digest(tensors, told):
         raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {AGAIN}")
+    try:
+        parts = ("classes", "rectified", "calibration")
+        classes, rectified, calibration = (parsed(told.get(part, "null")) for part in parts)
+    except ValueError as error:
+        raise CrossferError(f"{file}: damaged ({one_line(error)}); {AGAIN}") from None
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
-    calibration = parsed(told.get("calibration", "null"))
     return Memory(
         told["model"],
-        tuple(parsed(told["classes"])),
+        tuple(classes),
         tensors["known"],
         gaussians,
         Moments.unpacked("moments", tensors),
         Moments.unpacked("projected", tensors),
-        parsed(told["rectified"]),
+        rectified,
         Calibration.from_json(calibration) if calibration else None,
     )
 

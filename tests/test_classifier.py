@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,11 @@ def test_what_is_no_file_is_not_hashed(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to("/dev/zero")
     with pytest.raises(CrossferError, match=r"model.safetensors: not a regular file"):
         load(tmp_path)
+
+
+def test_a_bundle_says_no_folder_that_it_does_not_need(tmp_path: Path) -> None:
+    classifier = study()
+    assert classifier.spec
+    classifier.spec = replace(classifier.spec, folder=tmp_path / "mine")
+    classifier.save(tmp_path / "bundle")
+    assert "mine" not in (tmp_path / "bundle/classifier.json").read_text()

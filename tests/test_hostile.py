@@ -23,6 +23,7 @@ from crossfer.experiment.status import status
 from crossfer.files import read_json
 from crossfer.networks import load as load_classifier
 from crossfer.run_folder import read_run
+from crossfer.yaml_files import read_yaml
 
 LITTLE = 100 * 2**20
 
@@ -129,3 +130,31 @@ def test_a_video_of_too_many_pixels_is_refused_before_its_first_frame(
     for read in (lambda: [*video_frames(file, [0])], lambda: frame_count(file)):
         with pytest.raises(UnreadableImage, match="too many pixels"):
             read()
+
+
+def bomb(levels: int) -> str:
+    """Return YAML whose aliases stand for ten to the power of `levels` values."""
+    lists = ["&a0 [x]", *(f"&a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(levels))]
+    return "".join(f"  - {text}\n" for text in lists)
+
+
+@pytest.mark.parametrize("text", [bomb(9), "  &a\n  - *a\n"])
+@pytest.mark.parametrize("before", ["arguments:\n", "framing:\n"])
+def test_aliases_without_end_are_refused(before: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(f"network: timm:resnet10t\n{before}{text}")
+    with (
+        in_little_memory(),
+        pytest.raises(CrossferError, match=r"x.yaml: not valid YAML: its aliases"),
+    ):
+        read_yaml(file)
+    file.write_text(f"network: timm:resnet10t\n{before}{bomb(3)}")
+    assert read_yaml(file)
+
+
+def test_aliases_without_end_in_a_list_of_classes_are_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 1 1\n")
+    (tmp_path / "data.yaml").write_text(f"names:\n{bomb(9)}")
+    with in_little_memory(), pytest.raises(CrossferError):
+        prepare(tmp_path, tmp_path / "out")

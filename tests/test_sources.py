@@ -136,7 +136,7 @@ def test_a_bundle_opens_no_other_file_and_asks_no_server(
     }
     assert Spec("timm:resnet10t", arguments).build(bare=True)
     assert Spec("torchvision:lraspp_mobilenet_v3_large").build(bare=True)
-    config = {"model_type": "timm_wrapper", "architecture": "resnet10t"}
+    config: dict[str, Any] = {"model_type": "timm_wrapper", "architecture": "resnet10t"}
     config["model_args"] = {"checkpoint_path": arguments["checkpoint_path"]}
     config["auto_map"] = {"AutoModelForImageClassification": "x/y--code.Net"}
     assert Spec("transformers:x/y", {"config": config}).build(bare=True)

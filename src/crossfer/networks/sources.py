@@ -102,7 +102,8 @@ class Spec:
 
     def as_json(self) -> dict[str, Any]:
         """Return values for JSON; `from_json` reads them."""
-        folder = str(self.folder.resolve()) if self.folder else None
+        needless = self.network == STUDY or self.kind in (TIMM, TORCHVISION)  # they have no files
+        folder = str(self.folder.resolve()) if self.folder and not needless else None
         return {**asdict(self), "folder": folder}
 
     @classmethod

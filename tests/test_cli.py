@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -20,6 +21,7 @@ from crossfer.cli.output import say, say_json, table_of
 from crossfer.datasets import READERS
 from crossfer.errors import CrossferError
 from crossfer.experiment import load_results
+from crossfer.networks.classifier import _digest
 from crossfer.strategies import STRATEGIES
 from tests.browser import asked, served
 
@@ -106,6 +108,23 @@ def test_an_experiment_is_opened_in_the_app(place: tuple[Path, str, str]) -> Non
         pages_of([folder, folder])
     with pytest.raises(CrossferError, match="has its own datasets; leave --data out"):
         pages_of([folder], [folder])
+    with pytest.raises(CrossferError, match="--trust: only for an experiment"):
+        pages_of([folder / "results.json"], trust=True)
+
+
+def test_code_that_an_experiment_names_is_run_only_if_it_is_trusted(
+    place: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(place[0] / "run", tmp_path / "run")
+    for file in tmp_path.glob("run/runs/*/classifier.json"):
+        card = json.loads(file.read_text())
+        card["network"]["network"] = "somebodys:net"
+        del card["digest"]
+        file.write_text(json.dumps(card | {"digest": _digest(card)}))
+    with pytest.raises(CrossferError, match="runs the code of somebodys:net; add --trust"):
+        pages_of([tmp_path / "run"])
+    with pytest.raises(CrossferError, match="no module somebodys"):
+        pages_of([tmp_path / "run"], trust=True)
 
 
 def test_every_strategy_is_listed_with_its_paper() -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
-from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
+from crossfer.deploy.assess import assess, of_memory, of_source
+from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import open_model
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError
@@ -209,7 +210,7 @@ def test_the_command_answers_and_writes_all_of_it(place: Path) -> None:
 
 def test_no_estimate_looks_at_a_label_of_the_new_faces(place: Path) -> None:
     model = open_model(place / "network")
-    class_set = classes_of_model(model, {})
+    class_set = class_set_of(model.classes, {}, model)
     source, new = (open_dataset(place / name / "data") for name in ("source", "new"))
     known = of_source(model, source, class_set)
     column = new.samples.schema.get_field_index("label")
@@ -238,7 +239,7 @@ def test_a_folder_of_pictures_is_assessed_as_it_is(place: Path) -> None:
     )  # fmt: skip
     assert done.exit_code == 0, done.exception
     content, model = json.loads(found.read_text()), open_model(place / "network")
-    class_set = classes_of_model(model, {})
+    class_set = class_set_of(model.classes, {}, model)
     known = of_source(model, open_dataset(place / "source/data"), class_set)
     same = assess(model, open_dataset(place / "new/data"), known, class_set)
     assert content["people"] is None and content["images"] == same.images
@@ -267,7 +268,7 @@ def test_a_memory_file_stands_for_the_source(
     assert done.exit_code == 0, done.exception
     assert " % of 160 validation images; compare this with the accuracy" in done.stdout
     model, new = open_model(network), open_dataset(place / "new/data")
-    class_set = classes_of_model(model, {})
+    class_set = class_set_of(model.classes, {}, model)
     by_faces = assess(model, new, of_source(model, source, class_set), class_set)
     done = crossfer("assess", network, new.folder, "--memory", file, "--json", json_file)
     assert done.exit_code == 0, done.exception
@@ -318,7 +319,7 @@ def test_answers_in_groups_give_the_same_estimates_and_name_no_image() -> None:
 def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
     folder, data = linear
     model = open_model(folder)
-    class_set = classes_of_model(model, {})
+    class_set = class_set_of(model.classes, {}, model)
     known = of_source(model, data, class_set)
     found = assess(model, data, known, class_set, curve=True)
     assert [point.draws for point in found.curve] == [1, 3, 3, 1]

@@ -114,7 +114,8 @@ def test_json_nested_too_deeply_is_damaged(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(DEEP)
     with pytest.raises(CrossferError, match="nested too deeply"):
         READERS[name](tmp_path / name)
-    assert read_json(tmp_path / name) is None
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / name)
 
 
 def test_a_video_of_too_many_pixels_is_refused_before_its_first_frame(

@@ -55,7 +55,7 @@ from crossfer.training import (
     train,
 )
 from crossfer.training.loss import cross_entropy, log_shares
-from crossfer.training.prediction import accuracy, features
+from crossfer.training.prediction import features, judge
 from crossfer.training.statistics import batch_norms
 from crossfer.training.trainer import _partners
 from crossfer.unlabelled import Shot, Tent
@@ -140,14 +140,13 @@ def test_herding_follows_the_mean_better_than_chance() -> None:
 
 def test_features_are_what_the_layer_is_given() -> None:
     model, shown, machine = small(), faces(10), Machine.of("cpu", "32-true")
-    found = features(model, "fc3", shown.images, machine, batch_size=4)
+    found = features(model, "fc3", shown.images, machine)
     with torch.no_grad():
         again = model.network.get_submodule("fc3")(found)
         assert torch.allclose(again, model(normalise(shown.images)), atol=1e-5)
     many = faces(40).images  # so many that it is tried first how many fit
-    assert torch.allclose(
-        features(model, "fc3", many, machine), features(model, "fc3", many, machine, 4), atol=1e-5
-    )
+    parts = [features(model, "fc3", part, machine) for part in many.split(4)]
+    assert torch.allclose(features(model, "fc3", many, machine), torch.cat(parts), atol=1e-5)
 
 
 def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_change() -> None:
@@ -399,7 +398,7 @@ def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
 
 def test_layers_that_two_networks_share_calculate_once_for_all_mixtures(monkeypatch: Any) -> None:
     machine, before, validation = (
-        Machine.of("cpu"),
+        Machine.of("cpu", "32-true"),
         small(0),
         {"source": faces(), "target": faces(1)},
     )
@@ -458,9 +457,8 @@ def test_only_a_layer_that_is_just_linear_is_mixed_by_what_it_gives(
     for row in tried:
         mixed = copy.deepcopy(after)
         mixed.load_state_dict(interpolate(weights(before), weights(after), row["alpha"]))
-        assert row["target"] == pytest.approx(
-            accuracy(mixed, faces(1), Machine.of("cpu")), abs=0.02
-        )
+        right, _ = judge(mixed, faces(1), Machine.of("cpu"))
+        assert row["target"] == pytest.approx(right.float().mean().item(), abs=0.02)
 
 
 def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -> None:
@@ -508,6 +506,7 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
         Recipe(epochs=2, batch_size=16, learning_rate=0.01),
         0,
         machine,
+        keep="last",
     )
     assert all(torch.equal(v, untouched[k]) for k, v in deployed.state_dict().items())
     changed = [

@@ -14,7 +14,7 @@ from torch import Tensor
 from crossfer.cost import flop_of
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
-from crossfer.memory.closed_form import SLDA, ClosedForm, Ridge, learn_head
+from crossfer.memory.adaptation import Adaptation
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.file import Memory
 from crossfer.memory.merging import (
@@ -26,7 +26,6 @@ from crossfer.memory.merging import (
     interpolate,
 )
 from crossfer.memory.penalties import fisher
-from crossfer.memory.routing import Router
 from crossfer.networks import Classifier, grow
 from crossfer.networks.adapters import adapt_linear, fold
 from crossfer.networks.answers import find_logits
@@ -35,7 +34,7 @@ from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.training.split import Body, alike, as_it_was, noise
 from crossfer.training.statistics import batch_norms
-from crossfer.unlabelled import T3A, AdaBN, Shot, without_labels
+from crossfer.unlabelled import without_labels
 
 Built = TypeVar("Built")
 
@@ -108,28 +107,22 @@ def adapt(
         adapt_linear(model, strategy.rank, seed)
         options["reuse"] = False  # what is calculated once knows plain layers only
     prepared = time.perf_counter() - began
-    if isinstance(strategy.memory, ClosedForm):
+    if strategy.memory:
         assert memory
-        trained = learn_head(
-            strategy.memory, model, memory, training["target"], validation, seed, machine
+        given = Adaptation(
+            old=old,
+            baseline=baseline,
+            start=start,
+            model=model,
+            memory=memory,
+            target=training["target"],
+            validation=validation,
+            recipe=recipe,
+            seed=seed,
+            machine=machine,
+            options=options,
         )
-    elif isinstance(strategy.memory, Router):
-        assert memory
-        trained = strategy.memory.between(baseline, model, memory, training["target"], machine)
-    elif strategy.memory:
-        assert memory
-        trained = strategy.memory.learn(
-            old,
-            start,
-            model,
-            memory,
-            training["target"],
-            validation,
-            recipe,
-            seed,
-            machine,
-            **options,
-        )
+        trained = strategy.memory.learn(given)
     elif strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
     else:
@@ -195,12 +188,15 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
     CrossferError
         If the network has no batch normalisation, no linear head that gives its outputs, or no bias in it.
     """
-    how, memory = strategy.unlabelled, strategy.memory
-    if isinstance(how, AdaBN) and not batch_norms(classifier):
+    methods = filter(None, (strategy.unlabelled, strategy.memory))
+    needs = {need for method in methods for need in method.needs}
+    if strategy.choice == "herding":
+        needs.add("head")
+    if "norms" in needs and not batch_norms(classifier):
         raise CrossferError(
             f"{strategy.name}: the network has no batch normalisation to adapt; {SUITS_OTHERS}"
         )
-    if not (isinstance(how, Shot | T3A) or memory or strategy.choice == "herding"):
+    if "head" not in needs:
         return
     try:
         (name,) = classifier.layer_names("head")
@@ -208,16 +204,12 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         raise CrossferError(
             f"{strategy.name}: needs the network's last linear layer: {error}; or {SUITS_OTHERS}"
         ) from None
-    replaced = isinstance(how, Shot | T3A) or isinstance(memory, ClosedForm)
-    if replaced and not _gives_outputs(classifier, name):
+    if "outputs" in needs and not _gives_outputs(classifier, name):
         raise CrossferError(
             f"{strategy.name}: the network's last linear layer {name} does not give its outputs, something "
             f"follows it; {SUITS_OTHERS}"
         )
-    biased = isinstance(memory, Router | SLDA) or (
-        isinstance(memory, Ridge) and not memory.projected
-    )
-    if biased and getattr(classifier.network.get_submodule(name), "bias", None) is None:
+    if "bias" in needs and getattr(classifier.network.get_submodule(name), "bias", None) is None:
         raise CrossferError(
             f"{strategy.name}: the network's last layer {name} has no bias; {SUITS_OTHERS}"
         )
@@ -252,7 +244,7 @@ def _without_labels(
     assert how
     model = copy.deepcopy(start)
     model.train_only(strategy.layers)
-    if isinstance(how, AdaBN | T3A):
+    if how.trains is False:
         model = how.applied(model, shown.images, machine).eval()
         return Trained(model, 0, [], 0, time.perf_counter() - began)
     objective = how.objective(start, machine)

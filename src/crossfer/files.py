@@ -72,10 +72,16 @@ def parsed(text: str | bytes) -> Any:
 
 
 def read_json(file: Path) -> Any:
-    """Return the content of a JSON file; None if it is not there, or damaged."""
+    """Return the content of a JSON file; None if it is not there.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
     try:
         return parsed(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from crossfer.memory.closed_form import ClosedForm
+from crossfer.memory.closed_form import SLDA, ClosedForm, Ridge
 from crossfer.memory.exemplars import ExemplarChoice
 from crossfer.memory.merging import Merge
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Penalty, SourceDistillation
@@ -21,7 +21,7 @@ from crossfer.terms import PastData
 from crossfer.training.recipe import FINE_TUNING, FINE_TUNING_LAST_LAYERS, FROM_SCRATCH, Recipe
 from crossfer.unlabelled import Shot, Tent, Unlabelled
 
-FromMemory = FeatureReplay | ClosedForm | Router
+FromMemory = FeatureReplay | Ridge | SLDA | Router
 """What learns from a memory file and the target."""
 
 ABOVE_ZERO = frozenset({"temperature", "samples", "kept", "draws", "share", "ridge", "shrinkage"})
@@ -204,11 +204,6 @@ class Strategy(Strict):
     def sides(self) -> tuple[str, ...]:
         """The sides whose training images its batches show: ``"source"``, ``"target"`` or both."""
         return tuple(self.data.split("+"))
-
-    @property
-    def labels(self) -> Literal["all", "none"]:
-        """Which of the target's training labels it looks at."""
-        return "none" if self.unlabelled else "all"
 
     @property
     def looks_back(self) -> bool:

@@ -18,6 +18,7 @@ from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.strict import Strict
+from crossfer.terms import Needs
 from crossfer.training import Faces, Objective, features, normalise, specialised
 from crossfer.training.statistics import AT_ONCE, batch_norms, renew_statistics
 
@@ -31,7 +32,8 @@ class AdaBN(Strict):
     """
 
     kind: Literal["batch-norm"] = "batch-norm"
-    trains: ClassVar[bool] = False
+    trains: ClassVar[Literal[False]] = False
+    needs: ClassVar[Needs] = ("norms",)
 
     def applied(self, model: Classifier, images: Tensor, machine: Machine) -> Classifier:
         """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3)."""
@@ -57,7 +59,8 @@ class T3A(Strict):
 
     kind: Literal["templates"] = "templates"
     kept: int = 100
-    trains: ClassVar[bool] = False
+    trains: ClassVar[Literal[False]] = False
+    needs: ClassVar[Needs] = ("head", "outputs")
 
     def applied(self, model: Classifier, images: Tensor, machine: Machine) -> Classifier:
         """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3)."""
@@ -114,7 +117,8 @@ class Tent(Strict):
     """
 
     kind: Literal["entropy"] = "entropy"
-    trains: ClassVar[bool] = True
+    trains: ClassVar[Literal[True]] = True
+    needs: ClassVar[Needs] = ()
 
     def objective(self, model: Classifier, machine: Machine) -> Objective:
         """Return the objective of the training."""
@@ -133,7 +137,8 @@ class Shot(Strict):
 
     kind: Literal["information-maximisation"] = "information-maximisation"
     weight: float = 0.3
-    trains: ClassVar[bool] = True
+    trains: ClassVar[Literal[True]] = True
+    needs: ClassVar[Needs] = ("head", "outputs")
 
     def objective(self, model: Classifier, machine: Machine) -> Objective:
         """Return the objective of the training."""

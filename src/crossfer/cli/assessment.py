@@ -67,15 +67,8 @@ def assess(
     from crossfer.datasets.dataset import is_prepared
     from crossfer.datasets.detector import NO_FACE
     from crossfer.deploy.assess import assess as run
-    from crossfer.deploy.assess import (
-        classes_of_model,
-        of_memory,
-        of_run,
-        of_source,
-        opened,
-        pictures_left_out,
-    )
-    from crossfer.deploy.compare import check_labels
+    from crossfer.deploy.assess import of_memory, of_run, of_source, opened, pictures_left_out
+    from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
     from crossfer.errors import CrossferError, some_of
     from crossfer.files import write_json
@@ -94,7 +87,7 @@ def assess(
         raise CrossferError("--source and --memory: both describe the source; leave one out")
     opened_model = open_model(model)
     asked = pairs_of("--label", label or [])
-    class_set = classes_of_model(opened_model, asked)
+    class_set = class_set_of(opened_model.classes, asked, opened_model)
     sources = [open_dataset(source).check()] if source else []
     if sources:
         known = of_source(opened_model, sources[0], class_set)

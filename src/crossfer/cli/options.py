@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
@@ -69,17 +69,9 @@ def labels_of(pairs: list[str]) -> dict[str, str | None]:
     """Parse THEIRS=OURS, repeated; an empty OURS leaves a label out."""
     from crossfer.classes import comparable
 
-    labels: dict[str, str | None] = {}
-    for pair in pairs:
-        theirs, equals, ours = pair.partition("=")
-        if not equals or not theirs.strip():
-            raise CrossferError(
-                f"--label {pair}: write THEIRS=OURS, or THEIRS= to leave a class out"
-            )
-        if comparable(theirs) in map(comparable, labels):
-            raise CrossferError(f"--label {theirs}: given twice; leave one out")
-        labels[theirs] = ours or None
-    return labels
+    form = "THEIRS=OURS, or THEIRS= to leave a class out"
+    labels = pairs_of("--label", pairs, form, comparable)
+    return {theirs: ours or None for theirs, ours in labels.items()}
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) -> None:
@@ -115,16 +107,21 @@ def check_cropped(cropped: bool, smallest: float) -> None:
         )
 
 
-def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:
-    """Parse NAME=VALUE, repeated."""
+def pairs_of(
+    option: str,
+    pairs: list[str],
+    form: str = "NAME=VALUE",
+    comparable: Callable[[str], str] = str,
+) -> dict[str, str]:
+    """Parse NAME=VALUE, repeated; two names are the same if what makes them comparable is."""
     found: dict[str, str] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise CrossferError(f"{option} {pair}: write NAME=VALUE")
-        if name.strip() in found:
-            raise CrossferError(f"{option} {name.strip()}: given twice; leave one out")
-        found[name.strip()] = value.strip()
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not name:
+            raise CrossferError(f"{option} {pair}: write {form}")
+        if comparable(name) in map(comparable, found):
+            raise CrossferError(f"{option} {name}: given twice; leave one out")
+        found[name] = value
     return found
 
 

@@ -24,7 +24,6 @@ from crossfer.datasets.readers.in_memory import READER, InMemorySource
 from crossfer.datasets.record import SPLITS, Record
 from crossfer.datasets.splits import take_fraction
 from crossfer.deploy.checks import check_classes, check_expected, classes_without_image
-from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import Model
 from crossfer.deploy.sources import sources_in
 from crossfer.errors import CrossferError
@@ -252,7 +251,7 @@ def assess(
     known
         The reference of the estimates: `of_source`, `of_memory` or `of_run`.
     class_set
-        The classifier's classes: `classes_of_model`.
+        The classifier's classes: `crossfer.deploy.compare.class_set_of`.
     curve
         Whether to train the last layer on increasing numbers of labelled training faces, and measure it on
         the test faces.
@@ -312,11 +311,6 @@ def assess(
         truth=truth,
         curve=tuple(_curve(model, dataset, known, progress)) if curve else (),
     )
-
-
-def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
-    """Return a classifier's classes with their labels."""
-    return class_set_of(model.classes, labels, model)
 
 
 def _memory_of(model: Model, file: Path) -> Memory:

@@ -96,9 +96,9 @@ def open_datasets(
             tested = len(dataset.rows("test"))
             dataset = with_validation(dataset)
             if taken := tested - len(dataset.rows("test")):
-                progress.divided(
-                    dataset.name,
-                    f"no validation set, so {taken:,} of its {tested:,} test images are used for validation",
+                progress.said(
+                    f"{dataset.name}: no validation set, so {taken:,} of its {tested:,} test images are "
+                    "used for validation"
                 )
         for other in datasets:
             if dataset.name == other.name:

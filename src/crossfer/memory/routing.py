@@ -18,6 +18,7 @@ from torch import Tensor
 
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
+from crossfer.memory.adaptation import Adaptation
 from crossfer.memory.closed_form import penultimate
 from crossfer.memory.file import Memory
 from crossfer.networks import Classifier, NamedLayers
@@ -26,6 +27,7 @@ from crossfer.networks.experts import Experts
 from crossfer.networks.preprocessing import normalise
 from crossfer.networks.sources import widen
 from crossfer.strict import Strict
+from crossfer.terms import Needs
 from crossfer.training import Faces, Trained
 from crossfer.training.split import Body, alike
 
@@ -48,6 +50,7 @@ class Router(Strict):
     """
 
     LAYERS: ClassVar = ("none",)
+    needs: ClassVar[Needs] = ("head", "bias")
 
     kind: Literal["router"] = "router"
     prior: float = 0.5
@@ -66,6 +69,10 @@ class Router(Strict):
         shared.diagonal().add_(self.ridge * shared.diagonal().mean().clamp_min(1e-12))
         w = torch.linalg.solve(shared, target - source)
         return w, math.log(self.prior / (1 - self.prior)) - float(w @ (target + source)) / 2
+
+    def learn(self, given: Adaptation) -> Trained:
+        """Return the mixture of the old network and the one that it starts from: see `between`."""
+        return self.between(given.baseline, given.model, given.memory, given.target, given.machine)
 
     def between(
         self, old: Classifier, new: Classifier, memory: Memory, target: Faces, machine: Machine

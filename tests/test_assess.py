@@ -7,6 +7,8 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossfer.adaptation import untrained
+from crossfer.app.opening import pages_of
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy.assess import assess, of_memory, of_source
+from crossfer.deploy.checks import unchecked
 from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import open_model
 from crossfer.deploy.pytorch import TorchEngine
@@ -40,6 +44,7 @@ from crossfer.evaluation.estimate import (
 from crossfer.memory.file import load_memory
 from crossfer.networks.config import NetworkConfig
 from crossfer.report.assessed import answer, curve
+from tests.browser import asked, served
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file
 
@@ -369,10 +374,14 @@ def test_pictures_that_are_left_out_are_named(place: Path, tmp_path: Path) -> No
     for number, file in enumerate(sorted((place / "new/raw").glob("*.png"))[:4]):
         shutil.copy(file, tmp_path / f"a{number}")
     (tmp_path / "broken.jpg").write_bytes(b"none")
+    (tmp_path / "clip.mp4").write_bytes(b"none")
+    (tmp_path / "notes.txt").write_text("none")
     source = place / "source/data"
     done = crossfer("assess", place / "network", tmp_path, "--source", source, "--cropped")
     assert f"{tmp_path.name}: 4 faces." in done.stdout
     assert f"can be read: 1 (first: {tmp_path / 'broken.jpg'})." in done.stdout
+    assert "videos, skipped: 1; extract their frames" in done.stdout
+    assert "neither pictures nor videos, skipped: 1" in done.stdout
 
 
 def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_path: Path) -> None:
@@ -405,6 +414,18 @@ def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_pa
         ("assess", described, source, "--source", source),
     ):
         assert "on raw's test set, not 50 %" in refused(*command)
+    model = replace(open_model(described), name="theirs")
+    untested: Any = SimpleNamespace(name="raw", rows=lambda split: [])
+    told = [unchecked(model, one) for one in (open_dataset(source), untested, None)]
+    assert told == [
+        [],
+        ["theirs: expect: is not checked here: raw has no test image of its classes"],
+        ["theirs: expect: is not checked here: it is the accuracy on its source's test set"],
+    ]
+    done = crossfer("predict", described, place / "source/raw/0.png", "--cropped")
+    assert "expect: is not checked here" in done.stdout
+    with served(pages_of([described])) as address:
+        assert "expect: is not checked here" in asked(address, "/try")[1]
     file.write_bytes(b"all that is left")
     assert "already exists" in refused("remember", place / "network", source, "--out", file)
     assert file.read_bytes() == b"all that is left"

@@ -486,6 +486,20 @@ def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
     assert 0 < moved(lagging) < moved(plain)
 
 
+@pytest.mark.parametrize("name", ["FC", "AdaBN", "WiSE-FT", "RIDGE"])
+def test_no_option_is_ignored_by_strategies_that_do_not_train(name: str) -> None:
+    sides: Any = {"source": faces(7, 1), "target": faces(7, 2)}
+    given: Any = (STRATEGIES[name], small(), small(), sides, sides, Recipe(), 0, Machine.of("cpu"))
+    with pytest.raises(TypeError, match="nonsense: no such option; use keep, "):
+        adapt(*given, nonsense=1)
+    with pytest.raises(ValueError, match="keep 'nonsense': choose among best, last"):
+        adapt(*given, keep="nonsense")
+    if not STRATEGIES[name].memory:
+        memory: Any = object()
+        with pytest.raises(ValueError, match=f"{name} reads no memory file; leave memory out"):
+            adapt(*given, memory=memory)
+
+
 # Those that read a memory file: tests/test_remember.py.
 @pytest.mark.parametrize(
     "strategy", [s for s in BEYOND if not s.memory], ids=lambda strategy: strategy.name

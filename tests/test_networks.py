@@ -120,9 +120,10 @@ def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
     convolution = [n for n in model.layer_names("all") if n.startswith("blocks.1.")]
     assert model.layer_names("FC+CL") == convolution + model.layer_names("FC")
     assert copy.deepcopy(model).layer_names("FC") == model.layer_names("FC")
-    wrong = network("Vision", input=GRAY, CL=("blocks.9",))
-    with pytest.raises(CrossferError, match=r"FC\+CL trains no layer: .* no layer blocks.9"):
-        check_network(wrong, LAYERS, Machine.of("cpu"))
+    for key, kinds in (("FC", []), ("CL", LAYERS)):
+        wrong = network("Vision", input=GRAY, **{key: ("blocks.9",)})
+        with pytest.raises(CrossferError, match=rf"model.{key}: .* no layer blocks.9; there are "):
+            check_network(wrong, kinds, Machine.of("cpu"))
     convolutional = network("fully_convolutional", input=GRAY)
     with pytest.raises(CrossferError, match="FC trains no layer: .* name its FC layers"):
         check_network(convolutional, ["FC"], Machine.of("cpu"))
@@ -562,6 +563,22 @@ def test_of_several_weights_the_running_mean_is_taken_or_the_user_is_asked(tmp_p
         network(weights=file).deployed()
     model = network(weights=file, weights_key="teacher.").deployed()
     assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
+    torch.save({"nets": both, "epoch": 3}, file)
+    with pytest.raises(CrossferError, match=r"that fit \(nets.student., nets.teacher."):
+        network(weights=file).deployed()
+    model = network(weights=file, weights_key="nets.teacher.").deployed()
+    assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
+
+
+@pytest.mark.parametrize("name", ["", "wrapped"])
+def test_a_key_that_the_file_of_weights_lacks_is_refused(name: str, tmp_path: Path) -> None:
+    """Also where the network's names have a prefix that the file's lack."""
+    file = tmp_path / "w.pt"
+    torch.save({"model": untrained(Residual, 1).state_dict()}, file)
+    where = (name,) if name else ()
+    with pytest.raises(CrossferError, match="weights_key: .*no such key 'ema'; there are model$"):
+        network(*where, weights=file, weights_key="ema").deployed()
+    network(*where, weights=file, weights_key="model").deployed()
 
 
 def test_a_prefix_that_the_file_lacks_is_added(tmp_path: Path) -> None:

@@ -313,6 +313,7 @@ def test_the_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     told = CliRunner().invoke(app, [*command, *options, "FU"])
     assert told.exit_code == 0, told.output
     assert "FU is left out" in told.stdout
+    assert told.stdout.startswith("not used by a search: seeds after the first\n")
     Faults(monkeypatch, lambda run: run.strategy.name == "HEAD")
     told = CliRunner().invoke(app, [*command, *options, "HEAD"])
     assert told.exit_code == 1, told.output

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -34,9 +34,13 @@ from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.training.split import Body, alike, as_it_was, noise
 from crossfer.training.statistics import batch_norms
+from crossfer.training.trainer import Keep
 from crossfer.unlabelled import without_labels
 
 Built = TypeVar("Built")
+
+OPTIONS = frozenset({"reuse", "keep", "resume", "on_step", "on_state"})
+"""Options of `train`; the penalty and the objective are the strategy's."""
 
 SUITS_OTHERS = "leave this strategy out, or name another network"
 
@@ -83,13 +87,14 @@ def adapt(
     Raises
     ------
     ValueError
-        If a training set or the memory that the strategy needs is missing, or faces or labels do not suit
-        the network.
+        If a training set or the memory that the strategy needs is missing, it reads no memory, or faces or
+        labels do not suit the network.
     CrossferError
         If the memory belongs to another model or to other classes, the network is a mixture of experts, or
         it lacks a layer that the strategy needs.
     """
     began = time.perf_counter()
+    _check_options(options)
     _check(strategy, start, baseline, training, validation, memory)
     if strategy.unlabelled:
         return _without_labels(strategy, start, training["target"], recipe, seed, machine, options)
@@ -157,6 +162,8 @@ def _check(
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
     if strategy.memory and memory is None:
         raise ValueError(f"{strategy.name} needs a memory file of the source")
+    if memory and not strategy.memory:
+        raise ValueError(f"{strategy.name} reads no memory file; leave memory out")
     for side, faces in (*training.items(), *validation.items()):
         labelled = not (strategy.unlabelled and side == "target")
         _check_faces(side, faces, start, labelled)
@@ -164,6 +171,14 @@ def _check(
         raise CrossferError(f"{strategy.name}: one image has no statistics; give at least two")
     if memory:
         memory.check(baseline)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options that `train` does not have: some strategies do not call it."""
+    if unknown := options.keys() - OPTIONS:
+        raise TypeError(f"adapt: {min(unknown)}: no such option; use {', '.join(sorted(OPTIONS))}")
+    if (keep := options.get("keep", "best")) not in get_args(Keep):
+        raise ValueError(f"keep {keep!r}: choose among {', '.join(get_args(Keep))}")
 
 
 def _check_faces(side: str, faces: Faces, classifier: Classifier, labelled: bool) -> None:

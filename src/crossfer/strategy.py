@@ -177,6 +177,11 @@ class Strategy(Strict):
             )
         if self.start == self.name:
             yield "starts from itself"
+        idle = self.layers == "none" and not (self.memory or self.unlabelled)
+        # With images of both sides, merging estimates the batch statistics again.
+        alone = not self.merge or (self.start == "baseline" and not both)
+        if idle and alone and self.start != "deployed":
+            yield f"changes nothing: it would be {self.start} again; choose layers to train"
         for part in filter(None, (self.penalty, self.memory, self.unlabelled)):
             for name, value in asdict(part).items():
                 if isinstance(value, int | float) and not 0 <= value < float("inf"):

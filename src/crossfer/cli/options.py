@@ -75,7 +75,7 @@ def labels_of(pairs: list[str]) -> dict[str, str | None]:
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) -> None:
-    """Refuse files that cannot be written, or would replace a part of what is read, before the work.
+    """Refuse files that cannot be written, or would replace one another or what is read, before the work.
 
     Parameters
     ----------
@@ -84,6 +84,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) ->
     inputs
         The files and folders that the command reads.
     """
+    places: dict[Path, str] = {}
     for option, file in outputs.items():
         if file is None:
             continue
@@ -92,6 +93,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) ->
         if above := [folder for folder in file.parents if folder.exists() and not folder.is_dir()]:
             raise CrossferError(f"{option} {file}: {above[0]} is a file, not a folder")
         place = file.resolve()
+        if (other := places.setdefault(place, option)) != option:
+            raise CrossferError(f"{option} {file}: written by {other} too; name another file")
         for read in [read for read in inputs if file.exists()]:
             if read.resolve() in (place, *place.parents):
                 raise CrossferError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -187,9 +188,15 @@ def of_run(folder: Path, model: Model) -> SourceReference:
 
 @contextmanager
 def opened(
-    path: Path, model: Model, cropped: bool, progress: OnProgress = silent
+    path: Path,
+    model: Model,
+    cropped: bool,
+    progress: OnProgress = silent,
+    say: Callable[[str], object] = warnings.warn,
 ) -> Iterator[Dataset]:
     """Open a prepared dataset, or prepare a folder of pictures temporarily.
+
+    `say` is called with a line about the videos and other files among the pictures.
 
     Raises
     ------
@@ -207,6 +214,10 @@ def opened(
         pictures = [source for source in sources.found if not source.is_video]
         if not pictures:
             raise CrossferError(f"{path}: contains no picture; extract frames from videos first")
+        if videos := len(sources.found) - len(pictures):
+            say(f"videos, skipped: {videos:,}; extract their frames to assess them too")
+        if note := sources.note():
+            say(note)
         framing = model.engine.framing
         how = Preparation(
             faces="cropped" if cropped else "find",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -31,12 +31,15 @@ class Accuracy:
         Accuracy in per cent, among the classes of the dataset.
     interval
         95 %, in per cent; by subjects where they are known.
+    left_out
+        Number of test images whose label is none of the classifier's classes, by label.
     """
 
     dataset: str
     images: int
     value: float
     interval: tuple[float, float]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

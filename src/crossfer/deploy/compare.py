@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from crossfer.classes import ClassSet, canonical
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
+from crossfer.deploy.checks import left_out
 from crossfer.deploy.models import Model
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
@@ -185,7 +186,7 @@ def compare(
                     "stand_in": dataset.stand_in,
                     "fingerprint": dataset.fingerprint,
                     "split": how.split,
-                    "left_out": _left_out(dataset, how.split),
+                    "left_out": left_out(dataset, how.split),
                 },
                 before,
                 after,
@@ -300,7 +301,12 @@ def measure_latency(old: Model, new: Model, pictures: Pictures, how: CompareOpti
         images = np.asarray(dataset.images[rows[: how.batch]])
         return np.resize(images, (how.batch, *images.shape[1:]))
 
-    own, other = batch(pictures.old, pictures.old_rows), batch(pictures.new, pictures.new_rows)
+    try:
+        own, other = batch(pictures.old, pictures.old_rows), batch(pictures.new, pictures.new_rows)
+    except MemoryError:
+        raise CrossferError(
+            f"--batch {how.batch}: so many faces do not fit in memory; use fewer"
+        ) from None
 
     def rounds(count: int, faces: int) -> tuple[list[float], list[float]]:
         calls = (lambda: old.engine(own[:faces]), lambda: new.engine(other[:faces]))
@@ -423,15 +429,6 @@ def _network(model: Model) -> ComparedNetwork:
         model.bytes,
         model.engine.identity,
     )
-
-
-def _left_out(dataset: Dataset, split: Split) -> dict[str, int]:
-    """Count the images of a split whose label belongs to no class, by label."""
-    everything = dataset.with_own_classes()
-    rows = everything.rows(split)
-    rows = rows[dataset.labels[rows] < 0]
-    labels = everything.samples.column("label").take(rows).to_pylist()
-    return {name: labels.count(name) for name in sorted(set(labels))}
 
 
 def _class_notes(old: Model, new: Model, how: CompareOptions) -> Iterator[str]:

@@ -33,6 +33,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.deploy.card import Accuracy, VariantCheck, model_card
+from crossfer.deploy.checks import left_out
 from crossfer.deploy.engine import BATCH, EXPORT_CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval
@@ -404,4 +405,5 @@ def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
     decisions = decide(engine(np.asarray(dataset.images[rows])), dataset.classes)
     right = decisions == dataset.labels[rows]
     low, high = accuracy_interval(right[None], dataset.people(rows))
-    return Accuracy(dataset.title, len(rows), 100 * float(right.mean()), (low, high))
+    value = 100 * float(right.mean())
+    return Accuracy(dataset.title, len(rows), value, (low, high), left_out(dataset, "test"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from crossfer.evaluation import paired
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import with_class_intervals
-from crossfer.evaluation.gate import PairedOutcomes
+from crossfer.evaluation.gate import PairedOutcomes, without_column
 from crossfer.evaluation.intervals import accuracy_interval, change_interval, subject_codes
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.measure import change, measure
@@ -241,7 +241,11 @@ def on_dataset(
             for column, values in named.items()
             for value in sorted(set(values))
         ),
-        notes=(*notes, *(note for note in orders if note)),
+        notes=(
+            *notes,
+            *(without_column(column) for column, values in groups.items() if values is None),
+            *(note for note in orders if note),
+        ),
         evidence=PairedDecisions(
             tuple(old.rows.tolist()),
             tuple(old.labels.tolist()),

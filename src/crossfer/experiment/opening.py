@@ -37,7 +37,9 @@ DATASETS = "datasets"
 
 
 def check_paths(experiment: Experiment) -> None:
-    """Refuse an experiment with a missing dataset, before anything is prepared."""
+    """Refuse an experiment with a missing dataset or data root, before anything is prepared."""
+    if experiment.data and not experiment.under_data(Path()).is_dir():
+        raise CrossferError(f"{experiment.data}: no such data root; correct --data or data:")
     for config in (experiment.source, *experiment.targets):
         path = experiment.path(config)
         if not path.exists():

@@ -140,6 +140,12 @@ def _folds(experiment: Experiment, targets: Sequence[Dataset]) -> dict[str, list
         raise CrossferError(
             f"folds.{min(unknown)}: no such target; choose among {', '.join(names)}"
         )
+    for config, name in zip(experiment.targets, names, strict=True):
+        vain = [key for key in ("sizes", "exact", "seed") if key in config.model_fields_set]
+        if vain and experiment.folds_of(name):
+            raise CrossferError(
+                f"targets: {vain[0]} of {name} has no effect, since folds divide it; remove one of the two"
+            )
     return {
         target.name: folds_of(target, folds)
         for target in targets

@@ -97,6 +97,14 @@ class Searched(Row):
     unit: str = "fine-tuning-equivalent epochs"
 
 
+def unused(experiment: Experiment) -> list[str]:
+    """Return what a search does not use of an experiment that sets it, for a line to the user."""
+    words = {key: key for key in ("cache", "copies", "protocols", "tracking")}
+    words |= {"seeds": "seeds after the first"} if experiment.seeds[1:] else {}
+    words |= {"fractions": "fractions below the largest"} if experiment.fractions[1:] else {}
+    return [words[key] for key in words if key in experiment.model_fields_set]
+
+
 def can_be_tuned(strategy: Strategy) -> bool:
     """Tell whether a strategy trains on the target, with labels: they choose the recipe."""
     return strategy.layers != "none" and "target" in strategy.sides and not strategy.unlabelled

@@ -14,14 +14,20 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from crossfer.classes import FER7, ClassSet, canonical
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, some_of
 from crossfer.external_data import files_of
 from crossfer.files import digest
 from crossfer.framing import SIDE, Framing
 from crossfer.networks.answers import failed_on, problem_of
 from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
-from crossfer.networks.layers import LAYERS, NamedLayers
+from crossfer.networks.layers import (
+    LAYERS,
+    NamedLayers,
+    fully_connected,
+    last_convolution,
+    layers_with_parameters,
+)
 from crossfer.networks.preprocessing import MAPPED, PER_IMAGE, Normalisation, Preprocessing
 from crossfer.networks.sources import (
     LIBRARIES,
@@ -443,8 +449,10 @@ class NetworkConfig(Strict):
                 f"model.classes: none of {', '.join(filter(None, theirs))} is a class of the experiment or a "
                 f"label of one ({', '.join(wanted.names)}); assign labels to classes with classes:"
             )
+        network = self._network(spec)
+        self._check_layers(network)
         return Classifier(
-            self._network(spec),
+            network,
             wanted.names,
             outputs,
             self.preprocessing,
@@ -454,6 +462,16 @@ class NetworkConfig(Strict):
             answers=len(theirs),
             labels=wanted.members,
         )
+
+    def _check_layers(self, network: torch.nn.Module) -> None:
+        """Refuse names of layers that the network does not have, whether or not a strategy trains them."""
+        for key, names_of in (("FC", fully_connected), ("CL", last_convolution)):
+            try:
+                if getattr(self, key):
+                    names_of(network, self._layers)
+            except ValueError as error:
+                there = some_of(layers_with_parameters(network), 4, counted=True) or "none"
+                raise CrossferError(f"model.{key}: {error}; there are {there}") from None
 
     def deployed(self, classes: Classes = FER7) -> Classifier:
         """Build it with the deployed weights, in evaluation mode.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import random
 import tarfile
@@ -12,6 +13,7 @@ import pytest
 
 from crossfer.datasets.archives import is_archive, stem, unpack, unpack_all
 from crossfer.errors import CrossferError
+from tests.test_hostile import in_little_memory
 
 FILES = {"set/happy/a b.png": b"first", "set/表情/ü.png": b"second" * 1000, "set/empty.txt": b""}
 
@@ -99,6 +101,20 @@ def test_a_damaged_archive_says_so(name: str, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CrossferError, match="not a readable archive"):
             unpack(tmp_path / name, folder)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+@pytest.mark.parametrize("size", [2 * 2**20, 2**30])
+def test_a_header_without_end_is_refused_in_little_memory(
+    kind: bytes, size: int, tmp_path: Path
+) -> None:
+    info = tarfile.TarInfo("x")
+    info.size, info.type = size, kind
+    head = info.create_ustar_header(info.get_info(), "utf-8", "strict")
+    (tmp_path / "x.tar.bz2").write_bytes(bz2.compress(head + bytes(8 * 2**20)))
+    (tmp_path / "out").mkdir()
+    with in_little_memory(), pytest.raises(CrossferError, match="a header of more than 1 MB"):
+        unpack(tmp_path / "x.tar.bz2", tmp_path / "out")
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,12 @@ def test_a_damaged_bundle_is_one_line(what: str, words: str, tmp_path: Path) -> 
         ({"outputs": [[0], [1], [2], [3], [4], [5], [-1]]}, "outputs: -1 is not one of 7"),
         ({"classes": ["angry"] * 7}, "classes: one is listed twice"),
         ({"preprocessing": {"side": 48, "mean": [0], "deviation": [float("nan")]}}, "finite"),
+        (
+            {"files": {"model.safetensors": "", "/dev/zero": ""}},
+            "/dev/zero' is not a file in its folder",
+        ),
+        ({"files": {"model.safetensors": "", "../x": ""}}, "../x' is not a file in its folder"),
+        ({"network": {"network": "onnx:/dev/zero"}}, "onnx:/dev/zero' is not one of its files"),
     ],
 )
 def test_a_card_with_odd_content_is_damaged(
@@ -326,3 +333,19 @@ def test_any_array_of_faces_is_read() -> None:
         assert np.array_equal(classifier.predict(shown[..., ::-1]), expected)
     half = of(Spec(arguments={"width": 0.05})).half()
     assert np.allclose(half.predict(pictures(half)), study().predict(pictures(half)), atol=0.01)
+
+
+def test_what_is_no_file_is_not_hashed(tmp_path: Path) -> None:
+    study().save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(CrossferError, match=r"model.safetensors: not a regular file"):
+        load(tmp_path)
+
+
+def test_a_bundle_says_no_folder_that_it_does_not_need(tmp_path: Path) -> None:
+    classifier = study()
+    assert classifier.spec
+    classifier.spec = replace(classifier.spec, folder=tmp_path / "mine")
+    classifier.save(tmp_path / "bundle")
+    assert "mine" not in (tmp_path / "bundle/classifier.json").read_text()

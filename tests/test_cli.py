@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -16,9 +17,11 @@ from crossfer import __version__
 from crossfer.app.opening import pages_of
 from crossfer.cli import app, main
 from crossfer.cli.application import error_console, out_console
+from crossfer.cli.output import say, say_json, table_of
 from crossfer.datasets import READERS
 from crossfer.errors import CrossferError
 from crossfer.experiment import load_results
+from crossfer.networks.classifier import _digest
 from crossfer.strategies import STRATEGIES
 from tests.browser import asked, served
 from tests.commands import refused
@@ -124,6 +127,23 @@ def test_an_experiment_is_opened_in_the_app(place: tuple[Path, str, str]) -> Non
         pages_of([folder, folder])
     with pytest.raises(CrossferError, match="has its own datasets; leave --data out"):
         pages_of([folder], [folder])
+    with pytest.raises(CrossferError, match="--trust: only for an experiment"):
+        pages_of([folder / "results.json"], trust=True)
+
+
+def test_code_that_an_experiment_names_is_run_only_if_it_is_trusted(
+    place: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(place[0] / "run", tmp_path / "run")
+    for file in tmp_path.glob("run/runs/*/classifier.json"):
+        card = json.loads(file.read_text())
+        card["network"]["network"] = "somebodys:net"
+        del card["digest"]
+        file.write_text(json.dumps(card | {"digest": _digest(card)}))
+    with pytest.raises(CrossferError, match="runs the code of somebodys:net; add --trust"):
+        pages_of([tmp_path / "run"])
+    with pytest.raises(CrossferError, match="no module somebodys"):
+        pages_of([tmp_path / "run"], trust=True)
 
 
 def test_every_strategy_is_listed_with_its_paper() -> None:
@@ -176,6 +196,18 @@ def test_the_package_imports_quickly_and_its_heart_needs_but_torch_and_numpy() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stdout + done.stderr
+
+
+def test_a_name_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b]0;x\x07b\x9b31m\u202fc\r"
+    rows = table_of("images")
+    rows.add_row(name)
+    say(name)
+    out_console.print(rows)
+    assert capsys.readouterr().out.count("a\\x1b]0;x\\x07b\\x9b31m\u202fc\\r") == 2
+    say_json({name: 1})
+    told = capsys.readouterr().out
+    assert "\x9b" not in told and json.loads(told) == {name: 1}
 
 
 def test_a_name_between_colons_is_printed_as_it_is() -> None:

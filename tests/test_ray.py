@@ -30,9 +30,9 @@ from crossfer.datasets.on_ray import Blocks, _open
 from crossfer.datasets.record import Record
 from crossfer.errors import CrossferError
 from crossfer.executors import Task
-from crossfer.executors.copies import Files, Sent, _fetch
+from crossfer.executors.copies import Files, Sent, _copy_of, _fetch
 from crossfer.executors.ray import Ray, _check_versions, run_on_ray
-from crossfer.executors.travel import Unseen
+from crossfer.executors.travel import CannotBegin, Unseen
 from crossfer.experiment import check_experiment, load_results, run_experiment
 from crossfer.framing import Framing
 from tests.test_docs import ON_A_CLUSTER, follow
@@ -156,6 +156,30 @@ def test_processes_of_a_node_that_fetch_the_same_file_at_once(
         assert (tmp_path / f"{number}/49").read_bytes() == content
         shutil.rmtree(tmp_path / f"{number}")
     assert {file.name for file in tmp_path.iterdir()} == {"content"}
+
+
+def test_what_somebody_else_put_there_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr("crossfer.executors.copies.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ray, "get", lambda content: content)
+    copy = _copy_of(tmp_path)
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
+    content: Any = b"mine"
+    sha = hashlib.sha256(content).hexdigest()
+    (copy / "content").mkdir(parents=True)
+    (copy / "content" / sha).write_bytes(b"theirs")
+    _fetch(copy, Sent({"a": (sha, content)}, "made"))
+    assert (copy / "a").read_bytes() == b"mine"
+    copy.parent.chmod(0o755)
+    with pytest.raises(CannotBegin, match="open to others; remove it on this node"):
+        _copy_of(tmp_path)
+    copy.parent.rename(tmp_path / "elsewhere")
+    copy.parent.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CannotBegin, match="a link"):
+        _copy_of(tmp_path)
 
 
 @pytest.mark.parametrize("gone", [True, False])

@@ -126,6 +126,34 @@ def test_a_network_of_torchvision_too(tmp_path: Path) -> None:
     assert model.layer_names("FC") == ["classifier.0", "classifier.3"]
 
 
+def forbidden(*_: Any, **__: Any) -> None:
+    raise AssertionError("a server was asked")
+
+
+def test_a_bundle_opens_no_other_file_and_asks_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("timm", "torchvision", "transformers")
+    monkeypatch.setattr("socket.getaddrinfo", forbidden)
+    arguments = {
+        "checkpoint_path": str(tmp_path / "none.pth"),
+        "pretrained": True,
+        "num_classes": 7,
+    }
+    assert Spec("timm:resnet10t", arguments).build(bare=True)
+    assert Spec("torchvision:lraspp_mobilenet_v3_large").build(bare=True)
+    config: dict[str, Any] = {"model_type": "timm_wrapper", "architecture": "resnet10t"}
+    config["model_args"] = {"checkpoint_path": arguments["checkpoint_path"]}
+    config["auto_map"] = {"AutoModelForImageClassification": "x/y--code.Net"}
+    assert Spec("transformers:x/y", {"config": config}).build(bare=True)
+    for network, given in (
+        ("timm:hf-hub:no/such", {}),
+        ("transformers:x/y", {"config": config | {"architecture": "hf-hub:no/such"}}),
+    ):
+        with pytest.raises(CrossferError, match="not on this machine, and a bundle asks no server"):
+            Spec(network, given).build(bare=True)
+
+
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny ViT of transformers whose author named eight emotions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def test_parameters_curves_metrics_and_bundle_are_logged_once(
     assert "FC 1/jaffe/gain" in runs["means over seeds"].data.metrics
     curves = list((tmp_path / TENSORBOARD).glob("*/events*"))
     assert len(curves) == len(results.runs)
+
+
+def test_mlflow_reports_nothing_to_its_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "")  # so that it is as before afterwards
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    monkeypatch.setitem(sys.modules, "mlflow.entities", None)
+    with pytest.raises(CrossferError, match="needs MLflow"):  # importing it comes later
+        MLflow("x", Path())
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_a_run_is_none_the_worse_for_a_log_that_fails(

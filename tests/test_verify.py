@@ -216,8 +216,30 @@ def test_without_its_data_nothing_is_trained_again(out: Path) -> None:
     verdicts = verify(out)
     assert not any(verdict.problems for verdict in verdicts)
     assert "not recomputed: fer2013: the data that were measured" in verdicts[-1].checked[0]
+    assert not verdicts[-1].passed
+    told = CliRunner().invoke(app, ["verify", str(out)])
+    assert told.exit_code == 1 and "5 of 6 passed, 1 not done" in told.stdout
     with pytest.raises(CrossferError, match="are not at .*raw.fer2013; restore them"):
         verify(out, retrain=True)
+
+
+def test_code_that_an_experiment_names_is_run_only_if_it_is_trusted(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somebodys.py").write_text("open('ran', 'w').close()\n\ndef net(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("results.json", "experiment.json"):
+        content = json.loads((out / name).read_text())
+        content.get("config", content)["model"] |= {"network": "somebodys:net", "width": 1.0}
+        (out / name).write_text(json.dumps(content))
+    *_, whole = verify(out)
+    assert not whole.passed and "add --trust if you trust it" in whole.checked[0]
+    told = CliRunner().invoke(app, ["verify", str(out), "--retrain"])
+    assert "add --trust if you trust it" in str(told.exception)
+    assert not (tmp_path / "ran").exists()
+    assert not verify(out, trust=True)[-1].passed
+    assert (tmp_path / "ran").exists()
 
 
 def test_the_command(out: Path) -> None:

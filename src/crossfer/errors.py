@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from unicodedata import category
 
 
 class CrossferError(ValueError):
@@ -14,7 +15,16 @@ class CrossferError(ValueError):
 
     def __str__(self) -> str:
         text = re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", super().__str__())
-        return "".join(c if c.isprintable() or c.isspace() else _escaped(c) for c in text)
+        return printable(text)
+
+
+def printable(text: str) -> str:
+    """Escape control characters: in a name of a file, they would be commands to the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" or category(c) == "Zs" else _escaped(c) for c in text
+    )
 
 
 def _escaped(character: str) -> str:

@@ -57,6 +57,20 @@ def write_json(file: Path, content: Any) -> None:
     write_bytes(file, text.encode("utf-8", "backslashreplace"))
 
 
+def parsed(text: str | bytes) -> Any:
+    """Return the content of JSON.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged; or nested so deeply that Python cannot read it, which nobody writes.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(file: Path) -> Any:
     """Return the content of a JSON file; None if it is not there.
 
@@ -66,7 +80,7 @@ def read_json(file: Path) -> Any:
         If it is damaged.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parsed(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -91,7 +105,7 @@ def read_versioned(file: Path, version: int, again: str, kind: str = "") -> dict
         If it cannot be read, is damaged, or is of another kind or format.
     """
     try:
-        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        content = dict(parsed(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         wrong = "cannot be read" if isinstance(error, OSError) else "damaged"
         wrong = f"not a {kind}" if kind else wrong

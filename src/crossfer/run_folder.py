@@ -6,7 +6,6 @@ They are below `crossfer.experiment`, which writes them: `crossfer.deploy` reads
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 from crossfer.datasets.record import Split
 from crossfer.errors import CrossferError
 from crossfer.evaluation.rows import RunFacts
-from crossfer.files import digest
+from crossfer.files import digest, parsed
 from crossfer.validation import adapter, first_place
 
 RUN = "run.json"
@@ -49,7 +48,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         If it is not there, or damaged.
     """
     try:
-        content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        content = parsed((folder / RUN).read_text(encoding="utf-8"))
         if missing := [key for key in (*RUN_KEYS, "files") if key not in content]:
             raise KeyError(missing[0])
         found = {name: dict(content.get(name, {})) for name in ("files", "starts_from")}

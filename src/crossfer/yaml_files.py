@@ -9,6 +9,8 @@ import yaml
 
 from crossfer.errors import CrossferError
 
+MOST_NODES = 100_000
+"""Values and keys in a file, with aliases."""
 MERGE = "tag:yaml.org,2002:merge"
 """The key ``<<``, which merges another mapping; keys beside it take precedence."""
 
@@ -29,7 +31,31 @@ def read_yaml(file: Path) -> Any:
         raise CrossferError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class LimitedLoader(yaml.SafeLoader):
+    """Refuses aliases that repeat so much that a few lines become more than any memory holds."""
+
+    def get_single_node(self) -> Any:
+        """Return the document's root."""
+        node = super().get_single_node()
+        sizes: dict[int, int] = {}
+        size = _expanded(node, sizes) if node else 0
+        if size > MOST_NODES and size > len(sizes):
+            raise yaml.YAMLError("its aliases repeat without end, or nearly; write them out")
+        return node
+
+
+def _expanded(node: Any, sizes: dict[int, int]) -> int:
+    """Return the number of nodes below a node, with those of aliases as often as they are repeated."""
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST_NODES + 1  # of an alias for what contains it
+        below = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            below = [one for pair in node.value for one in pair]
+        sizes[id(node)] = 1 + sum(_expanded(one, sizes) for one in below)
+    return sizes[id(node)]
+
+
+class _UniqueKeys(LimitedLoader):
     """Refuses a repeated key in a mapping, which PyYAML accepts."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:

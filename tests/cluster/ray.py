@@ -147,7 +147,7 @@ def training(folder: Path) -> list[tuple[int, Path]]:
         (number, file)
         for number in NODES[1:]
         for file in (folder.parent / f"{folder.name}-node{number}").glob(
-            "tmp/crossfer-ray/*/runs/long-*/checkpoint.safetensors"
+            "tmp/crossfer-ray-*/*/runs/long-*/checkpoint.safetensors"
         )
     ]
 

@@ -27,6 +27,7 @@ def pages_of(
     data: Sequence[Path] = (),
     smallest: float = SMALLEST,
     progress: OnProgress = silent,
+    trust: bool = False,
 ) -> list[Page]:
     """Open what the user names.
 
@@ -42,6 +43,8 @@ def pages_of(
         Side of the smallest face to look for in a photograph, as for `crossfer.datasets.detector.Detector`.
     progress
         Told how many steps of a comparison of how many are done.
+    trust
+        Whether to run the code of a factory that an experiment names; that of a named classifier is run.
 
     Returns
     -------
@@ -61,7 +64,9 @@ def pages_of(
             raise CrossferError(
                 f"--data: {paths[0]} is an experiment, which has its own datasets; leave --data out"
             )
-        return _of_experiment(paths[0], smallest)
+        return _of_experiment(paths[0], smallest, trust)
+    if trust:
+        raise CrossferError("--trust: only for an experiment; leave it out")
     if kinds == ["a comparison"]:
         if smallest != SMALLEST:
             raise CrossferError(
@@ -98,12 +103,13 @@ def _tried(name: str, path: Path) -> TriedModel:
     return TriedModel(name, model.engine, (*model.notes, *unchecked(model)))
 
 
-def _of_experiment(folder: Path, smallest: float) -> list[Page]:
+def _of_experiment(folder: Path, smallest: float, trust: bool) -> list[Page]:
     """Show what the experiment recommends, for its first target, beside its baseline."""
     from crossfer.app.compare_page import compare_page
     from crossfer.app.flips import of_experiment
     from crossfer.experiment import load_results
     from crossfer.experiment.finished import Finished
+    from crossfer.networks.classifier import read_card
     from crossfer.terms import BL
 
     results = load_results(folder)
@@ -116,6 +122,12 @@ def _of_experiment(folder: Path, smallest: float) -> list[Page]:
         and row.seeds == (choice.seed,)
         and (row.strategy == BL or row.runs[0] == choice.run)
     }
+    for run in runs.values():
+        place = folder / results.run(run).folder
+        if not trust and (factory := read_card(place).spec.factory):
+            raise CrossferError(
+                f"{place}: building its network runs the code of {factory}; add --trust if you trust it"
+            )
     candidates = [_tried(name, folder / results.run(run).folder) for name, run in runs.items()]
     shown = [try_page(candidates, smallest)] if candidates else []
     choices = of_experiment(finished)

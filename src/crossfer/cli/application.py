@@ -13,9 +13,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, printable
 from crossfer.extras import needed
 from crossfer.processor import spin_briefly
 
@@ -29,6 +30,10 @@ class _Output(Console):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())
         os.close(nowhere)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Escape control characters in everything that is printed: lines and cells of tables."""
+        return super().render_str(printable(text), **how)
 
 
 out_console = _Output(highlight=False, markup=False, emoji=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfer.cli.application import app, error_console
-from crossfer.cli.options import SmallestOption
+from crossfer.cli.options import SmallestOption, TrustOption
 from crossfer.cli.output import say
 from crossfer.framing import SMALLEST
 
@@ -46,6 +46,7 @@ def show_app(
     smallest: SmallestOption = SMALLEST,
     port: Port = PORT,
     browser: Browser = False,
+    trust: TrustOption = False,
 ) -> None:
     """Try classifiers in the browser, on a photo or the webcam, and see the faces whose prediction changed.
 
@@ -59,7 +60,7 @@ def show_app(
     from crossfer.cli.bars import Bars
 
     with Bars(error_console) as bars:
-        pages = pages_of(what, data or (), smallest, partial(bars.count, "compare"))
+        pages = pages_of(what, data or (), smallest, partial(bars.count, "compare"), trust)
     show(pages, port, browser)
 
 

@@ -43,6 +43,12 @@ CroppedOption = Annotated[
 SMOOTH = 0.5
 ADDRESS = r"(ray://)?(\[[^\s\]]+\]|[^\s:/]+):[0-9]+"
 """A Ray cluster's address: host and port."""
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run the code of the factory that the experiment names for its network."
+    ),
+]
 SmallestOption = Annotated[
     float,
     typer.Option(help="Side of the smallest face to detect, as a fraction of the picture's side."),

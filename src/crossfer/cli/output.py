@@ -18,14 +18,15 @@ from crossfer.errors import legible
 def say(text: str, style: str = "") -> None:
     """Print a line; only the terminal wraps it, so that a path in it can be copied.
 
-    Of a file name that is not UTF-8, what no terminal can show is escaped.
+    Of a file name that is not UTF-8, what no terminal can show is escaped, as are control characters.
     """
     out_console.print(legible(text), style=style, soft_wrap=True)
 
 
 def say_json(content: Any) -> None:
     """Print what JSON can hold."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    typer.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def table_of(*columns: str, padding: PaddingDimensions = (0, 1, 0, 0)) -> Table:

@@ -14,6 +14,7 @@ from rich.progress import TaskID
 from crossfer.cli.bars import LOG_SECONDS, SECONDS_TO_JUDGE, Bars
 from crossfer.cli.remarks import remarks
 from crossfer.datasets import Dataset
+from crossfer.errors import printable
 from crossfer.experiment import Progress as ExperimentProgress
 from crossfer.experiment.plan import Run, work_of
 
@@ -125,7 +126,7 @@ class Shown(Bars, ExperimentProgress):
         if self.training is not None:
             self.bars.update(
                 self.training,
-                description=f"train {' | '.join(self.running.values())}",
+                description=printable(f"train {' | '.join(self.running.values())}"),
                 completed=sum(self.work_done.values()),
             )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
+import lzma
 import os
 import shutil
 import stat
@@ -30,6 +32,10 @@ LARGEST_GROWTH = 200
 ALWAYS_ALLOWED = 64 * 2**20
 MOST_MEMBERS = 5_000_000
 AT_ONCE = 2**20
+TOO_LARGE = (
+    f"{{archive}}: unpacks to more than {LARGEST_GROWTH} times its size, or beyond the free disk space; "
+    "unpack it yourself and name the folder"
+)
 
 DAMAGE = (
     tarfile.TarError,
@@ -223,11 +229,7 @@ def unpack(archive: Path, folder: Path, most: int | None = None) -> list[Skipped
                     while block := source.read(AT_ONCE):
                         allowance -= len(block)
                         if allowance < 0:
-                            raise CrossferError(
-                                f"{archive}: unpacks to more than {LARGEST_GROWTH} times its size, "
-                                "or beyond the free disk space; unpack it yourself and name the "
-                                "folder"
-                            )
+                            raise CrossferError(TOO_LARGE.format(archive=archive))
                         target.write(block)
     except (*DAMAGE, OSError) as error:
         if getattr(error, "errno", None) not in NOT_THE_DISK:
@@ -252,10 +254,43 @@ def _gzipped(archive: Path) -> Generator[_Member, None, None]:
 
 
 def _tarred(archive: Path) -> Generator[_Member, None, None]:
-    with tarfile.open(archive) as file:
+    with archive.open("rb") as packed:
+        magic = packed.read(6)
+    kinds = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    opened = next((how for head, how in kinds.items() if magic.startswith(head)), open)
+    with (
+        opened(archive, "rb") as stream,
+        tarfile.TarFile(fileobj=cast(IO[bytes], _Stream(cast(IO[bytes], stream), archive))) as file,
+    ):
         for info in file:
             if not info.isdir():
                 yield _Member(info.name, partial(file.extractfile, info) if info.isreg() else None)
+
+
+class _Stream:
+    """What `tarfile` reads of an archive: at most as much as may be unpacked, and no endless header.
+
+    It reads a name or a PAX header at once, of whatever size its header says.
+    """
+
+    def __init__(self, stream: IO[bytes], archive: Path) -> None:
+        self.stream, self.archive, self.name = stream, archive, str(archive)
+        self.most = ALWAYS_ALLOWED + LARGEST_GROWTH * archive.stat().st_size
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def seek(self, position: int) -> int:
+        if position > self.most:
+            raise CrossferError(TOO_LARGE.format(archive=self.archive))
+        return self.stream.seek(position)
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= AT_ONCE:
+            raise tarfile.ReadError("a header of more than 1 MB")
+        if self.tell() + size > self.most:
+            raise CrossferError(TOO_LARGE.format(archive=self.archive))
+        return self.stream.read(size)
 
 
 def _path_inside(archive: Path, name: str) -> Path:

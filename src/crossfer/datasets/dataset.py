@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,7 +24,7 @@ from crossfer.datasets.record import SPLITS, Split
 from crossfer.datasets.splits import shared_subjects
 from crossfer.errors import CrossferError
 from crossfer.evaluation.intervals import subject_codes
-from crossfer.files import digest
+from crossfer.files import digest, parsed
 from crossfer.validation import first_place
 
 DATASET_CARD, IMAGES, SAMPLES = "dataset.json", "images.npy", "samples.parquet"
@@ -325,7 +324,7 @@ def open_dataset(folder: str | Path) -> Dataset:
             "`crossfer prepare RAW --out FOLDER`"
         )
     try:
-        card = json.loads((folder / DATASET_CARD).read_text(encoding="utf-8"))
+        card = parsed((folder / DATASET_CARD).read_text(encoding="utf-8"))
         with np.errstate(over="raise"):
             images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
         table = pa.memory_map(str(folder / SAMPLES))

@@ -5,7 +5,6 @@ A network that was trained on an earlier state of a dataset must not be measured
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from crossfer.datasets.dataset import DATASET_CARD, SAMPLES, is_prepared
 from crossfer.datasets.preparation import Preparation
 from crossfer.datasets.record import SPLITS, Split, spelled, subject_of_text
 from crossfer.errors import CrossferError
+from crossfer.files import parsed
 
 CONTENT = ("picture", "sha256")
 """Columns that tell a face by what it shows: the whole picture's pixels, or else the prepared face's."""
@@ -65,7 +65,7 @@ def earlier_state(folder: Path) -> Earlier | None:
     if not is_prepared(folder):
         return None
     try:
-        draw = dict(json.loads((folder / DATASET_CARD).read_text(encoding="utf-8"))["preparation"])
+        draw = dict(parsed((folder / DATASET_CARD).read_text(encoding="utf-8"))["preparation"])
         names = pa.parquet.read_schema(folder / SAMPLES).names
         content = next(name for name in CONTENT if name in names)
         table = pa.parquet.read_table(

@@ -343,6 +343,11 @@ def _video(file: Path) -> Iterator[cv2.VideoCapture]:
     try:
         if video is None or not video.isOpened():
             raise UnreadableImage(_why(file, None, "a video") if file.exists() else "no such file")
+        width, height = (
+            video.get(p) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        if width * height > MOST_PIXELS:
+            raise UnreadableImage("too many pixels to be a video of people")
         yield video
     finally:
         if video is not None:

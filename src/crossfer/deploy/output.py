@@ -19,7 +19,7 @@ from typing import IO, Any
 from crossfer.datasets.detector import NO_FACE
 from crossfer.deploy.rows import RowBatch, as_record, columns
 from crossfer.errors import CrossferError
-from crossfer.files import alone, written
+from crossfer.files import alone, parsed, written
 from crossfer.pooled import portions
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -154,7 +154,7 @@ def _read(unfinished: Path, about: dict[str, Any]) -> tuple[set[str], Counted, i
         for number, line in enumerate(lines):
             at += len(line)
             try:
-                content = json.loads(line) if line.endswith(b"\n") else None
+                content = parsed(line) if line.endswith(b"\n") else None
             except ValueError:
                 content = None
             if content is None:  # written when the power failed
@@ -180,7 +180,7 @@ def _read(unfinished: Path, about: dict[str, Any]) -> tuple[set[str], Counted, i
 def _rows(unfinished: Path) -> Iterator[list[Any]]:
     with unfinished.open("rb") as lines:
         for line in lines:
-            content = json.loads(line)
+            content = parsed(line)
             if isinstance(content, list):
                 yield content
 

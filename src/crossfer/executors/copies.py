@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -159,13 +160,29 @@ def _carried(work: Work, key: str, tell: Emit) -> str | None:
 
 
 COPIES = "crossfer-ray"
-"""The folder of copies, in the node's temporary folder."""
+"""The folder of a user's copies, in the node's temporary folder, before the user's number."""
 
 
 def _copy_of(root: Path) -> Path:
-    """Return the folder of a node's copy: the same for each of its processes."""
-    name = f"{getuser()}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
-    return Path(gettempdir()) / COPIES / name
+    """Return the folder of a node's copy: the same for each of its processes.
+
+    Raises
+    ------
+    CannotBegin
+        If it is not the user's own: everybody may write to a temporary folder, and could put files there.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else getuser()
+    copies = Path(gettempdir()) / f"{COPIES}-{user}"
+    with suppress(FileExistsError):
+        copies.mkdir(mode=0o700)
+    found = copies.lstat()
+    if hasattr(os, "getuid") and (
+        not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o077
+    ):
+        raise CannotBegin(
+            f"{copies}: a link, of another user, or open to others; remove it on this node"
+        )
+    return copies / hashlib.sha256(str(root).encode()).hexdigest()[:16]
 
 
 def _fetch(copy: Path, sent: Sent) -> None:
@@ -182,12 +199,15 @@ def _fetch(copy: Path, sent: Sent) -> None:
         own = Path(folder) / "file"
         for place, (sha, content) in sent.files.items():
             kept, file = contents / sha, copy / place
+            linked = kept.exists() and file.exists() and file.samefile(kept)
+            if not linked and kept.exists() and digest(kept) != sha:
+                kept.unlink()  # cut off, or changed
             if not kept.exists():
                 write_bytes(own, ray.get(content))
                 # Never replaced: another process's link to what was there would fail.
                 with suppress(FileExistsError):
                     os.link(own, kept)
-            if not file.exists() or not file.samefile(kept):
+            if not linked:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 own.unlink(missing_ok=True)  # a rename to the same inode leaves it
                 os.link(kept, own)

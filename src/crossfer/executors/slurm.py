@@ -8,7 +8,6 @@ are recognised by their files, so all nodes must see the same files under the sa
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import subprocess
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from crossfer.errors import CrossferError
 from crossfer.executors.graph import Events, Failure, Frontier, Task, done_of, levels
 from crossfer.executors.processes import THREADS
-from crossfer.files import write_json
+from crossfer.files import parsed, write_json
 
 SUBMITTED = "submitted"
 """The event of a task that was submitted; its value is the job number."""
@@ -336,7 +335,7 @@ def _name(folder: Path) -> str:
 def _arrays(folder: Path) -> dict[str, list[str]]:
     """Return the task keys of every submitted array."""
     try:
-        content = json.loads((folder / JOBS).read_text(encoding="utf-8"))
+        content = parsed((folder / JOBS).read_text(encoding="utf-8"))
         return {str(array): [str(key) for key in keys] for array, keys in content.items()}
     except FileNotFoundError:
         return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from crossfer.executors.slurm import Job, queued
 from crossfer.experiment.folder import place_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.names import ERROR, LOCKS
-from crossfer.files import write_json
+from crossfer.files import parsed, write_json
 from crossfer.provenance import versions
 from crossfer.run_folder import RUN
 
@@ -100,7 +99,7 @@ def status(out: str | Path) -> list[RunStatus]:
 
 def _read_plan(out: Path) -> dict[str, Any]:
     try:
-        content = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        content = parsed((out / PLAN).read_text(encoding="utf-8"))
         runs = [{"key": str(run["key"]), "label": str(run["label"])} for run in content["runs"]]
         return {**content, "runs_folder": str(content["runs_folder"]), "runs": runs}
     except FileNotFoundError:

@@ -128,6 +128,8 @@ class MLflow:
     """Parameters, curves, metrics with intervals and the bundle of every run, and the results of all."""
 
     def __init__(self, name: str, out: Path) -> None:
+        # Imported, it would report its use to its makers.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         try:
             from mlflow.entities import Metric, Param
             from mlflow.tracking import MlflowClient

@@ -75,11 +75,19 @@ class Verdict:
         What was verified, or why it was not.
     problems
         Differences; empty if there are none.
+    done
+        Whether it was verified; `checked` says why it was not.
     """
 
     label: str
     checked: tuple[str, ...]
     problems: tuple[str, ...]
+    done: bool = True
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was verified, without a difference."""
+        return self.done and not self.problems
 
 
 def verify(
@@ -90,11 +98,13 @@ def verify(
     progress: Progress | None = None,
     *,
     workers: Workers = 1,
+    trust: bool = False,
 ) -> list[Verdict]:
     """Check the results of an experiment, or of one of its runs.
 
     The metrics of each run are recomputed from its predictions.  If they agree, no run was named and the
-    datasets are available, the rest of ``results.json`` is recomputed, too.
+    datasets are available, the rest of ``results.json`` is recomputed, too.  Which runs a configuration has
+    depends on its network: a factory is run only with `trust`.
 
     Parameters
     ----------
@@ -113,11 +123,13 @@ def verify(
     workers
         Number of networks trained at the same time, as for `crossfer.experiment.run_experiment`; each uses
         its original number of threads.
+    trust
+        Whether to run the code of a factory that the experiment names.
 
     Raises
     ------
     CrossferError
-        If there are no results or, with `retrain`, a dataset is missing.
+        If there are no results or, with `retrain`, a dataset is missing or a factory is not trusted.
     """
     out, only = _experiment_of(Path(path))
     results = load_results(out)
@@ -132,6 +144,8 @@ def verify(
         which = f"--run {unknown[0]}: no such run" if unknown else f"{path}: not a run"
         raise CrossferError(f"{which} in the results of {out}")
     finished = Finished(out, results)
+    if retrain:
+        _check_trusted(finished, trust)
     verdicts: dict[str, Verdict] = {}
 
     def say(record: RunFacts, problems: Sequence[str], *checked: str) -> None:
@@ -154,7 +168,7 @@ def verify(
             say(record, problems, HOLDS, said)
     found = [verdicts[record.key] for record in records]
     if only is None and not runs and not any(verdict.problems for verdict in found):
-        found.append(_collected_again(finished))
+        found.append(_collected_again(finished, trust))
         on_verdict(found[-1])
     return found
 
@@ -219,17 +233,27 @@ _FROM_ANSWERS = [f.name for f in fields(Metrics) if f.name not in ("interval", "
 """The metrics that follow from a network's own predictions; the rest is recomputed with all results."""
 
 
-def _collected_again(finished: Finished) -> Verdict:
+def _check_trusted(finished: Finished, trust: bool) -> None:
+    """Refuse an experiment that names a factory, whose code may be anybody's."""
+    if not trust and (factory := finished.experiment.model.factory):
+        raise CrossferError(
+            f"{finished.out}: building its network runs the code of {factory}; add --trust if you trust "
+            "it"
+        )
+
+
+def _collected_again(finished: Finished, trust: bool) -> Verdict:
     """Recompute ``results.json`` and compare."""
     results, out = finished.results, finished.out
     failed = {run.key: run.why for run in results.failed}
     try:
+        _check_trusted(finished, trust)
         planned = _planned(finished)
         if {run.key for run in planned.runs} != failed.keys() | {run.key for run in results.runs}:
             raise CrossferError("this version of crossfer plans other runs for this configuration")
     except (CrossferError, OSError) as error:
         why = f"derived results were not recomputed: {error}"
-        return Verdict(RESULTS, (why,), ())
+        return Verdict(RESULTS, (why,), (), done=False)
     runs_folder = (out / results.runs[0].folder).parent
     collected = collect(
         finished.experiment, planned, runs_folder, out, failed, results.leakage, results.network

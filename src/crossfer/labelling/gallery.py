@@ -7,7 +7,6 @@ photo.  The cache is the folder ``faces``: a JSON file for each photo, and a PNG
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from crossfer.datasets.walk import files_below, is_picture
 from crossfer.deploy.predictor import Predictor
 from crossfer.deploy.rows import Seen
 from crossfer.errors import CrossferError
-from crossfer.files import alone, write_bytes, write_json
+from crossfer.files import alone, parsed, write_bytes, write_json
 from crossfer.framing import Framing
 from crossfer.labelling.journal import FaceLocation
 from crossfer.pooled import in_order
@@ -290,7 +289,7 @@ class Gallery:
     def _from_card(self, card: Path, digest: str) -> list[PhotoFace] | None:
         """Return what was found in a photo before; ``None`` where that was another way, or is damaged."""
         try:
-            said = json.loads(card.read_text(encoding="utf-8"))
+            said = parsed(card.read_text(encoding="utf-8"))
             if said["how"] != self._how() or said["picture"] != digest:
                 return None
             faces = []

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal, get_args
 from crossfer.classes import canonical
 from crossfer.datasets.record import Box, spelled
 from crossfer.errors import CrossferError
-from crossfer.files import sync
+from crossfer.files import parsed, sync
 
 KIND, VERSION = "crossfer labels", 1
 LONGEST_NAME = 60
@@ -253,8 +253,8 @@ def _events(file: Path, lines: list[bytes], start: int) -> Iterator[Event]:
 
 def _parsed(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
+        values = parsed(line)
+    except ValueError:
         values = None
     if not isinstance(values, dict):
         raise _damaged(file, number)

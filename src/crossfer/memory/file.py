@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from crossfer.errors import CrossferError, one_line
+from crossfer.files import parsed
 from crossfer.machine import Machine
 from crossfer.memory import statistics
 from crossfer.memory.calibration import Calibration
@@ -261,7 +262,7 @@ def load_memory(file: str | Path) -> Memory:
     """
     try:
         with safe_open(file, "pt") as content:
-            told = json.loads((content.metadata() or {}).get(SAID, "{}"))
+            told = parsed((content.metadata() or {}).get(SAID, "{}"))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CrossferError(f"{file}: no such file; {AGAIN}") from None
@@ -275,16 +276,20 @@ def load_memory(file: str | Path) -> Memory:
         )
     if told.pop("digest") != content_digest(tensors, told):
         raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {AGAIN}")
+    try:
+        parts = ("classes", "rectified", "calibration")
+        classes, rectified, calibration = (parsed(told.get(part, "null")) for part in parts)
+    except ValueError as error:
+        raise CrossferError(f"{file}: damaged ({one_line(error)}); {AGAIN}") from None
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
-    calibration = json.loads(told.get("calibration", "null"))
     return Memory(
         told["model"],
-        tuple(json.loads(told["classes"])),
+        tuple(classes),
         tensors["known"],
         gaussians,
         Moments.unpacked("moments", tensors),
         Moments.unpacked("projected", tensors),
-        json.loads(told["rectified"]),
+        rectified,
         Calibration.from_json(calibration) if calibration else None,
     )
 

@@ -26,7 +26,7 @@ from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
 from crossfer.networks.onnx_files import copy_whole
 from crossfer.networks.prediction import probabilities_of
 from crossfer.networks.preprocessing import Preprocessing
-from crossfer.networks.sources import LIBRARIES, STUDY, Spec
+from crossfer.networks.sources import Spec
 from crossfer.networks.weights import save_tensors
 
 CLASSIFIER_CARD, WEIGHTS = "classifier.json", "model.safetensors"
@@ -265,7 +265,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def _check_factory(self, spec: Spec) -> None:
         """Refuse a factory whose network is another one, so that `load` would return something else."""
-        if spec.network == STUDY or spec.kind in LIBRARIES:
+        if not spec.factory:
             return
         if spec.kind == "__main__":
             raise CrossferError(
@@ -337,7 +337,12 @@ def read_card(folder: Path) -> Card:
     content = read_versioned(file, FORMAT, "save it again with this version")
     try:
         files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
+        for name in files:  # it is hashed: a device would never end
+            if name != Path(name).name:
+                raise ValueError(f"{name!r} is not a file in its folder")
         spec = Spec.from_json(content["network"], folder)
+        if spec.file and spec.file not in [folder / name for name in files]:
+            raise ValueError(f"{spec.network!r} is not one of its files")
         described: dict[str, Any] = {
             "classes": tuple(map(str, content["classes"])),
             "outputs": tuple(tuple(map(int, outputs)) for outputs in content["outputs"]),
@@ -398,6 +403,8 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 def _check_file(file: Path, recorded: str) -> None:
     try:
+        if file.exists() and not file.is_file():
+            raise CrossferError(f"{file}: not a regular file; get the bundle again")
         found = digest(file)
     except OSError as error:
         raise CrossferError(f"{file}: cannot be read ({error.strerror})") from None

@@ -266,6 +266,11 @@ class NetworkConfig(Strict):
         """Its name in error messages."""
         return self._source.name
 
+    @property
+    def factory(self) -> str:
+        """The name of the factory whose code is run to build it, also that of a bundle; otherwise empty."""
+        return (self._card.spec if self._card else self._source).factory
+
     @cached_property
     def _own(self) -> Own:
         """The model's own configuration."""

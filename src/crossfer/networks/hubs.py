@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -72,10 +73,45 @@ def _torchvision() -> None:
 _OPERATIONS = torch.library.Library("torchvision", "FRAGMENT")
 
 
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let no model hub be asked: what is built here gets its weights from a bundle."""
+    try:
+        hub: Any = importlib.import_module("huggingface_hub")
+    except ImportError:
+        yield
+        return
+    before, hub.constants.HF_HUB_OFFLINE = hub.constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    except (hub.errors.LocalEntryNotFoundError, hub.errors.OfflineModeIsEnabled):
+        raise CrossferError(
+            "its configuration is not on this machine, and a bundle asks no server; if you trust the name, "
+            "fetch it with `hf download NAME config.json`"
+        ) from None
+    finally:
+        hub.constants.HF_HUB_OFFLINE = before
+
+
+def _without_files(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a model of timm without those that name files or servers.
+
+    A bundle may come from anybody, and timm before 1.0.26 runs the code in a ``checkpoint_path``.
+    """
+    return {
+        key: value
+        for key, value in arguments.items()
+        if key not in ("checkpoint_path", "cache_dir") and not key.startswith("pretrained")
+    }
+
+
 def from_timm(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.Module:
     """Build a model of timm; `arguments` as `timm.create_model` takes them."""
-    own = {"pretrained": False} if bare else {}
-    return library("timm").create_model(name, **{**arguments, **own})
+    timm = library("timm")
+    if not bare:
+        return timm.create_model(name, **arguments)
+    with _offline():
+        return timm.create_model(name, **_without_files(arguments))
 
 
 def of_timm(name: str, arguments: Mapping[str, Any]) -> Own:
@@ -99,6 +135,8 @@ def from_torchvision(name: str, arguments: Mapping[str, Any], bare: bool) -> nn.
     }
     weights = None if bare else arguments.get("weights")
     classes = arguments.get("num_classes")
+    if bare and "weights_backbone" in signature(vision.models.get_model_builder(name)).parameters:
+        given["weights_backbone"] = None  # by default they are downloaded
     if not weights:
         return vision.models.get_model(name, num_classes=classes, **given)
     network = vision.models.get_model(name, weights=weights, **given)
@@ -126,19 +164,34 @@ def from_transformers(place: str, arguments: Mapping[str, Any], bare: bool) -> n
     """
     transformers = _transformers()
     config = dict(arguments["config"])
+    if bare:
+        config = _without_kernels(config)
     config = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
     auto = transformers.AutoModelForImageClassification
     if bare:
-        return auto.from_config(config)
+        with _offline():
+            return auto.from_config(config, trust_remote_code=False)
     # Only a head for other classes may differ.
     model, loading = auto.from_pretrained(
         place, config=config, ignore_mismatched_sizes=True, output_loading_info=True,
-        torch_dtype="float32",
+        torch_dtype="float32", trust_remote_code=False,
     )  # fmt: skip
     wrong = [*loading["missing_keys"], *(key[0] for key in loading["mismatched_keys"])]
     if wrong and not arguments.get("new_head"):
         raise CrossferError(f"its weights lack {', '.join(sorted(wrong)[:3])}")
     return model
+
+
+def _without_kernels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without code of a hub and files of timm; the architecture is the same."""
+    kept = {
+        key: value
+        for key, value in config.items()
+        if not (key.endswith("attn_implementation") and "/" in str(value))
+    }
+    if isinstance(inner := kept.get("model_args"), Mapping):
+        kept["model_args"] = _without_files(inner)
+    return kept
 
 
 def config_of_transformers(place: str) -> dict[str, Any]:
@@ -150,7 +203,9 @@ def config_of_transformers(place: str) -> dict[str, Any]:
         If there is no such model in a folder or in a hub.
     """
     try:
-        return dict(_transformers().AutoConfig.from_pretrained(place).to_dict())
+        return dict(
+            _transformers().AutoConfig.from_pretrained(place, trust_remote_code=False).to_dict()
+        )
     except (OSError, ValueError) as error:
         raise CrossferError(
             f"model.network: {TRANSFORMERS}:{place}: no such folder with a config.json, nor found in a hub "

@@ -78,6 +78,11 @@ class Spec:
         return self.network.partition(":")[0]
 
     @property
+    def factory(self) -> str:
+        """Its name if it is a factory, whose code is run to build it; otherwise empty."""
+        return "" if self.network == STUDY or self.kind in LIBRARIES else self.network
+
+    @property
     def path(self) -> Path:
         """The part after the colon as a path, relative to `folder`."""
         return (self.folder or Path()) / Path(self.network.partition(":")[2]).expanduser()
@@ -98,7 +103,8 @@ class Spec:
 
     def as_json(self) -> dict[str, Any]:
         """Return values for JSON; `from_json` reads them."""
-        folder = str(self.folder.resolve()) if self.folder else None
+        needless = self.network == STUDY or self.kind in (TIMM, TORCHVISION)  # they have no files
+        folder = str(self.folder.resolve()) if self.folder and not needless else None
         return {**asdict(self), "folder": folder}
 
     @classmethod
@@ -111,7 +117,7 @@ class Spec:
         spec = cls(**content)
         if spec.file:
             return replace(spec, folder=beside)
-        if spec.network == STUDY or spec.kind in LIBRARIES:
+        if not spec.factory:
             return spec
         top = spec.kind.partition(".")[0]
         places = [place for place in (spec.folder, beside, beside.parent) if place is not None]

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from crossfer.files import parsed
 from crossfer.networks.weights import content_digest, save_tensors
 from crossfer.training.trainer import State
 
@@ -80,6 +81,6 @@ def read_checkpoint(file: Path) -> tuple[State, Facts] | None:
         for key, tensor in tensors.items():
             part, name = key.split("/", 1)
             parts[part][name] = tensor
-        return State(**(parts | json.loads(told["progress"]))), json.loads(told.get("facts", "{}"))
+        return State(**(parts | parsed(told["progress"]))), parsed(told.get("facts", "{}"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None

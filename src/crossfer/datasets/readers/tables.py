@@ -20,6 +20,7 @@ from crossfer.datasets.readers.files import is_text
 from crossfer.datasets.record import Box
 from crossfer.datasets.walk import STRAY_FOLDERS
 from crossfer.errors import CrossferError
+from crossfer.files import parsed
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
@@ -122,7 +123,7 @@ def class_names(path: Path) -> dict[str, list[str]]:
     if path.suffix.lower() != PARQUET:
         return {}
     try:
-        about = json.loads((_schema(path).metadata or {})[b"huggingface"])["info"]["features"]
+        about = parsed((_schema(path).metadata or {})[b"huggingface"])["info"]["features"]
         return {
             str(name).strip().lower(): [str(text) for text in kind["names"]]
             for name, kind in about.items()

@@ -17,6 +17,7 @@ from crossfer.datasets.readers.tables import encoding_of, lines_of
 from crossfer.datasets.record import Box, Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.datasets.walk import files_below
 from crossfer.errors import CrossferError
+from crossfer.yaml_files import LimitedLoader
 
 LOOK = 20
 LARGEST = 2**20
@@ -130,7 +131,7 @@ def _content(about: Path) -> Any:
         return None
     try:
         text = about.read_text(encoding=encoding_of(about))
-        return text.split("\n") if about.suffix == ".txt" else yaml.safe_load(text)
+        return text.split("\n") if about.suffix == ".txt" else yaml.load(text, LimitedLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
 

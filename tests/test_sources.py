@@ -180,6 +180,47 @@ def test_a_network_of_transformers_says_itself_how_it_is_used(
         (tmp_path / "away.json").rename(deployed / "preprocessor_config.json")
 
 
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("efficientnet", {"image_processor_type": "EfficientNetImageProcessor", "include_top": True}),
+        ("efficientnet", {
+            "image_processor_type": "EfficientNetImageProcessor", "include_top": False,
+            "rescale_offset": True, "rescale_factor": 1 / 127.5,
+        }),
+        ("mobilevit", {"image_processor_type": "MobileViTImageProcessor", "crop_size": 32}),
+        ("vit", {"image_processor_type": "ViTImageProcessor", "do_rescale": False}),
+        ("vit", {"image_processor_type": "ViTImageProcessor", "do_normalize": False}),
+        ("convnext", {"image_processor_type": "ConvNextImageProcessor", "image_mean": 0.4}),
+    ],
+)  # fmt: skip
+def test_a_network_of_transformers_gets_the_pixels_of_its_own_processor(
+    kind: str, how: dict[str, Any], tmp_path: Path
+) -> None:
+    needs("transformers")
+    from transformers import AutoImageProcessor
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "image_size": 32}))
+    size = {"shortest_edge": 32} if kind == "convnext" else {"height": 32, "width": 32}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": size, **how}))
+    faces = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    theirs = processor(
+        list(faces.numpy()), return_tensors="pt", do_resize=False, do_center_crop=False
+    )["pixel_values"]
+    ours = normalise(faces, NetworkConfig(f"transformers:{tmp_path}").preprocessing)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_processor_that_does_more_than_normalise_is_refused(tmp_path: Path) -> None:
+    needs("transformers")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "image_size": 32}))
+    how = {"image_processor_type": "ImageGPTImageProcessor", "size": {"height": 32, "width": 32}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(how))
+    with pytest.raises(CrossferError, match=r"its preprocessor \(ImageGPTImageProcessor\)"):
+        NetworkConfig(f"transformers:{tmp_path}").preprocessing  # noqa: B018
+
+
 def export(model: nn.Module, file: Path, inputs: int = 1) -> None:
     shown = torch.zeros(2, *GRAY)
     torch.onnx.export(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from crossfer import standins
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
-from crossfer.datasets import Preparation, open_dataset, prepare
+from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import (
     Progress,
@@ -28,7 +28,9 @@ from crossfer.experiment import (
     run_experiment,
 )
 from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.opening import check_framing
 from crossfer.experiment.plan import Run, plan
+from crossfer.framing import Framing
 from crossfer.machine import Machine
 from crossfer.networks import (
     Classifier,
@@ -665,6 +667,7 @@ model:
   input: [3, 32, 32]
   normalisation: {{mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225]}}
   classes: [neutral, happy, sad, surprise, fear, disgust, anger]
+  framing: {{eye_distance: 0.3, eye_height: 0.35}}
 recipes:
   default: {{epochs: 1, batch_size: 16}}
 precision: 32-true
@@ -702,6 +705,8 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
         weights = load_file(tmp_path / "out" / run.folder / "model.safetensors")
         mine = Residual(width=8)
         mine.load_state_dict(weights)
+        # The source was cropped by somebody else, so that only the user knows the framing.
+        assert load(tmp_path / "out" / run.folder).framing == Framing(32, 3, 0.3, 0.35)
         if name == "BL":
             assert all(torch.equal(weights[key], deployed[key]) for key in deployed)
             assert run.cost.images_seen == run.cost.flop == run.training_images == 0
@@ -753,6 +758,17 @@ def test_faces_that_the_network_does_not_read_are_refused(
         CrossferError, match=r"48×48, but model.input reads 32×32×3.*--side 32 --colour"
     ):
         run_experiment(check_experiment(content | changes), tmp_path / "out")
+
+
+def test_a_source_framed_otherwise_than_the_user_says_is_refused(
+    prepared: dict[str, Dataset],
+) -> None:
+    source = prepared["mug"]
+    assert source.card["faces"]["mode"] == "find"
+    check_framing(network(input=None), source)
+    check_framing(network(framing={"eye_distance": 0.42}), source)
+    with pytest.raises(CrossferError, match="eyes are at 0.3,0.42 .* prepare it with --eyes 0.3,0.42"):
+        check_framing(network(framing={"eye_distance": 0.3}), source)
 
 
 def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_path: Path) -> None:

@@ -321,8 +321,10 @@ def _validation(
 
 def _framing(run: Run, source: Dataset) -> Framing:
     """Return the framing of the faces that a run was trained on."""
-    reads = run.network.preprocessing
-    framing = source.parts[0].card["faces"]["framing"]
+    reads, faces = run.network.preprocessing, source.parts[0].card["faces"]
+    if faces["mode"] == "cropped" and run.network.framed:
+        return run.network.framed  # nobody measured the source's
+    framing = faces["framing"]
     return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
 
 

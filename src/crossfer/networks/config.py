@@ -102,7 +102,8 @@ class NetworkConfig:
     framing
         How its faces are cut out of pictures: ``eye_distance`` and ``eye_height``, see
         `crossfer.framing.Framing`; by default the bundle's own, or that of `crossfer.prepare`.  The networks
-        of an experiment have the framing of its source.
+        of an experiment have the framing of its source, and this one if the source's pictures were cropped by
+        somebody else; a source that was prepared in another framing is refused.
     FC, CL
         Module names of its fully connected layers and of its last convolution, if module order does not give
         them.

@@ -767,7 +767,9 @@ def test_a_source_framed_otherwise_than_the_user_says_is_refused(
     assert source.card["faces"]["mode"] == "find"
     check_framing(network(input=None), source)
     check_framing(network(framing={"eye_distance": 0.42}), source)
-    with pytest.raises(CrossferError, match="eyes are at 0.3,0.42 .* prepare it with --eyes 0.3,0.42"):
+    with pytest.raises(
+        CrossferError, match="eyes are at 0.3,0.42 .* prepare it with --eyes 0.3,0.42"
+    ):
         check_framing(network(framing={"eye_distance": 0.3}), source)
 
 

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import nn
 
 from crossfer.adaptation import untrained
-from crossfer.classes import FER7, FER8
+from crossfer.classes import FER7, FER8, ClassSet
 from crossfer.deploy.export import export as exported
 from crossfer.deploy.models import Model, open_model
 from crossfer.errors import CrossferError
+from crossfer.experiment import load_experiment
 from crossfer.external_data import AT_ONCE, digest_of, files_of
 from crossfer.files import digest
 from crossfer.machine import Machine
@@ -36,8 +38,10 @@ from crossfer.networks import (
     load,
     normalise,
 )
+from crossfer.networks.config import outputs_by_class
 from tests import tiny_onnx
 from tests.commands import crossfer, refused
+from tests.tiny_networks import Residual
 
 FAMILIES = {
     "ResNet": "resnet18",
@@ -609,7 +613,7 @@ def test_a_bundle_and_its_factory_may_be_moved_together(tmp_path: Path) -> None:
 
 
 def test_a_described_onnx_file_is_exported(tmp_path: Path) -> None:
-    """What reads normalised images becomes what reads bytes; a description alone names no network."""
+    """What reads normalised images becomes what reads bytes; either file names the network."""
     needs("onnx", "onnxruntime", "onnx2torch")
     export(untrained(small, 1).eval(), tmp_path / "net.onnx")
     description = tmp_path / "net.yaml"
@@ -627,6 +631,47 @@ def test_a_described_onnx_file_is_exported(tmp_path: Path) -> None:
         f"{out}: exported classifier, fp32: has no PyTorch network; name the bundle or run that it was "
         "exported from"
     )
-    assert refused("predict", description, tmp_path) == (
-        f"{description}: names no network; name {tmp_path / 'net.onnx'}"
-    )
+    assert np.array_equal(open_model(description).engine(shown), theirs.engine(shown))
+    file = tmp_path / "experiment.yaml"
+    for name in ("net.yaml", "net.onnx", "./net.onnx"):
+        file.write_text(f"{{source: a, targets: [b], model: {name}}}")
+        model = load_experiment(file).model
+        assert (model.network, model.folder) == ("onnx:net.onnx", tmp_path)
+        assert model.classes == FER7 and model.framed == theirs.framing
+    description.unlink()
+    with pytest.raises(CrossferError, match=r"model: classes: missing; list the classes"):
+        load_experiment(file)
+    (tmp_path / "net.onnx").unlink()
+    with pytest.raises(CrossferError, match=r"net\.onnx: no such file"):
+        load_experiment(file)
+
+
+def test_outputs_that_mean_no_expression_are_never_predicted(tmp_path: Path) -> None:
+    """FER+ has ten outputs, two of which are no class of anything."""
+    save_file(untrained(Residual, 0).state_dict(), tmp_path / "old.safetensors")
+    names = ["neutral", "happiness", "surprise", "sadness", "anger", "unknown", "NF"]
+    description = tmp_path / "ferplus.yaml"
+    told = {
+        "network": "tests.tiny_networks:Residual",
+        "weights": "old.safetensors",
+        "classes": names,
+    }
+    told |= {"input": [3, 32, 32], "normalisation": "per-image"}
+    description.write_text(yaml.safe_dump(told))
+    model = open_model(description)
+    assert model.classes == ("neutral", "happy", "surprise", "sad", "angry")
+    said = model.engine(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8))
+    assert said.shape == (4, 5) and np.allclose(said.sum(1), 1)
+
+
+def test_two_spellings_of_one_class_are_refused_with_a_remedy_that_works() -> None:
+    def of(*names: str) -> NetworkConfig:
+        return NetworkConfig("a:b", classes=names, weights="x.pt", normalisation="per-image")
+
+    with pytest.raises(
+        ValueError, match=r"Joy and happiness are spellings of happy; write happiness 2"
+    ):
+        of("Joy", "sad", "happiness")
+    assert of("Joy", "sad", "happiness 2").outputs == ("happy", "sad", "happiness 2")
+    both = ClassSet.of({"happy": ["happy", "happiness 2"], "sad": ["sad"]})
+    assert outputs_by_class(both, ("happy", "sad", "happiness 2")) == [[0, 2], [1]]

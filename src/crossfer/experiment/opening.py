@@ -133,8 +133,8 @@ def check_framing(network: NetworkConfig, source: Dataset) -> None:
     )
     if own != wanted:
         raise CrossferError(
-            f"model.framing: the eyes are at {wanted} (distance, height), but {source.name} was prepared with "
-            f"{own}; prepare it with --eyes {wanted} (eyes: in a configuration), or remove framing:"
+            f"model.framing: the eyes are at {wanted} (distance, height), but {source.name} was prepared "
+            f"with {own}; prepare it with --eyes {wanted} (eyes: in a configuration), or remove framing:"
         )
 
 

@@ -228,8 +228,8 @@ def _check_processor(processor: Any, how: Preprocessing) -> None:
         ) from None
     if theirs.shape != ours.shape or (theirs - ours).abs().max() > 1e-3 * ours.abs().max():
         raise CrossferError(
-            f"its preprocessor ({name}) does more than to rescale, normalise and reorder colours, which crossfer "
-            "cannot do; name a factory that does it in the network (docs/networks.md)"
+            f"its preprocessor ({name}) does more than rescale, normalise and reorder colours, which "
+            "crossfer cannot; name a factory whose network does it itself"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from crossfer.networks import (
     normalise,
     study_cnn,
 )
+from crossfer.networks.answers import problem_of
 from crossfer.networks.flop import training_flop
 from crossfer.networks.layers import (
     LAYERS,
@@ -472,6 +474,30 @@ def test_wherever_a_network_is_deployed_it_must_answer_with_logits() -> None:
             network(source, weights="as-built", input=GRAY).deployed()
 
 
+@pytest.mark.parametrize(
+    ("shape", "answers", "words"),
+    [
+        ((2, 7, 1, 1), 7, r"have it flatten them: \.flatten\(1\)"),
+        ((2, 1, 7), 7, r"have it flatten them: \.flatten\(1\)"),
+        ((2, 1), 2, r"for one logit x return two, torch\.cat\(\[torch\.zeros_like\(x\), x\], 1\)"),
+        ((2,), 7, "not the most probable class"),
+        ((2, 8), 7, "list its 8 outputs in model.classes"),
+        ((2, 8, 8), 7, "one row of logits for a face"),
+    ],
+)
+def test_logits_of_another_shape_say_what_to_do(
+    shape: tuple[int, ...], answers: int, words: str
+) -> None:
+    problem = problem_of(torch.randn(shape), answers)
+    assert problem and str(shape) in problem and re.search(words, problem)
+
+
+def test_percentages_are_no_logits() -> None:
+    logits = torch.randn(2, 7)
+    assert problem_of(logits, 7) is None
+    assert "probabilities" in (problem_of(100 * logits.softmax(1), 7) or "")
+
+
 def test_a_network_that_mixes_faces_is_refused() -> None:
     with pytest.raises(CrossferError, match="a face another result alone than in a batch"):
         check_network(network("averaging"), ["FC"], Machine.of("cpu"))
@@ -566,6 +592,12 @@ def test_of_several_weights_the_running_mean_is_taken_or_the_user_is_asked(tmp_p
     assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
 
 
+def test_safetensors_are_read_whatever_the_file_is_called(tmp_path: Path) -> None:
+    save_file(untrained(Residual, 4).state_dict(), tmp_path / "model.bin")
+    read = network(weights=tmp_path / "model.bin").deployed().network.state_dict()
+    assert all(torch.equal(read[k], v) for k, v in untrained(Residual, 4).state_dict().items())
+
+
 def test_a_prefix_that_the_file_lacks_is_added(tmp_path: Path) -> None:
     inner = untrained(Residual, 4).state_dict()
     save_file(inner, tmp_path / "w.safetensors")
@@ -623,6 +655,9 @@ def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -
         assert str(error.value).startswith(f"model.weights: {weights}: ")
         return str(error.value)
 
+    program = torch.export.export(nn.Linear(1, 1), (torch.zeros(1, 1),))
+    torch.export.save(program, tmp_path / "program.pt2")
+    assert "is a program of torch.export" in said(tmp_path / "program.pt2")
     save_file(Residual().state_dict(), tmp_path / "w.safetensors")
     assert "size mismatch for stem.0.weight" in said(
         tmp_path / "w.safetensors", arguments={"width": 4}

@@ -565,6 +565,107 @@ def open_model_of(config: NetworkConfig, folder: Path) -> Model:
     return open_model(folder / "keras.onnx")
 
 
+def of_any_size(file: Path, *ending: Any, kind: Any = None) -> None:
+    """Write a convolution, a mean over axes that a node holds, a linear layer, and what `ending` adds."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = {"w": (4, 1, 3, 3), "head": (4, 7), "bias": (7,)}
+    axes = numpy_helper.from_array(np.array([2, 3]))
+    nodes = [
+        helper.make_node("Conv", ["given", "w"], ["a"], kernel_shape=[3, 3]),
+        helper.make_node("Constant", [], ["axes"], value=axes),
+        helper.make_node("ReduceMean", ["a", "axes"], ["b"], keepdims=0),
+        helper.make_node("Gemm", ["b", "head", "bias"], ["logits"]),
+        *ending,
+    ]
+    shape = ["n", 1, "height", "width"]
+    given = helper.make_tensor_value_info("given", onnx.TensorProto.FLOAT, shape)
+    last = nodes[-1].output[0]
+    said = kind or helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["n", 7])
+    constants = [
+        numpy_helper.from_array(rng.normal(size=size).astype(np.float32), name)
+        for name, size in weights.items()
+    ]
+    graph = helper.make_graph(
+        nodes, "made", [given], [helper.make_value_info(last, said)], constants
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), file)
+
+
+def test_an_onnx_file_of_images_of_any_size_is_used_with_the_size_that_is_given(
+    tmp_path: Path,
+) -> None:
+    needs("onnx", "onnxruntime", "onnx2torch")
+    of_any_size(tmp_path / "any.onnx")
+    told: dict[str, Any] = {"classes": FER7, "normalisation": "per-image", "folder": tmp_path}
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    said = []
+    for kind in ("onnx", "onnxruntime"):
+        with pytest.raises(
+            CrossferError, match=r"model.input: missing; .* reads images of any size"
+        ):
+            NetworkConfig(f"{kind}:any.onnx", **told).deployed()
+        config = NetworkConfig(f"{kind}:any.onnx", input=GRAY, **told)
+        model = config.deployed()
+        said.append(model.predict(shown))
+        again = load(model.save(tmp_path / f"bundle of {kind}"))
+        assert np.array_equal(again.predict(shown), said[-1])
+    assert np.allclose(*said, atol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["clip", "cast", "percent"])
+def test_what_follows_a_softmax_does_not_hide_it(what: str, tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime", "onnx2torch")
+    from onnx import TensorProto, helper, numpy_helper
+
+    number = helper.make_node(
+        "Constant", [], ["hundred"], value=numpy_helper.from_array(np.float32([100]))
+    )
+    after: dict[str, list[Any]] = {
+        "clip": [helper.make_node("Clip", ["p"], ["end"])],
+        "cast": [helper.make_node("Cast", ["p"], ["end"], to=TensorProto.FLOAT)],
+        "percent": [number, helper.make_node("Mul", ["p", "hundred"], ["end"])],
+    }
+    file = tmp_path / "soft.onnx"
+    of_any_size(tmp_path / "plain.onnx")
+    of_any_size(file, helper.make_node("Softmax", ["logits"], ["p"], axis=1), *after[what])
+    told: dict[str, Any] = {"classes": FER7, "normalisation": "per-image", "folder": tmp_path}
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    expected = NetworkConfig("onnx:plain.onnx", input=GRAY, **told).deployed().predict(shown)
+    measured = NetworkConfig("onnxruntime:soft.onnx", input=GRAY, **told).deployed()
+    assert np.allclose(measured.predict(shown), expected, atol=1e-5)
+    trained = NetworkConfig("onnx:soft.onnx", input=GRAY, **told)
+    if what == "percent":
+        with pytest.raises(CrossferError, match="returns probabilities; it must return logits"):
+            trained.deployed()
+    else:
+        assert np.allclose(trained.deployed().predict(shown), expected, atol=1e-5)
+
+
+def test_an_onnx_file_without_scores_says_how_to_export_it(tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime")
+    from onnx import TensorProto, helper
+
+    number = helper.make_tensor_type_proto(TensorProto.INT64, ["n"])
+    score = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    scores = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, score))
+    zipped = helper.make_node(
+        "ZipMap", ["logits"], ["z"], domain="ai.onnx.ml", classlabels_int64s=list(range(7))
+    )
+    best = helper.make_node("ArgMax", ["logits"], ["best"], axis=1, keepdims=0)
+    told: dict[str, Any] = {"classes": FER7, "normalisation": "per-image", "folder": tmp_path}
+    for name, node, kind, words in (
+        ("zip", zipped, scores, r"\(z\) has a score of every class; .* zipmap=False"),
+        ("best", best, number, r"\(best\) has a score of every class; .* \(such as ArgMax\)"),
+    ):
+        of_any_size(tmp_path / f"{name}.onnx", node, kind=kind)
+        with pytest.raises(CrossferError, match=words):
+            NetworkConfig(f"onnxruntime:{name}.onnx", input=GRAY, **told).deployed()
+
+
 def test_modules_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
     """Two deployed models are compared, each with a my_net.py beside it."""
     for number, name in enumerate(("old", "new"), 1):

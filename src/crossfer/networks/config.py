@@ -281,6 +281,11 @@ class NetworkConfig:
     def preprocessing(self) -> Preprocessing:
         """Its preprocessing."""
         own = self._own.preprocessing
+        if own is None and self._source.file and not self.input:
+            raise CrossferError(
+                f"model.input: missing; {self.name} reads images of any size, so set that of its faces, "
+                "[channels, height, width]"
+            )
         how = own or Preprocessing()
         try:
             if self.order and (self.input or how.input_shape)[0] == 1:
@@ -352,6 +357,8 @@ class NetworkConfig:
             given = {"num_classes": count, **channels, **given}
         elif kind == TORCHVISION:
             given = {"num_classes": count, **given}
+        elif self._source.file and self._own.preprocessing is None:
+            given = {"side": self.preprocessing.side}
         elif kind == TRANSFORMERS:
             config = config_of_transformers(self._source.place)
             if not self.is_deployed:

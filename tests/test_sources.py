@@ -622,7 +622,7 @@ def test_what_follows_a_softmax_does_not_hide_it(what: str, tmp_path: Path) -> N
     from onnx import TensorProto, helper, numpy_helper
 
     number = helper.make_node(
-        "Constant", [], ["hundred"], value=numpy_helper.from_array(np.float32([100]))
+        "Constant", [], ["hundred"], value=numpy_helper.from_array(np.array([100], np.float32))
     )
     after: dict[str, list[Any]] = {
         "clip": [helper.make_node("Clip", ["p"], ["end"])],
@@ -767,7 +767,7 @@ def test_outputs_that_mean_no_expression_are_never_predicted(tmp_path: Path) -> 
 
 def test_two_spellings_of_one_class_are_refused_with_a_remedy_that_works() -> None:
     def of(*names: str) -> NetworkConfig:
-        return NetworkConfig("a:b", classes=names, weights="x.pt", normalisation="per-image")
+        return NetworkConfig("a:b", classes=names, weights=Path("x.pt"), normalisation="per-image")
 
     with pytest.raises(
         ValueError, match=r"Joy and happiness are spellings of happy; write happiness 2"

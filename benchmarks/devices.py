@@ -22,11 +22,13 @@ from crossfer.adaptation import untrained
 from crossfer.machine import Machine
 from crossfer.networks import Classifier, study_cnn
 from crossfer.training import Faces, Recipe
-from crossfer.training.devices import OnStep, on_devices
+from crossfer.training.devices import OnStep, Stopping, on_devices
 from crossfer.training.trainer import Training
 
 
-def rate(machine: Machine, on_step: OnStep, batch: int, seconds: float) -> float:
+def rate(
+    machine: Machine, on_step: OnStep, stopping: Stopping, batch: int, seconds: float
+) -> float:
     """Train for some seconds; return images per second of all devices together."""
     faces = Faces(
         torch.randint(0, 256, (4 * batch, 48, 48), dtype=torch.uint8), torch.arange(4 * batch) % 7

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from crossfer import in_memory, prepare
 from crossfer.datasets import Dataset, Preparation, open_dataset
-from crossfer.deploy.assess import assess, classes_of_model, of_source
+from crossfer.deploy.assess import assess, of_source
+from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import open_model
 from crossfer.evaluation.assessing import Assessed
 from shifts import blurred, noisy
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--also", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
     model, source = open_model(arguments.model), open_dataset(arguments.source)
-    classes = classes_of_model(model, {})
+    classes = class_set_of(model.classes, {}, model)
     known = of_source(model, source, classes)
     print(f"validation faces: {known.answers.answered.sum():,}")
     print("| Faces | n | True | ATC | Error | DoC | Error | Drift of features |")

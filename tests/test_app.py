@@ -166,6 +166,11 @@ def test_what_flipped_is_that_of_the_comparison(
                 assert asked(address, wrong)[0] == 404
     with pytest.raises(CrossferError, match="name the prepared dataset with --data"):
         pages_of([tmp_path / "c.json"])
+    other = prepare(
+        data.parent / "faces", tmp_path / "other", Preparation(faces="cropped", side=32)
+    )
+    with pytest.raises(CrossferError, match="other: not in the comparison, which is of .*leave it"):
+        pages_of([tmp_path / "c.json"], [data, other.folder])
 
 
 def test_a_port_in_use_is_one_line_and_ctrl_c_ends_it(folder: Path) -> None:

@@ -7,6 +7,8 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,8 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossfer.adaptation import untrained
+from crossfer.app.opening import pages_of
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
-from crossfer.deploy.assess import assess, classes_of_model, of_memory, of_source
+from crossfer.deploy.assess import _with_head, assess, of_memory, of_source
+from crossfer.deploy.checks import unchecked
+from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import open_model
 from crossfer.deploy.pytorch import TorchEngine
 from crossfer.errors import CrossferError
@@ -37,10 +42,13 @@ from crossfer.evaluation.estimate import (
     thresholded_confidence,
 )
 from crossfer.memory.file import load_memory
+from crossfer.networks import Classifier, Preprocessing
 from crossfer.networks.config import NetworkConfig
 from crossfer.report.assessed import answer, curve
+from tests.browser import asked, served
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file
+from tests.tiny_networks import read_head
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -209,7 +217,7 @@ def test_the_command_answers_and_writes_all_of_it(place: Path) -> None:
 
 def test_no_estimate_looks_at_a_label_of_the_new_faces(place: Path) -> None:
     model = open_model(place / "network")
-    class_set = classes_of_model(model, {})
+    class_set = class_set_of(model.classes, {}, model)
     source, new = (open_dataset(place / name / "data") for name in ("source", "new"))
     known = of_source(model, source, class_set)
     column = new.samples.schema.get_field_index("label")
@@ -238,7 +246,7 @@ def test_a_folder_of_pictures_is_assessed_as_it_is(place: Path) -> None:
     )  # fmt: skip
     assert done.exit_code == 0, done.exception
     content, model = json.loads(found.read_text()), open_model(place / "network")
-    class_set = classes_of_model(model, {})
+    class_set = class_set_of(model.classes, {}, model)
     known = of_source(model, open_dataset(place / "source/data"), class_set)
     same = assess(model, open_dataset(place / "new/data"), known, class_set)
     assert content["people"] is None and content["images"] == same.images
@@ -267,7 +275,7 @@ def test_a_memory_file_stands_for_the_source(
     assert done.exit_code == 0, done.exception
     assert " % of 160 validation images; compare this with the accuracy" in done.stdout
     model, new = open_model(network), open_dataset(place / "new/data")
-    class_set = classes_of_model(model, {})
+    class_set = class_set_of(model.classes, {}, model)
     by_faces = assess(model, new, of_source(model, source, class_set), class_set)
     done = crossfer("assess", network, new.folder, "--memory", file, "--json", json_file)
     assert done.exit_code == 0, done.exception
@@ -318,7 +326,7 @@ def test_answers_in_groups_give_the_same_estimates_and_name_no_image() -> None:
 def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
     folder, data = linear
     model = open_model(folder)
-    class_set = classes_of_model(model, {})
+    class_set = class_set_of(model.classes, {}, model)
     known = of_source(model, data, class_set)
     found = assess(model, data, known, class_set, curve=True)
     assert [point.draws for point in found.curve] == [1, 3, 3, 1]
@@ -341,6 +349,17 @@ def test_labels_draw_a_curve(linear: tuple[Path, Dataset]) -> None:
     lacking = curve(replace(found, curve=(now, few), lacks=("fear",)))
     assert "among all classes of the network, fear too" in lacking and "fear" not in said
     assert said.startswith("No number of labels up to 25 gained more than 2 points in every draw")
+
+
+def test_a_head_that_is_not_called_shows_no_features() -> None:
+    """What needs none is assessed nevertheless."""
+
+    class Own:
+        """A model whose head is read, not called."""
+
+        pytorch = Classifier(read_head(), preprocessing=Preprocessing(3, 32)).eval()
+
+    assert _with_head(cast(Any, Own())) is None
 
 
 def test_what_cannot_be_assessed_is_said_in_one_line(place: Path, tmp_path: Path) -> None:
@@ -368,10 +387,14 @@ def test_pictures_that_are_left_out_are_named(place: Path, tmp_path: Path) -> No
     for number, file in enumerate(sorted((place / "new/raw").glob("*.png"))[:4]):
         shutil.copy(file, tmp_path / f"a{number}")
     (tmp_path / "broken.jpg").write_bytes(b"none")
+    (tmp_path / "clip.mp4").write_bytes(b"none")
+    (tmp_path / "notes.txt").write_text("none")
     source = place / "source/data"
     done = crossfer("assess", place / "network", tmp_path, "--source", source, "--cropped")
     assert f"{tmp_path.name}: 4 faces." in done.stdout
     assert f"can be read: 1 (first: {tmp_path / 'broken.jpg'})." in done.stdout
+    assert "videos, skipped: 1; extract their frames" in done.stdout
+    assert "neither pictures nor videos, skipped: 1" in done.stdout
 
 
 def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_path: Path) -> None:
@@ -404,6 +427,18 @@ def test_a_classifier_that_is_read_wrongly_is_not_remembered(place: Path, tmp_pa
         ("assess", described, source, "--source", source),
     ):
         assert "on raw's test set, not 50 %" in refused(*command)
+    model = replace(open_model(described), name="theirs")
+    untested: Any = SimpleNamespace(name="raw", rows=lambda split: [])
+    told = [unchecked(model, one) for one in (open_dataset(source), untested, None)]
+    assert told == [
+        [],
+        ["theirs: expect: is not checked here: raw has no test image of its classes"],
+        ["theirs: expect: is not checked here: it is the accuracy on its source's test set"],
+    ]
+    done = crossfer("predict", described, place / "source/raw/0.png", "--cropped")
+    assert "expect: is not checked here" in done.stdout
+    with served(pages_of([described])) as address:
+        assert "expect: is not checked here" in asked(address, "/try")[1]
     file.write_bytes(b"all that is left")
     assert "already exists" in refused("remember", place / "network", source, "--out", file)
     assert file.read_bytes() == b"all that is left"

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from crossfer.cli import app
 from crossfer.datasets import Preparation, prepare
 from crossfer.datasets.audit import audit
+from tests.commands import refused
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +81,19 @@ def test_the_command_takes_raw_files_and_writes_a_page_without_pictures(
     page = tmp_path / "audit.html"
     done = CliRunner().invoke(app, ["audit", str(dirty), "--json", "--strict", "--page", str(page)])
     assert done.exit_code == 1
+    assert f"prepare it first: crossfer prepare {dirty}" in done.stderr
+    assert "split: official" in done.stderr and "skipped.csv" not in done.stderr
     content = json.loads(done.stdout)
     assert content["datasets"][0]["splits"][2]["also_in_training"] == 2
     into_test = {o["first"]["split"]: o["exact"] for o in content["overlaps"] if o["leaks"]}
     assert into_test == {"training": 2}
     assert "never on test sets" in content["selection"]
     html = page.read_text(encoding="utf-8")
+    (dirty / "elsewhere").mkdir()
+    (dirty / "train/happy/ann_1.png").rename(dirty / "elsewhere/happy.png")
+    said = refused("audit", dirty)
+    (dirty / "elsewhere/happy.png").rename(dirty / "train/happy/ann_1.png")
+    (dirty / "elsewhere").rmdir()
+    assert " --" in said and f"first, with the option: crossfer prepare {dirty}" in said
     assert "2 of 6 test images (33.3%)" in html
     assert "<img" not in html

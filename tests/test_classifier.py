@@ -135,7 +135,7 @@ def broken(folder: Path, what: str) -> None:
         ("cut off", r"model.safetensors: changed or truncated"),
         ("no weights", r"model.safetensors: cannot be read \(No such file"),
         ("no card", r"classifier.json: no such file; name the folder of a bundle"),
-        ("no JSON", r"classifier.json: cannot be read"),
+        ("no JSON", r"classifier.json: damaged"),
         ("another version", r"classifier.json: has format 99, but this version reads 1"),
         ("a key less", r"classifier.json: damaged \(KeyError: 'outputs'\)"),
         ("other classes", r"classifier.json: changed by hand"),

@@ -21,6 +21,7 @@ from crossfer.errors import CrossferError
 from crossfer.experiment import load_results
 from crossfer.strategies import STRATEGIES
 from tests.browser import asked, served
+from tests.commands import refused
 
 
 def crossfer(*arguments: str | Path) -> Result:
@@ -37,6 +38,24 @@ def test_every_help_shows_an_example(command: str) -> None:
 def test_the_version_is_that_of_the_package() -> None:
     assert CliRunner().invoke(app, ["--version"]).output == f"crossfer {__version__}\n"
     assert __version__ == metadata.version("crossfer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ("gate x --max-source-drop 1 --max-drop 90", "--max-source-drop or --max-drop"),
+        ("prepare x --sizes 1,1,1 --sizes=2,1,1 --out y", "--sizes"),
+        ("recommend x --json --json", "--json"),
+    ],
+)
+def test_an_option_of_which_only_the_last_value_would_count_is_refused(
+    arguments: str, names: str
+) -> None:
+    assert refused(*arguments.split()) == f"{names}: given twice; leave one out"
+
+
+def test_a_repeatable_option_may_be_repeated() -> None:
+    assert "x: no such" in refused("prepare", "x", "--label", "a=b", "--label", "c=d", "--out", "y")
 
 
 def test_datasets_lists_every_reader_with_its_licence_and_layout() -> None:

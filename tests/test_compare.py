@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import shutil
 from dataclasses import replace
@@ -19,15 +20,23 @@ from scipy.stats import binomtest
 
 from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.deploy import load
-from crossfer.deploy.compare import ClassifierComparison, CompareOptions, compare, read
+from crossfer.deploy.compare import (
+    ClassifierComparison,
+    CompareOptions,
+    Pictures,
+    compare,
+    measure_latency,
+    read,
+)
 from crossfer.deploy.models import open_model
 from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
+from crossfer.evaluation.comparing import on_dataset
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.spread import spreads
 from crossfer.framing import Framing
 from crossfer.networks import NetworkConfig
-from crossfer.report.compared import measures
+from crossfer.report.compared import measures, write_page
 from tests import tiny_onnx
 from tests.commands import crossfer, refused
 from tests.pixel_networks import STEP, classifier, exported, onnx_file
@@ -245,6 +254,26 @@ def test_a_class_that_falls_does_not_pass_unseen(
     assert told.exit_code == 0 and "data:image/png" in page.read_text()
 
 
+def test_a_dataset_without_the_column_of_the_groups_is_named_wherever_it_is_left_out(
+    comparison: ClassifierComparison, tmp_path: Path
+) -> None:
+    told = "other: has no column camera, so nothing is said of its groups."
+    (_, before, after), (one,) = comparison.answers[0], comparison.found.datasets
+    facts = {name: getattr(one, name) for name in ("title", "stand_in", "fingerprint", "split")}
+    known = ([None] * len(LABELS), [""] * len(LABELS))
+    other = on_dataset(
+        {"name": "other", "left_out": {}, **facts},
+        *(before, after, CLASSES, range(len(CLASSES)), *known, {"camera": None}),
+    )
+    found = replace(comparison.found, datasets=(one, other))
+    write_page(found, tmp_path / "c.html")
+    assert told in html.unescape((tmp_path / "c.html").read_text())
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps(found.as_json()))
+    for options in ([], ["--json"]):
+        assert told in crossfer("gate", file, "--by", "camera", *options).stdout
+
+
 def test_the_gate_asks_of_groups_latency_and_size(
     comparison: ClassifierComparison, tmp_path: Path
 ) -> None:
@@ -280,6 +309,13 @@ def test_the_gate_asks_of_groups_latency_and_size(
     assert verdicts("--max-size-ratio", 1e-6)["size"]["verdict"] == "fail"
     gained = verdicts("--target", "faces", "--min-target-gain", 90)["accuracy"]
     assert (gained["limit"], gained["verdict"]) == (90, "fail")
+
+
+def test_a_batch_that_no_memory_holds_is_refused(data: Dataset, networks: dict[str, Path]) -> None:
+    model, rows = open_model(networks["exported"]), np.arange(4)
+    how = CompareOptions(batch=10**15)
+    with pytest.raises(CrossferError, match=r"--batch 1000000000000000: .*; use fewer"):
+        measure_latency(model, model, Pictures("faces", data, data, rows, rows), how)
 
 
 def test_what_slows_the_machine_down_meets_both() -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import os
 import pickle
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,19 +17,22 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from crossfer.adaptation import untrained
 from crossfer.datasets import Dataset
 from crossfer.datasets.union import unite
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
+from crossfer.experiment.run import run_one
+from crossfer.files import digest
 from crossfer.machine import Machine
 from crossfer.memory.penalties import SourceDistillation
 from crossfer.networks import Classifier
 from crossfer.training import Faces, Mixture, Recipe, State, Trained, train
 from crossfer.training.checkpoint import Checkpoints
 from crossfer.training.devices import on_devices
+from tests.test_survival import commanded
 
 RECIPE = Recipe(epochs=2, batch_size=33, learning_rate=0.02, averaging=0.5)
 MIDDLE = 6
@@ -73,7 +80,9 @@ def last_layers(machine: Machine) -> Trained:
     return train(model, faces(40, 1), {"source": faces(15, 2)}, recipe, 3, machine)
 
 
-def everything(file: Path, machine: Machine, on_step: Callable[[int], None]) -> list[Trained]:
+def everything(
+    file: Path, machine: Machine, on_step: Callable[[int], None], stopping: Callable[[], bool]
+) -> list[Trained]:
     """Do all of it; go on from one process's checkpoint, and leave one."""
     resume, mine = Checkpoints(file).load(), Checkpoints(file.with_suffix(".two"))
     again = trained(machine, resume)
@@ -136,6 +145,61 @@ def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Pa
     assert same == run, "how many devices trained it is no part of its identity"
 
 
+def in_a_group(command: list[str], folder: Path) -> None:
+    """Do what a command does, in a group of processes of its own."""
+    os.setpgrp()
+    commanded(command, folder)
+
+
+def test_a_stop_is_that_of_all_devices_after_the_same_step_and_no_bit_is_lost(
+    prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    """Also if all processes of a training get the signal, as a scheduler sends it."""
+    content = {
+        "name": "small",
+        "data": next(iter(prepared.values())).folder.parent,
+        "source": "fer2013",
+        "targets": ["jaffe"],
+        "strategies": ["BL"],
+        "model": {"width": 0.03},
+        "precision": "32-true",
+        "recipes": {"default": {"epochs": 25, "batch_size": 32}},
+        "devices": 2,
+    }
+    out, stdout, stderr = (tmp_path / name for name in ("out", "stdout", "stderr"))
+    (run,) = run_experiment(check_experiment(content), out).runs
+    folder = out / run.folder
+    whole = digest(folder / "model.safetensors")
+    for name in ("run.json", "model.safetensors"):
+        (folder / name).unlink()
+    command = ["crossfer", "run-one", str(out), run.key]
+    process = multiprocessing.get_context("forkserver").Process(
+        target=in_a_group, args=(command, tmp_path)
+    )
+    process.start()
+    assert process.pid
+    try:
+        while not (stdout.is_file() and "%: BL" in stdout.read_text()):
+            assert process.is_alive(), stderr.read_text()
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.join(60)
+    finally:
+        process.kill()
+    assert (process.exitcode, stderr.read_text().splitlines()[-1:]) == (
+        130,
+        ["stopped; run the same command again to resume"],
+    )
+    assert not (folder / "run.json").exists() and not (folder / "error.txt").exists()
+    stopped = Checkpoints(folder / "checkpoint.safetensors").load()
+    with pytest.raises(KeyboardInterrupt):
+        run_one(out, run.key, stopping=lambda: True)
+    further = Checkpoints(folder / "checkpoint.safetensors").load()
+    assert stopped and further and further.images_seen > stopped.images_seen
+    run_one(out, run.key)
+    assert digest(folder / "model.safetensors") == whole
+
+
 def test_more_devices_than_images_of_a_batch_are_refused() -> None:
     four = replace(Machine.of("cpu", "32-true"), count=4)
     with pytest.raises(CrossferError, match="^devices: 4: more than the 3 images of a batch; use"):
@@ -181,3 +245,16 @@ def test_what_fails_on_a_device_fails_here(
     with pytest.raises(type(seen)) as error:
         on_devices(2, Machine.of("cpu", "32-true"), partial(everything, Path()), print)
     assert type(error.value) is type(seen) and str(error.value) == str(seen)
+
+
+@pytest.mark.parametrize(("stopping", "seen"), [(True, KeyboardInterrupt), (False, CrossferError)])
+def test_a_process_that_a_signal_ends_while_it_starts_has_not_failed(
+    stopping: bool, seen: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(*_: object, **options: object) -> None:
+        raise ProcessExitedException("process 1 terminated with signal SIGTERM", 1, 1, -15)
+
+    monkeypatch.setattr("crossfer.training.devices.start_processes", launch)
+    two = Machine.of("cpu", "32-true")
+    with pytest.raises(seen):
+        on_devices(2, two, partial(everything, Path()), print, lambda: stopping)

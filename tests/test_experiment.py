@@ -454,6 +454,16 @@ def test_the_gate_is_an_exit_status(
     assert kept_answer["criteria"] == [] and kept_answer["run"] is None
     unknown = gate("--by", "camera").exception
     assert isinstance(unknown, CrossferError) and "choose among found" in str(unknown)
+    column = Finished._column
+
+    def of_target(finished: Finished, row: Any, side: Any, name: str) -> Any:
+        return None if (side, name) == ("source", "found") else column(finished, row, side, name)
+
+    monkeypatch.setattr(Finished, "_column", of_target)
+    lacking = gate(*lenient, "--by", "found", "--json")
+    (partly,) = json.loads(lacking.stdout)["answers"]
+    unasked = f"{results.source.name}: has no column found, so nothing is said of its groups."
+    assert unasked in partly["remarks"]
 
 
 def test_an_exported_run_says_what_its_experiment_measured(

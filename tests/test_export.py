@@ -21,6 +21,7 @@ from crossfer.adaptation import adapt
 from crossfer.cli import main
 from crossfer.datasets import Dataset
 from crossfer.deploy import export as exporting
+from crossfer.deploy.card import VariantCheck, model_card
 from crossfer.deploy.export import ExportOptions, drawn_faces, export
 from crossfer.errors import CrossferError
 from crossfer.framing import Framing
@@ -68,6 +69,19 @@ def exported(
     )
     export(classifier, out, what, origin="a test")
     return out
+
+
+def test_images_that_a_measured_accuracy_leaves_out_are_counted_in_the_card(
+    classifier: Classifier, prepared: dict[str, Dataset]
+) -> None:
+    engine: Any = lambda faces: np.ones((len(faces), 2), np.float32)  # noqa: E731
+    engine.classes, engine.labels = ("happy", "sad"), {"happy": "happy", "sad": "sad"}
+    found = exporting._accuracy(engine, prepared["jaffe"])
+    assert found.images + sum(found.left_out.values()) == len(prepared["jaffe"].rows("test"))
+    check = VariantCheck(0, 1, 1, 1, 1, [found])
+    card = model_card("mine", classifier, {"fp32": check}, (), (), "", "")
+    count = found.left_out["angry"]
+    assert count and f"images left out, label in no class: angry {count}, " in card
 
 
 def test_every_variant_answers_as_pytorch_does(

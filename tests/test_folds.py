@@ -21,6 +21,8 @@ from crossfer.evaluation.intervals import accuracy_interval, change_interval
 from crossfer.evaluation.metrics import accuracy, decide
 from crossfer.evaluation.rows import Results
 from crossfer.experiment import check_experiment, load_results, run_experiment, search
+from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.protocols import plan_all
 from crossfer.experiment.status import status
 from crossfer.experiment.verify import verify
 from crossfer.report import explain, write_report
@@ -128,6 +130,10 @@ def test_what_cannot_be_is_said_in_a_line(prepared: dict[str, Dataset], data: Pa
     other = check_experiment(SMALL | {"folds": {"mug": 3}, "data": data})
     with pytest.raises(CrossferError, match=r"folds\.mug: no such target; choose among jaffe"):
         run_experiment(other, data.parent / "never")
+    for key, value in (("sizes", [1, 1, 8]), ("seed", 3)):
+        drawn = SMALL | {"targets": [{"path": "jaffe", key: value}]}
+        with pytest.raises(CrossferError, match=f"{key} of jaffe has no effect, since folds"):
+            plan_all(check_experiment(drawn), fer, [jaffe], Arithmetic("cpu", "32-true"))
     with pytest.raises(CrossferError, match="tune on images"):
         search(check_experiment(SMALL | {"data": data}), data.parent / "never")
 

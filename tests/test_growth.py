@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 import crossfer
-from crossfer.adaptation import adapt, untrained
+from crossfer.adaptation import adapt, untrained, with_classes
 from crossfer.classes import FER7, FER8, ClassSet
 from crossfer.cli import app
 from crossfer.errors import CrossferError
@@ -25,9 +26,12 @@ from crossfer.machine import Machine
 from crossfer.memory.file import Memory
 from crossfer.memory.penalties import L2SP, Distillation
 from crossfer.networks import Classifier, NetworkConfig, Spec, check_network, grow, load
+from crossfer.networks.layers import NamedLayers
+from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.weights import save_tensors
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, features, train
+from tests import tiny_networks
 
 RECIPE = Recipe(epochs=1, batch_size=16, learning_rate=0.01)
 SPEC = Spec(arguments={"width": 0.05})
@@ -81,12 +85,79 @@ def test_a_head_that_does_not_give_the_outputs_cannot_grow() -> None:
         grow(model, {"contempt": torch.ones(1, 4)})
 
 
+class Auxiliary(tiny_networks.WithAnIdleHead):
+    """Answers with its logits, and those of an auxiliary head."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # pyrefly: ignore[bad-override]
+        """Return two tensors of logits (N, outputs)."""
+        found = self.pool(self.stages(self.stem(images))).flatten(1)
+        return self.head(found), self.idle(found)
+
+
+class Normalised(tiny_networks.Residual):
+    """Its head is followed by a layer of as many outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        return self.norm(super().forward(images))
+
+
+class LogProbabilities(tiny_networks.Residual):
+    """Answers with logarithms of probabilities."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return them."""
+        return super().forward(images).log_softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (Auxiliary, r"in its last linear layer idle, the old classes have other.* model.FC: \["),
+        (Normalised, "in its last linear layer head, the old classes have other logits"),
+        (tiny_networks.cosine, "its last layer head is no plain torch.nn.Linear"),
+        (tiny_networks.weight_normalised, "its last layer head is no plain torch.nn.Linear"),
+        (tiny_networks.read_head, "the network has head, but does not call it"),
+        (tiny_networks.fully_convolutional, "no linear layer .* so that it can learn a new class"),
+    ],
+)
+def test_a_new_class_leaves_the_old_logits_or_is_refused_in_one_line(
+    build: Callable[[], nn.Module], said: str
+) -> None:
+    """An auxiliary head of as many outputs would take the place of the one that answers."""
+    channels = 1 if build is tiny_networks.fully_convolutional else 3
+    how, outputs = Preprocessing(channels, 32), (*((i,) for i in range(7)), ())
+    model = untrained(lambda: Classifier(build(), FER8, outputs, how), 0).eval()
+    shown = Faces(torch.zeros(2, *how.image_shape, dtype=torch.uint8), torch.tensor([7, 7]))
+    with pytest.raises(CrossferError, match=said):
+        with_classes(model, shown, Machine.of("cpu"))
+
+
+def test_a_network_of_log_probabilities_and_one_whose_head_is_named_can_grow() -> None:
+    outputs, shown = (*((i,) for i in range(7)), ()), torch.randn(2, 3, 32, 32)
+    for build, named in ((LogProbabilities, NamedLayers()), (Auxiliary, NamedLayers(("head",)))):
+        model = untrained(
+            lambda build=build, named=named: Classifier(
+                build(), FER8, outputs, Preprocessing(3, 32), layers=named
+            ),
+            0,
+        ).eval()
+        after = grow(model, {"contempt": torch.rand(3, 64)})
+        with torch.no_grad():
+            old, new = (one(shown)[:, :7].softmax(1) for one in (model, after))
+        assert torch.allclose(old, new, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def memory() -> Memory:
     return Memory.of(deployed(), faces(2100, 7), Machine.of("cpu", "32-true"))
 
 
-LABELLED = [name for name, strategy in STRATEGIES.items() if strategy.labels == "all"]
+LABELLED = [name for name, strategy in STRATEGIES.items() if not strategy.unlabelled]
 
 
 @pytest.mark.parametrize("name", LABELLED)

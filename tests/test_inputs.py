@@ -19,6 +19,7 @@ from crossfer.networks import Classifier, Preprocessing, study_cnn
 from crossfer.networks.layers import channels_last, train_only
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe, inputs, predict, train
+from crossfer.training.devices import Devices
 from crossfer.training.dual import MOST, Dual, is_worth_it
 from crossfer.training.inputs import Anew, Kept
 from crossfer.training.split import Split, split_frozen
@@ -44,7 +45,17 @@ def partly_frozen(what: str, width: float = 0.1) -> Classifier:
 
 def learner(model: Classifier, shown: Faces, recipe: Recipe = RECIPE) -> Surrogate:
     machine, generator = Machine.of("cpu", "32-true"), torch.Generator()
-    return surrogate_of(model.eval(), shown, {"target": faces(9, 1)}, recipe, 0, generator, machine)
+    return surrogate_of(
+        model.eval(),
+        shown,
+        {"target": faces(9, 1)},
+        recipe,
+        0,
+        generator,
+        machine,
+        reuse=True,
+        devices=Devices(machine),
+    )
 
 
 def cut(model: Classifier, images: torch.Tensor) -> Split:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossfer.classes import FER7
-from crossfer.datasets import in_memory
+from crossfer.datasets import Preparation, in_memory
+from crossfer.datasets.raw import read_raw
 from crossfer.datasets.readers import READERS, recognise
 from crossfer.datasets.readers.ferplus import CLASSES, majority
 from crossfer.datasets.record import ReadOptions, Record, Skipped
@@ -254,6 +255,42 @@ def test_a_layout_is_recognised_and_read(expected: Expected, deeper: str, tmp_pa
     assert not any(Path(origin).is_absolute() for origin in origins)
     for record in records:
         assert not isinstance(record.picture, Path) or record.picture.is_file()
+
+
+def yolo(top: Path) -> None:
+    text(top / "data.yaml", "names: [sad, happy]\n")
+    for number in range(2):
+        picture(top / "images" / f"{number}.png")
+        text(top / "labels" / f"{number}.txt", f"{number} 0.5 0.5 0.9 0.9\n")
+    text(top / "labels" / "gone.txt", "0 0.5 0.5 0.9 0.9\n")
+
+
+@pytest.mark.parametrize(
+    ("write", "reason", "count"),
+    [
+        (yolo, "a label file without a picture", 1),
+        (rafdb, "a picture that is in no list", 3),
+        (ckplus, "a copy of another image is left out", 1),
+        (mug, "not a frame of its take: img_0000.jpg", 1),
+    ],
+)
+def test_every_file_that_is_not_used_is_named(
+    write: Callable[[Path], None], reason: str, count: int, tmp_path: Path
+) -> None:
+    """Where most frames of a sequence are left out by design, too."""
+    write(top := tmp_path / "raw")
+    text(top / "extra_labels.csv", "path,label\nx.png,happy\n")
+    picture(top / "Image" / "aligned" / "train_00777_aligned.jpg")  # of RAF-DB, in no list
+    picture(top / "again" / "001" / "S005_001_00000001.png")  # of CK+, once more
+    picture(top / "001" / "session0" / "anger" / "take000" / "sheet.jpg")  # of MUG, beside a take
+    text(top / "Image" / "train_00001_auto_attri.txt", "1 2")
+    text(top / "Landmarks" / "S005_001_00000001_landmarks.txt", "1 2")
+    raw = read_raw(top, Preparation(), None, tmp_path / "staging")
+    left_out = Counter(item.reason for item in raw.left_out)
+    assert left_out["a table that is not used"] == 1 and left_out[reason] == count, left_out
+    origins = [item.origin for item in raw.left_out]
+    assert len(set(origins)) == len(origins)
+    assert not any(name.endswith("_00000002.png") for name in origins)  # a frame between
 
 
 def test_official_parts_boxes_and_codes_are_kept(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ from crossfer.training import (
     train,
 )
 from crossfer.training.loss import cross_entropy, log_shares
-from crossfer.training.prediction import accuracy, features
+from crossfer.training.prediction import features, judge
 from crossfer.training.statistics import batch_norms
 from crossfer.training.trainer import _partners
 from crossfer.unlabelled import Shot, Tent
@@ -140,14 +140,13 @@ def test_herding_follows_the_mean_better_than_chance() -> None:
 
 def test_features_are_what_the_layer_is_given() -> None:
     model, shown, machine = small(), faces(10), Machine.of("cpu", "32-true")
-    found = features(model, "fc3", shown.images, machine, batch_size=4)
+    found = features(model, "fc3", shown.images, machine)
     with torch.no_grad():
         again = model.network.get_submodule("fc3")(found)
         assert torch.allclose(again, model(normalise(shown.images)), atol=1e-5)
     many = faces(40).images  # so many that it is tried first how many fit
-    assert torch.allclose(
-        features(model, "fc3", many, machine), features(model, "fc3", many, machine, 4), atol=1e-5
-    )
+    parts = [features(model, "fc3", part, machine) for part in many.split(4)]
+    assert torch.allclose(features(model, "fc3", many, machine), torch.cat(parts), atol=1e-5)
 
 
 def test_distillation_is_nothing_while_the_answers_stay_and_grows_when_they_change() -> None:
@@ -399,7 +398,7 @@ def test_the_mixture_with_the_best_validation_accuracy_is_chosen() -> None:
 
 def test_layers_that_two_networks_share_calculate_once_for_all_mixtures(monkeypatch: Any) -> None:
     machine, before, validation = (
-        Machine.of("cpu"),
+        Machine.of("cpu", "32-true"),
         small(0),
         {"source": faces(), "target": faces(1)},
     )
@@ -458,9 +457,8 @@ def test_only_a_layer_that_is_just_linear_is_mixed_by_what_it_gives(
     for row in tried:
         mixed = copy.deepcopy(after)
         mixed.load_state_dict(interpolate(weights(before), weights(after), row["alpha"]))
-        assert row["target"] == pytest.approx(
-            accuracy(mixed, faces(1), Machine.of("cpu")), abs=0.02
-        )
+        right, _ = judge(mixed, faces(1), Machine.of("cpu"))
+        assert row["target"] == pytest.approx(right.float().mean().item(), abs=0.02)
 
 
 def test_where_all_mixtures_are_as_good_the_middle_is_chosen(monkeypatch: Any) -> None:
@@ -488,6 +486,20 @@ def test_averaged_weights_lag_behind_and_are_what_is_kept() -> None:
     assert 0 < moved(lagging) < moved(plain)
 
 
+@pytest.mark.parametrize("name", ["FC", "AdaBN", "WiSE-FT", "RIDGE"])
+def test_no_option_is_ignored_by_strategies_that_do_not_train(name: str) -> None:
+    sides: Any = {"source": faces(7, 1), "target": faces(7, 2)}
+    given: Any = (STRATEGIES[name], small(), small(), sides, sides, Recipe(), 0, Machine.of("cpu"))
+    with pytest.raises(TypeError, match="nonsense: no such option; use keep, "):
+        adapt(*given, nonsense=1)
+    with pytest.raises(ValueError, match="keep 'nonsense': choose among best, last"):
+        adapt(*given, keep="nonsense")
+    if not STRATEGIES[name].memory:
+        memory: Any = object()
+        with pytest.raises(ValueError, match=f"{name} reads no memory file; leave memory out"):
+            adapt(*given, memory=memory)
+
+
 # Those that read a memory file: tests/test_remember.py.
 @pytest.mark.parametrize(
     "strategy", [s for s in BEYOND if not s.memory], ids=lambda strategy: strategy.name
@@ -508,6 +520,7 @@ def test_every_strategy_starts_from_a_network_that_crossfer_did_not_train(
         Recipe(epochs=2, batch_size=16, learning_rate=0.01),
         0,
         machine,
+        keep="last",
     )
     assert all(torch.equal(v, untouched[k]) for k, v in deployed.state_dict().items())
     changed = [
@@ -550,6 +563,28 @@ def test_adapters_begin_as_nothing_and_end_in_plain_weights() -> None:
         assert torch.allclose(model.get_parameter("network.fc1.weight"), by_hand)
     with pytest.raises(CrossferError, match="no trained linear layer is larger"):
         adapt_linear(small(), 500, 0)
+
+
+@pytest.mark.parametrize("normalised", ["fc1", "fc3"])
+def test_adapters_leave_a_weight_that_is_normalised_and_the_network_it_was_copied_from(
+    normalised: str,
+) -> None:
+    """Copies share the class that PyTorch makes for such a layer."""
+    start = small(0)
+    nn.utils.parametrizations.weight_norm(start.network.get_submodule(normalised))
+    shown = torch.rand(2, 1, 48, 48)
+    with torch.no_grad():
+        before = start.eval()(shown)
+    adapted = copy.deepcopy(start)
+    adapt_linear(adapted, 2, 0)
+    assert not any(
+        isinstance(m, LowRank) for m in adapted.network.get_submodule(normalised).modules()
+    )
+    fold(adapted)
+    with torch.no_grad():
+        assert torch.allclose(adapted(shown), before, atol=1e-6)
+        assert torch.equal(start(shown), before)
+    assert adapted.state_dict().keys() == start.state_dict().keys()
 
 
 def test_adapters_stand_on_attention_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import sys
@@ -138,6 +139,7 @@ def test_mug_takes_short_doubled_and_set_aside(tmp_path: Path) -> None:
         "a take of fewer than three frames": 1,
         "takes named …end or …nsg… are left out": 1,
         "videos beside their frames are left out": 1,
+        "not a frame of its take: img_0000.jpg": 1,  # the contact sheet
     }
     assert {r.subject for r in read(tmp_path, everything=True)[0]} == {"001", "002", "003"}
     begun = top / "002" / "002"  # the dataset may begin below its subjects
@@ -527,6 +529,16 @@ def test_eval_is_the_validation_set_where_there_is_a_test_set_in_memory() -> Non
     parts = taken({"train": two, "eval": two, "test": two})
     assert [r.split for r in parts[::2]] == ["training", "validation", "test"]
     assert [r.split for r in taken(two, split=["train", "eval"])] == ["training", "test"]
+
+
+def test_columns_in_memory_that_are_not_used_are_named() -> None:
+    columns = {"image": [*np.zeros((2, 4, 6), np.uint8)], "label": ["sad", "fear"]}
+    more = {"age": [20, 21], "when": [datetime.date(2026, 1, 1)] * 2, "tags": [["a"], ["b"]]}
+    items = [*in_memory(columns | more, name="mine").read(ReadOptions())]
+    assert [item.text for item in items if isinstance(item, Remark)] == [
+        "not used, kept as groups: age",
+        "not used, neither texts nor numbers: when, tags",
+    ]
 
 
 def test_neutral_frames_of_sequences_are_translated_like_any_class(tmp_path: Path) -> None:

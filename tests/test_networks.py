@@ -80,7 +80,8 @@ def faces(shape: tuple[int, int, int], count: int = 28, seed: int = 0) -> Faces:
 
 def tiny(name: str) -> tuple[Classifier, tuple[int, int, int]]:
     build, shape = ZOO[name]
-    return untrained(lambda: Classifier(build()), 0).eval(), shape
+    how = Preprocessing(1 if shape[0] == 1 else 3, shape[1])
+    return untrained(lambda: Classifier(build(), preprocessing=how), 0).eval(), shape
 
 
 def test_the_model_may_be_described_in_a_file_of_its_own(tmp_path: Path) -> None:
@@ -124,9 +125,10 @@ def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
     convolution = [n for n in model.layer_names("all") if n.startswith("blocks.1.")]
     assert model.layer_names("FC+CL") == convolution + model.layer_names("FC")
     assert copy.deepcopy(model).layer_names("FC") == model.layer_names("FC")
-    wrong = network("Vision", input=GRAY, CL=("blocks.9",))
-    with pytest.raises(CrossferError, match=r"FC\+CL trains no layer: .* no layer blocks.9"):
-        check_network(wrong, LAYERS, Machine.of("cpu"))
+    for key, kinds in (("FC", []), ("CL", LAYERS)):
+        wrong = network("Vision", input=GRAY, **{key: ("blocks.9",)})
+        with pytest.raises(CrossferError, match=rf"model.{key}: .* no layer blocks.9; there are "):
+            check_network(wrong, kinds, Machine.of("cpu"))
     convolutional = network("fully_convolutional", input=GRAY)
     with pytest.raises(CrossferError, match="FC trains no layer: .* name its FC layers"):
         check_network(convolutional, ["FC"], Machine.of("cpu"))
@@ -141,14 +143,25 @@ def test_layers_can_be_named_one_by_one_or_by_what_holds_them() -> None:
         ("ER-50-herding", "fully_convolutional", "ER-50-herding: needs the network's last"),
         ("SLDA", "fully_convolutional", "SLDA: needs the network's last linear layer"),
         ("AdaBN", "Vision", "AdaBN: the network has no batch normalisation"),
-        ("T3A", "scaled", "T3A: .* last linear layer 1 does not give its outputs"),
-        ("RIDGE", "scaled", "RIDGE: .* last linear layer 1 does not give its outputs"),
+        (
+            "T3A",
+            "scaled",
+            "T3A: .* last layer 1 does not give its outputs.* name the one that does",
+        ),
+        ("RIDGE", "scaled", "RIDGE: .* last layer 1 does not give its outputs"),
+        ("T3A", "cosine", "T3A: its last layer head is no plain torch.nn.Linear"),
+        ("RIDGE", "weight_normalised", "RIDGE: its last layer head is no plain torch.nn.Linear"),
+        ("ER-50-herding", "read_head", "ER-50-herding: the network has head, but does not call it"),
+        ("LoRA-8", "fully_convolutional", "LoRA-8: the network has no linear layer"),
+        ("LoRA-8", "Residual", "LoRA-8: no trained linear layer is larger than an adapter"),
     ],
 )
 def test_what_a_strategy_needs_untrained_is_checked_before_anything_runs(
     strategy: str, factory: str, lacks: str, data: Path, tmp_path: Path
 ) -> None:
-    model = {"network": f"tests.tiny_networks:{factory}", "input": GRAY}
+    model: dict[str, Any] = {"network": f"tests.tiny_networks:{factory}", "input": GRAY}
+    if factory in ("Residual", "cosine", "weight_normalised", "read_head"):
+        model["arguments"] = {"channels": 1}
     content = {"name": "x", "source": "fer2013", "targets": ["jaffe"], "data": data}
     experiment = check_experiment(content | {"model": model, "strategies": [strategy]})
     with pytest.raises(CrossferError, match=lacks):
@@ -219,6 +232,28 @@ def test_a_network_that_flattens_with_view_is_trained_in_the_layout_it_knows() -
     assert channels_last(Residual(), images).get_parameter("stem.0.weight").is_contiguous()
     study = channels_last(study_cnn(0.1), torch.zeros(2, 1, 48, 48))
     assert not study.get_parameter("conv5.weight").is_contiguous()
+
+
+def test_a_network_with_group_norm_adapts_its_normalisations() -> None:
+    """In channels-last layout PyTorch ends the process: the first one's input needs no gradient."""
+
+    def grouped() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 8, 3),
+            nn.GroupNorm(2, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7),
+        )  # fmt: skip
+
+    how = Preprocessing(3, 32)
+    start, sides = (
+        untrained(lambda: Classifier(grouped(), preprocessing=how), 0),
+        {"target": faces(COLOUR)},
+    )
+    before = start.get_parameter("network.1.weight").clone()
+    recipe = Recipe(epochs=1, batch_size=8)
+    adapted = adapt(STRATEGIES["TENT"], start, start, sides, {}, recipe, 0, Machine.of("cpu"))
+    assert not torch.equal(adapted.model.get_parameter("network.1.weight"), before)
+    shown = torch.zeros(2, 3, 32, 32)
+    assert not channels_last(start, shown).get_parameter("network.0.weight").is_contiguous()
 
 
 class Dropping(Residual):
@@ -591,6 +626,22 @@ def test_of_several_weights_the_running_mean_is_taken_or_the_user_is_asked(tmp_p
         network(weights=file).deployed()
     model = network(weights=file, weights_key="teacher.").deployed()
     assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
+    torch.save({"nets": both, "epoch": 3}, file)
+    with pytest.raises(CrossferError, match=r"that fit \(nets.student., nets.teacher."):
+        network(weights=file).deployed()
+    model = network(weights=file, weights_key="nets.teacher.").deployed()
+    assert torch.equal(model.network.get_parameter("head.weight"), raw["head.weight"])
+
+
+@pytest.mark.parametrize("name", ["", "wrapped"])
+def test_a_key_that_the_file_of_weights_lacks_is_refused(name: str, tmp_path: Path) -> None:
+    """Also where the network's names have a prefix that the file's lack."""
+    file = tmp_path / "w.pt"
+    torch.save({"model": untrained(Residual, 1).state_dict()}, file)
+    where = (name,) if name else ()
+    with pytest.raises(CrossferError, match="weights_key: .*no such key 'ema'; there are model$"):
+        network(*where, weights=file, weights_key="ema").deployed()
+    network(*where, weights=file, weights_key="model").deployed()
 
 
 def test_safetensors_are_read_whatever_the_file_is_called(tmp_path: Path) -> None:

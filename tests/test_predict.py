@@ -525,6 +525,31 @@ def test_a_card_that_somebody_wrote_is_checked(card: dict[str, Any], tmp_path: P
         crossfer.load(tiny_onnx.write(tmp_path / "exported", **card))
 
 
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        (
+            {"lables": {"joy": "happy"}},
+            "model.json: lables: unknown key, perhaps labels; known are f",
+        ),
+        (
+            {"models": {"fp32": {"file": "model.onnx", "sha265": "0"}}},
+            "model.json: models.fp32.sha265: unknown key, perhaps sha256; known are file, sha256",
+        ),
+        (
+            {"models": {name: {"file": "model.onnx"} for name in ("fp32", "int16")}},
+            "model.json: models.int16: unknown key",
+        ),
+    ],
+)
+def test_a_key_of_a_card_that_would_have_no_effect_is_refused(
+    card: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CrossferError, match=said):
+        crossfer.load(tiny_onnx.write(tmp_path / "exported", **card))
+    crossfer.load(tiny_onnx.write(tmp_path / "web", name="mine", shown="fp32"))
+
+
 def test_weights_in_another_file_belong_to_an_exported_classifier(tmp_path: Path) -> None:
     """Two of the same graph differ, in identity and in their measured size."""
     from crossfer.deploy.models import open_model
@@ -588,6 +613,14 @@ def test_an_answer_that_is_not_a_number_is_a_problem(tmp_path: Path) -> None:
 def test_what_is_no_file_or_no_array_is_said(exported: Path, photographs: Path) -> None:
     model: Any = crossfer.load(exported)
     face = np.zeros((48, 48), np.uint8)
+    PIL.Image.fromarray(face).save(exported.parent / "a.png")
+    with pytest.warns(UserWarning, match="^per_second: there is no video, so it had no effect$"):
+        model.analyze_many(exported.parent / "a.png", cropped=True, per_second=2)
+    (exported.parent / "notes").mkdir()
+    (exported.parent / "a.png").rename(exported.parent / "notes" / "a.png")
+    (exported.parent / "notes" / "b.txt").write_text("none")
+    with pytest.warns(UserWarning, match="^neither pictures nor videos, skipped: 1$"):
+        model.analyze_many(exported.parent / "notes", cropped=True)
     assert model.predict([]).shape == (0, 3)
     assert len(model.analyze_many(photographs / f"{who}.png" for who in range(2))) == 2
     for call, why in (

@@ -236,6 +236,20 @@ def test_the_contact_sheet_marks_doubtful_faces_and_escapes_names(
     assert only.count("<figure") == 3
 
 
+def test_the_contact_sheet_shows_unlabelled_faces_too(tmp_path: Path) -> None:
+    for number in range(9):
+        file = tmp_path / "raw" / ("happy", "sad", "unlabelled")[number % 3] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((48, 48), 25 * number, np.uint8)).save(file)
+    dataset = prepare(tmp_path / "raw", tmp_path / "out")
+    page = write_look(dataset).read_text()
+    assert "9 faces of" in page and page.count("<figure") == 9
+    assert "unlabelled <small>3 of 3" in page
+    page = write_look(dataset, split="training").read_text()
+    count = dataset.samples["split"].to_pylist().count("training")
+    assert f"{count} faces of" in page and page.count("<figure") == count
+
+
 def test_a_dataset_is_equal_to_itself_alone(prepared: dict[str, Dataset]) -> None:
     one, other = prepared["jaffe"], open_dataset(prepared["jaffe"].folder)
     assert one != other and len({one, other, one}) == 2

@@ -313,8 +313,9 @@ def test_a_label_map_names_our_classes_and_leaves_the_others_alone(tmp_path: Pat
     assert len(dataset.images) == 21
     with pytest.raises(CrossferError, match="labels: joyful=3: '3' is not a valid label"):
         Preparation(labels={"joyful": "3"})
-    with pytest.raises(CrossferError, match="sizes"):
-        Preparation(sizes=(float("nan"), 1, 1))
+    for size in (float("nan"), float("inf"), 1e308, -1):
+        with pytest.raises(CrossferError, match="sizes: must be three numbers"):
+            Preparation(sizes=(size, 1e308, 1))
 
 
 def test_a_damaged_dataset_says_so(tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ from crossfer import Machine
 from crossfer.datasets import Dataset, Preparation, in_memory, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment
+from crossfer.experiment.opening import check_paths
 from crossfer.networks import NetworkConfig
 from crossfer.networks.preprocessing import Normalisation
 from crossfer.networks.sources import Spec
 from crossfer.strategy import Strategy
 from tests.commands import crossfer, refused
 
+IDLE = {"name": "mine", "start": "baseline", "layers": "none", "data": "target"}
+DEPLOYED = {"network": "bundle:a"}
 EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "newer"]}
 
 
@@ -81,6 +84,24 @@ EXPERIMENT: dict[str, Any] = {"name": "x", "source": "old", "targets": ["new", "
             },
             "trains nothing, so exemplars have no effect",
         ),
+        ({"strategies": [IDLE]}, "mine: changes nothing: it would be baseline again"),
+        ({"strategies": [IDLE | {"merge": True}]}, "mine: changes nothing"),
+        ({"strategies": ["FC", IDLE | {"start": "FC"}]}, "it would be FC again; choose layers"),
+        ({"strategies": ["BL"], "selection": "target"}, "selection: target has no effect on BL"),
+        ({"strategies": ["TENT"], "selection": "both"}, "has no effect on BL, TENT; remove it"),
+        (
+            {"strategies": [IDLE | {"layers": "all", "merge": True}], "selection": "target"},
+            "has no effect on BL, mine",
+        ),
+        (
+            {"strategies": ["BL"], "recipes": {"default": {"epochs": 7}}, "model": DEPLOYED},
+            "recipes.default: nothing is trained, so it has no effect; remove it",
+        ),
+        (
+            {"strategies": ["TENT"], "recipes": {"default": {"label_smoothing": 0.3}}}
+            | {"model": DEPLOYED},
+            "recipes.default.label_smoothing: has no effect without labels; remove it",
+        ),
     ],
 )
 def test_a_configuration(changes: dict[str, Any], words: str) -> None:
@@ -123,6 +144,29 @@ def test_a_strategy_names_what_there_is_to_choose_from(changes: dict[str, Any], 
 def test_a_strategy_in_python_takes_penalties_only(penalty: Any) -> None:
     with pytest.raises(ValueError, match=r"^mine: penalty: .*: write Distillation\(…\) or "):
         Strategy("mine", "baseline", layers="all", data="target", penalty=penalty)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategies": ["RIDGE"], "selection": "target"},
+        {"strategies": ["BL"], "selection": "last"},
+        {"strategies": ["WiSE-FT"], "selection": "last"},
+        {"strategies": [IDLE | {"data": "source+target", "merge": True}]},
+        {"strategies": ["TENT"], "recipes": {"default": {"label_smoothing": 0.3}}},
+    ],
+)
+def test_what_has_an_effect_is_possible(changes: dict[str, Any]) -> None:
+    check_experiment(EXPERIMENT | changes)
+
+
+def test_a_data_root_that_is_not_there(tmp_path: Path) -> None:
+    """Also where all paths are absolute."""
+    (tmp_path / "old").mkdir()
+    content = EXPERIMENT | {"source": tmp_path / "old", "targets": [tmp_path / "old"]}
+    with pytest.raises(CrossferError, match="nowhere: no such data root; correct --data or data:"):
+        check_paths(check_experiment(content | {"data": tmp_path / "nowhere"}))
+    check_paths(check_experiment(content | {"data": tmp_path}))
 
 
 def test_mixup_for_the_others_is_possible() -> None:
@@ -171,6 +215,7 @@ def test_an_option(tmp_path: Path) -> None:
     Image.new("L", (48, 48)).save(tmp_path / "a.png")
     comparison = tmp_path / "compared.json"
     comparison.write_text('{"kind": "comparison"}')
+    prepared = ("prepare", tmp_path, "--out", tmp_path / "x")
     for command, words in {
         ("export", "run", "--out", "x", "--calibrate", "data"): "--calibrate: only for --int8",
         ("audit", tmp_path, tmp_path / "." / "a" / ".."): "given twice; remove one",
@@ -188,18 +233,15 @@ def test_an_option(tmp_path: Path) -> None:
         ("label", tmp_path, "--table", "--port", 0): "--port: --table opens no page",
         ("label", tmp_path, "--table", "--open"): "--open: --table opens no page",
         ("label", tmp_path, "--table", "--order", "files"): "--order: --table opens no page",
+        ("label", tmp_path, "--table", "--by", "me"): "--by: --table opens no page",
+        ("label", tmp_path, "--table", "--also", "bored"): "--also: --table opens no page",
         ("app", comparison, "--smallest", 0.3): "is a comparison, and no face is looked for",
-        ("prepare", tmp_path, "--out", "x", "--classes", ""): "classes: one has no name",
-        (
-            "prepare",
-            tmp_path,
-            "--out",
-            "x",
-            "--label",
-            "Happy=joy",
-            "--label",
-            "happy=sad",
-        ): "given twice",
+        (*prepared, "--classes", ""): "classes: one has no name",
+        (*prepared, "--classes", "sad,sad"): "classes: sad is named twice; remove one",
+        (*prepared, "--crop", 0.5, "--no-face", "drop"): "crop has no effect with no_face: drop",
+        (*prepared, "--sizes", "0,0,1", "--seed", 5): "seed has no effect, since sizes puts all",
+        (*prepared, "--root", tmp_path / "none"): "none: no such folder",
+        (*prepared, "--label", "Happy=joy", "--label", "happy=sad"): "given twice",
     }.items():
         assert words in refused(*command), command
 
@@ -253,6 +295,9 @@ def test_what_is_read_is_not_written_over(prepared: dict[str, Dataset], tmp_path
         ("gate", junit, "--junit", junit),
     ):
         assert "which is read; name another file" in refused(*command), command
+    twice = tmp_path / "twice.json", tmp_path / "." / "a" / ".." / "twice.json"
+    compare = ("compare", junit, junit, folder, "--json", twice[0], "--flips", twice[1])
+    assert "--flips" in (said := refused(*compare)) and "written by --json too" in said
     open_dataset(folder).check()
     for _ in range(2):  # its own page lies in the dataset, and is made again
         assert crossfer("look", folder).exit_code == 0
@@ -269,11 +314,14 @@ def test_the_advice_of_a_dataset_can_be_followed(tmp_path: Path) -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(rng.integers(0, 256, (48, 48), np.uint8)).save(file)
     command = ["prepare", raw, "--out", out, "--faces", "cropped", "--subject", r"/(S\d+)_"]
-    said = crossfer(*command).stdout.replace("\n", " ")
+    said = crossfer(*command, "--replace").stdout.replace("\n", " ")
+    assert "--replace: there was no dataset to replace" in said
     remedy = re.search(r"in more than one split, .*?\((--.*?) divides again\)", said)
     assert remedy and f"crossfer look '{out}'" in said
-    again = crossfer(*command, *remedy[1].split())
+    again = crossfer(*command, *remedy[1].split(), "--split", "train=test")
     assert again.exit_code == 0 and "in more than one split" not in again.stdout
+    assert "--split: only tells which names are splits" in again.stdout
+    assert "no dataset to replace" not in again.stdout
 
 
 def test_a_gray_network_reads_no_colours() -> None:

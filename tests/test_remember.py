@@ -36,6 +36,7 @@ from crossfer.memory.file import (
     AGAIN,
     MEMORY,
     Memory,
+    check_projections,
     load_memory,
     projection,
     sizes_within,
@@ -210,11 +211,20 @@ def test_any_classifier_is_cut_before_layers_that_are_given_vectors(
 
 def test_a_network_without_a_vector_for_each_face_has_no_memory() -> None:
     model = Classifier(tiny_networks.WithAnIdleHead(), preprocessing=Preprocessing(3, 32)).eval()
-    with pytest.raises(CrossferError, match="idle does not map one vector .* name its head"):
+    with pytest.raises(CrossferError, match="idle does not map one vector .* model.FC: "):
         cut_of(model)
     how = Preprocessing(side=32)
     with pytest.raises(CrossferError, match="^model: the network has no linear layer"):
         cut_of(Classifier(tiny_networks.fully_convolutional(), preprocessing=how).eval())
+
+
+def test_too_few_images_for_random_projections_are_known_without_training() -> None:
+    machine, labels = Machine.of("cpu", "32-true"), torch.arange(140) % 7
+    check_projections(small(), labels, machine)
+    assert Memory.of(small(), drawn(140), machine).projection.shape[1]
+    with pytest.raises(CrossferError, match="no random projections.* too few images"):
+        check_projections(small(), labels[:70], machine)
+    assert not Memory.of(small(), drawn(70), machine).projected.sums.shape[1]
 
 
 def test_a_memory_file_comes_back_as_it_was_but_for_rounding(

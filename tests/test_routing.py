@@ -30,7 +30,7 @@ from crossfer.networks import Classifier, load, study_cnn
 from crossfer.networks.sources import Spec
 from crossfer.strategies import STRATEGIES
 from crossfer.strategy import Strategy
-from crossfer.training import Faces, Recipe
+from crossfer.training import Faces, Recipe, predict
 from tests.test_remember import NETWORKS
 from tests.tiny_networks import Residual
 
@@ -91,6 +91,18 @@ def test_probabilities_are_mixed_and_the_bundle_answers_the_same(
     assert np.allclose(crossfer.load(tmp_path / "exported").predict(pictures), wanted, atol=1e-4)
     card = (tmp_path / "exported/README.md").read_text(encoding="utf-8")
     assert "a mixture of two networks" in card
+
+
+def test_the_router_says_in_bfloat16_what_its_export_says(old: Classifier) -> None:
+    """Its weights are large, so rounded features would be told apart otherwise than by an export."""
+    w = 100 * torch.randn(51, generator=torch.Generator().manual_seed(0)).double()
+    mixture, scores = mixed(old, study(1), w, 0.3), []
+    mixture.network.get_submodule("old").register_forward_hook(
+        lambda module, given, made: scores.append(made)
+    )
+    for precision in ("32-true", "bf16-mixed"):
+        predict(mixture, drawn(3, count=10).images, Machine.of("cpu", precision))
+    assert torch.equal(*scores)
 
 
 @pytest.mark.parametrize("name", ["GFR+MOE", "RE+MOE"])

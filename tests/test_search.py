@@ -204,7 +204,7 @@ class Faults(Progress):
     """Makes some runs fail, as a small GPU does; counts what was said of them."""
 
     def __init__(self, patch: pytest.MonkeyPatch, fails: Callable[[Run], bool]) -> None:
-        self.said: list[str] = []
+        self.why: list[str] = []
 
         def execute_or_fail(run: Run, runs_folder: Path, *arguments: Any, **more: Any) -> Path:
             if fails(run):
@@ -215,7 +215,7 @@ class Faults(Progress):
         patch.setattr(sys.modules["crossfer.experiment.trials"], "execute", execute_or_fail)
 
     def failed(self, run: Run, why: str) -> None:
-        self.said.append(why)
+        self.why.append(why)
 
 
 def test_a_trial_that_fails_counts_and_the_search_goes_on(
@@ -236,7 +236,7 @@ def test_a_trial_that_fails_counts_and_the_search_goes_on(
     assert [trial.value is None for trial in tuned.trials] == [False, True, True]
     assert str(tuned.trials[1].why).endswith(why) and tuned.best == tuned.default
     assert found.failed["ER-50"].endswith(why)
-    assert faults.said == [why] * 5
+    assert faults.why == [why] * 5
     kept = sorted(folder.name.partition("-")[0] for folder in (out / "runs").glob("[!.]*"))
     assert kept == ["BL", "FC"], "nothing is left of trials that failed"
     assert search(experiment, out, trials=3, budget=2.5, strategies=names) == found
@@ -313,6 +313,7 @@ def test_the_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     told = CliRunner().invoke(app, [*command, *options, "FU"])
     assert told.exit_code == 0, told.output
     assert "FU is left out" in told.stdout
+    assert told.stdout.startswith("not used by a search: seeds after the first\n")
     Faults(monkeypatch, lambda run: run.strategy.name == "HEAD")
     told = CliRunner().invoke(app, [*command, *options, "HEAD"])
     assert told.exit_code == 1, told.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import re
@@ -18,7 +19,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from crossfer.adaptation import untrained
+from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7, FER8, ClassSet
 from crossfer.deploy.export import export as exported
 from crossfer.deploy.models import Model, open_model
@@ -27,6 +28,8 @@ from crossfer.experiment import load_experiment
 from crossfer.external_data import AT_ONCE, digest_of, files_of
 from crossfer.files import digest
 from crossfer.machine import Machine
+from crossfer.memory import statistics
+from crossfer.memory.file import Memory
 from crossfer.networks import (
     LAYERS,
     Classifier,
@@ -39,6 +42,9 @@ from crossfer.networks import (
     normalise,
 )
 from crossfer.networks.config import outputs_by_class
+from crossfer.strategies import STRATEGIES
+from crossfer.training import Faces, Recipe
+from crossfer.training.cut import cut_of
 from tests import tiny_onnx
 from tests.commands import crossfer, refused
 from tests.tiny_networks import Residual
@@ -371,6 +377,28 @@ def test_an_onnx_file_of_keras_is_trained_and_its_head_is_found(tmp_path: Path) 
     key = other.built(FER7)
     keras(tmp_path / "keras.onnx", "Sigmoid")  # the same weights, another network
     assert other.built(FER7) != key
+
+
+def test_an_onnx_file_of_two_dense_layers_learns_from_a_memory_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is behind the cut is copied for training, and is given the memory's features then too."""
+    needs("onnx", "onnxruntime", "onnx2torch")
+    monkeypatch.setattr(statistics, "PER_DIRECTION", 1)
+    (tmp_path / "two.onnx").write_bytes(tiny_onnx.two_dense().SerializeToString())
+    config = NetworkConfig(f"onnx:{tmp_path / 'two.onnx'}", classes=FER7, normalisation="per-image")
+    start, machine = config.deployed(), Machine.of("cpu", "32-true")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (140, 32, 32), generator=generator, dtype=torch.uint8)
+    faces = Faces(images, torch.arange(140) % 7)
+    cut = cut_of(start)
+    given = cut.features(start, images[:3], machine)
+    assert cut.layer == "hidden"
+    assert torch.allclose(copy.deepcopy(cut.rest)(given), cut.rest(given))
+    memory, recipe = Memory.of(start, faces, machine), Recipe(epochs=1, batch_size=32)
+    sides = {"target": faces}
+    learnt = adapt(STRATEGIES["GFR"], start, start, sides, sides, recipe, 0, machine, memory).model
+    assert not np.allclose(learnt.predict(images), start.predict(images), atol=1e-5)
 
 
 def test_an_onnx_file_that_cannot_be_converted_is_measured_as_it_is(tmp_path: Path) -> None:

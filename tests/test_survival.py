@@ -433,8 +433,10 @@ class Noted(Heard):
         super().__init__()
         self.notes: list[str] = []
 
-    def noted(self, run: Run, what: str) -> None:
-        self.notes.append(f"{run.strategy.name}: {what}")
+    def said(self, line: str) -> None:
+        label, _, what = line.partition(" · seed 0: ")
+        if what:
+            self.notes.append(f"{label.partition(' · ')[0]}: {what}")
 
 
 def weights_of(out: Path) -> dict[str, str]:
@@ -563,6 +565,25 @@ def test_one_damaged_run_does_not_stop_the_others_and_the_advice_is_its_own(
     assert "run.json: damaged (KeyError('key')); delete the folder\n" in done.stderr
     assert "run the same command" not in done.stderr
     assert {run.strategy for run in load_results(out).runs} == {"BL", "RE", "FU"}
+
+
+@pytest.mark.parametrize("name", ["experiment.json", "results.json"])
+def test_a_damaged_file_of_an_experiment_is_named_and_made_again(
+    name: str, prepared: dict[str, Dataset], tmp_path: Path
+) -> None:
+    experiment = check_experiment(configuration(prepared, strategies=["BL"]))
+    results, file = run_experiment(experiment, tmp_path), tmp_path / name
+    whole = file.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"\xff\x00"):
+        file.write_bytes(content)
+        why = f"^{file}: damaged .*; run the experiment again, which writes it anew$"
+        with pytest.raises(CrossferError, match=why):
+            load_results(tmp_path)
+        if name == "experiment.json":
+            with pytest.raises(CrossferError, match=why):
+                run_one(tmp_path, results.runs[0].key)
+    assert run_experiment(experiment, tmp_path) == load_results(tmp_path) == results
+    assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])

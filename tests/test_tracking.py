@@ -28,8 +28,9 @@ class Heard(Progress):
     def __init__(self) -> None:
         self.troubles: list[str] = []
 
-    def untracked(self, why: str) -> None:
-        self.troubles.append(why)
+    def said(self, line: str) -> None:
+        if line.startswith("tracking: "):
+            self.troubles.append(line)
 
 
 def experiment_on(prepared: dict[str, Dataset], **changes: Any) -> Any:

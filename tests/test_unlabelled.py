@@ -58,7 +58,7 @@ def test_no_bit_depends_on_a_label_and_no_image_of_the_source_is_needed(strategy
     )
     first, second = (adapted(strategy, start, shown).state_dict() for shown in (target, shuffled))
     assert strategy.needs == {"target"} and strategy.past_data == "none"
-    assert strategy.labels == "none"
+    assert strategy.unlabelled
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], before[name]) for name in first)
     assert all(torch.equal(before[name], now) for name, now in start.state_dict().items())
@@ -219,7 +219,7 @@ def test_pictures_without_labels_are_kept_and_are_shown_to_those_who_need_none(
     dataset = prepare(raw, tmp_path / "mine")
     assert dataset.card["classes"] == ["happy", "sad"] and not dataset.left_out
     assert len(dataset.rows("training")) == 4 and len(dataset.unlabelled("training")) == 9
-    assert len(rows_to_learn(dataset, 1.0, 0)) == 4
+    assert len(rows_to_learn(dataset, 1.0, 0, labelled=True)) == 4
     assert len(rows_to_learn(dataset, 1.0, 0, labelled=False)) == 13
     assert len(open_dataset(tmp_path / "mine").unlabelled("test")) == 0
 

@@ -553,20 +553,34 @@ def test_any_table_with_affectnet_s_columns_has_its_numbers_and_boxes(tmp_path: 
         assert np.array_equal(dataset.images[1], noise(1, 96)[48:, 48:])
 
 
+def test_columns_of_affectnet_s_tables_that_are_not_used_are_told(tmp_path: Path) -> None:
+    raw = many(tmp_path / "raw", *(f"1/{n}.png" for n in range(4)))
+    names = "subDirectory_filePath,expression,gender,subject,usage"
+    lines = [
+        f"1/{n}.png,{(6, 1)[n % 2]},f,p{n},{'test' if n > 2 else 'training'}" for n in range(4)
+    ]
+    file = table(raw / "faces.csv", names, lines)
+    with pytest.raises(CrossferError, match=r"usage, subject would .* --as manifest --order affe"):
+        made(raw)
+    dataset = made(raw, reader="manifest", order="affectnet")
+    assert rows(dataset, "label", "subject", "split")["1/3.png"] == ("happy", "p3", "test")
+    table(file, names.removesuffix(",subject,usage"), [",".join(x.split(",")[:3]) for x in lines])
+    assert "faces.csv: not used: gender" in said(made(raw))
+
+
 def test_fer_plus_names_its_pictures_in_folders(tmp_path: Path) -> None:
     raw = many(
         tmp_path / "raw", "images/FER2013Train/fer0000000.png", "images/FER2013Test/fer0000002.png"
     )
-    header = (
-        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
-    )
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF,age"
     lines = [
-        "Training,fer0000000.png,0,9,1,0,0,0,0,0,0,0",
-        "PublicTest,fer0000001.png,9,0,0,0,0,0,0,0,0,0",
-        "PrivateTest,fer0000002.png,0,0,0,9,0,0,0,0,0,0",
+        "Training,fer0000000.png,0,9,1,0,0,0,0,0,0,0,30",
+        "PublicTest,fer0000001.png,9,0,0,0,0,0,0,0,0,0,30",
+        "PrivateTest,fer0000002.png,0,0,0,9,0,0,0,0,0,0,30",
     ]
     table(raw / "fer2013new.csv", header, lines)
     dataset = made(raw)
+    assert "fer2013new.csv: not used: age" in said(dataset)
     assert dataset.card["reader"] == "ferplus" and dataset.card["skipped"] == {"no such file": 1}
     assert [*rows(dataset, "label", "split").values()] == [("happy", "training"), ("sad", "test")]
 
@@ -829,6 +843,28 @@ def test_lines_of_json_may_leave_out_what_they_have_not(tmp_path: Path) -> None:
     table = text(raw / "labels.jsonl", "\n".join(map(json.dumps, lines)))
     found = rows(made(table), "subject")
     assert len(found) == 7 and set(found.values()) == {None, "p0", "p1", "p2"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_column_that_is_there_twice_but_for_its_case_replaces_no_other(
+    suffix: str, tmp_path: Path
+) -> None:
+    raw = many(tmp_path / "raw", "images/0.png", "images/1.png")
+    lines = [
+        {"path": f"images/{n}.png", "label": "sad", "Label": "happy", "subject": str(n)}
+        for n in range(2)
+    ]
+    if suffix == "parquet":
+        pa.parquet.write_table(pa.Table.from_pylist(lines), raw / "labels.parquet")
+    elif suffix == "jsonl":
+        text(raw / "labels.jsonl", "\n".join(map(json.dumps, lines)))
+    else:
+        table(raw / "labels.csv", ",".join(lines[0]), [",".join(line.values()) for line in lines])
+    for place in (raw, raw / f"labels.{suffix}"):
+        with pytest.raises(
+            CrossferError, match=rf"labels.{suffix}.*: has the column 'label' twice"
+        ):
+            made(place)
 
 
 def test_no_subjects_are_taken_from_a_table_where_none_are_wanted(tmp_path: Path) -> None:

@@ -113,6 +113,43 @@ def scaled() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 7), Scale())
 
 
+class CosineLinear(nn.Linear):
+    """A head that is not linear in its weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ten times the cosines of (N, inputs) and the rows of the weight, and the bias."""
+        x, weight = (nn.functional.normalize(each) for each in (x, self.weight))
+        return nn.functional.linear(10 * x, weight, self.bias)
+
+
+def cosine(channels: int = 3) -> nn.Module:
+    """Build a network that answers with cosines."""
+    model = Residual(channels)
+    model.head = CosineLinear(64, 7)
+    return model
+
+
+def weight_normalised(channels: int = 3) -> nn.Module:
+    """Build a network whose head has a normalised weight."""
+    model = Residual(channels)
+    nn.utils.parametrizations.weight_norm(model.head)
+    return model
+
+
+class ReadHead(Residual):
+    """Reads the weight of its head, which it does not call."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        found = self.pool(self.stages(self.stem(images))).flatten(1)
+        return nn.functional.linear(found, self.head.weight, self.head.bias)
+
+
+def read_head(channels: int = 3) -> nn.Module:
+    """Build one."""
+    return ReadHead(channels)
+
+
 def softmaxed() -> nn.Module:
     """Build a network that answers with probabilities."""
     return nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 7), nn.Softmax(1))

@@ -65,6 +65,32 @@ def network(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
+def two_dense() -> onnx.ModelProto:
+    """Return a network of a convolution and two dense layers: float (N, 1, 32, 32) to 7 logits."""
+    rng = np.random.default_rng(0)
+    shapes = {"w": (8, 1, 3, 3), "w1": (16, 8), "b1": (16,), "w2": (7, 16), "b2": (7,)}
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["a"], kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["d"]),
+        helper.make_node("Gemm", ["d", "w1", "b1"], ["e"], "hidden", transB=1),
+        helper.make_node("Relu", ["e"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2", "b2"], ["logits"], "head", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two dense layers",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 1, 32, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 7])],
+        [
+            numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), name)
+            for name, shape in shapes.items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
 def write(folder: Path, model: onnx.ModelProto | None = None, **card: Any) -> Path:
     """Write an exported classifier; keywords change its card."""
     folder.mkdir(parents=True, exist_ok=True)

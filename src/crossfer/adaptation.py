@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from crossfer.cost import flop_of
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
-from crossfer.memory.closed_form import SLDA, ClosedForm, Ridge, learn_head
+from crossfer.memory.adaptation import Adaptation
 from crossfer.memory.exemplars import choose_exemplars
 from crossfer.memory.file import Memory
 from crossfer.memory.merging import (
@@ -26,18 +26,22 @@ from crossfer.memory.merging import (
     interpolate,
 )
 from crossfer.memory.penalties import fisher
-from crossfer.memory.routing import Router
 from crossfer.networks import Classifier, grow
-from crossfer.networks.adapters import adapt_linear, fold
+from crossfer.networks.adapters import adapt_linear, fold, large_matrices
 from crossfer.networks.answers import find_logits
 from crossfer.networks.experts import NOT_ADAPTED, Experts
+from crossfer.networks.layers import plain_linear
 from crossfer.strategy import Strategy
 from crossfer.training import Faces, Mixture, Recipe, Trained, features, specialised, train
 from crossfer.training.split import Body, alike, as_it_was, noise
 from crossfer.training.statistics import batch_norms
-from crossfer.unlabelled import T3A, AdaBN, Shot, without_labels
+from crossfer.training.trainer import Keep
+from crossfer.unlabelled import without_labels
 
 Built = TypeVar("Built")
+
+OPTIONS = frozenset({"reuse", "keep", "resume", "on_step", "on_state"})
+"""Options of `train`; the penalty and the objective are the strategy's."""
 
 SUITS_OTHERS = "leave this strategy out, or name another network"
 
@@ -84,13 +88,14 @@ def adapt(
     Raises
     ------
     ValueError
-        If a training set or the memory that the strategy needs is missing, or faces or labels do not suit
-        the network.
+        If a training set or the memory that the strategy needs is missing, it reads no memory, or faces or
+        labels do not suit the network.
     CrossferError
         If the memory belongs to another model or to other classes, the network is a mixture of experts, or
         it lacks a layer that the strategy needs.
     """
     began = time.perf_counter()
+    _check_options(options)
     _check(strategy, start, baseline, training, validation, memory)
     if strategy.unlabelled:
         return _without_labels(strategy, start, training["target"], recipe, seed, machine, options)
@@ -108,28 +113,22 @@ def adapt(
         adapt_linear(model, strategy.rank, seed)
         options["reuse"] = False  # what is calculated once knows plain layers only
     prepared = time.perf_counter() - began
-    if isinstance(strategy.memory, ClosedForm):
+    if strategy.memory:
         assert memory
-        trained = learn_head(
-            strategy.memory, model, memory, training["target"], validation, seed, machine
+        given = Adaptation(
+            old=old,
+            baseline=baseline,
+            start=start,
+            model=model,
+            memory=memory,
+            target=training["target"],
+            validation=validation,
+            recipe=recipe,
+            seed=seed,
+            machine=machine,
+            options=options,
         )
-    elif isinstance(strategy.memory, Router):
-        assert memory
-        trained = strategy.memory.between(baseline, model, memory, training["target"], machine)
-    elif strategy.memory:
-        assert memory
-        trained = strategy.memory.learn(
-            old,
-            start,
-            model,
-            memory,
-            training["target"],
-            validation,
-            recipe,
-            seed,
-            machine,
-            **options,
-        )
+        trained = strategy.memory.learn(given)
     elif strategy.layers == "none":
         trained = Trained(model.cpu().eval(), 0, [], 0, 0.0)
     else:
@@ -164,6 +163,8 @@ def _check(
         raise ValueError(f"{strategy.name} needs the training set of the {min(missing)}")
     if strategy.memory and memory is None:
         raise ValueError(f"{strategy.name} needs a memory file of the source")
+    if memory and not strategy.memory:
+        raise ValueError(f"{strategy.name} reads no memory file; leave memory out")
     for side, faces in (*training.items(), *validation.items()):
         labelled = not (strategy.unlabelled and side == "target")
         _check_faces(side, faces, start, labelled)
@@ -171,6 +172,14 @@ def _check(
         raise CrossferError(f"{strategy.name}: one image has no statistics; give at least two")
     if memory:
         memory.check(baseline)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options that `train` does not have: some strategies do not call it."""
+    if unknown := options.keys() - OPTIONS:
+        raise TypeError(f"adapt: {min(unknown)}: no such option; use {', '.join(sorted(OPTIONS))}")
+    if (keep := options.get("keep", "best")) not in get_args(Keep):
+        raise ValueError(f"keep {keep!r}: choose among {', '.join(get_args(Keep))}")
 
 
 def _check_faces(side: str, faces: Faces, classifier: Classifier, labelled: bool) -> None:
@@ -193,14 +202,23 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
     Raises
     ------
     CrossferError
-        If the network has no batch normalisation, no linear head that gives its outputs, or no bias in it.
+        If the network has no batch normalisation, no plain linear head that gives its outputs, no bias in it,
+        or no layer that is large enough for adapters.
     """
-    how, memory = strategy.unlabelled, strategy.memory
-    if isinstance(how, AdaBN) and not batch_norms(classifier):
+    if strategy.rank:
+        try:
+            large_matrices(classifier, strategy.rank, classifier.layer_names(strategy.layers))
+        except ValueError as error:
+            raise _said_of(strategy, error) from None
+    methods = filter(None, (strategy.unlabelled, strategy.memory))
+    needs = {need for method in methods for need in method.needs}
+    if strategy.choice == "herding":
+        needs.add("head")
+    if "norms" in needs and not batch_norms(classifier):
         raise CrossferError(
             f"{strategy.name}: the network has no batch normalisation to adapt; {SUITS_OTHERS}"
         )
-    if not (isinstance(how, Shot | T3A) or memory or strategy.choice == "herding"):
+    if "head" not in needs:
         return
     try:
         (name,) = classifier.layer_names("head")
@@ -208,34 +226,49 @@ def check_strategy(strategy: Strategy, classifier: Classifier) -> None:
         raise CrossferError(
             f"{strategy.name}: needs the network's last linear layer: {error}; or {SUITS_OTHERS}"
         ) from None
-    replaced = isinstance(how, Shot | T3A) or isinstance(memory, ClosedForm)
-    if replaced and not _gives_outputs(classifier, name):
+    try:
+        gives_outputs = _gives_outputs(classifier, name)
+        if "plain" in needs:
+            plain_linear(classifier.network, name)
+    except CrossferError as error:
+        raise _said_of(strategy, error) from None
+    if "outputs" in needs and not gives_outputs:
         raise CrossferError(
-            f"{strategy.name}: the network's last linear layer {name} does not give its outputs, something "
-            f"follows it; {SUITS_OTHERS}"
+            f"{strategy.name}: the network's last layer {name} does not give its outputs: it is a "
+            "convolution, something follows it, or another head gives them; name the one that does, "
+            f"model.FC: [its name], or {SUITS_OTHERS}"
         )
-    biased = isinstance(memory, Router | SLDA) or (
-        isinstance(memory, Ridge) and not memory.projected
-    )
-    if biased and getattr(classifier.network.get_submodule(name), "bias", None) is None:
+    if "bias" in needs and getattr(classifier.network.get_submodule(name), "bias", None) is None:
         raise CrossferError(
             f"{strategy.name}: the network's last layer {name} has no bias; {SUITS_OTHERS}"
         )
 
 
+def _said_of(strategy: Strategy, error: ValueError) -> CrossferError:
+    """Return what is wrong with a network as a reason against a strategy."""
+    said = str(error).removeprefix("model: ")
+    return CrossferError(f"{strategy.name}: {said}; or {SUITS_OTHERS}")
+
+
 @torch.no_grad()
 def _gives_outputs(classifier: Classifier, head: str) -> bool:
-    """Tell whether a layer's results are the network's outputs."""
+    """Tell whether a layer's results for vectors are the network's outputs.
+
+    Raises
+    ------
+    CrossferError
+        If the network does not call the layer.
+    """
     device = next(classifier.parameters()).device
     pictures = torch.zeros(1, *classifier.preprocessing.image_shape, dtype=torch.uint8)
     with as_it_was(classifier):
         shown = noise(pictures.to(device), classifier.preprocessing)
         outputs, _ = find_logits(classifier.eval().network(shown), classifier.answers)
+        given = Body(classifier.network, head)(shown).flatten(1)
         try:
-            given = Body(classifier.network, head)(shown)
-        except RuntimeError:  # the network does not use the layer as a module
+            return alike(classifier.network.get_submodule(head)(given).flatten(1), outputs)
+        except RuntimeError:  # it is no function of a vector, as a convolution is not
             return False
-        return alike(classifier.network.get_submodule(head)(given).flatten(1), outputs)
 
 
 def _without_labels(
@@ -252,7 +285,7 @@ def _without_labels(
     assert how
     model = copy.deepcopy(start)
     model.train_only(strategy.layers)
-    if isinstance(how, AdaBN | T3A):
+    if how.trains is False:
         model = how.applied(model, shown.images, machine).eval()
         return Trained(model, 0, [], 0, time.perf_counter() - began)
     objective = how.objective(start, machine)
@@ -269,10 +302,10 @@ def _grown(
     """Return copies of both networks with an output for every class of the target."""
     if "target" not in training:
         return copy.deepcopy(start), baseline
-    grown = _with_classes(start, training["target"], machine)
+    grown = with_classes(start, training["target"], machine)
     if baseline is start:
         return grown, copy.deepcopy(grown)
-    return grown, _with_classes(baseline, training["target"], machine)
+    return grown, with_classes(baseline, training["target"], machine)
 
 
 def _answerable(classifier: Classifier, faces: Faces) -> Faces:
@@ -291,14 +324,23 @@ def _answerable(classifier: Classifier, faces: Faces) -> Faces:
     return replace(faces, known=known)[rows]
 
 
-def _with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Classifier:
-    """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`."""
+def with_classes(classifier: Classifier, faces: Faces, machine: Machine) -> Classifier:
+    """Return a copy with an output for each class of some faces: see `crossfer.networks.grow`.
+
+    Raises
+    ------
+    CrossferError
+        If the network has no head that can be extended.
+    """
     labels = faces.labels.cpu()
     unknown = [classifier.classes.index(name) for name in classifier.unknown]
     new = [index for index in unknown if bool((labels == index).any())]
     if not new:
         return copy.deepcopy(classifier)
-    (head,) = classifier.layer_names("head")
+    try:
+        (head,) = classifier.layer_names("head")
+    except ValueError as error:
+        raise CrossferError(f"model: {error}, so that it can learn a new class") from None
     network = specialised(classifier, faces.images, machine.device)
     given = {
         classifier.classes[index]: features(network, head, faces.images[labels == index], machine)

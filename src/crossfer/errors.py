@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 
 class CrossferError(ValueError):
@@ -26,6 +27,12 @@ def some_of(names: Sequence[str], most: int, counted: bool = False) -> str:
     if len(names) <= most:
         return first
     return f"{first}, … ({len(names)})" if counted else f"{first}, …"
+
+
+def unknown_key(name: str, known: Sequence[str]) -> str:
+    """Say which keys there are, and which of them a name is nearly."""
+    near = get_close_matches(name, known, 1, 0.7)
+    return f"unknown key{f', perhaps {near[0]}' if near else ''}; known are {', '.join(known)}"
 
 
 def one_line(error: Exception) -> str:

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from crossfer.errors import CrossferError, one_line
+
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
@@ -56,11 +58,51 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Return the content of a JSON file; None if it is not there, or damaged."""
+    """Return the content of a JSON file; None if it is not there.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def read_versioned(file: Path, version: int, again: str, kind: str = "") -> dict[str, Any]:
+    """Return the JSON object of a file that says which format it has.
+
+    Parameters
+    ----------
+    file
+        The file.
+    version
+        The format that is read.
+    again
+        How the user makes the file again.
+    kind
+        What the file must say that it is; by default it says nothing.
+
+    Raises
+    ------
+    CrossferError
+        If it cannot be read, is damaged, or is of another kind or format.
+    """
+    try:
+        content = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        wrong = "cannot be read" if isinstance(error, OSError) else "damaged"
+        wrong = f"not a {kind}" if kind else wrong
+        raise CrossferError(f"{file}: {wrong} ({one_line(error)}); {again}") from None
+    if kind and content.get("kind") != kind:
+        raise CrossferError(f"{file}: not a {kind}; {again}")
+    if (found := content.get("format")) != version:
+        raise CrossferError(
+            f"{file}: has format {found!r}, but this version reads {version}; {again}"
+        )
+    return content
 
 
 def write_csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:

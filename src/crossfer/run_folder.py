@@ -5,6 +5,7 @@ They are below `crossfer.experiment`, which writes them: `crossfer.deploy` reads
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -78,6 +79,12 @@ def load_run(folder: Path) -> RunFacts:
         raise CrossferError(
             f"{folder / RUN}: damaged ({first_place(error)}); delete the folder"
         ) from None
+
+
+def read_history(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's training curves."""
+    with (folder / HISTORY).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def altered(folder: Path, name: str) -> str | None:

@@ -10,17 +10,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from crossfer.memory.closed_form import ClosedForm
+from crossfer.memory.closed_form import SLDA, ClosedForm, Ridge
 from crossfer.memory.exemplars import ExemplarChoice
 from crossfer.memory.merging import Merge
 from crossfer.memory.penalties import EWC, L2SP, DarkExperience, Penalty, SourceDistillation
 from crossfer.memory.replay import FeatureReplay
 from crossfer.memory.routing import Router
+from crossfer.strict import Strict
 from crossfer.terms import PastData
 from crossfer.training.recipe import FINE_TUNING, FINE_TUNING_LAST_LAYERS, FROM_SCRATCH, Recipe
 from crossfer.unlabelled import Shot, Tent, Unlabelled
 
-FromMemory = FeatureReplay | ClosedForm | Router
+FromMemory = FeatureReplay | Ridge | SLDA | Router
 """What learns from a memory file and the target."""
 
 ABOVE_ZERO = frozenset({"temperature", "samples", "kept", "draws", "share", "ridge", "shrinkage"})
@@ -48,7 +49,7 @@ PARTS = {"penalty": Penalty, "memory": FromMemory, "unlabelled": Unlabelled, "re
 
 
 @dataclass(frozen=True)
-class Strategy:
+class Strategy(Strict):
     """A way to update a network on new faces.
 
     Parameters
@@ -90,7 +91,6 @@ class Strategy:
         The default hyper-parameters; in a configuration, changes to those that it would have by default.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
     NOT_IDENTITY: ClassVar = frozenset({"name", "about", "paper", "recipe", "start"})
     """What does not determine a run's weights beside its recipe and the run that it starts from."""
 
@@ -177,6 +177,11 @@ class Strategy:
             )
         if self.start == self.name:
             yield "starts from itself"
+        idle = self.layers == "none" and not (self.memory or self.unlabelled)
+        # With images of both sides, merging estimates the batch statistics again.
+        alone = not self.merge or (self.start == "baseline" and not both)
+        if idle and alone and self.start != "deployed":
+            yield f"changes nothing: it would be {self.start} again; choose layers to train"
         for part in filter(None, (self.penalty, self.memory, self.unlabelled)):
             for name, value in asdict(part).items():
                 if isinstance(value, int | float) and not 0 <= value < float("inf"):
@@ -204,11 +209,6 @@ class Strategy:
     def sides(self) -> tuple[str, ...]:
         """The sides whose training images its batches show: ``"source"``, ``"target"`` or both."""
         return tuple(self.data.split("+"))
-
-    @property
-    def labels(self) -> Literal["all", "none"]:
-        """Which of the target's training labels it looks at."""
-        return "none" if self.unlabelled else "all"
 
     @property
     def looks_back(self) -> bool:

@@ -1,4 +1,4 @@
-"""Names that several modules share: the baseline, levels of past data, the two sides."""
+"""Names that several modules share: the baseline, levels of past data, needs of methods, the two sides."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ PastData = Literal["none", "statistics", "some per class", "all source"]
 
 PAST_DATA: tuple[PastData, ...] = get_args(PastData)
 """From the least to the most."""
+
+Needs = tuple[Literal["norms", "head", "outputs", "plain", "bias"], ...]
+"""Of a network: batch normalisation; a linear last layer, that gives the outputs, is plain, has a bias."""
 
 Side = Literal["source", "target"]
 SIDES: tuple[Side, ...] = get_args(Side)

@@ -11,28 +11,30 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
 from crossfer.networks import Classifier
+from crossfer.networks.layers import plain_linear
+from crossfer.strict import Strict
+from crossfer.terms import Needs
 from crossfer.training import Faces, Objective, features, normalise, specialised
 from crossfer.training.statistics import AT_ONCE, batch_norms, renew_statistics
 
 
 @dataclass(frozen=True)
-class AdaBN:
+class AdaBN(Strict):
     """Estimate the statistics of every batch normalisation again, on the target's images.
 
     Li, Wang, Shi, Liu, Hou, Adaptive batch normalization for practical domain adaptation, Pattern Recognition
     2018, algorithm 1: mean and variance over all images of the target; weights stay unchanged.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["batch-norm"] = "batch-norm"
-    trains: ClassVar[bool] = False
+    trains: ClassVar[Literal[False]] = False
+    needs: ClassVar[Needs] = ("norms",)
 
     def applied(self, model: Classifier, images: Tensor, machine: Machine) -> Classifier:
         """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3)."""
@@ -46,7 +48,7 @@ class AdaBN:
 
 
 @dataclass(frozen=True)
-class T3A:
+class T3A(Strict):
     """Replace the rows of the last layer by templates of the target's features.
 
     Iwasawa and Matsuo, Test-time classifier adjustment module for model-agnostic domain generalization,
@@ -56,18 +58,16 @@ class T3A:
     test.  The bias is zero, so probabilities are not calibrated.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["templates"] = "templates"
     kept: int = 100
-    trains: ClassVar[bool] = False
+    trains: ClassVar[Literal[False]] = False
+    needs: ClassVar[Needs] = ("head", "outputs", "plain")
 
     def applied(self, model: Classifier, images: Tensor, machine: Machine) -> Classifier:
         """Return an adapted copy of a classifier; images are uint8 (N, H, W) or (N, H, W, 3)."""
         adapted = copy.deepcopy(model).cpu()
         (name,) = adapted.layer_names("head")
-        head = adapted.network.get_submodule(name)
-        assert isinstance(head, nn.Linear), "a head is a linear layer"
+        head = plain_linear(adapted.network, name)
         found = features(specialised(model, images, machine.device), name, images, machine)
         with torch.no_grad():
             head.weight.copy_(templates(head.weight, head.bias, found, self.kept))
@@ -107,7 +107,7 @@ def templates(weight: Tensor, bias: Tensor | None, given: Tensor, kept: int) -> 
 
 
 @dataclass(frozen=True)
-class Tent:
+class Tent(Strict):
     """Minimise the entropy of the predictions.
 
     Wang, Shelhamer, Liu, Olshausen, Darrell, Tent: fully test-time adaptation by entropy minimization, ICLR
@@ -116,10 +116,9 @@ class Tent:
     images, before any test.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["entropy"] = "entropy"
-    trains: ClassVar[bool] = True
+    trains: ClassVar[Literal[True]] = True
+    needs: ClassVar[Needs] = ()
 
     def objective(self, model: Classifier, machine: Machine) -> Objective:
         """Return the objective of the training."""
@@ -127,7 +126,7 @@ class Tent:
 
 
 @dataclass(frozen=True)
-class Shot:
+class Shot(Strict):
     """Maximise information and learn from pseudo-labels; the last layer stays unchanged.
 
     Liang, Hu, Feng, Do we really need to access the source data? Source hypothesis transfer (SHOT), ICML
@@ -136,11 +135,10 @@ class Shot:
     epoch.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["information-maximisation"] = "information-maximisation"
     weight: float = 0.3
-    trains: ClassVar[bool] = True
+    trains: ClassVar[Literal[True]] = True
+    needs: ClassVar[Needs] = ("head", "outputs")
 
     def objective(self, model: Classifier, machine: Machine) -> Objective:
         """Return the objective of the training."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from crossfer.errors import unknown_key
 
 Checked = TypeVar("Checked")
 
@@ -50,8 +51,7 @@ def _message(found: Any, types: Sequence[Any]) -> str:
     kind, message = found["type"], found["msg"].removeprefix("Value error, ")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         known = list(dict.fromkeys(key for each in types for key in _keys(each)))
-        near = get_close_matches(str(found["loc"][-1]), known, 1, 0.7)
-        return f"unknown key{f', perhaps {near[0]}' if near else ''}; known are {', '.join(known)}"
+        return unknown_key(str(found["loc"][-1]), known)
     if kind in ("union_tag_invalid", "union_tag_not_found", "model_attributes_type"):
         kinds = [each.kind for each in types if hasattr(each, "kind")]
         given = found.get("ctx", {}).get("tag", found["input"])

@@ -176,10 +176,17 @@ def of_record(compared: Compared, datasets: Sequence[Dataset]) -> list[FlipSelec
     Raises
     ------
     CrossferError
-        If one of them is not given.
+        If one of them is not given, or another one.
     """
     given = {dataset.fingerprint: dataset for dataset in datasets}
     choices = []
+    wanted = {one.fingerprint: one.name for one in compared.datasets}
+    for dataset in datasets:
+        if dataset.fingerprint not in wanted:
+            raise CrossferError(
+                f"--data {dataset.folder}: not in the comparison, which is of "
+                f"{', '.join(wanted.values())}; leave it out"
+            )
     for one in compared.datasets:
         if one.fingerprint not in given:
             raise CrossferError(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from crossfer.app.pages import Page
 from crossfer.app.try_page import TriedModel, try_page
 from crossfer.deploy import load
-from crossfer.deploy.engine import Engine
 from crossfer.errors import CrossferError
 from crossfer.framing import SMALLEST
 from crossfer.progress import OnProgress, silent
@@ -71,7 +70,7 @@ def pages_of(
         return [_of_record(paths[0], data)]
     if data and len(paths) != 2:
         raise CrossferError(f"--data: needs two classifiers, the old one first; {len(paths)} given")
-    shown = [try_page([TriedModel(str(path), _engine(path)) for path in paths], smallest)]
+    shown = [try_page([_tried(str(path), path) for path in paths], smallest)]
     if data:
         shown.append(_compared(paths[0], paths[1], data, progress))
     return shown
@@ -89,12 +88,14 @@ def _head(path: Path) -> bytes:
         return file.read(200)
 
 
-def _engine(path: Path) -> Engine:
+def _tried(name: str, path: Path) -> TriedModel:
     if path.is_dir():  # of an exported one PyTorch is not needed
-        return load(path).engine
+        return TriedModel(name, load(path).engine)
+    from crossfer.deploy.checks import unchecked
     from crossfer.deploy.models import open_model
 
-    return open_model(path).engine
+    model = open_model(path)
+    return TriedModel(name, model.engine, (*model.notes, *unchecked(model)))
 
 
 def _of_experiment(folder: Path, smallest: float) -> list[Page]:
@@ -115,9 +116,7 @@ def _of_experiment(folder: Path, smallest: float) -> list[Page]:
         and row.seeds == (choice.seed,)
         and (row.strategy == BL or row.runs[0] == choice.run)
     }
-    candidates = [
-        TriedModel(name, _engine(folder / results.run(run).folder)) for name, run in runs.items()
-    ]
+    candidates = [_tried(name, folder / results.run(run).folder) for name, run in runs.items()]
     shown = [try_page(candidates, smallest)] if candidates else []
     choices = of_experiment(finished)
     return [*shown, compare_page(choices)] if choices else shown

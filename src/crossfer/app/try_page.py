@@ -44,10 +44,13 @@ class TriedModel:
         What the page calls it.
     engine
         What answers.
+    notes
+        What is assumed, and what its description says that was not checked.
     """
 
     name: str
     engine: Engine
+    notes: Sequence[str] = ()
 
     @property
     def classes(self) -> list[str]:

@@ -11,8 +11,8 @@ from crossfer.cli import decisions
 from crossfer.cli import comparison
 from crossfer.cli import deployment
 from crossfer.cli import browser
-from crossfer.cli.application import app, main, reflow_help
+from crossfer.cli.application import app, main, set_up
 
 __all__ = ["app", "main"]
 
-reflow_help()
+set_up()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from crossfer.errors import CrossferError
 from crossfer.extras import needed
@@ -45,6 +45,21 @@ class _Stoppable(TyperGroup):
         except KeyboardInterrupt:
             error_console.print("stopped; run the same command again to resume")
             raise typer.Exit(130) from None
+
+
+class _Command(TyperCommand):
+    """A command; an option that is given twice is refused, since the first value would have no effect."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line."""
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        rest = super().parse_args(ctx, args)
+        for option in given:
+            once = option.param_type_name == "option" and not getattr(option, "multiple", False)
+            if once and given.count(option) > 1:
+                names = " or ".join([*option.opts, *option.secondary_opts])
+                raise CrossferError(f"{names}: given twice; leave one out")
+        return rest
 
 
 app = typer.Typer(
@@ -81,9 +96,10 @@ def _application(
     """Every command belongs to it."""
 
 
-def reflow_help() -> None:
-    """Give every command its docstring with one line per paragraph, which the terminal's width breaks."""
+def set_up() -> None:
+    """Set the class of every command, and its help: its docstring with one line per paragraph."""
     for command in app.registered_commands:
+        command.cls = _Command
         command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command.callback) or "")
 
 

@@ -67,15 +67,9 @@ def assess(
     from crossfer.datasets.dataset import is_prepared
     from crossfer.datasets.detector import NO_FACE
     from crossfer.deploy.assess import assess as run
-    from crossfer.deploy.assess import (
-        classes_of_model,
-        of_memory,
-        of_run,
-        of_source,
-        opened,
-        pictures_left_out,
-    )
-    from crossfer.deploy.compare import check_labels
+    from crossfer.deploy.assess import of_memory, of_run, of_source, opened, pictures_left_out
+    from crossfer.deploy.checks import unchecked
+    from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
     from crossfer.errors import CrossferError, some_of
     from crossfer.files import write_json
@@ -94,15 +88,16 @@ def assess(
         raise CrossferError("--source and --memory: both describe the source; leave one out")
     opened_model = open_model(model)
     asked = pairs_of("--label", label or [])
-    class_set = classes_of_model(opened_model, asked)
+    class_set = class_set_of(opened_model.classes, asked, opened_model)
     sources = [open_dataset(source).check()] if source else []
     if sources:
         known = of_source(opened_model, sources[0], class_set)
     else:
         known = of_memory(opened_model, memory) if memory else of_run(model, opened_model)
+    notes: list[str] = []
     with Bars(error_console) as bars:
         finding = partial(bars.count, "faces")
-        with opened(dataset, opened_model, cropped, finding) as faces:
+        with opened(dataset, opened_model, cropped, finding, notes.append) as faces:
             check_labels(asked, [*sources, faces])
             left_out = {} if is_prepared(dataset) else pictures_left_out(faces)
             found = run(
@@ -114,9 +109,14 @@ def assess(
                 progress=partial(bars.count, "labels"),
             )
     _say(found)
+    of = sources[0].with_classes(class_set) if sources else None
+    for note in unchecked(opened_model, of):
+        say(f"{note}.")
     for reason, names in left_out.items():
         hint = "; if they are cut-out faces, add --cropped" if reason == NO_FACE else ""
         say(f"Pictures left out, {reason}: {len(names):,} (first: {some_of(names, 3)}){hint}.")
+    for note in notes:
+        say(note)
     if as_json:
         as_json.parent.mkdir(parents=True, exist_ok=True)
         write_json(as_json, found.as_json())

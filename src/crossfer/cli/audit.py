@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,11 +15,13 @@ from rich.table import Table
 from crossfer.cli.application import app, error_console, out_console
 from crossfer.cli.options import JsonOption, check_outputs
 from crossfer.cli.output import say, say_json, table_of
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, legible
 
 if TYPE_CHECKING:
+    from crossfer.datasets import Dataset
     from crossfer.datasets.audit import DatasetAudit
     from crossfer.evaluation.rows import Overlap
+    from crossfer.progress import OnProgress
 
 command = partial(app.command, rich_help_panel="Faces")
 
@@ -48,7 +51,7 @@ def audit(
     from tempfile import TemporaryDirectory
 
     from crossfer.cli.progress import Shown
-    from crossfer.datasets import open_dataset, prepare
+    from crossfer.datasets import open_dataset
     from crossfer.datasets.audit import SELECTION, write_page
     from crossfer.datasets.audit import as_json as plain
     from crossfer.datasets.audit import audit as ask
@@ -64,14 +67,13 @@ def audit(
         opened = [
             open_dataset(path)
             if is_prepared(path)
-            else prepare(
-                path,
-                Path(elsewhere) / str(number),
-                progress=partial(shown.preparing, path.name),
-            )
+            else _prepared(path, Path(elsewhere) / str(number), partial(shown.preparing, path.name))
             for number, path in enumerate(datasets)
         ]
         found = ask(opened, shown.comparing)
+        for path, dataset in zip(datasets, opened, strict=True):
+            if not is_prepared(path):
+                _say_prepared(path, dataset)
     if page:
         write_page(found, page)
     if as_json:
@@ -85,6 +87,31 @@ def audit(
             say(f"page: {page.resolve()}")
     if strict and found.leaks:
         raise typer.Exit(1)
+
+
+def _prepared(path: Path, out: Path, progress: OnProgress) -> Dataset:
+    """Prepare a raw dataset; options that an error names are those of another command."""
+    from crossfer.datasets import prepare
+
+    try:
+        return prepare(path, out, progress=progress)
+    except CrossferError as error:
+        if " --" not in str(error):
+            raise
+        first = f"prepare it first, with the option: crossfer prepare {quote(str(path))}"
+        raise CrossferError(f"{error}; {first}") from None
+
+
+def _say_prepared(path: Path, dataset: Dataset) -> None:
+    """Print how a raw dataset was prepared, beside the audit, which may be JSON."""
+    from crossfer.cli.remarks import remarks
+
+    first = "prepared temporarily; for other options prepare it first: crossfer prepare"
+    for line in (
+        f"{path}: {first} {quote(str(path))}",
+        *(f"  {line}" for line in remarks(dataset, kept=False)),
+    ):
+        error_console.print(legible(line), soft_wrap=True)
 
 
 def _say(one: DatasetAudit) -> None:

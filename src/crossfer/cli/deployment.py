@@ -22,7 +22,7 @@ from crossfer.cli.options import (
     VariantOption,
     check_cropped,
 )
-from crossfer.cli.output import say
+from crossfer.cli.output import say, say_left_out
 from crossfer.errors import CrossferError
 from crossfer.framing import SMALLEST
 
@@ -71,7 +71,7 @@ def predict(
 
     how = PredictOptions(cropped, smooth, fps)
     with sources_in(paths) as sources:
-        for note in () if cropped else predictor.notes:
+        for note in (*(() if cropped else predictor.notes), *predictor.unchecked):
             say(note)
         if out is None:
             counted = Counted()
@@ -90,7 +90,7 @@ def predict(
                     rows.add(part)
                 counted = rows.counted
             say(f"written: {out}")
-    _say_counted(counted, sources.others, cropped)
+    _say_counted(counted, sources.note(), cropped)
     video = any(source.is_video for source in sources.found)
     for option, given in {"--fps": fps is not None, "--smooth": smooth != SMOOTH}.items():
         if given and not video:
@@ -114,14 +114,13 @@ def _say(part: RowBatch, classes: tuple[str, ...]) -> None:
         say(f"{place}: face {row.face} at {left},{top} ({width}×{height}): {said}")
 
 
-def _say_counted(counted: Counted, others: int, cropped: bool) -> None:
+def _say_counted(counted: Counted, others: str, cropped: bool) -> None:
     lines = [f"faces: {counted.faces:,}, in pictures and videos: {counted.sources:,}"]
     if counted.without_a_face:
         hint = "" if cropped else " (if they are cut-out faces, add --cropped)"
         lines.append(f"without a face: {counted.without_a_face:,}{hint}")
     lines += [f"not read, {reason}: {count:,}" for reason, count in counted.unreadable.items()]
-    if others:
-        lines.append(f"neither pictures nor videos, skipped: {others:,}")
+    lines += [others] if others else []
     for line in lines:
         say(line)
 
@@ -177,6 +176,7 @@ def export(
     """
     from crossfer.datasets import open_dataset
     from crossfer.deploy.card import Accuracy
+    from crossfer.deploy.checks import unchecked
     from crossfer.deploy.export import ExportOptions
     from crossfer.deploy.export import export as write
     from crossfer.deploy.models import open_model
@@ -217,6 +217,7 @@ def export(
         [asdict(facts) for facts, _ in known],
         methods(made[0], made[1].strategy) if made else (),
         least_equal,
+        str(made[1].machine.get("precision", "")) if made else "",
     )
     fetched: AbstractContextManager[Path | None] = nullcontext()
     if web:
@@ -226,7 +227,7 @@ def export(
     with fetched as package:  # before anything is written: it may not be had
         opened = open_model(model)
         classifier = opened.pytorch
-        for note in opened.notes:
+        for note in (*opened.notes, *unchecked(opened)):
             say(note)
         written = write(classifier, out, what, origin)
         page = write_web(out, package) if package else None  # pyrefly: ignore[unbound-name]  # only web has one
@@ -236,6 +237,8 @@ def export(
             f"{variant}: {found.bytes / 1e6:.1f} MB, {found.milliseconds:.1f} ms a face, probabilities "
             f"within {found.difference:.2g} of PyTorch's, {found.equal:.1%} equal answers{accuracies}"
         )
+    for one in written["fp32"].accuracies:
+        say_left_out(one.left_out, one.dataset)
     if classifier.outputs != tuple((number,) for number in range(len(classifier.classes))):
         say(f"the outputs are in this order now: {', '.join(classifier.classes)}")
     say(f"written: {out}")

@@ -299,9 +299,11 @@ def search(
     """Tune the recipe of each strategy on validation data, with the same budget for each.
 
     The budget's unit is one epoch of training every layer on the target's training set. The first trial
-    uses the experiment's recipe. Failed trials count. Run the same command again to resume. Trials of a
-    strategy run in sequence; several workers tune several strategies. The folder's recipes.yaml contains
-    the best recipes, for `recipes:` in an experiment. Needs Optuna (the extra “search”).
+    uses the experiment's recipe. Of the YAML it uses the first seed and the largest fraction, and neither
+    cache, copies, protocols nor tracking. Failed trials count. Run the same command again to resume.
+    Trials of a strategy run in sequence; several workers tune several strategies. The folder's
+    recipes.yaml contains the best recipes, for `recipes:` in an experiment. Needs Optuna (the extra
+    “search”).
 
     Example:  crossfer search my-experiment.yaml --data data --out searches/mine --trials 20
     """
@@ -311,9 +313,11 @@ def search(
     from crossfer.cli.progress import Shown
     from crossfer.experiment import load_experiment
     from crossfer.experiment import search as tune
-    from crossfer.experiment.search import RECIPES
+    from crossfer.experiment.search import RECIPES, unused
 
     configuration = load_experiment(experiment, data)
+    if left := unused(configuration):
+        say(f"not used by a search: {', '.join(left)}")
     with Shown(out_console) as shown:
         found = tune(
             configuration,

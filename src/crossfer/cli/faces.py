@@ -142,6 +142,7 @@ def prepare(
     from crossfer.cli.remarks import remarks
     from crossfer.datasets import Preparation
     from crossfer.datasets import prepare as prepare_dataset
+    from crossfer.datasets.dataset import is_prepared
     from crossfer.datasets.record import SPLITS
 
     how = Preparation(
@@ -168,6 +169,7 @@ def prepare(
     )
     if new_split and not replace:
         raise CrossferError("--new-split: only for an existing dataset; add --replace")
+    was_there = is_prepared(out)
     with Shown(out_console) as shown:
         dataset = prepare_dataset(
             path,
@@ -196,6 +198,8 @@ def prepare(
         )
     for line in remarks(dataset):
         say(line)
+    if replace and not was_there:
+        say("--replace: there was no dataset to replace")
     say(f"prepared {card['images']:,} faces in {out}")
     say(f"show them:  crossfer look {quote(str(out))}")
 

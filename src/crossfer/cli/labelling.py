@@ -99,10 +99,12 @@ def label(
         raise CrossferError(
             f"{'--blind' if blind else '--variant'}: only with --model; add it, or leave this out"
         )
-    how = LabelOptions(by or _user(), check_order(order), blind, tuple(also or ()))
+    who = by or ("nobody" if table else _user())
+    how = LabelOptions(who, check_order(order), blind, tuple(also or ()))
     if table:
         page = {"--order": order != "uncertainty", "--blind": blind, "--port": port != PORT}
-        for option, given in (page | {"--open": browser}).items():
+        page |= {"--open": browser, "--by": by is not None, "--also": bool(also)}
+        for option, given in page.items():
             if given:
                 raise CrossferError(f"{option}: --table opens no page; leave one of the two out")
     else:
@@ -110,6 +112,8 @@ def label(
 
         listen(port).close()  # before the faces are looked for, which may take long
     predictor = _predictor(model, classes, smallest, variant)
+    for note in predictor.unchecked:
+        say(note)
     gallery = Gallery(photos, folder / FACES, predictor, cropped)
     session = Session(folder, gallery, how, describer(cropped))
     with Bars(error_console) as bars:

@@ -40,7 +40,7 @@ def remember(
     """
     from crossfer.cli.bars import Bars
     from crossfer.datasets import open_dataset
-    from crossfer.deploy.checks import classes_without_image
+    from crossfer.deploy.checks import classes_without_image, unchecked
     from crossfer.deploy.compare import check_labels, class_set_of
     from crossfer.deploy.models import open_model
     from crossfer.deploy.remember import remember as run
@@ -59,6 +59,8 @@ def remember(
     say_left_out(dataset.left_out, dataset.name)
     if lacking := classes_without_image(dataset):
         say(f"{dataset.name}: no image of {', '.join(lacking)}.")
+    for note in unchecked(opened, dataset):
+        say(f"{note}.")
     _say(memory, memory.save(out).stat().st_size, dataset.name)
     say(f"written: {out}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
@@ -63,21 +63,13 @@ def labels_of(pairs: list[str]) -> dict[str, str | None]:
     """Parse THEIRS=OURS, repeated; an empty OURS leaves a label out."""
     from crossfer.classes import comparable
 
-    labels: dict[str, str | None] = {}
-    for pair in pairs:
-        theirs, equals, ours = pair.partition("=")
-        if not equals or not theirs.strip():
-            raise CrossferError(
-                f"--label {pair}: write THEIRS=OURS, or THEIRS= to leave a class out"
-            )
-        if comparable(theirs) in map(comparable, labels):
-            raise CrossferError(f"--label {theirs}: given twice; leave one out")
-        labels[theirs] = ours or None
-    return labels
+    form = "THEIRS=OURS, or THEIRS= to leave a class out"
+    labels = pairs_of("--label", pairs, form, comparable)
+    return {theirs: ours or None for theirs, ours in labels.items()}
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) -> None:
-    """Refuse files that cannot be written, or would replace a part of what is read, before the work.
+    """Refuse files that cannot be written, or would replace one another or what is read, before the work.
 
     Parameters
     ----------
@@ -86,6 +78,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) ->
     inputs
         The files and folders that the command reads.
     """
+    places: dict[Path, str] = {}
     for option, file in outputs.items():
         if file is None:
             continue
@@ -94,6 +87,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) ->
         if above := [folder for folder in file.parents if folder.exists() and not folder.is_dir()]:
             raise CrossferError(f"{option} {file}: {above[0]} is a file, not a folder")
         place = file.resolve()
+        if (other := places.setdefault(place, option)) != option:
+            raise CrossferError(f"{option} {file}: written by {other} too; name another file")
         for read in [read for read in inputs if file.exists()]:
             if read.resolve() in (place, *place.parents):
                 raise CrossferError(
@@ -109,16 +104,21 @@ def check_cropped(cropped: bool, smallest: float) -> None:
         )
 
 
-def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:
-    """Parse NAME=VALUE, repeated."""
+def pairs_of(
+    option: str,
+    pairs: list[str],
+    form: str = "NAME=VALUE",
+    comparable: Callable[[str], str] = str,
+) -> dict[str, str]:
+    """Parse NAME=VALUE, repeated; two names are the same if what makes them comparable is."""
     found: dict[str, str] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise CrossferError(f"{option} {pair}: write NAME=VALUE")
-        if name.strip() in found:
-            raise CrossferError(f"{option} {name.strip()}: given twice; leave one out")
-        found[name.strip()] = value.strip()
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not name:
+            raise CrossferError(f"{option} {pair}: write {form}")
+        if comparable(name) in map(comparable, found):
+            raise CrossferError(f"{option} {name}: given twice; leave one out")
+        found[name] = value
     return found
 
 

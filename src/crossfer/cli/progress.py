@@ -55,20 +55,15 @@ class Shown(Bars, ExperimentProgress):
         for line in remarks(dataset):
             self.say(f"{dataset.name}: {line}")
 
-    def tried(self, said: list[str]) -> None:
-        """Say how the network is read, and what trains."""
-        for line in said:
-            self.say(line)
+    def said(self, line: str) -> None:
+        """Say it."""
+        self.say(line)
 
     def opened(self, dataset: Dataset) -> None:
         """Say which images belong to no class of the experiment."""
         if left_out := dataset.left_out:
             counts = ", ".join(f"{count:,} {label}" for label, count in left_out.items())
             self.say(f"{dataset.name}: left out, label in no class of this experiment: {counts}")
-
-    def divided(self, name: str, how: str) -> None:
-        """Say of what the folds of a target are."""
-        self.say(f"{name}: {how}")
 
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """Show one bar for all the runs."""
@@ -120,22 +115,10 @@ class Shown(Bars, ExperimentProgress):
             self.jobs.add(job)
             self.say(f"SLURM job {job}: {run.label}, …")
 
-    def waiting(self, run: Run, owner: str) -> None:
-        """Say who trains the run."""
-        self.say(f"{run.label}: {owner} is training it; waiting")
-
-    def noted(self, run: Run, what: str) -> None:
-        """Say what is unusual about a run."""
-        self.say(f"{run.label}: {what}")
-
     def failed(self, run: Run, why: str) -> None:
         """Say why at once; the others go on."""
         self.say(f"{run.label} failed: {why}")
         self.ended(run, Path())
-
-    def untracked(self, why: str) -> None:
-        """Say why nothing is logged any more."""
-        self.say(why)
 
     def _show(self) -> None:
         """Bring the bar up to date."""

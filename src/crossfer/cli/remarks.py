@@ -12,24 +12,27 @@ from crossfer.evaluation.rows import Suggestions
 from crossfer.evaluation.suggested import in_words, led
 
 
-def remarks(dataset: Dataset) -> list[str]:
-    """Return what a person should know of a dataset's preparation, a line each."""
+def remarks(dataset: Dataset, kept: bool = True) -> list[str]:
+    """Return what a person should know of a dataset's preparation, a line each.
+
+    Without `kept` its folder is a temporary one, in which nothing can be looked up.
+    """
     card, dataset = dataset.card, dataset.with_own_classes()
     lines = [*card.get("remarks", ())]
-    if kept := [name for name in card["classes"] if not is_known(name)]:
+    if unknown := [name for name in card["classes"] if not is_known(name)]:
         lines.append(
-            f"unknown labels, kept unchanged: {', '.join(kept)}; map them with --label THEIRS=OURS"
+            f"unknown labels, kept unchanged: {', '.join(unknown)}; map them with --label THEIRS=OURS"
         )
     lines += [_split_in_words(card["split"])]
-    if kept := card["split"].get("kept"):
-        lines.append(_kept_in_words(kept))
+    if earlier := card["split"].get("kept"):
+        lines.append(_kept_in_words(earlier))
     if card["faces"]["mode"] == "find":
         lines.append(_faces_in_words(card["faces"]["found"]))
     if said := card.get("suggestions"):
         found = Suggestions(**said)
         lines.append(("warning: " if led(found) else "") + in_words(found))
     lines += [f"skipped {count:,}: {reason}" for reason, count in card["skipped"].items()]
-    if card["skipped"]:
+    if card["skipped"] and kept:
         lines.append(f"every skipped file is listed in {dataset.folder / SKIPPED}")
     if shared := card["split"]["subjects_in_several_splits"]:
         official = card["split"]["how"].startswith("official")

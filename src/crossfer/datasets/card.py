@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +21,7 @@ from crossfer.datasets.raw import Raw
 from crossfer.datasets.record import Skipped
 from crossfer.errors import CrossferError
 from crossfer.evaluation.suggested import suggestions
-from crossfer.files import digest
+from crossfer.files import digest, write_csv, write_json
 
 SKIPPED = "skipped.csv"
 YES, NO = "yes", "no"
@@ -95,10 +93,8 @@ def write_tables(
 ) -> None:
     """Write everything but the images, which are there; the card last, with the digests of the rest."""
     pyarrow.parquet.write_table(table, folder / SAMPLES)
-    with (folder / SKIPPED).open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["origin", "reason"])
-        rows.writerows((item.origin, item.reason) for item in skipped)
+    reasons = ({"origin": item.origin, "reason": item.reason} for item in skipped)
+    write_csv(folder / SKIPPED, ("origin", "reason"), reasons)
     digests = {file: digest(folder / file) for file in (IMAGES, SAMPLES)}
     # Of what training and measuring use, wherever it came from and however Parquet stores it.
     known = table.select(["label", "subject", "split"]).to_pydict()
@@ -107,6 +103,4 @@ def write_tables(
         "sha256": digests,
         "fingerprint": hashlib.sha256((digests[IMAGES] + rows_digest).encode()).hexdigest(),
     }
-    (folder / DATASET_CARD).write_text(
-        json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8"
-    )
+    write_json(folder / DATASET_CARD, card)

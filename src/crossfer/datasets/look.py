@@ -81,11 +81,12 @@ def write_look(
     origins = dataset.samples.column("origin").to_pylist()
     doubt = np.array(doubts(dataset), dtype=object)
     doubtful = doubt != ""
-    rows = dataset.rows(split) if split else np.arange(len(dataset.images))
+    labels, splits = (np.array(dataset.samples.column(c).to_pylist()) for c in ("label", "split"))
+    rows = np.flatnonzero(splits == split) if split else np.arange(len(dataset.images))
     generator = np.random.default_rng(seed)
     classes = []
-    for label, name in enumerate(dataset.class_set.names):
-        of_class = generator.permutation(rows[dataset.labels[rows] == label])
+    for name in dict.fromkeys([*dataset.class_set.names, *labels]):  # unlabelled ones too
+        of_class = generator.permutation(rows[labels[rows] == name])
         if only_doubtful:
             of_class = of_class[doubtful[of_class]]
         first = of_class[np.argsort(~doubtful[of_class], kind="stable")][:per_class]

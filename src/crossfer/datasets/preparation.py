@@ -126,15 +126,24 @@ class Preparation:
         self._check_faces()
         if self.sizes is not None and not (
             len(self.sizes) == len(SPLITS)
-            and all(math.isfinite(size) and size >= 0 for size in self.sizes)
-            and sum(self.sizes) > 0
+            and all(size >= 0 for size in self.sizes)
+            and 0 < sum(self.sizes) < math.inf
         ):
-            raise CrossferError("sizes: must be three numbers, none negative and not all 0")
+            raise CrossferError(
+                "sizes: must be three numbers, none negative and not all 0, with a finite sum"
+            )
         if self.seed < 0:
             raise CrossferError(f"seed is {self.seed}: must not be negative")
+        if self.seed and self.sizes is not None and sum(size > 0 for size in self.sizes) == 1:
+            raise CrossferError(
+                "seed has no effect, since sizes puts all images into one set; leave one of them out"
+            )
         check_label_map(self.labels)
-        if not all(name.strip() for name in self.classes or ()):
+        names = list(self.classes or ())
+        if not all(name.strip() for name in names):
             raise CrossferError("classes: one has no name; remove it, or a comma too many")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise CrossferError(f"classes: {twice[0]} is named twice; remove one")
         try:
             re.compile(self.subject or "")
         except re.error as error:
@@ -144,7 +153,12 @@ class Preparation:
         Framing(self.side, self.channels, *self.eyes)  # refuses what lies outside its ranges
 
     def _check_faces(self) -> None:
-        """Refuse what has no effect on pictures that are faces already."""
+        """Refuse what has no effect on pictures that are faces already, or on those that are left out."""
+        if self.crop is not None and self.no_face != "keep":
+            raise CrossferError(
+                f"crop has no effect with no_face: {self.no_face}, since no picture without a face is used; "
+                "leave one of them out"
+            )
         if self.faces == "cropped":
             for key in ("eyes", "no_face"):
                 if getattr(self, key) != getattr(Preparation, key):

@@ -107,6 +107,8 @@ def read_raw(
     try:
         reader, why = _reader(place, how)
         _check_takes(reader, how)
+        if how.root and not Path(how.root).is_dir():
+            raise CrossferError(f"--root {how.root}: no such folder")
         items = [*reader.read(place, options), *left_out]
         _check_labels(items, options, str(source))
         _check_subject(items, how)
@@ -116,6 +118,10 @@ def read_raw(
     own = name_of(source, reader.name)
     where = legible(str(source.resolve()))
     records, left_out, remarks = _usable([*items, *_others(place, reader, items)], reader, where)
+    if how.ignore_splits and any(how.splits.values()):
+        remarks.append(
+            "--split: only tells which names are splits; which ones does not matter with --ignore-splits"
+        )
     return Raw(
         name=legible(name or own),
         reader=reader,
@@ -177,7 +183,7 @@ def _check_labels(items: Sequence[Item], options: ReadOptions, where: str) -> No
 
 def _others(place: Path, reader: Reader, items: Sequence[Item]) -> Iterator[Item]:
     """Name every file that was neither taken nor mentioned."""
-    if place.is_dir() and "*" not in reader.own_files:
+    if place.is_dir():
         known = set[str]()
         for item in items:
             if isinstance(item, Remark):

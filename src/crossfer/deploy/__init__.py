@@ -54,11 +54,12 @@ def load(
     if variant != "fp32" and not is_exported(folder):
         raise CrossferError(f"{folder}: not an exported classifier, so it has no {variant} variant")
     if folder.is_file():
+        from crossfer.deploy.checks import unchecked
         from crossfer.deploy.models import open_model
         from crossfer.deploy.predictor import Predictor
 
         model = open_model(folder)
-        return Predictor(model.engine, smallest, mirror, model.notes)
+        return Predictor(model.engine, smallest, mirror, model.notes, unchecked(model))
     if not folder.is_dir():
         raise CrossferError(
             f"{folder}: no such folder; name what `crossfer export` wrote, a bundle or a run"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -24,7 +25,6 @@ from crossfer.datasets.readers.in_memory import READER, InMemorySource
 from crossfer.datasets.record import SPLITS, Record
 from crossfer.datasets.splits import take_fraction
 from crossfer.deploy.checks import check_classes, check_expected, classes_without_image
-from crossfer.deploy.compare import class_set_of
 from crossfer.deploy.models import Model
 from crossfer.deploy.sources import sources_in
 from crossfer.errors import CrossferError
@@ -188,9 +188,15 @@ def of_run(folder: Path, model: Model) -> SourceReference:
 
 @contextmanager
 def opened(
-    path: Path, model: Model, cropped: bool, progress: OnProgress = silent
+    path: Path,
+    model: Model,
+    cropped: bool,
+    progress: OnProgress = silent,
+    say: Callable[[str], object] = warnings.warn,
 ) -> Iterator[Dataset]:
     """Open a prepared dataset, or prepare a folder of pictures temporarily.
+
+    `say` is called with a line about the videos and other files among the pictures.
 
     Raises
     ------
@@ -208,6 +214,10 @@ def opened(
         pictures = [source for source in sources.found if not source.is_video]
         if not pictures:
             raise CrossferError(f"{path}: contains no picture; extract frames from videos first")
+        if videos := len(sources.found) - len(pictures):
+            say(f"videos, skipped: {videos:,}; extract their frames to assess them too")
+        if note := sources.note():
+            say(note)
         framing = model.engine.framing
         how = Preparation(
             faces="cropped" if cropped else "find",
@@ -252,7 +262,7 @@ def assess(
     known
         The reference of the estimates: `of_source`, `of_memory` or `of_run`.
     class_set
-        The classifier's classes: `classes_of_model`.
+        The classifier's classes: `crossfer.deploy.compare.class_set_of`.
     curve
         Whether to train the last layer on increasing numbers of labelled training faces, and measure it on
         the test faces.
@@ -312,11 +322,6 @@ def assess(
         truth=truth,
         curve=tuple(_curve(model, dataset, known, progress)) if curve else (),
     )
-
-
-def classes_of_model(model: Model, labels: Mapping[str, str]) -> ClassSet:
-    """Return a classifier's classes with their labels."""
-    return class_set_of(model.classes, labels, model)
 
 
 def _memory_of(model: Model, file: Path) -> Memory:
@@ -400,10 +405,10 @@ def _measured(right: NDArray[np.bool_], people: Codes) -> Truth:
 
 
 def _with_head(model: Model) -> Classifier | None:
-    """Return the PyTorch classifier if it has a linear last layer, otherwise None."""
+    """Return the PyTorch classifier if it has, and calls, a linear last layer, otherwise None."""
     try:
         classifier = model.pytorch
-        classifier.layer_names("head")
+        _features(classifier, np.zeros((1, *classifier.preprocessing.image_shape), np.uint8))
     except (CrossferError, ValueError):
         return None
     return classifier

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -15,6 +15,9 @@ from crossfer.networks.experts import Experts
 from crossfer.provenance import versions
 from crossfer.references import bibtex
 from crossfer.templates import environment
+
+ARITHMETIC = {"32-true": " in single precision", "bf16-mixed": " in bfloat16"}
+"""How a card names a precision."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,15 @@ class Accuracy:
         Accuracy in per cent, among the classes of the dataset.
     interval
         95 %, in per cent; by subjects where they are known.
+    left_out
+        Number of test images whose label is none of the classifier's classes, by label.
     """
 
     dataset: str
     images: int
     value: float
     interval: tuple[float, float]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ def model_card(
     origin: str,
     processor: str,
     methods: Collection[str] = (),
+    precision: str = "",
 ) -> str:
     """Return the text of ``README.md``.
 
@@ -97,6 +104,8 @@ def model_card(
         Processor of the latency measurements.
     methods
         Keywords of `crossfer.references` for the strategies and methods used.
+    precision
+        In which the accuracies before the export were computed, as `Machine.precision`; may be empty.
     """
     of_data = (keywords_of(card["citation"], card["stand_in"], card["faces"]) for card in datasets)
     template = environment("crossfer.deploy", escape=False).get_template("card.md.j2")
@@ -108,6 +117,7 @@ def model_card(
         measured=measured,
         files=VARIANTS,
         tested=tested,
+        arithmetic=ARITHMETIC.get(precision, ""),
         datasets={card["fingerprint"]: card for card in datasets}.values(),
         origin=origin,
         mixture=isinstance(classifier.network, Experts),

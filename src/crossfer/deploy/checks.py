@@ -67,3 +67,22 @@ def check_expected(model: Model, source: Dataset) -> None:
     right = decide(model.answers(source, rows), source.classes) == source.labels[rows]
     if problem := unexpected(right, model.expect, f"{source.name}'s test set"):
         raise CrossferError(f"{model.name}: expect: {problem}")
+
+
+def left_out(dataset: Dataset, split: Split) -> dict[str, int]:
+    """Count the images of a split whose label belongs to no class, by label."""
+    everything = dataset.with_own_classes()
+    rows = everything.rows(split)
+    rows = rows[dataset.labels[rows] < 0]
+    labels = everything.samples.column("label").take(rows).to_pylist()
+    return {name: labels.count(name) for name in sorted(set(labels))}
+
+
+def unchecked(model: Model, source: Dataset | None = None) -> list[str]:
+    """Say that a described accuracy is not checked, where there is no test image of the source."""
+    if model.expect is None or (source is not None and len(source.rows("test"))):
+        return []
+    why = "it is the accuracy on its source's test set"
+    if source is not None:
+        why = f"{source.name} has no test image of its classes"
+    return [f"{model.name}: expect: is not checked here: {why}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -17,8 +16,9 @@ from pydantic import ValidationError
 from crossfer.classes import ClassSet, canonical
 from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.record import Split
+from crossfer.deploy.checks import left_out
 from crossfer.deploy.models import Model
-from crossfer.errors import CrossferError, one_line
+from crossfer.errors import CrossferError
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.comparing import (
     FORMAT,
@@ -31,7 +31,7 @@ from crossfer.evaluation.comparing import (
 )
 from crossfer.evaluation.measure import find_flips, flipped_image
 from crossfer.evaluation.rows import FlippedImage
-from crossfer.files import write_csv
+from crossfer.files import read_versioned, write_csv
 from crossfer.machine import threads_of
 from crossfer.processor import processor
 from crossfer.progress import OnProgress, silent
@@ -186,7 +186,7 @@ def compare(
                     "stand_in": dataset.stand_in,
                     "fingerprint": dataset.fingerprint,
                     "split": how.split,
-                    "left_out": _left_out(dataset, how.split),
+                    "left_out": left_out(dataset, how.split),
                 },
                 before,
                 after,
@@ -301,7 +301,12 @@ def measure_latency(old: Model, new: Model, pictures: Pictures, how: CompareOpti
         images = np.asarray(dataset.images[rows[: how.batch]])
         return np.resize(images, (how.batch, *images.shape[1:]))
 
-    own, other = batch(pictures.old, pictures.old_rows), batch(pictures.new, pictures.new_rows)
+    try:
+        own, other = batch(pictures.old, pictures.old_rows), batch(pictures.new, pictures.new_rows)
+    except MemoryError:
+        raise CrossferError(
+            f"--batch {how.batch}: so many faces do not fit in memory; use fewer"
+        ) from None
 
     def rounds(count: int, faces: int) -> tuple[list[float], list[float]]:
         calls = (lambda: old.engine(own[:faces]), lambda: new.engine(other[:faces]))
@@ -337,21 +342,8 @@ def read(file: str | Path) -> Compared:
     CrossferError
         If it is not one, or another version wrote it.
     """
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CrossferError(
-            f"{file}: not a comparison ({one_line(error)}); write one with `crossfer compare … --json FILE`"
-        ) from None
-    if not isinstance(content, dict) or content.get("kind") != "comparison":
-        raise CrossferError(
-            f"{file}: not a comparison; write one with `crossfer compare … --json FILE`"
-        )
-    if content.get("format") != FORMAT:
-        raise CrossferError(
-            f"{file}: has format {content.get('format')!r}, but this version reads {FORMAT}; compare "
-            "again"
-        )
+    again = "write one with `crossfer compare … --json FILE`"
+    content = read_versioned(Path(file), FORMAT, again, kind="comparison")
     try:
         compared = adapter(Compared).validate_python(content)
     except ValidationError as error:
@@ -437,15 +429,6 @@ def _network(model: Model) -> ComparedNetwork:
         model.bytes,
         model.engine.identity,
     )
-
-
-def _left_out(dataset: Dataset, split: Split) -> dict[str, int]:
-    """Count the images of a split whose label belongs to no class, by label."""
-    everything = dataset.with_own_classes()
-    rows = everything.rows(split)
-    rows = rows[dataset.labels[rows] < 0]
-    labels = everything.samples.column("label").take(rows).to_pylist()
-    return {name: labels.count(name) for name in sorted(set(labels))}
 
 
 def _class_notes(old: Model, new: Model, how: CompareOptions) -> Iterator[str]:

@@ -7,8 +7,7 @@ faces as they are cut out, uint8 (N, side, side) gray or (N, side, side, 3) RGB,
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,13 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.classes import canonical
-from crossfer.errors import CrossferError, one_line
+from crossfer.errors import CrossferError, one_line, unknown_key
 from crossfer.external_data import digest_of
-from crossfer.files import digest
+from crossfer.files import digest, read_versioned
 from crossfer.framing import Framing
 
 EXPORT_CARD = "model.json"
 FORMAT = 1
+KEYS = ("format", "classes", "labels", "framing", "input", "output", "models", "versions")
+WEB_KEYS = ("name", "shown")
+"""Keys of the file of an exported classifier, and those that its copy for a web page has, too."""
+MODEL_KEYS = ("file", "sha256")
 VARIANTS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """The files of an exported classifier, by how its numbers are stored."""
 
@@ -198,15 +201,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         If it is damaged or of another version.
     """
     file = folder / EXPORT_CARD
-    try:
-        card = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
-    if card.get("format") != FORMAT:
-        raise CrossferError(
-            f"{file}: has format {card.get('format')!r}, but this version reads {FORMAT}; export it "
-            "again"
-        )
+    card = read_versioned(file, FORMAT, "export it again")
     try:
         Framing(**card["framing"])
         names, labels = card["classes"], card.get("labels") or {}
@@ -227,7 +222,17 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise CrossferError(f"models: {beyond[0]} is not in this folder")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CrossferError(f"{file}: damaged ({one_line(error)}); export it again") from None
+    _check_keys(file, card, (*KEYS, *WEB_KEYS))
+    _check_keys(file, card["models"], [*VARIANTS], "models.")
+    for variant, model in card["models"].items():
+        _check_keys(file, model, MODEL_KEYS, f"models.{variant}.")
     return card
+
+
+def _check_keys(file: Path, content: Mapping[str, Any], known: Sequence[str], at: str = "") -> None:
+    for key in content:
+        if key not in known:
+            raise CrossferError(f"{file}: {at}{key}: {unknown_key(key, known)}")
 
 
 def _is_texts(values: Any) -> bool:

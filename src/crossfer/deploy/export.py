@@ -34,6 +34,7 @@ from crossfer.datasets.dataset import Dataset
 from crossfer.datasets.detector import Detector
 from crossfer.datasets.faces import face_of
 from crossfer.deploy.card import Accuracy, VariantCheck, model_card
+from crossfer.deploy.checks import left_out
 from crossfer.deploy.engine import BATCH, EXPORT_CARD, FORMAT, VARIANTS, OnnxEngine
 from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.intervals import accuracy_interval
@@ -88,6 +89,8 @@ class ExportOptions:
     least_equal
         Minimum fraction (0–1) of faces on which a smaller variant must predict as PyTorch does; ``None``:
         `LEAST_EQUAL`.
+    precision
+        In which the known accuracies were computed, as `crossfer.machine.Machine.precision`; may be empty.
     """
 
     half: bool = False
@@ -98,6 +101,7 @@ class ExportOptions:
     data: Sequence[Mapping[str, Any]] = ()
     methods: Collection[str] = ()
     least_equal: float | None = None
+    precision: str = ""
 
     def __post_init__(self) -> None:
         if self.int8 and not self.calibrate:
@@ -196,6 +200,7 @@ def export(
                 origin,
                 processor(),
                 what.methods,
+                what.precision,
             ).encode(),
         )
         place_folder(beside, out)
@@ -406,4 +411,5 @@ def _accuracy(engine: OnnxEngine, dataset: Dataset) -> Accuracy:
     decisions = decide(engine(np.asarray(dataset.images[rows])), dataset.classes)
     right = decisions == dataset.labels[rows]
     low, high = accuracy_interval(right[None], dataset.people(rows))
-    return Accuracy(dataset.title, len(rows), 100 * float(right.mean()), (low, high))
+    value = 100 * float(right.mean())
+    return Accuracy(dataset.title, len(rows), value, (low, high), left_out(dataset, "test"))

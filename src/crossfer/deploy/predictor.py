@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ class Predictor:
         Whether to average the probabilities of each face and its mirror image.
     notes
         What is assumed where it cuts out faces.
+    unchecked
+        What its description says that was not checked.
 
     Examples
     --------
@@ -96,9 +99,10 @@ class Predictor:
         smallest: float = SMALLEST,
         mirror: bool = False,
         notes: Sequence[str] = (),
+        unchecked: Sequence[str] = (),
     ) -> None:
         check_smallest(smallest)
-        self.notes = tuple(notes)
+        self.notes, self.unchecked = tuple(notes), tuple(unchecked)
         self.engine, self.smallest = Mirrored(engine) if mirror else engine, smallest
         self._classifier: Classifier | None = getattr(engine, "classifier", None)
 
@@ -244,7 +248,7 @@ class Predictor:
         -------
         pandas.DataFrame
             A row for every face, with the columns of `columns`; for a picture without a face, and for what
-            cannot be read, a row with a ``problem``.
+            cannot be read, a row with a ``problem``.  A warning says how many other files were skipped.
 
         Raises
         ------
@@ -263,6 +267,12 @@ class Predictor:
                 f"analyze_many reads files, not {other[0]}; call analyze for each picture in memory"
             )
         with sources_in(given) as sources:
+            if note := sources.note():
+                warnings.warn(note, stacklevel=2)
+            video = any(source.is_video for source in sources.found)
+            for name, asked in {"smooth": smooth != SMOOTH, "per_second": per_second}.items():
+                if asked and not video:
+                    warnings.warn(f"{name}: there is no video, so it had no effect", stacklevel=2)
             rows = [
                 as_record(row, self.classes)
                 for part in self.parts(sources.found, how)

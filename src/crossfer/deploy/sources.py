@@ -41,6 +41,10 @@ class Sources:
     found: list[Source]
     others: int
 
+    def note(self) -> str:
+        """Say how many files are neither; empty where all are pictures or videos."""
+        return f"neither pictures nor videos, skipped: {self.others:,}" if self.others else ""
+
 
 def check_address(given: str | Path) -> None:
     """Refuse an address, in which a `Path` has one slash less.

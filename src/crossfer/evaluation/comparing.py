@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from crossfer.evaluation import paired
 from crossfer.evaluation.answers import Answers
 from crossfer.evaluation.evidence import with_class_intervals
-from crossfer.evaluation.gate import PairedOutcomes
+from crossfer.evaluation.gate import PairedOutcomes, without_column
 from crossfer.evaluation.intervals import accuracy_interval, change_interval, subject_codes
 from crossfer.evaluation.latency import latency_ratio, ratio_draws
 from crossfer.evaluation.measure import change, measure
 from crossfer.evaluation.mistaken import mistaken_order
-from crossfer.evaluation.rows import Change, Interval, Metrics, Paired, Row
+from crossfer.evaluation.rows import Change, Difference, Interval, Metrics, Row
 from crossfer.evaluation.spread import Spread, spreads
 
 FORMAT: Final = 2
@@ -48,17 +48,6 @@ class ComparedNetwork(Row):
     """Of the file with its weights."""
     identity: str
     """Differs where its answers may: the SHA-256 of its file, or of that and what its description says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference(Row):
-    """Two networks on the same images: new minus old, and whether it is real."""
-
-    paired: Paired
-    p_holm: float
-    """`Paired.p` corrected for all differences of its kind in the comparison (Holm): datasets, or groups."""
-    p_images_holm: float | None
-    """`Paired.p_images`, corrected likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +241,11 @@ def on_dataset(
             for column, values in named.items()
             for value in sorted(set(values))
         ),
-        notes=(*notes, *(note for note in orders if note)),
+        notes=(
+            *notes,
+            *(without_column(column) for column, values in groups.items() if values is None),
+            *(note for note in orders if note),
+        ),
         evidence=PairedDecisions(
             tuple(old.rows.tolist()),
             tuple(old.labels.tolist()),
@@ -266,8 +259,8 @@ def on_dataset(
 
 def corrected(datasets: Sequence[OnDataset]) -> tuple[OnDataset, ...]:
     """Correct p-values by Holm's method: those of all datasets, and those of all groups."""
-    whole = _holm([one.difference for one in datasets])
-    parts = iter(_holm([group.difference for one in datasets for group in one.groups]))
+    whole = paired.corrected([one.difference for one in datasets])
+    parts = iter(paired.corrected([group.difference for one in datasets for group in one.groups]))
     return tuple(
         replace(
             one,
@@ -371,14 +364,6 @@ def _group(
     difference = _difference(new, old, None if subjects is None else subjects[own])
     accuracies = 100 * float(old.mean()), 100 * float(new.mean())
     return GroupChange(column, value, int(own.sum()), *accuracies, difference)
-
-
-def _holm(differences: Sequence[Difference]) -> list[Difference]:
-    both = paired.corrected([one.paired for one in differences])
-    return [
-        replace(one, p_holm=p, p_images_holm=q)
-        for one, (p, q) in zip(differences, both, strict=True)
-    ]
 
 
 def _order_note(

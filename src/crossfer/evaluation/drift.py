@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfer.evaluation.intervals import clusters, resampled
 from crossfer.evaluation.rows import Interval, Row
 
 Pixels = Mapping[str, tuple[float, float]]
@@ -115,7 +116,7 @@ def feature_drift(
     mean, sums = _by_people(new, people)
     away = mean - np.asarray(source.mean)
     rng = np.random.default_rng(0)
-    weights = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
+    weights = resampled(len(sums), RESAMPLES, rng)
     drawn = np.square(away + weights @ sums / len(new)).sum(1) - 2 * found.error
     # The source's mean is uncertain, too: along the distance by a feature's share of its error.
     along = np.sqrt(source.error / len(away)) * np.linalg.norm(away)
@@ -129,11 +130,9 @@ def feature_drift(
 def _by_people(
     features: NDArray[np.floating], people: Subjects
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean of features, float64 (D,), and each person's sum of deviations from it, (G, D)."""
+    """Return the mean of features, float64 (D,), and each cluster's sum of deviations from it, (G, D)."""
     mean = features.mean(0, dtype=np.float64)
-    if people is None or len(np.unique(people)) == 1:
-        return mean, features - mean
-    codes = np.unique(people, return_inverse=True)[1]
+    codes = clusters(len(features), people)
     sums = np.zeros((codes.max() + 1, len(mean)))
     np.add.at(sums, codes, features - mean)
     return mean, sums

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfer.evaluation.intervals import clusters, for_few, interval
+from crossfer.evaluation.intervals import clusters, for_few, interval, resampled
 from crossfer.evaluation.metrics import Probabilities
 from crossfer.evaluation.rows import Interval, Row
 from crossfer.selection import design_effect
@@ -244,6 +244,5 @@ def _weights(
     people: NDArray[np.integer], resamples: int, rng: np.random.Generator
 ) -> Iterator[Values]:
     """Yield bootstrap weights of the images, with people as sampling units."""
-    count = int(people.max()) + 1
-    for weights in rng.multinomial(count, np.full(count, 1 / count), resamples):
+    for weights in resampled(int(people.max()) + 1, resamples, rng):
         yield weights[people].astype(np.float64)

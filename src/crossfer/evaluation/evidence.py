@@ -185,9 +185,8 @@ def _corrected(found: Sequence[StrategyComparison]) -> list[StrategyComparison]:
     rows = list(found)
     for with_baseline in (True, False):
         family = [i for i, row in enumerate(rows) if (row.against == BL) == with_baseline]
-        both = corrected([rows[i].paired for i in family])
-        for i, (p, q) in zip(family, both, strict=True):
-            rows[i] = replace(rows[i], p_holm=p, p_images_holm=q)
+        for i, row in zip(family, corrected([rows[i] for i in family]), strict=True):
+            rows[i] = row
     return rows
 
 

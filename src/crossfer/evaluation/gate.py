@@ -219,6 +219,11 @@ def ask(
     return found
 
 
+def without_column(column: str) -> str:
+    """Say that a test set has no groups by a column."""
+    return f"has no column {column}, so nothing is said of its groups"
+
+
 def p_of(draws: Draws, least: float) -> float:
     """Return the one-sided p-value of the hypothesis that a value is below a limit, from its draws."""
     return (int(np.count_nonzero(draws < least)) + 1) / (len(draws) + 1)

@@ -151,7 +151,7 @@ def resample(
         trained = trained.reshape(-1, folds).mean(1)
     seeds = len(trained)
     if seeds > 1:
-        drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) @ trained / seeds
+        drawn_seeds = resampled(seeds, resamples, rng) @ trained / seeds
         draws += (drawn_seeds - trained.mean()) * for_few(seeds, resamples, rng)
     return np.asarray(100 * sign * draws)
 
@@ -218,6 +218,11 @@ def clusters(images: int, subjects: NDArray[np.integer] | None) -> NDArray[np.in
 def independent(subjects: NDArray[np.integer] | None) -> bool:
     """Tell whether no two images share a subject."""
     return subjects is None or len(np.unique(subjects)) == len(subjects)
+
+
+def resampled(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw how often each of n units is in a resample of n: (resamples, n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), resamples)
 
 
 def for_few(n: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -8,6 +8,8 @@ three people may agree by chance, however many images there are of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,10 @@ from crossfer.evaluation.intervals import (
     p_value,
     resample,
 )
-from crossfer.evaluation.rows import Paired
+from crossfer.evaluation.rows import Difference, Paired, StrategyComparison
+
+Tested = TypeVar("Tested", Difference, StrategyComparison)
+"""A row with a paired test and its p-values, corrected."""
 
 
 def compare(
@@ -82,8 +87,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return found
 
 
-def corrected(tests: Sequence[Paired]) -> list[tuple[float, float | None]]:
-    """Correct `Paired.p` and `Paired.p_images` for all of these tests (Holm 1979)."""
-    exact = iter(holm([test.p_images for test in tests if test.p_images is not None]))
-    every = zip(tests, holm([test.p for test in tests]), strict=True)
-    return [(p, None if test.p_images is None else next(exact)) for test, p in every]
+def corrected(rows: Sequence[Tested]) -> list[Tested]:
+    """Add Holm's correction of `Paired.p` and of `Paired.p_images`, for all tests of these rows."""
+    exact = iter(holm([row.paired.p_images for row in rows if row.paired.p_images is not None]))
+    every = zip(rows, holm([row.paired.p for row in rows]), strict=True)
+    return [
+        replace(row, p_holm=p, p_images_holm=None if row.paired.p_images is None else next(exact))
+        for row, p in every
+    ]

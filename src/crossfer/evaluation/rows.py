@@ -213,6 +213,17 @@ class StrategyComparison(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class Difference(Row):
+    """Two networks on the same images: new minus old, and whether it is real."""
+
+    paired: Paired
+    p_holm: float
+    """`Paired.p` corrected for all differences of its kind in the comparison (Holm): datasets, or groups."""
+    p_images_holm: float | None
+    """`Paired.p_images`, corrected likewise."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ahead(Row):
     """Two strategies on a validation set, at the largest fraction: the recommendation is chosen by it."""
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfer.evaluation.answers import Answers
-from crossfer.evaluation.intervals import LEVEL, clusters, for_few, interval
+from crossfer.evaluation.intervals import LEVEL, clusters, for_few, interval, resampled
 from crossfer.evaluation.metrics import BINS, bins_of
 from crossfer.evaluation.rows import Interval
 
@@ -60,11 +60,11 @@ def spreads(
     whole = np.ones((1, len(sizes)))
     values = [_measures(whole @ table, whole @ sizes, old.classes)[0] for table in tables]
     rng = np.random.default_rng(0)
-    share, drawn = np.full(len(sizes), 1 / len(sizes)), []
+    drawn = []
     at_once = max(1, MOST_AT_ONCE // len(sizes))
     for start in range(0, RESAMPLES, at_once):
         count = min(at_once, RESAMPLES - start)
-        weights = rng.multinomial(len(sizes), share, count).astype(np.float64)
+        weights = resampled(len(sizes), count, rng).astype(np.float64)
         drawn.append([_measures(weights @ table, weights @ sizes, old.classes) for table in tables])
     few = for_few(len(sizes), RESAMPLES, rng)[:, None]
     draws = [

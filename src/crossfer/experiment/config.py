@@ -27,6 +27,7 @@ from crossfer.datasets.folds import LEAST, ONE_SUBJECT, Folds
 from crossfer.datasets.preparation import Preparation
 from crossfer.errors import CrossferError
 from crossfer.experiment.names import EXPERIMENT, LOCK
+from crossfer.memory.closed_form import ClosedForm
 from crossfer.memory.replay import FeatureReplay
 from crossfer.networks import NetworkConfig
 from crossfer.networks.config import BUNDLE
@@ -208,8 +209,8 @@ class Experiment(_Checked):
         Rule for the epoch to keep: the latest that is not shown to be worse than the best (see
         `crossfer.selection`) on the validation sets of the training data (``trained-on``), or of
         ``source``, ``target`` or ``both``; ``last``: the last epoch. Test sets are never used. Strategies
-        trained on the source alone (the baseline) always use the source; strategies without labels keep the
-        last epoch.
+        trained on the source alone (the baseline) always use the source, merged ones both; strategies
+        without labels keep the last epoch.
     folds
         Cross-validation, for targets with few people: ``5``, or ``leave-one-subject-out``; for some targets
         only, by their names: ``{jaffe: 5}``.  Every image is tested once, by a network that has not seen
@@ -374,6 +375,25 @@ class Experiment(_Checked):
         return self
 
     @model_validator(mode="after")
+    def _selection_has_an_effect(self) -> Experiment:
+        last = self.selection == "last"
+        concerned = any(
+            last or not (one.merge or one.data == "source")
+            for one in self.strategies
+            if one.layers != "none"
+            and not one.unlabelled
+            # A head in closed form has no epochs; its scale is chosen on the validation sets.
+            or isinstance(one.memory, ClosedForm)
+            and not last
+        )
+        if self.selection != "trained-on" and not concerned:
+            raise CrossferError(
+                f"selection: {self.selection} has no effect on "
+                f"{', '.join(one.name for one in self.strategies)}; remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _recipes_are_valid(self) -> Experiment:
         names = {strategy.name for strategy in self.strategies}
         for name in self.recipes:
@@ -382,6 +402,16 @@ class Experiment(_Checked):
                     f"recipes.{name}: no such strategy in this experiment; use {EVERY}, "
                     f"{', '.join(sorted(names))}"
                 )
+        trained = [strategy for strategy in self.strategies if strategy.trains]
+        every = self.recipes.get(EVERY, {})
+        if every and not trained:
+            raise CrossferError(
+                f"recipes.{EVERY}: nothing is trained, so it has no effect; remove it"
+            )
+        if all(strategy.unlabelled for strategy in trained) and (vain := _of_labels(every)):
+            raise CrossferError(
+                f"recipes.{EVERY}.{min(vain)}: has no effect without labels; remove it"
+            )
         for strategy in self.strategies:
             recipe = self.recipe(strategy)
             if strategy.trains:
@@ -391,8 +421,7 @@ class Experiment(_Checked):
                 raise CrossferError(
                     f"recipes.{strategy.name}: it trains nothing, so a recipe has no effect; remove it"
                 )
-            vain = {key for key in own.keys() & OF_LABELS if own[key] != getattr(Recipe(), key)}
-            if strategy.unlabelled and vain:
+            if strategy.unlabelled and (vain := _of_labels(own)):
                 raise CrossferError(
                     f"recipes.{strategy.name}.{min(vain)}: has no effect without labels; remove it"
                 )
@@ -452,6 +481,11 @@ class Experiment(_Checked):
             except ValidationError as error:
                 raise CrossferError(first_error(error, Recipe, f"recipes.{part}.")) from None
         return recipe
+
+
+def _of_labels(changes: Mapping[str, Any]) -> set[str]:
+    """Return the keys of changes to a recipe that change the loss of labels."""
+    return {key for key in changes.keys() & OF_LABELS if changes[key] != getattr(Recipe(), key)}
 
 
 def changed(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

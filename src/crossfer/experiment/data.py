@@ -116,13 +116,14 @@ def fraction_rows(target: Dataset, fraction: float, seed: int) -> NDArray[np.int
 
 
 def rows_to_learn(
-    target: Dataset, fraction: float, seed: int, labelled: bool = True
+    target: Dataset, fraction: float | None, seed: int, labelled: bool
 ) -> NDArray[np.int64]:
     """Return the rows of a dataset's training set that a strategy trains on.
 
-    A fraction of the labelled ones: see `fraction_rows`.  A strategy without labels also gets the same
-    fraction of the unlabelled ones.
+    A fraction of the labelled ones (None: all): see `fraction_rows`.  A strategy without labels also gets the
+    same fraction of the unlabelled ones.
     """
+    fraction = 1.0 if fraction is None else fraction
     rows = fraction_rows(target, fraction, seed)
     if labelled:
         return rows

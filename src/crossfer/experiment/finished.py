@@ -18,7 +18,7 @@ from crossfer.evaluation.gate import Groups
 from crossfer.evaluation.intervals import subject_codes
 from crossfer.evaluation.rows import DatasetFacts, Metrics, Result, Results, RunFacts
 from crossfer.experiment.config import Experiment, check_experiment
-from crossfer.experiment.folder import Part, said_by_folds
+from crossfer.experiment.folder import Part, placed, said_by_folds
 from crossfer.experiment.opening import DATASETS, with_validation
 from crossfer.experiment.results import RESULTS
 from crossfer.experiment.run import load_results
@@ -148,14 +148,18 @@ class Finished:
     def _folds(self, dataset: DatasetFacts) -> list[list[Part]]:
         """Return the parts of a dataset for each of its folds."""
         facts = {one.name: one for one in self.results.datasets}
-        found, start = [], 0
-        for part in (facts[name] for name in dataset.parts or (dataset.name,)):
-            classes = [self.results.classes.index(name) for name in part.classes]
-            found.append(Part(part.name, part.fingerprint, classes, start))
-            start += part.images
+        parts = [facts[name] for name in dataset.parts or (dataset.name,)]
+        found = placed(
+            (Part(part.name, part.fingerprint, self._labels(part)) for part in parts),
+            (part.images for part in parts),
+        )
         if dataset.folds:
             return [[found[0]._replace(fingerprint=fold)] for fold in dataset.folds]
         return [found]
+
+    def _labels(self, dataset: DatasetFacts) -> list[int]:
+        """Return the classes of a dataset as indices."""
+        return [self.results.classes.index(name) for name in dataset.classes]
 
     def _column(self, row: Result, side: Side, name: str) -> list[Any] | None:
         """Return a column of the sample table for each test image; None if there is no such column."""

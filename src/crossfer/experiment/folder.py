@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,11 +111,14 @@ class Part(NamedTuple):
 
 def parts_of(dataset: Dataset) -> list[Part]:
     """Return the parts of a dataset: itself, unless it is a union."""
-    found, start = [], 0
-    for part in dataset.parts:
-        found.append(Part(part.name, part.fingerprint, part.classes, start))
-        start += len(part.samples)
-    return found
+    several = (Part(part.name, part.fingerprint, part.classes) for part in dataset.parts)
+    return placed(several, (len(part.samples) for part in dataset.parts))
+
+
+def placed(parts: Iterable[Part], images: Iterable[int]) -> list[Part]:
+    """Return the parts of a union in their places, one after the other, each with so many images."""
+    starts = accumulate(images, initial=0)
+    return [part._replace(start=start) for part, start in zip(parts, starts, strict=False)]
 
 
 def load_answers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def look_for_leakage(
             [d.name, d.fingerprint, d.class_set.meaning] for division in divisions for d in division
         ],
     }
-    content: dict[str, Any] | None = read_json(file)
+    content: dict[str, Any] | None = None
+    with suppress(OSError, ValueError):  # one that cannot be read is made again
+        content = read_json(file)
     if not isinstance(content, dict) or content.get("of") != asked or "copied" not in content:
         content = {"of": asked, **_search(datasets, divisions, progress)}
         write_json(file, content)

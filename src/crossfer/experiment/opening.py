@@ -11,7 +11,10 @@ from glob import escape
 from itertools import chain
 from pathlib import Path
 
-from crossfer.adaptation import check_strategy
+import numpy as np
+import torch
+
+from crossfer.adaptation import check_strategy, untrained, with_classes
 from crossfer.classes import PRESETS, ClassSet, in_order, is_known
 from crossfer.datasets.dataset import Dataset, is_prepared, open_dataset
 from crossfer.datasets.earlier import can_keep
@@ -26,9 +29,11 @@ from crossfer.experiment.data import with_split
 from crossfer.experiment.progress import Progress
 from crossfer.machine import Machine
 from crossfer.memory.closed_form import Ridge
-from crossfer.memory.file import load_memory
+from crossfer.memory.file import check_projections, load_memory
 from crossfer.networks import NetworkConfig, check_network
 from crossfer.networks.experts import NOT_ADAPTED
+from crossfer.training import Faces
+from crossfer.training.cut import check_cut
 
 HELD_OUT = 0.2
 """Fraction of the source's test set that is used for validation if it has no validation set."""
@@ -37,7 +42,9 @@ DATASETS = "datasets"
 
 
 def check_paths(experiment: Experiment) -> None:
-    """Refuse an experiment with a missing dataset, before anything is prepared."""
+    """Refuse an experiment with a missing dataset or data root, before anything is prepared."""
+    if experiment.data and not experiment.under_data(Path()).is_dir():
+        raise CrossferError(f"{experiment.data}: no such data root; correct --data or data:")
     for config in (experiment.source, *experiment.targets):
         path = experiment.path(config)
         if not path.exists():
@@ -67,8 +74,48 @@ def check_model(experiment: Experiment, machine: Machine) -> list[str]:
             isinstance(one.memory, Ridge) and one.memory.projected for one in experiment.strategies
         ):
             memory.projection  # noqa: B018  (refuses a file without)
+    elif any(one.memory for one in experiment.strategies):
+        checks.append(check_cut)
     layers = [strategy.layers for strategy in experiment.strategies]
     return check_network(experiment.model, layers, machine, experiment.classes, checks)
+
+
+def check_data(
+    experiment: Experiment, machine: Machine, source: Dataset, targets: Sequence[Dataset]
+) -> None:
+    """Try what the network must be able to do because of the datasets, before anything runs.
+
+    Raises
+    ------
+    CrossferError
+        If a target has a class that is new to the network, whose head cannot be extended; or a strategy needs
+        random projections, for which the source has too few images.
+    """
+    names, new = experiment.classes.names, experiment.model.unknown(experiment.classes)
+    labels = np.concatenate([target.labels[target.rows("training")] for target in targets])
+    shown = [index for index, name in enumerate(names) if name in new and index in labels]
+    grows = shown and any(
+        "target" in one.needs and not one.unlabelled for one in experiment.strategies
+    )
+    projecting = [
+        one.name
+        for one in experiment.strategies
+        if isinstance(one.memory, Ridge) and one.memory.projected and not experiment.memory_file
+    ]
+    if not (grows or projecting):
+        return
+    model = experiment.model
+    build = model.deployed if model.is_deployed else model.build
+    classifier = untrained(lambda: build(experiment.classes), 0).eval().to(machine.device)
+    if grows:
+        images = torch.zeros(len(shown), *classifier.preprocessing.image_shape, dtype=torch.uint8)
+        with_classes(classifier, Faces(images, torch.tensor(shown)), machine)
+    if projecting:
+        known = torch.from_numpy(source.labels[source.rows("training")]).long()
+        try:
+            check_projections(classifier, known, machine)
+        except CrossferError as error:
+            raise CrossferError(f"{projecting[0]}: {error}") from None
 
 
 def check_mixture(experiment: Experiment) -> None:
@@ -98,9 +145,9 @@ def open_datasets(
             tested = len(dataset.rows("test"))
             dataset = with_validation(dataset)
             if taken := tested - len(dataset.rows("test")):
-                progress.divided(
-                    dataset.name,
-                    f"no validation set, so {taken:,} of its {tested:,} test images are used for validation",
+                progress.said(
+                    f"{dataset.name}: no validation set, so {taken:,} of its {tested:,} test images are "
+                    "used for validation"
                 )
         for other in datasets:
             if dataset.name == other.name:

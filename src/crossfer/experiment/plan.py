@@ -98,27 +98,38 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the weights."""
-        looked_at = self.baseline if self.strategy.looks_back else None
+        deployed = self.strategy.start == "deployed"
+        return {"rules": RULES, **(self._of_deployed() if deployed else self._of_trained())}
+
+    def _of_deployed(self) -> dict[str, Any]:
+        """Return the identity of a deployed network, which is not trained; every seed has its own.
+
+        Of the data, the classes matter, and the source, which its memory file describes.
+        """
+        given = {"memory": self.memory} if self.memory else {}  # it lies in the folder instead
+        own = {
+            "network": self.network,
+            "built": self.network.built(self.classes),
+            "classes": self.classes,
+            "source": self.source,
+            "seed": self.seed,
+            "arithmetic": self.arithmetic,
+        }
+        weights = {"weights": self.network.weights_digest}
+        return {"start": "deployed", **weights, **described(own | given)}
+
+    def _of_trained(self) -> dict[str, Any]:
+        """Return the identity of a trained network: all fields but those in `NOT_IDENTITY`."""
+        start = "random" if self.strategy.start == "random" else "parent"  # whose key says which
         own = {f.name: getattr(self, f.name) for f in fields(self)} | {
             "built": self.network.built(self.classes),
             "parent": self.parent.key if self.parent else None,
-            "baseline": looked_at.key if looked_at else None,
+            "baseline": self._looked_at.key if self._looked_at else None,
         }
-        if self.strategy.start == "deployed":
-            # Nothing is trained; every seed has its own baseline.
-            # Of the data, the classes matter, and the source, which its memory file describes.
-            kept = ["network", "built", "classes", "source", "seed", "arithmetic"]
-            kept += ["memory"] if self.memory else []  # a given file lies in its folder instead
-            weights: dict[str, str] = {"weights": self.network.weights_digest}
-        else:
-            kept = [name for name in own if name not in self.NOT_IDENTITY]
-            weights = {}
-        start = self.strategy.start
-        kind = start if start in ("random", "deployed") else "parent"  # whose key says which
-        found = described({key: own[key] for key in kept})
-        if "strategy" in kept:  # layers that are the same have one name: their training is one run
-            found["strategy"]["layers"] = self.network.same_layers(self.strategy.layers)
-        return {"rules": RULES, "start": kind, **weights, **found}
+        found = described({key: own[key] for key in own if key not in self.NOT_IDENTITY})
+        # Layers that are the same have one name: their training is one run.
+        found["strategy"]["layers"] = self.network.same_layers(self.strategy.layers)
+        return {"start": start, **found}
 
     @cached_property
     def key(self) -> str:
@@ -127,12 +138,14 @@ class Run:
 
     @property
     def needed(self) -> list[Run]:
-        """The runs that it depends on: its parent and, if it looks back, its baseline."""
-        return [
-            other
-            for other in (self.parent, self.baseline if self.strategy.looks_back else None)
-            if other
-        ]
+        """The runs that it depends on, each once: its parent and, if it looks back, its baseline."""
+        both = (self.parent, self._looked_at)
+        return list({other.key: other for other in both if other}.values())
+
+    @property
+    def _looked_at(self) -> Run | None:
+        """The baseline, if it is needed beside the parent."""
+        return self.baseline if self.strategy.looks_back else None
 
     @property
     def label(self) -> str:
@@ -213,7 +226,7 @@ def plan(
     ]
     runs: list[Run] = []
     for seed in experiment.seeds:
-        baseline = run(experiment.strategies[0], seed, past)
+        baseline = run(strategy=experiment.strategies[0], seed=seed, source=past)
         arrived: dict[tuple[str, DataRef | None, float | None], Run] = {}
         for strategy in experiment.strategies[1:]:
             lineage = [strategy, *(known[name] for name in starts(strategy, known))]
@@ -226,7 +239,14 @@ def plan(
                     or baseline
                 )
                 arrived[strategy.name, *place] = run(
-                    strategy, seed, past, parent, baseline, target, fraction, note
+                    strategy=strategy,
+                    seed=seed,
+                    source=past,
+                    parent=parent,
+                    baseline=baseline,
+                    target=target,
+                    fraction=fraction,
+                    note=note,
                 )
         runs += [baseline, *arrived.values()]
     return runs
@@ -236,6 +256,7 @@ def make_run(
     experiment: Experiment,
     arithmetic: Arithmetic,
     datasets: Sequence[Dataset],
+    *,
     strategy: Strategy,
     seed: int,
     source: DataRef,
@@ -246,7 +267,13 @@ def make_run(
     note: str = "",
 ) -> Run:
     """Plan one run of an experiment on some of its open datasets; see `Run` for the parameters."""
-    known = target.open(datasets) if target else None
+    shown = 0
+    if target:
+        rows = rows_to_learn(target.open(datasets), fraction, seed, not strategy.unlabelled)
+        shown = len(rows)
+    given = None
+    if experiment.memory_file and (strategy.memory or strategy.start == "deployed"):
+        given = MemoryRef.of(experiment.memory_file)
     return Run(
         strategy=strategy,
         recipe=experiment.recipe(strategy),
@@ -262,14 +289,10 @@ def make_run(
         keep="last" if experiment.selection == "last" or strategy.unlabelled else "best",
         arithmetic=arithmetic,
         source_images=len(source.open(datasets).rows("training")),
-        target_images=len(rows_to_learn(known, fraction or 1.0, seed, strategy.labels == "all"))
-        if known
-        else 0,
-        memory=MemoryRef.of(experiment.memory_file)
-        if experiment.memory_file and (strategy.memory or strategy.start == "deployed")
-        else None,
+        target_images=shown,
+        memory=given,
         note=note,
-        devices=experiment.devices,
+        devices=1 if strategy.layers == "none" else experiment.devices,
     )
 
 
@@ -290,30 +313,14 @@ def _check_splits(experiment: Experiment, source: Dataset, targets: Sequence[Dat
         for strategy in experiment.strategies
     )
     for dataset in (source, *targets):
+        unused = dataset is source and not learnt_from
+        # Who learns from unlabelled images says below what it needs.
+        optional = ["training"] if unused or len(dataset.unlabelled("training")) else []
         for split in ("training", "validation", "test"):
-            if split == "training" and dataset is source and not learnt_from:
-                continue
-            if split == "training" and len(dataset.unlabelled("training")):
-                continue  # who learns from it says below what it needs
-            if not len(dataset.rows(split)):
-                official = str(dataset.card["split"]["how"]).startswith("official")
-                why = "prepare it with other --sizes"
-                if dataset is source and not learnt_from:
-                    options = "--ignore-splits --sizes" if official else "--sizes"
-                    why = f"prepare it with {options} 0,20,80, since no strategy trains on it"
-                elif official:
-                    why = "prepare it with --ignore-splits, which divides all its images again"
-                if split == "training" and dataset is source and experiment.model.is_deployed:
-                    why += (
-                        "; or set memory: for strategies that use a memory file (`crossfer "
-                        "remember`)"
-                    )
-                if dataset.left_out:
-                    why = (
-                        f"or none of its labels belongs to a class of the experiment; {why}, or "
-                        "change classes:"
-                    )
-                raise CrossferError(f"{dataset.folder}: its {split} set is empty; {why}")
+            if not len(dataset.rows(split)) and split not in optional:
+                old = dataset is source and split == "training"
+                advice = _how_to_fill(dataset, unused, old and experiment.model.is_deployed)
+                raise CrossferError(f"{dataset.folder}: its {split} set is empty; {advice}")
     new = experiment.model.unknown(experiment.classes)
     if not set(source.classes) - {experiment.classes.names.index(name) for name in new}:
         raise CrossferError(
@@ -322,9 +329,36 @@ def _check_splits(experiment: Experiment, source: Dataset, targets: Sequence[Dat
         )
 
 
+def _how_to_fill(dataset: Dataset, unused: bool, remembered: bool) -> str:
+    """Say what to do about an empty split.
+
+    Parameters
+    ----------
+    dataset
+        The dataset.
+    unused
+        No strategy trains on it.
+    remembered
+        A memory file may stand for the split.
+    """
+    official = str(dataset.card["split"]["how"]).startswith("official")
+    if unused:
+        options = "--ignore-splits --sizes" if official else "--sizes"
+        advice = f"prepare it with {options} 0,20,80, since no strategy trains on it"
+    elif official:
+        advice = "prepare it with --ignore-splits, which divides all its images again"
+    else:
+        advice = "prepare it with other --sizes"
+    if remembered:
+        advice += "; or set memory: for strategies that use a memory file (`crossfer remember`)"
+    if dataset.left_out:
+        return f"or none of its labels belongs to a class of the experiment; {advice}, or change classes:"
+    return advice
+
+
 def _check_fractions(experiment: Experiment, targets: Sequence[Dataset]) -> None:
     """Refuse targets, and fractions of them, from which the strategies cannot learn."""
-    needing = [s.name for s in experiment.strategies if "target" in s.needs and s.labels == "all"]
+    needing = [s.name for s in experiment.strategies if "target" in s.needs and not s.unlabelled]
     for target in targets:
         if needing and not len(target.rows("training")) and len(target.unlabelled("training")):
             raise CrossferError(

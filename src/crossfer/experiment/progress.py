@@ -1,12 +1,20 @@
-"""Progress callbacks of an experiment."""
+"""Progress of an experiment: the events of a run, and callbacks."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from crossfer.datasets.dataset import Dataset
+from crossfer.executors.graph import Emit
 from crossfer.experiment.plan import Run
+
+STEP, SAID = "step", "said"
+"""Events of a run: the images of training steps; what is unusual about it, in a line."""
+
+SECONDS_BETWEEN_STEPS = 0.2
 
 
 class Progress:
@@ -21,14 +29,11 @@ class Progress:
     def prepared(self, dataset: Dataset) -> None:
         """A raw dataset was prepared on the way."""
 
-    def tried(self, said: list[str]) -> None:
-        """The network was checked; the findings, a line each."""
+    def said(self, line: str) -> None:
+        """Something is worth knowing: of the network, of a dataset, of a run or of the log."""
 
     def opened(self, dataset: Dataset) -> None:
         """A dataset was opened with the classes of the experiment."""
-
-    def divided(self, name: str, how: str) -> None:
-        """A target is measured by folds, or a source was divided."""
 
     def planned(self, runs: list[Run], finished: list[Run]) -> None:
         """The runs are planned; some were finished before."""
@@ -42,12 +47,6 @@ class Progress:
     def submitted(self, run: Run, job: str) -> None:
         """A run was submitted to a cluster, as part of this job."""
 
-    def waiting(self, run: Run, owner: str) -> None:
-        """Another process is training the same run."""
-
-    def noted(self, run: Run, what: str) -> None:
-        """A run is trained again, or its checkpoint is not used as usual; why, in a line."""
-
     def step(self, run: Run, images: int) -> None:
         """A run was trained on that many more images."""
 
@@ -57,5 +56,21 @@ class Progress:
     def failed(self, run: Run, why: str) -> None:
         """A run failed, or cannot start."""
 
-    def untracked(self, why: str) -> None:
-        """The experiment is no longer logged; its runs continue."""
+
+class Steps:
+    """Accumulates the images of training steps and reports them a few times a second."""
+
+    def __init__(self, tell: Emit) -> None:
+        self._tell, self._images, self._last = tell, 0, -math.inf
+
+    def __call__(self, images: int) -> None:
+        """Add the images of a step."""
+        self._images += images
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_STEPS:
+            self.tell()
+
+    def tell(self) -> None:
+        """Report the images that were not reported yet."""
+        if self._images:
+            self._tell(STEP, self._images)
+        self._images, self._last = 0, time.monotonic()

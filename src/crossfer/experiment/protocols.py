@@ -140,6 +140,12 @@ def _folds(experiment: Experiment, targets: Sequence[Dataset]) -> dict[str, list
         raise CrossferError(
             f"folds.{min(unknown)}: no such target; choose among {', '.join(names)}"
         )
+    for config, name in zip(experiment.targets, names, strict=True):
+        vain = [key for key in ("sizes", "exact", "seed") if key in config.model_fields_set]
+        if vain and experiment.folds_of(name):
+            raise CrossferError(
+                f"targets: {vain[0]} of {name} has no effect, since folds divide it; remove one of the two"
+            )
     return {
         target.name: folds_of(target, folds)
         for target in targets
@@ -147,7 +153,7 @@ def _folds(experiment: Experiment, targets: Sequence[Dataset]) -> dict[str, list
     }
 
 
-def left_out(experiment: Experiment) -> list[str]:
+def not_in_turn(experiment: Experiment) -> list[str]:
     """Say which strategies are not applied in turn: a line, or none."""
     names = [one.name for one in experiment.strategies if one.name != BL and not one.goes_on]
     if "in-turn" not in experiment.protocols or not names:
@@ -180,13 +186,13 @@ def _chains(
                         experiment,
                         arithmetic,
                         [source, *targets],
-                        strategy,
-                        seed,
-                        past,
-                        runs[-1],
-                        baseline,
-                        DataRef.of(target),
-                        fraction,
+                        strategy=strategy,
+                        seed=seed,
+                        source=past,
+                        parent=runs[-1],
+                        baseline=baseline,
+                        target=DataRef.of(target),
+                        fraction=fraction,
                         note=f"after {', '.join(t.name for t in targets[:step])}" if step else "",
                     )
                 )
@@ -204,9 +210,9 @@ def _left_out(
                 experiment,
                 arithmetic,
                 datasets,
-                BASELINE,
-                seed,
-                DataRef.of(unite([other for other in datasets if other is not dataset])),
+                strategy=BASELINE,
+                seed=seed,
+                source=DataRef.of(unite([other for other in datasets if other is not dataset])),
                 note=f"without {dataset.name}",
             ),
         )

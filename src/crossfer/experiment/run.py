@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfer.datasets.folds import in_words
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Results
 from crossfer.executors import Events, Failure, Task, Work, run_here
 from crossfer.executors.slurm import SUBMITTED
@@ -21,20 +21,18 @@ from crossfer.experiment.leakage import LEAKAGE, look_for_leakage
 from crossfer.experiment.names import EXPERIMENT, LOCK
 from crossfer.experiment.opening import (
     DATASETS,
+    check_data,
     check_model,
     check_paths,
     open_datasets,
 )
 from crossfer.experiment.plan import Run
-from crossfer.experiment.progress import Progress
-from crossfer.experiment.protocols import Plan, left_out, plan_all
+from crossfer.experiment.progress import SAID, STEP, Progress
+from crossfer.experiment.protocols import Plan, not_in_turn, plan_all
 from crossfer.experiment.results import RESULTS, collect, read_results, write_results
 from crossfer.experiment.status import planned_arithmetic, write_plan
 from crossfer.experiment.tracking import Tracking, tracking_to
 from crossfer.experiment.workers import (
-    NOTE,
-    STEP,
-    WAITING,
     Workers,
     carry_out,
     how_many,
@@ -101,17 +99,19 @@ def run_experiment(
     machine, arithmetic = machine_of(experiment, on)
     if on:
         on.check()
-    tracking = tracking_to(experiment.tracking, experiment.name, out, progress.untracked)
+    tracking = tracking_to(experiment.tracking, experiment.name, out, progress.said)
     with alone_in(out):
         said = check_model(experiment, machine)
-        progress.tried([*said, *left_out(experiment)])
+        for line in (*said, *not_in_turn(experiment)):
+            progress.said(line)
         content = experiment.model_dump(mode="json", by_alias=True)
         if not (out / EXPERIMENT).exists():
             write_json(out / EXPERIMENT, content)
         source, *targets = open_datasets(experiment, out, progress)
         planned = plan_all(experiment, source, targets, arithmetic)
+        check_data(experiment, machine, source, targets)
         for name, folds in planned.folds.items():
-            progress.divided(name, in_words(folds))
+            progress.said(f"{name}: {in_words(folds)}")
         leakage = look_for_leakage(
             experiment.copies, planned.divisions, out / LEAKAGE, progress.comparing
         )
@@ -215,7 +215,7 @@ def run_one(
 
 def _begun(out: Path) -> tuple[Experiment, Plan, Machine]:
     """Return an experiment that another process has started, with open datasets."""
-    if (content := read_json(out / EXPERIMENT)) is None:
+    if (content := _read(out / EXPERIMENT)) is None:
         raise CrossferError(f"{out}: no experiment in this folder; start one with `crossfer run`")
     experiment = check_experiment(content, str(out / EXPERIMENT))
     arithmetic = planned_arithmetic(out)
@@ -243,13 +243,13 @@ class _Events(Events):
         self.progress.started(self.runs[key])
 
     def told(self, key: str, what: str, value: Any) -> None:
-        tell: dict[str, Callable[[Run, Any], None]] = {
-            STEP: self.progress.step,
-            WAITING: self.progress.waiting,
-            NOTE: self.progress.noted,
-            SUBMITTED: self.progress.submitted,
-        }
-        tell[what](self.runs[key], value)
+        run = self.runs[key]
+        if what == STEP:
+            self.progress.step(run, value)
+        elif what == SAID:
+            self.progress.said(f"{run.label}: {value}")
+        elif what == SUBMITTED:
+            self.progress.submitted(run, value)
 
     def succeeded(self, key: str) -> None:
         run = self.runs[key]
@@ -291,11 +291,11 @@ def load_results(folder: str | Path) -> Results:
     Raises
     ------
     CrossferError
-        If there are none, or they belong to another version or configuration.
+        If there are none, they or the configuration are damaged, or they belong to another version or
+        configuration.
     """
-    file, asked = Path(folder) / RESULTS, read_json(Path(folder) / EXPERIMENT)
-    content = read_json(file)
-    if content is None:
+    file, asked = Path(folder) / RESULTS, _read(Path(folder) / EXPERIMENT)
+    if (content := _read(file)) is None:
         raise CrossferError(f"{file}: no results; finish the experiment with `crossfer run` first")
     results = read_results(content, file)
     if asked not in (None, results.config):
@@ -303,6 +303,16 @@ def load_results(folder: str | Path) -> Results:
             f"{file}: belongs to another configuration than {EXPERIMENT}; run the experiment again"
         )
     return results
+
+
+def _read(file: Path) -> Any:
+    """Return the content of one of an experiment's JSON files; None if it is not there."""
+    try:
+        return read_json(file)
+    except ValueError as error:
+        raise CrossferError(
+            f"{file}: damaged ({one_line(error)}); run the experiment again, which writes it anew"
+        ) from None
 
 
 def check_free(out: Path, kind: str, mark: str, begun: Collection[str]) -> None:

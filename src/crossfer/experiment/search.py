@@ -38,7 +38,7 @@ from crossfer.experiment.opening import (
     open_datasets,
 )
 from crossfer.experiment.plan import Run
-from crossfer.experiment.progress import Progress
+from crossfer.experiment.progress import SAID, STEP, Progress
 from crossfer.experiment.run import alone_in, check_free
 from crossfer.experiment.trials import (
     ENDED,
@@ -49,7 +49,7 @@ from crossfer.experiment.trials import (
     Trials,
     import_optuna,
 )
-from crossfer.experiment.workers import NOTE, STEP, Workers, carry_out, how_many, task_of
+from crossfer.experiment.workers import Workers, carry_out, how_many, task_of
 from crossfer.files import write_bytes, write_json
 from crossfer.machine import Machine
 from crossfer.strategy import Strategy
@@ -95,6 +95,14 @@ class Searched(Row):
     failed: Mapping[str, str]
     """Why, where every trial failed."""
     unit: str = "fine-tuning-equivalent epochs"
+
+
+def unused(experiment: Experiment) -> list[str]:
+    """Return what a search does not use of an experiment that sets it, for a line to the user."""
+    words = {key: key for key in ("cache", "copies", "protocols", "tracking")}
+    words |= {"seeds": "seeds after the first"} if experiment.seeds[1:] else {}
+    words |= {"fractions": "fractions below the largest"} if experiment.fractions[1:] else {}
+    return [words[key] for key in words if key in experiment.model_fields_set]
 
 
 def can_be_tuned(strategy: Strategy) -> bool:
@@ -335,8 +343,8 @@ class _Events(Events):
             self.progress.started(value)
         elif what == STEP:
             self.progress.step(self.runs[key], value)
-        elif what == NOTE:
-            self.progress.noted(self.runs[key], value)
+        elif what == SAID:
+            self.progress.said(f"{self.runs[key].label}: {value}")
         elif what == FAILED:
             self.progress.failed(self.runs[key], value)
         elif what == ENDED:

@@ -6,7 +6,6 @@ that is started again logs what is missing.
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ from crossfer.errors import CrossferError, one_line
 from crossfer.evaluation.rows import Interval, Result, Results, RunFacts
 from crossfer.experiment.folder import BUNDLE_FILES
 from crossfer.experiment.results import CHANGES, RESULTS
-from crossfer.run_folder import HISTORY, load_run
+from crossfer.run_folder import load_run, read_history
 from crossfer.terms import SIDES
 
 Kind = Literal["mlflow", "tensorboard"]
@@ -215,12 +214,11 @@ class MLflow:
 
 def curves(folder: Path) -> Iterator[tuple[int, str, float]]:
     """Yield epoch (or number of the merge), name and value for a run's history."""
-    with (folder / HISTORY).open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file)):
-            step = int(float(row.pop("epoch", number)))
-            for name, text in row.items():
-                if text and math.isfinite(value := float(text)):
-                    yield step, name, value
+    for number, row in enumerate(read_history(folder)):
+        step = int(float(row.pop("epoch", number)))
+        for name, text in row.items():
+            if text and math.isfinite(value := float(text)):
+                yield step, name, value
 
 
 def parameters(record: RunFacts) -> dict[str, str]:

@@ -22,7 +22,6 @@ from crossfer.experiment.execute import execute
 from crossfer.experiment.folder import folder_of, load_answers, parts_of
 from crossfer.experiment.identity import Arithmetic
 from crossfer.experiment.plan import Run, plan
-from crossfer.experiment.workers import NOTE, Steps
 from crossfer.machine import Machine
 from crossfer.run_folder import load_run
 from crossfer.selection import Lead, lead
@@ -282,25 +281,15 @@ class Trials:
             If the system fails, e.g. because the disk is full.
         """
         tell(STARTED, run)
-        steps = Steps(tell)
         measured_on = [self.source, *([self._target(run)] if run.target else self.targets)]
         datasets = [self.source, *self.targets]
         try:
-            folder = execute(
-                run,
-                self.runs_folder,
-                datasets,
-                measured_on,
-                self.machine,
-                steps,
-                on_note=lambda what: tell(NOTE, what),
-            )
+            folder = execute(run, self.runs_folder, datasets, measured_on, self.machine, tell)
         except OSError:
             raise
         except Exception as error:
             tell(FAILED, one_line(error))
             raise CrossferError(f"{run.label} failed: {one_line(error)}") from error
-        steps.tell()
         tell(ENDED, folder)
 
     def _target(self, run: Run) -> Dataset:

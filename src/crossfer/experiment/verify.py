@@ -38,14 +38,12 @@ from crossfer.experiment.folder import (
 from crossfer.experiment.identity import Arithmetic, key_of
 from crossfer.experiment.names import EXPERIMENT
 from crossfer.experiment.plan import Run
-from crossfer.experiment.progress import Progress
+from crossfer.experiment.progress import SAID, STEP, Progress
 from crossfer.experiment.protocols import Plan, plan_all
 from crossfer.experiment.results import RESULTS, collect
 from crossfer.experiment.resuming import ELSEWHERE, on_other_system
 from crossfer.experiment.run import load_results
 from crossfer.experiment.workers import (
-    STEP,
-    Steps,
     Workers,
     carry_out,
     how_many,
@@ -321,6 +319,8 @@ class _Events(Events):
     def told(self, key: str, what: str, value: Any) -> None:
         if what == STEP:
             self.progress.step(self.runs[key], value)
+        elif what == SAID:
+            self.progress.said(f"{self.runs[key].label}: {value}")
         elif what == DIFFERENCES:
             self.found[key] = value
 
@@ -347,7 +347,6 @@ class _Again:
         """Train a run again and report the differences."""
         run, before, record = self.runs[key], self.folders[key], self.records[key]
         measured_on = self.planned.measured_on(run)
-        steps = Steps(tell)
         with (
             TemporaryDirectory(prefix="crossfer-verify-") as elsewhere,
             threads_of(int(record.machine["threads"])),
@@ -355,7 +354,7 @@ class _Again:
             for above in _needed(run):
                 shutil.copytree(self.folders[above], Path(elsewhere) / f"from-{above}")
             datasets = self.planned.opened
-            after = execute(run, Path(elsewhere), datasets, measured_on, self.machine, steps)
+            after = execute(run, Path(elsewhere), datasets, measured_on, self.machine, tell)
             found = [f"retrained: {what}" for what in _other_bits(before, after, measured_on)]
             said = SAME_BITS
             if found:
@@ -374,7 +373,6 @@ class _Again:
                         "predictions differ"
                     )
                     found = [*found, *beyond] if beyond else []
-        steps.tell()
         tell(DIFFERENCES, (found, said))
 
 
@@ -427,10 +425,4 @@ def _beyond_chance(
 
 def _needed(run: Run) -> set[str]:
     """Return the keys of the runs that one depends on, and those that they depend on."""
-    keys = set[str]()
-    left = list(run.needed)
-    while left:
-        above = left.pop()
-        keys.add(above.key)
-        left += above.needed
-    return keys
+    return {key for above in run.needed for key in (above.key, *_needed(above))}

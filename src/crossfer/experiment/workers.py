@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,17 +19,13 @@ from crossfer.processor import available_cores
 Workers = int | Literal["auto"]
 """Number of processes that train at the same time; ``"auto"``: see `how_many`."""
 
-STEP, WAITING, NOTE = "step", "waiting", "note"
-"""Events of a run: images seen, the process that it waits for, and what is unusual about it."""
-
-SECONDS_BETWEEN_STEPS = 0.2
 WORTH_PROCESSES = 20_000
 """Work (`Run.work`) below which starting processes takes longer than it saves."""
 
 
 def task_of(run: Run) -> Task:
     """Return the task of a run."""
-    return Task(run.key, tuple(dict.fromkeys(other.key for other in run.needed)))
+    return Task(run.key, tuple(other.key for other in run.needed))
 
 
 def work_on(
@@ -45,19 +39,8 @@ def work_on(
 
     def work(key: str, tell: Emit) -> None:
         run = runs[key]
-        steps = Steps(tell)
-        execute(
-            run,
-            runs_folder,
-            planned.opened,
-            planned.measured_on(run),
-            machine,
-            steps,
-            lambda owner: tell(WAITING, owner),
-            stopping,
-            lambda what: tell(NOTE, what),
-        )
-        steps.tell()
+        measured_on = planned.measured_on(run)
+        execute(run, runs_folder, planned.opened, measured_on, machine, tell, stopping)
 
     return work
 
@@ -148,22 +131,3 @@ def carry_out(
         return run_in_processes(tasks, elsewhere, events, processes.count, processes.threads or 1)
     with threads_of(processes.threads) if processes.threads else nullcontext():
         return run_here(tasks, here, events)
-
-
-class Steps:
-    """Accumulates the images of training steps and reports them a few times a second."""
-
-    def __init__(self, tell: Emit) -> None:
-        self._tell, self._images, self._last = tell, 0, -math.inf
-
-    def __call__(self, images: int) -> None:
-        """Add the images of a step."""
-        self._images += images
-        if time.monotonic() - self._last >= SECONDS_BETWEEN_STEPS:
-            self.tell()
-
-    def tell(self) -> None:
-        """Report the images that were not reported yet."""
-        if self._images:
-            self._tell(STEP, self._images)
-        self._images, self._last = 0, time.monotonic()

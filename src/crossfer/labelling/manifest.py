@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from pathlib import Path
 from crossfer.datasets import card
 from crossfer.datasets.card import NO, YES
 from crossfer.datasets.dataset import GROUP
-from crossfer.files import write_bytes
+from crossfer.files import write_csv
 from crossfer.labelling.decisions import NOT_A_FACE, Decisions, answer
 from crossfer.labelling.gallery import PhotoFace
 from crossfer.labelling.journal import Event
@@ -92,11 +90,7 @@ def write(file: Path, photos: Path, rows: Iterable[Mapping[str, str]]) -> None:
     rows
         Each with the columns of `COLUMNS`.
     """
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(_from(file.parent, photos, rows))
-    write_bytes(file, text.getvalue().encode("utf-8"))
+    write_csv(file, COLUMNS, _from(file.parent, photos, rows))
 
 
 def _from(place: Path, photos: Path, rows: Iterable[Mapping[str, str]]) -> Iterator[dict[str, str]]:

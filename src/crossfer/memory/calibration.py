@@ -54,10 +54,13 @@ class Calibration:
         machine: Machine,
         at_once: int,
     ) -> Calibration | None:
-        """Measure a classifier on validation faces, in batches; ``None`` if they are fewer than 20."""
+        """Measure a classifier on validation faces, in batches; ``None`` if they are fewer than 20.
+
+        In single precision, as `crossfer.deploy.assess` measures what is compared with it.
+        """
         if len(faces) < GROUP:
             return None
-        said, features = [], []
+        machine, said, features = replace(machine, precision="32-true"), [], []
         portions = torch.split(torch.arange(len(faces)), at_once)
         for rows in portions:
             at_cut = cut.features(network, faces.images[rows], machine)

@@ -8,26 +8,56 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossfer.machine import Machine
+from crossfer.memory.adaptation import Adaptation
 from crossfer.memory.file import Memory
 from crossfer.memory.statistics import Moments
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
+from crossfer.networks.layers import plain_linear
 from crossfer.networks.sources import project
+from crossfer.strict import Strict
+from crossfer.terms import Needs
 from crossfer.training import Faces, Trained, specialised
 from crossfer.training.cut import cut_of
 from crossfer.training.loss import cross_entropy
 
 
+class ClosedForm(Strict):
+    """Base of the heads in closed form."""
+
+    LAYERS: ClassVar = ("none",)
+
+    def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
+        """Return the head, from the memory and the target's penultimate features, float (N, D)."""
+        raise NotImplementedError
+
+    def learn(self, given: Adaptation) -> Trained:
+        """Return a copy of the network with the head, calibrated on the validation sets.
+
+        Without a validation image it is calibrated on the target itself.
+        """
+        began, model, target = time.perf_counter(), given.model, given.target
+        features = penultimate(model, target, given.machine)
+        head = self.head(given.memory, features, target, given.seed)
+        held_out = [
+            (penultimate(model, faces, given.machine), faces)
+            for faces in given.validation.values()
+            if len(faces)
+        ]
+        head = head.calibrated(held_out or [(features, target)])
+        return Trained(with_head(model, head), 0, [], 0, time.perf_counter() - began)
+
+
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(ClosedForm):
     """Ridge regression on one-hot labels: exactly the joint solution for old and new images.
 
     ``W = (Σ w x xᵀ + λ I)⁻¹ Σ w x yᵀ`` over the images of both, with x centred and an intercept.  With
@@ -45,13 +75,17 @@ class Ridge:
         λ, as a fraction of the mean variance of the features, times the total weight of the images.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    LAYERS: ClassVar = ("none",)
-
     kind: Literal["ridge"] = "ridge"
     projected: bool = False
     share: float = 0.3
     ridge: float = 1e-3
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs of a network: a projection comes with a head of its own, which has a bias."""
+        return (
+            ("head", "outputs", "plain") if self.projected else ("head", "outputs", "plain", "bias")
+        )
 
     def head(self, memory: Memory, features: Tensor, target: Faces, seed: int) -> Head:
         """Return the head, from the memory and the target's penultimate features, float (N, D)."""
@@ -67,7 +101,7 @@ class Ridge:
 
 
 @dataclass(frozen=True)
-class SLDA:
+class SLDA(ClosedForm):
     """Linear discriminant analysis, updated with one target image after the other.
 
     Hayes and Kanan, Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis, CVPR
@@ -81,8 +115,7 @@ class SLDA:
         ε.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    LAYERS: ClassVar = ("none",)
+    needs: ClassVar[Needs] = ("head", "outputs", "plain", "bias")
 
     kind: Literal["slda"] = "slda"
     shrinkage: float = 1e-4
@@ -102,30 +135,6 @@ class SLDA:
         biases = -(means * rows).sum(1) / 2
         biases[counts == 0] = NEVER
         return Head(rows, biases)
-
-
-ClosedForm = Ridge | SLDA
-
-
-def learn_head(
-    how: ClosedForm,
-    model: Classifier,
-    memory: Memory,
-    target: Faces,
-    validation: Mapping[str, Faces],
-    seed: int,
-    machine: Machine,
-) -> Trained:
-    """Return a copy of a network with a head in closed form, calibrated on the validation sets.
-
-    Without a validation image it is calibrated on the target itself.
-    """
-    began = time.perf_counter()
-    features = penultimate(model, target, machine)
-    head = how.head(memory, features, target, seed)
-    held_out = [(penultimate(model, f, machine), f) for f in validation.values() if len(f)]
-    head = head.calibrated(held_out or [(features, target)])
-    return Trained(with_head(model, head), 0, [], 0, time.perf_counter() - began)
 
 
 def ridge_regression(
@@ -269,8 +278,8 @@ def with_head(model: Classifier, head: Head) -> Classifier:
         if spec := changed.spec:
             changed.spec = replace(spec, projected={**spec.projected, name: count})
         name = f"{name}.head"
-    linear = changed.network.get_submodule(name)
-    assert isinstance(linear, nn.Linear) and linear.bias is not None, "see check_strategy"
+    linear = plain_linear(changed.network, name)
+    assert linear.bias is not None, "see check_strategy"
     linear.weight.zero_()
     linear.bias.fill_(NEVER)
     for row, bias, outputs in zip(head.rows, head.biases, changed.outputs, strict=True):

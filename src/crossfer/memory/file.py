@@ -27,7 +27,7 @@ from crossfer.memory.calibration import Calibration
 from crossfer.memory.statistics import Gaussians, Moments
 from crossfer.networks import Classifier
 from crossfer.networks.sources import STUDY
-from crossfer.networks.weights import save_tensors
+from crossfer.networks.weights import content_digest, save_tensors
 from crossfer.progress import OnProgress, silent
 from crossfer.training import Faces, specialised
 from crossfer.training.cut import cut_of
@@ -51,6 +51,10 @@ PER_MEAN = 14
 """Bytes of a number in the JSON of `Calibration`."""
 OVERHEAD = 12_288
 """Maximum bytes of names and small numbers."""
+NO_PROJECTIONS = (
+    "the memory file has no random projections: it would be too large, or has too few images; make one with "
+    "`crossfer remember --max-mb` and name it as memory:, or use more images"
+)
 AGAIN = "make it again with `crossfer remember MODEL SOURCE --out FILE`"
 
 
@@ -169,10 +173,7 @@ class Memory:
             If there was no room for them.
         """
         if not (count := self.projected.sums.shape[1]):
-            raise CrossferError(
-                "the memory file has no random projections: it would be too large, or has too few images; "
-                "make one with `crossfer remember --max-mb` and name it as memory:, or use more images"
-            )
+            raise CrossferError(NO_PROJECTIONS)
         return projection(self.moments.sums.shape[1], count)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -244,7 +245,7 @@ class Memory:
         }
         if self.calibration:
             told["calibration"] = json.dumps(self.calibration.as_json())
-        told["digest"] = _digest(tensors, told)
+        told["digest"] = content_digest(tensors, told)
         # One entry: safetensors writes several in random order, and equal memories should be equal files.
         save_tensors(tensors, Path(file), {SAID: json.dumps(told)})
         return Path(file)
@@ -272,7 +273,7 @@ def load_memory(file: str | Path) -> Memory:
         raise CrossferError(
             f"{file}: has format {told['format']}, but this version reads {FORMAT}; {AGAIN}"
         )
-    if told.pop("digest") != _digest(tensors, told):
+    if told.pop("digest") != content_digest(tensors, told):
         raise CrossferError(f"{file}: changed since it was made (SHA-256 differs); {AGAIN}")
     gaussians = Gaussians(*(tensors[f"gaussians.{f.name}"].float() for f in fields(Gaussians)))
     calibration = json.loads(told.get("calibration", "null"))
@@ -298,6 +299,33 @@ def fingerprint(classifier: Classifier) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         sha.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def check_projections(classifier: Classifier, labels: Tensor, machine: Machine) -> None:
+    """Refuse a source whose memory file, of the default size, would have no random projections.
+
+    Parameters
+    ----------
+    classifier
+        The network, whose weights do not matter.
+    labels
+        Of the source's training images, int64 (N,).
+    machine
+        Where it is.
+
+    Raises
+    ------
+    CrossferError
+        If there would be none, or no memory file.
+    """
+    cut = cut_of(classifier)
+    one = torch.zeros(1, *classifier.preprocessing.image_shape, dtype=torch.uint8)
+    at_cut = cut.features(classifier, one, machine)
+    last = cut.penultimate(at_cut, machine).shape[1]
+    images = sum(len(rows) for _, rows, _ in _in_chunks(labels))
+    sizes = sizes_within(MAX_MB, len(classifier.classes), at_cut.shape[1], last, images)
+    if not sizes[1]:
+        raise CrossferError(NO_PROJECTIONS)
 
 
 def projection(size: int, count: int) -> Tensor:
@@ -368,12 +396,3 @@ def _in_chunks(labels: Tensor) -> list[tuple[int, Tensor, bool]]:
             "describe single images; add images"
         )
     return chunks
-
-
-def _digest(tensors: dict[str, Tensor], told: dict[str, str]) -> str:
-    """Return the SHA-256 of a file's content."""
-    sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()

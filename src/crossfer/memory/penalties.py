@@ -20,25 +20,30 @@ from crossfer.machine import Machine
 from crossfer.networks import Classifier
 from crossfer.networks.classifier import NEVER
 from crossfer.networks.prediction import outputs_of
+from crossfer.strict import Strict
 from crossfer.terms import PastData
 from crossfer.training import Faces, Mixture, Term, normalise, specialised
 from crossfer.training.devices import Devices
 
 
+class _Penalty(Strict):
+    """Base of the penalties."""
+
+    past_data: ClassVar[PastData] = "none"
+    """What it needs of the source's training images."""
+
+
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(_Penalty):
     """Distil the old network's softened probabilities on the new images.
 
     ``weight · T² · KL(softmax(old / T) ‖ softmax(new / T))``.  Li and Hoiem, Learning without Forgetting,
     TPAMI 2018, equation 3; with T² so that the weight does not depend on T (Hinton et al., 2015).
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["distillation"] = "distillation"
     temperature: float = 2.0
     weight: float = 1.0
-    past_data: ClassVar[PastData] = "none"
 
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
@@ -53,7 +58,7 @@ class Distillation:
 
 
 @dataclass(frozen=True)
-class SourceDistillation:
+class SourceDistillation(_Penalty):
     """Distil the old network's softened probabilities on the source images of each batch.
 
     Replay with knowledge distillation (Hinton et al., 2015): the old network predicts every augmented source
@@ -62,12 +67,9 @@ class SourceDistillation:
     divergence instead of the squared error.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["source-distillation"] = "source-distillation"
     temperature: float = 2.0
     weight: float = 1.0
-    past_data: ClassVar[PastData] = "none"
 
     def term(
         self,
@@ -104,7 +106,7 @@ class SourceDistillation:
 
 
 @dataclass(frozen=True)
-class DarkExperience:
+class DarkExperience(_Penalty):
     """Match stored logits on source images and, with `forward`, the old network's on target images.
 
     With a share of one half, cross-entropy and term together are half of Buzzega et al., Dark Experience for
@@ -118,12 +120,9 @@ class DarkExperience:
     Squared errors are means over the classes, as in the authors' code of both.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["dark-experience"] = "dark-experience"
     weight: float = 0.5
     forward: float = 0.0
-    past_data: ClassVar[PastData] = "none"
 
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
@@ -146,7 +145,7 @@ class DarkExperience:
 
 
 @dataclass(frozen=True)
-class FocalDistillation:
+class FocalDistillation(_Penalty):
     """Distil the old network on all images, with more weight where it is right.
 
     ``weight · mean of (base + focus · [old network is right]) · T² · KL(softmax(old/T) ‖ softmax(new/T))``
@@ -154,14 +153,11 @@ class FocalDistillation:
     and focus 5: it reduces the fraction of images that flip from right to wrong.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["focal-distillation"] = "focal-distillation"
     temperature: float = 2.0
     weight: float = 0.2
     base: float = 1.0
     focus: float = 5.0
-    past_data: ClassVar[PastData] = "none"
 
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
@@ -182,18 +178,15 @@ class FocalDistillation:
 
 
 @dataclass(frozen=True)
-class L2SP:
+class L2SP(_Penalty):
     """Penalise the distance from the initial weights: ``weight / 2 · ‖w − w₀‖²``.
 
     Li, Grandvalet, Davoine, Explicit inductive bias for transfer learning, ICML 2018, equation 2; the
     classes stay the same, so the last layer is penalised like the others.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     kind: Literal["l2-sp"] = "l2-sp"
     weight: float = 0.1
-    past_data: ClassVar[PastData] = "none"
 
     def term(
         self, start: Classifier, shown: Faces, past: Faces | None, seed: int, machine: Machine
@@ -203,15 +196,13 @@ class L2SP:
 
 
 @dataclass(frozen=True)
-class EWC:
+class EWC(_Penalty):
     """Penalise changes of important weights: ``weight / 2 · Σ F · (w − w₀)²``, F the Fisher information.
 
     Kirkpatrick et al., Overcoming catastrophic forgetting, PNAS 2017, equation 3.  F is the mean over
     source images of the squared gradient of the log-likelihood of a label sampled from the network's
     prediction.  Once it is stored, no source image is needed.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["ewc"] = "ewc"
     weight: float = 100.0

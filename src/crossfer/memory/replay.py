@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from crossfer.machine import Machine
+from crossfer.memory.adaptation import Adaptation
 from crossfer.memory.drift import compensated
-from crossfer.memory.file import Memory
 from crossfer.memory.penalties import SourceDistillation
 from crossfer.networks import Classifier
+from crossfer.strict import Strict
+from crossfer.terms import Needs
 from crossfer.training import Faces, Mixture, Recipe, Trained, specialised, train
 from crossfer.training.cut import Cut, cut_of
 from crossfer.training.inputs import Anew, Kept
 
 
 @dataclass(frozen=True)
-class FeatureReplay:
+class FeatureReplay(Strict):
     """Generative feature replay: samples from each class's Gaussian replace the old images.
 
     Every batch contains `draws` samples per target image, with the label of their class.  The old network is
@@ -43,8 +44,8 @@ class FeatureReplay:
         How samples follow features that have changed; runs from before there was a way have another key.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
     LAYERS: ClassVar = ("FC", "head")
+    needs: ClassVar[Needs] = ("head",)
 
     kind: Literal["feature-replay"] = "feature-replay"
     draws: int = 3
@@ -52,44 +53,16 @@ class FeatureReplay:
     weight: float = 1.0
     drift: Literal["ridge"] = "ridge"
 
-    def learn(
-        self,
-        baseline: Classifier,
-        start: Classifier,
-        model: Classifier,
-        memory: Memory,
-        target: Faces,
-        validation: Mapping[str, Faces],
-        recipe: Recipe,
-        seed: int,
-        machine: Machine,
-        **options: Any,
-    ) -> Trained:
-        """Train a network.
-
-        Parameters
-        ----------
-        baseline
-            The old network: the memory file's.
-        start
-            The network that training starts from: often the old one.
-        model
-            A copy of it with an output for every class of the target, whose trained layers require gradients;
-            it is not modified.
-        memory
-            The memory file's statistics.
-        target
-            The target's training set.
-        validation, recipe, seed, machine, options
-            As for `crossfer.training.train`.
-        """
-        began = time.perf_counter()
-        cut, old = cut_of(model), cut_of(baseline)
+    def learn(self, given: Adaptation) -> Trained:
+        """Train the network."""
+        began, model, memory = time.perf_counter(), given.model, given.memory
+        target, recipe, seed, machine = given.target, given.recipe, given.seed, given.machine
+        cut, old = cut_of(model), cut_of(given.old)
         views = views_of(recipe)
         new = _versions(model, cut, target, replace(recipe, views=views), seed, machine)
         generator = torch.Generator().manual_seed(seed)
         drawn, labels = memory.draw(self.draws * len(new), generator)
-        samples = compensated(drawn, baseline, start, target.images, machine)
+        samples = compensated(drawn, given.old, given.start, target.images, machine)
         samples = samples.clamp_min(0) if memory.rectified else samples
         known = None if memory.known.all() else memory.known.expand(len(drawn), -1)
         shown = Mixture.of(new, Faces(samples, labels, known), 1 / (1 + self.draws))
@@ -99,13 +72,15 @@ class FeatureReplay:
         network = specialised(model, target.images, machine.device)
         held_out = {
             side: replace(faces, images=cut.features(network, faces.images, machine))
-            for side, faces in validation.items()
+            for side, faces in given.validation.items()
             if len(faces)
         }
         # One epoch over all versions is as many steps as `views` epochs over one version each.
         inner = replace(recipe, epochs=recipe.epochs // views, views=0)
         prepared = time.perf_counter() - began
-        trained = train(cut.rest, shown, held_out, inner, seed, machine, penalty=term, **options)
+        trained = train(
+            cut.rest, shown, held_out, inner, seed, machine, penalty=term, **given.options
+        )
         whole = cut.joined(model, trained.model)
         return replace(trained, model=whole, seconds=trained.seconds + prepared)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from crossfer.errors import CrossferError
 from crossfer.machine import Machine
+from crossfer.memory.adaptation import Adaptation
 from crossfer.memory.closed_form import penultimate
 from crossfer.memory.file import Memory
 from crossfer.networks import Classifier, NamedLayers
@@ -25,12 +26,14 @@ from crossfer.networks.answers import find_logits
 from crossfer.networks.experts import Experts
 from crossfer.networks.preprocessing import normalise
 from crossfer.networks.sources import widen
+from crossfer.strict import Strict
+from crossfer.terms import Needs
 from crossfer.training import Faces, Trained
 from crossfer.training.split import Body, alike
 
 
 @dataclass(frozen=True)
-class Router:
+class Router(Strict):
     """Linear discriminant analysis of the source's and the target's penultimate features.
 
     ``log p(target | f) / p(source | f) = w · f + b`` for Gaussian features with the same covariance Σ on both
@@ -46,8 +49,8 @@ class Router:
         λ, as a fraction of the mean variance.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
     LAYERS: ClassVar = ("none",)
+    needs: ClassVar[Needs] = ("head", "plain", "bias")
 
     kind: Literal["router"] = "router"
     prior: float = 0.5
@@ -66,6 +69,10 @@ class Router:
         shared.diagonal().add_(self.ridge * shared.diagonal().mean().clamp_min(1e-12))
         w = torch.linalg.solve(shared, target - source)
         return w, math.log(self.prior / (1 - self.prior)) - float(w @ (target + source)) / 2
+
+    def learn(self, given: Adaptation) -> Trained:
+        """Return the mixture of the old network and the one that it starts from: see `between`."""
+        return self.between(given.baseline, given.model, given.memory, given.target, given.machine)
 
     def between(
         self, old: Classifier, new: Classifier, memory: Memory, target: Faces, machine: Machine
@@ -123,7 +130,11 @@ def _check_row(mixture: Classifier, old: Classifier, images: Tensor, w: Tensor, 
     score = Body(old.network, head)(given).flatten(1).double() @ w + b
     try:
         both, _ = find_logits(mixture.network.get_submodule("old")(given), answers + 1)
-    except (RuntimeError, TypeError):  # an operation that expects as many outputs as before
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # an operation that expects as many outputs as before
         both = own
     if not (alike(both[:, :answers], own) and alike(both[:, answers:], score[:, None])):
         raise CrossferError(

@@ -5,6 +5,9 @@ Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, sectio
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -46,18 +49,13 @@ def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
         If there is no such layer.
     """
     network, generator = classifier.network, torch.Generator().manual_seed(seed)
-    (head,) = classifier.layer_names("head")
-    large = [
-        (module, parameter)
+    trained = [
+        name
         for name, module in network.named_modules()
-        for parameter in _matrices(module)
-        if name != head and _is_large(module.get_parameter(parameter), rank)
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False))
     ]
-    if not large:
-        raise CrossferError(
-            f"model: no trained linear layer is larger than an adapter of rank {rank}; remove the "
-            "strategies with adapters"
-        )
+    large = large_matrices(classifier, rank, trained)
+    (head,) = classifier.layer_names("head")
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
     for module, name in large:
@@ -65,22 +63,68 @@ def adapt_linear(classifier: Classifier, rank: int, seed: int) -> None:
         parametrize.register_parametrization(module, name, adapter)
 
 
+def large_matrices(
+    classifier: Classifier, rank: int, layers: Collection[str]
+) -> list[tuple[nn.Module, str]]:
+    """Return the weights among some layers, but the head's, that are larger than an adapter.
+
+    Returns
+    -------
+    list of tuple
+        Each a layer and the name of its weight.
+
+    Raises
+    ------
+    CrossferError
+        If there is none, or the network has no head.
+    """
+    try:
+        (head,) = classifier.layer_names("head")
+    except ValueError as error:
+        raise CrossferError(f"model: {error}") from None
+    large = [
+        (module, parameter)
+        for name, module in classifier.network.named_modules()
+        for parameter in _matrices(module)
+        if name in layers and name != head and _is_large(module.get_parameter(parameter), rank)
+    ]
+    if not large:
+        raise CrossferError(
+            f"model: no trained linear layer is larger than an adapter of rank {rank}; choose a smaller rank"
+        )
+    return large
+
+
 def fold(classifier: Classifier) -> None:
     """Merge adapters into the weights, in place."""
     for module in list(classifier.network.modules()):
-        for name in _matrices(module):
-            if parametrize.is_parametrized(module, name):
-                parametrize.remove_parametrizations(module, name)
-                module.get_parameter(name).requires_grad_(True)  # it was trained
+        for name in _adapted(module):
+            parametrize.remove_parametrizations(module, name)
+            module.get_parameter(name).requires_grad_(True)  # it was trained
+
+
+def _adapted(module: nn.Module) -> list[str]:
+    """Return the names of a layer's weights that have an adapter."""
+    if not parametrize.is_parametrized(module):
+        return []
+    parts: Any = module.parametrizations
+    return [name for name, own in parts.items() if isinstance(own[0], LowRank)]
 
 
 def _matrices(module: nn.Module) -> list[str]:
-    """Return the names of the weights of a linear layer, or of attention as `torch.nn` has it."""
+    """Return the names of the weights of a linear layer, or of attention as `torch.nn` has it.
+
+    None of a layer whose weight is made of other parameters, as by weight normalisation: PyTorch would add
+    the adapter to its class, which copies of the network share.
+    """
+    if parametrize.is_parametrized(module):
+        return []
     if isinstance(module, nn.MultiheadAttention):  # its output projection is a linear layer in it
         names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
         return [name for name in names if getattr(module, name) is not None]
-    return ["weight"] if isinstance(module, nn.Linear) else []
+    plain = isinstance(module, nn.Linear) and "weight" in module._parameters
+    return ["weight"] if plain else []
 
 
 def _is_large(weight: Tensor, rank: int) -> bool:
-    return weight.requires_grad and rank * sum(weight.shape) < weight.numel()
+    return rank * sum(weight.shape) < weight.numel()

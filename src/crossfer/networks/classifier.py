@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from crossfer.classes import FER7
 from crossfer.errors import CrossferError, one_line
-from crossfer.files import digest, write_json
+from crossfer.files import digest, read_versioned, write_json
 from crossfer.framing import Framing
 from crossfer.networks.answers import find_logits
 from crossfer.networks.layers import FOUND, LAYERS, NamedLayers, train_only
@@ -329,7 +329,12 @@ def read_card(folder: Path) -> Card:
     CrossferError
         If the file is missing, damaged, altered or of another version.
     """
-    content = _read(folder / CLASSIFIER_CARD)
+    file = folder / CLASSIFIER_CARD
+    if not file.exists():
+        raise CrossferError(
+            f"{file}: no such file; name the folder of a bundle or of a finished run"
+        )
+    content = read_versioned(file, FORMAT, "save it again with this version")
     try:
         files = {name: str(content["files"][name]) for name in (WEIGHTS, *content["files"])}
         spec = Spec.from_json(content["network"], folder)
@@ -346,11 +351,9 @@ def read_card(folder: Path) -> Card:
         Classifier(nn.Identity(), **described)  # refuses what does not fit together
         recorded = content.pop("digest")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CrossferError(f"{folder / CLASSIFIER_CARD}: damaged ({one_line(error)})") from None
+        raise CrossferError(f"{file}: damaged ({one_line(error)})") from None
     if _digest(content) != recorded:
-        raise CrossferError(
-            f"{folder / CLASSIFIER_CARD}: changed by hand; save the classifier again"
-        )
+        raise CrossferError(f"{file}: changed by hand; save the classifier again")
     return card
 
 
@@ -391,24 +394,6 @@ def load(folder: str | Path) -> Classifier:
 def _digest(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a card's content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CrossferError(
-            f"{file}: no such file; name the folder of a bundle or of a finished run"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CrossferError(f"{file}: cannot be read ({one_line(error)})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
-        raise CrossferError(
-            f"{file}: has format {found!r}, but this version reads {FORMAT}; save it again with this "
-            "version"
-        )
-    return content
 
 
 def _check_file(file: Path, recorded: str) -> None:

@@ -14,14 +14,20 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from crossfer.classes import FER7, NO_EXPRESSION, UNLABELLED, ClassSet, canonical, comparable
-from crossfer.errors import CrossferError
+from crossfer.errors import CrossferError, some_of
 from crossfer.external_data import files_of
 from crossfer.files import digest
 from crossfer.framing import SIDE, Framing
 from crossfer.networks.answers import failed_on, problem_of
 from crossfer.networks.classifier import WEIGHTS, Card, Classifier, load, read_card
 from crossfer.networks.hubs import Own, config_of_transformers
-from crossfer.networks.layers import LAYERS, NamedLayers
+from crossfer.networks.layers import (
+    LAYERS,
+    NamedLayers,
+    fully_connected,
+    last_convolution,
+    layers_with_parameters,
+)
 from crossfer.networks.preprocessing import MAPPED, PER_IMAGE, Normalisation, Preprocessing
 from crossfer.networks.sources import (
     LIBRARIES,
@@ -34,6 +40,7 @@ from crossfer.networks.sources import (
     Spec,
 )
 from crossfer.networks.weights import read_weights
+from crossfer.strict import Strict
 
 BUNDLE = "bundle"
 SOURCES = (*LIBRARIES, BUNDLE)
@@ -64,7 +71,7 @@ def outputs_by_class(classes: ClassSet, theirs: Sequence[str]) -> list[list[int]
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Strict):
     """How to build a network, and what its weights do not define.
 
     Parameters
@@ -113,7 +120,6 @@ class NetworkConfig:
         stops if the baseline is far from it.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
     NOT_IDENTITY: ClassVar = frozenset({"folder", "weights", "framing", "expect"})
     """Paths, whose content `built` and `weights_digest` identify, and values that are only checked."""
 
@@ -460,8 +466,10 @@ class NetworkConfig:
                 f"model.classes: none of {', '.join(filter(None, theirs))} is a class of the experiment or a "
                 f"label of one ({', '.join(wanted.names)}); assign labels to classes with classes:"
             )
+        network = self._network(spec)
+        self._check_layers(network)
         return Classifier(
-            self._network(spec),
+            network,
             wanted.names,
             outputs,
             self.preprocessing,
@@ -471,6 +479,16 @@ class NetworkConfig:
             answers=len(theirs),
             labels=wanted.members,
         )
+
+    def _check_layers(self, network: torch.nn.Module) -> None:
+        """Refuse names of layers that the network does not have, whether or not a strategy trains them."""
+        for key, names_of in (("FC", fully_connected), ("CL", last_convolution)):
+            try:
+                if getattr(self, key):
+                    names_of(network, self._layers)
+            except ValueError as error:
+                there = some_of(layers_with_parameters(network), 4, counted=True) or "none"
+                raise CrossferError(f"model.{key}: {error}; there are {there}") from None
 
     def deployed(self, classes: Classes = FER7) -> Classifier:
         """Build it with the deployed weights, in evaluation mode.

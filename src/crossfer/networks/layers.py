@@ -11,6 +11,8 @@ from typing import TypeGuard, TypeVar
 import torch
 from torch import Tensor, nn
 
+from crossfer.errors import CrossferError
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 GATE_TYPES = re.compile(
@@ -54,12 +56,38 @@ def is_just(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 def is_just_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Tell whether a layer multiplies with its weight, adds its bias, and does no more: PyTorch's or ours."""
-    return (
-        isinstance(layer, nn.Linear)
-        and type(layer).__module__.startswith(("torch.nn.", "crossfer."))
-        and is_just(layer, type(layer))
-        and "weight" in layer._parameters  # not made of other parameters
-    )
+    return type(layer).__module__.startswith(("torch.nn.", "crossfer.")) and _is_plain(layer)
+
+
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Tell whether a layer is linear, has no hooks, and a weight that is not made of other parameters."""
+    linear = isinstance(layer, nn.Linear) and "weight" in layer._parameters
+    return linear and is_just(layer, type(layer))
+
+
+def plain_linear(network: nn.Module, name: str) -> nn.Linear:
+    """Return a layer that a `torch.nn.Linear` with other weights, or with more rows, can stand in for.
+
+    Raises
+    ------
+    CrossferError
+        If it is none: a convolution, a class with a ``forward`` of its own, a normalised weight, or hooks.
+    """
+    layer = network.get_submodule(name)
+    if not isinstance(layer, nn.Linear):
+        raise CrossferError(
+            f"model: its last layer {name} is a {type(layer).__name__}, not a linear layer; if another one "
+            "is its head, name it, model.FC: [its name]"
+        )
+    # timm's, which its mobile networks have, casts its weight when it is scripted, and only then.
+    theirs = ("torch.nn.", "crossfer.", "timm.layers.linear")
+    own = type(layer).forward is not nn.Linear.forward
+    if not _is_plain(layer) or (own and not type(layer).__module__.startswith(theirs)):
+        raise CrossferError(
+            f"model: its last layer {name} is no plain torch.nn.Linear (it has a forward of its own, a "
+            "normalised weight or hooks), so its weight cannot be replaced; build it with a plain one"
+        )
+    return layer
 
 
 def layers_with_parameters(model: nn.Module) -> list[str]:
@@ -274,8 +302,8 @@ def train_only(model: nn.Module, layers: Iterable[str]) -> None:
 def channels_last(model: Model, images: Tensor) -> Model:
     """Copy a network for training, with its convolutions in channels-last layout if it works with it.
 
-    Channels last is faster, but fails in networks that flatten features with ``view``; for these the layout
-    is not changed.
+    Channels last is faster, but fails in networks that flatten features with ``view``, and PyTorch crashes
+    where a `torch.nn.GroupNorm` trains behind frozen layers; for these the layout is not changed.
 
     Parameters
     ----------
@@ -283,6 +311,8 @@ def channels_last(model: Model, images: Tensor) -> Model:
         A few normalised images, float (N, C, H, W), to try it on.
     """
     fast = copy.deepcopy(model)
+    if _trains_group_norm_behind_frozen(fast):
+        return fast
     for module in fast.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
@@ -292,6 +322,17 @@ def channels_last(model: Model, images: Tensor) -> Model:
     except RuntimeError:
         return copy.deepcopy(model)
     return fast
+
+
+def _trains_group_norm_behind_frozen(model: nn.Module) -> bool:
+    """Tell whether a group normalisation may train on an input that needs no gradient.
+
+    PyTorch 2.13 ends the process there: on a CPU, the backward pass of `torch.nn.GroupNorm` for an input in
+    channels-last layout writes the input's gradient also if there is none.
+    """
+    parameters = [parameter.requires_grad for parameter in model.parameters()]
+    norms = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
+    return not all(parameters) and any(p.requires_grad for n in norms for p in n.parameters())
 
 
 def training_mode(model: nn.Module) -> None:

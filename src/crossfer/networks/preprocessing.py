@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from crossfer.framing import SIDE, shape_of
+from crossfer.strict import Strict
 
 PER_IMAGE = "per-image"
 MAPPED = "{mean: […], deviation: […], white: 1}"
@@ -98,10 +99,8 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalisation(Strict):
     """Normalisation of pixels, as a configuration has it: see `Preprocessing`."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]

@@ -20,6 +20,7 @@ from crossfer.errors import CrossferError, one_line
 from crossfer.networks import hubs
 from crossfer.networks.experts import Experts
 from crossfer.networks.hubs import TRANSFORMERS
+from crossfer.networks.layers import plain_linear
 from crossfer.networks.onnx_files import RUNTIME, RuntimeNetwork, from_onnx, of_onnx
 from crossfer.networks.preprocessing import Preprocessing
 from crossfer.networks.study import study_cnn
@@ -200,12 +201,7 @@ class Spec:
 
 def widen(network: nn.Module, name: str, rows: int) -> nn.Linear:
     """Add outputs with zero weights to a linear layer, in place; return the new layer."""
-    old = network.get_submodule(name)
-    if not isinstance(old, nn.Linear):
-        raise CrossferError(
-            f"model: its last layer {name} is a {type(old).__name__}; only a linear layer can be "
-            "extended by a class"
-        )
+    old = plain_linear(network, name)
     new = skip_init(
         nn.Linear,
         old.in_features,
@@ -233,12 +229,7 @@ def project(network: nn.Module, name: str, count: int) -> nn.Sequential:
     count
         Number of projections.
     """
-    old = network.get_submodule(name)
-    if not isinstance(old, nn.Linear):
-        raise CrossferError(
-            f"model: its last layer {name} is a {type(old).__name__}; random projections need a "
-            "linear last layer"
-        )
+    old = plain_linear(network, name)
     like: dict[str, Any] = {"device": old.weight.device, "dtype": old.weight.dtype}
     new = nn.Sequential(
         OrderedDict[str, nn.Module](

@@ -170,13 +170,21 @@ def _untrained(model: Classifier, kind: str, images: Tensor) -> str | None:
         return (
             f"training {_listed(kind, chosen)} does not change its results: a copy still uses the "
             "original's layers (a replaced forward?), or they are computed without gradients"
+            f"{_remedy(kind)}"
         )
     if without and (kind != "all" or _matter(trial, without, images)):
         return (
             f"no gradient reaches {_listed(kind, without)}, so training would change other layers "
-            "only"
+            f"only{_remedy(kind)}"
         )
     return None
+
+
+def _remedy(kind: str) -> str:
+    """Return what to do where a network's head is another than its last linear layer."""
+    if kind not in ("head", "FC", "FC+CL"):
+        return ""
+    return "; if another head gives the outputs, name it: model.FC: [classifier], for example"
 
 
 def _probe(logits: Tensor) -> Tensor:

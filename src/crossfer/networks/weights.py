@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import re
 import warnings
@@ -61,6 +63,15 @@ def save_tensors(
             raise OSError(code, os.strerror(code) if told else str(error)) from None
 
 
+def content_digest(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
+    """Return the SHA-256 of tensors on the CPU and of what a file says beside them, in hexadecimal digits."""
+    sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
 def read_weights(file: Path, wanted: Collection[str], key: str = "") -> Weights:
     """Read a network's weights from a file of tensors, without executing code.
 
@@ -87,12 +98,14 @@ def read_weights(file: Path, wanted: Collection[str], key: str = "") -> Weights:
             "torch.save(model.state_dict(), …)"
         )
     chosen = {place: s for place, s in sets.items() if not key or place == key}
-    prefix = "" if chosen else key
     fitting: dict[str, Weights] = {}
     for place, tensors in (chosen or sets).items():
-        for found, fitted in _fitting(tensors, wanted, prefix):
-            fitting[".".join(filter(None, (place, found)))] = fitted
+        for found, fitted in _fitting(tensors, wanted):
+            name = ".".join(filter(None, (place, found)))
+            if not key or key in (place, found, name):
+                fitting[name] = fitted
     if not fitting:
+        _check_key(file, sets, key)
         place, tensors = max((chosen or sets).items(), key=lambda item: len(item[1]))
         raise CrossferError(f"model.weights: {file}: {_misfit(list(tensors), list(wanted), place)}")
     if len(fitting) == 1:
@@ -106,6 +119,15 @@ def read_weights(file: Path, wanted: Collection[str], key: str = "") -> Weights:
         f"model.weights: {file}: contains several sets of weights that fit ({', '.join(fitting)}); "
         "choose one with model.weights_key"
     )
+
+
+def _check_key(file: Path, sets: Mapping[str, Mapping[str, Tensor]], key: str) -> None:
+    """Refuse a key that is neither that of a set nor the beginning of a name."""
+    names = [".".join(filter(None, (place, name))) for place, own in sets.items() for name in own]
+    names += [name for own in sets.values() for name in own]
+    if not any(WRAPPED.sub("", name).startswith(key) for name in names):
+        there = some_of([place for place in sets if place] or names, 4)
+        raise CrossferError(f"model.weights_key: {file}: no such key {key!r}; there are {there}")
 
 
 def _content(file: Path) -> Any:
@@ -181,7 +203,7 @@ def _sets(content: Any, place: str = "", depth: int = 3) -> Iterator[tuple[str, 
 
 
 def _fitting(
-    tensors: Mapping[str, Tensor], wanted: Collection[str], prefix: str
+    tensors: Mapping[str, Tensor], wanted: Collection[str]
 ) -> Iterator[tuple[str, Weights]]:
     """Yield tensors under the wanted names, for every prefix that can be removed or added."""
     plain = {WRAPPED.sub("", name): tensor for name, tensor in tensors.items()}
@@ -189,8 +211,6 @@ def _fitting(
     first = next(iter(names), "")
     before = sorted({name[: -len(first)] for name in plain if first and name.endswith(first)})
     for found in before:
-        if prefix and found != prefix:
-            continue
         if all(found + name in plain for name in names if not name.endswith("num_batches_tracked")):
             own = {name for name in plain if name.startswith(found)}
             if {name.removeprefix(found) for name in own} - names.keys():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from crossfer.evaluation.rows import DatasetFacts, Result
 from crossfer.report.view import View, number, percent, shown, signed
-from crossfer.run_folder import HISTORY
+from crossfer.run_folder import HISTORY, read_history
 from crossfer.terms import BL, SIDES
 
 WIDTH, HEIGHT, EDGE = 340.0, 290.0, 34.0
@@ -217,11 +216,9 @@ def _tip(view: View, target: DatasetFacts, row: Result) -> str:
 def _curve(view: View, row: Result, folder: Path) -> Curve | None:
     """Return the curve of a row's first seed."""
     run = view.runs[row.runs[0]]
-    file = folder / run.folder / HISTORY
-    if not file.is_file():
+    if not (folder / run.folder / HISTORY).is_file():
         return None
-    with file.open(newline="", encoding="utf-8") as text:
-        history = list(csv.DictReader(text))
+    history = read_history(folder / run.folder)
     if len(history) < 2:
         return None
 

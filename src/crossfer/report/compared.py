@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 from typing import Any
-
-import numpy as np
 
 from crossfer.datasets.pictures import data_uri
 from crossfer.evaluation.comparing import Compared, ComparedNetwork, OnDataset
@@ -14,7 +13,7 @@ from crossfer.evaluation.rows import FlippedImage, Interval
 from crossfer.files import write_bytes
 from crossfer.report import tables, words
 from crossfer.report.page import template
-from crossfer.report.verdict import FELL
+from crossfer.report.verdict import falls_in
 from crossfer.report.view import number, signed, span, surprise
 
 MEASURES = {
@@ -74,22 +73,14 @@ def answer(one: OnDataset) -> str:
 
 
 def warnings(one: OnDataset, classes: tuple[str, ...]) -> list[str]:
-    """Name every class that fell much, the one that fell most first; then what else should be said."""
-    fell = sorted(
-        (change.points, label)
-        for label, change in enumerate(one.change.classes)
-        if change is not None and change.points <= -FELL
+    """Name every class that fell much, in the order of `falls_in`; then what else should be said."""
+    fell = (
+        f"{classes[label]} falls from {number(one.old.recall[label], 0)} to "
+        f"{number(one.new.recall[label], 0)} % on {one.name} ({signed(change.points)} points, "
+        f"{change.images:,} images; 95 % interval {span(change.interval)})."
+        for _, label, change in falls_in(one.change, "target")
     )
-    found = []
-    for points, label in fell:
-        change = one.change.classes[label]
-        assert change is not None
-        found.append(
-            f"{classes[label]} falls from {number(one.old.recall[label], 0)} to "
-            f"{number(one.new.recall[label], 0)} % on {one.name} ({signed(points)} points, "
-            f"{change.images:,} images; 95 % interval {span(change.interval)})."
-        )
-    return [*found, *(f"{one.name}: {note}." for note in one.notes)]
+    return [*fell, *(f"{one.name}: {note}." for note in one.notes)]
 
 
 def left_out(one: OnDataset) -> str:
@@ -119,11 +110,6 @@ def size(network: ComparedNetwork) -> str:
     """Say how large a network is."""
     numbers = "" if network.parameters is None else f", {network.parameters:,} parameters"
     return f"{network.bytes / 1e6:.1f} MB{numbers}"
-
-
-def median(times: Iterable[float]) -> float:
-    """Return the median of some times."""
-    return float(np.median(list(times)))
 
 
 def write_page(

@@ -13,14 +13,14 @@ from crossfer.deploy.compare import read
 from crossfer.errors import CrossferError
 from crossfer.evaluation.comparing import Compared, asked_of
 from crossfer.evaluation.decision import to_ship
-from crossfer.evaluation.gate import Criterion, Limits, ask, gate
+from crossfer.evaluation.gate import Criterion, Limits, ask, gate, without_column
 from crossfer.evaluation.rows import Result, Results
 from crossfer.report.advice import shipped
 from crossfer.report.compared import left_out, warnings
 from crossfer.report.verdict import fallen, no_comparison
 from crossfer.report.view import View
 from crossfer.report.words import STAND_IN
-from crossfer.terms import BL
+from crossfer.terms import BL, SIDES
 
 if TYPE_CHECKING:
     from crossfer.experiment.finished import Finished
@@ -107,6 +107,7 @@ def of_experiment(
             found.append(Decision(title, suite, {**facts, "run": None, "why": why}, [], {}, [why]))
             continue
         groups = {column: finished.groups(row, column) for column in by}
+        names: dict[str, str] = {"source": results.source.name, "target": row.target}
         run = _network(results, row)
         found.append(
             Decision(
@@ -114,9 +115,15 @@ def of_experiment(
                 suite,
                 {**facts, "run": run},
                 gate(row, evidence, limits, results.classes, groups, _size_ratio(results, row)),
-                {"source": results.source.name, "target": row.target},
+                names,
                 [
                     *fallen(view, row),
+                    *(
+                        f"{names[side]}: {without_column(column)}."
+                        for column, values in groups.items()
+                        for side in SIDES
+                        if values[side] is None
+                    ),
                     *([ONE_SEED] if len(row.seeds) == 1 else []),
                     *([STAND_IN] if view.stand_in else []),
                     shipped(view, run, str(finished.out)),

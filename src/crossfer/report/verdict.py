@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from crossfer.evaluation.mistaken import guesses
-from crossfer.evaluation.rows import ClassChange, Result
+from crossfer.evaluation.rows import Change, ClassChange, Result
 from crossfer.report.view import (
     View,
     listed,
@@ -43,9 +43,9 @@ def judge(view: View, row: Result) -> tuple[str, Advice]:
         return f"{facts}: use it only if the new faces matter more than the old.", "care"
     if row.gain.interval and row.gain.interval[0] <= 0:
         return f"{facts}: use it with care, since the gain may be chance.", "care"
-    if fallen := [view.classes[fall.label] for fall in falls(row) if fall.sure]:
-        fallen = list(dict.fromkeys(fallen))
-        return f"{facts}: use it only if lower recall of {listed(fallen)} is acceptable.", "care"
+    if lower := [view.classes[fall.label] for fall in falls(row) if fall.sure]:
+        lower = list(dict.fromkeys(lower))
+        return f"{facts}: use it only if lower recall of {listed(lower)} is acceptable.", "care"
     return f"{facts}: use it.", "use"
 
 
@@ -96,20 +96,24 @@ class Fall(NamedTuple):
 
 def falls(row: Result) -> list[Fall]:
     """Return for each side the class that fell most, if one fell much; one beyond chance comes first."""
-    return [fell[0] for side in SIDES if (fell := _falls_on(row, side))]
+    return [fell[0] for side in SIDES if (fell := falls_in(row.change(side), side))]
 
 
 def fallen(view: View, row: Result) -> list[str]:
     """Name every class that a result recognises much less often than the old model, on both sides."""
-    return [fall_in_words(view, row, fall) for side in SIDES for fall in _falls_on(row, side)]
+    return [
+        fall_in_words(view, row, fall)
+        for side in SIDES
+        for fall in falls_in(row.change(side), side)
+    ]
 
 
-def _falls_on(row: Result, side: Side) -> list[Fall]:
+def falls_in(change: Change, side: Side) -> list[Fall]:
     """Return the classes that fell much on a side: those beyond chance first, the largest fall first."""
     fell = [
-        Fall(side, label, change)
-        for label, change in enumerate(row.change(side).classes)
-        if change and change.points <= -FELL
+        Fall(side, label, one)
+        for label, one in enumerate(change.classes)
+        if one and one.points <= -FELL
     ]
     return sorted(fell, key=lambda fall: (not fall.sure, fall.change.points))
 

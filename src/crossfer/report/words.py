@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossfer.evaluation.comparing import Difference
 from crossfer.evaluation.decision import KEPT
-from crossfer.evaluation.rows import DatasetFacts, RunFacts, StrategyComparison
+from crossfer.evaluation.rows import DatasetFacts, Difference, RunFacts, StrategyComparison
 from crossfer.report.view import View, listed, people, percent, shown
 
 LEVEL = 0.05

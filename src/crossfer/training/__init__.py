@@ -3,7 +3,7 @@
 from crossfer.networks.preprocessing import normalise
 from crossfer.training.batches import Faces, Mixture
 from crossfer.training.loss import Objective
-from crossfer.training.prediction import accuracy, features, predict
+from crossfer.training.prediction import features, predict
 from crossfer.training.recipe import Augmentation, Recipe
 from crossfer.training.specialised import specialised
 from crossfer.training.trainer import Misfit, State, Term, Trained, train
@@ -18,7 +18,6 @@ __all__ = [
     "State",
     "Term",
     "Trained",
-    "accuracy",
     "features",
     "normalise",
     "predict",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -10,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from crossfer.networks.weights import save_tensors
+from crossfer.networks.weights import content_digest, save_tensors
 from crossfer.training.trainer import State
 
 SHARE_OF_TIME = 0.02
@@ -60,7 +58,7 @@ class Checkpoints:
         }
         progress = {key: getattr(state, key) for key in PROGRESS}
         told = {"progress": json.dumps(progress), "facts": json.dumps(self.facts)}
-        save_tensors(tensors, self.file, told | {"sha256": _digest(told, tensors)})
+        save_tensors(tensors, self.file, told | {"digest": content_digest(tensors, told)})
 
     def load(self) -> State | None:
         """Return the last state, or None where there is none that can be read."""
@@ -76,8 +74,8 @@ def read_checkpoint(file: Path) -> tuple[State, Facts] | None:
             told = dict(content.metadata())
             # Copied: Windows would not replace a file that is in use.
             tensors = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118
-        sha256 = told.pop("sha256", None)  # not in those of earlier versions
-        if sha256 and sha256 != _digest(told, tensors):
+        digest = told.pop("digest", None)  # not in those of earlier versions
+        if digest and digest != content_digest(tensors, told):
             return None
         for key, tensor in tensors.items():
             part, name = key.split("/", 1)
@@ -85,12 +83,3 @@ def read_checkpoint(file: Path) -> tuple[State, Facts] | None:
         return State(**(parts | json.loads(told["progress"]))), json.loads(told.get("facts", "{}"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
-
-
-def _digest(told: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of what a checkpoint holds, in hexadecimal digits."""
-    sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()

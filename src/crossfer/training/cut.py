@@ -82,8 +82,13 @@ def cut_of(classifier: Classifier) -> Cut:
             return next((Cut(at, rest, head) for at, rest in rests if rest), Cut(head, last, head))
     raise CrossferError(
         f"model: its last linear layer {head} does not map one vector per face to the outputs; "
-        "name its head with model.FC"
+        "name the layer that does, model.FC: [its name]"
     )
+
+
+def check_cut(classifier: Classifier) -> None:
+    """Refuse a classifier that has no memory file: see `cut_of`."""
+    cut_of(classifier)
 
 
 def _rest_from(layer: str, trial: ForwardTrace) -> Classifier | None:

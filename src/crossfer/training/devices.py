@@ -8,18 +8,22 @@ another number of them.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import (
+    ProcessContext,
     ProcessExitedException,
     ProcessRaisedException,
     start_processes,
@@ -32,7 +36,16 @@ from crossfer.training.backends import backend_of
 
 Given = TypeVar("Given")
 OnStep = Callable[[int], None]
+Stopping = Callable[[], bool]
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_TO_END = 1.0
+"""What the other processes get where one has failed, before they are killed."""
+
+SCHEDULERS_SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
+RESULT, STOP = "result", "stop"
+"""Files: of what the first device returns, and whose presence asks the devices to stop."""
 
 
 class Devices:
@@ -193,7 +206,11 @@ class _Sum(torch.autograd.Function):
 
 
 def on_devices(
-    count: int, machine: Machine, work: Callable[[Machine, OnStep], Given], on_step: OnStep
+    count: int,
+    machine: Machine,
+    work: Callable[[Machine, OnStep, Stopping], Given],
+    on_step: OnStep,
+    stopping: Stopping = lambda: False,
 ) -> Given:
     """Let several devices of this machine do the same work, a process each; return what the first returns.
 
@@ -204,10 +221,14 @@ def on_devices(
     machine
         What kind of device, and which arithmetic.
     work
-        Given the machine as one of the devices, and a function to tell of steps, which is heard of the first
-        alone. It must be picklable, and so must what it returns.
+        Given the machine as one of the devices, a function to tell of steps, which is heard of the first
+        alone, and one that tells whether to stop, which it does by raising `KeyboardInterrupt`. All devices
+        get the same answers and must ask equally often. It must be picklable, and so must what it returns.
     on_step
         Told.
+    stopping
+        Whether to stop. A scheduler's signal that this process handles is for it alone: the devices' own
+        processes ignore it.
 
     Raises
     ------
@@ -215,22 +236,20 @@ def on_devices(
         If the work fails on any device: the message of the first that failed.
     OSError
         If that was one.
+    KeyboardInterrupt
+        If the work was stopped.
     """
     if count == 1:
-        return work(machine, on_step)
+        return work(machine, on_step, stopping)
     kind = machine.device.type
     there = {"cuda": torch.cuda.device_count(), "cpu": count}.get(kind, 1)
     if count > there:
         raise CrossferError(f"devices: {count}: this machine has only {there} ({kind})")
     try:
-        with TemporaryDirectory(prefix="crossfer-devices-") as folder, _heard(on_step) as tell:
-            given = (replace(machine, count=count), work, tell, folder)
-            try:
-                start_processes(_work, given, count, start_method="spawn")
-            except ProcessRaisedException as error:
-                raise torch.load(f"{folder}/error{error.error_index}", weights_only=False) from None
-            return torch.load(f"{folder}/result", weights_only=False)
+        return _together(replace(machine, count=count), work, on_step, stopping)
     except ProcessExitedException as error:
+        if stopping():  # its process had just started, and did not ignore the signal yet
+            raise KeyboardInterrupt from None
         raise CrossferError(f"one of {count} devices: {error}") from None
     except CrossferError:  # a ValueError, too
         raise
@@ -238,43 +257,90 @@ def on_devices(
         raise CrossferError(f"devices: {count}: {error}") from None
 
 
+def _together(
+    machine: Machine,
+    work: Callable[[Machine, OnStep, Stopping], Given],
+    on_step: OnStep,
+    stopping: Stopping,
+) -> Given:
+    """Do the work in as many processes as the machine has devices, and listen to them."""
+    here, there = Pipe(duplex=False)
+    heard = [number for number in SCHEDULERS_SIGNALS if callable(signal.getsignal(number))]
+    with here, there, TemporaryDirectory(prefix="crossfer-devices-") as name:
+        folder = Path(name)
+        try:
+            with _started(machine.count, (machine, work, there.send, folder, heard)) as processes:
+                while not processes.join(SECONDS_BETWEEN_LOOKS, SECONDS_TO_END):
+                    _pass_on(here, on_step)
+                    if stopping():
+                        (folder / STOP).touch()
+        except ProcessRaisedException as error:
+            raise torch.load(folder / f"error{error.error_index}", weights_only=False) from None
+        _pass_on(here, on_step)
+        if not (folder / RESULT).exists():  # as `torch.multiprocessing` ends what is interrupted
+            raise KeyboardInterrupt
+        return torch.load(folder / RESULT, weights_only=False)
+
+
+@contextmanager
+def _started(count: int, given: tuple[Any, ...]) -> Iterator[ProcessContext]:
+    """Start processes, which end with the block, however that ends."""
+    processes = start_processes(_work, given, count, join=False, start_method="spawn")
+    assert processes
+    try:
+        yield processes
+    finally:
+        for process in processes.processes:
+            process.kill()
+            process.join()
+
+
+def _pass_on(heard: Connection, on_step: OnStep) -> None:
+    """Pass on here what the first device has told of its steps."""
+    while heard.poll():
+        on_step(heard.recv())
+
+
 def _work(
     number: int,
     machine: Machine,
-    work: Callable[[Machine, OnStep], Any],
+    work: Callable[[Machine, OnStep, Stopping], Any],
     tell: OnStep,
-    folder: str,
+    folder: Path,
+    heard: Sequence[int],
 ) -> None:
     """Do the work in one of the processes; the first leaves its result in a file, each its exception."""
+    for one in heard:
+        signal.signal(one, signal.SIG_IGN)
     try:
         given = _done(number, machine, work, tell, folder)
     except Exception as error:
         known = isinstance(error, (CrossferError, OSError))  # others may not be picklable
         told = error if known else CrossferError(f"devices: {machine.count}: {one_line(error)}")
-        torch.save(told, f"{folder}/error{number}")
+        torch.save(told, folder / f"error{number}")
         raise
     if not number:
-        torch.save(given, f"{folder}/result")
+        torch.save(given, folder / RESULT)
 
 
 def _done(
     number: int,
     machine: Machine,
-    work: Callable[[Machine, OnStep], Any],
+    work: Callable[[Machine, OnStep, Stopping], Any],
     tell: OnStep,
-    folder: str,
+    folder: Path,
 ) -> Any:
     """Do the work as one of a group of processes."""
     kind = machine.device.type
     device = torch.device(kind, number) if kind == "cuda" else machine.device
     mine = replace(machine, device=device, number=number).settled()
     torch.distributed.init_process_group(
-        "nccl" if kind == "cuda" else "gloo",
-        store=torch.distributed.FileStore(f"{folder}/meeting", machine.count),
+        "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
+        store=torch.distributed.FileStore(str(folder / "meeting"), machine.count),
         rank=number,
         world_size=machine.count,
     )
-    given = work(mine, _silent if number else tell)
+    given = work(mine, _silent if number else tell, partial(_asked, number, folder / STOP))
     torch.distributed.destroy_process_group()
     return given
 
@@ -283,23 +349,8 @@ def _silent(images: int) -> None:
     """Say nothing."""
 
 
-@contextmanager
-def _heard(on_step: OnStep) -> Iterator[OnStep]:
-    """Pass on here what another process tells; one that is killed leaves nothing locked."""
-    here, there = Pipe(duplex=False)
-    ended = Event()
-
-    def listen() -> None:
-        while here.poll(SECONDS_BETWEEN_LOOKS) or not ended.is_set():
-            if here.poll():
-                on_step(here.recv())
-
-    listener = Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        yield there.send
-    finally:
-        ended.set()
-        listener.join()
-        here.close()
-        there.close()
+def _asked(number: int, file: Path) -> bool:
+    """Tell whether to stop: what the first device finds, so that all stop after the same step."""
+    found = torch.tensor([number == 0 and file.exists()], dtype=torch.uint8)  # no GPU has to wait
+    torch.distributed.broadcast(found, 0)
+    return bool(found)

@@ -45,16 +45,14 @@ def predict(
     return probabilities_of(model, images, model.preprocessing, batch_size, machine.autocast)
 
 
-def features(
-    model: Classifier, layer: str, images: Tensor, machine: Machine, batch_size: int | None = None
-) -> Tensor:
+def features(model: Classifier, layer: str, images: Tensor, machine: Machine) -> Tensor:
     """Return what a layer is given, for every image.
 
     Parameters
     ----------
     layer
         The name of one of the network's modules.
-    model, images, machine, batch_size
+    model, images, machine
         As for `predict`.
 
     Returns
@@ -63,7 +61,7 @@ def features(
         float32 (N, D) on the CPU: the layer's inputs, flattened.
     """
     body = Body(model.eval().network, layer)
-    batches = outputs_of(body, images, model.preprocessing, batch_size, machine.autocast)
+    batches = outputs_of(body, images, model.preprocessing, autocast=machine.autocast)
     return torch.cat([given.float().flatten(1).cpu() for given in batches])
 
 
@@ -108,12 +106,6 @@ def measures(right: Tensor, likelihood: Tensor) -> dict[str, float]:
         "accuracy": right.float().mean().item(),
         "loss": -likelihood.log().mean().item(),
     }
-
-
-def accuracy(model: Classifier, faces: Faces, machine: Machine) -> float:
-    """Return the share (0–1) of faces recognised, among the classes that they have."""
-    right, _ = judge(model, faces, machine)
-    return right.float().mean().item()
 
 
 def candidate(judged: Mapping[str, Tensor], names: Iterable[str]) -> Candidate:

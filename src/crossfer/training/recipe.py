@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import ClassVar
+
+from crossfer.strict import Strict
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Strict):
     """Random augmentation of training images, drawn each time an image is used (but see `Recipe.views`).
 
     Parameters
@@ -29,8 +30,6 @@ class Augmentation:
         the image's mean, or the one that the model normalises by.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
-
     flip: bool = True
     shift: float = 0.08
     rotate: float = 0.0
@@ -45,7 +44,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Strict):
     """The hyper-parameters of one training.
 
     Stochastic gradient descent with Nesterov momentum. The learning rate rises linearly over the fraction
@@ -82,8 +81,6 @@ class Recipe:
     augmentation
         Augmentation of the training images.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # no unknown key in a configuration
 
     epochs: int = 40
     batch_size: int = 128

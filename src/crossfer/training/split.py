@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
+from crossfer.errors import CrossferError
 from crossfer.networks.classifier import Classifier
 from crossfer.networks.layers import layers_in_order, training_mode
 from crossfer.networks.preprocessing import Preprocessing, normalise
@@ -161,7 +163,10 @@ class Body(nn.Module):
             return reached.given
         finally:
             hook.remove()
-        raise RuntimeError(f"the network does not ask its {self.layer}")
+        raise CrossferError(
+            f"model: the network has {self.layer}, but does not call it (forward reads its weight?); call it "
+            "in forward, or name another head, model.FC: [its name]"
+        )
 
 
 class _Reached(BaseException):
@@ -308,7 +313,7 @@ class ForwardTrace:
                 same = all(child is module._modules[name] for name, child in children.items())
                 if same and module not in (network, call.module):
                     return module
-                copies[module] = twin = copy.copy(module)
+                copies[module] = twin = _shallow(module)
                 twin._modules = {**module._modules, **children}
                 twin._forward_pre_hooks = OrderedDict(module._forward_pre_hooks)
             return copies[module]
@@ -317,6 +322,20 @@ class ForwardTrace:
         whole.register_forward_pre_hook(carried.take)
         copies[call.module].register_forward_pre_hook(carried.give)
         return whole
+
+
+def _shallow(module: nn.Module) -> nn.Module:
+    """Return a copy of a module that has the same children, and of which copies keep the hooks."""
+    return _Graph(module, module.graph) if isinstance(module, GraphModule) else copy.copy(module)
+
+
+class _Graph(GraphModule):
+    """A network of an ONNX file; PyTorch's own copies of it would lose their hooks."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphModule:
+        twin = super().__deepcopy__(memo)
+        twin._forward_pre_hooks = copy.deepcopy(self._forward_pre_hooks, memo)
+        return twin
 
 
 class _Carried:

@@ -77,8 +77,8 @@ def surrogate_of(
     generator: torch.Generator,
     machine: Machine,
     *,
-    reuse: bool = True,
-    devices: Devices | None = None,
+    reuse: bool,
+    devices: Devices,
 ) -> Surrogate:
     """Open what trains in place of a network: cut off what is frozen before the first layer that trains.
 

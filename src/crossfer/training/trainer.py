@@ -187,26 +187,13 @@ class Training:
         self.began = time.perf_counter()
         self.model, self.recipe, self.seed, self.machine = model, recipe, seed, machine
         self.penalty, self.keep, device = penalty, keep, machine.device
-        self.objective = objective or Objective(
-            partial(
-                cross_entropy,
-                label_smoothing=recipe.label_smoothing,
-                adjustment=_adjustment(training, recipe, len(model.classes), device),
-            )
-        )
+        self.objective = objective or _labelled(training, recipe, len(model.classes), device)
         self.devices = Devices(machine)
         backend = backend_of(device) if self.devices.count == 1 else Plain()
         self.network = specialised(model, training.images, device, backend)
         self.devices.prepare(self.network)
-        if not any(parameter.requires_grad for parameter in self.network.parameters()):
-            raise ValueError(
-                "no parameter of the network requires a gradient, so nothing would be trained"
-            )
         steps, images = training.steps(recipe.batch_size)
-        if images < self.devices.count:
-            raise CrossferError(
-                f"devices: {self.devices.count}: more than the {images} images of a batch; use fewer"
-            )
+        _check(self.network, self.devices, images)
         self.training = training.to(device)
         if self.objective.relabel:  # in place, from epoch to epoch
             self.training = replace(self.training, labels=self.training.labels.clone())
@@ -225,17 +212,22 @@ class Training:
             devices=self.devices,
         )
         self.part, self.inputs = self.surrogate.part, self.surrogate.inputs
-        self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
-        self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
-        self.optimizer = backend.optimizer(self.parameters.values(), self.rate, recipe)
-        self.averaged = copy.deepcopy(self.part) if recipe.averaging else None
         self.mixing = _mixing(recipe, penalty, self.devices)
         self.partners = _partners(self.training, images).to(device)
-        self.forward = backend.compiled(self.part, recipe.epochs * steps * images)
-        # The network, not the part: frozen layers may calculate in every step.
-        self.advance = backend.wrap(self.step, self.network, penalty, self.generator)
+        self._prepare(backend, recipe.epochs * steps * images)
         self.state = State()
         """As it was after the last epoch, or where the training was resumed; its weights may be older."""
+
+    def _prepare(self, backend: Plain, shown: int) -> None:
+        """Prepare the steps of the part that trains, which is shown so many images in all."""
+        device = self.machine.device
+        self.parameters = {n: p for n, p in self.part.named_parameters() if p.requires_grad}
+        self.rate, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.optimizer = backend.optimizer(self.parameters.values(), self.rate, self.recipe)
+        self.averaged = copy.deepcopy(self.part) if self.recipe.averaging else None
+        self.forward = backend.compiled(self.part, shown)
+        # The network, not the part: frozen layers may calculate in every step.
+        self.advance = backend.wrap(self.step, self.network, self.penalty, self.generator)
 
     @property
     def finished(self) -> bool:
@@ -419,14 +411,27 @@ class Training:
         return Trained(model, state.kept_epoch, state.history, state.images_seen, seconds, cached)
 
 
-def _adjustment(
-    training: Faces, recipe: Recipe, classes: int, device: torch.device
-) -> Tensor | None:
-    """Return what a recipe adds to the logits in the loss, if anything."""
-    if not recipe.logit_adjustment:
-        return None
-    shares = log_shares(training.labels, classes, training.weights)
-    return recipe.logit_adjustment * shares.to(device)
+def _check(network: Classifier, devices: Devices, images: int) -> None:
+    """Refuse a network without a parameter to train, and more devices than a batch has images."""
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(
+            "no parameter of the network requires a gradient, so nothing would be trained"
+        )
+    if images < devices.count:
+        raise CrossferError(
+            f"devices: {devices.count}: more than the {images} images of a batch; use fewer"
+        )
+
+
+def _labelled(training: Faces, recipe: Recipe, classes: int, device: torch.device) -> Objective:
+    """Return the cross-entropy with the labels, as a recipe smooths them and adjusts the logits."""
+    adjustment = None
+    if recipe.logit_adjustment:
+        shares = log_shares(training.labels, classes, training.weights)
+        adjustment = recipe.logit_adjustment * shares.to(device)
+    return Objective(
+        partial(cross_entropy, label_smoothing=recipe.label_smoothing, adjustment=adjustment)
+    )
 
 
 def _mixing(recipe: Recipe, penalty: Term | None, devices: Devices) -> Beta | None:

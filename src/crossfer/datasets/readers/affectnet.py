@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from crossfer.datasets.readers import splitnames
+from crossfer.datasets.readers.columns import columns_in
 from crossfer.datasets.readers.files import find, image_files, labelled_or_unknown
 from crossfer.datasets.readers.labels import ORDERS
-from crossfer.datasets.readers.tables import box_of, header, table_rows, tables_near
+from crossfer.datasets.readers.tables import box_of, header, not_used, table_rows, tables_near
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
@@ -85,8 +86,10 @@ def _read_tables(
 ) -> Iterator[Item]:
     label_of_code = cache(lambda code: labelled_or_unknown(code, options, CODES))
     for table, split in tables:
-        yield Remark("", (table,))
-        columns = COLUMNS if _is_bare(header(table)) else None
+        names = header(table)
+        columns = COLUMNS if _is_bare(names) else None
+        told = [] if columns else _not_used(table, names)
+        yield Remark(f"{table.name}: {told[0]}" if told else "", (table,))
         top = _images(table, columns, path)
         for number, row in table_rows(table, columns):
             origin = f"{table.name} row {number}"
@@ -102,6 +105,17 @@ def _read_tables(
                 origin = (above / name).as_posix()
                 box = box_of([row.get(side, "") for side in BOX])
                 yield Record(top / name, label, origin, split=split, box=box)
+
+
+def _not_used(table: Path, names: list[str]) -> list[str]:
+    """Say which columns are not used; refuse to leave out splits and subjects."""
+    roles = columns_in(names, ReadOptions(columns={"label": CLASS}), str(table))
+    if lost := [name for name in (roles.split, roles.subject) if name]:
+        raise CrossferError(
+            f"{table}: read as affectnet, the columns {', '.join(lost)} would not be used; add --as "
+            "manifest --order affectnet to use them, or remove them"
+        )
+    return not_used(names, COLUMNS)
 
 
 def _name(row: dict[str, str]) -> str:

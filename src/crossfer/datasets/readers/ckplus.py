@@ -14,7 +14,7 @@ from crossfer.datasets.readers.files import (
     most_look_like,
 )
 from crossfer.datasets.readers.labels import ORDERS
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
 
 FRAME = re.compile(r"(S\d{3})_(\d{3})_(\d{8})\.\w+", re.IGNORECASE)
 LABEL_FILE = re.compile(r"(S\d{3})_(\d{3})_\d{8}_emotion\.txt", re.IGNORECASE)
@@ -28,7 +28,7 @@ def recognise(path: Path) -> str | None:
     return f"frames lie like {file.relative_to(path).as_posix()}" if file else None
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Yield the first frame of every labelled sequence as neutral, the last three as its expression.
 
     Of a sequence of fewer than four frames the first is neutral only where it is numbered 1: people keep
@@ -40,11 +40,13 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
             labels.setdefault(_key(named), file)
     sequences: dict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
     for file in image_files(path):
-        if named := _frame(file):
-            sequences[_key(named)].setdefault(int(named.group(3)), file)
-        else:
-            origin = file.relative_to(path).as_posix()
+        origin, named = file.relative_to(path).as_posix(), _frame(file)
+        if not named:
             yield Skipped(origin, "not a frame: S005/001/S005_001_00000011.png")
+        elif sequences[_key(named)].setdefault(int(named.group(3)), file) != file:
+            yield Skipped(origin, "a copy of another image is left out")
+    # Of a sequence most frames are not taken, by design.
+    yield Remark("", (*labels.values(), *(f for some in sequences.values() for f in some.values())))
     for key, by_number in sequences.items():
         frames = [by_number[number] for number in sorted(by_number)]
         origin = frames[0].parent.relative_to(path).as_posix()
@@ -103,7 +105,7 @@ READER = Reader(
     layout="cohn-kanade-images/S005/001/S005_001_00000011.png and "
     "Emotion/S005/001/S005_001_00000011_emotion.txt",
     citation="Lucey et al., The Extended Cohn-Kanade Dataset (CK+), CVPR Workshops 2010",
-    own_files=("*",),  # of a sequence most frames are not taken, by design
+    own_files=("[Ss][0-9]*_landmarks.txt", "[Ss][0-9]*_facs.txt"),
     recognise=recognise,
     read=read,
     crop=0.8,

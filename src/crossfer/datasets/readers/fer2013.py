@@ -20,9 +20,11 @@ from crossfer.datasets.readers.labels import ORDERS
 from crossfer.datasets.readers.tables import (
     LONGEST_LINE,
     all_with_columns,
+    check_names,
     delimiter_of,
     encoding_of,
     header,
+    not_used,
 )
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
@@ -136,8 +138,7 @@ def read_rows(file: Path) -> Iterator[PixelRow]:
         return "skip"
 
     names = header(file)
-    if len(set(names)) < len(names):
-        raise CrossferError(f"{file}: its header has a column twice; rename one")
+    check_names(file, names)
     try:
         with file.open("rb") as data:  # whose name may be no text, as pyarrow wants it
             table = pyarrow.csv.read_csv(
@@ -190,10 +191,9 @@ def read_table(
     name = file.relative_to(top).as_posix() if top else file.name
     label_of_row = cache(lambda emotion: labelled_or_unknown(emotion, options, codes))
     names = header(file)
-    others = [name for name in names if name and name not in {*COLUMNS, "usage"}]
     said = [] if "usage" in names else ["has no column Usage, so its pictures have no splits"]
     said = [f"all of it is {part}"] if part else said
-    said += [f"not used: {', '.join(others)}"] if others else []
+    said += not_used(names, {*COLUMNS, "usage"})
     yield Remark(f"{name}: {'; '.join(said)}" if said else "", (file,))
     for row in read_rows(file):
         origin = f"{name} row {row.number}"

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from crossfer.datasets.readers.fer2013 import USAGES, find_table, read_rows
+from crossfer.datasets.readers.fer2013 import COLUMNS, USAGES, find_table, read_rows
 from crossfer.datasets.readers.files import find, image_files, labelled
-from crossfer.datasets.readers.tables import encoding_of, find_with_columns, lines_of, table_rows
+from crossfer.datasets.readers.tables import (
+    encoding_of,
+    find_with_columns,
+    header,
+    lines_of,
+    not_used,
+    table_rows,
+)
 from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped, Split
 from crossfer.errors import CrossferError
 
@@ -28,6 +35,7 @@ CLASSES = (
 """The columns of votes in their order; NF is “no face”."""
 
 IMAGE_NAME = "image name"
+VOTES = {*CLASSES, IMAGE_NAME}
 PARTS: dict[str, Split] = {
     "FER2013Train": "training",
     "FER2013Valid": "validation",
@@ -96,6 +104,8 @@ def _tables(path: Path) -> tuple[Path, Path] | None:
 
 def _read_tables(pixel_file: Path, vote_file: Path, options: ReadOptions) -> Iterator[Item]:
     yield Remark("", (pixel_file, vote_file))
+    yield from _not_used(pixel_file, COLUMNS)
+    yield from _not_used(vote_file, VOTES)
     pixel_rows, vote_rows = list(read_rows(pixel_file)), list(table_rows(vote_file))
     if len(pixel_rows) != len(vote_rows):
         raise CrossferError(
@@ -122,9 +132,14 @@ def _read_tables(pixel_file: Path, vote_file: Path, options: ReadOptions) -> Ite
             yield Record(row.pixels, label, origin, split=USAGES[usage.lower()])
 
 
+def _not_used(table: Path, own: Collection[str]) -> Iterator[Remark]:
+    for told in not_used(header(table), {*own, "usage"}):
+        yield Remark(f"{table.name}: {told}")
+
+
 def _named(path: Path) -> Path | None:
     """Find the votes where pictures lie in folders, named as in the column Image name."""
-    votes = find_with_columns(path, {*CLASSES, IMAGE_NAME})
+    votes = find_with_columns(path, VOTES)
     return votes if votes and any(find(path, f"{part}/*.png", depth=1) for part in PARTS) else None
 
 
@@ -133,6 +148,7 @@ def _read_named(path: Path, options: ReadOptions) -> Iterator[Item]:
     if votes is None:
         return
     yield Remark("", (votes,))
+    yield from _not_used(votes, VOTES)
     images = {image.name: image for image in image_files(path if path.is_dir() else path.parent)}
     for number, row in table_rows(votes):
         origin = f"{votes.name} row {number}"

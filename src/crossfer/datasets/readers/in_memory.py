@@ -133,7 +133,8 @@ def in_memory(
     columns = {"subject": subject, "split": split, "box": box}
     several = isinstance(data, Mapping) and image not in data
     parts = _parts(data, name, columns) if several else {"": data}
-    reads, labels, others = [], set[str](), dict[str, None]()
+    reads, labels = [], set[str]()
+    others, dropped = dict[str, None](), dict[str, None]()
     unnamed: list[tuple[list[str | None], Mapping[str, list[str | None]]]] = []
     renumbered: list[str] = []
     for part, rows_data in parts.items():
@@ -160,6 +161,8 @@ def in_memory(
         used = {image, label, *(column for column in columns.values() if isinstance(column, str))}
         groups = _groups(rows, used)
         others |= dict.fromkeys(groups)
+        if rows.labels:
+            dropped |= dict.fromkeys(c for c in rows.columns if c not in used and c not in groups)
         if not named:
             unnamed.append((found, groups))
         splits = _splits(extra.get("split", parts), where)
@@ -198,6 +201,8 @@ def in_memory(
                 warnings.warn(f"{name}: {said}", stacklevel=2)
         if others:
             yield Remark(f"not used, kept as groups: {', '.join(others)}")
+        if dropped:
+            yield Remark(f"not used, neither texts nor numbers: {', '.join(dropped)}")
         for read in reads:
             yield from read(known)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossfer.classes import canonical, is_known
 from crossfer.datasets.readers.files import image_files, labelled, most_look_like
-from crossfer.datasets.record import Reader, ReadOptions, Record, Skipped
+from crossfer.datasets.record import Item, Reader, ReadOptions, Record, Remark, Skipped
 from crossfer.datasets.walk import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 FRAME = re.compile(r"img_?(\d+)$", re.IGNORECASE)
@@ -35,13 +35,21 @@ def recognise(path: Path) -> str | None:
     return f"takes lie like {file.relative_to(path).as_posix()}" if file else None
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Record | Skipped]:
+def read(path: Path, options: ReadOptions) -> Iterator[Item]:
     """Yield the study's eight frames of every take (section III): see `frames_of_the_study`."""
     above = path.resolve()
     for place, group in groupby(image_files(path, SUFFIXES), key=_place):
         origin = place.relative_to(path).as_posix()
-        takes = {file: take for file in group if (take := _take(file, above, path))}
+        members = list(group)
+        takes = {file: take for file in members if (take := _take(file, above, path))}
         files, take = list(takes), next(iter(takes.values()), None)
+        # Of a take most frames are not taken, by design.
+        yield Remark("", tuple(files if take else members))
+        for file in members if take else ():
+            if file not in takes:
+                yield Skipped(
+                    file.relative_to(path).as_posix(), "not a frame of its take: img_0000.jpg"
+                )
         if take is None:
             yield Skipped(origin, "not a take: SUBJECT/[SESSION/]EXPRESSION/TAKE/img_0000.jpg")
             continue
@@ -148,7 +156,6 @@ READER = Reader(
     access="on request: mug.ee.auth.gr/fed",
     layout="subjects3/NNN/[sessionK/]EXPRESSION/takeNNN/img_0000.jpg, or takeNNN.avi",
     citation="Aifanti, Papachristou, Delopoulos, The MUG facial expression database, WIAMIS 2010",
-    own_files=("*",),  # of a sequence most frames are not taken, by design
     takes=frozenset({"everything"}),
     recognise=recognise,
     read=read,

@@ -86,6 +86,7 @@ def _list(path: Path) -> Path | None:
 def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Item]:
     top = file.parent.parent if file.parent.name == "EmoLabel" else file.parent
     images = {image.stem.lower(): image for image in image_files(top)}
+    twins = list[Path]()  # most pictures are there twice, aligned and not
     with file.open(encoding=encoding_of(file)) as text:
         lines = list(lines_of(file, text))
     rows = (line.strip().rpartition(" ") for line in lines)
@@ -101,7 +102,9 @@ def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Item]:
                 yield Skipped(origin, "not a row like: train_00001.jpg 5")
             continue
         stem = Path(name.strip()).stem.lower()
-        image = images.get(f"{stem}_aligned") or images.get(stem)
+        both = [images[name] for name in (f"{stem}_aligned", stem) if name in images]
+        image = both[0] if both else None
+        twins += both[1:]
         label, reason = labelled_or_unknown(code, options, codes)
         if label is None:
             yield Skipped(origin, reason)
@@ -110,6 +113,7 @@ def _read_list(file: Path, path: Path, options: ReadOptions) -> Iterator[Item]:
         else:
             split = SPLITS[named.group(2).lower()]
             yield Record(image, label, image.relative_to(path).as_posix(), split=split)
+    yield Remark("", tuple(twins))
 
 
 READER = Reader(
@@ -124,7 +128,7 @@ READER = Reader(
     citation="Li, Deng, Du, Reliable Crowdsourcing and Deep Locality-Preserving Learning, CVPR 2017",
     cropped=None,
     takes=frozenset({"order"}),
-    own_files=("*",),  # each picture is there twice, aligned and not, with files of landmarks
+    own_files=(*LISTS, "train_*.txt", "test_*.txt"),  # landmarks and boxes
     recognise=recognise,
     read=read,
 )

@@ -6,7 +6,7 @@ import codecs
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -139,7 +139,7 @@ def any_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield from _parquet_rows(path)
     elif suffix in JSON_LINES:
         empty = dict.fromkeys(columns_of(path), "")  # a row may leave out what it has not
-        for number, row in _json_rows(path):
+        for number, row in _json_rows(path, check=True):
             yield number, row if isinstance(row, str) else empty | _texts(row)
     else:
         for number, row in table_rows(path):
@@ -176,6 +176,7 @@ def _is_encoded(kind: pa.DataType) -> bool:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     schema = _schema(path)
+    check_names(path, _names(schema.names))
     pictures = [name for name in schema.names if _is_encoded(schema.field(name).type)]
     try:
         with path.open("rb") as data, pa.parquet.ParquetFile(data) as file:
@@ -222,16 +223,24 @@ def _check_size(path: Path, about: pa.parquet.FileMetaData) -> None:
         )
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _json_rows(path: Path, check: bool = False) -> Iterator[tuple[int, dict[str, Any] | str]]:
     with path.open(encoding=encoding_of(path)) as text:
         for number, line in enumerate(lines_of(path, text), 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                where = f"{path} row {number}"
+                row = json.loads(line, object_pairs_hook=partial(_object, where) if check else None)
+            except CrossferError:
+                raise
             except (ValueError, RecursionError):
                 row = None
             yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    check_names(where, _names([name for name, _ in pairs]))
+    return dict(pairs)
 
 
 def _texts(row: Mapping[str, Any]) -> dict[str, str]:
@@ -279,8 +288,7 @@ def table_rows(
             names = columns or _names(next((row for _, row in rows if any(row)), []))
             while names and not names[-1]:  # spreadsheets like to add empty columns
                 names.pop()
-            if len(set(names)) < len(names):
-                raise CrossferError(f"{file}: its header has a column twice; rename one")
+            check_names(file, names)
             for number, row in rows:
                 if not any(row) or _names(row) == names:  # blank, or the header once more
                     continue
@@ -292,6 +300,19 @@ def table_rows(
                     yield number, f"{len(row)} columns instead of {len(names)}"
         except (csv.Error, UnicodeError) as error:
             raise CrossferError(f"{file}: not a readable table ({error})") from None
+
+
+def check_names(where: object, names: Sequence[str]) -> None:
+    """Refuse a column that is there twice, in upper or lower case: the last would replace the first."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CrossferError(f"{where}: has the column {twice!r} twice; rename one")
+
+
+def not_used(names: Iterable[str], used: Iterable[str]) -> list[str]:
+    """Say which columns of a table are not used; nothing where all are."""
+    others = [name for name in names if name and name not in set(used)]
+    return [f"not used: {', '.join(others)}"] if others else []
 
 
 def lines_of(file: Path, text: TextIO) -> Iterator[str]:

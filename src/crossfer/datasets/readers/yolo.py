@@ -43,8 +43,11 @@ def read(path: Path, options: ReadOptions) -> Iterator[Item]:
         )
     options, said = understood(names.values(), options)
     yield Remark(said)
-    used = [about, *(Path(file) for file in files_below(path) if _is_label(file))]
     images = list(image_files(path))
+    used = {about, *map(_label_file, images)}
+    for file in map(Path, files_below(path)):
+        if _is_label(file) and file not in used:
+            yield Skipped(file.relative_to(path).as_posix(), "a label file without a picture")
     folders = {image: _split_folders(image.relative_to(path).parts[:-1]) for image in images}
     splits = splitnames.splits_of({name for names in folders.values() for name in names}, options)
     splitnames.check_mapped(options, splits)
@@ -113,9 +116,8 @@ def _label_file(image: Path) -> Path:
     return image.parent / "labels" / f"{image.stem}.txt"
 
 
-def _is_label(file: str) -> bool:
-    path = Path(file)
-    return path.suffix.lower() == ".txt" and "labels" in path.parts
+def _is_label(file: Path) -> bool:
+    return file.suffix.lower() == ".txt" and "labels" in file.parts
 
 
 def _split_folders(folders: tuple[str, ...]) -> list[str]:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from crossfer.classes import FER7, FER8, PRESETS, RAFDB11, ClassSet, canonical, in_order
 from crossfer.cli import app
-from crossfer.datasets import Preparation, in_memory, prepare
+from crossfer.datasets import Preparation, in_memory, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import check_experiment, run_experiment
 
@@ -221,3 +221,12 @@ def test_classes_that_the_datasets_do_not_have_are_refused(
 ) -> None:
     with pytest.raises(CrossferError, match=why):
         run_experiment(check_experiment(configuration(data, "basic", classes)), tmp_path / "out")
+
+
+def test_a_class_that_only_the_deployed_model_has_is_kept(data: Path) -> None:
+    from crossfer.experiment.opening import check_classes
+
+    datasets, classes = [open_dataset(data / "basic-source")], ClassSet.of(["happy", "bored"])
+    check_classes(classes, datasets, kept={"bored"})
+    with pytest.raises(CrossferError, match="no dataset has images of bored"):
+        check_classes(classes, datasets, kept={"happy"})

@@ -244,7 +244,7 @@ def test_a_variant_that_answers_differently_is_refused(
 
 
 def test_what_cannot_be_exported_is_one_line(
-    classifier: Classifier, prepared: dict[str, Dataset], tmp_path: Path
+    classifier: Classifier, prepared: dict[str, Dataset], tmp_path: Path, capfd: Any
 ) -> None:
     def refused(words: str, **changes: Any) -> None:
         asked: dict[str, Any] = {"classifier": classifier, "out": tmp_path / "out"} | changes
@@ -266,6 +266,9 @@ def test_what_cannot_be_exported_is_one_line(
         classifier=other,
         what=ExportOptions(measure=[prepared["jaffe"]]),
     )
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(25, 7))
+    refused("cannot be written as ONNX: .* adaptive_avg_pool2d", classifier=Classifier(pooled))
+    assert not any(capfd.readouterr())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     refused("already exists", out=tmp_path / "full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from crossfer import standins
 from crossfer.adaptation import adapt, untrained
 from crossfer.classes import FER7
-from crossfer.datasets import Preparation, open_dataset, prepare
+from crossfer.datasets import Dataset, Preparation, open_dataset, prepare
 from crossfer.errors import CrossferError
 from crossfer.experiment import (
     Progress,
@@ -28,7 +29,9 @@ from crossfer.experiment import (
     run_experiment,
 )
 from crossfer.experiment.identity import Arithmetic
+from crossfer.experiment.opening import check_framing
 from crossfer.experiment.plan import Run, plan
+from crossfer.framing import Framing
 from crossfer.machine import Machine
 from crossfer.networks import (
     Classifier,
@@ -40,6 +43,7 @@ from crossfer.networks import (
     normalise,
     study_cnn,
 )
+from crossfer.networks.answers import problem_of
 from crossfer.networks.flop import training_flop
 from crossfer.networks.layers import (
     LAYERS,
@@ -429,7 +433,8 @@ def test_colours_are_standardised_together() -> None:
         ),
         ({"input": (2, 48, 48)}, "input: channels"),
         ({"input": (3, 48, 64)}, "input: channels"),
-        ({"classes": (*FER7, "joy")}, "classes: happy is listed twice"),
+        ({"classes": (*FER7, "happy")}, "classes: happy is listed twice"),
+        ({"classes": (*FER7, "joy")}, "happy and joy are spellings of happy; write joy 2"),
         ({"normalisation": Normalisation((0.5,), (0.5,))}, "each of 3 channels"),
         ({"arguments": {"a": object()}}, "arguments: only strings"),
         ({"network": "caffe:x y"}, "write study, timm:NAME, .* or package.module:function"),
@@ -503,6 +508,30 @@ def test_wherever_a_network_is_deployed_it_must_answer_with_logits() -> None:
     ):
         with pytest.raises(CrossferError, match=problem):
             network(source, weights="as-built", input=GRAY).deployed()
+
+
+@pytest.mark.parametrize(
+    ("shape", "answers", "words"),
+    [
+        ((2, 7, 1, 1), 7, r"have it flatten them: \.flatten\(1\)"),
+        ((2, 1, 7), 7, r"have it flatten them: \.flatten\(1\)"),
+        ((2, 1), 2, r"for one logit x return two, torch\.cat\(\[torch\.zeros_like\(x\), x\], 1\)"),
+        ((2,), 7, "not the most probable class"),
+        ((2, 8), 7, "list its 8 outputs in model.classes"),
+        ((2, 8, 8), 7, "one row of logits for a face"),
+    ],
+)
+def test_logits_of_another_shape_say_what_to_do(
+    shape: tuple[int, ...], answers: int, words: str
+) -> None:
+    problem = problem_of(torch.randn(shape), answers)
+    assert problem and str(shape) in problem and re.search(words, problem)
+
+
+def test_percentages_are_no_logits() -> None:
+    logits = torch.randn(2, 7)
+    assert problem_of(logits, 7) is None
+    assert "probabilities" in (problem_of(100 * logits.softmax(1), 7) or "")
 
 
 def test_a_network_that_mixes_faces_is_refused() -> None:
@@ -615,6 +644,12 @@ def test_a_key_that_the_file_of_weights_lacks_is_refused(name: str, tmp_path: Pa
     network(*where, weights=file, weights_key="model").deployed()
 
 
+def test_safetensors_are_read_whatever_the_file_is_called(tmp_path: Path) -> None:
+    save_file(untrained(Residual, 4).state_dict(), tmp_path / "model.bin")
+    read = network(weights=tmp_path / "model.bin").deployed().network.state_dict()
+    assert all(torch.equal(read[k], v) for k, v in untrained(Residual, 4).state_dict().items())
+
+
 def test_a_prefix_that_the_file_lacks_is_added(tmp_path: Path) -> None:
     inner = untrained(Residual, 4).state_dict()
     save_file(inner, tmp_path / "w.safetensors")
@@ -672,6 +707,9 @@ def test_weights_that_do_not_fit_or_could_run_code_are_refused(tmp_path: Path) -
         assert str(error.value).startswith(f"model.weights: {weights}: ")
         return str(error.value)
 
+    program = torch.export.export(nn.Linear(1, 1), (torch.zeros(1, 1),))
+    torch.export.save(program, tmp_path / "program.pt2")
+    assert "is a program of torch.export" in said(tmp_path / "program.pt2")
     save_file(Residual().state_dict(), tmp_path / "w.safetensors")
     assert "size mismatch for stem.0.weight" in said(
         tmp_path / "w.safetensors", arguments={"width": 4}
@@ -716,6 +754,7 @@ model:
   input: [3, 32, 32]
   normalisation: {{mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225]}}
   classes: [neutral, happy, sad, surprise, fear, disgust, anger]
+  framing: {{eye_distance: 0.3, eye_height: 0.35}}
 recipes:
   default: {{epochs: 1, batch_size: 16}}
 precision: 32-true
@@ -753,6 +792,8 @@ def test_a_deployed_network_is_adapted_and_goes_back_to_its_owner(
         weights = load_file(tmp_path / "out" / run.folder / "model.safetensors")
         mine = Residual(width=8)
         mine.load_state_dict(weights)
+        # The source was cropped by somebody else, so that only the user knows the framing.
+        assert load(tmp_path / "out" / run.folder).framing == Framing(32, 3, 0.3, 0.35)
         if name == "BL":
             assert all(torch.equal(weights[key], deployed[key]) for key in deployed)
             assert run.cost.images_seen == run.cost.flop == run.training_images == 0
@@ -804,6 +845,19 @@ def test_faces_that_the_network_does_not_read_are_refused(
         CrossferError, match=r"48×48, but model.input reads 32×32×3.*--side 32 --colour"
     ):
         run_experiment(check_experiment(content | changes), tmp_path / "out")
+
+
+def test_a_source_framed_otherwise_than_the_user_says_is_refused(
+    prepared: dict[str, Dataset],
+) -> None:
+    source = prepared["mug"]
+    assert source.card["faces"]["mode"] == "find"
+    check_framing(network(input=None), source)
+    check_framing(network(framing={"eye_distance": 0.42}), source)
+    with pytest.raises(
+        CrossferError, match="eyes are at 0.3,0.42 .* prepare it with --eyes 0.3,0.42"
+    ):
+        check_framing(network(framing={"eye_distance": 0.3}), source)
 
 
 def test_a_source_may_be_there_for_measuring_alone(owner: Path, raw: Path, tmp_path: Path) -> None:

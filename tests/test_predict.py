@@ -374,6 +374,11 @@ def damaged(folder: Path, what: str) -> Path:
             tiny_onnx.write(folder, tiny_onnx.network(kind=TensorProto.FLOAT))
         case "other size":
             tiny_onnx.write(folder, framing={"side": 64})
+        case "channels first":
+            network = tiny_onnx.network()
+            face = network.graph.input[0].type.tensor_type.shape.dim
+            face.insert(1, type(face[0])(dim_value=1))
+            tiny_onnx.write(folder, network)
         case "other classes":
             tiny_onnx.write(folder, tiny_onnx.network(outputs=5))
         case "logits" | "not a number":
@@ -401,6 +406,7 @@ def damaged(folder: Path, what: str) -> Path:
         ("two inputs", "has 2 inputs (faces, more)"),
         ("floats", "reads tensor(float), not tensor(uint8)"),
         ("other size", "fails on two faces of 64×64"),
+        ("channels first", "reads bytes as N×C×H×W"),
         ("other classes", "returns (2, 5) for two faces, but model.json lists 3 classes"),
         ("logits", "no probability; is its softmax missing?"),
         ("not a number", "returns nan, no probability"),

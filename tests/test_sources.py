@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import nn
 
 from crossfer.adaptation import adapt, untrained
-from crossfer.classes import FER7, FER8
+from crossfer.classes import FER7, FER8, ClassSet
 from crossfer.deploy.export import export as exported
 from crossfer.deploy.models import Model, open_model
 from crossfer.errors import CrossferError
+from crossfer.experiment import load_experiment
 from crossfer.external_data import AT_ONCE, digest_of, files_of
 from crossfer.files import digest
 from crossfer.machine import Machine
@@ -39,11 +41,13 @@ from crossfer.networks import (
     load,
     normalise,
 )
+from crossfer.networks.config import outputs_by_class
 from crossfer.strategies import STRATEGIES
 from crossfer.training import Faces, Recipe
 from crossfer.training.cut import cut_of
 from tests import tiny_onnx
 from tests.commands import crossfer, refused
+from tests.tiny_networks import Residual
 
 FAMILIES = {
     "ResNet": "resnet18",
@@ -212,6 +216,47 @@ def test_a_network_of_transformers_says_itself_how_it_is_used(
             other.build()
     finally:
         (tmp_path / "away.json").rename(deployed / "preprocessor_config.json")
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("efficientnet", {"image_processor_type": "EfficientNetImageProcessor", "include_top": True}),
+        ("efficientnet", {
+            "image_processor_type": "EfficientNetImageProcessor", "include_top": False,
+            "rescale_offset": True, "rescale_factor": 1 / 127.5,
+        }),
+        ("mobilevit", {"image_processor_type": "MobileViTImageProcessor", "crop_size": 32}),
+        ("vit", {"image_processor_type": "ViTImageProcessor", "do_rescale": False}),
+        ("vit", {"image_processor_type": "ViTImageProcessor", "do_normalize": False}),
+        ("convnext", {"image_processor_type": "ConvNextImageProcessor", "image_mean": 0.4}),
+    ],
+)  # fmt: skip
+def test_a_network_of_transformers_gets_the_pixels_of_its_own_processor(
+    kind: str, how: dict[str, Any], tmp_path: Path
+) -> None:
+    needs("transformers")
+    from transformers import AutoImageProcessor
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "image_size": 32}))
+    size = {"shortest_edge": 32} if kind == "convnext" else {"height": 32, "width": 32}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": size, **how}))
+    faces = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    theirs = processor(
+        list(faces.numpy()), return_tensors="pt", do_resize=False, do_center_crop=False
+    )["pixel_values"]
+    ours = normalise(faces, NetworkConfig(f"transformers:{tmp_path}").preprocessing)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_processor_that_does_more_than_normalise_is_refused(tmp_path: Path) -> None:
+    needs("transformers")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "image_size": 32}))
+    how = {"image_processor_type": "ImageGPTImageProcessor", "size": {"height": 32, "width": 32}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(how))
+    with pytest.raises(CrossferError, match=r"its preprocessor \(ImageGPTImageProcessor\)"):
+        NetworkConfig(f"transformers:{tmp_path}").preprocessing  # noqa: B018
 
 
 def export(model: nn.Module, file: Path, inputs: int = 1) -> None:
@@ -576,6 +621,107 @@ def open_model_of(config: NetworkConfig, folder: Path) -> Model:
     return open_model(folder / "keras.onnx")
 
 
+def of_any_size(file: Path, *ending: Any, kind: Any = None) -> None:
+    """Write a convolution, a mean over axes that a node holds, a linear layer, and what `ending` adds."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = {"w": (4, 1, 3, 3), "head": (4, 7), "bias": (7,)}
+    axes = numpy_helper.from_array(np.array([2, 3]))
+    nodes = [
+        helper.make_node("Conv", ["given", "w"], ["a"], kernel_shape=[3, 3]),
+        helper.make_node("Constant", [], ["axes"], value=axes),
+        helper.make_node("ReduceMean", ["a", "axes"], ["b"], keepdims=0),
+        helper.make_node("Gemm", ["b", "head", "bias"], ["logits"]),
+        *ending,
+    ]
+    shape = ["n", 1, "height", "width"]
+    given = helper.make_tensor_value_info("given", onnx.TensorProto.FLOAT, shape)
+    last = nodes[-1].output[0]
+    said = kind or helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["n", 7])
+    constants = [
+        numpy_helper.from_array(rng.normal(size=size).astype(np.float32), name)
+        for name, size in weights.items()
+    ]
+    graph = helper.make_graph(
+        nodes, "made", [given], [helper.make_value_info(last, said)], constants
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), file)
+
+
+def test_an_onnx_file_of_images_of_any_size_is_used_with_the_size_that_is_given(
+    tmp_path: Path,
+) -> None:
+    needs("onnx", "onnxruntime", "onnx2torch")
+    of_any_size(tmp_path / "any.onnx")
+    told: dict[str, Any] = {"classes": FER7, "normalisation": "per-image", "folder": tmp_path}
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    said = []
+    for kind in ("onnx", "onnxruntime"):
+        with pytest.raises(
+            CrossferError, match=r"model.input: missing; .* reads images of any size"
+        ):
+            NetworkConfig(f"{kind}:any.onnx", **told).deployed()
+        config = NetworkConfig(f"{kind}:any.onnx", input=GRAY, **told)
+        model = config.deployed()
+        said.append(model.predict(shown))
+        again = load(model.save(tmp_path / f"bundle of {kind}"))
+        assert np.array_equal(again.predict(shown), said[-1])
+    assert np.allclose(*said, atol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["clip", "cast", "percent"])
+def test_what_follows_a_softmax_does_not_hide_it(what: str, tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime", "onnx2torch")
+    from onnx import TensorProto, helper, numpy_helper
+
+    number = helper.make_node(
+        "Constant", [], ["hundred"], value=numpy_helper.from_array(np.array([100], np.float32))
+    )
+    after: dict[str, list[Any]] = {
+        "clip": [helper.make_node("Clip", ["p"], ["end"])],
+        "cast": [helper.make_node("Cast", ["p"], ["end"], to=TensorProto.FLOAT)],
+        "percent": [number, helper.make_node("Mul", ["p", "hundred"], ["end"])],
+    }
+    file = tmp_path / "soft.onnx"
+    of_any_size(tmp_path / "plain.onnx")
+    of_any_size(file, helper.make_node("Softmax", ["logits"], ["p"], axis=1), *after[what])
+    told: dict[str, Any] = {"classes": FER7, "normalisation": "per-image", "folder": tmp_path}
+    shown = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    expected = NetworkConfig("onnx:plain.onnx", input=GRAY, **told).deployed().predict(shown)
+    measured = NetworkConfig("onnxruntime:soft.onnx", input=GRAY, **told).deployed()
+    assert np.allclose(measured.predict(shown), expected, atol=1e-5)
+    trained = NetworkConfig("onnx:soft.onnx", input=GRAY, **told)
+    if what == "percent":
+        with pytest.raises(CrossferError, match="returns probabilities; it must return logits"):
+            trained.deployed()
+    else:
+        assert np.allclose(trained.deployed().predict(shown), expected, atol=1e-5)
+
+
+def test_an_onnx_file_without_scores_says_how_to_export_it(tmp_path: Path) -> None:
+    needs("onnx", "onnxruntime")
+    from onnx import TensorProto, helper
+
+    number = helper.make_tensor_type_proto(TensorProto.INT64, ["n"])
+    score = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    scores = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, score))
+    zipped = helper.make_node(
+        "ZipMap", ["logits"], ["z"], domain="ai.onnx.ml", classlabels_int64s=list(range(7))
+    )
+    best = helper.make_node("ArgMax", ["logits"], ["best"], axis=1, keepdims=0)
+    told: dict[str, Any] = {"classes": FER7, "normalisation": "per-image", "folder": tmp_path}
+    for name, node, kind, words in (
+        ("zip", zipped, scores, r"\(z\) has a score of every class; .* zipmap=False"),
+        ("best", best, number, r"\(best\) has a score of every class; .* \(such as ArgMax\)"),
+    ):
+        of_any_size(tmp_path / f"{name}.onnx", node, kind=kind)
+        with pytest.raises(CrossferError, match=words):
+            NetworkConfig(f"onnxruntime:{name}.onnx", input=GRAY, **told).deployed()
+
+
 def test_modules_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
     """Two deployed models are compared, each with a my_net.py beside it."""
     for number, name in enumerate(("old", "new"), 1):
@@ -624,7 +770,7 @@ def test_a_bundle_and_its_factory_may_be_moved_together(tmp_path: Path) -> None:
 
 
 def test_a_described_onnx_file_is_exported(tmp_path: Path) -> None:
-    """What reads normalised images becomes what reads bytes; a description alone names no network."""
+    """What reads normalised images becomes what reads bytes; either file names the network."""
     needs("onnx", "onnxruntime", "onnx2torch")
     export(untrained(small, 1).eval(), tmp_path / "net.onnx")
     description = tmp_path / "net.yaml"
@@ -642,6 +788,47 @@ def test_a_described_onnx_file_is_exported(tmp_path: Path) -> None:
         f"{out}: exported classifier, fp32: has no PyTorch network; name the bundle or run that it was "
         "exported from"
     )
-    assert refused("predict", description, tmp_path) == (
-        f"{description}: names no network; name {tmp_path / 'net.onnx'}"
-    )
+    assert np.array_equal(open_model(description).engine(shown), theirs.engine(shown))
+    file = tmp_path / "experiment.yaml"
+    for name in ("net.yaml", "net.onnx", "./net.onnx"):
+        file.write_text(f"{{source: a, targets: [b], model: {name}}}")
+        model = load_experiment(file).model
+        assert (model.network, model.folder) == ("onnx:net.onnx", tmp_path)
+        assert model.classes == FER7 and model.framed == theirs.framing
+    description.unlink()
+    with pytest.raises(CrossferError, match=r"model: classes: missing; list the classes"):
+        load_experiment(file)
+    (tmp_path / "net.onnx").unlink()
+    with pytest.raises(CrossferError, match=r"net\.onnx: no such file"):
+        load_experiment(file)
+
+
+def test_outputs_that_mean_no_expression_are_never_predicted(tmp_path: Path) -> None:
+    """FER+ has ten outputs, two of which are no class of anything."""
+    save_file(untrained(Residual, 0).state_dict(), tmp_path / "old.safetensors")
+    names = ["neutral", "happiness", "surprise", "sadness", "anger", "unknown", "NF"]
+    description = tmp_path / "ferplus.yaml"
+    told = {
+        "network": "tests.tiny_networks:Residual",
+        "weights": "old.safetensors",
+        "classes": names,
+    }
+    told |= {"input": [3, 32, 32], "normalisation": "per-image"}
+    description.write_text(yaml.safe_dump(told))
+    model = open_model(description)
+    assert model.classes == ("neutral", "happy", "surprise", "sad", "angry")
+    said = model.engine(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8))
+    assert said.shape == (4, 5) and np.allclose(said.sum(1), 1)
+
+
+def test_two_spellings_of_one_class_are_refused_with_a_remedy_that_works() -> None:
+    def of(*names: str) -> NetworkConfig:
+        return NetworkConfig("a:b", classes=names, weights=Path("x.pt"), normalisation="per-image")
+
+    with pytest.raises(
+        ValueError, match=r"Joy and happiness are spellings of happy; write happiness 2"
+    ):
+        of("Joy", "sad", "happiness")
+    assert of("Joy", "sad", "happiness 2").outputs == ("happy", "sad", "happiness 2")
+    both = ClassSet.of({"happy": ["happy", "happiness 2"], "sad": ["sad"]})
+    assert outputs_by_class(both, ("happy", "sad", "happiness 2")) == [[0, 2], [1]]

@@ -65,6 +65,7 @@ SYNONYMS: Mapping[str, str] = {
     "contemp": "contempt",
     "no face": "no-face",
     "noface": "no-face",
+    "non face": "no-face",
     "nf": "no-face",
     "unlabeled": UNLABELLED,
 }

@@ -15,6 +15,7 @@ import typer
 from crossfer.cli.application import app, error_console
 from crossfer.cli.options import (
     SMOOTH,
+    AnyModel,
     CroppedOption,
     MirrorOption,
     SmallestOption,
@@ -34,7 +35,7 @@ command = partial(app.command, rich_help_panel="Use")
 
 @command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="An exported classifier, a bundle or a run.")],
+    model: AnyModel,
     paths: Annotated[list[Path], typer.Argument(help="Pictures, videos, folders and archives.")],
     out: Annotated[
         Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")

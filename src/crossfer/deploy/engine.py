@@ -129,6 +129,11 @@ class OnnxEngine:
                 f"{file}: reads {inputs[0].type}, not tensor(uint8): its preprocessing must be inside; "
                 "write it with `crossfer export`"
             )
+        if inputs[0].shape[1:] == [self.framing.channels, self.framing.side, self.framing.side]:
+            raise CrossferError(
+                f"{file}: reads bytes as N×C×H×W; {EXPORT_CARD} is for N×H×W or N×H×W×3, so write it with "
+                "`crossfer export`, or export it with float32 images and describe it in YAML"
+            )
         try:
             answer = self(np.zeros((2, *self.framing.shape), np.uint8))
         except Exception as error:

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -322,11 +323,12 @@ def _quantise(file: Path, out: Path, faces: NDArray[np.uint8]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the exporters' log messages."""
+    """Suppress the exporters' log messages, and the graph that PyTorch's prints before an error."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with patch.object(torch._C, "_jit_onnx_log", create=True):
+            yield
     finally:
         logging.disable(before)
 

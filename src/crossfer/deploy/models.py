@@ -32,7 +32,7 @@ from crossfer.framing import Framing
 from crossfer.machine import threads_of
 from crossfer.networks.classifier import WEIGHTS, Classifier
 from crossfer.networks.config import NetworkConfig
-from crossfer.networks.description import DESCRIPTIONS, read_description
+from crossfer.networks.description import DESCRIPTIONS, read_beside, read_description
 from crossfer.networks.onnx_files import RuntimeNetwork
 from crossfer.networks.sources import ONNX, RUNTIME
 from crossfer.validation import adapter, first_error
@@ -92,7 +92,7 @@ class Model:
         place = self.described.network.partition(":")[2]
         config = replace(self.described, network=f"{ONNX}:{place}")
         try:
-            return config.deployed(config.outputs or FER7)
+            return config.deployed(config.expressions)
         except CrossferError as error:
             why, _, _ = str(error).partition("; ")  # without the advice to an experiment
             raise CrossferError(
@@ -197,9 +197,9 @@ def open_model(path: str | Path, threads: int = 1) -> Model:
     if path.suffix.lower() == ".onnx":
         return _onnx(path, threads)
     if path.suffix.lower() in DESCRIPTIONS:
-        content, beside = read_description(path), path.with_suffix(".onnx")
-        if not content.keys() & {"network", "weights"} and beside.is_file():
-            raise CrossferError(f"{path}: names no network; name {beside}")
+        content = read_description(path)
+        if "models" in content:
+            raise CrossferError(f"{path}: describes an exported classifier; name its folder")
         return _described(path, content, threads)
     raise CrossferError(
         f"{path}: not a folder, ONNX or YAML file; for weights, name a YAML file with network:, "
@@ -235,15 +235,9 @@ def _onnx(file: Path, threads: int) -> Model:
         raise CrossferError(
             f"{file}: has {len(inputs)} inputs ({names}); it must have exactly one, the faces"
         )
-    for suffix in DESCRIPTIONS:
-        if (beside := file.with_suffix(suffix)).is_file():
-            content = read_description(beside)
-            if content.setdefault("network", f"onnx:{file.name}") != f"onnx:{file.name}":
-                raise CrossferError(
-                    f"{beside}: describes another network than {file.name}; copy the ONNX file to "
-                    "another name, and write a description of that name beside it"
-                )
-            return _described(beside, content, threads, str(file))
+    description, content = read_beside(file)
+    if content:
+        return _described(description, content, threads, str(file))
     if inputs[0].type == "tensor(uint8)":
         raise CrossferError(
             f"{file}: the meaning of its outputs is unknown; write {EXPORT_CARD} beside it "
@@ -278,7 +272,7 @@ def _built(described: NetworkConfig, threads: int, name: str) -> Model:
     if kind == ONNX:
         config = replace(config, network=f"{RUNTIME}:{place}")  # which need not be trainable
     with threads_of(threads):
-        classifier = config.deployed(config.outputs or FER7)
+        classifier = config.deployed(config.expressions)
     onnx = config.spec(FER7).file
     weights = digest_of(onnx) if onnx else config.weights_digest
     identity = _identity(weights, classifier)

@@ -369,7 +369,10 @@ class Execution:
     def _framing(self) -> Framing:
         """Return the framing of the faces that it was trained on."""
         reads = self.run.network.preprocessing
-        framing = self.source.parts[0].card["faces"]["framing"]
+        faces = self.source.parts[0].card["faces"]
+        if faces["mode"] == "cropped" and self.run.network.framed:
+            return self.run.network.framed  # nobody measured the source's
+        framing = faces["framing"]
         return Framing(reads.side, reads.channels, framing["eye_distance"], framing["eye_height"])
 
     def _chosen(self, trained: Trained) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from crossfer.experiment.progress import Progress
 from crossfer.machine import Machine
 from crossfer.memory.closed_form import Ridge
 from crossfer.memory.file import check_projections, load_memory
-from crossfer.networks import check_network
+from crossfer.networks import NetworkConfig, check_network
 from crossfer.networks.experts import NOT_ADAPTED
 from crossfer.training import Faces
 from crossfer.training.cut import check_cut
@@ -139,6 +139,8 @@ def open_datasets(
             experiment.classes
         )
         dataset.check_shape(experiment.model.preprocessing.image_shape, "model.input")
+        if not datasets:
+            check_framing(experiment.model, dataset)
         if experiment.memory and not datasets:
             tested = len(dataset.rows("test"))
             dataset = with_validation(dataset)
@@ -158,8 +160,29 @@ def open_datasets(
                 )
         progress.opened(dataset)
         datasets.append(dataset)
-    check_classes(experiment.classes, datasets)
+    classes, model = experiment.classes, experiment.model
+    kept = set(classes.names) - set(model.unknown(classes)) if model.is_deployed else ()
+    check_classes(classes, datasets, kept)
     return datasets
+
+
+def check_framing(network: NetworkConfig, source: Dataset) -> None:
+    """Refuse a source whose faces were cut out in another way than the configuration says of the network's.
+
+    Of pictures that were cropped by somebody else the framing is unknown.
+    """
+    faces, framing = source.parts[0].card["faces"], network.framed
+    if network.framing is None or framing is None or faces["mode"] == "cropped":
+        return
+    own, wanted = (
+        f"{place['eye_distance']:g},{place['eye_height']:g}"
+        for place in (faces["framing"], vars(framing))
+    )
+    if own != wanted:
+        raise CrossferError(
+            f"model.framing: the eyes are at {wanted} (distance, height), but {source.name} was prepared "
+            f"with {own}; prepare it with --eyes {wanted} (eyes: in a configuration), or remove framing:"
+        )
 
 
 def with_validation(source: Dataset) -> Dataset:
@@ -176,8 +199,19 @@ def with_validation(source: Dataset) -> Dataset:
     return with_split(source, taken, "validation")
 
 
-def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
+def check_classes(
+    classes: ClassSet, datasets: Sequence[Dataset], kept: Collection[str] = ()
+) -> None:
     """Refuse classes that the datasets do not have.
+
+    Parameters
+    ----------
+    classes
+        The classes of the experiment.
+    datasets
+        Its datasets.
+    kept
+        Classes that the deployed model has; they need no images.
 
     Raises
     ------
@@ -188,15 +222,15 @@ def check_classes(classes: ClassSet, datasets: Sequence[Dataset]) -> None:
     own = {dataset.name: list(dataset.card["classes"]) for dataset in datasets}
     there = in_order(chain.from_iterable(own.values()))
     if classes not in PRESETS.values():
-        for name in classes.names:
+        for name in [name for name in classes.names if name not in kept]:
             labels = classes.labels_of(name)
             if not set(labels) & set(there):
                 raise CrossferError(
                     f"classes: no dataset has images of {name} (label {', '.join(labels)}); "
                     f"their labels are {', '.join(there)}"
                 )
-        for label in classes.members:
-            if label not in there and not is_known(label):
+        for label, name in classes.members.items():
+            if label not in there and not is_known(label) and name not in kept:
                 raise CrossferError(
                     f"classes: no dataset has the label {label}; their labels are {', '.join(there)}"
                 )

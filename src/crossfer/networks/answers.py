@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from crossfer.errors import CrossferError, one_line
@@ -57,14 +56,30 @@ def problem_of(answer: Any, answers: int) -> str | None:
         return str(error)
     if logits.shape != (2, answers):
         return (
-            f"returns {tuple(logits.shape)} for two faces, not (2, {answers}); list its outputs in "
-            "model.classes"
+            f"returns {tuple(logits.shape)} for two faces, not (2, {answers}); "
+            f"{_remedy(logits, answers)}"
         )
     if not bool(logits.isfinite().all()):
         return "returns NaN or infinity; a weight or a running statistic is damaged"
     if are_probabilities(logits):
         return "returns probabilities; it must return logits, the values before the softmax"
     return None
+
+
+def _remedy(logits: Tensor, answers: int) -> str:
+    """Say what to do about an output of another shape for two faces."""
+    if logits.numel() == 2 * answers:
+        return "have it flatten them: .flatten(1)"
+    if answers == 2 and logits.numel() == 2 and logits.is_floating_point():
+        return (
+            "for one logit x return two, torch.cat([torch.zeros_like(x), x], 1), of which x is that of the "
+            "second class"
+        )
+    if logits.ndim < 2:
+        return "it must return the logits of all classes, not the most probable class (argmax)"
+    if logits.ndim == 2:
+        return f"list its {logits.shape[1]} outputs in model.classes, in its order"
+    return "it must return one row of logits for a face"
 
 
 def failed_on(faces: Tensor, name: str, error: Exception) -> CrossferError:
@@ -74,9 +89,10 @@ def failed_on(faces: Tensor, name: str, error: Exception) -> CrossferError:
 
 
 def are_probabilities(answers: Tensor) -> bool:
-    """Tell whether rows are probabilities: not negative, with a sum of 1."""
+    """Tell whether rows are probabilities, or percentages: not negative, with a sum of 1, or of 100."""
     sums = answers.float().sum(-1)
-    return bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2)
+    found = ((sums - whole).abs().max() <= whole * 1e-2 for whole in (1, 100))
+    return bool((answers >= 0).all()) and any(found)
 
 
 def _described(part: Any) -> str:

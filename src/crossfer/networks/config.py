@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from crossfer.classes import FER7, ClassSet, canonical
+from crossfer.classes import FER7, NO_EXPRESSION, UNLABELLED, ClassSet, canonical, comparable
 from crossfer.errors import CrossferError, some_of
 from crossfer.external_data import files_of
 from crossfer.files import digest
@@ -105,11 +105,13 @@ class NetworkConfig(Strict):
     classes
         Names of its outputs, in order, in any known spelling; by default the model's own, or the experiment's
         if no weights are deployed.  An output belongs to the class of its name, or to the class that has its
-        name as a label; otherwise it is never predicted.  A class without an output is new to the model.
+        name as a label; otherwise it is never predicted, such as one that means no expression (``unknown``,
+        ``NF``).  A class without an output is new to the model.
     framing
         How its faces are cut out of pictures: ``eye_distance`` and ``eye_height``, see
         `crossfer.framing.Framing`; by default the bundle's own, or that of `crossfer.prepare`.  The networks
-        of an experiment have the framing of its source.
+        of an experiment have the framing of its source, and this one if the source's pictures were cropped by
+        somebody else; a source that was prepared in another framing is refused.
     FC, CL
         Module names of its fully connected layers and of its last convolution, if module order does not give
         them.
@@ -208,8 +210,15 @@ class NetworkConfig(Strict):
         except TypeError:
             yield "arguments: only strings, numbers, lists and mappings of them"
         names = [canonical(name) for name in self.classes]
-        if twice := [name for name in names if names.count(name) > 1]:
-            yield f"classes: {twice[0]} is listed twice; remove one"
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            own = [one for one, name in zip(self.classes, names, strict=True) if name == twice]
+            if len(set(own)) == 1:
+                yield f"classes: {own[0]} is listed twice; remove one"
+            other = f"{comparable(own[1])} 2"
+            yield (
+                f"classes: {own[0]} and {own[1]} are spellings of {twice}; write {other} for the second, and "
+                f"in an experiment, to add both, classes: {{{twice}: [{twice}, {other}], …}}"
+            )
         if len(names) == 1:
             yield f"classes: only {names[0]}; name the class of every output"
         if self.framing is not None and not (
@@ -283,6 +292,11 @@ class NetworkConfig(Strict):
     def preprocessing(self) -> Preprocessing:
         """Its preprocessing."""
         own = self._own.preprocessing
+        if own is None and self._source.file and not self.input:
+            raise CrossferError(
+                f"model.input: missing; {self.name} reads images of any size, so set that of its faces, "
+                "[channels, height, width]"
+            )
         how = own or Preprocessing()
         try:
             if self.order and (self.input or how.input_shape)[0] == 1:
@@ -329,6 +343,12 @@ class NetworkConfig(Strict):
             )
         return tuple(map(canonical, names))
 
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """The classes of its outputs, without those that mean no expression (`NO_EXPRESSION`)."""
+        names = dict.fromkeys(self.outputs or FER7)
+        return tuple(name for name in names if name and name not in (*NO_EXPRESSION, UNLABELLED))
+
     def unknown(self, classes: Classes) -> tuple[str, ...]:
         """Return the classes that it has no output for."""
         wanted = ClassSet.of(classes)
@@ -348,6 +368,8 @@ class NetworkConfig(Strict):
             given = {"num_classes": count, **channels, **given}
         elif kind == TORCHVISION:
             given = {"num_classes": count, **given}
+        elif self._source.file and self._own.preprocessing is None:
+            given = {"side": self.preprocessing.side}
         elif kind == TRANSFORMERS:
             config = config_of_transformers(self._source.place)
             if not self.is_deployed:

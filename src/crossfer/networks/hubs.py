@@ -18,7 +18,7 @@ from torch import nn
 
 from crossfer.errors import CrossferError, one_line
 from crossfer.networks.layers import FOUND, NamedLayers
-from crossfer.networks.preprocessing import Preprocessing
+from crossfer.networks.preprocessing import Preprocessing, normalise
 
 TRANSFORMERS = "transformers"
 
@@ -227,22 +227,65 @@ def of_transformers(place: str) -> Own:
         raise CrossferError(
             "it has no preprocessor_config.json: add it, or train from another copy of the model"
         ) from None
-    size = how.get("crop_size") if how.get("do_center_crop") else None
+    try:
+        processor = _transformers().AutoImageProcessor.from_pretrained(
+            place, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise CrossferError(f"its preprocessor cannot be built: {one_line(error)[:120]}") from None
+
+    def of(key: str) -> Any:
+        """Return a value of the processor: that of its file, or the default of its class."""
+        return getattr(processor, key, None)
+
+    size = (how.get("crop_size") or of("crop_size")) if of("do_center_crop") else None
     size = size or how.get("size") or config.get("image_size")
     if isinstance(size, Mapping):
         size = size.get("height") or size.get("shortest_edge")
     elif isinstance(size, (list, tuple)):
         size = size[0]
+    elif hasattr(size, "height"):
+        size = size.height
     if not isinstance(size, int):
         raise CrossferError("its preprocessor_config.json has no size; add it")
     channels = int(config.get("num_channels") or 3)
     mean, deviation = (0.0,) * channels, (1.0,) * channels
-    if how.get("do_normalize", True):
-        mean = tuple(how.get("image_mean") or (0.5,) * channels)
-        deviation = tuple(how.get("image_std") or (0.5,) * channels)
-    factor = how.get("rescale_factor", 1 / 255) if how.get("do_rescale", True) else 1.0
-    white = round(255 * factor, 9)
-    return Own(Preprocessing(channels, size, mean, deviation, white), classes)  # pyrefly: ignore[bad-argument-type]  # which checks channels
+    if of("do_normalize"):
+        mean, deviation = (
+            tuple(v) if isinstance(v, (list, tuple)) else (v,) * channels
+            for v in (of("image_mean"), of("image_std"))
+        )
+    white = round(255 * of("rescale_factor"), 9) if of("do_rescale") else 255.0
+    if of("do_rescale") and of("rescale_offset"):  # EfficientNet's: from -1
+        mean = tuple(value + 1 for value in mean)
+    if of("include_top"):  # EfficientNet's: divided by the deviation once more
+        deviation = tuple(value**2 for value in deviation)
+    order = "BGR" if of("do_flip_channel_order") else "RGB"
+    found = Preprocessing(channels, size, mean, deviation, white, order)  # pyrefly: ignore[bad-argument-type]  # which checks channels
+    _check_processor(processor, found)
+    return Own(found, classes)
+
+
+def _check_processor(processor: Any, how: Preprocessing) -> None:
+    """Refuse a processor of transformers that makes other pixels of an image of noise."""
+    chance = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (1, *how.image_shape), dtype=torch.uint8, generator=chance)
+    ours, name = normalise(noise, how), type(processor).__name__
+    shown = noise[0].reshape(how.side, how.side, how.channels).permute(2, 0, 1)
+    try:
+        theirs = processor(
+            shown.numpy(), return_tensors="pt", input_data_format="channels_first",
+            do_resize=False, do_center_crop=False,
+        )["pixel_values"]  # fmt: skip
+    except Exception as error:
+        raise CrossferError(
+            f"its preprocessor ({name}) fails on a face: {one_line(error)}"
+        ) from None
+    if theirs.shape != ours.shape or (theirs - ours).abs().max() > 1e-3 * ours.abs().max():
+        raise CrossferError(
+            f"its preprocessor ({name}) does more than rescale, normalise and reorder colours, which "
+            "crossfer cannot; name a factory whose network does it itself"
+        )
 
 
 def _transformers() -> Any:

@@ -33,7 +33,7 @@ LARGEST_DIFFERENCE = 1e-3
 
 
 def of_onnx(file: Path) -> Own:
-    """Return the input size of a file's network; ONNX does not describe normalisation.
+    """Return the input size of a file's network, if it is fixed; ONNX does not describe normalisation.
 
     Raises
     ------
@@ -41,14 +41,16 @@ def of_onnx(file: Path) -> Own:
         If the file is not a network with one batch of images as input.
     """
     images = _images(_read(file), file)
+    if not images.side:
+        return Own()
     return Own(Preprocessing(images.channels, images.side))  # pyrefly: ignore[bad-argument-type]  # which checks channels
 
 
-def from_onnx(file: Path, check: bool = True) -> nn.Module:
+def from_onnx(file: Path, check: bool = True, side: int = 0) -> nn.Module:
     """Convert an ONNX file to a PyTorch network with logits, checked against ONNX Runtime.
 
     A final softmax is removed, so that the network can be trained.  Networks that read images (N, H, W, C),
-    such as exports of Keras, are supported.
+    such as exports of Keras, are supported.  `side` is that of the images if the file has none.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def from_onnx(file: Path, check: bool = True) -> nn.Module:
     """
     onnx2torch = library("onnx2torch")
     model = _read(file)
-    images = _images(model, file)
+    images = _images(model, file, side)
     _without_softmax(model)
     shown = images.drawn()
     try:
@@ -139,10 +141,16 @@ class RuntimeNetwork(nn.Module):
         self.outputs = dict.fromkeys(names, False) if outputs is None else dict(outputs)
 
     @classmethod
-    def of(cls, file: Path) -> Self:
-        """Open a file; a final softmax is removed, and outputs that are no vectors are ignored."""
+    def of(cls, file: Path, side: int = 0) -> Self:
+        """Open a file; a final softmax is removed, and outputs that are no vectors are ignored.
+
+        Raises
+        ------
+        CrossferError
+            If it is not such a network, or no output is a vector of numbers for each image.
+        """
         model = _read(file)
-        images = _images(model, file)
+        images = _images(model, file, side)
         _without_softmax(model)
         content = model.SerializeToString()
         whole, shown = cls(content, images.last), images.drawn()
@@ -152,7 +160,17 @@ class RuntimeNetwork(nn.Module):
             for name, answer in answers
             if isinstance(answer, np.ndarray) and answer.dtype.kind == "f" and answer.ndim > 1
         }
-        return cls(content, images.last, found or None)
+        if not found:
+            zipped = any(node.op_type == "ZipMap" for node in model.graph.node)
+            remedy = (
+                "scikit-learn's ZipMap makes dictionaries of them, so export it with zipmap=False"
+                if zipped
+                else "export it without the last step (such as ArgMax)"
+            )
+            raise CrossferError(
+                f"{file}: no output ({', '.join(whole.outputs)}) has a score of every class; {remedy}"
+            )
+        return cls(content, images.last, found)
 
     def __deepcopy__(self, memo: Any) -> RuntimeNetwork:
         return RuntimeNetwork(self.content, self.last, self.outputs)
@@ -203,8 +221,8 @@ def _read(file: Path) -> Any:
     return model
 
 
-def _images(model: Any, file: Path) -> Images:
-    """Return the shape of the one input."""
+def _images(model: Any, file: Path, side: int = 0) -> Images:
+    """Return the shape of the one input; if its size is not fixed, with this side."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [part for part in model.graph.input if part.name not in weights]
     if len(inputs) != 1:
@@ -228,12 +246,13 @@ def _images(model: Any, file: Path) -> Images:
     sizes = [size.dim_value for size in inputs[0].type.tensor_type.shape.dim]
     for last in (False, True):
         if len(sizes) == 4:
-            channels, height, width = (sizes[3], *sizes[1:3]) if last else sizes[1:]
-            if channels in (1, 3) and height == width > 0:
+            channels, *size = (sizes[3], *sizes[1:3]) if last else sizes[1:]
+            height, width = (one or max(size) or side for one in size)
+            if channels in (1, 3) and height == width:
                 return Images(channels, height, last)
     shape = "×".join(str(size or "?") for size in sizes)
     raise CrossferError(
-        f"{file}: its input is {shape}; it must be images N×C×H×W or N×H×W×C with C 1 or 3 and H = W, fixed"
+        f"{file}: its input is {shape}; it must be images N×C×H×W or N×H×W×C with C 1 or 3 and H = W"
     )
 
 
@@ -251,6 +270,9 @@ def _in_older_operators(model: Any) -> Any:
     constants = {
         tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in older.graph.initializer
     }
+    for node in older.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
     nodes = [new for node in older.graph.node for new in _older(node, constants)]
     del older.graph.node[:]
     older.graph.node.extend(nodes)
@@ -292,15 +314,27 @@ def _gelu(x: str, y: str) -> list[Any]:
 
 
 def _without_softmax(model: Any) -> None:
-    """Have outputs that are a softmax's give what it is given; others may go on reading it."""
+    """Have outputs that are a softmax's give what it is given; others may go on reading it.
+
+    After it, clipping is left out, and the type may be changed.
+    """
     made = {name: node for node in model.graph.node for name in node.output}
     read = {name for node in model.graph.node for name in node.input}
     for output in model.graph.output:
-        last = made.get(output.name)
-        if last is not None and last.op_type in ("Softmax", "LogSoftmax"):
-            output.name = last.input[0]
-            if not read & set(last.output):
-                model.graph.node.remove(last)
+        cast, last = None, made.get(output.name)
+        while last is not None and last.op_type in ("Cast", "Clip", "Identity"):
+            if last.op_type == "Cast" and cast is None:
+                cast = last
+            last = made.get(last.input[0])
+        if last is None or last.op_type not in ("Softmax", "LogSoftmax"):
+            continue
+        if cast is not None:
+            cast.input[0], output.name = last.input[0], cast.output[0]
+            continue
+        direct = output.name in last.output
+        output.name = last.input[0]
+        if direct and not read & set(last.output):
+            model.graph.node.remove(last)
 
 
 def _with_linear_layers(network: GraphModule, shown: Tensor) -> None:

@@ -44,7 +44,8 @@ class Spec:
         ``study``; ``timm:NAME``, ``torchvision:NAME``, ``transformers:FOLDER_OR_ID``, ``onnx:FILE``,
         ``onnxruntime:FILE``; or a factory, ``package.module:function``.
     arguments
-        Keyword arguments of the source: strings, numbers, lists and mappings of them.
+        Keyword arguments of the source: strings, numbers, lists and mappings of them.  For an ONNX file that
+        reads images of any size: ``side``.
     folder
         Folder of relative files and folders, and of factories that are not on Python's path.
     grown
@@ -170,8 +171,8 @@ class Spec:
             return hubs.from_transformers(self.place, self.arguments, bare)
         if self.file:
             if kind == RUNTIME:
-                return RuntimeNetwork.of(self.file)
-            return from_onnx(self.file, check=not bare)
+                return RuntimeNetwork.of(self.file, **self.arguments)
+            return from_onnx(self.file, check=not bare, **self.arguments)
         return _function(self.network, self.folder)(**self.arguments)
 
     def own(self) -> hubs.Own:

@@ -134,7 +134,7 @@ def _content(file: Path) -> Any:
     if foreign := _foreign(file):
         raise CrossferError(f"model.weights: {file}: {foreign}")
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix == ".safetensors" or _is_safetensors(file):
             return dict(load_file(file))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid files are refused below
@@ -148,6 +148,13 @@ def _content(file: Path) -> Any:
             f"model.weights: {file}: not a file of tensors only, and nothing else is loaded; write "
             "one with safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
         ) from None
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Tell by a file's content whether it is one of safetensors: the length of a header in JSON, and that."""
+    with file.open("rb") as content:
+        head = content.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size
 
 
 def _foreign(file: Path) -> str | None:
@@ -173,6 +180,8 @@ def _foreign(file: Path) -> str | None:
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
+        if file.suffix == ".pt2" or any(name.endswith("archive_format") for name in names):
+            return f"is a program of torch.export; {here} with model.state_dict()"
         if any("/code/" in name for name in names):
             return f"is a TorchScript program, which is code; {here} with model.state_dict()"
         if not any(name.endswith("data.pkl") for name in names):

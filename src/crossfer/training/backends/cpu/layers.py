@@ -223,4 +223,5 @@ def _array(images: Tensor, joined: int) -> NDArray[Any]:
 
 def _vector(values: Tensor, joined: int) -> NDArray[np.float32]:
     """Return a number for each channel, as often as pixels are joined: float32 (joined * C,)."""
-    return values.detach().repeat(joined).numpy()
+    values = values.detach()
+    return (values.repeat(joined) if joined > 1 else values).numpy()

@@ -137,12 +137,14 @@ def test_code_that_an_experiment_names_is_run_only_if_it_is_trusted(
     shutil.copytree(place[0] / "run", tmp_path / "run")
     for file in tmp_path.glob("run/runs/*/classifier.json"):
         card = json.loads(file.read_text())
-        card["network"]["network"] = "somebodys:net"
+        card["network"]["network"] = "a_stranger_s_module:net"
         del card["digest"]
         file.write_text(json.dumps(card | {"digest": _digest(card)}))
-    with pytest.raises(CrossferError, match="runs the code of somebodys:net; add --trust"):
+    with pytest.raises(
+        CrossferError, match="runs the code of a_stranger_s_module:net; add --trust"
+    ):
         pages_of([tmp_path / "run"])
-    with pytest.raises(CrossferError, match="no module somebodys"):
+    with pytest.raises(CrossferError, match="no module a_stranger_s_module"):
         pages_of([tmp_path / "run"], trust=True)
 
 

@@ -52,7 +52,6 @@ def demo_experiment(raw: Path) -> Experiment:
             "source": "fer2013",
             "targets": [{"path": name, "sizes": SHARES} for name in SIZES if name != "fer2013"],
             "model": {"width": 0.125},
-            "precision": "32-true",  # with so few steps, the baseline has not converged in bfloat16
             "fractions": [1.0],
             "recipes": {
                 "default": FINE_TUNING,

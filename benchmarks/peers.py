@@ -25,6 +25,7 @@ import numpy as np
 
 from crossfer.datasets import open_dataset
 from crossfer.machine import Machine, describe
+from crossfer.processor import BRIEFLY
 
 HERE = Path(__file__).parent
 GFLOP_AN_IMAGE = 1.1
@@ -94,7 +95,7 @@ def faces(data: Path | None, images: int, file: Path) -> str:
 def measured(python: Path, script: str, file: Path, *more: str) -> dict[str, float]:
     """Run one script; what it measured is its last line."""
     command = [python, HERE / "peers" / script, file, *more]
-    ours = os.environ | {"GOMP_SPINCOUNT": "10000"}  # as the command line sets it
+    ours = os.environ | BRIEFLY  # as the command line sets it
     environment = ours if python == Path(sys.executable) else None
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:

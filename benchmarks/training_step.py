@@ -22,6 +22,7 @@ from torch import nn
 from crossfer.adaptation import untrained
 from crossfer.machine import Machine, describe, keep_freed_memory
 from crossfer.networks import study_cnn
+from crossfer.processor import BRIEFLY
 from crossfer.training.backends.cpu.descent import SGD
 from crossfer.training.backends.cpu.layers import fuse
 
@@ -102,7 +103,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, variant in zip(names, variants, strict=True):
             command = [sys.executable, __file__, "--one", *variant]
-            brief = {"GOMP_SPINCOUNT": "10000"} if variant[0] == "6" else {}
+            brief = BRIEFLY if variant[0] == "6" else {}
             done = subprocess.run(
                 command, capture_output=True, text=True, check=True, env=os.environ | brief
             )

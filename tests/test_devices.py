@@ -125,17 +125,22 @@ def test_two_processes_give_the_weights_of_one_and_go_on_from_each_other(tmp_pat
     assert far(one[0].model, trained(machine, resume).model) < 1e-5
 
 
-def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Path) -> None:
-    content = {
+def small(prepared: dict[str, Dataset], width: float, epochs: int) -> dict[str, Any]:
+    """Configure an experiment that trains a baseline alone."""
+    return {
         "name": "small",
         "data": next(iter(prepared.values())).folder.parent,
         "source": "fer2013",
         "targets": ["jaffe"],
         "strategies": ["BL"],
-        "model": {"width": 0.05},
+        "model": {"width": width},
         "precision": "32-true",
-        "recipes": {"default": {"epochs": 1, "batch_size": 32}},
+        "recipes": {"default": {"epochs": epochs, "batch_size": 32}},
     }
+
+
+def test_an_experiment_on_two_devices(prepared: dict[str, Dataset], tmp_path: Path) -> None:
+    content = small(prepared, width=0.05, epochs=1)
     two = check_experiment(content | {"devices": 2})
     with pytest.raises(CrossferError, match="--workers 2: has no effect with devices: 2"):
         run_experiment(two, tmp_path / "out", workers=2)
@@ -155,17 +160,7 @@ def test_a_stop_is_that_of_all_devices_after_the_same_step_and_no_bit_is_lost(
     prepared: dict[str, Dataset], tmp_path: Path
 ) -> None:
     """Also if all processes of a training get the signal, as a scheduler sends it."""
-    content = {
-        "name": "small",
-        "data": next(iter(prepared.values())).folder.parent,
-        "source": "fer2013",
-        "targets": ["jaffe"],
-        "strategies": ["BL"],
-        "model": {"width": 0.03},
-        "precision": "32-true",
-        "recipes": {"default": {"epochs": 25, "batch_size": 32}},
-        "devices": 2,
-    }
+    content = small(prepared, width=0.03, epochs=25) | {"devices": 2}
     out, stdout, stderr = (tmp_path / name for name in ("out", "stdout", "stderr"))
     (run,) = run_experiment(check_experiment(content), out).runs
     folder = out / run.folder

@@ -8,6 +8,9 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
+BRIEFLY = {"GOMP_SPINCOUNT": "10000"}
+"""What tells GNU's OpenMP to spin for some microseconds only: see `spin_briefly`."""
+
 
 def available_cores(system: Path = Path("/")) -> int:
     """Return how many cores this process may use: by its affinity, and by its container's CPU quota.
@@ -31,8 +34,8 @@ def spin_briefly() -> None:
     20 % faster without (docs/benchmarks.md).  GNU's OpenMP, which PyTorch uses on Linux, reads this when
     PyTorch is imported.  What the user has set is kept.
     """
-    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "10000"
+    if not {*BRIEFLY, "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ.update(BRIEFLY)
 
 
 def processor() -> str:
